@@ -1,0 +1,2 @@
+//! The `ltm` command.
+fn main() {}

@@ -1,0 +1,13 @@
+#![doc = include_str!("../README.md")]
+
+mod buffer;
+mod device;
+mod error;
+pub mod ops;
+mod shape;
+mod simd;
+
+pub use buffer::{Buffer, DType, Element, Float};
+pub use device::Device;
+pub use error::{Error, Result};
+pub use shape::Cost;

@@ -1,0 +1,56 @@
+//! The shape checks and the cost account that all ops share. Knows nothing of any op.
+
+use crate::{Error, Result};
+
+/// What one call of an op asks of a device, counted from its dims.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Cost {
+    /// Floating-point operations; a multiply-add counts two.
+    pub flops: u64,
+    /// Bytes read and written once each at 4 bytes an element: the least a call can move.
+    pub bytes: u64,
+}
+
+impl Cost {
+    /// `flops` operations over `elements` elements read or written.
+    pub(crate) fn new(flops: usize, elements: usize) -> Self {
+        Self { flops: flops as u64, bytes: 4 * elements as u64 }
+    }
+}
+
+/// Refuses a buffer whose length is not what the dims ask for.
+pub(crate) fn check_len(
+    op: &'static str,
+    arg: &'static str,
+    got: usize,
+    expected: usize,
+) -> Result<()> {
+    if got == expected { Ok(()) } else { Err(Error::Shape { op, arg, expected, got }) }
+}
+
+/// Refuses dims: `check_dims("op", n > 0, || "n is 0, …".into())`.
+pub(crate) fn check_dims(
+    op: &'static str,
+    holds: bool,
+    reason: impl FnOnce() -> String,
+) -> Result<()> {
+    if holds { Ok(()) } else { Err(Error::Dims { op, reason: reason() }) }
+}
+
+/// Runs an expression with `$T` bound to the float type of `$dtype`.
+macro_rules! on_float {
+    ($dtype:expr, $T:ident => $body:expr) => {
+        match $dtype {
+            $crate::DType::F32 => {
+                type $T = f32;
+                $body
+            }
+            $crate::DType::F64 => {
+                type $T = f64;
+                $body
+            }
+            got => Err($crate::Error::DType { expected: "f32 or f64", got }),
+        }
+    };
+}
+pub(crate) use on_float;

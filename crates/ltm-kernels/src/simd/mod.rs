@@ -1,0 +1,1 @@
+//! Runtime-dispatched helpers that `cpu.rs` files share.
