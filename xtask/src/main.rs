@@ -1,1 +1,71 @@
-fn main() {}
+//! The workspace's chores, one file a verb. Knows paths and commands, never a crate of the workspace.
+
+mod bench;
+mod flags;
+mod package;
+mod test;
+mod tidy;
+
+use std::ffi::OsStr;
+use std::path::{Path, PathBuf};
+use std::process::{Command, ExitCode};
+
+use anyhow::{Context, Result, ensure};
+use flags::Verb;
+
+fn main() -> ExitCode {
+    let verb = match flags::parse(std::env::args().skip(1)) {
+        Ok(verb) => verb,
+        Err(mistake) => {
+            eprintln!("error: {mistake}\n\n{}", flags::help());
+            return ExitCode::from(2);
+        }
+    };
+    let outcome = match verb {
+        Verb::Help => {
+            println!("{}", flags::help());
+            Ok(())
+        }
+        Verb::Test => test::run(),
+        Verb::Tidy => tidy::run(),
+        Verb::Package => package::run(),
+        Verb::Bench { op } => bench::run(op.as_deref()),
+    };
+    match outcome {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("error: {error:#}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+/// The top of the workspace, as cargo names it at run time: two checkouts may share one target folder,
+/// and then this program may have been built from the other.
+fn root() -> PathBuf {
+    let xtask = std::env::var_os("CARGO_MANIFEST_DIR").unwrap_or(env!("CARGO_MANIFEST_DIR").into());
+    Path::new(&xtask).parent().expect("xtask lies in the workspace's root").to_owned()
+}
+
+/// Where cargo builds to.
+fn target_dir() -> PathBuf {
+    root().join(std::env::var_os("CARGO_TARGET_DIR").unwrap_or("target".into()))
+}
+
+/// The cargo that runs this program, to be run from the top of the workspace.
+fn cargo<S: AsRef<OsStr>>(args: impl IntoIterator<Item = S>) -> Command {
+    let mut command = Command::new(std::env::var_os("CARGO").unwrap_or("cargo".into()));
+    command.args(args).current_dir(root());
+    command
+}
+
+/// Shows a command, runs it with its output passed through, and fails unless it succeeds.
+fn exec(command: &mut Command) -> Result<()> {
+    let program = Path::new(command.get_program()).file_stem().unwrap_or_default();
+    let args = command.get_args().collect::<Vec<_>>().join(OsStr::new(" "));
+    let shown = format!("{} {}", program.display(), args.display());
+    eprintln!("$ {shown}");
+    let status = command.status().with_context(|| format!("cannot start `{shown}`"))?;
+    ensure!(status.success(), "`{shown}` failed ({status})");
+    Ok(())
+}

@@ -1,1 +1,17 @@
 #![doc = include_str!("../README.md")]
+#![forbid(unsafe_code)]
+
+mod error;
+mod grad;
+mod graph;
+pub mod ops;
+mod optim;
+mod plan;
+mod store;
+
+pub use error::{Error, Result};
+pub use grad::grad;
+pub use graph::{Call, Grads, Graph, Io, Kind, Lifetime, Operation, Spec, Value};
+pub use optim::AdamWState;
+pub use plan::{NodeCount, Plan};
+pub use store::Store;

@@ -1,2 +1,80 @@
-//! The `ltm` command.
-fn main() {}
+//! The `ltm` command: arguments in, library calls out. Progress on stderr, results on stdout.
+
+mod config;
+mod data;
+mod eval;
+mod generate;
+mod parity;
+mod think;
+mod train;
+
+use std::process::ExitCode;
+
+use clap::{Parser, Subcommand};
+
+/// Trains, scores and talks to Latent Thought Models.
+///
+/// A Latent Thought Model writes with a plan: latent thought vectors that cross-attention feeds into
+/// every layer. The plan of a text is found at run time by a few fast gradient steps (the posterior);
+/// the weights learn slowly, one step a batch.
+#[derive(Parser)]
+#[command(
+    version,
+    after_help = "First steps:\n  ltm train configs/quickstart.toml     train on little stories, minutes on a laptop\n  ltm generate runs/quickstart          write one\n  ltm think runs/quickstart --text \"one sunny morning , tom went to the river\"\n\nExit status: 0 done, 1 failed, 2 wrong usage or configuration."
+)]
+struct Cli {
+    #[command(subcommand)]
+    verb: Verb,
+}
+
+#[derive(Subcommand)]
+enum Verb {
+    /// Turn text into a corpus of token shards, or look into one
+    #[command(subcommand)]
+    Data(data::Verb),
+    /// Train a model from a configuration file
+    Train(train::Args),
+    /// Score a corpus by named protocols, with standard errors
+    Eval(eval::Args),
+    /// Continue a prompt, or write from nothing
+    Generate(generate::Args),
+    /// Show how the thoughts of a text are found, step by step
+    Think(think::Args),
+    /// Hold this build's numbers against recorded ones
+    Parity(parity::Args),
+    /// Show or check a configuration file
+    #[command(subcommand)]
+    Config(config::Verb),
+}
+
+fn main() -> ExitCode {
+    let result = match Cli::parse().verb {
+        Verb::Data(verb) => data::run(verb),
+        Verb::Train(args) => train::run(args),
+        Verb::Eval(args) => eval::run(args),
+        Verb::Generate(args) => generate::run(args),
+        Verb::Think(args) => think::run(args),
+        Verb::Parity(args) => parity::run(args),
+        Verb::Config(verb) => config::run(verb),
+    };
+    match result {
+        Ok(code) => code,
+        Err(error) => {
+            eprintln!("error: {error:#}");
+            let bad_config = error.chain().any(|cause| {
+                matches!(
+                    cause.downcast_ref(),
+                    Some(ltm_train::Error::Config { .. } | ltm_train::Error::Field { .. })
+                )
+            });
+            ExitCode::from(if bad_config { 2 } else { 1 })
+        }
+    }
+}
+
+/// A progress bar on stderr, drawn only on a terminal.
+fn progress_bar(len: u64, template: &str) -> indicatif::ProgressBar {
+    let style = indicatif::ProgressStyle::with_template(template)
+        .expect("templates are constants of this program");
+    indicatif::ProgressBar::new(len).with_style(style)
+}

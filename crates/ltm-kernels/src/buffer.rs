@@ -226,7 +226,9 @@ impl Buffer {
             Storage::F64(own) => {
                 own.iter_mut().zip(data).for_each(|(own, x)| *own = f64::from(*x));
             }
-            Storage::I32(_) => return Err(Error::DType { expected: "f32 or f64", got: DType::I32 }),
+            Storage::I32(_) => {
+                return Err(Error::DType { expected: "f32 or f64", got: DType::I32 });
+            }
         }
         Ok(())
     }

@@ -60,7 +60,9 @@ impl std::fmt::Display for Error {
             Self::Shape { op, arg, expected, got } => {
                 write!(f, "{op}: `{arg}` needs {expected} elements, got {got}")
             }
-            Self::DType { expected, got } => write!(f, "expected a buffer of {expected}, got {got:?}"),
+            Self::DType { expected, got } => {
+                write!(f, "expected a buffer of {expected}, got {got:?}")
+            }
             Self::Dims { op, reason } => write!(f, "{op}: {reason}"),
             Self::Index { op, position, got, limit } => {
                 write!(f, "{op}: entry {got} at position {position} is outside 0..{limit}")

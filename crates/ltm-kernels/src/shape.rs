@@ -37,6 +37,22 @@ pub(crate) fn check_dims(
     if holds { Ok(()) } else { Err(Error::Dims { op, reason: reason() }) }
 }
 
+/// Refuses dims with an extent of 0, or whose product does not fit the address space (8 bytes an element).
+pub(crate) fn check_extents(op: &'static str, extents: &[(&str, usize)]) -> Result<()> {
+    let mut product = 8usize;
+    for &(name, extent) in extents {
+        check_dims(op, extent > 0, || format!("{name} is 0, it must be at least 1"))?;
+        product = product
+            .checked_mul(extent)
+            .filter(|&bytes| bytes <= isize::MAX as usize)
+            .ok_or_else(|| crate::Error::Dims {
+                op,
+                reason: format!("{extents:?} multiply past the address space"),
+            })?;
+    }
+    Ok(())
+}
+
 /// Runs an expression with `$T` bound to the float type of `$dtype`.
 macro_rules! on_float {
     ($dtype:expr, $T:ident => $body:expr) => {

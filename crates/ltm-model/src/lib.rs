@@ -1,1 +1,19 @@
 #![doc = include_str!("../README.md")]
+#![forbid(unsafe_code)]
+
+mod config;
+mod decode;
+mod error;
+pub mod model;
+mod params;
+mod sample;
+mod weights;
+
+pub use config::ModelConfig;
+pub use decode::Decoder;
+pub use error::{Error, Result};
+pub use params::{
+    AttentionParams, FeedForwardParams, Init, LayerParams, ModelParams, ParamSpec, param_table,
+};
+pub use sample::{SampleConfig, sample};
+pub use weights::{Weights, write_atomically};

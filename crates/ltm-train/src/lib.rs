@@ -1,1 +1,21 @@
 #![doc = include_str!("../README.md")]
+// `data/mmap.rs` holds the crate's one exception.
+#![deny(unsafe_code)]
+
+pub mod checkpoint;
+pub mod config;
+pub mod data;
+mod error;
+pub mod eval;
+mod files;
+pub mod metrics;
+mod schedule;
+pub mod step;
+pub mod trainer;
+
+pub use checkpoint::Checkpoint;
+pub use config::Config;
+pub use error::{Error, Result};
+pub use eval::{Evaluation, evaluate};
+pub use step::{SlowLearner, StepReport};
+pub use trainer::{Observer, Start, Summary, Trainer};

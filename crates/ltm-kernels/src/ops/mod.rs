@@ -1,1 +1,23 @@
 //! One folder an op: contract in `mod.rs`, plain loops in `reference.rs`, the fast CPU twin in `cpu.rs`.
+#![expect(clippy::too_many_arguments, reason = "an op names each of its buffers")]
+
+pub mod adamw;
+mod attention;
+mod blocks;
+pub mod cross_attention;
+pub mod cross_entropy;
+pub mod elementwise;
+pub mod embedding;
+pub mod gaussian_kl;
+pub mod matmul;
+mod parallel;
+pub mod philox;
+pub mod reduce;
+pub mod reparam;
+pub mod rms_norm;
+pub mod rope;
+pub mod self_attention;
+pub mod slice;
+pub mod swiglu;
+#[cfg(test)]
+mod testing;

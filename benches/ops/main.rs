@@ -1,0 +1,29 @@
+//! One bench per op at the shapes of a 512-wide model: each op is checked, then timed.
+//! `cargo xtask bench [op]` runs it.
+
+mod adamw;
+mod cross_attention;
+mod cross_entropy;
+mod matmul;
+mod rms_norm;
+mod rope;
+mod self_attention;
+mod swiglu;
+
+fn main() -> anyhow::Result<()> {
+    let mut criterion = ltm_bench::criterion();
+    for bench in [
+        matmul::bench,
+        self_attention::bench,
+        cross_attention::bench,
+        cross_entropy::bench,
+        rms_norm::bench,
+        swiglu::bench,
+        rope::bench,
+        adamw::bench,
+    ] {
+        bench(&mut criterion)?;
+    }
+    criterion.final_summary();
+    Ok(())
+}

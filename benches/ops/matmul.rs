@@ -1,0 +1,40 @@
+//! `matmul`: the linear layers over 1024 tokens, one step of decoding, a weight's gradient.
+
+use anyhow::Result;
+use criterion::Criterion;
+use ltm_bench::{DEVICE, check, input, output, time};
+use ltm_kernels::ops::matmul::{Layout, MatmulDims, Write, fwd, reference};
+
+pub fn bench(criterion: &mut Criterion) -> Result<()> {
+    let linear = |m, n, k| MatmulDims { b: Layout::Transposed, ..MatmulDims::new(m, n, k) };
+    checked(linear(65, 33, 129))?;
+    checked(MatmulDims { a: Layout::Transposed, batch: 3, ..MatmulDims::new(33, 65, 17) })?;
+
+    let gradient = MatmulDims { a: Layout::Transposed, ..MatmulDims::new(512, 512, 1024) };
+    for (case, dims) in [
+        ("projection", linear(1024, 512, 512)),
+        ("feed_forward_up", linear(1024, 1376, 512)),
+        ("feed_forward_down", linear(1024, 512, 1376)),
+        ("weight_gradient", gradient),
+        ("logits", linear(128, 50258, 512)),
+        ("decode_logits", linear(1, 50258, 512)),
+    ] {
+        time(criterion, "matmul", case, dims.cost(), |bencher| {
+            let a = input(1, dims.m * dims.k, 1.0);
+            let b = input(2, dims.k * dims.n, 0.02);
+            let mut c = output(dims.m * dims.n);
+            bencher.iter(|| fwd(&DEVICE, &mut c, &a, &b, Write::Overwrite, dims).expect("checked"));
+        });
+    }
+    Ok(())
+}
+
+fn checked(dims: MatmulDims) -> Result<()> {
+    let a = input(1, dims.batch * dims.m * dims.k, 1.0);
+    let b = input(2, dims.batch * dims.k * dims.n, 1.0);
+    let mut c = output(dims.batch * dims.m * dims.n);
+    let mut expected = c.to_f64();
+    fwd(&DEVICE, &mut c, &a, &b, Write::Overwrite, dims)?;
+    reference::fwd(&mut expected, &a.to_f64(), &b.to_f64(), Write::Overwrite, dims);
+    check("matmul", &c, &expected, dims.k)
+}

@@ -1,0 +1,65 @@
+//! Gradients as more graph: reverse accumulation over the nodes between `wrt` and `loss`.
+
+use std::collections::HashMap;
+
+use crate::graph::Io;
+use crate::{Error, Graph, Result, Value, ops};
+
+/// Adds to `g` the gradient of `loss` for exactly the values in `wrt`, and returns them in order.
+///
+/// No node is added for a gradient that nobody asked for: with respect to latents alone, no weight
+/// gradient exists in the graph.
+///
+/// # Errors
+/// [`Error::NotScalar`] when `loss` is not one number, [`Error::Unreachable`] when it does not
+/// depend on a value asked for, [`Error::NoGradient`] when an op on the way has no gradient.
+pub fn grad(g: &mut Graph, loss: Value, wrt: &[Value]) -> Result<Vec<Value>> {
+    if g.spec(loss).len() != 1 {
+        return Err(Error::NotScalar { shape: g.shape(loss).to_vec() });
+    }
+    // A node matters when one of its inputs does; nodes come in topological order.
+    let n_nodes = loss.node + 1;
+    let mut matters = vec![false; n_nodes];
+    for value in wrt {
+        if value.node < n_nodes {
+            matters[value.node] = true;
+        }
+    }
+    for node in 0..n_nodes {
+        matters[node] |= g.nodes[node].inputs.iter().any(|v| matters[v.node]);
+    }
+
+    let seed = ops::fill(g, &[1], 1.0);
+    let mut gradients: HashMap<Value, Value> = HashMap::from([(loss, seed)]);
+    for node in (0..n_nodes).rev() {
+        let Some(op) = g.nodes[node].op.clone() else { continue };
+        let n_outputs = g.nodes[node].outputs.len();
+        let outputs: Vec<_> = (0..n_outputs).map(|output| Value { node, output }).collect();
+        if let Some(auxiliary) = outputs[1..].iter().find(|v| gradients.contains_key(v)) {
+            return Err(Error::NoGradient { op: op.name(), position: auxiliary.output });
+        }
+        let Some(&dout) = gradients.get(&outputs[0]) else { continue };
+        let inputs = g.nodes[node].inputs.clone();
+        let wanted: Vec<_> = inputs.iter().map(|v| matters[v.node]).collect();
+        if !wanted.contains(&true) {
+            continue;
+        }
+        let io = Io { inputs, outputs };
+        let grads = op.grad(g, &io, dout, &wanted)?;
+        for (position, (input, gradient)) in io.inputs.iter().zip(grads).enumerate() {
+            if !wanted[position] {
+                continue;
+            }
+            let gradient = gradient.ok_or(Error::NoGradient { op: op.name(), position })?;
+            let total = match gradients.get(input) {
+                Some(&earlier) => ops::add(g, earlier, gradient)?,
+                None => gradient,
+            };
+            gradients.insert(*input, total);
+        }
+    }
+    wrt.iter()
+        .enumerate()
+        .map(|(position, v)| gradients.get(v).copied().ok_or(Error::Unreachable { position }))
+        .collect()
+}

@@ -1,0 +1,101 @@
+//! Attention of tokens to latents, without a mask.
+
+use ltm_kernels::Cost;
+use ltm_kernels::ops::cross_attention::{self, CrossAttentionDims};
+
+use super::{check, check_dims, check_kind, check_shape, extents3};
+use crate::graph::Grads;
+use crate::{Call, Graph, Io, Kind, Operation, Result, Spec, Value};
+
+const OP: &str = "cross_attention";
+
+#[derive(Clone, Copy, Debug)]
+struct CrossAttention {
+    dims: CrossAttentionDims,
+    scale: f64,
+}
+
+#[derive(Debug)]
+struct CrossAttentionBwd(CrossAttention);
+
+/// Attention of every query to every key, scaled by `1/sqrt(D)`: `q (B,T,H·D)`, `k` and
+/// `v (B,Z,G·D)` → `(B,T,H·D)`.
+///
+/// # Errors
+/// [`Error::Shape`](crate::Error::Shape) when the head counts do not fit the widths, or `k` and `v`
+/// do not fit `q`.
+pub fn cross_attention(
+    g: &mut Graph,
+    q: Value,
+    k: Value,
+    v: Value,
+    h: usize,
+    g_heads: usize,
+) -> Result<Value> {
+    check_kind(g, OP, Kind::Float, &[q, k, v])?;
+    let [b, t, c] = extents3(g, OP, "q", q)?;
+    check(OP, h > 0 && c % h == 0, || format!("{h} heads do not divide the width {c}"))?;
+    let d = c / h;
+    let [_, z, _] = extents3(g, OP, "k", k)?;
+    let dims = CrossAttentionDims { b, t, z, h, g: g_heads, d };
+    check_dims(OP, dims.validate())?;
+    check_shape(g, OP, "k", k, &[b, z, g_heads * d])?;
+    check_shape(g, OP, "v", v, &[b, z, g_heads * d])?;
+    let scale = 1.0 / (d as f64).sqrt();
+    let specs = vec![g.spec(q).clone(), Spec::float(&[b, t, h])];
+    Ok(g.apply(CrossAttention { dims, scale }, &[q, k, v], specs)[0])
+}
+
+impl Operation for CrossAttention {
+    fn name(&self) -> &'static str {
+        OP
+    }
+
+    fn run(&self, mut call: Call<'_, '_>) -> Result<()> {
+        let [q, k, v] = [call.inputs[0], call.inputs[1], call.inputs[2]];
+        let (out, lse) = (call.output(), call.take(1));
+        let lse = lse.unwrap_or(call.scratch);
+        Ok(cross_attention::fwd(call.device, out, lse, q, k, v, self.scale, self.dims)?)
+    }
+
+    fn grad(&self, g: &mut Graph, node: &Io, dout: Value, wanted: &[bool]) -> Result<Grads> {
+        let inputs: Vec<_> =
+            [dout].into_iter().chain(node.outputs.clone()).chain(node.inputs.clone()).collect();
+        let specs = node.inputs.iter().map(|v| g.spec(*v).clone()).collect();
+        let grads = g.apply(CrossAttentionBwd(*self), &inputs, specs);
+        Ok(grads.into_iter().zip(wanted).map(|(v, wanted)| wanted.then_some(v)).collect())
+    }
+
+    /// Where the log-sum-exp goes when no backward reads it.
+    fn scratch_len(&self) -> usize {
+        self.dims.b * self.dims.t * self.dims.h
+    }
+
+    fn cost(&self) -> Cost {
+        self.dims.cost_fwd()
+    }
+}
+
+impl Operation for CrossAttentionBwd {
+    fn name(&self) -> &'static str {
+        "cross_attention_bwd"
+    }
+
+    fn run(&self, mut call: Call<'_, '_>) -> Result<()> {
+        let &[dout, out, lse, q, k, v] = call.inputs else {
+            unreachable!("traced with six inputs")
+        };
+        let (dq, dk, dv) = (call.take(0), call.take(1), call.take(2));
+        let CrossAttention { dims, scale } = self.0;
+        let Call { device, scratch, .. } = call;
+        Ok(cross_attention::bwd(device, dq, dk, dv, scratch, dout, out, lse, q, k, v, scale, dims)?)
+    }
+
+    fn scratch_len(&self) -> usize {
+        self.0.dims.scratch_len()
+    }
+
+    fn cost(&self) -> Cost {
+        self.0.dims.cost_bwd()
+    }
+}

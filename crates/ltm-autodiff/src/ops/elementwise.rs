@@ -1,0 +1,78 @@
+//! Sums of values of one shape, and constants.
+
+use ltm_kernels::Cost;
+use ltm_kernels::ops::elementwise;
+
+use super::{check_kind, check_shape, streaming_cost};
+use crate::graph::Grads;
+use crate::{Call, Graph, Io, Kind, Operation, Result, Spec, Value};
+
+#[derive(Debug)]
+struct Add {
+    n: usize,
+}
+
+/// `a + b`, both of one shape; in `a`'s memory where nobody reads `a` afterwards.
+///
+/// # Errors
+/// [`Error::Shape`](crate::Error::Shape) when the shapes differ.
+pub fn add(g: &mut Graph, a: Value, b: Value) -> Result<Value> {
+    check_kind(g, "add", Kind::Float, &[a, b])?;
+    let spec = g.spec(a).clone();
+    check_shape(g, "add", "b", b, &spec.shape)?;
+    Ok(g.apply1(Add { n: spec.len() }, &[a, b], spec))
+}
+
+impl Operation for Add {
+    fn name(&self) -> &'static str {
+        "add"
+    }
+
+    fn run(&self, mut call: Call<'_, '_>) -> Result<()> {
+        let [a, b] = [call.inputs[0], call.inputs[1]];
+        Ok(elementwise::add(call.device, call.output(), a, b)?)
+    }
+
+    fn in_place(&self) -> Option<usize> {
+        Some(0)
+    }
+
+    fn run_in_place(&self, mut call: Call<'_, '_>) -> Result<()> {
+        let b = call.inputs[1];
+        Ok(elementwise::add_assign(call.device, call.output(), b)?)
+    }
+
+    fn grad(&self, _g: &mut Graph, _node: &Io, dout: Value, wanted: &[bool]) -> Result<Grads> {
+        Ok(wanted.iter().map(|wanted| wanted.then_some(dout)).collect())
+    }
+
+    fn cost(&self) -> Cost {
+        streaming_cost(self.n, 3 * self.n)
+    }
+}
+
+#[derive(Debug)]
+struct Fill {
+    n: usize,
+    value: f64,
+}
+
+/// A value of this shape whose every element is `value`.
+pub fn fill(g: &mut Graph, shape: &[usize], value: f64) -> Value {
+    let spec = Spec::float(shape);
+    g.apply1(Fill { n: spec.len(), value }, &[], spec)
+}
+
+impl Operation for Fill {
+    fn name(&self) -> &'static str {
+        "fill"
+    }
+
+    fn run(&self, mut call: Call<'_, '_>) -> Result<()> {
+        Ok(elementwise::fill(call.device, call.output(), self.value)?)
+    }
+
+    fn cost(&self) -> Cost {
+        streaming_cost(0, self.n)
+    }
+}

@@ -1,0 +1,142 @@
+//! Matrix products. The gradient of a product is two more products with layouts exchanged.
+
+use ltm_kernels::Cost;
+use ltm_kernels::ops::matmul::{self, Layout, MatmulDims, Write};
+
+use super::{check, check_dims, check_kind, rows};
+use crate::graph::Grads;
+use crate::{Call, Graph, Io, Kind, Operation, Result, Spec, Value};
+
+const OP: &str = "matmul";
+
+/// Why a product is in the graph: it names the node, and the nodes of its gradient.
+#[derive(Clone, Copy, Debug)]
+enum Role {
+    Product,
+    /// The right factor is a weight.
+    Linear,
+    Bwd,
+    BwdWeight,
+}
+
+#[derive(Debug)]
+struct Matmul {
+    dims: MatmulDims,
+    role: Role,
+}
+
+/// `op(a) op(b)`, where each factor counts as a matrix of its rows `(…,columns)` and is taken as it
+/// lies or transposed.
+///
+/// The result is `(…,N)` with the leading extents of `a` when that lies as it is multiplied, and
+/// `(M,N)` otherwise.
+///
+/// # Errors
+/// [`Error::Shape`](crate::Error::Shape) when the extents summed over differ.
+pub fn matmul(
+    g: &mut Graph,
+    a: Value,
+    b: Value,
+    a_layout: Layout,
+    b_layout: Layout,
+) -> Result<Value> {
+    trace(g, a, b, [a_layout, b_layout], Role::Product, None)
+}
+
+/// `x Wᵀ`: `x (…,K)`, `w (N,K)` → `(…,N)`.
+///
+/// # Errors
+/// [`Error::Shape`](crate::Error::Shape) when `K` differs or `w` is no matrix.
+pub fn linear(g: &mut Graph, x: Value, w: Value) -> Result<Value> {
+    check(OP, g.shape(w).len() == 2, || format!("w must be a matrix, found {:?}", g.shape(w)))?;
+    trace(g, x, w, [Layout::Normal, Layout::Transposed], Role::Linear, None)
+}
+
+fn trace(
+    g: &mut Graph,
+    a: Value,
+    b: Value,
+    [a_layout, b_layout]: [Layout; 2],
+    role: Role,
+    shape: Option<Vec<usize>>,
+) -> Result<Value> {
+    check_kind(g, OP, Kind::Float, &[a, b])?;
+    let (a_rows, a_columns) = rows(OP, g.shape(a))?;
+    let (b_rows, b_columns) = rows(OP, g.shape(b))?;
+    let (m, k) = match a_layout {
+        Layout::Normal => (a_rows, a_columns),
+        Layout::Transposed => (a_columns, a_rows),
+    };
+    let (b_k, n) = match b_layout {
+        Layout::Normal => (b_rows, b_columns),
+        Layout::Transposed => (b_columns, b_rows),
+    };
+    check(OP, k == b_k, || {
+        format!("{:?} and {:?} do not multiply: K is {k} and {b_k}", g.shape(a), g.shape(b))
+    })?;
+    let dims = MatmulDims { a: a_layout, b: b_layout, ..MatmulDims::new(m, n, k) };
+    check_dims(OP, dims.validate())?;
+    let shape = shape.unwrap_or_else(|| match a_layout {
+        Layout::Normal => {
+            let mut shape = g.shape(a).to_vec();
+            *shape.last_mut().expect("rows() refused an empty shape") = n;
+            shape
+        }
+        Layout::Transposed => vec![m, n],
+    });
+    Ok(g.apply1(Matmul { dims, role }, &[a, b], Spec::float(&shape)))
+}
+
+fn flip(layout: Layout) -> Layout {
+    match layout {
+        Layout::Normal => Layout::Transposed,
+        Layout::Transposed => Layout::Normal,
+    }
+}
+
+impl Operation for Matmul {
+    fn name(&self) -> &'static str {
+        match self.role {
+            Role::Product | Role::Linear => OP,
+            Role::Bwd => "matmul_bwd",
+            Role::BwdWeight => "matmul_bwd_weight",
+        }
+    }
+
+    fn run(&self, mut call: Call<'_, '_>) -> Result<()> {
+        let [a, b] = [call.inputs[0], call.inputs[1]];
+        Ok(matmul::fwd(call.device, call.output(), a, b, Write::Overwrite, self.dims)?)
+    }
+
+    fn grad(&self, g: &mut Graph, node: &Io, dout: Value, wanted: &[bool]) -> Result<Grads> {
+        let (a, b) = (node.inputs[0], node.inputs[1]);
+        let MatmulDims { a: a_layout, b: b_layout, .. } = self.dims;
+        let mut grads = vec![None; 2];
+        if wanted[0] {
+            let shape = Some(g.shape(a).to_vec());
+            grads[0] = Some(match a_layout {
+                Layout::Normal => {
+                    trace(g, dout, b, [Layout::Normal, flip(b_layout)], Role::Bwd, shape)?
+                }
+                Layout::Transposed => {
+                    trace(g, b, dout, [b_layout, Layout::Transposed], Role::Bwd, shape)?
+                }
+            });
+        }
+        if wanted[1] {
+            let role = if matches!(self.role, Role::Linear) { Role::BwdWeight } else { Role::Bwd };
+            let shape = Some(g.shape(b).to_vec());
+            grads[1] = Some(match b_layout {
+                Layout::Normal => trace(g, a, dout, [flip(a_layout), Layout::Normal], role, shape)?,
+                Layout::Transposed => {
+                    trace(g, dout, a, [Layout::Transposed, a_layout], role, shape)?
+                }
+            });
+        }
+        Ok(grads)
+    }
+
+    fn cost(&self) -> Cost {
+        self.dims.cost()
+    }
+}

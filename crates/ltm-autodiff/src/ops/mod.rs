@@ -1,0 +1,92 @@
+//! One file an op: a free function that traces it, its shape rule and its gradient rule.
+//!
+//! Shapes are row-major. Where a value is described as `(…,C)`, its leading extents count as rows.
+//! Backward nodes carry the op's name with `_bwd` behind it, or `_bwd_weight` where the gradient
+//! of a weight is a node of its own.
+
+mod cross_attention;
+mod cross_entropy;
+mod elementwise;
+mod embedding;
+mod gaussian_kl;
+mod matmul;
+mod reduce;
+mod reparam;
+mod rms_norm;
+mod rope;
+mod self_attention;
+mod slice;
+mod swiglu;
+
+pub use cross_attention::cross_attention;
+pub use cross_entropy::cross_entropy;
+pub use elementwise::{add, fill};
+pub use embedding::embedding;
+pub use gaussian_kl::gaussian_kl;
+pub use ltm_kernels::ops::matmul::Layout;
+pub use matmul::{linear, matmul};
+pub use reduce::dot;
+pub use reparam::reparam;
+pub use rms_norm::rms_norm;
+pub use rope::{positions, rope, rope_table};
+pub use self_attention::self_attention;
+pub use slice::slice;
+pub use swiglu::swiglu;
+
+use ltm_kernels::Cost;
+
+use crate::{Error, Graph, Kind, Result, Value};
+
+/// Refuses to trace an op unless `holds`.
+fn check(op: &'static str, holds: bool, reason: impl FnOnce() -> String) -> Result<()> {
+    if holds { Ok(()) } else { Err(Error::Shape { op, reason: reason() }) }
+}
+
+/// What an op's dims say about themselves, as a mistake in tracing.
+fn check_dims(op: &'static str, verdict: ltm_kernels::Result<()>) -> Result<()> {
+    match verdict {
+        Err(ltm_kernels::Error::Dims { reason, .. }) => Err(Error::Shape { op, reason }),
+        other => Ok(other?),
+    }
+}
+
+/// Refuses values of another kind.
+fn check_kind(g: &Graph, op: &'static str, kind: Kind, values: &[Value]) -> Result<()> {
+    check(op, values.iter().all(|v| g.spec(*v).kind == kind), || {
+        let found: Vec<_> = values.iter().map(|v| g.spec(*v).kind).collect();
+        format!("needs inputs of kind {kind:?}, found {found:?}")
+    })
+}
+
+/// Refuses a value of another shape.
+fn check_shape(
+    g: &Graph,
+    op: &'static str,
+    arg: &str,
+    value: Value,
+    expected: &[usize],
+) -> Result<()> {
+    let found = g.shape(value);
+    check(op, found == expected, || format!("{arg} must be {expected:?}, found {found:?}"))
+}
+
+/// A shape of at least one extent as rows and their width.
+fn rows(op: &'static str, shape: &[usize]) -> Result<(usize, usize)> {
+    check(op, !shape.is_empty(), || "needs at least one extent, found none".into())?;
+    let (last, leading) = shape.split_last().expect("checked above");
+    Ok((leading.iter().product(), *last))
+}
+
+/// The three extents of a shape.
+fn extents3(g: &Graph, op: &'static str, arg: &str, value: Value) -> Result<[usize; 3]> {
+    let shape = g.shape(value);
+    shape.try_into().map_err(|_| Error::Shape {
+        op,
+        reason: format!("{arg} must have three extents, found {shape:?}"),
+    })
+}
+
+/// The cost of `flops` operations over `moved` elements read or written.
+fn streaming_cost(flops: usize, moved: usize) -> Cost {
+    Cost { flops: flops as u64, bytes: 4 * moved as u64 }
+}

@@ -1,0 +1,101 @@
+//! Causal attention of tokens to the tokens of a window before them.
+
+use ltm_kernels::Cost;
+use ltm_kernels::ops::self_attention::{self, SelfAttentionDims};
+
+use super::{check, check_dims, check_kind, check_shape, extents3};
+use crate::graph::Grads;
+use crate::{Call, Graph, Io, Kind, Operation, Result, Spec, Value};
+
+const OP: &str = "self_attention";
+
+#[derive(Clone, Copy, Debug)]
+struct SelfAttention {
+    dims: SelfAttentionDims,
+    scale: f64,
+}
+
+#[derive(Debug)]
+struct SelfAttentionBwd(SelfAttention);
+
+/// Causal attention within a window, scaled by `1/sqrt(D)`: `q (B,T,H·D)`, `k` and `v (B,T,G·D)` →
+/// `(B,T,H·D)`. A query sees itself and the `window - 1` keys before it.
+///
+/// # Errors
+/// [`Error::Shape`](crate::Error::Shape) when the head counts do not fit the widths, or `k` and `v`
+/// do not fit `q`.
+pub fn self_attention(
+    g: &mut Graph,
+    q: Value,
+    k: Value,
+    v: Value,
+    h: usize,
+    g_heads: usize,
+    window: usize,
+) -> Result<Value> {
+    check_kind(g, OP, Kind::Float, &[q, k, v])?;
+    let [b, t, c] = extents3(g, OP, "q", q)?;
+    check(OP, h > 0 && c % h == 0, || format!("{h} heads do not divide the width {c}"))?;
+    let d = c / h;
+    let dims = SelfAttentionDims { b, t, h, g: g_heads, d, w: window };
+    check_dims(OP, dims.validate())?;
+    check_shape(g, OP, "k", k, &[b, t, g_heads * d])?;
+    check_shape(g, OP, "v", v, &[b, t, g_heads * d])?;
+    let scale = 1.0 / (d as f64).sqrt();
+    let specs = vec![g.spec(q).clone(), Spec::float(&[b, t, h])];
+    Ok(g.apply(SelfAttention { dims, scale }, &[q, k, v], specs)[0])
+}
+
+impl Operation for SelfAttention {
+    fn name(&self) -> &'static str {
+        OP
+    }
+
+    fn run(&self, mut call: Call<'_, '_>) -> Result<()> {
+        let [q, k, v] = [call.inputs[0], call.inputs[1], call.inputs[2]];
+        let (out, lse) = (call.output(), call.take(1));
+        let lse = lse.unwrap_or(call.scratch);
+        Ok(self_attention::fwd(call.device, out, lse, q, k, v, self.scale, self.dims)?)
+    }
+
+    fn grad(&self, g: &mut Graph, node: &Io, dout: Value, wanted: &[bool]) -> Result<Grads> {
+        let inputs: Vec<_> =
+            [dout].into_iter().chain(node.outputs.clone()).chain(node.inputs.clone()).collect();
+        let specs = node.inputs.iter().map(|v| g.spec(*v).clone()).collect();
+        let grads = g.apply(SelfAttentionBwd(*self), &inputs, specs);
+        Ok(grads.into_iter().zip(wanted).map(|(v, wanted)| wanted.then_some(v)).collect())
+    }
+
+    /// Where the log-sum-exp goes when no backward reads it.
+    fn scratch_len(&self) -> usize {
+        self.dims.b * self.dims.t * self.dims.h
+    }
+
+    fn cost(&self) -> Cost {
+        self.dims.cost_fwd()
+    }
+}
+
+impl Operation for SelfAttentionBwd {
+    fn name(&self) -> &'static str {
+        "self_attention_bwd"
+    }
+
+    fn run(&self, mut call: Call<'_, '_>) -> Result<()> {
+        let &[dout, out, lse, q, k, v] = call.inputs else {
+            unreachable!("traced with six inputs")
+        };
+        let (dq, dk, dv) = (call.take(0), call.take(1), call.take(2));
+        let SelfAttention { dims, scale } = self.0;
+        let Call { device, scratch, .. } = call;
+        Ok(self_attention::bwd(device, dq, dk, dv, scratch, dout, out, lse, q, k, v, scale, dims)?)
+    }
+
+    fn scratch_len(&self) -> usize {
+        self.0.dims.scratch_len()
+    }
+
+    fn cost(&self) -> Cost {
+        self.0.dims.cost_bwd()
+    }
+}

@@ -1,0 +1,63 @@
+//! Some of the rows of each item of a batch.
+
+use ltm_kernels::Cost;
+use ltm_kernels::ops::slice::{self, SliceDims};
+
+use super::{check_dims, check_kind, extents3};
+use crate::graph::Grads;
+use crate::{Call, Graph, Io, Kind, Operation, Result, Spec, Value};
+
+const OP: &str = "slice";
+
+#[derive(Debug)]
+struct Slice(SliceDims);
+
+#[derive(Debug)]
+struct SliceBwd(SliceDims);
+
+/// `x[:, start..start+len, :]`: `x (B,R,C)` → `(B,len,C)`.
+///
+/// # Errors
+/// [`Error::Shape`](crate::Error::Shape) when `x` has not three extents or too few rows.
+pub fn slice(g: &mut Graph, x: Value, start: usize, len: usize) -> Result<Value> {
+    check_kind(g, OP, Kind::Float, &[x])?;
+    let [b, rows, c] = extents3(g, OP, "x", x)?;
+    let dims = SliceDims { b, rows, start, len, c };
+    check_dims(OP, dims.validate())?;
+    Ok(g.apply1(Slice(dims), &[x], Spec::float(&[b, len, c])))
+}
+
+impl Operation for Slice {
+    fn name(&self) -> &'static str {
+        OP
+    }
+
+    fn run(&self, mut call: Call<'_, '_>) -> Result<()> {
+        let x = call.inputs[0];
+        Ok(slice::fwd(call.device, call.output(), x, self.0)?)
+    }
+
+    fn grad(&self, g: &mut Graph, node: &Io, dout: Value, _wanted: &[bool]) -> Result<Grads> {
+        let spec = g.spec(node.inputs[0]).clone();
+        Ok(vec![Some(g.apply1(SliceBwd(self.0), &[dout], spec))])
+    }
+
+    fn cost(&self) -> Cost {
+        self.0.cost_fwd()
+    }
+}
+
+impl Operation for SliceBwd {
+    fn name(&self) -> &'static str {
+        "slice_bwd"
+    }
+
+    fn run(&self, mut call: Call<'_, '_>) -> Result<()> {
+        let dout = call.inputs[0];
+        Ok(slice::bwd(call.device, call.output(), dout, self.0)?)
+    }
+
+    fn cost(&self) -> Cost {
+        self.0.cost_bwd()
+    }
+}

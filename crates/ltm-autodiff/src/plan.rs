@@ -1,0 +1,318 @@
+//! What to run, in which order and in whose memory; then running it, again and again.
+
+use std::collections::HashMap;
+use std::sync::Arc;
+
+use ltm_kernels::{Buffer, Cost, DType, Device};
+
+use crate::graph::{Call, Operation};
+use crate::{Error, Graph, Kind, Lifetime, Result, Store, Value};
+
+/// No operation has more inputs than this, so a run gathers them on the stack.
+const MAX_INPUTS: usize = 8;
+/// No operation has more outputs than this.
+const MAX_OUTPUTS: usize = 4;
+
+/// Where a value lives while a plan runs.
+#[derive(Clone, Copy)]
+enum Place {
+    /// A graph input: the node in the store.
+    Input(usize),
+    /// A slot of the plan.
+    Slot(usize),
+}
+
+struct Step {
+    op: Arc<dyn Operation>,
+    lifetime: Lifetime,
+    inputs: Vec<Place>,
+    /// `None` for an output nobody reads.
+    outputs: Vec<Option<usize>>,
+    in_place: bool,
+    runs: u64,
+}
+
+/// How often the nodes of one kind have run.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct NodeCount {
+    /// The op's name.
+    pub name: &'static str,
+    /// Nodes of that name in the plan.
+    pub nodes: u64,
+    /// Runs of those nodes, added up.
+    pub runs: u64,
+}
+
+/// The part of a graph that some outputs need, ready to run.
+///
+/// Nodes are ordered by lifetime, so that a run after a change of, say, the step's inputs is a
+/// suffix of the whole. A slot is a buffer of one exact size; a value takes over a free slot of its
+/// size once the slot's last reader has run. Values that outlive their part (read by a more
+/// volatile node, or outputs) keep their slot.
+pub struct Plan {
+    device: Device,
+    graph_id: u64,
+    steps: Vec<Step>,
+    slots: Vec<Buffer>,
+    scratch: HashMap<usize, Buffer>,
+    outputs: HashMap<Value, Place>,
+    /// The inputs read, with their lifetime and the version last seen.
+    seen: Vec<(usize, Lifetime, u64)>,
+    /// Whether every slot holds what its last run left: false before a first and after a failed run.
+    complete: bool,
+}
+
+impl Plan {
+    /// Plans the computation of `outputs`; floats in `dtype`. Allocates all memory it will use.
+    ///
+    /// # Errors
+    /// [`Error::Kernel`] when the device runs out of memory.
+    pub fn new(g: &Graph, device: &Device, dtype: DType, outputs: &[Value]) -> Result<Self> {
+        let order = order(g, outputs);
+        let last_use = last_use(g, &order, outputs);
+
+        let mut sizes: Vec<(usize, DType)> = Vec::new();
+        let mut free: HashMap<(usize, DType), Vec<usize>> = HashMap::new();
+        let mut places: HashMap<Value, Place> = HashMap::new();
+        let mut steps = Vec::with_capacity(order.len());
+        for (position, &node_idx) in order.iter().enumerate() {
+            let node = &g.nodes[node_idx];
+            let Some(op) = node.op.clone() else {
+                places.insert(Value { node: node_idx, output: 0 }, Place::Input(node_idx));
+                continue;
+            };
+            let inputs: Vec<_> = node.inputs.iter().map(|v| places[v]).collect();
+            assert!(inputs.len() <= MAX_INPUTS && node.outputs.len() <= MAX_OUTPUTS);
+            let dies_here = |v: &Value| last_use.get(v) == Some(&Some(position));
+            let in_place = op.in_place().and_then(|i| {
+                let v = &node.inputs[i];
+                let read_once = node.inputs.iter().filter(|other| *other == v).count() == 1;
+                let fits = g.spec(*v).len() == node.outputs[0].len();
+                match places[v] {
+                    Place::Slot(slot) if dies_here(v) && read_once && fits => Some(slot),
+                    _ => None,
+                }
+            });
+            let mut slots = Vec::with_capacity(node.outputs.len());
+            for (output, spec) in node.outputs.iter().enumerate() {
+                let value = Value { node: node_idx, output };
+                if !last_use.contains_key(&value) {
+                    slots.push(None);
+                    continue;
+                }
+                let size = (spec.len(), if spec.kind == Kind::Int { DType::I32 } else { dtype });
+                let slot = match in_place {
+                    Some(slot) if output == 0 => slot,
+                    _ => free.get_mut(&size).and_then(Vec::pop).unwrap_or_else(|| {
+                        sizes.push(size);
+                        sizes.len() - 1
+                    }),
+                };
+                places.insert(value, Place::Slot(slot));
+                slots.push(Some(slot));
+            }
+            let mut dying: Vec<_> = node.inputs.iter().filter(|v| dies_here(v)).collect();
+            dying.sort_unstable();
+            dying.dedup();
+            for v in dying {
+                if let Place::Slot(slot) = places[v]
+                    && Some(slot) != in_place
+                {
+                    free.entry(sizes[slot]).or_default().push(slot);
+                }
+            }
+            steps.push(Step {
+                op,
+                lifetime: node.lifetime,
+                inputs,
+                outputs: slots,
+                in_place: in_place.is_some(),
+                runs: 0,
+            });
+        }
+
+        let slots = sizes
+            .iter()
+            .map(|&(len, dtype)| Buffer::zeros(device, dtype, len))
+            .collect::<std::result::Result<_, _>>()?;
+        let mut scratch = HashMap::new();
+        for step in &steps {
+            let len = step.op.scratch_len();
+            if len > 0 && !scratch.contains_key(&len) {
+                scratch.insert(len, Buffer::zeros(device, dtype, len)?);
+            }
+        }
+        let seen = order
+            .iter()
+            .filter(|&&node| g.nodes[node].op.is_none())
+            .map(|&node| (node, g.nodes[node].lifetime, 0))
+            .collect();
+        let outputs = outputs.iter().map(|v| (*v, places[v])).collect();
+        Ok(Self {
+            device: *device,
+            graph_id: g.id,
+            steps,
+            slots,
+            scratch,
+            outputs,
+            seen,
+            complete: false,
+        })
+    }
+
+    /// Brings the outputs up to date with the store: runs every node whose lifetime is at least
+    /// that of the least volatile input written since this plan's last run, and no other.
+    ///
+    /// # Errors
+    /// [`Error::Unwritten`] when an input was never written, [`Error::Kernel`] when an op refuses
+    /// its input (say, a token past the vocabulary), [`Error::Unknown`] for another graph's store.
+    pub fn run(&mut self, store: &Store) -> Result<()> {
+        if store.graph_id != self.graph_id {
+            return Err(Error::Unknown { what: "the plan's graph" });
+        }
+        let mut stale = if self.complete { None } else { Some(Lifetime::Constant) };
+        for (node, lifetime, version) in &self.seen {
+            if store.version(*node)? != *version {
+                stale = Some(stale.map_or(*lifetime, |s| s.min(*lifetime)));
+            }
+        }
+        let Some(stale) = stale else { return Ok(()) };
+        self.complete = false;
+        let first = self.steps.partition_point(|step| step.lifetime < stale);
+        for step in &mut self.steps[first..] {
+            step.run(&self.device, store, &mut self.slots, &mut self.scratch)?;
+        }
+        for (node, _, version) in &mut self.seen {
+            *version = store.version(*node)?;
+        }
+        self.complete = true;
+        Ok(())
+    }
+
+    /// An output, as the last run left it.
+    ///
+    /// # Errors
+    /// [`Error::Unknown`] when `value` is not among the plan's outputs, or is a graph input (read
+    /// it from the store).
+    pub fn output(&self, value: Value) -> Result<&Buffer> {
+        match self.outputs.get(&value) {
+            Some(Place::Slot(slot)) => Ok(&self.slots[*slot]),
+            _ => Err(Error::Unknown { what: "the output" }),
+        }
+    }
+
+    /// Runs by kind of node since the plan was made, sorted by name.
+    pub fn counts(&self) -> Vec<NodeCount> {
+        let mut counts: Vec<NodeCount> = Vec::new();
+        for step in &self.steps {
+            let name = step.op.name();
+            match counts.iter_mut().find(|count| count.name == name) {
+                Some(count) => {
+                    count.nodes += 1;
+                    count.runs += step.runs;
+                }
+                None => counts.push(NodeCount { name, nodes: 1, runs: step.runs }),
+            }
+        }
+        counts.sort_unstable_by_key(|count| count.name);
+        counts
+    }
+
+    /// Arithmetic and traffic of a run that starts at `since`.
+    pub fn cost(&self, since: Lifetime) -> Cost {
+        let costs = self.steps.iter().filter(|s| s.lifetime >= since).map(|s| s.op.cost());
+        costs.fold(Cost::default(), |sum, cost| Cost {
+            flops: sum.flops + cost.flops,
+            bytes: sum.bytes + cost.bytes,
+        })
+    }
+
+    /// Bytes of memory that the plan holds.
+    pub fn size_bytes(&self) -> usize {
+        self.slots.iter().chain(self.scratch.values()).map(Buffer::size_bytes).sum()
+    }
+}
+
+impl Step {
+    fn run(
+        &mut self,
+        device: &Device,
+        store: &Store,
+        slots: &mut [Buffer],
+        scratch: &mut HashMap<usize, Buffer>,
+    ) -> Result<()> {
+        // Outputs leave their slots while the op runs, so that inputs can be borrowed from the rest.
+        let mut taken: [Buffer; MAX_OUTPUTS] = std::array::from_fn(|_| Buffer::empty());
+        for (taken, slot) in taken.iter_mut().zip(&self.outputs) {
+            if let Some(slot) = slot {
+                std::mem::swap(taken, &mut slots[*slot]);
+            }
+        }
+        let mut none = Buffer::empty();
+        let scratch = scratch.get_mut(&self.op.scratch_len()).unwrap_or(&mut none);
+        let result = {
+            let nothing = Buffer::empty();
+            let mut inputs: [&Buffer; MAX_INPUTS] = [&nothing; MAX_INPUTS];
+            for (input, place) in inputs.iter_mut().zip(&self.inputs) {
+                *input = match place {
+                    // No early return here: it would lose the buffers taken.
+                    Place::Input(node) => {
+                        store.buffer(*node).expect("Plan::run found every input written")
+                    }
+                    Place::Slot(slot) => &slots[*slot],
+                };
+            }
+            let mut outputs: [Option<&mut Buffer>; MAX_OUTPUTS] = [const { None }; MAX_OUTPUTS];
+            for ((output, taken), slot) in outputs.iter_mut().zip(&mut taken).zip(&self.outputs) {
+                *output = slot.map(|_| taken);
+            }
+            let call = Call {
+                device,
+                outputs: &mut outputs[..self.outputs.len()],
+                inputs: &inputs[..self.inputs.len()],
+                scratch,
+            };
+            if self.in_place { self.op.run_in_place(call) } else { self.op.run(call) }
+        };
+        for (taken, slot) in taken.iter_mut().zip(&self.outputs) {
+            if let Some(slot) = slot {
+                std::mem::swap(taken, &mut slots[*slot]);
+            }
+        }
+        self.runs += 1;
+        result
+    }
+}
+
+/// The nodes that `outputs` need, by lifetime and then in the order they were traced. An edge never
+/// leads to a less volatile node, so this is a topological order.
+fn order(g: &Graph, outputs: &[Value]) -> Vec<usize> {
+    let mut needed = vec![false; g.nodes.len()];
+    for value in outputs {
+        needed[value.node] = true;
+    }
+    for node in (0..g.nodes.len()).rev() {
+        if needed[node] {
+            for value in &g.nodes[node].inputs {
+                needed[value.node] = true;
+            }
+        }
+    }
+    let mut order: Vec<_> = (0..g.nodes.len()).filter(|&node| needed[node]).collect();
+    order.sort_by_key(|&node| g.nodes[node].lifetime);
+    order
+}
+
+/// For each value that is read: the position of its last reader, or `None` when it must be kept.
+fn last_use(g: &Graph, order: &[usize], outputs: &[Value]) -> HashMap<Value, Option<usize>> {
+    let mut last_use = HashMap::new();
+    for (position, &node) in order.iter().enumerate() {
+        for value in &g.nodes[node].inputs {
+            let outlives = g.lifetime(*value) < g.nodes[node].lifetime;
+            let entry = last_use.entry(*value).or_insert(Some(position));
+            *entry = if outlives || entry.is_none() { None } else { Some(position) };
+        }
+    }
+    last_use.extend(outputs.iter().map(|v| (*v, None)));
+    last_use
+}

@@ -1,0 +1,262 @@
+//! Every op's gradient against central differences, in f64 and through graph and plan.
+
+use ltm_autodiff::ops::{self, Layout};
+use ltm_autodiff::{Error, Graph, Kind, Lifetime, Plan, Result, Store, Value, grad};
+use ltm_kernels::{DType, Device};
+use ltm_testkit::{Tol, gradcheck, seeded};
+
+/// The functions are of order 1 with sums of at most a hundred terms, so the differences err by some
+/// 1e-9; see `ltm_testkit::gradcheck`.
+const TOL: Tol = Tol { abs: 1e-7, rel: 1e-7 };
+
+/// Checks the gradient of a random weighting of `build`'s output with respect to each of the float
+/// inputs, asked for together and one by one.
+fn check(
+    floats: &[&[usize]],
+    ints: &[&[i32]],
+    build: impl Fn(&mut Graph, &[Value], &[Value]) -> Result<Value>,
+) {
+    let mut g = Graph::new();
+    let xs: Vec<_> =
+        floats.iter().map(|shape| g.input("x", shape, Kind::Float, Lifetime::Step)).collect();
+    let is: Vec<_> =
+        ints.iter().map(|data| g.input("i", &[data.len()], Kind::Int, Lifetime::Batch)).collect();
+    let y = build(&mut g, &xs, &is).unwrap();
+    let shape = g.shape(y).to_vec();
+    let r = g.input("r", &shape, Kind::Float, Lifetime::Weights);
+    let loss = ops::dot(&mut g, y, r).unwrap();
+    let together = grad(&mut g, loss, &xs).unwrap();
+    let alone: Vec<_> = xs.iter().map(|x| grad(&mut g, loss, &[*x]).unwrap()[0]).collect();
+
+    let mut store = Store::new(&g, &Device::Cpu, DType::F64).unwrap();
+    let write = |store: &mut Store, value: Value, data: &[f64]| {
+        let buffer = store.get_mut(value).unwrap();
+        buffer.as_mut_slice::<f64>().unwrap().copy_from_slice(data);
+    };
+    let data: Vec<_> = xs.iter().zip(1..).map(|(x, seed)| seeded(seed, g.spec(*x).len())).collect();
+    for (x, data) in xs.iter().zip(&data) {
+        write(&mut store, *x, data);
+    }
+    for (i, data) in is.iter().zip(ints) {
+        store.write_i32(*i, data).unwrap();
+    }
+    write(&mut store, r, &seeded(99, g.spec(r).len()));
+
+    let mut plan = Plan::new(&g, &Device::Cpu, DType::F64, &[loss]).unwrap();
+    for (i, x) in xs.iter().enumerate() {
+        let mut analytic = Vec::new();
+        for dx in [together[i], alone[i]] {
+            assert_eq!(g.shape(dx), g.shape(*x));
+            let mut plan = Plan::new(&g, &Device::Cpu, DType::F64, &[dx]).unwrap();
+            plan.run(&store).unwrap();
+            analytic.push(plan.output(dx).unwrap().to_f64());
+        }
+        assert_eq!(analytic[0], analytic[1], "input {i}: alone and together");
+        let f = |at: &[f64]| {
+            write(&mut store, *x, at);
+            plan.run(&store).unwrap();
+            plan.output(loss).unwrap().to_f64()[0]
+        };
+        gradcheck(f, &data[i], &analytic[0], TOL);
+        write(&mut store, *x, &data[i]);
+    }
+}
+
+#[test]
+fn matmul_in_every_layout() {
+    let (normal, transposed) = (Layout::Normal, Layout::Transposed);
+    check(&[&[2, 3, 4], &[4, 5]], &[], |g, x, _| ops::matmul(g, x[0], x[1], normal, normal));
+    check(&[&[2, 4], &[3, 4]], &[], |g, x, _| ops::matmul(g, x[0], x[1], normal, transposed));
+    check(&[&[2, 2, 3], &[4, 5]], &[], |g, x, _| ops::matmul(g, x[0], x[1], transposed, normal));
+    check(&[&[4, 3], &[5, 4]], &[], |g, x, _| ops::matmul(g, x[0], x[1], transposed, transposed));
+}
+
+#[test]
+fn linear() {
+    check(&[&[2, 3, 4], &[5, 4]], &[], |g, x, _| ops::linear(g, x[0], x[1]));
+}
+
+#[test]
+fn a_gradient_of_a_gradient() {
+    check(&[&[2, 3], &[4, 3]], &[], |g, x, _| {
+        let y = ops::linear(g, x[0], x[1])?;
+        // The sum of yᵀ y by products alone: their gradients have gradients.
+        let row = ops::matmul(g, y, y, Layout::Transposed, Layout::Normal)?;
+        let ones = ops::fill(g, &[4, 1], 1.0);
+        let column = ops::matmul(g, row, ones, Layout::Normal, Layout::Normal)?;
+        let loss = ops::matmul(g, ones, column, Layout::Transposed, Layout::Normal)?;
+        Ok(grad(g, loss, &[x[1]])?[0])
+    });
+}
+
+#[test]
+fn add_and_values_read_twice() {
+    check(&[&[2, 3], &[2, 3]], &[], |g, x, _| {
+        let y = ops::add(g, x[0], x[1])?;
+        let y = ops::add(g, y, y)?;
+        ops::add(g, y, x[0])
+    });
+}
+
+#[test]
+fn slice() {
+    check(&[&[2, 5, 3]], &[], |g, x, _| {
+        let a = ops::slice(g, x[0], 0, 3)?;
+        let b = ops::slice(g, x[0], 2, 3)?;
+        ops::swiglu(g, a, b)
+    });
+}
+
+#[test]
+fn rms_norm() {
+    check(&[&[2, 3, 5], &[5]], &[], |g, x, _| ops::rms_norm(g, x[0], x[1], 1e-5));
+}
+
+#[test]
+fn rope() {
+    check(&[&[2, 3, 8]], &[], |g, x, _| {
+        let positions = ops::positions(g, 3, 7)?;
+        let table = ops::rope_table(g, positions, 100.0, 4)?;
+        ops::rope(g, x[0], table, 2)
+    });
+}
+
+#[test]
+fn self_attention() {
+    check(&[&[2, 5, 12], &[2, 5, 6], &[2, 5, 6]], &[], |g, x, _| {
+        ops::self_attention(g, x[0], x[1], x[2], 4, 2, 3)
+    });
+}
+
+#[test]
+fn cross_attention() {
+    check(&[&[2, 5, 12], &[2, 3, 6], &[2, 3, 6]], &[], |g, x, _| {
+        ops::cross_attention(g, x[0], x[1], x[2], 4, 2)
+    });
+}
+
+#[test]
+fn swiglu() {
+    check(&[&[3, 4], &[3, 4]], &[], |g, x, _| ops::swiglu(g, x[0], x[1]));
+}
+
+#[test]
+fn embedding() {
+    check(&[&[4, 3]], &[&[1, 3, 1, 0, 1]], |g, x, i| ops::embedding(g, x[0], i[0]));
+}
+
+#[test]
+fn cross_entropy() {
+    check(&[&[2, 2, 3], &[5, 3]], &[&[4, -1, 0, 2]], |g, x, i| {
+        ops::cross_entropy(g, x[0], x[1], i[0])
+    });
+}
+
+#[test]
+fn reparam() {
+    check(&[&[2, 3], &[2, 3]], &[], |g, x, _| {
+        let noise = ops::fill(g, &[2, 3], -0.7);
+        ops::reparam(g, x[0], x[1], noise)
+    });
+}
+
+#[test]
+fn gaussian_kl() {
+    check(&[&[2, 3, 2], &[2, 3, 2]], &[], |g, x, _| ops::gaussian_kl(g, x[0], x[1], 2));
+}
+
+#[test]
+fn dot() {
+    check(&[&[3, 2], &[3, 2]], &[], |g, x, _| ops::dot(g, x[0], x[1]));
+    check(&[&[3, 2]], &[], |g, x, _| ops::dot(g, x[0], x[0]));
+}
+
+/// An input and a graph to put it in.
+fn graph(shape: &[usize]) -> (Graph, Value) {
+    let mut g = Graph::new();
+    let x = g.input("x", shape, Kind::Float, Lifetime::Step);
+    (g, x)
+}
+
+#[test]
+fn gradients_that_are_not_defined_are_refused() {
+    let no_gradient = |result: Result<Vec<Value>>, op, position| match result {
+        Err(Error::NoGradient { op: found, position: at }) => {
+            assert_eq!((found, at), (op, position));
+        }
+        other => panic!("{op}: {other:?}"),
+    };
+    let (mut g, x) = graph(&[1, 2, 2]);
+    let noise = g.input("noise", &[1, 2, 2], Kind::Float, Lifetime::Step);
+    let z = ops::reparam(&mut g, x, x, noise).unwrap();
+    let loss = ops::dot(&mut g, z, z).unwrap();
+    no_gradient(grad(&mut g, loss, &[x, noise]), "reparam", 2);
+
+    let table = g.input("table", &[2, 1, 2], Kind::Float, Lifetime::Step);
+    let y = ops::rope(&mut g, x, table, 1).unwrap();
+    let loss = ops::dot(&mut g, y, x).unwrap();
+    no_gradient(grad(&mut g, loss, &[table]), "rope", 1);
+
+    let y = ops::swiglu(&mut g, x, x).unwrap();
+    let loss = ops::dot(&mut g, y, x).unwrap();
+    let dx = grad(&mut g, loss, &[x]).unwrap()[0];
+    let loss = ops::dot(&mut g, dx, dx).unwrap();
+    no_gradient(grad(&mut g, loss, &[x]), "swiglu_bwd", 1); // through its second output
+}
+
+#[test]
+fn losses_that_are_no_number_or_do_not_depend_are_refused() {
+    let (mut g, x) = graph(&[2]);
+    let other = g.input("other", &[2], Kind::Float, Lifetime::Step);
+    let y = ops::add(&mut g, x, x).unwrap();
+    assert!(matches!(grad(&mut g, y, &[x]), Err(Error::NotScalar { .. })));
+    let loss = ops::dot(&mut g, y, x).unwrap();
+    let later = ops::add(&mut g, y, x).unwrap();
+    for stranger in [other, later] {
+        let refused = grad(&mut g, loss, &[x, stranger]);
+        assert!(matches!(refused, Err(Error::Unreachable { position: 1 })));
+    }
+}
+
+#[test]
+fn shapes_that_do_not_fit_are_refused() {
+    let (mut g, x) = graph(&[2, 3, 4]);
+    let v = g.input("v", &[5], Kind::Float, Lifetime::Step);
+    let i = g.input("i", &[5], Kind::Int, Lifetime::Step);
+    let scalar = g.input("scalar", &[], Kind::Float, Lifetime::Step);
+    let table = ops::rope_table(&mut g, i, 10.0, 4).unwrap();
+    let normal = Layout::Normal;
+    let refusals = [
+        ops::matmul(&mut g, x, x, normal, normal),
+        ops::matmul(&mut g, scalar, x, normal, normal),
+        ops::linear(&mut g, x, v),
+        ops::linear(&mut g, x, i),
+        ops::add(&mut g, x, v),
+        ops::add(&mut g, i, i),
+        ops::slice(&mut g, x, 2, 2),
+        ops::slice(&mut g, v, 0, 1),
+        ops::rms_norm(&mut g, x, v, 1e-5),
+        ops::positions(&mut g, 3, 1 << 31),
+        ops::rope_table(&mut g, i, 10.0, 3),
+        ops::rope_table(&mut g, v, 10.0, 4),
+        ops::rope(&mut g, x, table, 1),
+        ops::rope(&mut g, x, table, 0),
+        ops::self_attention(&mut g, x, x, x, 3, 1, 2),
+        ops::self_attention(&mut g, x, x, x, 2, 1, 2),
+        ops::self_attention(&mut g, x, x, x, 2, 2, 0),
+        ops::cross_attention(&mut g, x, x, x, 0, 1),
+        ops::cross_attention(&mut g, x, v, v, 2, 2),
+        ops::swiglu(&mut g, x, v),
+        ops::embedding(&mut g, v, i),
+        ops::embedding(&mut g, x, v),
+        ops::cross_entropy(&mut g, x, x, i),
+        ops::cross_entropy(&mut g, x, v, i),
+        ops::reparam(&mut g, x, x, v),
+        ops::gaussian_kl(&mut g, x, x, 5),
+        ops::gaussian_kl(&mut g, x, x, 0),
+        ops::dot(&mut g, x, v),
+    ];
+    for (case, refused) in refusals.into_iter().enumerate() {
+        assert!(matches!(refused, Err(Error::Shape { .. })), "case {case}: {refused:?}");
+    }
+}

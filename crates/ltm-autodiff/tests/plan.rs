@@ -1,0 +1,152 @@
+//! Plans: liveness, hoisting by lifetime, and what is refused.
+
+use ltm_autodiff::{Error, Graph, Kind, Lifetime, Plan, Store, Value, grad, ops};
+use ltm_kernels::{DType, Device};
+use ltm_testkit::seeded;
+
+/// Small random choices.
+struct Dice(u64);
+
+impl Dice {
+    fn below(&mut self, n: usize) -> usize {
+        self.0 += 1;
+        // Seeded numbers lie within ±3.5.
+        ((seeded(self.0, 1)[0] + 4.0) * 1e6) as usize % n
+    }
+}
+
+const LIFETIMES: [Lifetime; 3] = [Lifetime::Weights, Lifetime::Batch, Lifetime::Step];
+
+/// A graph of 4 inputs and 14 nodes of one shape, then a loss of the last and the gradients that it
+/// has. Returns the inputs and every other value.
+fn random_graph(dice: &mut Dice) -> (Graph, Vec<Value>, Vec<Value>) {
+    let mut g = Graph::new();
+    let inputs: Vec<_> =
+        (0..4).map(|_| g.input("x", &[1, 2, 3], Kind::Float, LIFETIMES[dice.below(3)])).collect();
+    let mut values = inputs.clone();
+    for _ in 0..14 {
+        let mut pick = || values[dice.below(values.len())];
+        let (a, b, c) = (pick(), pick(), pick());
+        let value = match dice.below(4) {
+            0 | 1 => ops::add(&mut g, a, b),
+            2 => ops::swiglu(&mut g, a, b),
+            _ => ops::reparam(&mut g, a, b, c),
+        };
+        values.push(value.unwrap());
+    }
+    let last = values[values.len() - 1];
+    let loss = ops::dot(&mut g, last, last).unwrap();
+    let mut others = values.split_off(inputs.len());
+    others.push(loss);
+    for x in &inputs {
+        others.extend(grad(&mut g, loss, &[*x]).unwrap_or_default());
+    }
+    (g, inputs, others)
+}
+
+#[test]
+fn shared_memory_changes_no_output() {
+    let mut dice = Dice(0);
+    let (mut bytes, mut bytes_apart) = (0, 0);
+    for case in 0..150 {
+        let (g, inputs, values) = random_graph(&mut dice);
+        let outputs: Vec<_> = (0..1 + dice.below(3))
+            .map(|_| values[dice.below(values.len())])
+            .chain(values.last().copied())
+            .collect();
+        let mut store = Store::new(&g, &Device::Cpu, DType::F64).unwrap();
+        let new = |outputs: &[Value]| Plan::new(&g, &Device::Cpu, DType::F64, outputs).unwrap();
+        let (mut plan, mut apart) = (new(&outputs), new(&values));
+        bytes += plan.size_bytes();
+        bytes_apart += apart.size_bytes();
+        for round in 0..6 {
+            for (i, x) in inputs.iter().enumerate() {
+                if round == 0 || dice.below(3) == 0 {
+                    let data: Vec<_> = seeded(dice.below(1000) as u64 + i as u64, 6)
+                        .iter()
+                        .map(|x| 0.2 * *x as f32)
+                        .collect();
+                    store.write_f32(*x, &data).unwrap();
+                }
+            }
+            plan.run(&store).unwrap();
+            apart.run(&store).unwrap();
+            for value in &outputs {
+                let (found, expected) = (plan.output(*value), apart.output(*value));
+                let (found, expected) = (found.unwrap().to_f64(), expected.unwrap().to_f64());
+                let same = found.iter().zip(&expected).all(|(a, b)| a.to_bits() == b.to_bits());
+                assert!(same, "case {case}, round {round}: {found:?} is not {expected:?}");
+            }
+        }
+    }
+    assert!(bytes < bytes_apart, "nothing was shared: {bytes} of {bytes_apart} bytes");
+}
+
+#[test]
+fn nodes_run_as_often_as_their_lifetime() {
+    let mut g = Graph::new();
+    let shape = [1, 2, 4];
+    let mut input = |lifetime| g.input("x", &shape, Kind::Float, lifetime);
+    let inputs = LIFETIMES.map(&mut input);
+    let [w, x, s] = inputs;
+    let one = ops::fill(&mut g, &shape, 1.0);
+    let w = ops::slice(&mut g, w, 0, 2).unwrap();
+    let w = ops::add(&mut g, w, one).unwrap();
+    let x = ops::swiglu(&mut g, x, w).unwrap();
+    let s_x = ops::reparam(&mut g, s, x, w).unwrap();
+    let loss = ops::dot(&mut g, s_x, s_x).unwrap();
+    ops::add(&mut g, s_x, s).unwrap(); // never read, so never run
+
+    let mut store = Store::new(&g, &Device::Cpu, DType::F32).unwrap();
+    let mut plan = Plan::new(&g, &Device::Cpu, DType::F32, &[loss]).unwrap();
+    let write = |store: &mut Store, i: usize| store.write_f32(inputs[i], &[0.5; 8]).unwrap();
+    (0..3).for_each(|i| write(&mut store, i));
+
+    for _epoch in 0..2 {
+        write(&mut store, 0);
+        for _batch in 0..3 {
+            write(&mut store, 1);
+            for _step in 0..5 {
+                write(&mut store, 2);
+                plan.run(&store).unwrap();
+                plan.run(&store).unwrap(); // nothing was written: nothing runs
+            }
+        }
+    }
+    let runs: Vec<_> = plan.counts().iter().map(|c| (c.name, c.nodes, c.runs)).collect();
+    let expected =
+        [("add", 1, 2), ("dot", 1, 30), ("fill", 1, 1), ("reparam", 1, 30), ("slice", 1, 2)];
+    assert_eq!(runs[..5], expected);
+    assert_eq!(runs[5..], [("swiglu", 1, 6)]);
+    assert!(plan.cost(Lifetime::Step).flops < plan.cost(Lifetime::Constant).flops);
+}
+
+#[test]
+fn mistakes_are_refused() {
+    let mut g = Graph::new();
+    let table = g.input("table", &[4, 2], Kind::Float, Lifetime::Weights);
+    let tokens = g.input("tokens", &[3], Kind::Int, Lifetime::Batch);
+    let x = ops::embedding(&mut g, table, tokens).unwrap();
+    let y = ops::add(&mut g, x, x).unwrap();
+    let mut store = Store::new(&g, &Device::Cpu, DType::F32).unwrap();
+    let mut plan = Plan::new(&g, &Device::Cpu, DType::F32, &[y]).unwrap();
+
+    store.write_f32(table, &[1.0; 8]).unwrap();
+    let Err(Error::Unwritten { name }) = plan.run(&store) else { panic!("tokens are missing") };
+    assert_eq!(name, "tokens");
+    store.write_i32(tokens, &[0, 4, 1]).unwrap();
+    let Err(Error::Kernel(ltm_kernels::Error::Index { position, .. })) = plan.run(&store) else {
+        panic!("4 is past the vocabulary")
+    };
+    assert_eq!(position, 1);
+    store.write_i32(tokens, &[0, 3, 1]).unwrap();
+    plan.run(&store).unwrap();
+    assert_eq!(plan.output(y).unwrap().to_f64(), [2.0; 6]);
+
+    assert!(matches!(plan.output(x), Err(Error::Unknown { .. })));
+    assert!(store.write_i32(table, &[1; 8]).is_err());
+    assert!(store.write_f32(table, &[1.0; 7]).is_err());
+    assert!(matches!(store.write_f32(x, &[1.0; 6]), Err(Error::Unknown { .. })));
+    let stranger = Store::new(&Graph::new(), &Device::Cpu, DType::F32).unwrap();
+    assert!(matches!(plan.run(&stranger), Err(Error::Unknown { .. })));
+}

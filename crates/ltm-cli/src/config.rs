@@ -1,0 +1,46 @@
+//! `ltm config`: a configuration file, resolved or refused.
+
+use std::path::PathBuf;
+use std::process::ExitCode;
+
+use clap::Subcommand;
+use ltm_train::Config;
+
+/// What to do with a configuration file.
+#[derive(Subcommand)]
+pub enum Verb {
+    /// Print the configuration with every default filled in, and the parameter count
+    Show(Args),
+    /// Say whether the configuration can work; exit status 2 when not
+    Check(Args),
+}
+
+/// A configuration file and what replaces values in it.
+#[derive(clap::Args)]
+pub struct Args {
+    /// The TOML file
+    file: PathBuf,
+    /// Replace a value, such as `--set train.steps=100`
+    #[arg(long = "set", value_name = "SECTION.KEY=VALUE")]
+    set: Vec<String>,
+}
+
+pub fn run(verb: Verb) -> anyhow::Result<ExitCode> {
+    match verb {
+        Verb::Show(args) => {
+            let config = Config::load(&args.file, &args.set)?;
+            let model = &config.model;
+            println!("# parameters: {}", model.param_count());
+            println!("# weights: {:.1} MB in f32", 4e-6 * model.param_count() as f64);
+            println!("# latent numbers per sequence: {}", model.n_latents * model.dim);
+            let tokens = config.train.batch * config.train.micro_batches * config.train.seq_len;
+            println!("# tokens per slow step: {tokens}\n");
+            print!("{}", config.to_toml());
+        }
+        Verb::Check(args) => {
+            let config = Config::load(&args.file, &args.set)?;
+            println!("{}: ok, {} parameters", args.file.display(), config.model.param_count());
+        }
+    }
+    Ok(ExitCode::SUCCESS)
+}

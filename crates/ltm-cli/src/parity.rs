@@ -1,0 +1,373 @@
+//! `ltm parity`: recorded numbers of another implementation, run through this one.
+
+use std::collections::HashMap;
+use std::path::{Path, PathBuf};
+use std::process::ExitCode;
+
+use anyhow::{Context, ensure};
+use ltm_autodiff::{AdamWState, Graph, Kind, Lifetime, Plan, Store, grad, ops};
+use ltm_kernels::ops::adamw::AdamW;
+use ltm_kernels::{Buffer, DType, Device};
+use ltm_model::{Decoder, ModelConfig, SampleConfig, Weights, model, param_table, sample};
+use ltm_train::step::{clip_scale, global_norm};
+use ltm_vi::{Engine, InferConfig, Noise, Posterior, Schedule, SlowGradient};
+use safetensors::tensor::{Dtype, SafeTensors};
+use serde::Deserialize;
+
+/// The largest relative Frobenius error that passes: twice what f32 and f64 differ by on such files.
+const LIMIT: f64 = 2e-5;
+
+/// Arguments of `parity`.
+#[derive(clap::Args)]
+pub struct Args {
+    /// Fixtures: safetensors files of recorded numbers, with their hyper-parameters as metadata
+    #[arg(required = true)]
+    files: Vec<PathBuf>,
+    /// Where to run: cpu
+    #[arg(long, default_value = "cpu")]
+    device: String,
+}
+
+/// The metadata `config` of a fixture; other keys are notes.
+#[derive(Deserialize)]
+struct Recorded {
+    dim: usize,
+    n_layers: usize,
+    n_heads: usize,
+    n_kv_heads: usize,
+    vocab_size: usize,
+    max_seq_len: usize,
+    window_size: usize,
+    n_latents: usize,
+    batch: usize,
+    ffn_hidden: usize,
+    norm_eps: f64,
+    rope_theta: f64,
+    fast_betas: [f64; 2],
+    fast_eps: f64,
+    fast_weight_decay: f64,
+    fast_lrs: Vec<f64>,
+    #[serde(default)]
+    nelbo_trajectory: Vec<f64>,
+    slow_lr: f64,
+    slow_betas: [f64; 2],
+    slow_weight_decay: f64,
+    grad_clip: f64,
+}
+
+/// A fixture in memory.
+struct Fixture {
+    config: Recorded,
+    floats: HashMap<String, Vec<f32>>,
+    ints: HashMap<String, Vec<i32>>,
+}
+
+/// One compared quantity.
+struct Row {
+    name: String,
+    error: f64,
+    limit: f64,
+}
+
+impl Row {
+    /// Written so that NaN misses.
+    fn misses(&self) -> bool {
+        !(self.error <= self.limit)
+    }
+}
+
+pub fn run(args: Args) -> anyhow::Result<ExitCode> {
+    let device: Device = args.device.parse()?;
+    let mut missed = 0;
+    for path in &args.files {
+        let fixture = read(path)?;
+        let rows = compare(&fixture, &device).with_context(|| path.display().to_string())?;
+        println!("{}\n{:<48}  {:>10}  {:>8}", path.display(), "quantity", "error", "limit");
+        for row in &rows {
+            let verdict = if row.misses() { "  MISSES" } else { "" };
+            println!("{:<48}  {:>10.3e}  {:>8.0e}{verdict}", row.name, row.error, row.limit);
+        }
+        let misses = rows.iter().filter(|row| row.misses()).count();
+        let worst = rows.iter().map(|row| row.error).fold(0.0, f64::max);
+        println!("{} quantities, {misses} miss, largest error {worst:.3e}\n", rows.len());
+        missed += misses;
+    }
+    Ok(if missed == 0 { ExitCode::SUCCESS } else { ExitCode::FAILURE })
+}
+
+fn read(path: &Path) -> anyhow::Result<Fixture> {
+    let name = || path.display().to_string();
+    let bytes = std::fs::read(path).with_context(name)?;
+    let file = SafeTensors::deserialize(&bytes).with_context(name)?;
+    let (_, header) = SafeTensors::read_metadata(&bytes).with_context(name)?;
+    let config = header.metadata().as_ref().and_then(|map| map.get("config"));
+    let config = config.with_context(|| format!("{}: no metadata `config`", name()))?;
+    let config =
+        serde_json::from_str(config).with_context(|| format!("{}: metadata `config`", name()))?;
+    let (mut floats, mut ints) = (HashMap::new(), HashMap::new());
+    for (key, view) in file.tensors() {
+        let (words, _) = view.data().as_chunks::<4>();
+        match view.dtype() {
+            Dtype::F32 => {
+                floats.insert(key, words.iter().map(|w| f32::from_le_bytes(*w)).collect());
+            }
+            Dtype::I32 => {
+                ints.insert(key, words.iter().map(|w| i32::from_le_bytes(*w)).collect());
+            }
+            other => anyhow::bail!("{}: `{key}` is {other:?}, expected F32 or I32", name()),
+        }
+    }
+    Ok(Fixture { config, floats, ints })
+}
+
+impl Fixture {
+    fn floats(&self, name: &str) -> anyhow::Result<&[f32]> {
+        Ok(self.floats.get(name).with_context(|| format!("tensor `{name}` is missing"))?)
+    }
+
+    fn ints(&self, name: &str) -> anyhow::Result<&[i32]> {
+        Ok(self.ints.get(name).with_context(|| format!("tensor `{name}` is missing"))?)
+    }
+}
+
+/// The relative Frobenius error `|found - expected| / |expected|`; infinite for other lengths.
+fn frobenius(found: &[f64], expected: &[f64]) -> f64 {
+    if found.len() != expected.len() {
+        return f64::INFINITY;
+    }
+    let square = |x: f64| x * x;
+    let diff: f64 = found.iter().zip(expected).map(|(a, b)| square(a - b)).sum();
+    let norm: f64 = expected.iter().map(|b| square(*b)).sum();
+    if norm > 0.0 { (diff / norm).sqrt() } else { diff.sqrt() }
+}
+
+/// Collects rows; recorded quantities that were not recorded are left out, and those that this build
+/// does not know are a miss.
+struct Rows<'a> {
+    fixture: &'a Fixture,
+    rows: Vec<Row>,
+}
+
+impl Rows<'_> {
+    fn add(&mut self, name: &str, found: &[f64]) {
+        if let Some(expected) = self.fixture.floats.get(name) {
+            let expected: Vec<f64> = expected.iter().map(|x| f64::from(*x)).collect();
+            let error = frobenius(found, &expected);
+            self.rows.push(Row { name: name.into(), error, limit: LIMIT });
+        }
+    }
+
+    fn add_f32(&mut self, name: &str, found: &[f32]) {
+        let found: Vec<f64> = found.iter().map(|x| f64::from(*x)).collect();
+        self.add(name, &found);
+    }
+}
+
+fn compare(fixture: &Fixture, device: &Device) -> anyhow::Result<Vec<Row>> {
+    let c = &fixture.config;
+    let config = ModelConfig {
+        dim: c.dim,
+        n_layers: c.n_layers,
+        n_heads: c.n_heads,
+        n_kv_heads: c.n_kv_heads,
+        vocab_size: c.vocab_size,
+        max_seq_len: c.max_seq_len,
+        window: c.window_size,
+        n_latents: c.n_latents,
+        ffn_hidden: c.ffn_hidden,
+        norm_eps: c.norm_eps,
+        rope_theta: c.rope_theta,
+    };
+    let (b, tokens, targets) = (c.batch, fixture.ints("tokens")?, fixture.ints("targets")?);
+    ensure!(b > 0 && tokens.len().is_multiple_of(b), "`tokens` is no batch of {b}");
+    let t = tokens.len() / b;
+    let specs = param_table(&config);
+    let params =
+        specs.iter().map(|spec| Ok(fixture.floats(&format!("param.{}", spec.name))?.to_vec()));
+    let weights = Weights { params: params.collect::<anyhow::Result<_>>()? };
+    weights.check(&config)?;
+    let start = Posterior {
+        mu: fixture.floats("mu0")?.to_vec(),
+        log_var: fixture.floats("log_var0")?.to_vec(),
+        noise: fixture.floats("eps")?.to_vec(),
+    };
+    let mut rows = Rows { fixture, rows: Vec::new() };
+    first_look(&mut rows, &config, &weights, &start, device)?;
+
+    let mut engine = Engine::new(&config, b, t, device, DType::F32, SlowGradient::Trajectory)?;
+    engine.set_weights(&weights)?;
+    engine.set_batch(tokens, targets)?;
+    engine.set_posterior(&start)?;
+    let nll = |engine: &mut Engine| -> anyhow::Result<Vec<f64>> {
+        Ok(engine.token_nll()?.chunks(t).map(|nll| nll.iter().sum()).collect())
+    };
+    rows.add("nll0", &nll(&mut engine)?);
+    rows.add("kl0", &start.kl(b));
+
+    let infer = InferConfig {
+        steps: c.fast_lrs.len(),
+        lr: 0.0, // each step is told its rate
+        lr_end: None,
+        schedule: Schedule::Constant,
+        beta1: c.fast_betas[0],
+        beta2: c.fast_betas[1],
+        eps: c.fast_eps,
+        weight_decay: c.fast_weight_decay,
+        noise: Noise::Fixed,
+        ..InferConfig::published()
+    };
+    let mut bounds = Vec::new();
+    for (step, lr) in c.fast_lrs.iter().enumerate() {
+        bounds.push(engine.fast_step(*lr, &infer)?.bound);
+        let posterior = engine.posterior()?;
+        rows.add_f32(&format!("mu_step{}", step + 1), &posterior.mu);
+        rows.add_f32(&format!("log_var_step{}", step + 1), &posterior.log_var);
+    }
+    if !c.nelbo_trajectory.is_empty() {
+        let error = frobenius(&bounds, &c.nelbo_trajectory);
+        rows.rows.push(Row { name: "nelbo_trajectory".into(), error, limit: LIMIT });
+    }
+    let posterior = engine.posterior()?;
+    let z = posterior.sample();
+    rows.add_f32("z_final", &z);
+    let nelbo: Vec<f64> =
+        nll(&mut engine)?.iter().zip(posterior.kl(b)).map(|(nll, kl)| nll + kl).collect();
+    rows.add("final_nelbo", &[nelbo.iter().sum()]);
+    let perplexity = nelbo.iter().map(|nelbo| (nelbo / t as f64).exp()).sum::<f64>() / b as f64;
+    rows.add("final_ppl_mean", &[perplexity]);
+    for (spec, sum) in specs.iter().zip(engine.trajectory_gradients()) {
+        rows.add(&format!("fast_leak_grad.{}", spec.name), &sum.to_f64());
+    }
+
+    let scored: usize = engine.scored_tokens().iter().sum();
+    let share = 1.0 / scored.max(1) as f64;
+    let gradients: Vec<Buffer> =
+        engine.slow_gradients(&vec![share as f32; b * t])?.into_iter().cloned().collect();
+    rows.add("slow_loss", &[engine.slow_token_nll()?.iter().sum::<f64>() * share]);
+    for (spec, gradient) in specs.iter().zip(&gradients) {
+        rows.add(&format!("slow_grad.{}", spec.name), &gradient.to_f64());
+    }
+    let norm = global_norm(&gradients)?;
+    rows.add("slow_grad_norm", &[norm]);
+    for (i, (spec, gradient)) in specs.iter().zip(&gradients).enumerate() {
+        let options = AdamW {
+            lr: c.slow_lr,
+            beta1: c.slow_betas[0],
+            beta2: c.slow_betas[1],
+            eps: 1e-8,
+            weight_decay: if spec.decay { c.slow_weight_decay } else { 0.0 },
+        };
+        let mut state = AdamWState::new(device, DType::F32, spec.len())?;
+        let scale = clip_scale(norm, c.grad_clip);
+        let weight = engine.weight_mut(i)?;
+        state.update(device, weight, gradient, scale, options)?;
+        rows.add(&format!("param_after.{}", spec.name), &weight.to_f64());
+    }
+    greedy(&mut rows, &config, &engine.weights()?, &z, device)?;
+    let mut rows = rows.rows;
+    rows.extend(unknown(fixture, &rows));
+    Ok(rows)
+}
+
+/// Logits and the objective's gradients at the start.
+fn first_look(
+    rows: &mut Rows<'_>,
+    config: &ModelConfig,
+    weights: &Weights,
+    start: &Posterior,
+    device: &Device,
+) -> anyhow::Result<()> {
+    let (tokens, targets) = (rows.fixture.ints("tokens")?, rows.fixture.ints("targets")?);
+    let b = rows.fixture.config.batch;
+    let t = tokens.len() / b;
+    let mut graph = Graph::new();
+    let g = &mut graph;
+    let params = model::declare_weights(g, config);
+    let token_ids = g.input("tokens", &[b, t], Kind::Int, Lifetime::Batch);
+    let target_ids = g.input("targets", &[b * t], Kind::Int, Lifetime::Batch);
+    let shape = [b, config.n_latents, config.dim];
+    let [mu, log_var, noise] =
+        ["mu", "log_var", "noise"].map(|name| g.input(name, &shape, Kind::Float, Lifetime::Step));
+    let z = ops::reparam(g, mu, log_var, noise)?;
+    let hidden = model::trace(g, config, &params, token_ids, Some(z), b, t)?;
+    let logits = model::logits(g, hidden, &params)?;
+    let nll = ops::cross_entropy(g, hidden, model::output_weight(&params), target_ids)?;
+    let kl = ops::gaussian_kl(g, mu, log_var, b)?;
+    let ones = ops::fill(g, &[b * t], 1.0);
+    let sum_nll = ops::dot(g, nll, ones)?;
+    let ones = ops::fill(g, &[b], 1.0);
+    let sum_kl = ops::dot(g, kl, ones)?;
+    let bound = ops::add(g, sum_nll, sum_kl)?;
+    let gradients = grad(g, bound, &[mu, log_var])?;
+
+    let mut store = Store::new(g, device, DType::F32)?;
+    for (value, param) in params.iter().zip(&weights.params) {
+        store.write_f32(*value, param)?;
+    }
+    store.write_i32(token_ids, tokens)?;
+    store.write_i32(target_ids, targets)?;
+    for (value, data) in [(mu, &start.mu), (log_var, &start.log_var), (noise, &start.noise)] {
+        store.write_f32(value, data)?;
+    }
+    let outputs = [logits, gradients[0], gradients[1]];
+    let mut plan = Plan::new(g, device, DType::F32, &outputs)?;
+    plan.run(&store)?;
+    for (name, value) in ["logits", "grad_mu0", "grad_log_var0"].into_iter().zip(outputs) {
+        rows.add(name, &plan.output(value)?.to_f64());
+    }
+    Ok(())
+}
+
+/// Greedy decoding from the first quarter of the tokens, which must be the same to the last token.
+fn greedy(
+    rows: &mut Rows<'_>,
+    config: &ModelConfig,
+    weights: &Weights,
+    z: &[f32],
+    device: &Device,
+) -> anyhow::Result<()> {
+    let Some(expected) = rows.fixture.ints.get("greedy_after") else { return Ok(()) };
+    let b = rows.fixture.config.batch;
+    let tokens = rows.fixture.ints("tokens")?;
+    let (t, len) = (tokens.len() / b, expected.len() / b);
+    let prompt_len = (t / 4).max(1);
+    let mut found: Vec<Vec<i32>> =
+        tokens.chunks(t).map(|row| row[..prompt_len.min(len)].to_vec()).collect();
+    let mut decoder = Decoder::new(*config, weights, *device, b)?;
+    decoder.set_latents(z)?;
+    decoder.prefill(&found.concat())?;
+    while found[0].len() < len {
+        let logits = decoder.logits().context("the prompt was read")?;
+        let next = logits
+            .chunks(config.vocab_size)
+            .map(|logits| Ok(sample(logits, &SampleConfig::GREEDY, 0.0)? as i32))
+            .collect::<anyhow::Result<Vec<_>>>()?;
+        for (row, token) in found.iter_mut().zip(&next) {
+            row.push(*token);
+        }
+        if found[0].len() < len {
+            decoder.step(&next)?;
+        }
+    }
+    let wrong = found.concat().iter().zip(expected).filter(|(a, b)| a != b).count();
+    rows.rows.push(Row {
+        name: "greedy_after (tokens wrong)".into(),
+        error: wrong as f64,
+        limit: 0.0,
+    });
+    Ok(())
+}
+
+/// Recorded tensors that were neither read nor compared: a miss each, so that nothing passes unseen.
+fn unknown(fixture: &Fixture, rows: &[Row]) -> Vec<Row> {
+    let read = |name: &str| {
+        ["mu0", "log_var0", "eps"].contains(&name)
+            || name.starts_with("param.")
+            || rows.iter().any(|row| row.name == name)
+    };
+    let mut names: Vec<&String> = fixture.floats.keys().filter(|name| !read(name)).collect();
+    names.sort();
+    let row =
+        |name: &String| Row { name: format!("{name} (unknown)"), error: f64::NAN, limit: LIMIT };
+    names.into_iter().map(row).collect()
+}

@@ -1,0 +1,132 @@
+//! `ltm think`: the fast loop on one text, step by step.
+
+use std::path::PathBuf;
+use std::process::ExitCode;
+
+use ltm_kernels::{DType, Device};
+use ltm_train::Checkpoint;
+use ltm_vi::{Engine, FastStep, InferKey, SlowGradient};
+use safetensors::tensor::{Dtype, TensorView};
+
+/// Arguments of `think`.
+#[derive(clap::Args)]
+pub struct Args {
+    /// A run's folder (its newest checkpoint) or a checkpoint's
+    checkpoint: PathBuf,
+    /// The text to think about
+    #[arg(long)]
+    text: String,
+    /// Fast steps; those of the run when left out
+    #[arg(long)]
+    steps: Option<usize>,
+    /// Write mu, log_var and z, each (latent vectors, width), to this safetensors file
+    #[arg(long, value_name = "FILE")]
+    save: Option<PathBuf>,
+    /// Seed of the start and of the noise
+    #[arg(long, default_value_t = 0)]
+    seed: u64,
+    /// Print JSON, a line a step
+    #[arg(long)]
+    json: bool,
+}
+
+pub fn run(args: Args) -> anyhow::Result<ExitCode> {
+    let checkpoint = Checkpoint::load(&args.checkpoint)?;
+    let model = &checkpoint.config.model;
+    anyhow::ensure!(model.n_latents > 0, "the model has no latents to think with");
+    let tokens = crate::generate::encode(&checkpoint.state.tokenizer, &args.text)?;
+    let t = tokens.len() - 1;
+    anyhow::ensure!(t > 0, "--text is empty: there is nothing to think about");
+    let context = model.max_seq_len;
+    anyhow::ensure!(t <= context, "the text has {t} tokens, the context holds {context}");
+    let mut infer = checkpoint.config.infer;
+    infer.steps = args.steps.unwrap_or(infer.steps);
+    let none = SlowGradient::None;
+    let mut engine = Engine::new(model, 1, t, &Device::Cpu, DType::F32, none)?;
+    engine.set_weights(&checkpoint.weights)?;
+    engine.set_batch(&tokens[..t], &tokens[1..])?;
+    let key = InferKey { seed: args.seed, step: 0, first_sequence: 0 };
+    let mut steps = Vec::new();
+    engine.infer(&infer, 1.0, key, &mut |step| {
+        steps.push(step.clone());
+        Ok(())
+    })?;
+    let posterior = engine.posterior()?;
+    let nll: f64 = engine.token_nll()?.iter().sum();
+    let kl_per_layer = posterior.kl(model.n_layers);
+    let bound = nll + kl_per_layer.iter().sum::<f64>();
+    steps.push(FastStep { step: infer.steps, lr: 0.0, nll, kl_per_layer, bound });
+
+    if args.json {
+        for FastStep { step, lr, nll, kl_per_layer, bound } in &steps {
+            let line = serde_json::json!({
+                "step": step, "lr": lr, "nll": nll, "kl_per_layer": kl_per_layer, "bound": bound,
+            });
+            println!("{line}");
+        }
+    } else {
+        print_table(&steps, t);
+        print_plot(&steps, t);
+    }
+    if let Some(path) = &args.save {
+        let shape = [model.n_latents, model.dim];
+        let z = posterior.sample();
+        let tensors = [("mu", &posterior.mu), ("log_var", &posterior.log_var), ("z", &z)]
+            .map(|(name, values)| (name, values.iter().flat_map(|x| x.to_le_bytes()).collect()));
+        let views = tensors
+            .iter()
+            .map(|(name, bytes): &(&str, Vec<u8>)| {
+                Ok((*name, TensorView::new(Dtype::F32, shape.to_vec(), bytes)?))
+            })
+            .collect::<Result<Vec<_>, safetensors::SafeTensorError>>()?;
+        ltm_model::write_atomically(path, &safetensors::serialize(views, None)?)?;
+        eprintln!("mu, log_var and z are in {}", path.display());
+    }
+    Ok(ExitCode::SUCCESS)
+}
+
+/// Nats a token, a line a step; the last line is where the loop ended.
+fn print_table(steps: &[FastStep], t: usize) {
+    let n_layers = steps.first().map_or(0, |step| step.kl_per_layer.len());
+    print!("{:>4}  {:>8}  {:>9}  {:>9}", "step", "rate", "bound", "nll");
+    for layer in 0..n_layers {
+        print!("  {:>8}", format!("KL {layer}"));
+    }
+    println!("   nats per token, {t} tokens");
+    let per_token = 1.0 / t as f64;
+    for step in steps {
+        let (bound, nll) = (step.bound * per_token, step.nll * per_token);
+        print!("{:>4}  {:>8.4}  {bound:>9.4}  {nll:>9.4}", step.step, step.lr);
+        for kl in &step.kl_per_layer {
+            print!("  {:>8.4}", kl * per_token);
+        }
+        println!();
+    }
+}
+
+/// The bound over the steps, as characters.
+fn print_plot(steps: &[FastStep], t: usize) {
+    const HEIGHT: usize = 10;
+    const WIDTH: usize = 64;
+    let bounds: Vec<f64> = steps.iter().map(|step| step.bound / t as f64).collect();
+    let (min, max) = bounds
+        .iter()
+        .fold((f64::INFINITY, f64::NEG_INFINITY), |(min, max), b| (min.min(*b), max.max(*b)));
+    if !(min < max) {
+        return;
+    }
+    let columns = WIDTH.min(4 * bounds.len());
+    let mut rows = vec![vec![' '; columns]; HEIGHT];
+    for column in 0..columns {
+        let bound = bounds[column * bounds.len() / columns];
+        let height = (bound - min) / (max - min) * (HEIGHT - 1) as f64;
+        rows[HEIGHT - 1 - height.round() as usize][column] = '•';
+    }
+    println!("\nbound, nats per token");
+    for (row, cells) in rows.iter().enumerate() {
+        let value = max - (max - min) * row as f64 / (HEIGHT - 1) as f64;
+        println!("{value:>9.3} ┤{}", cells.iter().collect::<String>().trim_end());
+    }
+    println!("{:>9} └{}", "", "─".repeat(columns));
+    println!("{:>10} step 0 to {}", "", steps.len() - 1);
+}

@@ -1,0 +1,176 @@
+//! `ltm train`: a run from a configuration file, watched and stoppable.
+
+use std::path::{Path, PathBuf};
+use std::process::ExitCode;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+
+use anyhow::Context;
+use indicatif::{HumanDuration, ProgressBar};
+use ltm_train::data::{Split, storyworld};
+use ltm_train::{Checkpoint, Config, Evaluation, Observer, Start, StepReport, Summary, Trainer};
+use ltm_vi::{GenerateOptions, LatentSource};
+
+/// Arguments of `train`.
+#[derive(clap::Args)]
+pub struct Args {
+    /// The TOML file
+    config: PathBuf,
+    /// Replace a value, such as `--set train.steps=100` or `--set data.path=my-corpus`
+    #[arg(long = "set", value_name = "SECTION.KEY=VALUE")]
+    set: Vec<String>,
+    /// Go on from the newest checkpoint in the run's folder, bit for bit as if it had never stopped
+    #[arg(long)]
+    resume: bool,
+    /// Print no samples at the end
+    #[arg(long)]
+    no_samples: bool,
+}
+
+/// Stories that the true entropy is estimated from.
+const ENTROPY_DOCUMENTS: u64 = 4000;
+
+pub fn run(args: Args) -> anyhow::Result<ExitCode> {
+    let config = Config::load(&args.config, &args.set)?;
+    let stop = Arc::new(AtomicBool::new(false));
+    let handler = Arc::clone(&stop);
+    ctrlc::set_handler(move || {
+        if handler.swap(true, Ordering::Relaxed) {
+            std::process::exit(130);
+        }
+        eprintln!("\nfinishing the step, then saving; once more to leave at once");
+    })
+    .context("cannot listen for Ctrl-C")?;
+
+    let start = if args.resume { Start::Resume } else { Start::Fresh };
+    let mut trainer = Trainer::new(config, start)?;
+    let config = trainer.config().clone();
+    eprintln!(
+        "{} parameters, {} latent vectors of {}; {}",
+        config.model.param_count(),
+        config.model.n_latents,
+        config.model.dim,
+        config.run.dir.display()
+    );
+    let bar = crate::progress_bar(0, "{bar:24} {pos}/{len} {msg}");
+    let mut observer = Progress { bar, spent: 0.0, timed: 0 };
+    let summary = trainer.run(&stop, &mut observer);
+    observer.bar.finish_and_clear();
+    let summary = summary?;
+    report(&config, &summary, &args)?;
+    Ok(ExitCode::SUCCESS)
+}
+
+/// The bar, and lines for what should stay on the screen.
+struct Progress {
+    bar: ProgressBar,
+    spent: f64,
+    timed: u64,
+}
+
+impl Progress {
+    /// A line that stays; on stderr whether there is a terminal or not.
+    fn line(&self, text: &str) {
+        self.bar.suspend(|| eprintln!("{text}"));
+    }
+}
+
+impl Observer for Progress {
+    fn started(&mut self, done: u64, steps: u64) {
+        self.bar.set_length(steps);
+        self.bar.set_position(done);
+        if done > 0 {
+            self.line(&format!("going on after step {done} of {steps}"));
+        }
+    }
+
+    fn stepped(&mut self, report: &StepReport, seconds: f64) {
+        self.spent += seconds;
+        self.timed += 1;
+        let left = self.bar.length().unwrap_or(0).saturating_sub(report.step);
+        let eta = self.spent / self.timed as f64 * left as f64;
+        self.bar.set_position(report.step);
+        self.bar.set_message(format!(
+            "loss {:.3} bound {:.3} {:.0} tokens/s ETA {}",
+            report.loss,
+            report.bound(),
+            report.tokens as f64 / seconds,
+            HumanDuration(std::time::Duration::from_secs_f64(eta)),
+        ));
+    }
+
+    fn evaluating(&mut self, done: u64, all: u64) {
+        self.bar.set_message(format!("scoring the validation split, {done}/{all}"));
+    }
+
+    fn evaluated(&mut self, step: u64, evaluation: &Evaluation) {
+        let mut text = format!("step {step}:");
+        for e in &evaluation.estimates {
+            let (mean, error) = (e.mean_nats_per_token, e.standard_error);
+            text += &format!("  {} {mean:.4} ± {error:.4}", e.protocol);
+        }
+        self.line(&text);
+    }
+}
+
+fn report(config: &Config, summary: &Summary, args: &Args) -> anyhow::Result<()> {
+    if !summary.finished {
+        println!("stopped after step {}, saved {}", summary.step, summary.checkpoint.display());
+        let set: String = args.set.iter().map(|set| format!(" --set '{set}'")).collect();
+        println!("to go on: ltm train {}{set} --resume", args.config.display());
+        return Ok(());
+    }
+    let generated = config.data.path.is_none();
+    if generated {
+        let entropy = storyworld::true_entropy(config.run.seed, ENTROPY_DOCUMENTS)?;
+        let (nats, error) = (entropy.nats_per_token, entropy.nats_per_token_se);
+        println!("true entropy                {nats:.4} ± {error:.4} nats per token");
+    }
+    if let Some(evaluation) = &summary.evaluation {
+        crate::eval::print_table(evaluation, config);
+    }
+    if !args.no_samples {
+        print_samples(config, &summary.checkpoint)?;
+    }
+    println!("\ncheckpoint  {}", summary.checkpoint.display());
+    for plot in &summary.plots {
+        println!("plot        {}", plot.display());
+    }
+    Ok(())
+}
+
+/// One sample from nothing, and two continuations of validation texts.
+fn print_samples(config: &Config, checkpoint: &Path) -> anyhow::Result<()> {
+    let checkpoint = Checkpoint::load(checkpoint)?;
+    let tokenizer = &checkpoint.state.tokenizer;
+    let separator = i32::from(tokenizer.separator());
+    let options = GenerateOptions {
+        max_tokens: config.model.max_seq_len.min(160),
+        sample: crate::generate::SAMPLE,
+        latents: LatentSource::Prior,
+        seed: config.run.seed,
+        stop: Some(separator),
+    };
+    let show = |tokens: &[i32]| crate::generate::decode(tokenizer, tokens);
+    let write = |prompt: &[i32], options: &GenerateOptions| {
+        ltm_vi::generate(&checkpoint.weights, &config.model, &config.infer, prompt, options)
+    };
+    println!("\nwritten from nothing:\n  {}", show(&write(&[separator], &options)?.tokens));
+    let Ok(val) = ltm_train::trainer::open(config, Split::Val) else { return Ok(()) };
+    for index in 0..2_u64 {
+        let batch = val.batch(index / config.train.batch as u64)?;
+        let t = config.train.seq_len;
+        let row = &batch.tokens[index as usize % config.train.batch * t..][..t];
+        // A prompt of a third of the text: enough to fit thoughts to, and something left to say.
+        let end = row.iter().skip(1).position(|token| *token == separator).map_or(t, |i| i + 1);
+        let prompt = &row[..(end / 3).max(2).min(t)];
+        let options = GenerateOptions {
+            latents: LatentSource::Prompt,
+            seed: options.seed.wrapping_add(index),
+            ..options
+        };
+        let continuation = write(prompt, &options)?.tokens;
+        println!("\ngiven:\n  {}\nwritten:\n  {}", show(&prompt[1..]), show(&continuation));
+    }
+    Ok(())
+}

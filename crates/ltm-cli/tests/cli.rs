@@ -1,0 +1,199 @@
+//! The command from outside: a run from first to last, killed and resumed, and bad input refused.
+
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::process::{Command, Output, Stdio};
+use std::time::Duration;
+
+fn ltm(args: &[&str]) -> Command {
+    let mut command = Command::new(env!("CARGO_BIN_EXE_ltm"));
+    command.args(args).stdin(Stdio::null());
+    command
+}
+
+fn output(args: &[&str]) -> Output {
+    ltm(args).output().expect("the command starts")
+}
+
+/// Standard output of a call that must succeed.
+fn good(args: &[&str]) -> String {
+    let out = output(args);
+    let stderr = String::from_utf8_lossy(&out.stderr);
+    assert!(out.status.success(), "{args:?}: {:?}\n{stderr}", out.status);
+    String::from_utf8_lossy(&out.stdout).into_owned()
+}
+
+/// Checks the exit status of a call that must fail, and that it names these parts.
+fn bad(args: &[&str], status: i32, parts: &[&str]) {
+    let out = output(args);
+    let stderr = String::from_utf8_lossy(&out.stderr);
+    assert_eq!(out.status.code(), Some(status), "{args:?}\n{stderr}");
+    assert!(!stderr.contains("panicked"), "{args:?}\n{stderr}");
+    for part in parts {
+        assert!(stderr.contains(part), "{args:?}: `{part}` is not in\n{stderr}");
+    }
+}
+
+fn root() -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("../..")
+}
+
+fn tiny() -> String {
+    root().join("crates/ltm-train/tests/tiny.toml").display().to_string()
+}
+
+/// Arguments that train the tiny configuration into `dir`.
+fn train_args<'a>(config: &'a str, dir: &'a str, more: &[&'a str]) -> Vec<&'a str> {
+    [&["train", config, "--no-samples", "--set", dir][..], more].concat()
+}
+
+fn set_dir(dir: &Path) -> String {
+    format!("run.dir={}", dir.display())
+}
+
+fn read(path: impl AsRef<Path>) -> Vec<u8> {
+    fs::read(&path).unwrap_or_else(|error| panic!("{}: {error}", path.as_ref().display()))
+}
+
+#[test]
+fn a_run_from_first_to_last() {
+    let temp = tempfile::tempdir().expect("a temporary folder");
+    let (config, dir) = (tiny(), temp.path().join("run"));
+    let run = dir.display().to_string();
+    let set = set_dir(&dir);
+    let text = good(&["train", &config, "--set", &set]);
+    for part in ["true entropy", "elbo", "written from nothing", "given:", "step-6", "val.svg"] {
+        assert!(text.contains(part), "`{part}` is not in\n{text}");
+    }
+    for file in ["config.toml", "metrics.jsonl", "latest", "plots/train.svg", "plots/val.svg"] {
+        assert!(!read(dir.join(file)).is_empty(), "{file}");
+    }
+    assert!(dir.join("checkpoints/step-4").exists() && !dir.join("checkpoints/step-2").exists());
+    let events = |entry: fs::DirEntry| entry.file_name().to_string_lossy().contains("tfevents");
+    assert!(fs::read_dir(&dir).expect("listable").flatten().any(events));
+
+    let scores = good(&["eval", &run, "--protocol", "elbo:2", "--protocol", "iwae:2"]);
+    assert!(scores.contains("elbo, 2 fresh") && scores.contains("iwae, 2 fresh"), "{scores}");
+    for protocol in ["reconstruction", "elbo-fitted-noise"] {
+        let json = good(&["eval", &run, "--protocol", protocol, "--sequences", "3", "--json"]);
+        let json: serde_json::Value = serde_json::from_str(&json).expect("JSON");
+        assert_eq!(json[protocol]["sequences"], 3, "{json}");
+    }
+    let prompt = "on a sunny morning, tom went";
+    let text = good(&["generate", &run, "--prompt", prompt, "--max-tokens", "5"]);
+    assert!(text.starts_with(prompt), "{text}");
+    assert_eq!(text, good(&["generate", &run, "--prompt", prompt, "--max-tokens", "5"]));
+    good(&["generate", &dir.join("checkpoints/step-4").display().to_string(), "--count", "2"]);
+
+    let saved = temp.path().join("z.safetensors").display().to_string();
+    let table = good(&["think", &run, "--text", prompt, "--save", &saved]);
+    assert!(table.contains("KL 1") && table.contains('•'), "{table}");
+    assert!(read(&saved).len() > 3 * 4 * 4 * 16);
+
+    // A second run must not touch the first, and its end is not its beginning.
+    bad(&train_args(&config, &set, &[]), 1, &["--resume"]);
+    assert!(good(&train_args(&config, &set, &["--resume"])).contains("true entropy"));
+}
+
+#[test]
+fn killed_and_resumed_is_never_stopped() {
+    let temp = tempfile::tempdir().expect("a temporary folder");
+    let (config, whole) = (tiny(), temp.path().join("whole"));
+    let more = ["--set", "train.steps=24", "--set", "train.checkpoint_every=3"];
+    good(&train_args(&config, &set_dir(&whole), &more));
+    for attempt in 0..3_u64 {
+        let killed = temp.path().join(format!("killed-{attempt}"));
+        let set = set_dir(&killed);
+        // A different moment each time: some way into the run, or into what was resumed of it.
+        for round in 0..3_u64 {
+            let args = train_args(&config, &set, &[&more[..], &["--resume"]].concat());
+            let mut child =
+                ltm(&args).stdout(Stdio::null()).stderr(Stdio::null()).spawn().expect("starts");
+            std::thread::sleep(Duration::from_millis(90 + 70 * attempt + 130 * round));
+            // SIGKILL on Unix; the run may already be over.
+            let _ = child.kill();
+            child.wait().expect("waited for");
+        }
+        good(&train_args(&config, &set, &[&more[..], &["--resume"]].concat()));
+        for file in ["metrics.jsonl", "checkpoints/step-24/model.safetensors"] {
+            assert!(read(killed.join(file)) == read(whole.join(file)), "{file} differs");
+        }
+    }
+}
+
+#[test]
+fn configurations_are_shown_and_refused() {
+    for (preset, parameters) in
+        [("small", "38369280"), ("medium", "51005952"), ("large", "76279296"), ("", "")]
+    {
+        let name = if preset.is_empty() { "quickstart".into() } else { format!("ltm-{preset}") };
+        let file = root().join(format!("configs/{name}.toml")).display().to_string();
+        assert!(good(&["config", "show", &file]).contains(parameters));
+        good(&["config", "check", &file]);
+    }
+    let config = tiny();
+    for (set, parts) in [
+        ("model.widnow=3", &["`model.widnow`", "`window`"][..]),
+        ("model.n_heads=5", &["dim"]),
+        ("model.n_latents=3", &["n_latents"]),
+        ("model.window=0", &["window"]),
+        ("data.path=/no/such/folder", &["/no/such/folder"]),
+    ] {
+        bad(&["train", &config, "--set", set], 2, parts);
+        bad(&["config", "check", &config, "--set", set], 2, parts);
+    }
+    bad(&["train", "/no/such.toml"], 1, &["/no/such.toml"]);
+    bad(&["train"], 2, &["Usage"]);
+    bad(&["eval", "x", "--protocol", "perplexity"], 2, &["perplexity", "elbo"]);
+}
+
+#[test]
+fn damaged_files_are_refused_by_name() {
+    let temp = tempfile::tempdir().expect("a temporary folder");
+    let path = |name: &str| temp.path().join(name).display().to_string();
+    let config = tiny();
+    let (run, set) = (path("run"), set_dir(&temp.path().join("run")));
+    good(&train_args(&config, &set, &["--set", "train.steps=2"]));
+
+    bad(&["data", "prepare", &path("no.txt"), "--out", &path("o")], 1, &["no.txt"]);
+    fs::write(path("empty.txt"), "").expect("writable");
+    bad(&["data", "prepare", &path("empty.txt"), "--out", &path("o")], 1, &["empty.txt", "empty"]);
+    fs::write(path("bad.txt"), b"good \xff bad").expect("writable");
+    bad(&["data", "prepare", &path("bad.txt"), "--out", &path("o")], 1, &["bad.txt", "UTF-8"]);
+    bad(&["eval", &path("nowhere")], 1, &["nowhere"]);
+    bad(&["generate", temp.path().to_str().expect("UTF-8")], 1, &["checkpoint"]);
+    let long = "the ".repeat(200);
+    bad(&["generate", &run, "--prompt", &long], 1, &["201", "96"]);
+    bad(&["think", &run, "--text", &long], 1, &["200", "96"]);
+    bad(&["generate", &run, "--prompt", "xylophone"], 1, &["xylophone"]);
+
+    // Another model's configuration.
+    let other = train_args(&config, &set, &["--resume", "--set", "model.dim=32"]);
+    bad(&other, 1, &["[model]"]);
+    // Shards: cut, then with an id past the vocabulary.
+    let shard = fs::read_dir(temp.path().join("run/data")).expect("listable").flatten();
+    let shard = shard.map(|e| e.path()).find(|p| p.to_string_lossy().contains("val")).expect("one");
+    let bytes = read(&shard);
+    fs::write(&shard, &bytes[..bytes.len() - 1]).expect("writable");
+    bad(&["eval", &run], 1, &["val"]);
+    fs::write(&shard, vec![0xfe; bytes.len()]).expect("writable");
+    bad(&["eval", &run], 1, &["val", "vocabulary"]);
+    // A checkpoint that was cut.
+    let model = temp.path().join("run/checkpoints/step-2/model.safetensors");
+    let bytes = read(&model);
+    fs::write(&model, &bytes[..bytes.len() / 2]).expect("writable");
+    bad(&["generate", &run], 1, &["model.safetensors"]);
+}
+
+#[test]
+fn a_loss_that_is_not_finite_ends_the_run_and_spares_the_checkpoint() {
+    let temp = tempfile::tempdir().expect("a temporary folder");
+    let (config, dir) = (tiny(), temp.path().join("run"));
+    let set = set_dir(&dir);
+    good(&train_args(&config, &set, &["--set", "train.steps=2"]));
+    let model = dir.join("checkpoints/step-2/model.safetensors");
+    let before = read(&model);
+    let wild = ["--resume", "--set", "train.lr=1e38", "--set", "train.lr_min=1e38"];
+    bad(&train_args(&config, &set, &wild), 1, &["step ", "not finite", "step-2"]);
+    assert!(read(&model) == before);
+}

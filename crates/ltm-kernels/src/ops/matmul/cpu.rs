@@ -1,0 +1,56 @@
+//! The fast CPU implementation: decides how a product is shared out; the arithmetic is
+//! `simd::gemm`'s.
+
+use rayon::prelude::*;
+
+use super::{Layout, MatmulDims, Write};
+use crate::Float;
+use crate::simd::{self, Mat, MatMut, Threads};
+
+/// Columns of one task when the left factor is a single row.
+const ROW_BLOCK: usize = 256;
+/// Multiply-adds below which sharing out a single row costs more than it saves.
+const ROW_WORK: usize = 1 << 16;
+
+pub(crate) fn fwd<T: Float>(c: &mut [T], a: &[T], b: &[T], write: Write, dims: MatmulDims) {
+    let MatmulDims { m, n, k, batch, .. } = dims;
+    if batch == 1 {
+        return one(c, a, b, write, dims, Threads::Pool);
+    }
+    let batches = c.par_chunks_mut(m * n).zip(a.par_chunks(m * k)).zip(b.par_chunks(k * n));
+    batches.for_each(|((c, a), b)| one(c, a, b, write, dims, Threads::One));
+}
+
+fn one<T: Float>(c: &mut [T], a: &[T], b: &[T], write: Write, dims: MatmulDims, threads: Threads) {
+    let MatmulDims { m, n, k, .. } = dims;
+    let a = match dims.a {
+        Layout::Normal => Mat::rows(a, k),
+        Layout::Transposed => Mat::rows(a, m).t(),
+    };
+    let b = match dims.b {
+        Layout::Normal => Mat::rows(b, n),
+        Layout::Transposed => Mat::rows(b, k).t(),
+    };
+    match (m, n) {
+        (1, _) => row(c, a, b, write, k, threads),
+        // A column is the row of the transposed product.
+        (_, 1) => row(c, b.t(), a.t(), write, k, threads),
+        _ => simd::gemm(MatMut { data: c, row_stride: n }, a, b, T::ONE, write, [m, n, k], threads),
+    }
+}
+
+/// A single row times a matrix, in blocks of columns: the product below shares out neither.
+fn row<T: Float>(c: &mut [T], a: Mat<T>, b: Mat<T>, write: Write, k: usize, threads: Threads) {
+    let block = |(i, c): (usize, &mut [T])| {
+        let (n, first) = (c.len(), i * ROW_BLOCK);
+        let b = Mat { data: &b.data[first * b.col_stride..], ..b };
+        let c = MatMut { data: c, row_stride: n };
+        simd::gemm(c, a, b, T::ONE, write, [1, n, k], Threads::One);
+    };
+    match threads {
+        Threads::Pool if c.len() * k > ROW_WORK => {
+            c.par_chunks_mut(ROW_BLOCK).enumerate().for_each(block);
+        }
+        _ => c.chunks_mut(ROW_BLOCK).enumerate().for_each(block),
+    }
+}

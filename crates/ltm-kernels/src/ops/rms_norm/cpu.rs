@@ -1,0 +1,97 @@
+//! The fast CPU implementation: blocks of rows in parallel, each row in cache for both of its passes.
+
+use rayon::prelude::*;
+
+use super::RmsNormDims;
+use crate::ops::parallel::CHUNK;
+use crate::{Float, simd};
+
+#[inline(always)]
+fn inverse_rms<T: Float>(x_r: &[T], eps: T) -> T {
+    T::ONE / (simd::dot(x_r, x_r) / T::from_f64(x_r.len() as f64) + eps).sqrt()
+}
+
+/// Elements of one task: whole rows.
+fn block_len(c: usize) -> usize {
+    (CHUNK / c).max(1) * c
+}
+
+pub(crate) fn fwd<T: Float>(out: &mut [T], x: &[T], weight: &[T], eps: T, dims: RmsNormDims) {
+    let (c, block) = (dims.c, block_len(dims.c));
+    let blocks = out.par_chunks_mut(block).zip(x.par_chunks(block));
+    blocks.for_each(|(out, x)| {
+        simd::dispatch(
+            #[inline(always)]
+            || {
+                for (out_r, x_r) in out.chunks_exact_mut(c).zip(x.chunks_exact(c)) {
+                    let inverse = inverse_rms(x_r, eps);
+                    for ((out, &x), &weight) in out_r.iter_mut().zip(x_r).zip(weight) {
+                        *out = x * inverse * weight;
+                    }
+                }
+            },
+        );
+    });
+}
+
+pub(crate) fn bwd_x<T: Float>(
+    dx: &mut [T],
+    dout: &[T],
+    x: &[T],
+    weight: &[T],
+    eps: T,
+    dims: RmsNormDims,
+) {
+    let (c, block) = (dims.c, block_len(dims.c));
+    let blocks = dx.par_chunks_mut(block).zip(dout.par_chunks(block)).zip(x.par_chunks(block));
+    blocks.for_each(|((dx, dout), x)| {
+        simd::dispatch(
+            #[inline(always)]
+            || {
+                let rows = dx.chunks_exact_mut(c).zip(dout.chunks_exact(c)).zip(x.chunks_exact(c));
+                for ((dx_r, dout_r), x_r) in rows {
+                    let inverse = inverse_rms(x_r, eps);
+                    for ((dx, &dout), &weight) in dx_r.iter_mut().zip(dout_r).zip(weight) {
+                        *dx = dout * weight;
+                    }
+                    let mean = simd::dot(dx_r, x_r) / T::from_f64(c as f64);
+                    let pull = mean * inverse * inverse;
+                    for (dx, &x) in dx_r.iter_mut().zip(x_r) {
+                        *dx = inverse * (*dx - x * pull);
+                    }
+                }
+            },
+        );
+    });
+}
+
+/// Each block of rows sums into its own partial row in `scratch`; the partials are added in order.
+pub(crate) fn bwd_weight<T: Float>(
+    dweight: &mut [T],
+    scratch: &mut [T],
+    dout: &[T],
+    x: &[T],
+    eps: T,
+    dims: RmsNormDims,
+) {
+    let (c, block) = (dims.c, dims.rows_per_block() * dims.c);
+    let blocks = scratch.par_chunks_mut(c).zip(dout.par_chunks(block)).zip(x.par_chunks(block));
+    blocks.for_each(|((partial, dout), x)| {
+        simd::dispatch(
+            #[inline(always)]
+            || {
+                partial.fill(T::ZERO);
+                for (dout_r, x_r) in dout.chunks_exact(c).zip(x.chunks_exact(c)) {
+                    let inverse = inverse_rms(x_r, eps);
+                    for ((partial, &dout), &x) in partial.iter_mut().zip(dout_r).zip(x_r) {
+                        *partial += dout * x * inverse;
+                    }
+                }
+            },
+        );
+    });
+    dweight.fill(T::ZERO);
+    for partial in scratch.chunks_exact(c) {
+        simd::axpy(dweight, T::ONE, partial);
+    }
+}

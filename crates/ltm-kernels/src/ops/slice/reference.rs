@@ -1,0 +1,30 @@
+//! The definition of `slice`: copies, fast enough to need no twin.
+
+use super::SliceDims;
+use crate::Float;
+
+/// `out[b,l,:] = x[b, start + l, :]`.
+///
+/// # Panics
+/// When a slice is shorter than the dims ask for.
+pub fn fwd<T: Float>(out: &mut [T], x: &[T], dims: SliceDims) {
+    let (first, run) = (dims.start * dims.c, dims.len * dims.c);
+    let sources = x.chunks_exact(dims.rows * dims.c);
+    for (out_b, x_b) in out.chunks_exact_mut(run).zip(sources) {
+        out_b.copy_from_slice(&x_b[first..first + run]);
+    }
+}
+
+/// `dout` in its place, zeros elsewhere.
+///
+/// # Panics
+/// When a slice is shorter than the dims ask for.
+pub fn bwd<T: Float>(dx: &mut [T], dout: &[T], dims: SliceDims) {
+    let (first, run) = (dims.start * dims.c, dims.len * dims.c);
+    let sources = dout.chunks_exact(run);
+    for (dx_b, dout_b) in dx.chunks_exact_mut(dims.rows * dims.c).zip(sources) {
+        dx_b[..first].fill(T::ZERO);
+        dx_b[first..first + run].copy_from_slice(dout_b);
+        dx_b[first + run..].fill(T::ZERO);
+    }
+}

@@ -1,0 +1,102 @@
+//! The exponential over a slice. `f32` has a branch-free form that vectorises; `f64` is the
+//! standard library's.
+
+use crate::{DType, Float};
+
+/// Replaces each `x` by `e^x`.
+///
+/// `f32`: relative error at most 2e-7, but 0 below -87.33, where subnormal results begin: they
+/// would take a hundred times as long, and a masked score is such a case. Infinity past the largest
+/// number; NaN stays NaN.
+#[inline(always)]
+pub(crate) fn exp_slice<T: Float>(x: &mut [T]) {
+    if T::DTYPE == DType::F32 {
+        for x in bytemuck::cast_slice_mut::<T, f32>(x) {
+            *x = exp_f32(*x);
+        }
+    } else {
+        for x in x {
+            *x = x.exp();
+        }
+    }
+}
+
+/// `e^x` of one number, with the bits of [`exp_slice`]: for loops that do more than the
+/// exponential.
+#[inline(always)]
+pub(crate) fn exp<T: Float>(x: T) -> T {
+    match T::DTYPE {
+        DType::F32 => bytemuck::cast(exp_f32(bytemuck::cast(x))),
+        _ => x.exp(),
+    }
+}
+
+/// `e^x = 2^n e^r` with `n` the integer nearest `x / ln 2`, `|r| <= ln(2) / 2` and `e^r` by its
+/// Taylor series: the first term left out is `r^8 / 8! < 5.3e-9`.
+#[inline(always)]
+fn exp_f32(x: f32) -> f32 {
+    /// Adding 1.5 * 2^23 leaves no bits for a fraction: it rounds to the nearest integer.
+    const ROUND: f32 = 12_582_912.0;
+    /// ln 2 in two parts. The first has 10 bits, so `n * LN2_HI` is exact for every `n` met here.
+    const LN2_HI: f32 = 0.693_359_4;
+    const LN2_LO: f32 = -2.121_944_4e-4;
+
+    // Past these bounds the result is known. A comparison lets NaN through.
+    let vanishes = x < -87.33;
+    let x = if vanishes { 0.0 } else { x };
+    let x = if x > 89.0 { 89.0 } else { x };
+    let shifted = x * std::f32::consts::LOG2_E + ROUND;
+    let n = shifted - ROUND;
+    let r = (x - n * LN2_HI) - n * LN2_LO;
+    let mut p = 1.0 / 5040.0;
+    p = p * r + 1.0 / 720.0;
+    p = p * r + 1.0 / 120.0;
+    p = p * r + 1.0 / 24.0;
+    p = p * r + 1.0 / 6.0;
+    p = p * r + 0.5;
+    p = (p * r) * r + r;
+    p += 1.0;
+    // 2^n in two factors: n runs up to 128, past the exponents of a normal number.
+    let n = shifted.to_bits().wrapping_sub(ROUND.to_bits()) as i32;
+    let half = n >> 1;
+    let y = p * power_of_two(half) * power_of_two(n.wrapping_sub(half));
+    if vanishes { 0.0 } else { y }
+}
+
+#[inline(always)]
+fn power_of_two(n: i32) -> f32 {
+    f32::from_bits((n.wrapping_add(127) as u32) << 23)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn f32_stays_within_its_bound() {
+        let x: Vec<f32> = (0..200_000).map(|i| -87.33 + i as f32 * (176.0 / 200_000.0)).collect();
+        let mut y = x.clone();
+        crate::simd::dispatch(
+            #[inline(always)]
+            || exp_slice(&mut y),
+        );
+        for (x, y) in x.iter().zip(&y) {
+            let exact = f64::from(*x).exp();
+            assert!((f64::from(*y) - exact).abs() <= 2e-7 * exact, "exp({x}) = {y}, not {exact}");
+        }
+    }
+
+    #[test]
+    fn special_values() {
+        let mut y = [f32::NEG_INFINITY, -200.0, -100.0, 0.0, 89.0, f32::INFINITY, f32::NAN, -0.0];
+        exp_slice(&mut y);
+        assert_eq!(y[..3], [0.0; 3]);
+        assert_eq!(y[3..6], [1.0, f32::INFINITY, f32::INFINITY]);
+        assert!(y[6].is_nan());
+        assert_eq!(y[7], 1.0);
+        let mut y = [f64::NEG_INFINITY, 1.0, f64::NAN];
+        exp_slice(&mut y);
+        assert_eq!(y[..2], [0.0, std::f64::consts::E]);
+        assert!(y[2].is_nan());
+    }
+}

@@ -1,0 +1,292 @@
+//! The shape of a model and its presets. Knows no weights and no training.
+
+use serde::{Deserialize, Serialize};
+
+use crate::{Error, Result};
+
+/// The extents and constants that define a decoder; nothing here changes during training.
+#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct ModelConfig {
+    /// Model width `C`.
+    pub dim: usize,
+    /// Layers `L`.
+    pub n_layers: usize,
+    /// Attention heads `H`; they divide `dim`.
+    pub n_heads: usize,
+    /// Key/value heads `G`; they divide `n_heads`, and fewer of them is grouped-query attention.
+    pub n_kv_heads: usize,
+    /// Vocabulary size `V`.
+    pub vocab_size: usize,
+    /// The context: the most tokens of one sequence.
+    pub max_seq_len: usize,
+    /// Self-attention window `W`: a token sees itself and the `W - 1` tokens before it.
+    pub window: usize,
+    /// Latent vectors of all layers, `L·Z`; 0 is the autoregressive baseline, without
+    /// cross-attention.
+    pub n_latents: usize,
+    /// Feed-forward width `F`; 0, or absent from a file, stands for
+    /// [`default_ffn_hidden`](Self::default_ffn_hidden) until [`resolved`](Self::resolved).
+    #[serde(default)]
+    pub ffn_hidden: usize,
+    /// What RMSNorm adds to the mean square.
+    pub norm_eps: f64,
+    /// Base of the rotary frequencies.
+    pub rope_theta: f64,
+}
+
+impl ModelConfig {
+    /// The published small model: 3 layers, 24 latents, 38,369,280 parameters.
+    pub fn ltm_small() -> Self {
+        Self::published(3, 24)
+    }
+
+    /// The published medium model: 6 layers, 24 latents, 51,005,952 parameters.
+    pub fn ltm_medium() -> Self {
+        Self::published(6, 24)
+    }
+
+    /// The published large model: 12 layers, 96 latents, 76,279,296 parameters.
+    pub fn ltm_large() -> Self {
+        Self::published(12, 96)
+    }
+
+    /// What the published sizes share. The vocabulary is GPT-2's and one more.
+    fn published(n_layers: usize, n_latents: usize) -> Self {
+        Self {
+            dim: 512,
+            n_layers,
+            n_heads: 8,
+            n_kv_heads: 8,
+            vocab_size: 50_258,
+            max_seq_len: 1024,
+            window: 256,
+            n_latents,
+            ffn_hidden: Self::default_ffn_hidden(512),
+            norm_eps: 1e-5,
+            rope_theta: 10_000.0,
+        }
+    }
+
+    /// Two thirds of `4 dim`, rounded up to a multiple of 32: 1376 for a width of 512.
+    pub fn default_ffn_hidden(dim: usize) -> usize {
+        // Saturating: `validate` reports an absurd width, this must only survive it.
+        (dim.saturating_mul(8) / 3).div_ceil(32).saturating_mul(32)
+    }
+
+    /// The same configuration with a feed-forward width of 0 replaced by the default.
+    pub fn resolved(self) -> Self {
+        match self.ffn_hidden {
+            0 => Self { ffn_hidden: Self::default_ffn_hidden(self.dim), ..self },
+            _ => self,
+        }
+    }
+
+    /// Checks every field of a [`resolved`](Self::resolved) configuration.
+    ///
+    /// # Errors
+    /// [`Error::Config`] for the first field that breaks its rule.
+    pub fn validate(&self) -> Result<()> {
+        let at_least = |field, found: usize, least: usize| {
+            check(field, found >= least, || format!("at least {least}"), found)
+        };
+        at_least("dim", self.dim, 1)?;
+        at_least("n_layers", self.n_layers, 1)?;
+        at_least("n_heads", self.n_heads, 1)?;
+        at_least("n_kv_heads", self.n_kv_heads, 1)?;
+        at_least("vocab_size", self.vocab_size, 2)?;
+        at_least("max_seq_len", self.max_seq_len, 1)?;
+        at_least("window", self.window, 1)?;
+        at_least("ffn_hidden", self.ffn_hidden, 1)?;
+
+        // Tokens and positions are 32-bit integers.
+        let limit = i32::MAX as usize;
+        let at_most =
+            |field, found| check(field, found <= limit, || format!("at most {limit}"), found);
+        at_most("vocab_size", self.vocab_size)?;
+        at_most("max_seq_len", self.max_seq_len)?;
+
+        let (heads, layers) = (self.n_heads, self.n_layers);
+        check(
+            "dim",
+            self.dim.is_multiple_of(heads),
+            || format!("a multiple of n_heads, {heads}"),
+            self.dim,
+        )?;
+        check(
+            "dim",
+            self.head_dim().is_multiple_of(2),
+            || format!("such that a head's width, dim / n_heads = {}, is even", self.head_dim()),
+            self.dim,
+        )?;
+        check(
+            "n_kv_heads",
+            heads.is_multiple_of(self.n_kv_heads),
+            || format!("a divisor of n_heads, {heads}"),
+            self.n_kv_heads,
+        )?;
+        check(
+            "n_latents",
+            self.n_latents.is_multiple_of(layers),
+            || format!("a multiple of n_layers, {layers}"),
+            self.n_latents,
+        )?;
+        let positive = |field, found: f64| {
+            let holds = found.is_finite() && found > 0.0;
+            check(field, holds, || "positive and finite".into(), found)
+        };
+        positive("norm_eps", self.norm_eps)?;
+        positive("rope_theta", self.rope_theta)?;
+
+        // Bytes must be countable, so that no later product of extents overflows.
+        let bytes = self.checked_param_count().and_then(|count| count.checked_mul(4));
+        check(
+            "dim",
+            bytes.is_some_and(|bytes| isize::try_from(bytes).is_ok()),
+            || "small enough, with the other extents, for its weights to be addressed".into(),
+            self.dim,
+        )?;
+        let latents = self.n_latents.checked_mul(self.dim);
+        check(
+            "n_latents",
+            latents.is_some_and(|count| count <= isize::MAX as usize / 4),
+            || "small enough for n_latents x dim numbers to be addressed".into(),
+            self.n_latents,
+        )
+    }
+
+    /// Width `D` of one head.
+    pub fn head_dim(&self) -> usize {
+        self.dim / self.n_heads
+    }
+
+    /// Width `G·D` of all keys, or all values, of one token.
+    pub fn kv_dim(&self) -> usize {
+        self.n_kv_heads * self.head_dim()
+    }
+
+    /// Latent vectors `Z` of one layer.
+    pub fn latents_per_layer(&self) -> usize {
+        self.n_latents / self.n_layers
+    }
+
+    /// Distance between the rotary positions of neighbouring latents of a layer: latent `j` stands
+    /// at `j * floor(max_seq_len / (L·Z))`. The divisor counts the latents of all layers, as in the
+    /// published code, so that a layer's own reach over one `L`th of the context only.
+    /// 0 when there are no latents, or more than tokens.
+    pub fn latent_stride(&self) -> usize {
+        self.max_seq_len.checked_div(self.n_latents).unwrap_or(0)
+    }
+
+    /// Numbers that training adjusts; the embedding, tied to the output, counts once.
+    /// `usize::MAX` when they cannot be counted, which [`validate`](Self::validate) refuses.
+    pub fn param_count(&self) -> usize {
+        self.checked_param_count().unwrap_or(usize::MAX)
+    }
+
+    fn checked_param_count(&self) -> Option<usize> {
+        let width = self.dim;
+        // wq and wo are (C,C), wk and wv (G·D,C); each attention brings its norm.
+        let attention =
+            width.checked_add(self.kv_dim())?.checked_mul(2)?.checked_add(1)?.checked_mul(width)?;
+        let attentions = if self.n_latents == 0 { 1 } else { 2 };
+        let feed_forward = self.ffn_hidden.checked_mul(3)?.checked_add(1)?.checked_mul(width)?;
+        attention
+            .checked_mul(attentions)?
+            .checked_add(feed_forward)?
+            .checked_mul(self.n_layers)?
+            .checked_add(self.vocab_size.checked_add(1)?.checked_mul(width)?)
+    }
+}
+
+fn check(
+    field: &'static str,
+    holds: bool,
+    expected: impl FnOnce() -> String,
+    found: impl ToString,
+) -> Result<()> {
+    if holds {
+        Ok(())
+    } else {
+        Err(Error::Config { field, expected: expected(), found: found.to_string() })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::param_table;
+
+    #[test]
+    fn presets_have_the_published_sizes() {
+        for (config, expected) in [
+            (ModelConfig::ltm_small(), 38_369_280),
+            (ModelConfig::ltm_medium(), 51_005_952),
+            (ModelConfig::ltm_large(), 76_279_296),
+        ] {
+            config.validate().unwrap();
+            assert_eq!(config.param_count(), expected);
+        }
+        assert_eq!(ModelConfig::ltm_small().ffn_hidden, 1376);
+        assert_eq!(ModelConfig::ltm_large().latents_per_layer(), 8);
+        assert_eq!(ModelConfig::ltm_small().latent_stride(), 42);
+        assert_eq!(ModelConfig::ltm_large().latent_stride(), 10);
+    }
+
+    #[test]
+    fn the_count_is_that_of_the_table() {
+        for n_latents in [0, 24] {
+            let config = ModelConfig { n_kv_heads: 2, n_latents, ..ModelConfig::ltm_small() };
+            let sum: usize = param_table(&config).iter().map(|spec| spec.len()).sum();
+            assert_eq!(config.param_count(), sum);
+        }
+    }
+
+    #[test]
+    fn refusals_name_the_field() {
+        let good = ModelConfig::ltm_small();
+        let cases = [
+            ("dim", ModelConfig { dim: 0, ..good }),
+            ("dim", ModelConfig { dim: 510, ..good }),
+            ("dim", ModelConfig { dim: 8, ..good }),
+            ("dim", ModelConfig { dim: usize::MAX - 7, n_heads: 1, n_kv_heads: 1, ..good }),
+            ("dim", ModelConfig { n_layers: usize::MAX, n_latents: 0, ..good }),
+            ("n_layers", ModelConfig { n_layers: 0, ..good }),
+            ("n_heads", ModelConfig { n_heads: 0, ..good }),
+            ("n_kv_heads", ModelConfig { n_kv_heads: 0, ..good }),
+            ("n_kv_heads", ModelConfig { n_kv_heads: 3, ..good }),
+            ("n_kv_heads", ModelConfig { n_kv_heads: 16, ..good }),
+            ("vocab_size", ModelConfig { vocab_size: 1, ..good }),
+            ("vocab_size", ModelConfig { vocab_size: 1 << 32, ..good }),
+            ("max_seq_len", ModelConfig { max_seq_len: 0, ..good }),
+            ("max_seq_len", ModelConfig { max_seq_len: 1 << 31, ..good }),
+            ("window", ModelConfig { window: 0, ..good }),
+            ("n_latents", ModelConfig { n_latents: 25, ..good }),
+            ("n_latents", ModelConfig { n_latents: usize::MAX / 3 * 3, ..good }),
+            ("ffn_hidden", ModelConfig { ffn_hidden: 0, ..good }),
+            ("dim", ModelConfig { ffn_hidden: usize::MAX, ..good }),
+            ("norm_eps", ModelConfig { norm_eps: f64::NAN, ..good }),
+            ("norm_eps", ModelConfig { norm_eps: 0.0, ..good }),
+            ("rope_theta", ModelConfig { rope_theta: -1.0, ..good }),
+        ];
+        for (expected, config) in cases {
+            match config.validate() {
+                Err(Error::Config { field, .. }) => assert_eq!(field, expected, "{config:?}"),
+                other => panic!("{config:?} gave {other:?}"),
+            }
+        }
+    }
+
+    #[test]
+    fn a_file_may_leave_the_feed_forward_width_out() {
+        let text = "dim = 32\nn_layers = 2\nn_heads = 4\nn_kv_heads = 2\nvocab_size = 61\n\
+                    max_seq_len = 24\nwindow = 7\nn_latents = 4\nnorm_eps = 1e-5\n\
+                    rope_theta = 10000.0\n";
+        let config: ModelConfig = toml::from_str(text).unwrap();
+        assert_eq!((config.ffn_hidden, config.resolved().ffn_hidden), (0, 96));
+        config.resolved().validate().unwrap();
+        let written = toml::to_string(&config.resolved()).unwrap();
+        assert_eq!(toml::from_str::<ModelConfig>(&written).unwrap(), config.resolved());
+        assert!(toml::from_str::<ModelConfig>(&format!("{text}widnow = 7\n")).is_err());
+    }
+}

@@ -1,0 +1,340 @@
+//! One pass of tokens through the layers, by direct kernel calls: of a whole prompt, or of one token
+//! against the cache. Knows no order of calls.
+
+use std::sync::Arc;
+
+use ltm_kernels::ops::cross_attention::{self, CrossAttentionDims};
+use ltm_kernels::ops::embedding::{self, EmbeddingDims};
+use ltm_kernels::ops::matmul::{self, Layout, MatmulDims, Write};
+use ltm_kernels::ops::rms_norm::{self, RmsNormDims};
+use ltm_kernels::ops::rope::{self, RopeDims};
+use ltm_kernels::ops::self_attention::{self, SelfAttentionDims};
+use ltm_kernels::ops::slice::{self, SliceDims};
+use ltm_kernels::ops::swiglu;
+use ltm_kernels::{Buffer, DType, Device};
+
+use crate::params::{AttentionParams, FeedForwardParams, ModelParams};
+use crate::{ModelConfig, Result};
+
+/// What stays the same from token to token.
+#[derive(Clone, Debug)]
+pub(super) struct Model {
+    pub(super) config: ModelConfig,
+    pub(super) device: Device,
+    pub(super) batch: usize,
+    pub(super) params: Arc<Vec<Buffer>>,
+    pub(super) indices: Arc<ModelParams<usize>>,
+}
+
+/// Keys, already rotated, and values.
+#[derive(Clone, Debug)]
+pub(super) struct KeyValues {
+    pub(super) k: Buffer,
+    pub(super) v: Buffer,
+}
+
+impl Model {
+    /// `1/sqrt(D)`.
+    fn scale(&self) -> f64 {
+        1.0 / (self.config.head_dim() as f64).sqrt()
+    }
+
+    /// How many tokens a token can see.
+    pub(super) fn window(&self) -> usize {
+        self.config.window.min(self.config.max_seq_len)
+    }
+
+    /// `out (rows,N) = x (rows,K) · weight (N,K)ᵀ`.
+    fn project(
+        &self,
+        out: &mut Buffer,
+        x: &Buffer,
+        weight: usize,
+        write: Write,
+        rows: usize,
+    ) -> Result<()> {
+        let dims = MatmulDims {
+            b: Layout::Transposed,
+            ..MatmulDims::new(rows, out.len() / rows, x.len() / rows)
+        };
+        Ok(matmul::fwd(&self.device, out, x, &self.params[weight], write, dims)?)
+    }
+
+    fn rms_norm(&self, out: &mut Buffer, x: &Buffer, weight: usize) -> Result<()> {
+        let config = &self.config;
+        let dims = RmsNormDims { rows: x.len() / config.dim, c: config.dim };
+        Ok(rms_norm::fwd(&self.device, out, x, &self.params[weight], config.norm_eps, dims)?)
+    }
+
+    fn rotate(&self, out: &mut Buffer, x: &Buffer, rotations: &Buffer, heads: usize) -> Result<()> {
+        let d = self.config.head_dim();
+        let t = x.len() / (self.batch * heads * d);
+        let dims = RopeDims { b: self.batch, t, h: heads, d };
+        Ok(rope::fwd(&self.device, out, x, rotations, dims)?)
+    }
+
+    /// Writes the table `(T,D/2,2)` of `positions (T)`.
+    fn rotations(&self, table: &mut Buffer, positions: &Buffer) -> Result<()> {
+        let ModelConfig { rope_theta, .. } = self.config;
+        Ok(rope::table(&self.device, table, positions, rope_theta, self.config.head_dim())?)
+    }
+
+    /// Cross-attention's keys and values of the latents `z (B,L·Z,C)`, layer by layer.
+    pub(super) fn latent_key_values(&self, z: &[f32]) -> Result<Vec<KeyValues>> {
+        let Self { config, device, batch, .. } = self;
+        let per_layer = config.latents_per_layer();
+        if per_layer == 0 {
+            return Ok(Vec::new());
+        }
+        let rows = batch * per_layer;
+        let mut all = zeros(device, z.len())?;
+        all.write_f32(z)?;
+        let positions: Vec<i32> = (0..per_layer).map(|j| id(j * config.latent_stride())).collect();
+        let mut rotations = zeros(device, per_layer * config.head_dim())?;
+        self.rotations(&mut rotations, &Buffer::from_vec(positions))?;
+
+        let mut of_layer = zeros(device, rows * config.dim)?;
+        let mut unrotated = zeros(device, rows * config.kv_dim())?;
+        let mut latents = Vec::with_capacity(config.n_layers);
+        for (layer, params) in self.indices.layers.iter().enumerate() {
+            let params = params.cross_attention.as_ref().expect("a model with latents has it");
+            let dims = SliceDims {
+                b: *batch,
+                rows: config.n_latents,
+                start: layer * per_layer,
+                len: per_layer,
+                c: config.dim,
+            };
+            slice::fwd(device, &mut of_layer, &all, dims)?;
+            let mut k = zeros(device, unrotated.len())?;
+            let mut v = zeros(device, unrotated.len())?;
+            self.project(&mut unrotated, &of_layer, params.wk, Write::Overwrite, rows)?;
+            self.rotate(&mut k, &unrotated, &rotations, config.n_kv_heads)?;
+            self.project(&mut v, &of_layer, params.wv, Write::Overwrite, rows)?;
+            latents.push(KeyValues { k, v });
+        }
+        Ok(latents)
+    }
+}
+
+/// Activations of `T` tokens of each sequence.
+#[derive(Clone, Debug)]
+pub(super) struct Workspace {
+    pub(super) t: usize,
+    /// The tokens of a prompt attend to each other, a single token to the cache: `None`.
+    prompt: Option<SelfAttentionDims>,
+    /// `(B,T)`.
+    tokens: Buffer,
+    /// `(T)`.
+    positions: Buffer,
+    /// `(T,D/2,2)`.
+    rotations: Buffer,
+    /// The residual sum, `(B,T,C)`.
+    x: Buffer,
+    /// `(B,T,C)`.
+    normed: Buffer,
+    /// `(B,T,H,D)`.
+    q: Buffer,
+    q_rotated: Buffer,
+    attended: Buffer,
+    /// `(B,T,G,D)`.
+    k: Buffer,
+    k_rotated: Buffer,
+    v: Buffer,
+    /// `(B,T,H)`.
+    lse: Buffer,
+    /// `(B,T,F)`.
+    gate: Buffer,
+    up: Buffer,
+    hidden: Buffer,
+    /// Of each sequence's last token, `(B,C)`.
+    last: Buffer,
+    last_normed: Buffer,
+}
+
+impl Workspace {
+    pub(super) fn new(model: &Model, t: usize) -> Result<Self> {
+        let Model { config, device, batch, .. } = model;
+        let rows = batch * t;
+        let of_width = |width: usize| zeros(device, rows * width);
+        Ok(Self {
+            t,
+            prompt: None,
+            tokens: Buffer::zeros(device, DType::I32, rows)?,
+            positions: Buffer::zeros(device, DType::I32, t)?,
+            rotations: zeros(device, t * config.head_dim())?,
+            x: of_width(config.dim)?,
+            normed: of_width(config.dim)?,
+            q: of_width(config.dim)?,
+            q_rotated: of_width(config.dim)?,
+            attended: of_width(config.dim)?,
+            k: of_width(config.kv_dim())?,
+            k_rotated: of_width(config.kv_dim())?,
+            v: of_width(config.kv_dim())?,
+            lse: of_width(config.n_heads)?,
+            gate: of_width(config.ffn_hidden)?,
+            up: of_width(config.ffn_hidden)?,
+            hidden: of_width(config.ffn_hidden)?,
+            last: zeros(device, batch * config.dim)?,
+            last_normed: zeros(device, batch * config.dim)?,
+        })
+    }
+
+    pub(super) fn for_prompt(model: &Model, t: usize) -> Result<Self> {
+        let config = &model.config;
+        let dims = SelfAttentionDims {
+            b: model.batch,
+            t,
+            h: config.n_heads,
+            g: config.n_kv_heads,
+            d: config.head_dim(),
+            w: model.window().min(t),
+        };
+        Ok(Self { prompt: Some(dims), ..Self::new(model, t)? })
+    }
+
+    fn rows(&self) -> usize {
+        self.tokens.len()
+    }
+
+    pub(super) fn embed(&mut self, model: &Model, tokens: &[i32], start: usize) -> Result<()> {
+        let config = &model.config;
+        self.tokens.write_i32(tokens)?;
+        let dims = EmbeddingDims { n: self.rows(), v: config.vocab_size, c: config.dim };
+        let table = &model.params[model.indices.tok_embeddings];
+        embedding::fwd(&model.device, &mut self.x, table, &self.tokens, dims)?;
+        for (t, position) in self.positions.as_mut_slice()?.iter_mut().enumerate() {
+            *position = id(start + t);
+        }
+        model.rotations(&mut self.rotations, &self.positions)
+    }
+
+    /// `x += wo · attention(norm(x))` over the window, whose keys and values go to the cache.
+    pub(super) fn self_attention(
+        &mut self,
+        model: &Model,
+        params: &AttentionParams<usize>,
+        cache: &mut KeyValues,
+        start: usize,
+    ) -> Result<()> {
+        let Model { config, device, batch, .. } = model;
+        let (rows, overwrite) = (self.rows(), Write::Overwrite);
+        model.rms_norm(&mut self.normed, &self.x, params.norm)?;
+        model.project(&mut self.q, &self.normed, params.wq, overwrite, rows)?;
+        model.project(&mut self.k, &self.normed, params.wk, overwrite, rows)?;
+        model.project(&mut self.v, &self.normed, params.wv, overwrite, rows)?;
+        model.rotate(&mut self.q_rotated, &self.q, &self.rotations, config.n_heads)?;
+        model.rotate(&mut self.k_rotated, &self.k, &self.rotations, config.n_kv_heads)?;
+
+        let (out, lse, scale) = (&mut self.attended, &mut self.lse, model.scale());
+        if let Some(dims) = self.prompt {
+            let (q, k, v) = (&self.q_rotated, &self.k_rotated, &self.v);
+            self_attention::fwd(device, out, lse, q, k, v, scale, dims)?;
+            cache.k = last_slots(k, *batch, self.t, model.window())?;
+            cache.v = last_slots(v, *batch, self.t, model.window())?;
+        } else {
+            write_slot(&mut cache.k, &self.k_rotated, start, model.window())?;
+            write_slot(&mut cache.v, &self.v, start, model.window())?;
+            let dims = CrossAttentionDims {
+                b: 1,
+                t: 1,
+                z: cache.k.len() / self.k.len(),
+                h: batch * config.n_heads,
+                g: batch * config.n_kv_heads,
+                d: config.head_dim(),
+            };
+            // Rotations are in the keys, so the order of the slots does not matter.
+            let (q, k, v) = (&self.q_rotated, &cache.k, &cache.v);
+            cross_attention::fwd(device, out, lse, q, k, v, scale, dims)?;
+        }
+        model.project(&mut self.x, &self.attended, params.wo, Write::Accumulate, rows)
+    }
+
+    /// `x += wo · attention(norm(x))` over the layer's latents.
+    pub(super) fn cross_attention(
+        &mut self,
+        model: &Model,
+        params: &AttentionParams<usize>,
+        latents: &KeyValues,
+    ) -> Result<()> {
+        let config = &model.config;
+        let rows = self.rows();
+        model.rms_norm(&mut self.normed, &self.x, params.norm)?;
+        model.project(&mut self.q, &self.normed, params.wq, Write::Overwrite, rows)?;
+        model.rotate(&mut self.q_rotated, &self.q, &self.rotations, config.n_heads)?;
+        let dims = CrossAttentionDims {
+            b: model.batch,
+            t: self.t,
+            z: config.latents_per_layer(),
+            h: config.n_heads,
+            g: config.n_kv_heads,
+            d: config.head_dim(),
+        };
+        let (out, lse, scale) = (&mut self.attended, &mut self.lse, model.scale());
+        let (q, KeyValues { k, v }) = (&self.q_rotated, latents);
+        cross_attention::fwd(&model.device, out, lse, q, k, v, scale, dims)?;
+        model.project(&mut self.x, &self.attended, params.wo, Write::Accumulate, rows)
+    }
+
+    /// `x += w2 · (silu(w1 · norm(x)) * (w3 · norm(x)))`.
+    pub(super) fn feed_forward(
+        &mut self,
+        model: &Model,
+        params: &FeedForwardParams<usize>,
+    ) -> Result<()> {
+        let rows = self.rows();
+        model.rms_norm(&mut self.normed, &self.x, params.norm)?;
+        model.project(&mut self.gate, &self.normed, params.w1, Write::Overwrite, rows)?;
+        model.project(&mut self.up, &self.normed, params.w3, Write::Overwrite, rows)?;
+        swiglu::fwd(&model.device, &mut self.hidden, &self.gate, &self.up)?;
+        model.project(&mut self.x, &self.hidden, params.w2, Write::Accumulate, rows)
+    }
+
+    /// The logits of the last token of each sequence.
+    pub(super) fn output(&mut self, model: &Model, logits: &mut Buffer) -> Result<()> {
+        let Model { config, device, batch, indices, .. } = model;
+        let dims = SliceDims { b: *batch, rows: self.t, start: self.t - 1, len: 1, c: config.dim };
+        slice::fwd(device, &mut self.last, &self.x, dims)?;
+        model.rms_norm(&mut self.last_normed, &self.last, indices.norm)?;
+        let (x, weight) = (&self.last_normed, indices.tok_embeddings);
+        model.project(logits, x, weight, Write::Overwrite, *batch)
+    }
+}
+
+/// Puts the row `(B,G,D)` of the token at `position` into its slot of a cache, which grows by that
+/// slot until it holds a window.
+fn write_slot(cache: &mut Buffer, row: &Buffer, position: usize, window: usize) -> Result<()> {
+    let row: &[f32] = row.as_slice()?;
+    if cache.len() < window * row.len() {
+        *cache = Buffer::from_vec([cache.as_slice()?, row].concat());
+    } else {
+        let start = position % window * row.len();
+        cache.as_mut_slice()?[start..start + row.len()].copy_from_slice(row);
+    }
+    Ok(())
+}
+
+/// The cache `(slots,B,G,D)` after a prompt `(B,T,G,D)`.
+fn last_slots(prompt: &Buffer, batch: usize, t: usize, window: usize) -> Result<Buffer> {
+    let prompt: &[f32] = prompt.as_slice()?;
+    let slots = window.min(t);
+    let width = prompt.len() / (batch * t);
+    let mut cache = vec![0f32; slots * batch * width];
+    for position in t - slots..t {
+        for b in 0..batch {
+            let to = (position % window * batch + b) * width;
+            let from = (b * t + position) * width;
+            cache[to..to + width].copy_from_slice(&prompt[from..from + width]);
+        }
+    }
+    Ok(Buffer::from_vec(cache))
+}
+
+pub(super) fn zeros(device: &Device, len: usize) -> Result<Buffer> {
+    Ok(Buffer::zeros(device, DType::F32, len)?)
+}
+
+/// A position as kernels take it.
+fn id(position: usize) -> i32 {
+    i32::try_from(position).expect("validated configurations keep positions in 32 bits")
+}

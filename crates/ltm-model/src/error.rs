@@ -1,0 +1,151 @@
+//! What can go wrong with a configuration, a checkpoint or a decoder: facts, not prose.
+
+use std::path::PathBuf;
+
+/// Shorthand for results of this crate.
+pub type Result<T> = std::result::Result<T, Error>;
+
+/// A caller's mistake, or a file that is not what it should be.
+#[derive(Debug)]
+#[non_exhaustive]
+pub enum Error {
+    /// A field of a configuration breaks its rule.
+    Config {
+        /// The field.
+        field: &'static str,
+        /// What the field must be.
+        expected: String,
+        /// What it is.
+        found: String,
+    },
+    /// An argument of a call breaks its rule.
+    Argument {
+        /// The argument, as named in the signature.
+        arg: &'static str,
+        /// What the argument must be.
+        expected: String,
+        /// What it is.
+        found: String,
+    },
+    /// A file cannot be read or written.
+    Io {
+        /// The file.
+        path: PathBuf,
+        /// What the system said.
+        source: std::io::Error,
+    },
+    /// A file is not a whole safetensors file: truncated, or something else altogether.
+    Format {
+        /// The file.
+        path: PathBuf,
+        /// What the parser said.
+        source: safetensors::SafeTensorError,
+    },
+    /// A checkpoint lacks a tensor of the configured model.
+    MissingTensor {
+        /// The tensor.
+        name: String,
+    },
+    /// A checkpoint has a tensor that the configured model does not.
+    ExtraTensor {
+        /// The tensor.
+        name: String,
+    },
+    /// A tensor has another shape than the configured model's.
+    TensorShape {
+        /// The tensor.
+        name: String,
+        /// The shape by the configuration.
+        expected: Vec<usize>,
+        /// The shape in the file or the weights.
+        found: Vec<usize>,
+    },
+    /// A tensor is not stored as 32-bit floats.
+    TensorType {
+        /// The tensor.
+        name: String,
+        /// The type in the file.
+        found: String,
+    },
+    /// A stored output matrix differs from the embedding that it is tied to.
+    Untied {
+        /// The tensor.
+        name: String,
+    },
+    /// The tokens would run past the context.
+    ContextFull {
+        /// Tokens already decoded.
+        position: usize,
+        /// Tokens to add.
+        added: usize,
+        /// Tokens that the context holds.
+        max_seq_len: usize,
+    },
+    /// Logits that no distribution can be made of.
+    Logits {
+        /// Position of the first offending entry.
+        token: usize,
+        /// The entry.
+        found: f32,
+    },
+    /// An op refused its arguments.
+    Kernel(ltm_kernels::Error),
+}
+
+impl std::fmt::Display for Error {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        const OTHER: &str = "was the checkpoint written for another configuration?";
+        match self {
+            Self::Config { field, expected, found } => {
+                write!(f, "configuration: `{field}` must be {expected}, found {found}")
+            }
+            Self::Argument { arg, expected, found } => {
+                write!(f, "`{arg}` must be {expected}, found {found}")
+            }
+            Self::Io { path, .. } => write!(f, "cannot access {}", path.display()),
+            Self::Format { path, .. } => {
+                write!(f, "{} is not a whole safetensors file", path.display())
+            }
+            Self::MissingTensor { name } => write!(f, "tensor `{name}` is missing; {OTHER}"),
+            Self::ExtraTensor { name } => {
+                write!(f, "tensor `{name}` does not belong to the model; {OTHER}")
+            }
+            Self::TensorShape { name, expected, found } => {
+                write!(f, "tensor `{name}`: expected shape {expected:?}, found {found:?}; {OTHER}")
+            }
+            Self::TensorType { name, found } => {
+                write!(f, "tensor `{name}`: expected type F32, found {found}")
+            }
+            Self::Untied { name } => {
+                write!(
+                    f,
+                    "tensor `{name}` differs from `tok_embeddings.weight`, which it is tied to"
+                )
+            }
+            Self::ContextFull { position, added, max_seq_len } => {
+                write!(f, "{position} tokens and {added} more exceed the context of {max_seq_len}")
+            }
+            Self::Logits { token, found } => {
+                write!(f, "logit of token {token} is {found}, not a finite number")
+            }
+            Self::Kernel(_) => f.write_str("a kernel refused its arguments"),
+        }
+    }
+}
+
+impl std::error::Error for Error {
+    fn source(&self) -> Option<&(dyn std::error::Error + 'static)> {
+        match self {
+            Self::Io { source, .. } => Some(source),
+            Self::Format { source, .. } => Some(source),
+            Self::Kernel(source) => Some(source),
+            _ => None,
+        }
+    }
+}
+
+impl From<ltm_kernels::Error> for Error {
+    fn from(source: ltm_kernels::Error) -> Self {
+        Self::Kernel(source)
+    }
+}

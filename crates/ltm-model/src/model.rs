@@ -1,0 +1,148 @@
+//! The decoder as a graph: tokens and latents in, hidden states and logits out. Knows no device, no
+//! loss and no training.
+
+use ltm_autodiff::{Error, Graph, Kind, Lifetime, Result, Value, ops};
+
+use crate::{AttentionParams, FeedForwardParams, ModelConfig, ModelParams, param_table};
+
+/// Declares every parameter as a graph input of [`Lifetime::Weights`], named and ordered as in
+/// [`param_table`].
+pub fn declare_weights(g: &mut Graph, config: &ModelConfig) -> Vec<Value> {
+    param_table(config)
+        .iter()
+        .map(|spec| g.input(&spec.name, &spec.shape, Kind::Float, Lifetime::Weights))
+        .collect()
+}
+
+/// Traces the decoder up to and with its last norm.
+///
+/// `weights` as from [`declare_weights`]; `tokens (B,T)` of integers; `z (B,L·Z,C)`, the latents of
+/// layer `l` in rows `l·Z..(l+1)·Z`, and `None` for the baseline without latents. Returns `(B,T,C)`.
+///
+/// Every layer adds, in this order, self-attention within the window, cross-attention to its own
+/// latents, and the gated feed-forward, each of the normed state (Kong et al. 2025).
+///
+/// # Errors
+/// [`Error::Shape`] when an input does not fit `config`, `b` and `t`, or `t` exceeds the context.
+pub fn trace(
+    g: &mut Graph,
+    config: &ModelConfig,
+    weights: &[Value],
+    tokens: Value,
+    z: Option<Value>,
+    b: usize,
+    t: usize,
+) -> Result<Value> {
+    let indices = ModelParams::indices(config);
+    check(weights.len() == indices.norm + 1, || {
+        format!("{} weights, the configuration has {}", weights.len(), indices.norm + 1)
+    })?;
+    check(g.shape(tokens) == [b, t] && t <= config.max_seq_len, || {
+        let (found, most) = (g.shape(tokens), config.max_seq_len);
+        format!("tokens must be [{b}, {t}] and at most {most} long, found {found:?}")
+    })?;
+    let latents = [b, config.n_latents, config.dim];
+    check(z.map(|z| g.shape(z)) == (config.n_latents > 0).then_some(&latents[..]), || {
+        let found = z.map(|z| g.shape(z));
+        format!("z must be {latents:?}, and absent without latents, found {found:?}")
+    })?;
+
+    let (theta, head_dim) = (config.rope_theta, config.head_dim());
+    let positions = ops::positions(g, t, 1)?;
+    let token_table = ops::rope_table(g, positions, theta, head_dim)?;
+    let latents = match z {
+        Some(z) => {
+            let positions = ops::positions(g, config.latents_per_layer(), config.latent_stride())?;
+            Some((z, ops::rope_table(g, positions, theta, head_dim)?))
+        }
+        None => None,
+    };
+
+    let mut h = ops::embedding(g, weights[indices.tok_embeddings], tokens)?;
+    for (layer_idx, layer) in indices.layers.iter().enumerate() {
+        let x = self_attention(g, config, weights, &layer.attention, h, token_table)?;
+        h = ops::add(g, h, x)?;
+        if let (Some((z, latent_table)), Some(params)) = (latents, &layer.cross_attention) {
+            let n = config.latents_per_layer();
+            let z = ops::slice(g, z, layer_idx * n, n)?;
+            let tables = [token_table, latent_table];
+            let x = cross_attention(g, config, weights, params, h, z, tables)?;
+            h = ops::add(g, h, x)?;
+        }
+        let x = feed_forward(g, config, weights, &layer.feed_forward, h)?;
+        h = ops::add(g, h, x)?;
+    }
+    ops::rms_norm(g, h, weights[indices.norm], config.norm_eps)
+}
+
+/// The output matrix `(V,C)`: the embedding, which it is tied to.
+pub fn output_weight(weights: &[Value]) -> Value {
+    weights[0] // the table's first entry
+}
+
+/// Logits `(B,T,V)` of hidden states `(B,T,C)`.
+///
+/// # Errors
+/// [`Error::Shape`] when the widths differ.
+pub fn logits(g: &mut Graph, hidden: Value, weights: &[Value]) -> Result<Value> {
+    ops::linear(g, hidden, output_weight(weights))
+}
+
+fn self_attention(
+    g: &mut Graph,
+    config: &ModelConfig,
+    weights: &[Value],
+    params: &AttentionParams<usize>,
+    h: Value,
+    table: Value,
+) -> Result<Value> {
+    let (n_heads, n_kv_heads) = (config.n_heads, config.n_kv_heads);
+    let x = ops::rms_norm(g, h, weights[params.norm], config.norm_eps)?;
+    let q = ops::linear(g, x, weights[params.wq])?;
+    let q = ops::rope(g, q, table, n_heads)?;
+    let k = ops::linear(g, x, weights[params.wk])?;
+    let k = ops::rope(g, k, table, n_kv_heads)?;
+    let v = ops::linear(g, x, weights[params.wv])?;
+    let x = ops::self_attention(g, q, k, v, n_heads, n_kv_heads, config.window)?;
+    ops::linear(g, x, weights[params.wo])
+}
+
+/// Queries from the tokens, keys and values from the layer's latents `z (B,Z,C)`; `tables` holds
+/// the angles of tokens and of latents.
+fn cross_attention(
+    g: &mut Graph,
+    config: &ModelConfig,
+    weights: &[Value],
+    params: &AttentionParams<usize>,
+    h: Value,
+    z: Value,
+    tables: [Value; 2],
+) -> Result<Value> {
+    let (n_heads, n_kv_heads) = (config.n_heads, config.n_kv_heads);
+    let x = ops::rms_norm(g, h, weights[params.norm], config.norm_eps)?;
+    let q = ops::linear(g, x, weights[params.wq])?;
+    let q = ops::rope(g, q, tables[0], n_heads)?;
+    let k = ops::linear(g, z, weights[params.wk])?;
+    let k = ops::rope(g, k, tables[1], n_kv_heads)?;
+    let v = ops::linear(g, z, weights[params.wv])?;
+    let x = ops::cross_attention(g, q, k, v, n_heads, n_kv_heads)?;
+    ops::linear(g, x, weights[params.wo])
+}
+
+fn feed_forward(
+    g: &mut Graph,
+    config: &ModelConfig,
+    weights: &[Value],
+    params: &FeedForwardParams<usize>,
+    h: Value,
+) -> Result<Value> {
+    let x = ops::rms_norm(g, h, weights[params.norm], config.norm_eps)?;
+    let gate = ops::linear(g, x, weights[params.w1])?;
+    let up = ops::linear(g, x, weights[params.w3])?;
+    let x = ops::swiglu(g, gate, up)?;
+    ops::linear(g, x, weights[params.w2])
+}
+
+fn check(holds: bool, reason: impl FnOnce() -> String) -> Result<()> {
+    if holds { Ok(()) } else { Err(Error::Shape { op: "model", reason: reason() }) }
+}

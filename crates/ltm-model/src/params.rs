@@ -1,0 +1,206 @@
+//! Names, shapes and initial distributions of a model's parameters, in their one fixed order.
+//! Knows no values.
+
+use crate::ModelConfig;
+
+/// The distribution that a parameter starts from.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub enum Init {
+    /// Independent normal numbers around 0.
+    Normal {
+        /// Standard deviation.
+        std: f64,
+    },
+    /// Every number is 1.
+    Ones,
+}
+
+/// One parameter of the model.
+#[derive(Clone, Debug, PartialEq)]
+pub struct ParamSpec {
+    /// Name in a checkpoint.
+    pub name: String,
+    /// Extents, row-major; a matrix is `[out, in]`.
+    pub shape: Vec<usize>,
+    /// Where training starts.
+    pub init: Init,
+    /// Whether weight decay applies: to matrices only.
+    pub decay: bool,
+}
+
+impl ParamSpec {
+    /// Numbers in the parameter.
+    #[expect(clippy::len_without_is_empty, reason = "no extent of a parameter is 0")]
+    pub fn len(&self) -> usize {
+        self.shape.iter().product()
+    }
+}
+
+/// One thing per parameter of a model: an index, a node, a buffer.
+#[derive(Clone, Debug, PartialEq)]
+pub struct ModelParams<T> {
+    /// Embedding `(V,C)`, tied to the output.
+    pub tok_embeddings: T,
+    /// The layers, first to last.
+    pub layers: Vec<LayerParams<T>>,
+    /// Weight of the last norm, `(C)`.
+    pub norm: T,
+}
+
+/// One thing per parameter of a layer.
+#[derive(Clone, Debug, PartialEq)]
+pub struct LayerParams<T> {
+    /// Self-attention.
+    pub attention: AttentionParams<T>,
+    /// Cross-attention; the autoregressive baseline has none.
+    pub cross_attention: Option<AttentionParams<T>>,
+    /// Feed-forward.
+    pub feed_forward: FeedForwardParams<T>,
+}
+
+/// One thing per parameter of an attention and the norm before it.
+#[derive(Clone, Debug, PartialEq)]
+pub struct AttentionParams<T> {
+    /// Weight of the norm, `(C)`.
+    pub norm: T,
+    /// Query projection `(C,C)`.
+    pub wq: T,
+    /// Key projection `(G·D,C)`.
+    pub wk: T,
+    /// Value projection `(G·D,C)`.
+    pub wv: T,
+    /// Output projection `(C,C)`.
+    pub wo: T,
+}
+
+/// One thing per parameter of a feed-forward and the norm before it:
+/// `w2 · (silu(w1 · x) * (w3 · x))`.
+#[derive(Clone, Debug, PartialEq)]
+pub struct FeedForwardParams<T> {
+    /// Weight of the norm, `(C)`.
+    pub norm: T,
+    /// Gate projection `(F,C)`.
+    pub w1: T,
+    /// Down projection `(C,F)`.
+    pub w2: T,
+    /// Up projection `(F,C)`.
+    pub w3: T,
+}
+
+impl<T> ModelParams<T> {
+    /// Calls `make` once per parameter, in the order of [`param_table`].
+    ///
+    /// Matrices start from normal(0, 0.02); `wo` and the up projection `w3` from
+    /// normal(0, 0.02 / sqrt(2 L)), so that the residual sum does not grow with depth. That it is
+    /// `w3`, and not the down projection `w2` that writes into the sum, follows the published code.
+    pub fn new(config: &ModelConfig, mut make: impl FnMut(ParamSpec) -> T) -> Self {
+        let (width, hidden) = (config.dim, config.ffn_hidden);
+        let residual_std = STD / (2.0 * config.n_layers as f64).sqrt();
+        Self {
+            tok_embeddings: make(matrix(
+                "tok_embeddings.weight".into(),
+                [config.vocab_size, width],
+                STD,
+            )),
+            layers: (0..config.n_layers)
+                .map(|layer| {
+                    let mut attention = |kind: &str| {
+                        let name = |part: &str| format!("layers.{layer}.{kind}.{part}.weight");
+                        let norm_name = format!("layers.{layer}.{kind}_norm.weight");
+                        AttentionParams {
+                            norm: make(norm(norm_name, width)),
+                            wq: make(matrix(name("wq"), [width, width], STD)),
+                            wk: make(matrix(name("wk"), [config.kv_dim(), width], STD)),
+                            wv: make(matrix(name("wv"), [config.kv_dim(), width], STD)),
+                            wo: make(matrix(name("wo"), [width, width], residual_std)),
+                        }
+                    };
+                    let self_attention = attention("attention");
+                    let cross_attention =
+                        (config.n_latents > 0).then(|| attention("cross_attention"));
+                    let name = |part: &str| format!("layers.{layer}.feed_forward.{part}.weight");
+                    let feed_forward = FeedForwardParams {
+                        norm: make(norm(format!("layers.{layer}.ffn_norm.weight"), width)),
+                        w1: make(matrix(name("w1"), [hidden, width], STD)),
+                        w2: make(matrix(name("w2"), [width, hidden], STD)),
+                        w3: make(matrix(name("w3"), [hidden, width], residual_std)),
+                    };
+                    LayerParams { attention: self_attention, cross_attention, feed_forward }
+                })
+                .collect(),
+            norm: make(norm("norm.weight".into(), width)),
+        }
+    }
+}
+
+impl ModelParams<usize> {
+    /// Each parameter's index in [`param_table`].
+    pub fn indices(config: &ModelConfig) -> Self {
+        let mut counter = 0..;
+        Self::new(config, |_| counter.next().expect("the counter has no end"))
+    }
+}
+
+/// Every parameter of a model, in the order that [`Weights`](crate::Weights) and optimisers keep.
+///
+/// `config` must be [valid](ModelConfig::validate).
+pub fn param_table(config: &ModelConfig) -> Vec<ParamSpec> {
+    let mut table = Vec::new();
+    ModelParams::new(config, |spec| table.push(spec));
+    table
+}
+
+/// Standard deviation of a matrix at the start.
+const STD: f64 = 0.02;
+
+fn matrix(name: String, shape: [usize; 2], std: f64) -> ParamSpec {
+    ParamSpec { name, shape: shape.into(), init: Init::Normal { std }, decay: true }
+}
+
+fn norm(name: String, width: usize) -> ParamSpec {
+    ParamSpec { name, shape: vec![width], init: Init::Ones, decay: false }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_table_holds_names_shapes_and_distributions() {
+        let config = ModelConfig { n_kv_heads: 2, ..ModelConfig::ltm_small() };
+        let table = param_table(&config);
+        assert_eq!(table.len(), 2 + 3 * 14);
+        let find = |name: &str| table.iter().find(|spec| spec.name == name).expect(name);
+        assert_eq!(find("tok_embeddings.weight").shape, [50_258, 512]);
+        assert_eq!(find("layers.0.attention.wk.weight").shape, [128, 512]);
+        assert_eq!(find("layers.2.cross_attention.wq.weight").shape, [512, 512]);
+        assert_eq!(find("layers.1.feed_forward.w1.weight").shape, [1376, 512]);
+        assert_eq!(find("layers.1.feed_forward.w2.weight").shape, [512, 1376]);
+        for name in ["attention.wo", "cross_attention.wo", "feed_forward.w3"] {
+            let spec = find(&format!("layers.1.{name}.weight"));
+            assert_eq!(spec.init, Init::Normal { std: 0.02 / 6f64.sqrt() });
+        }
+        for name in ["attention_norm", "cross_attention_norm", "ffn_norm"] {
+            let spec = find(&format!("layers.2.{name}.weight"));
+            assert_eq!((spec.init, spec.decay, spec.len()), (Init::Ones, false, 512));
+        }
+        assert!(table.iter().all(|spec| spec.decay == (spec.shape.len() == 2)));
+    }
+
+    #[test]
+    fn indices_point_into_the_table() {
+        let config = ModelConfig::ltm_small();
+        let (table, indices) = (param_table(&config), ModelParams::indices(&config));
+        assert_eq!(table[indices.norm].name, "norm.weight");
+        let layer = &indices.layers[2];
+        assert_eq!(table[layer.feed_forward.w3].name, "layers.2.feed_forward.w3.weight");
+        let cross = layer.cross_attention.as_ref().unwrap();
+        assert_eq!(table[cross.norm].name, "layers.2.cross_attention_norm.weight");
+    }
+
+    #[test]
+    fn the_baseline_has_no_cross_attention() {
+        let config = ModelConfig { n_latents: 0, ..ModelConfig::ltm_small() };
+        assert!(param_table(&config).iter().all(|spec| !spec.name.contains("cross")));
+    }
+}

@@ -1,0 +1,333 @@
+//! Values of a model's parameters: seeded initialisation and safetensors files. Knows no gradients.
+
+use std::borrow::Cow;
+use std::collections::HashSet;
+use std::fs;
+use std::io::Write as _;
+use std::path::Path;
+use std::sync::atomic::{AtomicU64, Ordering};
+
+use ltm_kernels::ops::philox::{self, PhiloxKey};
+use ltm_kernels::{Buffer, DType, Device};
+use safetensors::tensor::{Dtype, SafeTensors, View};
+
+use crate::{Error, Init, ModelConfig, ParamSpec, Result, param_table};
+
+/// A model's parameters on the host.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Weights {
+    /// One row-major vector per entry of [`param_table`], in its order.
+    pub params: Vec<Vec<f32>>,
+}
+
+/// The random streams of initialisation start here ("init" in ASCII), one per parameter: apart
+/// from what else is drawn from the same seed.
+const INIT_STREAM: u64 = 0x696e_6974 << 32;
+
+/// Some files store the output matrix beside the embedding that it is tied to.
+const OUTPUT: &str = "output.weight";
+
+impl Weights {
+    /// Where training starts: each parameter from the distribution in its [`ParamSpec`], the
+    /// same on every machine for the same seed.
+    ///
+    /// # Errors
+    /// [`Error::Config`] when `config` is not valid.
+    pub fn init(config: &ModelConfig, seed: u64) -> Result<Self> {
+        config.validate()?;
+        let params = param_table(config)
+            .iter()
+            .zip(INIT_STREAM..)
+            .map(|(spec, stream)| match spec.init {
+                Init::Ones => Ok(vec![1.0; spec.len()]),
+                Init::Normal { std } => {
+                    let mut values = Buffer::zeros(&Device::Cpu, DType::F32, spec.len())?;
+                    let key = PhiloxKey { seed, stream, step: 0 };
+                    philox::normal(&Device::Cpu, &mut values, key, 0.0, std)?;
+                    Ok(values.to_f32())
+                }
+            })
+            .collect::<Result<_>>()?;
+        Ok(Self { params })
+    }
+
+    /// Reads a safetensors file with exactly the tensors of [`param_table`], 32-bit floats under
+    /// their names. A stored `output.weight` is accepted when it equals the embedding.
+    ///
+    /// # Errors
+    /// [`Error::Config`], [`Error::Io`]; [`Error::Format`] for a truncated or foreign file;
+    /// [`Error::MissingTensor`], [`Error::ExtraTensor`], [`Error::TensorShape`],
+    /// [`Error::TensorType`] or [`Error::Untied`] when it holds another model.
+    pub fn load(path: &Path, config: &ModelConfig) -> Result<Self> {
+        config.validate()?;
+        let bytes = fs::read(path).map_err(|source| Error::Io { path: path.into(), source })?;
+        let file = SafeTensors::deserialize(&bytes)
+            .map_err(|source| Error::Format { path: path.into(), source })?;
+        let table = param_table(config);
+        let params =
+            table.iter().map(|spec| read_tensor(&file, spec)).collect::<Result<Vec<_>>>()?;
+
+        if file.names().contains(&OUTPUT) {
+            let output = ParamSpec { name: OUTPUT.into(), ..table[0].clone() };
+            let same = |(a, b): (&f32, &f32)| a.to_bits() == b.to_bits();
+            if !read_tensor(&file, &output)?.iter().zip(&params[0]).all(same) {
+                return Err(Error::Untied { name: output.name });
+            }
+        }
+        let known: HashSet<&str> =
+            table.iter().map(|spec| spec.name.as_str()).chain([OUTPUT]).collect();
+        // The least name, so that the message does not depend on a hash order.
+        match file.names().into_iter().filter(|name| !known.contains(name)).min() {
+            Some(name) => Err(Error::ExtraTensor { name: name.into() }),
+            None => Ok(Self { params }),
+        }
+    }
+
+    /// Writes a safetensors file that [`load`](Self::load) reads, whole or not at all. The same
+    /// weights give the same bytes.
+    ///
+    /// # Errors
+    /// Those of [`check`](Self::check), and [`Error::Io`] when the file cannot be written.
+    pub fn save(&self, path: &Path, config: &ModelConfig) -> Result<()> {
+        self.check(config)?;
+        let table = param_table(config);
+        let tensors = table
+            .iter()
+            .zip(&self.params)
+            .map(|(spec, values)| (spec.name.as_str(), TensorRef { shape: &spec.shape, values }));
+        let bytes = safetensors::serialize(tensors, None)
+            .map_err(|source| Error::Format { path: path.into(), source })?;
+        write_atomically(path, &bytes)
+    }
+
+    /// Checks that these are the parameters of a model of the given configuration.
+    ///
+    /// # Errors
+    /// [`Error::Config`]; [`Error::Argument`] when there are more or fewer parameters,
+    /// [`Error::TensorShape`] for the first of another length.
+    pub fn check(&self, config: &ModelConfig) -> Result<()> {
+        config.validate()?;
+        let table = param_table(config);
+        if self.params.len() != table.len() {
+            let expected = format!("{} parameters", table.len());
+            return Err(Error::Argument {
+                arg: "weights",
+                expected,
+                found: self.params.len().to_string(),
+            });
+        }
+        match table.into_iter().zip(&self.params).find(|(spec, values)| spec.len() != values.len())
+        {
+            None => Ok(()),
+            Some((spec, values)) => Err(Error::TensorShape {
+                name: spec.name,
+                expected: spec.shape,
+                found: vec![values.len()],
+            }),
+        }
+    }
+}
+
+/// Writes a file that readers see whole or not at all, even if power fails: a temporary file in
+/// the same folder, synced, then renamed over `path`.
+///
+/// # Errors
+/// [`Error::Io`]; the temporary file is removed and `path` is as it was.
+pub fn write_atomically(path: &Path, bytes: &[u8]) -> Result<()> {
+    static COUNTER: AtomicU64 = AtomicU64::new(0);
+    let failed = |source| Error::Io { path: path.into(), source };
+    let Some(name) = path.file_name() else {
+        return Err(failed(std::io::Error::other("the path does not end in a file's name")));
+    };
+    let unique = format!("{}-{}", std::process::id(), COUNTER.fetch_add(1, Ordering::Relaxed));
+    let temporary = path.with_file_name(format!(".{}.{unique}.tmp", name.to_string_lossy()));
+
+    let mut file = fs::File::create_new(&temporary).map_err(failed)?;
+    let written = file.write_all(bytes).and_then(|()| file.sync_all());
+    drop(file);
+    written.and_then(|()| fs::rename(&temporary, path)).map_err(|source| {
+        // The first failure is the one to report.
+        let _ = fs::remove_file(&temporary);
+        failed(source)
+    })?;
+    sync_folder_of(path).map_err(failed)
+}
+
+/// Makes a rename last: on Unix the folder is a file of its own, synced by itself.
+#[cfg(unix)]
+fn sync_folder_of(path: &Path) -> std::io::Result<()> {
+    let folder = path.parent().filter(|folder| !folder.as_os_str().is_empty());
+    fs::File::open(folder.unwrap_or(Path::new(".")))?.sync_all()
+}
+
+#[cfg(not(unix))]
+fn sync_folder_of(_path: &Path) -> std::io::Result<()> {
+    Ok(())
+}
+
+fn read_tensor(file: &SafeTensors<'_>, spec: &ParamSpec) -> Result<Vec<f32>> {
+    let name = spec.name.clone();
+    let Ok(tensor) = file.tensor(&name) else {
+        return Err(Error::MissingTensor { name });
+    };
+    if tensor.dtype() != Dtype::F32 {
+        return Err(Error::TensorType { name, found: format!("{:?}", tensor.dtype()) });
+    }
+    if tensor.shape() != spec.shape {
+        let (expected, found) = (spec.shape.clone(), tensor.shape().to_vec());
+        return Err(Error::TensorShape { name, expected, found });
+    }
+    let (numbers, _) = tensor.data().as_chunks::<4>();
+    Ok(numbers.iter().map(|bytes| f32::from_le_bytes(*bytes)).collect())
+}
+
+/// A parameter as the serialiser wants to see it.
+struct TensorRef<'a> {
+    shape: &'a [usize],
+    values: &'a [f32],
+}
+
+impl View for TensorRef<'_> {
+    fn dtype(&self) -> Dtype {
+        Dtype::F32
+    }
+
+    fn shape(&self) -> &[usize] {
+        self.shape
+    }
+
+    fn data(&self) -> Cow<'_, [u8]> {
+        self.values.iter().flat_map(|x| x.to_le_bytes()).collect::<Vec<u8>>().into()
+    }
+
+    fn data_len(&self) -> usize {
+        4 * self.values.len()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const CONFIG: ModelConfig = ModelConfig {
+        dim: 8,
+        n_layers: 2,
+        n_heads: 2,
+        n_kv_heads: 1,
+        vocab_size: 11,
+        max_seq_len: 8,
+        window: 4,
+        n_latents: 4,
+        ffn_hidden: 32,
+        norm_eps: 1e-5,
+        rope_theta: 10_000.0,
+    };
+
+    /// A file of chosen tensors in a fresh folder, loaded as `CONFIG`.
+    fn load(edit: impl FnOnce(&mut Vec<(String, Vec<usize>, Vec<f32>)>)) -> Result<Weights> {
+        let weights = Weights::init(&CONFIG, 1).unwrap();
+        let mut tensors = param_table(&CONFIG)
+            .into_iter()
+            .zip(weights.params)
+            .map(|(spec, values)| (spec.name, spec.shape, values))
+            .collect();
+        edit(&mut tensors);
+        let views = tensors.iter().map(|(name, shape, values)| (name, TensorRef { shape, values }));
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("model.safetensors");
+        write_atomically(&path, &safetensors::serialize(views, None).unwrap()).unwrap();
+        Weights::load(&path, &CONFIG)
+    }
+
+    #[test]
+    fn initial_values_follow_their_distributions() {
+        let config = ModelConfig { vocab_size: 5000, ..CONFIG };
+        let weights = Weights::init(&config, 7).unwrap();
+        assert_eq!(weights, Weights::init(&config, 7).unwrap());
+        assert_ne!(weights, Weights::init(&config, 8).unwrap());
+        weights.check(&config).unwrap();
+        let embedding = &weights.params[0];
+        let n = embedding.len() as f64;
+        let mean = embedding.iter().map(|&x| f64::from(x)).sum::<f64>() / n;
+        let std = (embedding.iter().map(|&x| f64::from(x).powi(2)).sum::<f64>() / n).sqrt();
+        // Five standard errors.
+        assert!(mean.abs() <= 5.0 * 0.02 / n.sqrt(), "{mean}");
+        assert!((std - 0.02).abs() <= 5.0 * 0.02 / (2.0 * n).sqrt(), "{std}");
+        assert!(weights.params[1].iter().all(|&x| x == 1.0));
+        // Equal distributions, distinct streams.
+        assert_ne!(weights.params[3], weights.params[4]);
+    }
+
+    #[test]
+    fn a_file_gives_back_the_bits() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("model.safetensors");
+        let mut weights = Weights::init(&CONFIG, 3).unwrap();
+        weights.params[0][0] = f32::MIN_POSITIVE / 2.0;
+        weights.save(&path, &CONFIG).unwrap();
+        let first = fs::read(&path).unwrap();
+        weights.save(&path, &CONFIG).unwrap();
+        assert_eq!(first, fs::read(&path).unwrap());
+        assert_eq!(Weights::load(&path, &CONFIG).unwrap(), weights);
+        assert_eq!(fs::read_dir(folder.path()).unwrap().count(), 1, "a temporary file is left");
+    }
+
+    #[test]
+    fn tensors_of_another_model_are_named() {
+        load(|_| ()).unwrap();
+        let missing = load(|tensors| drop(tensors.remove(5))).unwrap_err();
+        assert!(matches!(missing, Error::MissingTensor { .. }), "{missing}");
+        let extra = load(|tensors| tensors.push(("bias".into(), vec![1], vec![0.0])));
+        assert!(matches!(extra, Err(Error::ExtraTensor { name }) if name == "bias"));
+        let shape = load(|tensors| tensors[0].1 = vec![8, 11]).unwrap_err().to_string();
+        for part in ["tok_embeddings.weight", "[11, 8]", "[8, 11]"] {
+            assert!(shape.contains(part), "{shape}");
+        }
+    }
+
+    #[test]
+    fn another_type_is_refused() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("model.safetensors");
+        let data = [0; 11 * 8 * 2];
+        let half = safetensors::tensor::TensorView::new(Dtype::F16, vec![11, 8], &data).unwrap();
+        fs::write(&path, safetensors::serialize([("tok_embeddings.weight", half)], None).unwrap())
+            .unwrap();
+        let error = Weights::load(&path, &CONFIG).unwrap_err();
+        assert!(matches!(&error, Error::TensorType { found, .. } if found == "F16"), "{error}");
+    }
+
+    #[test]
+    fn a_stored_output_must_equal_the_embedding() {
+        let output = |tensors: &mut Vec<(String, Vec<usize>, Vec<f32>)>| {
+            let (_, shape, values) = tensors[0].clone();
+            tensors.push((OUTPUT.into(), shape, values));
+        };
+        load(output).unwrap();
+        let error = load(|tensors| {
+            output(tensors);
+            tensors.last_mut().unwrap().2[87] += 1.0;
+        });
+        assert!(matches!(error, Err(Error::Untied { .. })));
+    }
+
+    #[test]
+    fn damaged_and_absent_files_are_refused() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("model.safetensors");
+        assert!(matches!(Weights::load(&path, &CONFIG), Err(Error::Io { .. })));
+        let weights = Weights::init(&CONFIG, 3).unwrap();
+        weights.save(&path, &CONFIG).unwrap();
+        let bytes = fs::read(&path).unwrap();
+        for len in [0, 7, 100, bytes.len() - 1] {
+            fs::write(&path, &bytes[..len]).unwrap();
+            assert!(matches!(Weights::load(&path, &CONFIG), Err(Error::Format { .. })), "{len}");
+        }
+        let absent = folder.path().join("absent/model.safetensors");
+        assert!(matches!(weights.save(&absent, &CONFIG), Err(Error::Io { .. })));
+        let other = ModelConfig { vocab_size: 12, ..CONFIG };
+        assert!(matches!(weights.save(&path, &other), Err(Error::TensorShape { .. })));
+        let other = ModelConfig { n_layers: 1, n_latents: 2, ..CONFIG };
+        assert!(weights.save(&path, &other).is_err());
+    }
+}

@@ -1,0 +1,221 @@
+//! Writes a corpus folder: shards aside, synced, renamed, and the sidecar last. Knows nothing of where
+//! the tokens come from.
+
+use std::fs::{self, File};
+use std::io::{BufWriter, Write};
+use std::path::{Path, PathBuf};
+
+use super::shard::{META_FILE, Meta, Shard, Split, SplitMeta};
+use super::tokenizer::Tokenizer;
+use crate::files::{create_dir, sync_dir, temporary, write_whole};
+use crate::{Error, Result};
+
+/// A corpus being written. Dropped before [`CorpusWriter::finish`], it leaves nothing behind.
+pub(super) struct CorpusWriter {
+    dir: PathBuf,
+    tokenizer: Tokenizer,
+    splits: [SplitWriter; 2],
+}
+
+impl CorpusWriter {
+    /// Starts a corpus in `dir`, creating the folder.
+    ///
+    /// # Errors
+    /// [`Error::Field`] for a useless shard size or word list, [`Error::Data`] when `dir` already holds
+    /// a corpus, [`Error::Io`] when it cannot be created.
+    pub(super) fn create(dir: &Path, tokenizer: &Tokenizer, shard_tokens: u64) -> Result<Self> {
+        tokenizer.validate()?;
+        if shard_tokens == 0 {
+            return Err(Error::field("shard_tokens", "at least 1", shard_tokens));
+        }
+        create_dir(dir)?;
+        if dir.join(META_FILE).exists() {
+            let expected = "a folder without a corpus; delete it or choose another";
+            return Err(Error::data(dir, "output", expected, META_FILE));
+        }
+        let splits = Split::ALL.map(|split| SplitWriter::new(dir, split, shard_tokens));
+        Ok(Self { dir: dir.into(), tokenizer: tokenizer.clone(), splits })
+    }
+
+    /// Appends tokens of the current document, which stand for `bytes` bytes of text.
+    pub(super) fn push(&mut self, split: Split, tokens: &[u16], bytes: u64) -> Result<()> {
+        let writer = &mut self.splits[split as usize];
+        writer.meta.bytes += bytes;
+        writer.push(tokens)
+    }
+
+    /// Ends the current document with the separator.
+    pub(super) fn end_document(&mut self, split: Split) -> Result<()> {
+        let writer = &mut self.splits[split as usize];
+        writer.meta.documents += 1;
+        writer.push(&[self.tokenizer.separator()])
+    }
+
+    /// Tokens written to `split` so far.
+    pub(super) fn tokens(&self, split: Split) -> u64 {
+        self.splits[split as usize].meta.tokens
+    }
+
+    /// Puts the shards under their final names, then the sidecar that describes them.
+    pub(super) fn finish(mut self, sources: Vec<String>, skipped: u64) -> Result<Meta> {
+        for writer in &mut self.splits {
+            writer.close()?;
+        }
+        for writer in &mut self.splits {
+            writer.publish()?;
+        }
+        sync_dir(&self.dir)?;
+        let [train, val] = self.splits.each_mut().map(|writer| std::mem::take(&mut writer.meta));
+        let meta = Meta {
+            vocab_size: Some(self.tokenizer.vocab_size()),
+            separator: Some(self.tokenizer.separator()),
+            tokenizer: self.tokenizer.clone(),
+            train: Some(train),
+            val: Some(val),
+            sources,
+            skipped,
+        };
+        let json = serde_json::to_string_pretty(&meta).expect("plain data serialises");
+        write_whole(&self.dir.join(META_FILE), json.as_bytes())?;
+        Ok(meta)
+    }
+}
+
+struct SplitWriter {
+    dir: PathBuf,
+    split: Split,
+    shard_tokens: u64,
+    open: Option<BufWriter<File>>,
+    meta: SplitMeta,
+    /// How many of the shards already have their final name.
+    published: usize,
+}
+
+impl SplitWriter {
+    fn new(dir: &Path, split: Split, shard_tokens: u64) -> Self {
+        let meta = SplitMeta::default();
+        Self { dir: dir.into(), split, shard_tokens, open: None, meta, published: 0 }
+    }
+
+    fn push(&mut self, mut tokens: &[u16]) -> Result<()> {
+        while !tokens.is_empty() {
+            if self.open.is_none() {
+                self.start_shard()?;
+            }
+            let shard = self.meta.shards.last_mut().expect("start_shard() lists the open shard");
+            let path = temporary(&self.dir.join(&shard.file));
+            let file = self.open.as_mut().expect("start_shard() opens the shard");
+
+            let room = usize::try_from(self.shard_tokens - shard.tokens).unwrap_or(usize::MAX);
+            let (now, later) = tokens.split_at(room.min(tokens.len()));
+            for id in now {
+                file.write_all(&id.to_le_bytes()).map_err(Error::io(&path, "write"))?;
+            }
+            shard.tokens += now.len() as u64;
+            self.meta.tokens += now.len() as u64;
+            if shard.tokens == self.shard_tokens {
+                self.close()?;
+            }
+            tokens = later;
+        }
+        Ok(())
+    }
+
+    fn start_shard(&mut self) -> Result<()> {
+        let file = format!("{}-{:03}.bin", self.split, self.meta.shards.len());
+        let path = temporary(&self.dir.join(&file));
+        // Listed first, so that a failure below still removes it.
+        self.meta.shards.push(Shard { file, tokens: 0 });
+        self.open = Some(BufWriter::new(File::create(&path).map_err(Error::io(&path, "create"))?));
+        Ok(())
+    }
+
+    /// Flushes and syncs the open shard, if there is one.
+    fn close(&mut self) -> Result<()> {
+        let (Some(file), Some(shard)) = (self.open.take(), self.meta.shards.last()) else {
+            return Ok(());
+        };
+        let path = temporary(&self.dir.join(&shard.file));
+        file.into_inner()
+            .map_err(|error| error.into_error())
+            .and_then(|file| file.sync_all())
+            .map_err(Error::io(&path, "write"))
+    }
+
+    fn publish(&mut self) -> Result<()> {
+        for shard in &self.meta.shards {
+            let path = self.dir.join(&shard.file);
+            fs::rename(temporary(&path), &path).map_err(Error::io(&path, "rename"))?;
+            self.published += 1;
+        }
+        Ok(())
+    }
+}
+
+impl Drop for SplitWriter {
+    fn drop(&mut self) {
+        for shard in self.meta.shards.iter().skip(self.published) {
+            // Best effort: the error that led here is already on its way to the caller.
+            let _ = fs::remove_file(temporary(&self.dir.join(&shard.file)));
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn names(dir: &Path) -> Vec<String> {
+        let entries = fs::read_dir(dir).expect("listable");
+        let mut names: Vec<String> = entries
+            .map(|entry| entry.expect("readable").file_name().to_string_lossy().into_owned())
+            .collect();
+        names.sort();
+        names
+    }
+
+    #[test]
+    fn shards_have_the_size_asked_for_and_appear_only_when_all_is_done() {
+        let dir = tempfile::tempdir().expect("a temporary folder");
+        let mut writer = CorpusWriter::create(dir.path(), &Tokenizer::Bytes, 4).expect("new");
+        writer.push(Split::Train, &[1, 2, 3, 4, 5, 6, 7, 8, 9], 9).expect("written");
+        writer.end_document(Split::Train).expect("written");
+        assert!(names(dir.path()).iter().all(|name| name.starts_with('.')));
+        let meta = writer.finish(vec![], 0).expect("finished");
+        let files = ["meta.json", "train-000.bin", "train-001.bin", "train-002.bin"];
+        assert_eq!(names(dir.path()), files);
+        let train = meta.train.expect("described");
+        assert_eq!(train.shards.iter().map(|shard| shard.tokens).collect::<Vec<_>>(), [4, 4, 2]);
+        assert_eq!((train.tokens, train.documents, train.bytes), (10, 1, 9));
+        let last = fs::read(dir.path().join("train-002.bin")).expect("readable");
+        assert_eq!(last, [9, 0, 0, 1]);
+
+        let again = CorpusWriter::create(dir.path(), &Tokenizer::Bytes, 4);
+        assert!(again.err().expect("occupied").to_string().contains("meta.json"));
+    }
+
+    #[test]
+    fn an_abandoned_corpus_leaves_nothing() {
+        let dir = tempfile::tempdir().expect("a temporary folder");
+        let mut writer = CorpusWriter::create(dir.path(), &Tokenizer::Bytes, 2).expect("new");
+        writer.push(Split::Val, &[1, 2, 3], 3).expect("written");
+        drop(writer);
+        assert!(names(dir.path()).is_empty());
+    }
+
+    /// `/dev/full` is a disk without room; a link puts it where the shard is written.
+    #[cfg(target_os = "linux")]
+    #[test]
+    fn a_full_disk_is_an_error_with_the_path_and_leaves_no_shard() {
+        let dir = tempfile::tempdir().expect("a temporary folder");
+        let shard = dir.path().join(".train-000.bin.tmp");
+        std::os::unix::fs::symlink("/dev/full", &shard).expect("linkable");
+        let mut writer = CorpusWriter::create(dir.path(), &Tokenizer::Bytes, 1 << 20).expect("new");
+        let error = writer
+            .push(Split::Train, &[7; 100_000], 100_000)
+            .and_then(|()| writer.finish(vec![], 0).map(|_| ()))
+            .expect_err("no room");
+        assert!(error.to_string().contains("train-000.bin"), "{error}");
+        assert!(names(dir.path()).is_empty());
+    }
+}

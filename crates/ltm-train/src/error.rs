@@ -1,0 +1,202 @@
+//! What can go wrong in this crate: facts, not prose. Each variant names the file or field at fault.
+
+use std::path::{Path, PathBuf};
+
+/// Shorthand for results of this crate.
+pub type Result<T> = std::result::Result<T, Error>;
+
+/// A caller's mistake, a file that is not what it should be, or a machine that refuses.
+#[derive(Debug)]
+#[non_exhaustive]
+pub enum Error {
+    /// The operating system refused.
+    Io {
+        /// The file or folder.
+        path: PathBuf,
+        /// What was tried, as a verb: `open`, `write`.
+        action: &'static str,
+        /// The system's answer.
+        source: std::io::Error,
+    },
+    /// A file's content is not what it should be.
+    Data {
+        /// The file or folder.
+        path: PathBuf,
+        /// Which part of it: `line 3`, `size`.
+        what: String,
+        /// What should be there, or what to do.
+        expected: String,
+        /// What is there.
+        found: String,
+    },
+    /// An option or configuration field has a value that cannot work.
+    Field {
+        /// The field's name, as the user writes it.
+        field: String,
+        /// What would work.
+        expected: String,
+        /// The value given.
+        found: String,
+    },
+    /// A shard holds a token id that its vocabulary does not have.
+    Token {
+        /// The shard.
+        path: PathBuf,
+        /// The token's index in the shard.
+        position: u64,
+        /// The id found there.
+        id: u16,
+        /// Valid ids are `0..vocab_size`.
+        vocab_size: usize,
+    },
+    /// A closed vocabulary does not have this word.
+    Word {
+        /// The word.
+        word: String,
+    },
+    /// A configuration file cannot work.
+    Config {
+        /// The file.
+        path: PathBuf,
+        /// What is wrong, by section and key.
+        reason: String,
+    },
+    /// A loss, a gradient or a weight is no longer a number.
+    NonFinite {
+        /// The slow step, counted from 1.
+        step: u64,
+        /// The tensor, by its name in a checkpoint, or what else it is.
+        tensor: String,
+        /// The newest checkpoint, which was left as it is.
+        last_good: Option<PathBuf>,
+    },
+    /// The fast learner or the model refused.
+    Infer(ltm_vi::Error),
+    /// The model refused its configuration or a checkpoint.
+    Model(ltm_model::Error),
+    /// A chart could not be drawn.
+    Plot {
+        /// The chart's file.
+        path: PathBuf,
+        /// What the drawing library says.
+        source: Box<dyn std::error::Error + Send + Sync>,
+    },
+}
+
+impl Error {
+    /// For `map_err`: an [`Error::Io`] on `path` while trying to `action`.
+    pub(crate) fn io<'a>(
+        path: &'a Path,
+        action: &'static str,
+    ) -> impl FnOnce(std::io::Error) -> Self + 'a {
+        move |source| Self::Io { path: path.into(), action, source }
+    }
+
+    /// An [`Error::Data`] from its four facts.
+    pub(crate) fn data(
+        path: &Path,
+        what: impl Into<String>,
+        expected: impl Into<String>,
+        found: impl Into<String>,
+    ) -> Self {
+        Self::Data {
+            path: path.into(),
+            what: what.into(),
+            expected: expected.into(),
+            found: found.into(),
+        }
+    }
+
+    /// An [`Error::Field`] from its three facts.
+    pub(crate) fn field(
+        field: &str,
+        expected: impl Into<String>,
+        found: impl std::fmt::Display,
+    ) -> Self {
+        Self::Field { field: field.into(), expected: expected.into(), found: found.to_string() }
+    }
+}
+
+impl std::fmt::Display for Error {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self {
+            Self::Io { path, action, source } => {
+                write!(f, "{}: cannot {action}: {source}", path.display())
+            }
+            Self::Data { path, what, expected, found } => {
+                write!(f, "{}: {what}: expected {expected}, found {found}", path.display())
+            }
+            Self::Field { field, expected, found } => {
+                write!(f, "`{field}`: expected {expected}, found {found}")
+            }
+            Self::Token { path, position, id, vocab_size } => write!(
+                f,
+                "{}: token {position} is {id}, outside the vocabulary 0..{vocab_size}; \
+                 check that the tokenizer is the one that wrote this shard",
+                path.display()
+            ),
+            Self::Word { word } => write!(f, "the vocabulary does not have the word `{word}`"),
+            Self::Config { path, reason } => write!(f, "{}: {reason}", path.display()),
+            Self::NonFinite { step, tensor, last_good } => {
+                write!(f, "step {step}: {tensor} is not finite; ")?;
+                match last_good {
+                    Some(path) => write!(f, "the last good checkpoint is {}", path.display())?,
+                    None => f.write_str("there is no checkpoint yet")?,
+                }
+                f.write_str("; a lower train.lr, infer.lr or train.clip may help")
+            }
+            Self::Infer(_) => f.write_str("inference failed"),
+            Self::Model(_) => f.write_str("the model refused"),
+            Self::Plot { path, source } => {
+                write!(f, "{}: cannot draw: {source}", path.display())
+            }
+        }
+    }
+}
+
+impl std::error::Error for Error {
+    fn source(&self) -> Option<&(dyn std::error::Error + 'static)> {
+        match self {
+            Self::Io { source, .. } => Some(source),
+            Self::Plot { source, .. } => Some(source.as_ref()),
+            Self::Infer(source) => Some(source),
+            Self::Model(source) => Some(source),
+            _ => None,
+        }
+    }
+}
+
+impl From<ltm_vi::Error> for Error {
+    fn from(source: ltm_vi::Error) -> Self {
+        Self::Infer(source)
+    }
+}
+
+impl From<ltm_model::Error> for Error {
+    fn from(source: ltm_model::Error) -> Self {
+        Self::Model(source)
+    }
+}
+
+impl From<ltm_kernels::Error> for Error {
+    fn from(source: ltm_kernels::Error) -> Self {
+        Self::Infer(source.into())
+    }
+}
+
+impl From<ltm_autodiff::Error> for Error {
+    fn from(source: ltm_autodiff::Error) -> Self {
+        Self::Infer(source.into())
+    }
+}
+
+/// An error with what caused it, in one line.
+pub(crate) fn chain(error: &dyn std::error::Error) -> String {
+    let mut text = error.to_string();
+    let mut next = error.source();
+    while let Some(source) = next {
+        text = format!("{text}: {source}");
+        next = source.source();
+    }
+    text
+}

@@ -1,0 +1,65 @@
+//! Files that are whole or absent: written aside, synced, renamed. Knows nothing of their content.
+
+use std::fs::{self, File};
+use std::io::Write;
+use std::path::{Path, PathBuf};
+
+use crate::{Error, Result};
+
+/// The name under which `path` is written before it is complete.
+pub(crate) fn temporary(path: &Path) -> PathBuf {
+    let name = path.file_name().unwrap_or_default().to_string_lossy();
+    path.with_file_name(format!(".{name}.tmp"))
+}
+
+/// Creates `dir` and its parents.
+pub(crate) fn create_dir(dir: &Path) -> Result<()> {
+    fs::create_dir_all(dir).map_err(Error::io(dir, "create the folder"))
+}
+
+/// Writes `bytes` to `path` so that a reader never sees half of them.
+pub(crate) fn write_whole(path: &Path, bytes: &[u8]) -> Result<()> {
+    let aside = temporary(path);
+    let written = File::create(&aside)
+        .and_then(|mut file| file.write_all(bytes).and_then(|()| file.sync_all()))
+        .and_then(|()| fs::rename(&aside, path));
+    if written.is_err() {
+        // Best effort: the first error is the one worth reporting.
+        let _ = fs::remove_file(&aside);
+    }
+    written.map_err(Error::io(path, "write"))?;
+    sync_dir(path.parent().unwrap_or(Path::new("")))
+}
+
+/// Makes renames in `dir` durable.
+pub(crate) fn sync_dir(dir: &Path) -> Result<()> {
+    let dir = if dir.as_os_str().is_empty() { Path::new(".") } else { dir };
+    // Elsewhere than on Unix a folder cannot be opened as a file.
+    if cfg!(unix) {
+        File::open(dir).and_then(|folder| folder.sync_all()).map_err(Error::io(dir, "sync"))?;
+    }
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_file_is_replaced_whole_and_nothing_is_left_beside_it() {
+        let dir = tempfile::tempdir().expect("a temporary folder");
+        let path = dir.path().join("a.json");
+        write_whole(&path, b"one").expect("first write");
+        write_whole(&path, b"two").expect("second write");
+        assert_eq!(fs::read(&path).expect("readable"), b"two");
+        assert_eq!(fs::read_dir(dir.path()).expect("listable").count(), 1);
+    }
+
+    #[test]
+    fn a_missing_folder_is_named() {
+        let dir = tempfile::tempdir().expect("a temporary folder");
+        let error = write_whole(&dir.path().join("no/a.json"), b"").expect_err("no folder");
+        assert!(error.to_string().contains("no/a.json"), "{error}");
+        assert!(std::error::Error::source(&error).is_some());
+    }
+}

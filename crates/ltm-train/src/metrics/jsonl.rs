@@ -1,0 +1,135 @@
+//! `metrics.jsonl`: one JSON object a line, in the order of its steps. Knows the key `step` and no other.
+
+use std::fs::{File, OpenOptions};
+use std::io::{BufRead, BufReader, Write};
+use std::path::{Path, PathBuf};
+
+use serde::{Deserialize, Serialize};
+
+use crate::{Error, Result};
+
+/// Appends objects to a file, each whole line with one write.
+#[derive(Debug)]
+pub struct JsonlWriter {
+    path: PathBuf,
+    file: File,
+}
+
+impl JsonlWriter {
+    /// Starts a file, emptying one that exists.
+    ///
+    /// # Errors
+    /// [`Error::Io`] when it cannot be created.
+    pub fn create(path: &Path) -> Result<Self> {
+        let file = File::create(path).map_err(Error::io(path, "create"))?;
+        Ok(Self { path: path.into(), file })
+    }
+
+    /// Goes on with a file of a run that resumes after `step`: what follows the last line of a step up to it
+    /// is cut off, as is a last line that was not finished. A file that does not exist is started.
+    ///
+    /// # Errors
+    /// [`Error::Data`] when another line is not an object with a number under `step`; [`Error::Io`].
+    pub fn resume(path: &Path, step: u64) -> Result<Self> {
+        let mut options = OpenOptions::new();
+        options.read(true).append(true).create(true);
+        let file = options.open(path).map_err(Error::io(path, "open"))?;
+        let keep = kept_bytes(path, &file, step)?;
+        file.set_len(keep).map_err(Error::io(path, "cut"))?;
+        Ok(Self { path: path.into(), file })
+    }
+
+    /// Appends one object. Numbers that are not finite become `null`, which is JSON's way.
+    ///
+    /// # Errors
+    /// [`Error::Field`] when `object` does not serialise; [`Error::Io`] when it cannot be written.
+    pub fn append(&mut self, object: &impl Serialize) -> Result<()> {
+        let mut line = serde_json::to_vec(object)
+            .map_err(|error| Error::field("metrics", "an object that serialises", error))?;
+        line.push(b'\n');
+        self.file.write_all(&line).map_err(Error::io(&self.path, "write"))
+    }
+}
+
+#[derive(Deserialize)]
+struct Line {
+    step: u64,
+}
+
+/// Where the first line after `step` starts, or the unfinished one.
+fn kept_bytes(path: &Path, file: &File, step: u64) -> Result<u64> {
+    let mut reader = BufReader::new(file);
+    let (mut line, mut kept) = (Vec::new(), 0);
+    for number in 1.. {
+        line.clear();
+        let bytes = reader.read_until(b'\n', &mut line).map_err(Error::io(path, "read"))?;
+        if !line.ends_with(b"\n") {
+            break;
+        }
+        let read: Line = serde_json::from_slice(&line).map_err(|error| {
+            let expected = "an object with a number under `step`";
+            Error::data(path, format!("line {number}"), expected, error.to_string())
+        })?;
+        if read.step > step {
+            break;
+        }
+        kept += bytes as u64;
+    }
+    Ok(kept)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use serde_json::json;
+    use std::fs;
+
+    fn log(writer: &mut JsonlWriter, steps: std::ops::RangeInclusive<u64>) {
+        for step in steps {
+            writer.append(&json!({"step": step, "loss": 1.0 / step as f64})).expect("written");
+        }
+    }
+
+    #[test]
+    fn resuming_equals_never_stopping() {
+        let dir = tempfile::tempdir().expect("a temporary folder");
+        let [straight, resumed] = ["a", "b"].map(|name| dir.path().join(name));
+        log(&mut JsonlWriter::create(&straight).expect("created"), 1..=9);
+        // The checkpoint is of step 5, the run went on to 7 and broke off while it wrote.
+        let mut writer = JsonlWriter::create(&resumed).expect("created");
+        log(&mut writer, 1..=7);
+        writer.file.write_all(b"{\"step\": 8, \"lo").expect("written");
+        drop(writer);
+        log(&mut JsonlWriter::resume(&resumed, 5).expect("resumed"), 6..=9);
+        assert_eq!(fs::read(&straight).expect("there"), fs::read(&resumed).expect("there"));
+    }
+
+    #[test]
+    fn an_unfinished_line_goes_even_when_its_step_would_stay() {
+        let dir = tempfile::tempdir().expect("a temporary folder");
+        let path = dir.path().join("a");
+        fs::write(&path, "{\"step\":1}\n{\"step\":2}").expect("written");
+        drop(JsonlWriter::resume(&path, 9).expect("resumed"));
+        assert_eq!(fs::read_to_string(&path).expect("there"), "{\"step\":1}\n");
+    }
+
+    #[test]
+    fn a_missing_file_is_started_and_a_foreign_one_refused() {
+        let dir = tempfile::tempdir().expect("a temporary folder");
+        let path = dir.path().join("a");
+        log(&mut JsonlWriter::resume(&path, 3).expect("started"), 4..=4);
+        fs::write(&path, "{\"step\":1}\nhello\n{\"step\":2}\n").expect("written");
+        let error = JsonlWriter::resume(&path, 9).expect_err("foreign").to_string();
+        assert!(error.contains("line 2") && error.contains("`step`"), "{error}");
+        assert!(fs::read_to_string(&path).expect("there").contains("hello"), "left as it was");
+    }
+
+    #[test]
+    fn numbers_that_are_not_finite_stay_readable() {
+        let dir = tempfile::tempdir().expect("a temporary folder");
+        let path = dir.path().join("a");
+        let line = std::collections::BTreeMap::from([("loss", f64::NAN)]);
+        JsonlWriter::create(&path).and_then(|mut writer| writer.append(&line)).expect("written");
+        assert_eq!(fs::read_to_string(&path).expect("there"), "{\"loss\":null}\n");
+    }
+}

@@ -1,0 +1,9 @@
+//! What a run reports: lines of JSON, TensorBoard events, charts. Knows nothing of what is measured.
+
+pub mod jsonl;
+pub mod plot;
+pub mod tensorboard;
+
+pub use jsonl::JsonlWriter;
+pub use plot::line_chart;
+pub use tensorboard::EventWriter;

@@ -1,0 +1,44 @@
+//! The slow learning rate over training: warm-up, then a cosine. A pure function of the step.
+
+use std::f64::consts::PI;
+
+use crate::config::TrainConfig;
+
+impl TrainConfig {
+    /// The rate of slow step `step`, counted from 0: linear up to `lr` over `warmup` steps, then half
+    /// a cosine down to `lr_min` at the last step.
+    pub fn lr_at(&self, step: u64) -> f64 {
+        if step < self.warmup {
+            return self.lr * (step + 1) as f64 / self.warmup as f64;
+        }
+        let span = self.steps.saturating_sub(self.warmup).saturating_sub(1).max(1);
+        let share = ((step - self.warmup) as f64 / span as f64).min(1.0);
+        self.lr_min + (self.lr - self.lr_min) * (1.0 + (PI * share).cos()) / 2.0
+    }
+
+    /// How much of training lies before slow step `step`, from 0 to 1: what the fast rate follows.
+    pub fn progress(&self, step: u64) -> f64 {
+        (step as f64 / self.steps.saturating_sub(1).max(1) as f64).min(1.0)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::path::Path;
+
+    use crate::config::Config;
+
+    #[test]
+    fn rises_then_falls_to_the_least() {
+        let text = include_str!("../tests/tiny.toml");
+        let set = ["steps=101", "warmup=10", "lr=1.0", "lr_min=0.1"];
+        let set: Vec<String> = set.iter().map(|text| format!("train.{text}")).collect();
+        let train = Config::parse(text, Path::new("tiny.toml"), &set).expect("good").train;
+        for (step, expected) in [(0, 0.1), (9, 1.0), (10, 1.0), (55, 0.55), (100, 0.1), (999, 0.1)]
+        {
+            let found = train.lr_at(step);
+            assert!((found - expected).abs() <= 1e-12, "step {step}: {found}");
+        }
+        assert_eq!((train.progress(0), train.progress(50), train.progress(100)), (0.0, 0.5, 1.0));
+    }
+}

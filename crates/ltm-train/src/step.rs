@@ -1,0 +1,180 @@
+//! One dual-rate step: fit the thoughts of a batch, then move the weights once. Knows no corpus and
+//! no files.
+
+use ltm_autodiff::AdamWState;
+use ltm_kernels::ops::adamw::AdamW;
+use ltm_kernels::ops::{elementwise, reduce};
+use ltm_kernels::{Buffer, DType, Device};
+use ltm_model::{ParamSpec, Weights, param_table};
+use ltm_vi::{Engine, InferKey, SlowGradient};
+
+use crate::config::{Config, SlowGradientKind};
+use crate::data::Batch;
+use crate::{Error, Result};
+
+/// What AdamW adds to the root of the squared gradient's mean.
+const ADAMW_EPS: f64 = 1e-8;
+
+/// What a step measured, per scored token where it is in nats.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct StepReport {
+    /// Steps taken, this one included.
+    pub step: u64,
+    /// Cross-entropy at the fitted sample: what the slow gradient lowers.
+    pub loss: f64,
+    /// KL of the fitted posterior from the prior.
+    pub kl: f64,
+    /// Global norm of the gradient, before clipping.
+    pub grad_norm: f64,
+    /// Rate of the weights.
+    pub lr: f64,
+    /// Rate of the first fast step.
+    pub fast_lr: f64,
+    /// Tokens scored.
+    pub tokens: usize,
+}
+
+impl StepReport {
+    /// Loss and KL together: the bound with the fitted noise. Optimistic where the noise is fixed.
+    pub fn bound(&self) -> f64 {
+        self.loss + self.kl
+    }
+}
+
+/// The weights, and the state of their optimiser.
+pub struct SlowLearner {
+    engine: Engine,
+    specs: Vec<ParamSpec>,
+    moments: Vec<AdamWState>,
+    /// The gradient, summed over micro-batches.
+    sums: Vec<Buffer>,
+}
+
+impl SlowLearner {
+    /// A learner for `config` that starts from `weights` with an optimiser that has seen nothing.
+    ///
+    /// # Errors
+    /// [`Error::Infer`] when the weights are another model's or memory runs out.
+    pub fn new(config: &Config, weights: &Weights) -> Result<Self> {
+        let (device, dtype) = (Device::Cpu, DType::F32);
+        let slow_gradient = match config.train.slow_gradient {
+            SlowGradientKind::Final => SlowGradient::Final,
+            SlowGradientKind::Trajectory => SlowGradient::Trajectory,
+        };
+        let (b, t) = (config.train.batch, config.train.seq_len);
+        let mut engine = Engine::new(&config.model, b, t, &device, dtype, slow_gradient)?;
+        engine.set_weights(weights)?;
+        let specs = param_table(&config.model);
+        let mut moments = Vec::with_capacity(specs.len());
+        let mut sums = Vec::with_capacity(specs.len());
+        for spec in &specs {
+            moments.push(AdamWState::new(&device, dtype, spec.len())?);
+            sums.push(Buffer::zeros(&device, dtype, spec.len())?);
+        }
+        Ok(Self { engine, specs, moments, sums })
+    }
+
+    /// A copy of the weights.
+    ///
+    /// # Errors
+    /// None once the learner is made.
+    pub fn weights(&self) -> Result<Weights> {
+        Ok(self.engine.weights()?)
+    }
+
+    /// The optimiser's state of each weight, in the order of [`param_table`].
+    pub fn moments(&self) -> &[AdamWState] {
+        &self.moments
+    }
+
+    /// Goes on with an optimiser's state.
+    ///
+    /// # Errors
+    /// [`Error::Field`] when there are more or fewer entries than weights.
+    pub fn set_moments(&mut self, moments: Vec<AdamWState>) -> Result<()> {
+        if moments.len() != self.specs.len() {
+            let expected = format!("{} entries", self.specs.len());
+            return Err(Error::field("optimizer", expected, moments.len()));
+        }
+        self.moments = moments;
+        Ok(())
+    }
+
+    /// Takes slow step number `step`, counted from 0, on these micro-batches: fits each, adds up the
+    /// gradients of the mean cross-entropy over all their tokens, clips, and moves the weights.
+    ///
+    /// All random numbers are functions of `config.run.seed`, `step` and a sequence's place.
+    ///
+    /// # Errors
+    /// [`Error::NonFinite`] when loss or gradient is not finite: the weights are then as they were;
+    /// [`Error::Infer`] for a token outside the vocabulary.
+    pub fn step(&mut self, config: &Config, batches: &[Batch], step: u64) -> Result<StepReport> {
+        let device = Device::Cpu;
+        let train = &config.train;
+        let progress = train.progress(step);
+        let tokens: usize = batches.iter().map(|batch| batch.scored).sum();
+        let share = 1.0 / tokens.max(1) as f64;
+        let token_weight = vec![share as f32; train.batch * train.seq_len];
+        for sum in &mut self.sums {
+            elementwise::fill(&device, sum, 0.0)?;
+        }
+        let (mut nll, mut kl) = (0.0, 0.0);
+        for (idx, batch) in batches.iter().enumerate() {
+            let first_sequence = (idx * train.batch) as u64;
+            let key = InferKey { seed: config.run.seed, step, first_sequence };
+            self.engine.set_batch(&batch.tokens, &batch.targets)?;
+            self.engine.infer(&config.infer, progress, key, &mut |_| Ok(()))?;
+            self.engine.add_slow_gradients(&token_weight, &mut self.sums)?;
+            nll += self.engine.slow_token_nll()?.iter().sum::<f64>();
+            kl += self.engine.posterior()?.kl(train.batch).iter().take(batch.rows).sum::<f64>();
+        }
+        let (loss, kl) = (nll * share, kl * share);
+        let fail = |tensor: &str| {
+            Err(Error::NonFinite { step: step + 1, tensor: tensor.into(), last_good: None })
+        };
+        if !loss.is_finite() {
+            return fail("the loss");
+        }
+        if !kl.is_finite() {
+            return fail("the KL of the posterior");
+        }
+        let grad_norm = global_norm(&self.sums)?;
+        if !grad_norm.is_finite() {
+            for (spec, sum) in self.specs.iter().zip(&self.sums) {
+                if reduce::first_non_finite(&device, sum)?.is_some() {
+                    return fail(&format!("the gradient of `{}`", spec.name));
+                }
+            }
+            return fail("the gradient's norm");
+        }
+        let lr = train.lr_at(step);
+        let [beta1, beta2] = train.betas;
+        for (i, spec) in self.specs.iter().enumerate() {
+            let weight_decay = if spec.decay { train.weight_decay } else { 0.0 };
+            let options = AdamW { lr, beta1, beta2, eps: ADAMW_EPS, weight_decay };
+            let weight = self.engine.weight_mut(i)?;
+            let scale = clip_scale(grad_norm, train.clip);
+            self.moments[i].update(&device, weight, &self.sums[i], scale, options)?;
+        }
+        let fast_lr = config.infer.lr_at(0, progress);
+        Ok(StepReport { step: step + 1, loss, kl, grad_norm, lr, fast_lr, tokens })
+    }
+}
+
+/// Euclidean norm of all gradients together.
+///
+/// # Errors
+/// [`Error::Infer`] when a buffer holds no floats.
+pub fn global_norm(gradients: &[Buffer]) -> Result<f64> {
+    let mut sum = 0.0;
+    for gradient in gradients {
+        sum += reduce::sum_squares(&Device::Cpu, gradient)?;
+    }
+    Ok(sum.sqrt())
+}
+
+/// What a gradient of norm `norm` is multiplied with so that it is no longer than `clip`.
+pub fn clip_scale(norm: f64, clip: f64) -> f64 {
+    // The small addend is that of the usual PyTorch function, so that trajectories agree.
+    (clip / (norm + 1e-6)).min(1.0)
+}

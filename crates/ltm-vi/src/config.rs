@@ -1,0 +1,141 @@
+//! How the fast learner works: steps, rates, noise and the start of the posterior. Knows no model.
+
+use serde::{Deserialize, Serialize};
+
+use crate::{Error, Result};
+
+/// The rate within one fit.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Schedule {
+    /// The same rate at every step.
+    Constant,
+    /// Half a cosine, from the rate down towards `final_ratio` times the rate.
+    Cosine,
+}
+
+/// The noise of a fit.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Noise {
+    /// One draw for all steps, as in the published code. The fit can hide information in it that
+    /// the KL never charges for; see [`Protocol`](crate::Protocol).
+    Fixed,
+    /// A new draw at every step, and one more for the sample after the last.
+    Fresh,
+}
+
+/// Configuration of the fast learner: AdamW on the mean and log-variance of each sequence.
+#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct InferConfig {
+    /// Fast steps `S`; 0 leaves the posterior at its start.
+    pub steps: usize,
+    /// Learning rate at the beginning of training.
+    pub lr: f64,
+    /// Learning rate at the end of training, reached linearly; `lr` when absent.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub lr_end: Option<f64>,
+    /// The rate within one fit.
+    pub schedule: Schedule,
+    /// Where [`Schedule::Cosine`] heads for, as a share of the rate; 0.1 when absent from a file.
+    #[serde(default = "published_final_ratio")]
+    pub final_ratio: f64,
+    /// Decay of the gradient's running mean.
+    pub beta1: f64,
+    /// Decay of the squared gradient's running mean.
+    pub beta2: f64,
+    /// What AdamW adds to the root of the squared gradient's mean.
+    pub eps: f64,
+    /// Decoupled weight decay, on mean and log-variance alike.
+    pub weight_decay: f64,
+    /// The noise of a fit.
+    pub noise: Noise,
+    /// Standard deviation of the mean at the start, around 0.
+    pub init_mu_std: f64,
+    /// Mean of the log-variance at the start.
+    pub init_log_var_mean: f64,
+    /// Standard deviation of the log-variance at the start.
+    pub init_log_var_std: f64,
+}
+
+fn published_final_ratio() -> f64 {
+    0.1
+}
+
+impl InferConfig {
+    /// What the published code does: 16 steps, rate 0.3 to 0.34, one noise for all steps.
+    pub fn published() -> Self {
+        Self {
+            steps: 16,
+            lr: 0.3,
+            lr_end: Some(0.34),
+            schedule: Schedule::Cosine,
+            final_ratio: published_final_ratio(),
+            beta1: 0.9,
+            beta2: 0.999,
+            eps: 1e-8,
+            weight_decay: 0.01,
+            noise: Noise::Fixed,
+            init_mu_std: 0.01,
+            init_log_var_mean: -5.0,
+            init_log_var_std: 0.1,
+        }
+    }
+
+    /// Checks every field.
+    ///
+    /// # Errors
+    /// [`Error::Config`] for the first field that breaks its rule.
+    pub fn validate(&self) -> Result<()> {
+        let check = |field, holds, expected, found| {
+            if holds { Ok(()) } else { Err(Error::Config { field, expected, found }) }
+        };
+        let least_0 = |field, found: f64| {
+            check(field, found >= 0.0 && found.is_finite(), "at least 0 and finite", found)
+        };
+        let unit = |field, found| check(field, (0.0..1.0).contains(&found), "in 0..1", found);
+        least_0("lr", self.lr)?;
+        least_0("lr_end", self.lr_end.unwrap_or(self.lr))?;
+        let ratio = self.final_ratio;
+        check("final_ratio", (0.0..=1.0).contains(&ratio), "in 0..=1", ratio)?;
+        unit("beta1", self.beta1)?;
+        unit("beta2", self.beta2)?;
+        let eps = self.eps;
+        check("eps", eps > 0.0 && eps.is_finite(), "above 0 and finite", eps)?;
+        least_0("weight_decay", self.weight_decay)?;
+        least_0("init_mu_std", self.init_mu_std)?;
+        let mean = self.init_log_var_mean;
+        check("init_log_var_mean", mean.abs() <= 50.0, "within -50..=50", mean)?;
+        least_0("init_log_var_std", self.init_log_var_std)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn refusals_name_the_field() {
+        let good = InferConfig::published();
+        good.validate().unwrap();
+        let cases = [
+            ("lr", InferConfig { lr: -1.0, ..good }),
+            ("lr_end", InferConfig { lr_end: Some(f64::NAN), ..good }),
+            ("final_ratio", InferConfig { final_ratio: 1.5, ..good }),
+            ("beta1", InferConfig { beta1: 1.0, ..good }),
+            ("beta2", InferConfig { beta2: f64::NAN, ..good }),
+            ("eps", InferConfig { eps: 0.0, ..good }),
+            ("weight_decay", InferConfig { weight_decay: f64::INFINITY, ..good }),
+            ("init_mu_std", InferConfig { init_mu_std: -0.1, ..good }),
+            ("init_log_var_mean", InferConfig { init_log_var_mean: f64::NAN, ..good }),
+            ("init_log_var_std", InferConfig { init_log_var_std: -0.1, ..good }),
+        ];
+        for (expected, config) in cases {
+            match config.validate() {
+                Err(Error::Config { field, .. }) => assert_eq!(field, expected),
+                other => panic!("{config:?} gave {other:?}"),
+            }
+        }
+    }
+}

@@ -1,0 +1,502 @@
+//! One model at one batch shape, traced once: the fast loop over the posterior, scores, and the
+//! weight gradients of the slow step. Knows no corpus, no estimator and no weight optimiser.
+
+use ltm_autodiff::{AdamWState, Graph, Kind, Lifetime, Plan, Store, Value, grad, ops};
+use ltm_kernels::ops::adamw::AdamW;
+use ltm_kernels::ops::elementwise;
+use ltm_kernels::{Buffer, DType, Device};
+use ltm_model::{ModelConfig, Weights, model, param_table};
+
+use crate::posterior::Purpose;
+use crate::{Error, InferConfig, InferKey, Noise, Posterior, Result};
+
+/// Which weight gradients an [`Engine`] can compute.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum SlowGradient {
+    /// None: for evaluation.
+    None,
+    /// At the final sample only: Algorithm 1 of the paper.
+    Final,
+    /// At the final sample, and summed over all fast steps: what the published code does, which
+    /// never clears the decoder's gradients inside the loop.
+    Trajectory,
+}
+
+/// One fast step: its numbers are those before its update.
+#[derive(Clone, Debug, PartialEq)]
+pub struct FastStep {
+    /// The step, from 0.
+    pub step: usize,
+    /// Its learning rate.
+    pub lr: f64,
+    /// Negative log-likelihood of the batch's targets at the present sample, in nats.
+    pub nll: f64,
+    /// KL from the prior of each layer's latents, summed over the batch, in nats.
+    pub kl_per_layer: Vec<f64>,
+    /// `nll` and all KL together: what the loop minimises.
+    pub bound: f64,
+}
+
+/// The latents of a traced model, with the gradients of the objective.
+struct Latents {
+    mu: Value,
+    log_var: Value,
+    noise: Value,
+    /// `(B·L)`: one entry a layer of a sequence.
+    kl: Value,
+    dmu: Value,
+    dlog_var: Value,
+    /// Gradients of the objective for each weight; none unless asked for.
+    dweights: Vec<Value>,
+}
+
+/// A model for batches of `B` sequences of `T` tokens.
+///
+/// It holds the weights, one batch and its posterior. Plans are made when first needed, so that an
+/// engine for evaluation holds no memory for weight gradients, nor one for training for scores.
+pub struct Engine {
+    config: ModelConfig,
+    b: usize,
+    t: usize,
+    device: Device,
+    dtype: DType,
+    slow_gradient: SlowGradient,
+    graph: Graph,
+    store: Store,
+    weights: Vec<Value>,
+    tokens: Value,
+    targets: Value,
+    token_weight: Value,
+    /// `(B·T)`.
+    nll: Value,
+    latents: Option<Latents>,
+    /// Gradients of the weighted likelihood for each weight; none unless asked for.
+    slow: Vec<Value>,
+    fast_plan: Option<Plan>,
+    score_plan: Option<Plan>,
+    slow_plan: Option<Plan>,
+    adam_mu: AdamWState,
+    adam_log_var: AdamWState,
+    trajectory: Vec<Buffer>,
+    scored_tokens: Vec<usize>,
+}
+
+impl Engine {
+    /// Traces the model for `b` sequences of `t` tokens, with numbers of type `dtype`.
+    ///
+    /// # Errors
+    /// [`Error::Model`] for an invalid configuration, [`Error::Argument`] when `b` is 0 or `t` is
+    /// not in `1..=max_seq_len`, [`Error::Kernel`] when memory runs out.
+    pub fn new(
+        config: &ModelConfig,
+        b: usize,
+        t: usize,
+        device: &Device,
+        dtype: DType,
+        slow_gradient: SlowGradient,
+    ) -> Result<Self> {
+        config.validate()?;
+        if b == 0 {
+            return Err(argument("b", "at least 1", b));
+        }
+        if !(1..=config.max_seq_len).contains(&t) {
+            return Err(argument("t", format!("in 1..={}", config.max_seq_len), t));
+        }
+        let mut graph = Graph::new();
+        let g = &mut graph;
+        let weights = model::declare_weights(g, config);
+        let tokens = g.input("tokens", &[b, t], Kind::Int, Lifetime::Batch);
+        let targets = g.input("targets", &[b * t], Kind::Int, Lifetime::Batch);
+        let token_weight = g.input("token_weight", &[b * t], Kind::Float, Lifetime::Batch);
+        let latent_shape = [b, config.n_latents, config.dim];
+        let posterior = (config.n_latents > 0).then(|| {
+            ["mu", "log_var", "noise"]
+                .map(|name| g.input(name, &latent_shape, Kind::Float, Lifetime::Step))
+        });
+        let z = match posterior {
+            Some([mu, log_var, noise]) => Some(ops::reparam(g, mu, log_var, noise)?),
+            None => None,
+        };
+        let hidden = model::trace(g, config, &weights, tokens, z, b, t)?;
+        let nll = ops::cross_entropy(g, hidden, weights[0], targets)?;
+
+        let latents = match posterior {
+            None => None,
+            Some([mu, log_var, noise]) => {
+                let rows = b * config.n_layers;
+                let kl = ops::gaussian_kl(g, mu, log_var, rows)?;
+                let sum_nll = sum(g, nll, b * t)?;
+                let sum_kl = sum(g, kl, rows)?;
+                let bound = ops::add(g, sum_nll, sum_kl)?;
+                let mut wrt = vec![mu, log_var];
+                if slow_gradient == SlowGradient::Trajectory {
+                    wrt.extend(&weights);
+                }
+                let mut gradients = grad(g, bound, &wrt)?;
+                let dweights = gradients.split_off(2);
+                let (dmu, dlog_var) = (gradients[0], gradients[1]);
+                Some(Latents { mu, log_var, noise, kl, dmu, dlog_var, dweights })
+            }
+        };
+        let slow = match slow_gradient {
+            SlowGradient::None => Vec::new(),
+            SlowGradient::Final | SlowGradient::Trajectory => {
+                let loss = ops::dot(g, nll, token_weight)?;
+                grad(g, loss, &weights)?
+            }
+        };
+
+        let store = Store::new(g, device, dtype)?;
+        let len = latent_shape.iter().product();
+        let mut trajectory = Vec::new();
+        if latents.as_ref().is_some_and(|latents| !latents.dweights.is_empty()) {
+            for spec in param_table(config) {
+                trajectory.push(Buffer::zeros(device, dtype, spec.len())?);
+            }
+        }
+        Ok(Self {
+            config: *config,
+            b,
+            t,
+            device: *device,
+            dtype,
+            slow_gradient,
+            store,
+            weights,
+            tokens,
+            targets,
+            token_weight,
+            nll,
+            latents,
+            slow,
+            fast_plan: None,
+            score_plan: None,
+            slow_plan: None,
+            adam_mu: AdamWState::new(device, dtype, len)?,
+            adam_log_var: AdamWState::new(device, dtype, len)?,
+            trajectory,
+            scored_tokens: vec![0; b],
+            graph,
+        })
+    }
+
+    /// The model's configuration.
+    pub fn config(&self) -> &ModelConfig {
+        &self.config
+    }
+
+    /// Sequences `B` and tokens `T` of a batch.
+    pub fn batch_shape(&self) -> (usize, usize) {
+        (self.b, self.t)
+    }
+
+    /// Copies a model's weights in.
+    ///
+    /// # Errors
+    /// [`Error::Model`] when they are another model's.
+    pub fn set_weights(&mut self, weights: &Weights) -> Result<()> {
+        weights.check(&self.config)?;
+        for (value, param) in self.weights.iter().zip(&weights.params) {
+            self.store.write_f32(*value, param)?;
+        }
+        Ok(())
+    }
+
+    /// A copy of the weights, rounded to single precision.
+    ///
+    /// # Errors
+    /// [`Error::Autodiff`] before they are set.
+    pub fn weights(&self) -> Result<Weights> {
+        let read = |value: &Value| Ok(self.store.get(*value)?.to_f32());
+        Ok(Weights { params: self.weights.iter().map(read).collect::<Result<_>>()? })
+    }
+
+    /// Number of weights: entries of [`param_table`], whose order all methods follow.
+    pub fn n_weights(&self) -> usize {
+        self.weights.len()
+    }
+
+    /// Weight `i`, to be changed by an optimiser; what depends on it is computed anew.
+    ///
+    /// # Errors
+    /// [`Error::Argument`] when there are no more than `i` weights.
+    pub fn weight_mut(&mut self, i: usize) -> Result<&mut Buffer> {
+        let n = self.weights.len();
+        let value = *self.weights.get(i).ok_or_else(|| argument("i", format!("below {n}"), i))?;
+        Ok(self.store.get_mut(value)?)
+    }
+
+    /// Copies a batch in: `tokens (B,T)` and the `targets (B,T)` to predict; -1 is not scored.
+    ///
+    /// # Errors
+    /// [`Error::Argument`] when a length differs. Tokens are checked when they are used.
+    pub fn set_batch(&mut self, tokens: &[i32], targets: &[i32]) -> Result<()> {
+        let len = self.b * self.t;
+        for (arg, found) in [("tokens", tokens.len()), ("targets", targets.len())] {
+            if found != len {
+                return Err(argument(arg, format!("{len} entries, B·T"), found));
+            }
+        }
+        self.store.write_i32(self.tokens, tokens)?;
+        self.store.write_i32(self.targets, targets)?;
+        let scored = |targets: &[i32]| targets.iter().filter(|target| **target >= 0).count();
+        self.scored_tokens = targets.chunks(self.t).map(scored).collect();
+        Ok(())
+    }
+
+    /// Targets of each sequence of the batch that are scored.
+    pub fn scored_tokens(&self) -> &[usize] {
+        &self.scored_tokens
+    }
+
+    /// Copies a posterior in and starts a fit there: the moments of the optimiser and the sums of
+    /// [`SlowGradient::Trajectory`] are zero again. Without latents nothing happens.
+    ///
+    /// # Errors
+    /// [`Error::Autodiff`] when a length differs.
+    pub fn set_posterior(&mut self, posterior: &Posterior) -> Result<()> {
+        let Some(latents) = &self.latents else { return Ok(()) };
+        self.store.write_f32(latents.mu, &posterior.mu)?;
+        self.store.write_f32(latents.log_var, &posterior.log_var)?;
+        self.store.write_f32(latents.noise, &posterior.noise)?;
+        self.adam_mu.reset(&self.device)?;
+        self.adam_log_var.reset(&self.device)?;
+        for sum in &mut self.trajectory {
+            elementwise::fill(&self.device, sum, 0.0)?;
+        }
+        Ok(())
+    }
+
+    /// Replaces the sample's noise `(B,L·Z,C)` and leaves the fit as it is. Without latents nothing
+    /// happens.
+    ///
+    /// # Errors
+    /// [`Error::Autodiff`] when the length differs.
+    pub fn set_noise(&mut self, noise: &[f32]) -> Result<()> {
+        match &self.latents {
+            Some(latents) => Ok(self.store.write_f32(latents.noise, noise)?),
+            None => Ok(()),
+        }
+    }
+
+    /// A copy of the posterior, with the noise of the present sample; empty without latents.
+    ///
+    /// # Errors
+    /// [`Error::Autodiff`] before a first fit.
+    pub fn posterior(&self) -> Result<Posterior> {
+        let Some(latents) = &self.latents else {
+            return Ok(Posterior { mu: Vec::new(), log_var: Vec::new(), noise: Vec::new() });
+        };
+        let read = |value| Ok::<_, Error>(self.store.get(value)?.to_f32());
+        Ok(Posterior {
+            mu: read(latents.mu)?,
+            log_var: read(latents.log_var)?,
+            noise: read(latents.noise)?,
+        })
+    }
+
+    /// Fits the posterior of the batch: from its start under `key`, `infer.steps` times
+    /// [`fast_step`](Self::fast_step), each told to `observer`. Nothing carries over from earlier
+    /// fits. `progress` of training, from 0 to 1, moves the rate from `lr` to `lr_end`. Without
+    /// latents nothing happens.
+    ///
+    /// # Errors
+    /// [`Error::Config`], those of [`fast_step`](Self::fast_step), and whatever the observer
+    /// returns, such as [`Error::Stopped`].
+    pub fn infer(
+        &mut self,
+        infer: &InferConfig,
+        progress: f64,
+        key: InferKey,
+        observer: &mut dyn FnMut(&FastStep) -> Result<()>,
+    ) -> Result<()> {
+        infer.validate()?;
+        if self.latents.is_none() {
+            return Ok(());
+        }
+        self.set_posterior(&Posterior::initial(&self.config, infer, self.b, key)?)?;
+        for step in 0..infer.steps {
+            observer(&self.fast_step(infer.lr_at(step, progress), infer)?)?;
+            if infer.noise == Noise::Fresh {
+                let draw = step + 1; // draw 0 is the start's
+                let (purpose, b) = (Purpose::FitNoise, self.b);
+                self.set_noise(&key.normal(&self.config, b, purpose, draw, 0.0, 1.0)?)?;
+            }
+        }
+        Ok(())
+    }
+
+    /// One step of AdamW on mean and log-variance from where they are, at the sample of the present
+    /// noise, with rate `lr`. Without latents nothing happens, and the bound is the likelihood.
+    ///
+    /// # Errors
+    /// [`Error::Autodiff`] when weights, batch or posterior were never set, or when a token or
+    /// target lies outside the vocabulary.
+    pub fn fast_step(&mut self, lr: f64, infer: &InferConfig) -> Result<FastStep> {
+        let step = self.adam_mu.step as usize;
+        let Some(latents) = &self.latents else {
+            let nll = self.token_nll()?.iter().sum();
+            return Ok(FastStep { step, lr, nll, kl_per_layer: Vec::new(), bound: nll });
+        };
+        let plan = match &mut self.fast_plan {
+            Some(plan) => plan,
+            empty => {
+                let mut outputs = vec![self.nll, latents.kl, latents.dmu, latents.dlog_var];
+                outputs.extend(&latents.dweights);
+                empty.insert(Plan::new(&self.graph, &self.device, self.dtype, &outputs)?)
+            }
+        };
+        plan.run(&self.store)?;
+        let nll = plan.output(self.nll)?.to_f64().iter().sum();
+        let kl = plan.output(latents.kl)?.to_f64();
+        let n_layers = self.config.n_layers;
+        let kl_per_layer: Vec<f64> =
+            (0..n_layers).map(|layer| kl.iter().skip(layer).step_by(n_layers).sum()).collect();
+        for (sum, gradient) in self.trajectory.iter_mut().zip(&latents.dweights) {
+            elementwise::add_assign(&self.device, sum, plan.output(*gradient)?)?;
+        }
+        let InferConfig { beta1, beta2, eps, weight_decay, .. } = *infer;
+        let options = AdamW { lr, beta1, beta2, eps, weight_decay };
+        for (state, param, gradient) in [
+            (&mut self.adam_mu, latents.mu, latents.dmu),
+            (&mut self.adam_log_var, latents.log_var, latents.dlog_var),
+        ] {
+            let param = self.store.get_mut(param)?;
+            state.update(&self.device, param, plan.output(gradient)?, 1.0, options)?;
+        }
+        let bound = nll + kl_per_layer.iter().sum::<f64>();
+        Ok(FastStep { step, lr, nll, kl_per_layer, bound })
+    }
+
+    /// Negative log-likelihood `(B·T)` of each target at the present sample, in nats; 0 where
+    /// nothing is scored.
+    ///
+    /// # Errors
+    /// Those of [`fast_step`](Self::fast_step).
+    pub fn token_nll(&mut self) -> Result<Vec<f64>> {
+        let plan = match &mut self.score_plan {
+            Some(plan) => plan,
+            empty => empty.insert(Plan::new(&self.graph, &self.device, self.dtype, &[self.nll])?),
+        };
+        plan.run(&self.store)?;
+        Ok(plan.output(self.nll)?.to_f64())
+    }
+
+    /// As [`token_nll`](Self::token_nll) at given latents `z (B,L·Z,C)`; the posterior stays.
+    ///
+    /// # Errors
+    /// Those of [`token_nll`](Self::token_nll), and [`Error::Argument`] when `z` has another length.
+    pub fn token_nll_at(&mut self, z: &[f32]) -> Result<Vec<f64>> {
+        let len = self.b * self.config.n_latents * self.config.dim;
+        if z.len() != len {
+            return Err(argument("z", format!("{len} numbers, B·L·Z·C"), z.len()));
+        }
+        let Some(Latents { mu, log_var, noise, .. }) = self.latents else {
+            return self.token_nll();
+        };
+        let before = [mu, log_var, noise].map(|value| self.store.get(value).cloned());
+        let zeros = vec![0.0; len];
+        for (value, data) in [(mu, z), (log_var, &zeros), (noise, &zeros)] {
+            self.store.write_f32(value, data)?;
+        }
+        let result = self.token_nll();
+        for (value, before) in [mu, log_var, noise].into_iter().zip(before) {
+            // A posterior that was never set has nothing to go back to.
+            if let Ok(before) = before {
+                self.store.get_mut(value)?.copy_from(&before)?;
+            }
+        }
+        result
+    }
+
+    /// Gradients of `sum(token_weight · nll)` for each weight at the present sample, in the order
+    /// of [`param_table`]. `token_weight (B·T)` of one over the number of scored tokens gives those
+    /// of the mean.
+    ///
+    /// # Errors
+    /// [`Error::NoSlowGradient`] for [`SlowGradient::None`], [`Error::Argument`] when the length
+    /// differs, and those of [`fast_step`](Self::fast_step).
+    pub fn slow_gradients(&mut self, token_weight: &[f32]) -> Result<Vec<&Buffer>> {
+        if self.slow_gradient == SlowGradient::None {
+            return Err(Error::NoSlowGradient);
+        }
+        let len = self.b * self.t;
+        if token_weight.len() != len {
+            return Err(argument(
+                "token_weight",
+                format!("{len} numbers, B·T"),
+                token_weight.len(),
+            ));
+        }
+        self.store.write_f32(self.token_weight, token_weight)?;
+        let plan = match &mut self.slow_plan {
+            Some(plan) => plan,
+            empty => {
+                let mut outputs = self.slow.clone();
+                outputs.push(self.nll);
+                empty.insert(Plan::new(&self.graph, &self.device, self.dtype, &outputs)?)
+            }
+        };
+        plan.run(&self.store)?;
+        self.slow.iter().map(|value| Ok(plan.output(*value)?)).collect()
+    }
+
+    /// Negative log-likelihood `(B·T)` of each target, as the last
+    /// [`slow_gradients`](Self::slow_gradients) found it on the way.
+    ///
+    /// # Errors
+    /// [`Error::NoSlowGradient`] before there was one.
+    pub fn slow_token_nll(&self) -> Result<Vec<f64>> {
+        let plan = self.slow_plan.as_ref().ok_or(Error::NoSlowGradient)?;
+        Ok(plan.output(self.nll)?.to_f64())
+    }
+
+    /// Weight gradients of the bound, summed over batch and tokens and over the fast steps since
+    /// the fit began; empty unless the engine was made for [`SlowGradient::Trajectory`] and the
+    /// model has latents. The published code adds them to those of the slow step.
+    pub fn trajectory_gradients(&self) -> &[Buffer] {
+        &self.trajectory
+    }
+
+    /// Adds to `sums` what one slow step is to see of this batch:
+    /// [`slow_gradients`](Self::slow_gradients) and, for [`SlowGradient::Trajectory`],
+    /// [`trajectory_gradients`](Self::trajectory_gradients).
+    ///
+    /// # Errors
+    /// Those of [`slow_gradients`](Self::slow_gradients), and [`Error::Argument`] when `sums` is
+    /// not one buffer a weight.
+    pub fn add_slow_gradients(&mut self, token_weight: &[f32], sums: &mut [Buffer]) -> Result<()> {
+        if sums.len() != self.weights.len() {
+            let expected = format!("{} buffers, one a weight", self.weights.len());
+            return Err(argument("sums", expected, sums.len()));
+        }
+        let device = self.device;
+        for (sum, gradient) in sums.iter_mut().zip(self.slow_gradients(token_weight)?) {
+            elementwise::add_assign(&device, sum, gradient)?;
+        }
+        for (sum, gradient) in sums.iter_mut().zip(&self.trajectory) {
+            elementwise::add_assign(&device, sum, gradient)?;
+        }
+        Ok(())
+    }
+
+    /// Bytes of memory that the plans made so far hold.
+    pub fn plan_bytes(&self) -> usize {
+        let plans = [&self.fast_plan, &self.score_plan, &self.slow_plan];
+        plans.into_iter().flatten().map(Plan::size_bytes).sum()
+    }
+}
+
+/// The sum of `n` numbers, as a node.
+fn sum(g: &mut Graph, x: Value, n: usize) -> Result<Value> {
+    let ones = ops::fill(g, &[n], 1.0);
+    Ok(ops::dot(g, x, ones)?)
+}
+
+pub(crate) fn argument(
+    arg: &'static str,
+    expected: impl Into<String>,
+    found: impl ToString,
+) -> Error {
+    Error::Argument { arg, expected: expected.into(), found: found.to_string() }
+}

@@ -1,0 +1,199 @@
+//! Thinking before speaking: latents from the prior or fitted to a prompt, then tokens decoded with
+//! the latents fixed. Knows no text.
+
+use ltm_kernels::ops::philox::{Philox, PhiloxKey};
+use ltm_kernels::{DType, Device};
+use ltm_model::{Decoder, ModelConfig, SampleConfig, Weights, sample};
+
+use crate::engine::argument;
+use crate::posterior::Purpose;
+use crate::{Engine, Error, FastStep, InferConfig, InferKey, Result, SlowGradient};
+
+/// Where the latents of a generation come from.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum LatentSource {
+    /// `z ~ N(0,I)`: unconditional but for the prompt's tokens.
+    Prior,
+    /// `z ~ q(z|prompt)`, fitted to the prompt alone.
+    Prompt,
+}
+
+/// How to generate.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct GenerateOptions {
+    /// The most tokens to generate; the end of the context comes first if it is nearer.
+    pub max_tokens: usize,
+    /// How tokens are chosen.
+    pub sample: SampleConfig,
+    /// Where the latents come from.
+    pub latents: LatentSource,
+    /// Seed of latents and tokens.
+    pub seed: u64,
+    /// Generation ends behind this token.
+    pub stop: Option<i32>,
+}
+
+/// What was generated.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Generation {
+    /// The continuation, the stop token included if it came.
+    pub tokens: Vec<i32>,
+    /// The fast steps of the fit; empty when there was none.
+    pub fit: Vec<FastStep>,
+    /// The latents `(L·Z,C)`.
+    pub z: Vec<f32>,
+}
+
+/// Continues `prompt`, which is at least the token that documents begin with.
+///
+/// A prompt of one token says nothing to fit to, so that its latents come from the prior whatever
+/// the options say. The result depends on the arguments alone.
+///
+/// # Errors
+/// [`Error::Argument`] for an empty prompt, [`Error::PromptTooLong`]; [`Error::Config`] or
+/// [`Error::Model`] for a configuration, weights or tokens that do not fit.
+pub fn generate(
+    weights: &Weights,
+    config: &ModelConfig,
+    infer: &InferConfig,
+    prompt: &[i32],
+    options: &GenerateOptions,
+) -> Result<Generation> {
+    infer.validate()?;
+    options.sample.validate()?;
+    weights.check(config)?;
+    if prompt.is_empty() {
+        let expected = "at least one token, such as the one that documents begin with";
+        return Err(argument("prompt", expected, "none"));
+    }
+    if prompt.len() > config.max_seq_len {
+        let (tokens, max_seq_len) = (prompt.len(), config.max_seq_len);
+        return Err(Error::PromptTooLong { tokens, max_seq_len });
+    }
+    let (z, fit) = latents(weights, config, infer, prompt, options)?;
+
+    let mut decoder = Decoder::new(*config, weights, Device::Cpu, 1)?;
+    if config.n_latents > 0 {
+        decoder.set_latents(&z)?;
+    }
+    let key = PhiloxKey { seed: options.seed, stream: Purpose::Token as u64, step: 0 };
+    let uniforms = Philox::new(key);
+    let mut tokens = Vec::new();
+    decoder.prefill(prompt)?;
+    while tokens.len() < options.max_tokens {
+        let logits = decoder.logits().expect("the prompt was read");
+        let token = sample(logits, &options.sample, uniforms.uniform(tokens.len() as u64))? as i32;
+        tokens.push(token);
+        let full = decoder.position() == config.max_seq_len;
+        if options.stop == Some(token) || full || tokens.len() == options.max_tokens {
+            break;
+        }
+        decoder.step(&[token])?;
+    }
+    Ok(Generation { tokens, fit, z })
+}
+
+/// The latents `(L·Z,C)` and the fit they come from.
+fn latents(
+    weights: &Weights,
+    config: &ModelConfig,
+    infer: &InferConfig,
+    prompt: &[i32],
+    options: &GenerateOptions,
+) -> Result<(Vec<f32>, Vec<FastStep>)> {
+    if config.n_latents == 0 {
+        return Ok((Vec::new(), Vec::new()));
+    }
+    let key = InferKey { seed: options.seed, step: 0, first_sequence: 0 };
+    let fresh = key.normal(config, 1, Purpose::ScoreNoise, 0, 0.0, 1.0)?;
+    if options.latents == LatentSource::Prior || prompt.len() == 1 {
+        return Ok((fresh, Vec::new()));
+    }
+    let t = prompt.len() - 1;
+    let mut engine = Engine::new(config, 1, t, &Device::Cpu, DType::F32, SlowGradient::None)?;
+    engine.set_weights(weights)?;
+    engine.set_batch(&prompt[..t], &prompt[1..])?;
+    let mut fit = Vec::with_capacity(infer.steps);
+    // A finished model is at the end of its training.
+    engine.infer(infer, 1.0, key, &mut |step| {
+        fit.push(step.clone());
+        Ok(())
+    })?;
+    // A draw of its own: the fit knows its noise too well.
+    let mut posterior = engine.posterior()?;
+    posterior.noise = fresh;
+    Ok((posterior.sample(), fit))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const CONFIG: ModelConfig = ModelConfig {
+        dim: 8,
+        n_layers: 2,
+        n_heads: 2,
+        n_kv_heads: 1,
+        vocab_size: 11,
+        max_seq_len: 8,
+        window: 3,
+        n_latents: 4,
+        ffn_hidden: 16,
+        norm_eps: 1e-5,
+        rope_theta: 10_000.0,
+    };
+    const OPTIONS: GenerateOptions = GenerateOptions {
+        max_tokens: 3,
+        sample: SampleConfig { temperature: 1.0, top_k: 0, top_p: 1.0 },
+        latents: LatentSource::Prompt,
+        seed: 5,
+        stop: None,
+    };
+
+    fn check(config: ModelConfig, prompt: &[i32], options: GenerateOptions) -> Result<Generation> {
+        let weights = Weights::init(&config, 1)?;
+        generate(&weights, &config, &InferConfig::published(), prompt, &options)
+    }
+
+    #[test]
+    fn depends_on_its_arguments_alone() {
+        let first = check(CONFIG, &[0, 4, 7], OPTIONS).unwrap();
+        assert_eq!((first.tokens.len(), first.fit.len()), (3, 16));
+        assert_eq!(first, check(CONFIG, &[0, 4, 7], OPTIONS).unwrap());
+        assert_ne!(first.z, check(CONFIG, &[0, 4, 6], OPTIONS).unwrap().z);
+        let other = check(CONFIG, &[0, 4, 7], GenerateOptions { seed: 6, ..OPTIONS }).unwrap();
+        assert_ne!(first.z, other.z);
+    }
+
+    #[test]
+    fn the_prior_serves_without_a_fit() {
+        let prior = GenerateOptions { latents: LatentSource::Prior, ..OPTIONS };
+        let prior = check(CONFIG, &[0, 4, 7], prior).unwrap();
+        let single = check(CONFIG, &[0], OPTIONS).unwrap();
+        assert!(prior.fit.is_empty() && single.fit.is_empty());
+        assert_eq!(prior.z, single.z);
+        let baseline = check(ModelConfig { n_latents: 0, ..CONFIG }, &[0, 1], OPTIONS).unwrap();
+        assert_eq!((baseline.tokens.len(), baseline.z.len()), (3, 0));
+    }
+
+    #[test]
+    fn ends_at_the_stop_token_and_at_the_context() {
+        let greedy = GenerateOptions { sample: SampleConfig::GREEDY, ..OPTIONS };
+        let first = check(CONFIG, &[0, 4], greedy).unwrap().tokens[0];
+        let stopped = GenerateOptions { stop: Some(first), ..greedy };
+        assert_eq!(check(CONFIG, &[0, 4], stopped).unwrap().tokens, [first]);
+        let long = GenerateOptions { max_tokens: 99, ..OPTIONS };
+        // The context's last token is read, and one more comes out of it.
+        assert_eq!(check(CONFIG, &[0, 4, 7, 1, 2], long).unwrap().tokens.len(), 4);
+        let none = GenerateOptions { max_tokens: 0, ..OPTIONS };
+        assert!(check(CONFIG, &[0, 4], none).unwrap().tokens.is_empty());
+    }
+
+    #[test]
+    fn refusals_carry_the_numbers() {
+        let error = check(CONFIG, &[1; 9], OPTIONS).unwrap_err();
+        assert!(matches!(error, Error::PromptTooLong { tokens: 9, max_seq_len: 8 }), "{error}");
+        assert!(matches!(check(CONFIG, &[], OPTIONS), Err(Error::Argument { .. })));
+        assert!(check(CONFIG, &[0, 11], OPTIONS).is_err());
+    }
+}

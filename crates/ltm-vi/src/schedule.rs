@@ -1,0 +1,46 @@
+//! The fast learning rate: over training, and within one fit.
+
+use std::f64::consts::PI;
+
+use crate::{InferConfig, Schedule};
+
+impl InferConfig {
+    /// The rate of fast step `step` of `steps` in a fit at `progress` of training, from 0 to 1.
+    ///
+    /// With [`Schedule::Cosine`]: `r·f + (r - r·f)·(1 + cos(π·step/steps))/2`, where `f` is
+    /// `final_ratio` and `r` the rate that training has reached. As in the published code the last
+    /// step is one short of the end of the cosine.
+    pub fn lr_at(&self, step: usize, progress: f64) -> f64 {
+        let rate = self.lr + (self.lr_end.unwrap_or(self.lr) - self.lr) * progress.clamp(0.0, 1.0);
+        match self.schedule {
+            Schedule::Constant => rate,
+            Schedule::Cosine => {
+                let last = rate * self.final_ratio;
+                let angle = PI * step as f64 / self.steps.max(1) as f64;
+                last + (rate - last) * (1.0 + angle.cos()) / 2.0
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn follows_training_and_the_cosine() {
+        let config = InferConfig::published();
+        let check = |step, progress, expected: f64| {
+            let rate = config.lr_at(step, progress);
+            assert!((rate - expected).abs() <= 1e-12, "{rate} is not {expected}");
+        };
+        check(0, 0.0, 0.3);
+        check(0, 0.5, 0.32);
+        check(0, 1.0, 0.34);
+        check(1, 1.0, 0.337_060_147_901_694_36);
+        check(8, 1.0, 0.187);
+        check(15, 1.0, 0.036_939_852_098_305_75);
+        let constant = InferConfig { schedule: Schedule::Constant, lr_end: None, ..config };
+        assert_eq!(constant.lr_at(9, 0.7), 0.3);
+    }
+}
