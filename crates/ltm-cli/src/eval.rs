@@ -15,7 +15,7 @@ pub struct Args {
     checkpoint: PathBuf,
     /// A corpus folder; the run's own validation split when left out
     data: Option<PathBuf>,
-    /// reconstruction, elbo-fitted-noise, elbo[:SAMPLES], iwae[:SAMPLES], autoregressive; may be repeated;
+    /// reconstruction, elbo-fitted-noise, elbo or elbo:SAMPLES, iwae or iwae:SAMPLES, autoregressive; may be repeated;
     /// all that suit the model when left out
     #[arg(long)]
     protocol: Vec<Protocol>,
