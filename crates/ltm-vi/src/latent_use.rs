@@ -32,7 +32,7 @@ impl LatentUse {
     /// are left out.
     ///
     /// # Errors
-    /// [`Error::Argument`] when the posterior is not one of as many sequences.
+    /// [`Error::Argument`](crate::Error::Argument) when the posterior is not one of as many sequences.
     pub fn add(&mut self, posterior: &Posterior, scored_tokens: &[usize]) -> Result<()> {
         let n = self.mu.len();
         let expected = n * scored_tokens.len();
