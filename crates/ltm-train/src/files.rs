@@ -1,7 +1,6 @@
 //! Files that are whole or absent: written aside, synced, renamed. Knows nothing of their content.
 
 use std::fs::{self, File};
-use std::io::Write;
 use std::path::{Path, PathBuf};
 
 use crate::{Error, Result};
@@ -17,18 +16,12 @@ pub(crate) fn create_dir(dir: &Path) -> Result<()> {
     fs::create_dir_all(dir).map_err(Error::io(dir, "create the folder"))
 }
 
-/// Writes `bytes` to `path` so that a reader never sees half of them.
+/// [`ltm_model::write_atomically`] with this crate's errors.
 pub(crate) fn write_whole(path: &Path, bytes: &[u8]) -> Result<()> {
-    let aside = temporary(path);
-    let written = File::create(&aside)
-        .and_then(|mut file| file.write_all(bytes).and_then(|()| file.sync_all()))
-        .and_then(|()| fs::rename(&aside, path));
-    if written.is_err() {
-        // Best effort: the first error is the one worth reporting.
-        let _ = fs::remove_file(&aside);
-    }
-    written.map_err(Error::io(path, "write"))?;
-    sync_dir(path.parent().unwrap_or(Path::new("")))
+    ltm_model::write_atomically(path, bytes).map_err(|error| match error {
+        ltm_model::Error::Io { path, source } => Error::io(&path, "write")(source),
+        other => Error::Model(other),
+    })
 }
 
 /// Makes renames in `dir` durable.
