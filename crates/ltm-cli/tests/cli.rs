@@ -197,3 +197,47 @@ fn a_loss_that_is_not_finite_ends_the_run_and_spares_the_checkpoint() {
     bad(&train_args(&config, &set, &wild), 1, &["step ", "not finite", "step-2"]);
     assert!(read(&model) == before);
 }
+
+/// A limit on the size of files stands in for a full disk: a write past it fails all the same.
+#[cfg(unix)]
+#[test]
+fn a_full_disk_ends_the_run_and_spares_the_checkpoint() {
+    let temp = tempfile::tempdir().expect("a temporary folder");
+    let (config, dir) = (tiny(), temp.path().join("run"));
+    let set = set_dir(&dir);
+    good(&train_args(&config, &set, &["--set", "train.steps=2"]));
+    let model = dir.join("checkpoints/step-2/model.safetensors");
+    let before = read(&model);
+    // 16 blocks of at most 1 KiB: room for the metrics, none for the weights.
+    assert!(before.len() > 16 * 1024);
+    let limited = "trap '' XFSZ; ulimit -f 16; exec \"$0\" \"$@\"";
+    let mut full = Command::new("sh");
+    full.args(["-c", limited, env!("CARGO_BIN_EXE_ltm")]);
+    full.args(train_args(&config, &set, &["--resume", "--set", "train.steps=4"]));
+    let out = full.stdin(Stdio::null()).output().expect("the shell starts");
+    let stderr = String::from_utf8_lossy(&out.stderr);
+    assert_eq!(out.status.code(), Some(1), "{stderr}");
+    assert!(stderr.contains("step-4") && stderr.contains("model.safetensors"), "{stderr}");
+    let left: Vec<_> = fs::read_dir(dir.join("checkpoints")).expect("listable").flatten().collect();
+    assert_eq!(left.len(), 1, "{left:?}");
+    assert!(read(&model) == before);
+    good(&train_args(&config, &set, &["--resume", "--set", "train.steps=4"]));
+}
+
+#[test]
+fn the_published_gradient_and_the_baseline_train_too() {
+    let temp = tempfile::tempdir().expect("a temporary folder");
+    let config = tiny();
+    let metrics = |name: &str, more: &[&str]| {
+        let dir = temp.path().join(name);
+        good(&train_args(&config, &set_dir(&dir), &[&["--set", "train.steps=2"], more].concat()));
+        (dir.display().to_string(), read(dir.join("metrics.jsonl")))
+    };
+    let (_, last) = metrics("final", &[]);
+    let (_, summed) = metrics("summed", &["--set", "train.slow_gradient=\"trajectory\""]);
+    assert!(last != summed);
+    let (run, _) = metrics("baseline", &["--set", "model.n_latents=0"]);
+    assert!(good(&["eval", &run, "--protocol", "autoregressive"]).contains("autoregressive"));
+    bad(&["eval", &run, "--protocol", "elbo"], 1, &["elbo", "autoregressive"]);
+    good(&["generate", &run, "--prompt", "on a sunny morning", "--max-tokens", "3"]);
+}
