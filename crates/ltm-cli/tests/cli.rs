@@ -3,7 +3,7 @@
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output, Stdio};
-use std::time::Duration;
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 fn ltm(args: &[&str]) -> Command {
     let mut command = Command::new(env!("CARGO_BIN_EXE_ltm"));
@@ -101,22 +101,26 @@ fn killed_and_resumed_is_never_stopped() {
     let (config, whole) = (tiny(), temp.path().join("whole"));
     let more = ["--set", "train.steps=24", "--set", "train.checkpoint_every=3"];
     good(&train_args(&config, &set_dir(&whole), &more));
-    for attempt in 0..3_u64 {
+    for attempt in 0..3 {
         let killed = temp.path().join(format!("killed-{attempt}"));
         let set = set_dir(&killed);
-        // A different moment each time: some way into the run, or into what was resumed of it.
-        for round in 0..3_u64 {
+        // A random moment each time: some way into the run, or into what was resumed of it.
+        let mut moments = [0_u64; 3];
+        for moment in &mut moments {
             let args = train_args(&config, &set, &[&more[..], &["--resume"]].concat());
             let mut child =
                 ltm(&args).stdout(Stdio::null()).stderr(Stdio::null()).spawn().expect("starts");
-            std::thread::sleep(Duration::from_millis(90 + 70 * attempt + 130 * round));
+            let since = SystemTime::now().duration_since(UNIX_EPOCH).expect("after 1970");
+            *moment = 50 + u64::from(since.subsec_micros()) % 450;
+            std::thread::sleep(Duration::from_millis(*moment));
             // SIGKILL on Unix; the run may already be over.
             let _ = child.kill();
             child.wait().expect("waited for");
         }
         good(&train_args(&config, &set, &[&more[..], &["--resume"]].concat()));
         for file in ["metrics.jsonl", "checkpoints/step-24/model.safetensors"] {
-            assert!(read(killed.join(file)) == read(whole.join(file)), "{file} differs");
+            let same = read(killed.join(file)) == read(whole.join(file));
+            assert!(same, "{file} differs after kills at {moments:?} ms");
         }
     }
 }
@@ -240,4 +244,34 @@ fn the_published_gradient_and_the_baseline_train_too() {
     assert!(good(&["eval", &run, "--protocol", "autoregressive"]).contains("autoregressive"));
     bad(&["eval", &run, "--protocol", "elbo"], 1, &["elbo", "autoregressive"]);
     good(&["generate", &run, "--prompt", "on a sunny morning", "--max-tokens", "3"]);
+}
+
+#[cfg(unix)]
+#[test]
+fn interrupted_it_saves_and_says_how_to_go_on() {
+    let temp = tempfile::tempdir().expect("a temporary folder");
+    let (config, dir) = (tiny(), temp.path().join("run"));
+    let set = set_dir(&dir);
+    let long = ["--set", "train.steps=1000000", "--set", "train.eval_every=0"];
+    let mut run = ltm(&train_args(&config, &set, &long));
+    let child = run.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().expect("starts");
+    // The first line of metrics means that training is under way.
+    let begun = || fs::metadata(dir.join("metrics.jsonl")).is_ok_and(|file| file.len() > 0);
+    for _ in 0..600 {
+        if begun() {
+            break;
+        }
+        std::thread::sleep(Duration::from_millis(50));
+    }
+    let kill = Command::new("kill").args(["-INT", &child.id().to_string()]).status();
+    assert!(begun() && kill.expect("kill starts").success());
+    let out = child.wait_with_output().expect("waited for");
+    let said = String::from_utf8_lossy(&out.stdout) + String::from_utf8_lossy(&out.stderr);
+    assert!(said.contains("--resume"), "{said}");
+    let step = read(dir.join("latest"));
+    let step = String::from_utf8_lossy(&step);
+    let step: u64 = step.trim().rsplit('-').next().and_then(|n| n.parse().ok()).expect("a step");
+    let more = format!("train.steps={}", step + 2);
+    good(&train_args(&config, &set, &["--resume", "--set", &more, "--set", "train.eval_every=0"]));
+    assert!(dir.join(format!("checkpoints/step-{}", step + 2)).exists());
 }

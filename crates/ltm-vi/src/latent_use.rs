@@ -76,7 +76,8 @@ impl LatentUse {
     /// rates too small for them to get back to the prior make it large.
     pub fn kl_floor(&self, threshold: f64) -> f64 {
         let inactive = (0..self.mu.len()).filter(|i| !self.is_active(*i, threshold));
-        inactive.map(|i| self.kl[i]).sum::<f64>() / self.sequences as f64
+        // From 0, since the sum of nothing is -0, and prints as that.
+        inactive.fold(0.0, |sum, i| sum + self.kl[i]) / self.sequences as f64
     }
 
     fn is_active(&self, i: usize, threshold: f64) -> bool {
