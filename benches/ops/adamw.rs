@@ -30,12 +30,19 @@ pub fn bench(criterion: &mut Criterion) -> Result<()> {
 
 fn checked(n: usize) -> Result<()> {
     let (mut param, mut m, mut v) = (input(1, n, 0.02), output(n), output(n));
-    let [mut param_f64, mut m_f64, mut v_f64] = [&param, &m, &v].map(|x| x.to_f64());
+    let [mut param_f64, mut m_f64, mut v_f64] =
+        [&param, &m, &v].map(|x| x.to_f64().expect("on the CPU"));
     for count in 1..=4 {
         let grad = input(1 + count, n, 1.0);
         step(&DEVICE, &mut param, &mut m, &mut v, &grad, 0.5, ADAMW, count)?;
         let factors = Factors::new(ADAMW, 0.5, count);
-        reference::step(&mut param_f64, &mut m_f64, &mut v_f64, &grad.to_f64(), factors);
+        reference::step(
+            &mut param_f64,
+            &mut m_f64,
+            &mut v_f64,
+            &grad.to_f64().expect("on the CPU"),
+            factors,
+        );
     }
     check("adamw param", &param, &param_f64, TERMS)?;
     check("adamw m", &m, &m_f64, TERMS)?;

@@ -54,7 +54,7 @@ impl Call {
             dq: output(q_len),
             dk: output(kv_len),
             dv: output(kv_len),
-            scratch: output(dims.scratch_len()),
+            scratch: output(dims.scratch_len(&DEVICE)),
         }
     }
 
@@ -74,7 +74,8 @@ fn checked(dims: CrossAttentionDims) -> Result<()> {
     let mut call = Call::new(dims);
     call.fwd()?;
     call.bwd()?;
-    let [q, k, v, dout] = [&call.q, &call.k, &call.v, &call.dout].map(|x| x.to_f64());
+    let [q, k, v, dout] =
+        [&call.q, &call.k, &call.v, &call.dout].map(|x| x.to_f64().expect("on the CPU"));
     let [mut out, mut lse] = [&call.out, &call.lse].map(|x| vec![0.0; x.len()]);
     reference::fwd(&mut out, &mut lse, &q, &k, &v, call.scale, dims);
     let [mut dq, mut dk, mut dv] = [&call.dq, &call.dk, &call.dv].map(|x| vec![0.0; x.len()]);

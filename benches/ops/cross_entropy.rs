@@ -46,7 +46,7 @@ impl Call {
             nll: output(n),
             dh: output(n * c),
             dw: output(v * c),
-            scratch: output(dims.scratch_len()),
+            scratch: output(dims.scratch_len(&DEVICE)),
         }
     }
 
@@ -65,10 +65,10 @@ fn checked(dims: CrossEntropyDims) -> Result<()> {
     let mut call = Call::new(dims);
     call.fwd()?;
     call.bwd_weight()?;
-    let [h, w, dnll] = [&call.h, &call.w, &call.dnll].map(|x| x.to_f64());
+    let [h, w, dnll] = [&call.h, &call.w, &call.dnll].map(|x| x.to_f64().expect("on the CPU"));
     let [mut nll, mut dh, mut dw] = [&call.nll, &call.dh, &call.dw].map(|x| vec![0.0; x.len()]);
     let targets = call.targets.as_slice()?;
-    let mut scratch = vec![0.0; dims.scratch_len()];
+    let mut scratch = vec![0.0; dims.scratch_len(&DEVICE)];
     reference::fwd(Some(&mut nll), Some(&mut dh), &mut scratch, &h, &w, targets, dims);
     reference::bwd_weight(&mut dw, &mut scratch, &dnll, &h, &w, targets, dims);
     let terms = dims.c + dims.v;

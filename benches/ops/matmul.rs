@@ -33,8 +33,14 @@ fn checked(dims: MatmulDims) -> Result<()> {
     let a = input(1, dims.batch * dims.m * dims.k, 1.0);
     let b = input(2, dims.batch * dims.k * dims.n, 1.0);
     let mut c = output(dims.batch * dims.m * dims.n);
-    let mut expected = c.to_f64();
+    let mut expected = c.to_f64().expect("on the CPU");
     fwd(&DEVICE, &mut c, &a, &b, Write::Overwrite, dims)?;
-    reference::fwd(&mut expected, &a.to_f64(), &b.to_f64(), Write::Overwrite, dims);
+    reference::fwd(
+        &mut expected,
+        &a.to_f64().expect("on the CPU"),
+        &b.to_f64().expect("on the CPU"),
+        Write::Overwrite,
+        dims,
+    );
     check("matmul", &c, &expected, dims.k)
 }

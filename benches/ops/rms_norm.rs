@@ -46,7 +46,7 @@ impl Call {
             out: output(rows * c),
             dx: output(rows * c),
             dweight: output(c),
-            scratch: output(dims.scratch_len()),
+            scratch: output(dims.scratch_len(&DEVICE)),
         }
     }
 
@@ -64,7 +64,8 @@ fn checked(dims: RmsNormDims) -> Result<()> {
     let mut call = Call::new(dims);
     call.fwd()?;
     call.bwd()?;
-    let [x, weight, dout] = [&call.x, &call.weight, &call.dout].map(|x| x.to_f64());
+    let [x, weight, dout] =
+        [&call.x, &call.weight, &call.dout].map(|x| x.to_f64().expect("on the CPU"));
     let [mut out, mut dx, mut dweight] =
         [&call.out, &call.dx, &call.dweight].map(|x| vec![0.0; x.len()]);
     reference::fwd(&mut out, &x, &weight, EPS, dims);

@@ -38,8 +38,18 @@ fn checked(dims: RopeDims) -> Result<()> {
     fwd(&DEVICE, &mut out, &x, &table, dims)?;
     bwd(&DEVICE, &mut dx, &x, &table, dims)?;
     let (mut out_f64, mut dx_f64) = (vec![0.0; n], vec![0.0; n]);
-    reference::fwd(&mut out_f64, &x.to_f64(), &table.to_f64(), dims);
-    reference::bwd(&mut dx_f64, &x.to_f64(), &table.to_f64(), dims);
+    reference::fwd(
+        &mut out_f64,
+        &x.to_f64().expect("on the CPU"),
+        &table.to_f64().expect("on the CPU"),
+        dims,
+    );
+    reference::bwd(
+        &mut dx_f64,
+        &x.to_f64().expect("on the CPU"),
+        &table.to_f64().expect("on the CPU"),
+        dims,
+    );
     check("rope out", &out, &out_f64, TERMS)?;
     check("rope dx", &dx, &dx_f64, TERMS)
 }

@@ -33,7 +33,7 @@ fn checked(n: usize) -> Result<()> {
     fwd(&DEVICE, &mut out, &gate, &up)?;
     bwd(&DEVICE, Some(&mut dgate), Some(&mut dup), &dout, &gate, &up)?;
 
-    let [gate, up, dout] = [&gate, &up, &dout].map(|x| x.to_f64());
+    let [gate, up, dout] = [&gate, &up, &dout].map(|x| x.to_f64().expect("on the CPU"));
     let [mut out_f64, mut dgate_f64, mut dup_f64] = [(); 3].map(|()| vec![0.0; n]);
     reference::fwd(&mut out_f64, &gate, &up);
     reference::bwd(Some(&mut dgate_f64), Some(&mut dup_f64), &dout, &gate, &up);

@@ -52,7 +52,7 @@ pub fn output(n: usize) -> Buffer {
 /// # Errors
 /// When it is larger, or NaN.
 pub fn check(name: &str, actual: &Buffer, expected: &[f64], terms: usize) -> Result<()> {
-    let distance = relative_frobenius(&actual.to_f64(), expected);
+    let distance = relative_frobenius(&actual.to_f64()?, expected);
     let allowed = terms as f64 * f64::from(f32::EPSILON);
     ensure!(distance <= allowed, "{name} is off by {distance:.2e}, {allowed:.2e} is allowed");
     Ok(())

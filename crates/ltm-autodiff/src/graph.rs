@@ -112,8 +112,8 @@ pub trait Operation: Debug + Send + Sync {
         Err(Error::NoGradient { op: self.name(), position })
     }
 
-    /// Elements of working memory needed while running.
-    fn scratch_len(&self) -> usize {
+    /// Elements of working memory needed while running on `device`.
+    fn scratch_len(&self, _device: &Device) -> usize {
         0
     }
 

@@ -137,7 +137,7 @@ impl Plan {
             .collect::<std::result::Result<_, _>>()?;
         let mut scratch = HashMap::new();
         for step in &steps {
-            let len = step.op.scratch_len();
+            let len = step.op.scratch_len(device);
             if len > 0 && !scratch.contains_key(&len) {
                 scratch.insert(len, Buffer::zeros(device, dtype, len)?);
             }
@@ -249,7 +249,7 @@ impl Step {
             }
         }
         let mut none = Buffer::empty();
-        let scratch = scratch.get_mut(&self.op.scratch_len()).unwrap_or(&mut none);
+        let scratch = scratch.get_mut(&self.op.scratch_len(device)).unwrap_or(&mut none);
         let result = {
             let nothing = Buffer::empty();
             let mut inputs: [&Buffer; MAX_INPUTS] = [&nothing; MAX_INPUTS];

@@ -236,7 +236,7 @@ fn compare(fixture: &Fixture, device: &Device) -> anyhow::Result<Vec<Row>> {
     let perplexity = nelbo.iter().map(|nelbo| (nelbo / t as f64).exp()).sum::<f64>() / b as f64;
     rows.add("final_ppl_mean", &[perplexity]);
     for (spec, sum) in specs.iter().zip(engine.trajectory_gradients()) {
-        rows.add(&format!("fast_leak_grad.{}", spec.name), &sum.to_f64());
+        rows.add(&format!("fast_leak_grad.{}", spec.name), &sum.to_f64()?);
     }
 
     let scored: usize = engine.scored_tokens().iter().sum();
@@ -245,7 +245,7 @@ fn compare(fixture: &Fixture, device: &Device) -> anyhow::Result<Vec<Row>> {
         engine.slow_gradients(&vec![share as f32; b * t])?.into_iter().cloned().collect();
     rows.add("slow_loss", &[engine.slow_token_nll()?.iter().sum::<f64>() * share]);
     for (spec, gradient) in specs.iter().zip(&gradients) {
-        rows.add(&format!("slow_grad.{}", spec.name), &gradient.to_f64());
+        rows.add(&format!("slow_grad.{}", spec.name), &gradient.to_f64()?);
     }
     let norm = global_norm(&gradients)?;
     rows.add("slow_grad_norm", &[norm]);
@@ -261,7 +261,7 @@ fn compare(fixture: &Fixture, device: &Device) -> anyhow::Result<Vec<Row>> {
         let scale = clip_scale(norm, c.grad_clip);
         let weight = engine.weight_mut(i)?;
         state.update(device, weight, gradient, scale, options)?;
-        rows.add(&format!("param_after.{}", spec.name), &weight.to_f64());
+        rows.add(&format!("param_after.{}", spec.name), &weight.to_f64()?);
     }
     greedy(&mut rows, &config, &engine.weights()?, &z, device)?;
     let mut rows = rows.rows;
@@ -313,7 +313,7 @@ fn first_look(
     let mut plan = Plan::new(g, device, DType::F32, &outputs)?;
     plan.run(&store)?;
     for (name, value) in ["logits", "grad_mu0", "grad_log_var0"].into_iter().zip(outputs) {
-        rows.add(name, &plan.output(value)?.to_f64());
+        rows.add(name, &plan.output(value)?.to_f64()?);
     }
     Ok(())
 }

@@ -22,7 +22,7 @@ fn main() -> Result<()> {
     self_attention::fwd(&device, &mut out, &mut lse, &q, &k, &v, scale, dims)?;
 
     println!("token  sees   mean position  keys seen (exp(lse - score))");
-    let (out, lse) = (out.to_f32(), lse.to_f32());
+    let (out, lse) = (out.to_f32().expect("on the CPU"), lse.to_f32().expect("on the CPU"));
     for t in 0..dims.t {
         let first = (t + 1).saturating_sub(dims.w);
         let mean = out[t * dims.h * dims.d];

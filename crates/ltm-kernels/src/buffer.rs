@@ -2,6 +2,9 @@
 
 use std::sync::atomic::{AtomicU64, Ordering};
 
+use half::bf16;
+
+use crate::cuda::{Arg, Context, DeviceBuffer};
 use crate::{Device, Error, Result};
 
 /// The element types a [`Buffer`] can hold.
@@ -11,8 +14,33 @@ pub enum DType {
     F32,
     /// IEEE double precision: gradient checks run in it.
     F64,
+    /// The upper half of a single-precision number: activations on CUDA.
+    BF16,
     /// Token ids, targets and positions.
     I32,
+}
+
+impl DType {
+    /// Bytes of one element.
+    pub fn size_bytes(self) -> usize {
+        match self {
+            Self::F64 => 8,
+            Self::F32 | Self::I32 => 4,
+            Self::BF16 => 2,
+        }
+    }
+}
+
+impl std::fmt::Display for DType {
+    /// The name that kernels carry in their symbols.
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str(match self {
+            Self::F32 => "f32",
+            Self::F64 => "f64",
+            Self::BF16 => "bf16",
+            Self::I32 => "i32",
+        })
+    }
 }
 
 /// A Rust type that a [`Buffer`] can hold.
@@ -64,11 +92,13 @@ pub trait Float:
 }
 
 #[doc(hidden)]
-#[derive(Clone, Debug)]
+#[derive(Debug)]
 pub enum Storage {
     F32(Vec<f32>),
     F64(Vec<f64>),
     I32(Vec<i32>),
+    #[allow(private_interfaces)]
+    Cuda(DeviceBuffer),
 }
 
 macro_rules! element {
@@ -129,7 +159,7 @@ float!(f32);
 float!(f64);
 
 /// A contiguous run of elements of one type on one device.
-#[derive(Clone, Debug)]
+#[derive(Debug)]
 pub struct Buffer {
     storage: Storage,
 }
@@ -137,24 +167,65 @@ pub struct Buffer {
 static ALLOCATIONS: AtomicU64 = AtomicU64::new(0);
 
 impl Buffer {
-    /// `len` zeros.
+    /// `len` zeros. The CPU holds `f32`, `f64` and `i32`; CUDA holds `f32`, `bf16` and `i32`.
     ///
     /// # Errors
-    /// None on the CPU; on other devices, when memory runs out.
+    /// [`Error::DType`] when the device cannot hold the type, [`Error::OutOfMemory`] when it has no
+    /// room.
     pub fn zeros(device: &Device, dtype: DType, len: usize) -> Result<Self> {
         match (device, dtype) {
             (Device::Cpu, DType::F32) => Ok(Self::from_vec(vec![0f32; len])),
             (Device::Cpu, DType::F64) => Ok(Self::from_vec(vec![0f64; len])),
             (Device::Cpu, DType::I32) => Ok(Self::from_vec(vec![0i32; len])),
+            (Device::Cpu, DType::BF16) => {
+                Err(Error::DType { expected: "f32, f64 or i32 on the CPU", got: dtype })
+            }
+            (Device::Cuda(_), DType::F64) => {
+                Err(Error::DType { expected: "f32, bf16 or i32 on CUDA", got: dtype })
+            }
+            (Device::Cuda(context), _) => {
+                count_allocation(len);
+                let storage = Storage::Cuda(DeviceBuffer::zeros(context, dtype, len)?);
+                Ok(Self { storage })
+            }
         }
     }
 
     /// Takes over a vector's memory, on the CPU.
     pub fn from_vec<T: Element>(data: Vec<T>) -> Self {
-        if !data.is_empty() {
-            ALLOCATIONS.fetch_add(1, Ordering::Relaxed);
-        }
+        count_allocation(data.len());
         Self { storage: T::wrap(data) }
+    }
+
+    /// A copy on `device`, of the same type.
+    ///
+    /// # Errors
+    /// Those of [`Buffer::zeros`], and [`Error::Cuda`].
+    pub fn to_device(&self, device: &Device) -> Result<Self> {
+        if self.device() == *device {
+            return self.try_clone();
+        }
+        let mut copy = Self::zeros(device, self.dtype(), self.len())?;
+        match self.dtype() {
+            DType::I32 => copy.write_i32(&self.to_i32()?)?,
+            _ => copy.write_f32(&self.to_f32()?)?,
+        }
+        Ok(copy)
+    }
+
+    /// A copy on the same device.
+    ///
+    /// # Errors
+    /// [`Error::OutOfMemory`] when the device has no room.
+    pub fn try_clone(&self) -> Result<Self> {
+        count_allocation(self.len());
+        let storage = match &self.storage {
+            Storage::F32(data) => Storage::F32(data.clone()),
+            Storage::F64(data) => Storage::F64(data.clone()),
+            Storage::I32(data) => Storage::I32(data.clone()),
+            Storage::Cuda(buffer) => Storage::Cuda(buffer.try_clone()?),
+        };
+        Ok(Self { storage })
     }
 
     /// No elements and no memory: what stands in a buffer's place while it is borrowed.
@@ -173,6 +244,7 @@ impl Buffer {
             Storage::F32(data) => data.len(),
             Storage::F64(data) => data.len(),
             Storage::I32(data) => data.len(),
+            Storage::Cuda(buffer) => buffer.len(),
         }
     }
 
@@ -187,32 +259,39 @@ impl Buffer {
             Storage::F32(_) => DType::F32,
             Storage::F64(_) => DType::F64,
             Storage::I32(_) => DType::I32,
+            Storage::Cuda(buffer) => buffer.dtype(),
+        }
+    }
+
+    /// Where the elements lie.
+    pub fn device(&self) -> Device {
+        match &self.storage {
+            Storage::Cuda(buffer) => Device::Cuda(buffer.context()),
+            _ => Device::Cpu,
         }
     }
 
     /// Bytes of memory held.
     pub fn size_bytes(&self) -> usize {
-        match self.dtype() {
-            DType::F32 | DType::I32 => 4 * self.len(),
-            DType::F64 => 8 * self.len(),
-        }
+        self.len() * self.dtype().size_bytes()
     }
 
     /// The elements, read in place (CPU).
     ///
     /// # Errors
-    /// [`Error::DType`] when the buffer holds another type.
+    /// [`Error::DType`] when the buffer holds another type, [`Error::WrongDevice`] when it lies on
+    /// another device.
     pub fn as_slice<T: Element>(&self) -> Result<&[T]> {
-        T::slice(&self.storage).ok_or(Error::DType { expected: T::NAME, got: self.dtype() })
+        T::slice(&self.storage).ok_or_else(|| self.not_a_slice_of(T::NAME))
     }
 
     /// The elements, changed in place (CPU).
     ///
     /// # Errors
-    /// [`Error::DType`] when the buffer holds another type.
+    /// As [`Buffer::as_slice`].
     pub fn as_mut_slice<T: Element>(&mut self) -> Result<&mut [T]> {
-        let got = self.dtype();
-        T::slice_mut(&mut self.storage).ok_or(Error::DType { expected: T::NAME, got })
+        let refused = self.not_a_slice_of(T::NAME);
+        T::slice_mut(&mut self.storage).ok_or(refused)
     }
 
     /// Copies floats in, rounding to the buffer's type.
@@ -226,6 +305,15 @@ impl Buffer {
             Storage::F64(own) => {
                 own.iter_mut().zip(data).for_each(|(own, x)| *own = f64::from(*x));
             }
+            Storage::Cuda(buffer) => match buffer.dtype() {
+                DType::F32 => buffer.upload(data)?,
+                DType::BF16 => {
+                    let bits: Vec<u16> =
+                        data.iter().map(|x| bf16::from_f32(*x).to_bits()).collect();
+                    buffer.upload(&bits)?;
+                }
+                got => return Err(Error::DType { expected: "f32 or bf16", got }),
+            },
             Storage::I32(_) => {
                 return Err(Error::DType { expected: "f32 or f64", got: DType::I32 });
             }
@@ -239,44 +327,158 @@ impl Buffer {
     /// [`Error::Shape`] when the lengths differ, [`Error::DType`] for a float buffer.
     pub fn write_i32(&mut self, data: &[i32]) -> Result<()> {
         self.check_len(data.len())?;
-        self.as_mut_slice::<i32>()?.copy_from_slice(data);
+        match &mut self.storage {
+            Storage::Cuda(buffer) if buffer.dtype() == DType::I32 => buffer.upload(data)?,
+            _ => self.as_mut_slice::<i32>()?.copy_from_slice(data),
+        }
         Ok(())
     }
 
-    /// Copies another buffer's elements in, without allocating.
+    /// Copies another buffer's elements in, without allocating; both lie on one device.
     ///
     /// # Errors
-    /// [`Error::Shape`] when the lengths differ, [`Error::DType`] when the types do.
+    /// [`Error::Shape`] when the lengths differ, [`Error::DType`] when the types do,
+    /// [`Error::WrongDevice`] when the devices do.
     pub fn copy_from(&mut self, other: &Buffer) -> Result<()> {
         self.check_len(other.len())?;
+        self.copy_range(0, other, 0, other.len())
+    }
+
+    /// Copies elements `from..from + len` of `other` to `to..to + len`, without allocating; both
+    /// lie on one device.
+    ///
+    /// # Errors
+    /// As [`Buffer::copy_from`]; [`Error::Shape`] when a range passes its buffer's end.
+    pub fn copy_range(&mut self, to: usize, other: &Buffer, from: usize, len: usize) -> Result<()> {
+        for (arg, start, whole) in [("to", to, self.len()), ("from", from, other.len())] {
+            if start.checked_add(len).is_none_or(|end| end > whole) {
+                let expected = start.saturating_add(len);
+                return Err(Error::Shape { op: "copy", arg, expected, got: whole });
+            }
+        }
+        let (to_end, from_end) = (to + len, from + len);
+        let (own, device) = (self.dtype(), self.device());
         match (&mut self.storage, &other.storage) {
-            (Storage::F32(own), Storage::F32(data)) => own.copy_from_slice(data),
-            (Storage::F64(own), Storage::F64(data)) => own.copy_from_slice(data),
-            (Storage::I32(own), Storage::I32(data)) => own.copy_from_slice(data),
+            (Storage::F32(own), Storage::F32(data)) => {
+                own[to..to_end].copy_from_slice(&data[from..from_end]);
+            }
+            (Storage::F64(own), Storage::F64(data)) => {
+                own[to..to_end].copy_from_slice(&data[from..from_end]);
+            }
+            (Storage::I32(own), Storage::I32(data)) => {
+                own[to..to_end].copy_from_slice(&data[from..from_end]);
+            }
+            _ if device != other.device() => {
+                let (expected, got) = (device.to_string(), other.device().to_string());
+                return Err(Error::WrongDevice { expected, got });
+            }
+            (Storage::Cuda(buffer), Storage::Cuda(data)) if own == data.dtype() => {
+                buffer.copy_range(to, data, from, len)?;
+            }
             _ => return Err(Error::DType { expected: "the same type", got: other.dtype() }),
         }
         Ok(())
     }
 
-    /// All elements as `f32`, whatever the buffer's type.
-    pub fn to_f32(&self) -> Vec<f32> {
-        match &self.storage {
+    /// All elements as `f32`, whatever the buffer's type and device. Waits for the device.
+    ///
+    /// # Errors
+    /// [`Error::Cuda`] when work on the device failed; none on the CPU.
+    pub fn to_f32(&self) -> Result<Vec<f32>> {
+        Ok(match &self.storage {
             Storage::F32(data) => data.clone(),
             Storage::F64(data) => data.iter().map(|&x| x as f32).collect(),
             Storage::I32(data) => data.iter().map(|&x| x as f32).collect(),
+            Storage::Cuda(buffer) => match buffer.dtype() {
+                DType::BF16 => widen(&buffer.download::<u16>()?),
+                DType::I32 => buffer.download::<i32>()?.iter().map(|&x| x as f32).collect(),
+                _ => buffer.download()?,
+            },
+        })
+    }
+
+    /// All elements as `f64`, whatever the buffer's type and device. Waits for the device.
+    ///
+    /// # Errors
+    /// As [`Buffer::to_f32`].
+    pub fn to_f64(&self) -> Result<Vec<f64>> {
+        match &self.storage {
+            Storage::F64(data) => Ok(data.clone()),
+            Storage::I32(data) => Ok(data.iter().map(|&x| f64::from(x)).collect()),
+            _ => Ok(self.to_f32()?.into_iter().map(f64::from).collect()),
         }
     }
 
-    /// All elements as `f64`, whatever the buffer's type.
-    pub fn to_f64(&self) -> Vec<f64> {
+    /// All integers, whatever the device. Waits for the device.
+    ///
+    /// # Errors
+    /// [`Error::DType`] for a float buffer, [`Error::Cuda`] when work on the device failed.
+    pub fn to_i32(&self) -> Result<Vec<i32>> {
         match &self.storage {
-            Storage::F32(data) => data.iter().map(|&x| f64::from(x)).collect(),
-            Storage::F64(data) => data.clone(),
-            Storage::I32(data) => data.iter().map(|&x| f64::from(x)).collect(),
+            Storage::Cuda(buffer) if buffer.dtype() == DType::I32 => buffer.download(),
+            Storage::I32(data) => Ok(data.clone()),
+            _ => Err(Error::DType { expected: "i32", got: self.dtype() }),
+        }
+    }
+
+    /// The address of elements of type `dtype` on `context`'s device, as an argument of a kernel
+    /// that reads them.
+    pub(crate) fn arg(&self, context: &Context, dtype: DType) -> Result<Arg> {
+        match &self.storage {
+            Storage::Cuda(buffer) if buffer.context().ordinal() == context.ordinal() => {
+                if buffer.dtype() != dtype {
+                    let expected = match dtype {
+                        DType::F32 => "f32",
+                        DType::F64 => "f64",
+                        DType::BF16 => "bf16",
+                        DType::I32 => "i32",
+                    };
+                    return Err(Error::DType { expected, got: buffer.dtype() });
+                }
+                Ok(buffer.arg())
+            }
+            _ => Err(Error::WrongDevice {
+                expected: format!("cuda:{}", context.ordinal()),
+                got: self.device().to_string(),
+            }),
+        }
+    }
+
+    /// As [`Buffer::arg`], for a kernel that writes.
+    pub(crate) fn arg_mut(&mut self, context: &Context, dtype: DType) -> Result<Arg> {
+        self.arg(context, dtype)
+    }
+
+    fn not_a_slice_of(&self, expected: &'static str) -> Error {
+        match &self.storage {
+            Storage::Cuda(_) => {
+                Error::WrongDevice { expected: "cpu".into(), got: self.device().to_string() }
+            }
+            _ => Error::DType { expected, got: self.dtype() },
         }
     }
 
     fn check_len(&self, got: usize) -> Result<()> {
         crate::shape::check_len("buffer", "data", got, self.len())
     }
+}
+
+impl Clone for Buffer {
+    /// As [`Buffer::try_clone`].
+    ///
+    /// # Panics
+    /// When the device has no room, as a vector's clone aborts when the host has none.
+    fn clone(&self) -> Self {
+        self.try_clone().unwrap_or_else(|error| panic!("a buffer cannot be cloned: {error}"))
+    }
+}
+
+fn count_allocation(len: usize) {
+    if len > 0 {
+        ALLOCATIONS.fetch_add(1, Ordering::Relaxed);
+    }
+}
+
+fn widen(bits: &[u16]) -> Vec<f32> {
+    bits.iter().map(|&bits| bf16::from_bits(bits).to_f32()).collect()
 }

@@ -1,36 +1,69 @@
 //! Where buffers live and ops run, chosen at run time. Knows nothing of any op.
 
+use crate::cuda::Context;
 use crate::{Error, Result};
 
 /// A compute device.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug)]
 #[non_exhaustive]
 pub enum Device {
     /// The host's cores, shared through rayon's current thread pool.
     Cpu,
+    /// An NVIDIA GPU.
+    Cuda(&'static Context),
 }
+
+impl Device {
+    /// The CUDA device of this number, opened at the first call.
+    ///
+    /// # Errors
+    /// [`Error::NoDevice`] when there is no driver, no such device, or one older than sm_80.
+    pub fn cuda(ordinal: usize) -> Result<Self> {
+        Context::open(ordinal).map(Self::Cuda)
+    }
+
+    /// Waits until all work asked for so far is done; on the CPU it always is.
+    ///
+    /// # Errors
+    /// [`Error::Cuda`] when some of it failed.
+    pub fn synchronize(&self) -> Result<()> {
+        match self {
+            Self::Cpu => Ok(()),
+            Self::Cuda(context) => context.synchronize(),
+        }
+    }
+}
+
+impl PartialEq for Device {
+    fn eq(&self, other: &Self) -> bool {
+        match (self, other) {
+            (Self::Cpu, Self::Cpu) => true,
+            (Self::Cuda(a), Self::Cuda(b)) => a.ordinal() == b.ordinal(),
+            _ => false,
+        }
+    }
+}
+
+impl Eq for Device {}
 
 impl std::str::FromStr for Device {
     type Err = Error;
 
-    /// Parses `cpu` or `cuda:<ordinal>`.
+    /// Parses `cpu`, `cuda` (the first one) or `cuda:<ordinal>`, and opens the device.
     ///
     /// # Errors
-    /// [`Error::NoDevice`] when the name is unknown or this build cannot open the device.
+    /// [`Error::NoDevice`] when the name is unknown or the device cannot be opened.
     fn from_str(name: &str) -> Result<Self> {
-        let is_cuda = name == "cuda"
-            || name.strip_prefix("cuda:").is_some_and(|ordinal| ordinal.parse::<u32>().is_ok());
-        match name {
-            "cpu" => Ok(Self::Cpu),
-            _ if is_cuda => Err(Error::NoDevice {
-                name: name.into(),
-                reason: "this version runs on the CPU only; use --device cpu".into(),
-            }),
-            _ => Err(Error::NoDevice {
-                name: name.into(),
-                reason: "expected `cpu` or `cuda:<ordinal>`".into(),
-            }),
-        }
+        let ordinal = match name {
+            "cpu" => return Ok(Self::Cpu),
+            "cuda" => Some(0),
+            _ => name.strip_prefix("cuda:").and_then(|ordinal| ordinal.parse().ok()),
+        };
+        let ordinal = ordinal.ok_or_else(|| Error::NoDevice {
+            name: name.into(),
+            reason: "expected `cpu`, `cuda` or `cuda:<ordinal>`".into(),
+        })?;
+        Self::cuda(ordinal)
     }
 }
 
@@ -38,6 +71,7 @@ impl std::fmt::Display for Device {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         match self {
             Self::Cpu => f.write_str("cpu"),
+            Self::Cuda(context) => write!(f, "cuda:{}", context.ordinal()),
         }
     }
 }

@@ -52,6 +52,45 @@ pub enum Error {
         /// Why, and what to do.
         reason: String,
     },
+    /// A buffer lies on another device than the op runs on.
+    WrongDevice {
+        /// Where the op runs.
+        expected: String,
+        /// Where the buffer lies.
+        got: String,
+    },
+    /// A rung was asked for that the op lacks, or whose needs do not hold.
+    Unsupported {
+        /// The op, as named in `ops/`.
+        op: &'static str,
+        /// The rung.
+        rung: u32,
+        /// The line of its contract that does not hold.
+        need: &'static str,
+    },
+    /// The device has no room for another buffer.
+    OutOfMemory {
+        /// The device's name.
+        device: String,
+        /// Bytes asked for.
+        size_bytes: usize,
+    },
+    /// The CUDA driver or compiler refused a call.
+    Cuda {
+        /// What was attempted.
+        call: String,
+        /// The library's own words.
+        reason: String,
+    },
+    /// A kernel did not compile.
+    Compile {
+        /// The kernel's file, relative to `kernels/`.
+        file: String,
+        /// What it was compiled for.
+        architecture: String,
+        /// The compiler's log.
+        log: String,
+    },
 }
 
 impl std::fmt::Display for Error {
@@ -68,6 +107,20 @@ impl std::fmt::Display for Error {
                 write!(f, "{op}: entry {got} at position {position} is outside 0..{limit}")
             }
             Self::NoDevice { name, reason } => write!(f, "device `{name}`: {reason}"),
+            Self::WrongDevice { expected, got } => {
+                write!(f, "expected a buffer on {expected}, got one on {got}")
+            }
+            Self::Unsupported { op, rung, need } => {
+                write!(f, "{op}: rung {rung} needs {need}")
+            }
+            Self::OutOfMemory { device, size_bytes } => write!(
+                f,
+                "{device}: no room for {size_bytes} more bytes; a smaller batch needs less"
+            ),
+            Self::Cuda { call, reason } => write!(f, "cuda: {call}: {reason}"),
+            Self::Compile { file, architecture, log } => {
+                write!(f, "kernels/{file} does not compile for {architecture}:\n{log}")
+            }
         }
     }
 }

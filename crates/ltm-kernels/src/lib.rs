@@ -1,9 +1,12 @@
 #![doc = include_str!("../README.md")]
 
 mod buffer;
+#[allow(unsafe_code)]
+pub mod cuda;
 mod device;
 mod error;
 pub mod ops;
+pub mod registry;
 mod shape;
 mod simd;
 

@@ -24,7 +24,7 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
     let mut z = Buffer::zeros(&Device::Cpu, DType::F32, config.n_latents * config.dim)?;
     philox::normal(&Device::Cpu, &mut z, PhiloxKey { seed: 42, stream: 0, step: 0 }, 0.0, 1.0)?;
     let mut decoder = Decoder::new(config, &weights, Device::Cpu, 1)?;
-    decoder.set_latents(&z.to_f32())?;
+    decoder.set_latents(&z.to_f32()?)?;
 
     let mut tokens = vec![1, 2, 3];
     decoder.prefill(&tokens)?;

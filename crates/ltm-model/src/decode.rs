@@ -217,7 +217,7 @@ mod tests {
             let key = PhiloxKey { seed: 9, stream: 0, step: 0 };
             philox::normal(&Device::Cpu, &mut z, key, 0.0, 1.0).unwrap();
         }
-        z.to_f32()
+        z.to_f32().expect("on the CPU")
     }
 
     fn decoder(config: ModelConfig) -> Decoder {

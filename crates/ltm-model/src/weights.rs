@@ -44,7 +44,7 @@ impl Weights {
                     let mut values = Buffer::zeros(&Device::Cpu, DType::F32, spec.len())?;
                     let key = PhiloxKey { seed, stream, step: 0 };
                     philox::normal(&Device::Cpu, &mut values, key, 0.0, std)?;
-                    Ok(values.to_f32())
+                    Ok(values.to_f32()?)
                 }
             })
             .collect::<Result<_>>()?;

@@ -56,7 +56,7 @@ fn fast_steps_repeat_only_what_the_latents_change() {
         }
         for _step in 0..STEPS {
             plan.run(&store).unwrap();
-            losses.push(plan.output(loss).unwrap().to_f64()[0]);
+            losses.push(plan.output(loss).unwrap().to_f64().unwrap()[0]);
             for ((latent, dlatent), optimiser) in
                 [mu, log_var].iter().zip(&grads).zip(&mut optimisers)
             {

@@ -145,13 +145,14 @@ fn write_files(
     create_dir(dir)?;
     weights.save(&dir.join(MODEL_FILE), &config.model)?;
     let specs = param_table(&config.model);
-    let bytes = |buffer: &Buffer| -> Vec<u8> {
-        buffer.to_f32().iter().flat_map(|x| x.to_le_bytes()).collect()
+    let bytes = |buffer: &Buffer| -> Result<Vec<u8>> {
+        let values = buffer.to_f32().map_err(ltm_vi::Error::from)?;
+        Ok(values.iter().flat_map(|x| x.to_le_bytes()).collect())
     };
     let mut tensors = Vec::with_capacity(2 * specs.len());
     for (spec, moment) in specs.iter().zip(moments) {
-        tensors.push((format!("m.{}", spec.name), &spec.shape, bytes(&moment.m)));
-        tensors.push((format!("v.{}", spec.name), &spec.shape, bytes(&moment.v)));
+        tensors.push((format!("m.{}", spec.name), &spec.shape, bytes(&moment.m)?));
+        tensors.push((format!("v.{}", spec.name), &spec.shape, bytes(&moment.v)?));
     }
     let path = dir.join(OPTIMIZER_FILE);
     let refused = |error: safetensors::SafeTensorError| {

@@ -207,7 +207,7 @@ impl Engine {
     /// # Errors
     /// [`Error::Autodiff`] before they are set.
     pub fn weights(&self) -> Result<Weights> {
-        let read = |value: &Value| Ok(self.store.get(*value)?.to_f32());
+        let read = |value: &Value| Ok(self.store.get(*value)?.to_f32()?);
         Ok(Weights { params: self.weights.iter().map(read).collect::<Result<_>>()? })
     }
 
@@ -287,7 +287,7 @@ impl Engine {
         let Some(latents) = &self.latents else {
             return Ok(Posterior { mu: Vec::new(), log_var: Vec::new(), noise: Vec::new() });
         };
-        let read = |value| Ok::<_, Error>(self.store.get(value)?.to_f32());
+        let read = |value| Ok::<_, Error>(self.store.get(value)?.to_f32()?);
         Ok(Posterior {
             mu: read(latents.mu)?,
             log_var: read(latents.log_var)?,
@@ -347,8 +347,8 @@ impl Engine {
             }
         };
         plan.run(&self.store)?;
-        let nll = plan.output(self.nll)?.to_f64().iter().sum();
-        let kl = plan.output(latents.kl)?.to_f64();
+        let nll = plan.output(self.nll)?.to_f64()?.iter().sum();
+        let kl = plan.output(latents.kl)?.to_f64()?;
         let n_layers = self.config.n_layers;
         let kl_per_layer: Vec<f64> =
             (0..n_layers).map(|layer| kl.iter().skip(layer).step_by(n_layers).sum()).collect();
@@ -379,7 +379,7 @@ impl Engine {
             empty => empty.insert(Plan::new(&self.graph, &self.device, self.dtype, &[self.nll])?),
         };
         plan.run(&self.store)?;
-        Ok(plan.output(self.nll)?.to_f64())
+        Ok(plan.output(self.nll)?.to_f64()?)
     }
 
     /// As [`token_nll`](Self::token_nll) at given latents `z (B,L·Z,C)`; the posterior stays.
@@ -448,7 +448,7 @@ impl Engine {
     /// [`Error::NoSlowGradient`] before there was one.
     pub fn slow_token_nll(&self) -> Result<Vec<f64>> {
         let plan = self.slow_plan.as_ref().ok_or(Error::NoSlowGradient)?;
-        Ok(plan.output(self.nll)?.to_f64())
+        Ok(plan.output(self.nll)?.to_f64()?)
     }
 
     /// Weight gradients of the bound, summed over batch and tokens and over the fast steps since

@@ -141,7 +141,7 @@ fn check(name: &str) {
     for (spec, found) in table.iter().zip(gradients) {
         let what = format!("slow_grad.{}", spec.name);
         close(&what, found.as_slice().unwrap(), &fixture.f32(&what));
-        squares += found.to_f64().iter().map(|x| x * x).sum::<f64>();
+        squares += found.to_f64().unwrap().iter().map(|x| x * x).sum::<f64>();
     }
     close("slow_grad_norm", &[squares.sqrt() as f32], &fixture.f32("slow_grad_norm"));
     let loss = engine.slow_token_nll().unwrap().iter().sum::<f64>() / n as f64;

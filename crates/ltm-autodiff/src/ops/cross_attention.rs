@@ -1,7 +1,7 @@
 //! Attention of tokens to latents, without a mask.
 
-use ltm_kernels::Cost;
 use ltm_kernels::ops::cross_attention::{self, CrossAttentionDims};
+use ltm_kernels::{Cost, Device};
 
 use super::{check, check_dims, check_kind, check_shape, extents3};
 use crate::graph::Grads;
@@ -67,7 +67,7 @@ impl Operation for CrossAttention {
     }
 
     /// Where the log-sum-exp goes when no backward reads it.
-    fn scratch_len(&self) -> usize {
+    fn scratch_len(&self, _device: &Device) -> usize {
         self.dims.b * self.dims.t * self.dims.h
     }
 
@@ -91,8 +91,8 @@ impl Operation for CrossAttentionBwd {
         Ok(cross_attention::bwd(device, dq, dk, dv, scratch, dout, out, lse, q, k, v, scale, dims)?)
     }
 
-    fn scratch_len(&self) -> usize {
-        self.0.dims.scratch_len()
+    fn scratch_len(&self, device: &Device) -> usize {
+        self.0.dims.scratch_len(device)
     }
 
     fn cost(&self) -> Cost {

@@ -1,8 +1,8 @@
 //! Output layer and loss in one node, so that no value holds all logits.
 
-use ltm_kernels::Cost;
 use ltm_kernels::ops::cross_entropy::{self, CrossEntropyDims};
 use ltm_kernels::ops::elementwise::{self, ScaleRowsDims};
+use ltm_kernels::{Cost, Device};
 
 use super::{check, check_dims, check_kind, check_shape, rows};
 use crate::graph::Grads;
@@ -67,8 +67,8 @@ impl Operation for CrossEntropy {
         ])
     }
 
-    fn scratch_len(&self) -> usize {
-        self.0.scratch_len()
+    fn scratch_len(&self, device: &Device) -> usize {
+        self.0.scratch_len(device)
     }
 
     fn cost(&self) -> Cost {
@@ -103,8 +103,8 @@ impl Operation for CrossEntropyBwdWeight {
         Ok(cross_entropy::bwd_weight(device, dw, scratch, dnll, h, w, targets, self.0)?)
     }
 
-    fn scratch_len(&self) -> usize {
-        self.0.scratch_len()
+    fn scratch_len(&self, device: &Device) -> usize {
+        self.0.scratch_len(device)
     }
 
     fn cost(&self) -> Cost {

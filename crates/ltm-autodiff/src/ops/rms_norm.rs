@@ -1,7 +1,7 @@
 //! Root-mean-square normalisation of rows.
 
-use ltm_kernels::Cost;
 use ltm_kernels::ops::rms_norm::{self, RmsNormDims};
+use ltm_kernels::{Cost, Device};
 
 use super::{check_dims, check_kind, check_shape, rows};
 use crate::graph::Grads;
@@ -89,8 +89,8 @@ impl Operation for RmsNormBwdWeight {
         Ok(rms_norm::bwd(call.device, None, dw, call.scratch, dout, x, w, eps, dims)?)
     }
 
-    fn scratch_len(&self) -> usize {
-        self.0.dims.scratch_len()
+    fn scratch_len(&self, device: &Device) -> usize {
+        self.0.dims.scratch_len(device)
     }
 
     fn cost(&self) -> Cost {

@@ -1,7 +1,7 @@
 //! Causal attention of tokens to the tokens of a window before them.
 
-use ltm_kernels::Cost;
 use ltm_kernels::ops::self_attention::{self, SelfAttentionDims};
+use ltm_kernels::{Cost, Device};
 
 use super::{check, check_dims, check_kind, check_shape, extents3};
 use crate::graph::Grads;
@@ -67,7 +67,7 @@ impl Operation for SelfAttention {
     }
 
     /// Where the log-sum-exp goes when no backward reads it.
-    fn scratch_len(&self) -> usize {
+    fn scratch_len(&self, _device: &Device) -> usize {
         self.dims.b * self.dims.t * self.dims.h
     }
 
@@ -91,8 +91,8 @@ impl Operation for SelfAttentionBwd {
         Ok(self_attention::bwd(device, dq, dk, dv, scratch, dout, out, lse, q, k, v, scale, dims)?)
     }
 
-    fn scratch_len(&self) -> usize {
-        self.0.dims.scratch_len()
+    fn scratch_len(&self, device: &Device) -> usize {
+        self.0.dims.scratch_len(device)
     }
 
     fn cost(&self) -> Cost {

@@ -115,6 +115,9 @@ pub fn step(
     check_len(OP, "v", v.len(), param.len())?;
     check_len(OP, "grad", grad.len(), param.len())?;
     match device {
+        Device::Cuda(_) => {
+            Err(crate::Error::Unsupported { op: OP, rung: 1, need: "a CUDA kernel" })
+        }
         Device::Cpu => on_float!(param.dtype(), T => {
             let (param, m, v) = (param.as_mut_slice()?, m.as_mut_slice()?, v.as_mut_slice()?);
             cpu::step::<T>(param, m, v, grad.as_slice()?, Factors::new(adamw, grad_scale, step));
@@ -143,7 +146,7 @@ mod tests {
             step(&Device::Cpu, &mut param, &mut m, &mut v, &grad, 0.5, ADAMW, t)
                 .expect("shapes agree");
         }
-        [param, m, v].map(|buffer| buffer.to_f64())
+        [param, m, v].map(|buffer| buffer.to_f64().expect("on the CPU"))
     }
 
     proptest! {
@@ -174,7 +177,7 @@ mod tests {
         let mut take = |grad: f64, t| {
             step(&Device::Cpu, &mut param, &mut m, &mut v, &f64s(&[grad]), 1.0, adamw, t)
                 .expect("shapes agree");
-            param.to_f64()[0]
+            param.to_f64().expect("on the CPU")[0]
         };
         let tol = Tol { abs: 0.0, rel: 1e-12 };
         // The first step is lr times the sign, after the decay.
@@ -191,7 +194,7 @@ mod tests {
         let grad = f32s(&[1.0, f64::NAN, 1.0]);
         step(&Device::Cpu, &mut param, &mut m, &mut v, &grad, 1.0, ADAMW, 1).expect("shapes agree");
         assert_eq!(
-            param.to_f64().iter().map(|x| x.is_nan()).collect::<Vec<_>>(),
+            param.to_f64().expect("on the CPU").iter().map(|x| x.is_nan()).collect::<Vec<_>>(),
             [false, true, false]
         );
     }

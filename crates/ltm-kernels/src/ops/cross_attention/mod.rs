@@ -44,7 +44,7 @@ impl CrossAttentionDims {
     }
 
     /// Elements of [`bwd`]'s scratch.
-    pub fn scratch_len(&self) -> usize {
+    pub fn scratch_len(&self, _device: &Device) -> usize {
         self.lse_len() + cpu::partials(*self) * 2 * self.z * self.g * self.d
     }
 
@@ -111,6 +111,9 @@ pub fn fwd(
         check_len(OP, arg, got, expected)?;
     }
     match device {
+        Device::Cuda(_) => {
+            Err(crate::Error::Unsupported { op: OP, rung: 1, need: "a CUDA kernel" })
+        }
         Device::Cpu => on_float!(out.dtype(), T => {
             let (out, lse) = (out.as_mut_slice::<T>()?, lse.as_mut_slice()?);
             let (q, k, v) = (q.as_slice()?, k.as_slice()?, v.as_slice()?);
@@ -152,7 +155,7 @@ pub fn bwd(
         ("dq", wanted(&dq, dims.q_len()), dims.q_len()),
         ("dk", wanted(&dk, dims.kv_len()), dims.kv_len()),
         ("dv", wanted(&dv, dims.kv_len()), dims.kv_len()),
-        ("scratch", scratch.len(), dims.scratch_len()),
+        ("scratch", scratch.len(), dims.scratch_len(device)),
         ("dout", dout.len(), dims.q_len()),
         ("out", out.len(), dims.q_len()),
         ("lse", lse.len(), dims.lse_len()),
@@ -163,6 +166,9 @@ pub fn bwd(
         check_len(OP, arg, got, expected)?;
     }
     match device {
+        Device::Cuda(_) => {
+            Err(crate::Error::Unsupported { op: OP, rung: 1, need: "a CUDA kernel" })
+        }
         Device::Cpu => on_float!(dout.dtype(), T => {
             let dq = dq.map(Buffer::as_mut_slice::<T>).transpose()?;
             let dk = dk.map(Buffer::as_mut_slice::<T>).transpose()?;
@@ -205,7 +211,7 @@ mod tests {
         let (mut out, mut lse) = (nan(dims.q_len()), nan(dims.lse_len()));
         fwd(&Device::Cpu, &mut out, &mut lse, &q, &k, &v, SCALE, dims).expect("shapes agree");
         let (mut dq, mut dk, mut dv) = (nan(dims.q_len()), nan(dims.kv_len()), nan(dims.kv_len()));
-        let mut scratch = nan(dims.scratch_len());
+        let mut scratch = nan(dims.scratch_len(&Device::Cpu));
         let (dq_out, dk_out, dv_out) = (Some(&mut dq), Some(&mut dk), Some(&mut dv));
         bwd(
             &Device::Cpu,
@@ -223,7 +229,7 @@ mod tests {
             dims,
         )
         .expect("shapes agree");
-        [out, lse, dq, dk, dv].map(|x| x.to_f64())
+        [out, lse, dq, dk, dv].map(|x| x.to_f64().expect("on the CPU"))
     }
 
     fn reference(dims: CrossAttentionDims) -> [Vec<f64>; 5] {
@@ -312,10 +318,10 @@ mod tests {
             let mut wanted = [None, None, None];
             wanted[i] = Some(&mut got);
             let [dq, dk, dv] = wanted;
-            let mut scratch = Buffer::from_vec(vec![f64::NAN; dims.scratch_len()]);
+            let mut scratch = Buffer::from_vec(vec![f64::NAN; dims.scratch_len(&Device::Cpu)]);
             bwd(&Device::Cpu, dq, dk, dv, &mut scratch, &dout, &out, &lse, &q, &k, &v, SCALE, dims)
                 .expect("shapes agree");
-            assert_eq!(got.to_f64(), expected);
+            assert_eq!(got.to_f64().expect("on the CPU"), expected);
         }
     }
 
@@ -348,7 +354,7 @@ mod tests {
             );
         }
         let names = ["dq", "dk", "dv", "scratch", "dout", "out", "lse", "q", "k", "v"];
-        let good_bwd = [24, 8, 8, dims.scratch_len(), 24, 24, 12, 24, 8, 8];
+        let good_bwd = [24, 8, 8, dims.scratch_len(&Device::Cpu), 24, 24, 12, 24, 8, 8];
         for (i, arg) in names.into_iter().enumerate() {
             let mut lens = good_bwd;
             lens[i] -= 1;

@@ -42,7 +42,7 @@ impl CrossEntropyDims {
     }
 
     /// Elements of scratch that [`fwd`] and [`bwd_weight`] need.
-    pub fn scratch_len(&self) -> usize {
+    pub fn scratch_len(&self, _device: &Device) -> usize {
         self.chunk_rows() * self.v
     }
 
@@ -64,9 +64,16 @@ impl CrossEntropyDims {
         )
     }
 
-    fn check(&self, scratch: &Buffer, h: &Buffer, w: &Buffer, targets: &Buffer) -> Result<()> {
+    fn check(
+        &self,
+        device: &Device,
+        scratch: &Buffer,
+        h: &Buffer,
+        w: &Buffer,
+        targets: &Buffer,
+    ) -> Result<()> {
         self.validate()?;
-        check_len(OP, "scratch", scratch.len(), self.scratch_len())?;
+        check_len(OP, "scratch", scratch.len(), self.scratch_len(device))?;
         check_len(OP, "h", h.len(), self.n * self.c)?;
         check_len(OP, "w", w.len(), self.v * self.c)?;
         check_len(OP, "targets", targets.len(), self.n)?;
@@ -106,7 +113,7 @@ pub fn fwd(
     targets: &Buffer,
     dims: CrossEntropyDims,
 ) -> Result<()> {
-    dims.check(scratch, h, w, targets)?;
+    dims.check(device, scratch, h, w, targets)?;
     if let Some(nll) = &nll {
         check_len(OP, "nll", nll.len(), dims.n)?;
     }
@@ -114,6 +121,9 @@ pub fn fwd(
         check_len(OP, "dh", dh.len(), dims.n * dims.c)?;
     }
     match device {
+        Device::Cuda(_) => {
+            Err(crate::Error::Unsupported { op: OP, rung: 1, need: "a CUDA kernel" })
+        }
         Device::Cpu => on_float!(h.dtype(), T => {
             let nll = nll.map(|buffer| buffer.as_mut_slice()).transpose()?;
             let dh = dh.map(|buffer| buffer.as_mut_slice()).transpose()?;
@@ -144,10 +154,13 @@ pub fn bwd_weight(
     targets: &Buffer,
     dims: CrossEntropyDims,
 ) -> Result<()> {
-    dims.check(scratch, h, w, targets)?;
+    dims.check(device, scratch, h, w, targets)?;
     check_len(OP, "dw", dw.len(), dims.v * dims.c)?;
     check_len(OP, "dnll", dnll.len(), dims.n)?;
     match device {
+        Device::Cuda(_) => {
+            Err(crate::Error::Unsupported { op: OP, rung: 1, need: "a CUDA kernel" })
+        }
         Device::Cpu => on_float!(h.dtype(), T => {
             let (dw, scratch) = (dw.as_mut_slice()?, scratch.as_mut_slice()?);
             let (dnll, h, w) = (dnll.as_slice()?, h.as_slice()?, w.as_slice()?);
@@ -179,13 +192,13 @@ mod tests {
         let targets = Buffer::from_vec(targets_for(dims));
         let poisoned = |n| make(&vec![f64::NAN; n]);
         let (mut nll, mut dh, mut dw) = (poisoned(n), poisoned(n * c), poisoned(v * c));
-        let mut scratch = poisoned(dims.scratch_len());
+        let mut scratch = poisoned(dims.scratch_len(&Device::Cpu));
         let outputs = (Some(&mut nll), Some(&mut dh));
         fwd(&Device::Cpu, outputs.0, outputs.1, &mut scratch, &h, &w, &targets, dims)
             .expect("shapes agree");
         bwd_weight(&Device::Cpu, &mut dw, &mut scratch, &dnll, &h, &w, &targets, dims)
             .expect("shapes agree");
-        [nll, dh, dw].map(|buffer| buffer.to_f64())
+        [nll, dh, dw].map(|buffer| buffer.to_f64().expect("on the CPU"))
     }
 
     fn check(dims: CrossEntropyDims) {
@@ -232,7 +245,7 @@ mod tests {
         let (h, w, dnll) = (data(1, 20), data(2, 28), data(3, 5));
         let targets = Buffer::from_vec(targets_for(dims));
         let loss = |h: &[f64], w: &[f64]| {
-            let (mut nll, mut scratch) = (out64(5), out64(dims.scratch_len()));
+            let (mut nll, mut scratch) = (out64(5), out64(dims.scratch_len(&Device::Cpu)));
             fwd(
                 &Device::Cpu,
                 Some(&mut nll),
@@ -244,7 +257,7 @@ mod tests {
                 dims,
             )
             .expect("shapes agree");
-            nll.to_f64()
+            nll.to_f64().expect("on the CPU")
         };
         let [nll, dh, dw] = run(f64s, dims);
         // The loss does not depend on whether the gradient is wanted as well.
@@ -259,18 +272,23 @@ mod tests {
         let dims = CrossEntropyDims { n: 2, c: 3, v: 10 };
         let (h, w) = (f32s(&[0.0; 6]), f32s(&data(1, 30)));
         let targets = Buffer::from_vec(vec![IGNORED, 4]);
-        let (mut nll, mut dh, mut scratch) = (out32(2), out32(6), out32(dims.scratch_len()));
+        let (mut nll, mut dh, mut scratch) =
+            (out32(2), out32(6), out32(dims.scratch_len(&Device::Cpu)));
         fwd(&Device::Cpu, Some(&mut nll), Some(&mut dh), &mut scratch, &h, &w, &targets, dims)
             .expect("shapes agree");
-        assert_close(&nll.to_f64(), &[0.0, 10f64.ln()], Tol { abs: 0.0, rel: 4.0 * EPS });
-        assert_eq!(dh.to_f64()[..3], [0.0; 3]);
+        assert_close(
+            &nll.to_f64().expect("on the CPU"),
+            &[0.0, 10f64.ln()],
+            Tol { abs: 0.0, rel: 4.0 * EPS },
+        );
+        assert_eq!(dh.to_f64().expect("on the CPU")[..3], [0.0; 3]);
     }
 
     #[test]
     fn nan_shows_in_the_loss() {
         let dims = CrossEntropyDims { n: 3, c: 4, v: 50 };
         let losses = |h: &[f64], w: &[f64]| {
-            let (mut nll, mut scratch) = (out32(3), out32(dims.scratch_len()));
+            let (mut nll, mut scratch) = (out32(3), out32(dims.scratch_len(&Device::Cpu)));
             let targets = Buffer::from_vec(vec![1i32, 2, 3]);
             fwd(
                 &Device::Cpu,
@@ -283,7 +301,7 @@ mod tests {
                 dims,
             )
             .expect("shapes agree");
-            nll.to_f64()
+            nll.to_f64().expect("on the CPU")
         };
         let (mut h, mut w) = (data(1, 12), data(2, 200));
         h[5] = f64::NAN;

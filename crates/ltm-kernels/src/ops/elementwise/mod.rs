@@ -42,6 +42,9 @@ pub fn add(device: &Device, out: &mut Buffer, a: &Buffer, b: &Buffer) -> Result<
     check_len(OP, "a", a.len(), out.len())?;
     check_len(OP, "b", b.len(), out.len())?;
     match device {
+        Device::Cuda(_) => {
+            Err(crate::Error::Unsupported { op: OP, rung: 1, need: "a CUDA kernel" })
+        }
         Device::Cpu => on_float!(out.dtype(), T => {
             cpu::add::<T>(out.as_mut_slice()?, a.as_slice()?, b.as_slice()?);
             Ok(())
@@ -56,6 +59,9 @@ pub fn add(device: &Device, out: &mut Buffer, a: &Buffer, b: &Buffer) -> Result<
 pub fn add_assign(device: &Device, out: &mut Buffer, b: &Buffer) -> Result<()> {
     check_len(OP, "b", b.len(), out.len())?;
     match device {
+        Device::Cuda(_) => {
+            Err(crate::Error::Unsupported { op: OP, rung: 1, need: "a CUDA kernel" })
+        }
         Device::Cpu => on_float!(out.dtype(), T => {
             cpu::axpy::<T>(out.as_mut_slice()?, T::ONE, b.as_slice()?);
             Ok(())
@@ -70,6 +76,9 @@ pub fn add_assign(device: &Device, out: &mut Buffer, b: &Buffer) -> Result<()> {
 pub fn axpy(device: &Device, y: &mut Buffer, alpha: f64, x: &Buffer) -> Result<()> {
     check_len(OP, "x", x.len(), y.len())?;
     match device {
+        Device::Cuda(_) => {
+            Err(crate::Error::Unsupported { op: OP, rung: 1, need: "a CUDA kernel" })
+        }
         Device::Cpu => on_float!(y.dtype(), T => {
             cpu::axpy::<T>(y.as_mut_slice()?, T::from_f64(alpha), x.as_slice()?);
             Ok(())
@@ -83,6 +92,9 @@ pub fn axpy(device: &Device, y: &mut Buffer, alpha: f64, x: &Buffer) -> Result<(
 /// [`Error::DType`](crate::Error::DType) for an integer buffer.
 pub fn fill(device: &Device, out: &mut Buffer, value: f64) -> Result<()> {
     match device {
+        Device::Cuda(_) => {
+            Err(crate::Error::Unsupported { op: OP, rung: 1, need: "a CUDA kernel" })
+        }
         Device::Cpu => on_float!(out.dtype(), T => {
             cpu::fill::<T>(out.as_mut_slice()?, T::from_f64(value));
             Ok(())
@@ -109,6 +121,9 @@ pub fn scale_rows(
     check_len(OP, "x", x.len(), dims.rows * dims.c)?;
     check_len(OP, "s", s.len(), dims.rows)?;
     match device {
+        Device::Cuda(_) => {
+            Err(crate::Error::Unsupported { op: OP, rung: 1, need: "a CUDA kernel" })
+        }
         Device::Cpu => on_float!(out.dtype(), T => {
             cpu::scale_rows::<T>(out.as_mut_slice()?, x.as_slice()?, s.as_slice()?, dims);
             Ok(())
@@ -127,6 +142,9 @@ pub fn outer_scale(device: &Device, out: &mut Buffer, w: &Buffer, s: &Buffer) ->
     check_len(OP, "w", w.len(), out.len())?;
     check_len(OP, "s", s.len(), 1)?;
     match device {
+        Device::Cuda(_) => {
+            Err(crate::Error::Unsupported { op: OP, rung: 1, need: "a CUDA kernel" })
+        }
         Device::Cpu => on_float!(out.dtype(), T => {
             cpu::scale::<T>(out.as_mut_slice()?, w.as_slice()?, s.as_slice()?[0]);
             Ok(())
@@ -157,7 +175,7 @@ mod tests {
         fill(CPU, filled, 0.25).expect("a float");
         scale_rows(CPU, rows, &a, &s, dims).expect("shapes agree");
         outer_scale(CPU, outer, &a, &make(&[3.0])).expect("shapes agree");
-        outs.map(|buffer| buffer.to_f64())
+        outs.map(|buffer| buffer.to_f64().expect("on the CPU"))
     }
 
     proptest! {

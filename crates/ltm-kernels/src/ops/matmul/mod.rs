@@ -95,6 +95,9 @@ pub fn fwd(
     check_len(OP, "a", a.len(), batch * m * k)?;
     check_len(OP, "b", b.len(), batch * k * n)?;
     match device {
+        Device::Cuda(_) => {
+            Err(crate::Error::Unsupported { op: OP, rung: 1, need: "a CUDA kernel" })
+        }
         Device::Cpu => on_float!(c.dtype(), T => {
             cpu::fwd::<T>(c.as_mut_slice()?, a.as_slice()?, b.as_slice()?, write, dims);
             Ok(())
@@ -177,7 +180,7 @@ mod tests {
             let mut out = Buffer::from_vec(vec![f64::NAN; dims.m * dims.n]);
             fwd(&Device::Cpu, &mut out, &left, &right, Write::Overwrite, dims)
                 .expect("shapes agree");
-            out.to_f64()
+            out.to_f64().expect("on the CPU")
         };
         let da = product(&dc, &b, MatmulDims { b: Layout::Transposed, ..MatmulDims::new(m, k, n) });
         let db = product(&a, &dc, MatmulDims { a: Layout::Transposed, ..MatmulDims::new(k, n, m) });

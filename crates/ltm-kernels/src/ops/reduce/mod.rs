@@ -27,6 +27,9 @@ pub fn sum_groups(device: &Device, out: &mut Buffer, x: &Buffer) -> Result<()> {
         format!("{len} elements do not fall into {groups} equal groups")
     })?;
     match device {
+        Device::Cuda(_) => {
+            Err(crate::Error::Unsupported { op: OP, rung: 1, need: "a CUDA kernel" })
+        }
         Device::Cpu => on_float!(out.dtype(), T => {
             cpu::sum_groups::<T>(out.as_mut_slice()?, x.as_slice()?);
             Ok(())
@@ -46,6 +49,9 @@ pub fn dot(device: &Device, out: &mut Buffer, x: &Buffer, w: &Buffer) -> Result<
     check_len(OP, "out", out.len(), 1)?;
     check_len(OP, "w", w.len(), x.len())?;
     match device {
+        Device::Cuda(_) => {
+            Err(crate::Error::Unsupported { op: OP, rung: 1, need: "a CUDA kernel" })
+        }
         Device::Cpu => on_float!(out.dtype(), T => {
             out.as_mut_slice::<T>()?[0] = T::from_f64(cpu::dot::<T>(x.as_slice()?, w.as_slice()?));
             Ok(())
@@ -59,6 +65,9 @@ pub fn dot(device: &Device, out: &mut Buffer, x: &Buffer, w: &Buffer) -> Result<
 /// [`Error::DType`](crate::Error::DType) for an integer buffer.
 pub fn sum_squares(device: &Device, x: &Buffer) -> Result<f64> {
     match device {
+        Device::Cuda(_) => {
+            Err(crate::Error::Unsupported { op: OP, rung: 1, need: "a CUDA kernel" })
+        }
         Device::Cpu => on_float!(x.dtype(), T => {
             let x = x.as_slice::<T>()?;
             Ok(cpu::dot(x, x))
@@ -72,6 +81,9 @@ pub fn sum_squares(device: &Device, x: &Buffer) -> Result<f64> {
 /// [`Error::DType`](crate::Error::DType) for an integer buffer.
 pub fn first_non_finite(device: &Device, x: &Buffer) -> Result<Option<usize>> {
     match device {
+        Device::Cuda(_) => {
+            Err(crate::Error::Unsupported { op: OP, rung: 1, need: "a CUDA kernel" })
+        }
         Device::Cpu => {
             on_float!(x.dtype(), T => Ok(cpu::first_non_finite::<T>(x.as_slice()?)))
         }
@@ -96,7 +108,8 @@ mod tests {
         sum_groups(CPU, &mut sums, &x).expect("shapes agree");
         dot(CPU, &mut product, &x, &w).expect("shapes agree");
         let squares = sum_squares(CPU, &x).expect("a float");
-        [sums.to_f64(), product.to_f64(), vec![squares]].concat()
+        [sums.to_f64().expect("on the CPU"), product.to_f64().expect("on the CPU"), vec![squares]]
+            .concat()
     }
 
     fn check(groups: usize, n: usize) {
@@ -132,7 +145,7 @@ mod tests {
         let product = |x: &[f64]| {
             let mut out = out64(1);
             dot(CPU, &mut out, &f64s(x), &f64s(&w)).expect("shapes agree");
-            out.to_f64()[0]
+            out.to_f64().expect("on the CPU")[0]
         };
         gradcheck(product, &x, &w, Tol { abs: 1e-7, rel: 1e-7 });
     }

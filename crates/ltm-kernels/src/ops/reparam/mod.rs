@@ -35,6 +35,9 @@ pub fn fwd(
     check_len(OP, "log_var", log_var.len(), z.len())?;
     check_len(OP, "noise", noise.len(), z.len())?;
     match device {
+        Device::Cuda(_) => {
+            Err(crate::Error::Unsupported { op: OP, rung: 1, need: "a CUDA kernel" })
+        }
         Device::Cpu => on_float!(z.dtype(), T => {
             let (mu, log_var, noise) = (mu.as_slice()?, log_var.as_slice()?, noise.as_slice()?);
             cpu::fwd::<T>(z.as_mut_slice()?, mu, log_var, noise);
@@ -64,6 +67,9 @@ pub fn bwd(
     check_len(OP, "log_var", log_var.len(), dlog_var.len())?;
     check_len(OP, "noise", noise.len(), dlog_var.len())?;
     match device {
+        Device::Cuda(_) => {
+            Err(crate::Error::Unsupported { op: OP, rung: 1, need: "a CUDA kernel" })
+        }
         Device::Cpu => on_float!(dlog_var.dtype(), T => {
             let (dz, log_var, noise) = (dz.as_slice()?, log_var.as_slice()?, noise.as_slice()?);
             cpu::bwd::<T>(dlog_var.as_mut_slice()?, dz, log_var, noise);
@@ -89,7 +95,7 @@ mod tests {
         let (mut z, mut dlog_var) = (make(&vec![f64::NAN; n]), make(&vec![f64::NAN; n]));
         fwd(&Device::Cpu, &mut z, &mu, &log_var, &noise).expect("shapes agree");
         bwd(&Device::Cpu, &mut dlog_var, &dz, &log_var, &noise).expect("shapes agree");
-        [z, dlog_var].map(|buffer| buffer.to_f64())
+        [z, dlog_var].map(|buffer| buffer.to_f64().expect("on the CPU"))
     }
 
     proptest! {
@@ -118,7 +124,7 @@ mod tests {
             let mut z = out64(n);
             fwd(&Device::Cpu, &mut z, &f64s(mu), &f64s(log_var), &f64s(&noise))
                 .expect("shapes agree");
-            inner(&z.to_f64(), &dz)
+            inner(&z.to_f64().expect("on the CPU"), &dz)
         };
         let [_, dlog_var] = run(f64s, n);
         let tol = Tol { abs: 1e-7, rel: 1e-7 };

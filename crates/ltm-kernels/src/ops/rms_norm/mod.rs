@@ -39,7 +39,7 @@ impl RmsNormDims {
     }
 
     /// Elements of scratch that [`bwd`] needs for `dweight`: one partial row per block of rows.
-    pub fn scratch_len(&self) -> usize {
+    pub fn scratch_len(&self, _device: &Device) -> usize {
         self.rows.div_ceil(self.rows_per_block()) * self.c
     }
 
@@ -74,6 +74,9 @@ pub fn fwd(
     check_len(OP, "x", x.len(), n)?;
     check_len(OP, "weight", weight.len(), dims.c)?;
     match device {
+        Device::Cuda(_) => {
+            Err(crate::Error::Unsupported { op: OP, rung: 1, need: "a CUDA kernel" })
+        }
         Device::Cpu => on_float!(out.dtype(), T => {
             let eps = T::from_f64(eps);
             cpu::fwd::<T>(out.as_mut_slice()?, x.as_slice()?, weight.as_slice()?, eps, dims);
@@ -115,9 +118,12 @@ pub fn bwd(
     }
     if let Some(dweight) = &dweight {
         check_len(OP, "dweight", dweight.len(), dims.c)?;
-        check_len(OP, "scratch", scratch.len(), dims.scratch_len())?;
+        check_len(OP, "scratch", scratch.len(), dims.scratch_len(device))?;
     }
     match device {
+        Device::Cuda(_) => {
+            Err(crate::Error::Unsupported { op: OP, rung: 1, need: "a CUDA kernel" })
+        }
         Device::Cpu => on_float!(dout.dtype(), T => {
             let (dout, x, weight) = (dout.as_slice()?, x.as_slice()?, weight.as_slice()?);
             let eps = T::from_f64(eps);
@@ -152,7 +158,7 @@ mod tests {
         let (x, weight, dout) = (make(&data(1, n)), make(&data(2, dims.c)), make(&data(3, n)));
         let poisoned = |n| make(&vec![f64::NAN; n]);
         let (mut out, mut dx, mut dweight) = (poisoned(n), poisoned(n), poisoned(dims.c));
-        let mut scratch = poisoned(dims.scratch_len());
+        let mut scratch = poisoned(dims.scratch_len(&Device::Cpu));
         fwd(&Device::Cpu, &mut out, &x, &weight, NORM_EPS, dims).expect("shapes agree");
         let (dx_wanted, dweight_wanted) = (Some(&mut dx), Some(&mut dweight));
         bwd(
@@ -167,7 +173,7 @@ mod tests {
             dims,
         )
         .expect("shapes agree");
-        [out, dx, dweight].map(|buffer| buffer.to_f64())
+        [out, dx, dweight].map(|buffer| buffer.to_f64().expect("on the CPU"))
     }
 
     proptest! {
@@ -203,7 +209,7 @@ mod tests {
             let mut out = out64(15);
             fwd(&Device::Cpu, &mut out, &f64s(x), &f64s(weight), NORM_EPS, dims)
                 .expect("shapes agree");
-            inner(&out.to_f64(), &dout)
+            inner(&out.to_f64().expect("on the CPU"), &dout)
         };
         let [_, dx, dweight] = run(f64s, dims);
         let tol = Tol { abs: 1e-7, rel: 1e-7 };

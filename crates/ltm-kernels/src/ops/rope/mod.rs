@@ -78,6 +78,9 @@ pub fn table(
     check_even(d)?;
     check_len(OP, "table", table.len(), positions.len() * d)?;
     match device {
+        Device::Cuda(_) => {
+            Err(crate::Error::Unsupported { op: OP, rung: 1, need: "a CUDA kernel" })
+        }
         Device::Cpu => on_float!(table.dtype(), T => {
             reference::table::<T>(table.as_mut_slice()?, positions.as_slice()?, theta, d);
             Ok(())
@@ -105,6 +108,9 @@ pub fn fwd(
 ) -> Result<()> {
     dims.check(("out", out), ("x", x), table)?;
     match device {
+        Device::Cuda(_) => {
+            Err(crate::Error::Unsupported { op: OP, rung: 1, need: "a CUDA kernel" })
+        }
         Device::Cpu => on_float!(out.dtype(), T => {
             cpu::rotate(out.as_mut_slice()?, x.as_slice()?, table.as_slice()?, T::ONE, dims);
             Ok(())
@@ -131,6 +137,9 @@ pub fn bwd(
 ) -> Result<()> {
     dims.check(("dx", dx), ("dout", dout), table)?;
     match device {
+        Device::Cuda(_) => {
+            Err(crate::Error::Unsupported { op: OP, rung: 1, need: "a CUDA kernel" })
+        }
         Device::Cpu => on_float!(dx.dtype(), T => {
             cpu::rotate(dx.as_mut_slice()?, dout.as_slice()?, table.as_slice()?, -T::ONE, dims);
             Ok(())
@@ -165,7 +174,7 @@ mod tests {
         let (mut out, mut dx) = (make(&vec![f64::NAN; n]), make(&vec![f64::NAN; n]));
         fwd(&Device::Cpu, &mut out, &make(&data(1, n)), &angles, dims).expect("shapes agree");
         bwd(&Device::Cpu, &mut dx, &make(&data(2, n)), &angles, dims).expect("shapes agree");
-        [out, dx, angles].map(|buffer| buffer.to_f64())
+        [out, dx, angles].map(|buffer| buffer.to_f64().expect("on the CPU"))
     }
 
     proptest! {
@@ -195,8 +204,8 @@ mod tests {
         let (fast, slow) = (1000f32 * 1.0, 1000f32 * (1.0 / THETA.powf(0.5)) as f32);
         let expected = [fast, slow].map(f64::from).map(|angle| [angle.cos(), angle.sin()]).concat();
         let exact = Tol { abs: 0.0, rel: EPS / 2.0 };
-        assert_close(&angles.to_f64()[..4], &[1.0, 0.0, 1.0, 0.0], exact);
-        assert_close(&angles.to_f64()[8..], &expected, exact);
+        assert_close(&angles.to_f64().expect("on the CPU")[..4], &[1.0, 0.0, 1.0, 0.0], exact);
+        assert_close(&angles.to_f64().expect("on the CPU")[8..], &expected, exact);
     }
 
     #[test]
@@ -207,7 +216,7 @@ mod tests {
         let loss = |x: &[f64]| {
             let mut out = out64(48);
             fwd(&Device::Cpu, &mut out, &f64s(x), &angles, dims).expect("shapes agree");
-            inner(&out.to_f64(), &dout)
+            inner(&out.to_f64().expect("on the CPU"), &dout)
         };
         let [_, dx, _] = run(f64s, dims);
         gradcheck(loss, &x, &dx, Tol { abs: 1e-7, rel: 1e-7 });

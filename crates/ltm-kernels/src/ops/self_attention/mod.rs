@@ -45,7 +45,7 @@ impl SelfAttentionDims {
     }
 
     /// Elements of [`bwd`]'s scratch.
-    pub fn scratch_len(&self) -> usize {
+    pub fn scratch_len(&self, _device: &Device) -> usize {
         self.b * self.t * self.h
     }
 
@@ -118,6 +118,9 @@ pub fn fwd(
         check_len(OP, arg, got, expected)?;
     }
     match device {
+        Device::Cuda(_) => {
+            Err(crate::Error::Unsupported { op: OP, rung: 1, need: "a CUDA kernel" })
+        }
         Device::Cpu => on_float!(out.dtype(), T => {
             let (out, lse) = (out.as_mut_slice::<T>()?, lse.as_mut_slice()?);
             let (q, k, v) = (q.as_slice()?, k.as_slice()?, v.as_slice()?);
@@ -159,7 +162,7 @@ pub fn bwd(
         ("dq", wanted(&dq, dims.q_len()), dims.q_len()),
         ("dk", wanted(&dk, dims.kv_len()), dims.kv_len()),
         ("dv", wanted(&dv, dims.kv_len()), dims.kv_len()),
-        ("scratch", scratch.len(), dims.scratch_len()),
+        ("scratch", scratch.len(), dims.scratch_len(device)),
         ("dout", dout.len(), dims.q_len()),
         ("out", out.len(), dims.q_len()),
         ("lse", lse.len(), dims.lse_len()),
@@ -170,6 +173,9 @@ pub fn bwd(
         check_len(OP, arg, got, expected)?;
     }
     match device {
+        Device::Cuda(_) => {
+            Err(crate::Error::Unsupported { op: OP, rung: 1, need: "a CUDA kernel" })
+        }
         Device::Cpu => on_float!(dout.dtype(), T => {
             let dq = dq.map(Buffer::as_mut_slice::<T>).transpose()?;
             let dk = dk.map(Buffer::as_mut_slice::<T>).transpose()?;
@@ -211,7 +217,7 @@ mod tests {
         let (mut out, mut lse) = (nan(dims.q_len()), nan(dims.lse_len()));
         fwd(&Device::Cpu, &mut out, &mut lse, &q, &k, &v, SCALE, dims).expect("shapes agree");
         let (mut dq, mut dk, mut dv) = (nan(dims.q_len()), nan(dims.kv_len()), nan(dims.kv_len()));
-        let mut scratch = nan(dims.scratch_len());
+        let mut scratch = nan(dims.scratch_len(&Device::Cpu));
         let (dq_out, dk_out, dv_out) = (Some(&mut dq), Some(&mut dk), Some(&mut dv));
         bwd(
             &Device::Cpu,
@@ -229,7 +235,7 @@ mod tests {
             dims,
         )
         .expect("shapes agree");
-        [out, lse, dq, dk, dv].map(|x| x.to_f64())
+        [out, lse, dq, dk, dv].map(|x| x.to_f64().expect("on the CPU"))
     }
 
     fn reference(dims: SelfAttentionDims) -> [Vec<f64>; 5] {
@@ -313,10 +319,10 @@ mod tests {
             let mut wanted = [None, None, None];
             wanted[i] = Some(&mut got);
             let [dq, dk, dv] = wanted;
-            let mut scratch = Buffer::from_vec(vec![f64::NAN; dims.scratch_len()]);
+            let mut scratch = Buffer::from_vec(vec![f64::NAN; dims.scratch_len(&Device::Cpu)]);
             bwd(&Device::Cpu, dq, dk, dv, &mut scratch, &dout, &out, &lse, &q, &k, &v, SCALE, dims)
                 .expect("shapes agree");
-            assert_eq!(got.to_f64(), expected);
+            assert_eq!(got.to_f64().expect("on the CPU"), expected);
         }
     }
 
@@ -338,8 +344,8 @@ mod tests {
             .map(|x| Buffer::from_vec(x.map(|x| x as f32).to_vec()));
         let (mut out, mut lse) = (Buffer::from_vec(vec![0f32; 3]), Buffer::from_vec(vec![0f32; 3]));
         fwd(&Device::Cpu, &mut out, &mut lse, &q, &k, &v, 1.0, dims).expect("shapes agree");
-        assert_eq!(out.to_f32(), [1.0, 1.0, 2.0]);
-        assert_eq!(lse.to_f32(), [90_000.0, 90_000.0, 90_000.0]);
+        assert_eq!(out.to_f32().expect("on the CPU"), [1.0, 1.0, 2.0]);
+        assert_eq!(lse.to_f32().expect("on the CPU"), [90_000.0, 90_000.0, 90_000.0]);
     }
 
     #[test]

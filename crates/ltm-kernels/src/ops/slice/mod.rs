@@ -60,6 +60,9 @@ pub fn fwd(device: &Device, out: &mut Buffer, x: &Buffer, dims: SliceDims) -> Re
     check_len(OP, "out", out.len(), dims.b * dims.len * dims.c)?;
     check_len(OP, "x", x.len(), dims.b * dims.rows * dims.c)?;
     match device {
+        Device::Cuda(_) => {
+            Err(crate::Error::Unsupported { op: OP, rung: 1, need: "a CUDA kernel" })
+        }
         Device::Cpu => on_float!(out.dtype(), T => {
             reference::fwd::<T>(out.as_mut_slice()?, x.as_slice()?, dims);
             Ok(())
@@ -79,6 +82,9 @@ pub fn bwd(device: &Device, dx: &mut Buffer, dout: &Buffer, dims: SliceDims) -> 
     check_len(OP, "dx", dx.len(), dims.b * dims.rows * dims.c)?;
     check_len(OP, "dout", dout.len(), dims.b * dims.len * dims.c)?;
     match device {
+        Device::Cuda(_) => {
+            Err(crate::Error::Unsupported { op: OP, rung: 1, need: "a CUDA kernel" })
+        }
         Device::Cpu => on_float!(dx.dtype(), T => {
             reference::bwd::<T>(dx.as_mut_slice()?, dout.as_slice()?, dims);
             Ok(())
@@ -100,9 +106,12 @@ mod tests {
         let x: Vec<f64> = (0..12).map(f64::from).collect();
         let (mut out, mut dx) = (out32(8), out32(12));
         fwd(&Device::Cpu, &mut out, &f32s(&x), dims).expect("shapes agree");
-        assert_eq!(out.to_f64(), [2.0, 3.0, 4.0, 5.0, 8.0, 9.0, 10.0, 11.0]);
+        assert_eq!(out.to_f64().expect("on the CPU"), [2.0, 3.0, 4.0, 5.0, 8.0, 9.0, 10.0, 11.0]);
         bwd(&Device::Cpu, &mut dx, &out, dims).expect("shapes agree");
-        assert_eq!(dx.to_f64(), [0.0, 0.0, 2.0, 3.0, 4.0, 5.0, 0.0, 0.0, 8.0, 9.0, 10.0, 11.0]);
+        assert_eq!(
+            dx.to_f64().expect("on the CPU"),
+            [0.0, 0.0, 2.0, 3.0, 4.0, 5.0, 0.0, 0.0, 8.0, 9.0, 10.0, 11.0]
+        );
     }
 
     #[test]
@@ -114,9 +123,14 @@ mod tests {
         let loss = |x: &[f64]| {
             let mut out = out64(12);
             fwd(&Device::Cpu, &mut out, &f64s(x), dims).expect("shapes agree");
-            inner(&out.to_f64(), &dout)
+            inner(&out.to_f64().expect("on the CPU"), &dout)
         };
-        gradcheck(loss, &data(1, 30), &dx.to_f64(), Tol { abs: 1e-7, rel: 1e-7 });
+        gradcheck(
+            loss,
+            &data(1, 30),
+            &dx.to_f64().expect("on the CPU"),
+            Tol { abs: 1e-7, rel: 1e-7 },
+        );
     }
 
     #[test]

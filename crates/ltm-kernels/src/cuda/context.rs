@@ -1,0 +1,407 @@
+//! One CUDA device of this process: its stream, its kernels, its launches. Knows no op.
+
+use std::cell::Cell;
+use std::collections::HashMap;
+use std::ffi::{CString, c_void};
+use std::sync::{Mutex, MutexGuard, PoisonError};
+
+use cudarc::driver::result::{self, DriverError};
+use cudarc::driver::sys::{
+    self, CUdevice_attribute, CUfunction_attribute_enum as FunctionAttribute,
+};
+
+use super::compile::{self, Architecture};
+use super::memory::Pool;
+use crate::registry::{self, Kernel};
+use crate::{Error, Result};
+
+/// Bytes of [`Context::workspace`].
+const WORKSPACE_BYTES: usize = 32 << 20;
+/// Dynamic shared memory that a kernel may use without opting in.
+const SHARED_BYTES_WITHOUT_OPT_IN: u32 = 48 << 10;
+
+/// A CUDA device, opened once and kept until the process ends.
+///
+/// All work goes to one stream, so it runs in the order in which it was asked for, and whatever
+/// reads a result on the host waits for it. Kernels are compiled when first launched.
+pub struct Context {
+    ordinal: usize,
+    name: String,
+    architecture: Architecture,
+    multiprocessors: u32,
+    shared_bytes_opt_in: u32,
+    primary: sys::CUcontext,
+    pub(super) stream: sys::CUstream,
+    pub(super) pool: Pool,
+    workspace: u64,
+    functions: Mutex<HashMap<&'static str, Function>>,
+    modules: Mutex<HashMap<&'static str, usize>>,
+    /// Held while work is put on the stream, and by a capture from its begin to its end.
+    queue: Mutex<()>,
+}
+
+#[derive(Clone, Copy)]
+struct Function {
+    handle: sys::CUfunction,
+    /// Dynamic shared memory that has been opted in to, in bytes.
+    shared_bytes: u32,
+}
+
+// SAFETY: the handles name objects of the driver, whose functions may be called from any thread
+// once the context is bound to it (`bind`); what Rust owns here is behind mutexes.
+unsafe impl Send for Context {}
+// SAFETY: as for `Send`.
+unsafe impl Sync for Context {}
+
+// SAFETY: a function handle is valid in every thread that the context is bound to.
+unsafe impl Send for Function {}
+
+/// The shape of a launch.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Geometry {
+    /// Blocks.
+    pub grid: [u32; 3],
+    /// Threads of a block.
+    pub block: [u32; 3],
+    /// Dynamic shared memory of a block.
+    pub smem_bytes: u32,
+}
+
+/// One argument of a kernel, by value.
+#[derive(Clone, Copy, Debug)]
+pub(crate) enum Arg {
+    /// An address on the device.
+    Ptr(u64),
+    I32(i32),
+    U32(u32),
+    I64(i64),
+    F32(f32),
+    F64(f64),
+}
+
+impl Arg {
+    /// An extent or a stride, as kernels count: in 32 bits, which every `needs` bounds.
+    ///
+    /// # Errors
+    /// [`Error::Dims`] when it does not fit.
+    pub fn extent(op: &'static str, extent: usize) -> Result<Self> {
+        i32::try_from(extent).map(Self::I32).map_err(|_| Error::Dims {
+            op,
+            reason: format!("an extent of {extent} does not fit the 32 bits of a CUDA kernel"),
+        })
+    }
+
+    fn address(&self) -> *mut c_void {
+        let address: *const c_void = match self {
+            Self::Ptr(x) => std::ptr::from_ref(x).cast(),
+            Self::I32(x) => std::ptr::from_ref(x).cast(),
+            Self::U32(x) => std::ptr::from_ref(x).cast(),
+            Self::I64(x) => std::ptr::from_ref(x).cast(),
+            Self::F32(x) => std::ptr::from_ref(x).cast(),
+            Self::F64(x) => std::ptr::from_ref(x).cast(),
+        };
+        address.cast_mut()
+    }
+}
+
+thread_local! {
+    /// Whether this thread holds a context's queue for a capture.
+    static CAPTURING: Cell<bool> = const { Cell::new(false) };
+}
+
+impl Context {
+    /// The context of device `ordinal`; the same at every call.
+    ///
+    /// # Errors
+    /// [`Error::NoDevice`] when there is no driver, no such device, or one older than sm_80.
+    pub fn open(ordinal: usize) -> Result<&'static Self> {
+        static OPEN: Mutex<Option<HashMap<usize, &'static Context>>> = Mutex::new(None);
+        let mut open = lock(&OPEN);
+        let open = open.get_or_insert_default();
+        if let Some(context) = open.get(&ordinal) {
+            return Ok(context);
+        }
+        let context: &'static Self = Box::leak(Box::new(Self::new(ordinal)?));
+        open.insert(ordinal, context);
+        Ok(context)
+    }
+
+    fn new(ordinal: usize) -> Result<Self> {
+        let no_device =
+            |reason: String| Error::NoDevice { name: format!("cuda:{ordinal}"), reason };
+        // SAFETY: only opens the library, whose initialisers are the vendor's.
+        if !unsafe { sys::is_culib_present() } {
+            return Err(no_device(
+                "no CUDA driver (libcuda.so.1) was found; install the NVIDIA driver or use \
+                 --device cpu"
+                    .into(),
+            ));
+        }
+        let driver = |e: DriverError| no_device(format!("the CUDA driver says {}", describe(e)));
+        result::init().map_err(driver)?;
+        let count = result::device::get_count().map_err(driver)?;
+        let in_range = i32::try_from(ordinal).ok().filter(|ordinal| *ordinal < count);
+        let Some(index) = in_range else {
+            return Err(no_device(match count {
+                0 => "the CUDA driver sees no device; use --device cpu".into(),
+                _ => format!("the CUDA driver sees {count} device(s), numbered from 0"),
+            }));
+        };
+        let device = result::device::get(index).map_err(driver)?;
+        let attribute = |which| {
+            // SAFETY: `device` came from `device::get` above.
+            let value = unsafe { result::device::get_attribute(device, which) };
+            value.map(|value| value.unsigned_abs()).map_err(driver)
+        };
+        use CUdevice_attribute as Attribute;
+        let capability = (
+            attribute(Attribute::CU_DEVICE_ATTRIBUTE_COMPUTE_CAPABILITY_MAJOR)?,
+            attribute(Attribute::CU_DEVICE_ATTRIBUTE_COMPUTE_CAPABILITY_MINOR)?,
+        );
+        let name = result::device::get_name(device).map_err(driver)?;
+        if capability < (8, 0) {
+            let (major, minor) = capability;
+            return Err(no_device(format!(
+                "{name} is sm_{major}{minor}, the kernels need sm_80 or later; use --device cpu"
+            )));
+        }
+        // SAFETY: `device` is valid; the context is kept for the life of the process.
+        let primary = unsafe { result::primary_ctx::retain(device) }.map_err(driver)?;
+        // SAFETY: `primary` was retained in the line above.
+        unsafe { result::ctx::set_current(primary) }.map_err(driver)?;
+        let stream =
+            result::stream::create(result::stream::StreamKind::NonBlocking).map_err(driver)?;
+        // SAFETY: a fresh allocation that nothing else knows; never freed.
+        let workspace = unsafe { result::malloc_sync(WORKSPACE_BYTES) }.map_err(driver)?;
+        Ok(Self {
+            ordinal,
+            name,
+            architecture: Architecture::of(capability),
+            multiprocessors: attribute(Attribute::CU_DEVICE_ATTRIBUTE_MULTIPROCESSOR_COUNT)?,
+            shared_bytes_opt_in: attribute(
+                Attribute::CU_DEVICE_ATTRIBUTE_MAX_SHARED_MEMORY_PER_BLOCK_OPTIN,
+            )?,
+            primary,
+            stream,
+            pool: Pool::default(),
+            workspace,
+            functions: Mutex::default(),
+            modules: Mutex::default(),
+            queue: Mutex::default(),
+        })
+    }
+
+    /// The device's number, as the driver counts.
+    pub fn ordinal(&self) -> usize {
+        self.ordinal
+    }
+
+    /// The device's name.
+    pub fn name(&self) -> &str {
+        &self.name
+    }
+
+    /// What kernels are compiled for.
+    pub fn architecture(&self) -> Architecture {
+        self.architecture
+    }
+
+    /// Multiprocessors of the device.
+    pub fn multiprocessors(&self) -> u32 {
+        self.multiprocessors
+    }
+
+    /// The most shared memory that a block may have, in bytes.
+    pub fn shared_bytes_opt_in(&self) -> u32 {
+        self.shared_bytes_opt_in
+    }
+
+    /// Waits until all work asked for so far is done.
+    ///
+    /// # Errors
+    /// [`Error::Cuda`] when some of it failed.
+    pub fn synchronize(&self) -> Result<()> {
+        let _queue = self.enter()?;
+        // SAFETY: the stream lives as long as the context.
+        check("synchronize", unsafe { result::stream::synchronize(self.stream) })
+    }
+
+    /// Milliseconds that the device takes for the work that `body` asks for, by its own clock.
+    ///
+    /// # Errors
+    /// Those of `body`, and [`Error::Cuda`].
+    pub fn elapsed_ms(&self, body: impl FnOnce() -> Result<()>) -> Result<f64> {
+        self.bind()?;
+        let event =
+            || check("create event", result::event::create(sys::CUevent_flags::CU_EVENT_DEFAULT));
+        let (start, end) = (event()?, event()?);
+        // SAFETY: events and stream belong to this context and are alive.
+        let record =
+            |event| check("record event", unsafe { result::event::record(event, self.stream) });
+        let measured =
+            record(start).and_then(|()| body()).and_then(|()| record(end)).and_then(|()| {
+                // SAFETY: both events were recorded above.
+                check("wait for event", unsafe { result::event::synchronize(end) })?;
+                // SAFETY: as above; both have completed.
+                check("elapsed time", unsafe { result::event::elapsed(start, end) })
+            });
+        for event in [start, end] {
+            // SAFETY: created above, used by nobody else.
+            check("destroy event", unsafe { result::event::destroy(event) })?;
+        }
+        measured.map(f64::from)
+    }
+
+    /// Device memory that a call may use from its first launch to its last: its address and bytes.
+    /// There is one for the whole stream, so that nothing survives in it from call to call.
+    pub(crate) fn workspace(&self) -> (Arg, usize) {
+        (Arg::Ptr(self.workspace), WORKSPACE_BYTES)
+    }
+
+    /// Puts a kernel on the stream.
+    ///
+    /// # Errors
+    /// [`Error::NoDevice`] when the kernel must be compiled and there is no NVRTC;
+    /// [`Error::Cuda`] when the driver refuses.
+    ///
+    /// # Safety
+    /// `args` are those of the kernel's signature, in order; the memory they name is as large as
+    /// the contract asks for with these extents and this geometry, and every `needs` holds.
+    ///
+    /// # Panics
+    /// When the registry has no kernel of this name.
+    pub(crate) unsafe fn launch(
+        &self,
+        symbol: &str,
+        geometry: Geometry,
+        args: &[Arg],
+    ) -> Result<()> {
+        let _queue = self.enter()?;
+        let function = self.function(symbol, geometry.smem_bytes)?;
+        let mut params: [*mut c_void; 24] = [std::ptr::null_mut(); 24];
+        assert!(args.len() <= params.len(), "{symbol} has more than 24 arguments");
+        for (param, arg) in params.iter_mut().zip(args) {
+            *param = arg.address();
+        }
+        let Geometry { grid: [x, y, z], block: [bx, by, bz], smem_bytes } = geometry;
+        // SAFETY: the caller vouches for arguments and geometry; the driver copies the arguments
+        // before it returns.
+        let launched = unsafe {
+            result::launch_kernel(
+                function,
+                (x, y, z),
+                (bx, by, bz),
+                smem_bytes,
+                self.stream,
+                &mut params[..args.len()],
+            )
+        };
+        launched.map_err(|e| Error::Cuda { call: format!("launch {symbol}"), reason: describe(e) })
+    }
+
+    /// Binds the context to this thread and keeps other threads from the stream meanwhile.
+    pub(super) fn enter(&self) -> Result<Option<MutexGuard<'_, ()>>> {
+        self.bind()?;
+        Ok((!CAPTURING.get()).then(|| lock(&self.queue)))
+    }
+
+    /// As [`enter`](Self::enter) for the length of a capture by this thread.
+    pub(super) fn enter_capture(&self) -> Result<Capturing<'_>> {
+        if CAPTURING.get() {
+            let reason = "a capture is under way in this thread".into();
+            return Err(Error::Cuda { call: "begin capture".into(), reason });
+        }
+        self.bind()?;
+        let queue = lock(&self.queue);
+        CAPTURING.set(true);
+        Ok(Capturing { _queue: queue })
+    }
+
+    fn bind(&self) -> Result<()> {
+        // SAFETY: the primary context is never released.
+        check("bind context", unsafe { result::ctx::set_current(self.primary) })
+    }
+
+    fn function(&self, symbol: &str, smem_bytes: u32) -> Result<sys::CUfunction> {
+        let mut functions = lock(&self.functions);
+        let kernel = match functions.get(symbol) {
+            Some(function) if smem_bytes <= function.shared_bytes => return Ok(function.handle),
+            _ => registry::find(symbol)
+                .unwrap_or_else(|| panic!("kernel `{symbol}` has no row in the registry")),
+        };
+        let handle = match functions.get(symbol) {
+            Some(function) => function.handle,
+            None => {
+                let module = self.module(kernel)? as sys::CUmodule;
+                let name = CString::new(symbol).expect("a symbol has no NUL");
+                // SAFETY: the module was loaded in this context and is never unloaded.
+                check("find kernel", unsafe { result::module::get_function(module, name) })?
+            }
+        };
+        let shared_bytes = smem_bytes.max(SHARED_BYTES_WITHOUT_OPT_IN);
+        if smem_bytes > SHARED_BYTES_WITHOUT_OPT_IN {
+            let which = FunctionAttribute::CU_FUNC_ATTRIBUTE_MAX_DYNAMIC_SHARED_SIZE_BYTES;
+            // SAFETY: the handle is valid, see above.
+            check("opt in to shared memory", unsafe {
+                result::function::set_function_attribute(handle, which, smem_bytes as i32)
+            })?;
+        }
+        functions.insert(kernel.symbol, Function { handle, shared_bytes });
+        Ok(handle)
+    }
+
+    /// The loaded module of a kernel's file, as an address: handles are not `Send`.
+    fn module(&self, kernel: &'static Kernel) -> Result<usize> {
+        let mut modules = lock(&self.modules);
+        if let Some(module) = modules.get(kernel.file) {
+            return Ok(*module);
+        }
+        let image = compile::compile(kernel.file, self.architecture)?;
+        let load = |data: &[u8]| {
+            // SAFETY: a whole cubin, or PTX that ends in NUL, both as NVRTC wrote them.
+            unsafe { result::module::load_data(data.as_ptr().cast()) }
+        };
+        // A driver for newer devices, or another architecture, may take the PTX alone.
+        let module = load(&image.cubin).or_else(|_| load(&image.ptx)).map_err(|e| Error::Cuda {
+            call: format!("load {}", kernel.file),
+            reason: describe(e),
+        })?;
+        modules.insert(kernel.file, module as usize);
+        Ok(module as usize)
+    }
+}
+
+/// The queue of a context, held by a thread that captures.
+pub(super) struct Capturing<'a> {
+    _queue: MutexGuard<'a, ()>,
+}
+
+impl Drop for Capturing<'_> {
+    fn drop(&mut self) {
+        CAPTURING.set(false);
+    }
+}
+
+impl std::fmt::Debug for Context {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "cuda:{} ({}, {})", self.ordinal, self.name, self.architecture)
+    }
+}
+
+/// A mutex's content: what a panicking thread left is whole, as no update here is in two steps.
+pub(super) fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+/// Names the call that failed.
+pub(super) fn check<T>(call: &str, outcome: std::result::Result<T, DriverError>) -> Result<T> {
+    outcome.map_err(|e| Error::Cuda { call: call.into(), reason: describe(e) })
+}
+
+/// The driver's own words, such as `CUDA_ERROR_INVALID_VALUE: invalid argument`.
+pub(super) fn describe(error: DriverError) -> String {
+    let text = |words: std::result::Result<&std::ffi::CStr, _>| {
+        words.map_or_else(|_: DriverError| format!("{:?}", error.0), |w| w.to_string_lossy().into())
+    };
+    format!("{}: {}", text(error.error_name()), text(error.error_string()))
+}

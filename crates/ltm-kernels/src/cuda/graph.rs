@@ -1,0 +1,74 @@
+//! Work recorded once and replayed as one CUDA graph. Knows no op.
+
+use cudarc::driver::{result, sys};
+
+use super::context::{Context, check};
+use crate::Result;
+
+/// Work on a device, captured as a CUDA graph.
+///
+/// A replay runs the same kernels on the same addresses with the same arguments: the buffers that
+/// the work used must live, unmoved on the device, for as long as the recording is replayed.
+#[derive(Debug)]
+pub struct Recording {
+    context: &'static Context,
+    graph: sys::CUgraphExec,
+}
+
+// SAFETY: the handle may be used from any thread that the context is bound to, one at a time:
+// `replay` holds the context's queue.
+unsafe impl Send for Recording {}
+// SAFETY: as for `Send`.
+unsafe impl Sync for Recording {}
+
+impl Recording {
+    /// Records the work that `body` asks for, without running it. Whatever `body` needs compiled or
+    /// allocated must exist already, which a first run without recording sees to.
+    ///
+    /// # Errors
+    /// Those of `body`, and [`Error::Cuda`](crate::Error::Cuda) when it did what cannot be
+    /// recorded, such as waiting for a result.
+    pub fn capture<E: From<crate::Error>>(
+        context: &'static Context,
+        body: impl FnOnce() -> std::result::Result<(), E>,
+    ) -> std::result::Result<Self, E> {
+        let _capturing = context.enter_capture()?;
+        let mode = sys::CUstreamCaptureMode::CU_STREAM_CAPTURE_MODE_THREAD_LOCAL;
+        // SAFETY: the stream lives as long as the context, and no other thread uses it meanwhile.
+        let begun = unsafe { result::stream::begin_capture(context.stream, mode) };
+        check("begin capture", begun)?;
+        let outcome = body();
+        // SAFETY: a capture was begun on this stream; it must end even when `body` failed.
+        let ended = unsafe { result::stream::end_capture(context.stream) };
+        outcome?;
+        let graph = check("end capture", ended)?;
+        let flags =
+            sys::CUgraphInstantiate_flags_enum::CUDA_GRAPH_INSTANTIATE_FLAG_AUTO_FREE_ON_LAUNCH;
+        // SAFETY: `graph` is the graph that the capture returned.
+        let instance =
+            check("instantiate graph", unsafe { result::graph::instantiate(graph, flags) });
+        // SAFETY: the instance does not need the graph it was made from.
+        check("destroy graph", unsafe { result::graph::destroy(graph) })?;
+        Ok(Self { context, graph: instance? })
+    }
+
+    /// Puts the recorded work on the device's stream.
+    ///
+    /// # Errors
+    /// [`Error::Cuda`](crate::Error::Cuda) when the driver refuses.
+    pub fn replay(&self) -> Result<()> {
+        let _queue = self.context.enter()?;
+        // SAFETY: graph and stream are alive; that the buffers are, is what the type asks of its
+        // owner.
+        check("replay", unsafe { result::graph::launch(self.graph, self.context.stream) })
+    }
+}
+
+impl Drop for Recording {
+    fn drop(&mut self) {
+        if let Ok(_queue) = self.context.enter() {
+            // SAFETY: nobody else holds the handle. A failure leaves nothing to be done.
+            let _ = unsafe { result::graph::exec_destroy(self.graph) };
+        }
+    }
+}

@@ -1,0 +1,177 @@
+//! Device memory: buffers that go back to a pool when dropped. Knows bytes and types, no shapes.
+
+use std::collections::HashMap;
+use std::sync::Mutex;
+
+use cudarc::driver::result;
+use cudarc::driver::sys::CUresult;
+
+use super::context::{Arg, Context, check, describe, lock};
+use crate::{DType, Error, Result};
+
+/// Freed allocations by size in bytes. A plan's buffers have few sizes, so an exact fit is the rule
+/// and nothing is split or merged; all work is on one stream, so a block may be handed out again
+/// while the work that last used it is still under way.
+#[derive(Default)]
+pub(super) struct Pool {
+    free: Mutex<HashMap<usize, Vec<u64>>>,
+}
+
+impl Pool {
+    fn take(&self, size_bytes: usize) -> Option<u64> {
+        lock(&self.free).get_mut(&size_bytes).and_then(Vec::pop)
+    }
+
+    fn put(&self, size_bytes: usize, address: u64) {
+        lock(&self.free).entry(size_bytes).or_default().push(address);
+    }
+
+    /// Hands every free block back to the driver.
+    fn trim(&self) -> Result<()> {
+        for (_, blocks) in lock(&self.free).drain() {
+            for address in blocks {
+                // SAFETY: the block came from `malloc_sync` and nobody holds it.
+                check("free memory", unsafe { result::free_sync(address) })?;
+            }
+        }
+        Ok(())
+    }
+}
+
+/// Elements of one type in the memory of one device.
+#[derive(Debug)]
+pub(crate) struct DeviceBuffer {
+    context: &'static Context,
+    dtype: DType,
+    len: usize,
+    address: u64,
+}
+
+impl DeviceBuffer {
+    /// `len` zeros.
+    pub fn zeros(context: &'static Context, dtype: DType, len: usize) -> Result<Self> {
+        let buffer = Self::uninitialised(context, dtype, len)?;
+        if len > 0 {
+            let _queue = context.enter()?;
+            // SAFETY: the allocation has this many bytes, and all work on it is on this stream.
+            let zeroed = unsafe {
+                result::memset_d8_async(buffer.address, 0, buffer.size_bytes(), context.stream)
+            };
+            check("fill with zeros", zeroed)?;
+        }
+        Ok(buffer)
+    }
+
+    fn uninitialised(context: &'static Context, dtype: DType, len: usize) -> Result<Self> {
+        let mut buffer = Self { context, dtype, len, address: 0 };
+        let size_bytes = buffer.size_bytes();
+        if size_bytes == 0 {
+            return Ok(buffer);
+        }
+        if let Some(address) = context.pool.take(size_bytes) {
+            buffer.address = address;
+            return Ok(buffer);
+        }
+        let _queue = context.enter()?;
+        // SAFETY: a fresh allocation, owned by the buffer from here on.
+        let malloc = || unsafe { result::malloc_sync(size_bytes) };
+        buffer.address = match malloc() {
+            Err(e) if e.0 == CUresult::CUDA_ERROR_OUT_OF_MEMORY => {
+                context.pool.trim()?;
+                malloc()
+            }
+            outcome => outcome,
+        }
+        .map_err(|e| match e.0 {
+            CUresult::CUDA_ERROR_OUT_OF_MEMORY => {
+                let device = format!("cuda:{}", context.ordinal());
+                Error::OutOfMemory { device, size_bytes }
+            }
+            _ => Error::Cuda { call: "allocate memory".into(), reason: describe(e) },
+        })?;
+        Ok(buffer)
+    }
+
+    pub fn context(&self) -> &'static Context {
+        self.context
+    }
+
+    pub fn dtype(&self) -> DType {
+        self.dtype
+    }
+
+    pub fn len(&self) -> usize {
+        self.len
+    }
+
+    pub fn size_bytes(&self) -> usize {
+        self.len * self.dtype.size_bytes()
+    }
+
+    pub fn arg(&self) -> Arg {
+        Arg::Ptr(self.address)
+    }
+
+    /// A copy in memory of its own.
+    pub fn try_clone(&self) -> Result<Self> {
+        let mut copy = Self::uninitialised(self.context, self.dtype, self.len)?;
+        copy.copy_range(0, self, 0, self.len)?;
+        Ok(copy)
+    }
+
+    /// Overwrites all elements with `data`, whose size the caller has checked.
+    pub fn upload<T: bytemuck::Pod>(&mut self, data: &[T]) -> Result<()> {
+        assert_eq!(size_of_val(data), self.size_bytes(), "an upload fills the buffer");
+        if data.is_empty() {
+            return Ok(());
+        }
+        let _queue = self.context.enter()?;
+        // SAFETY: source and target have the same size; pageable host memory has been read when
+        // the call returns.
+        let copied = unsafe { result::memcpy_htod_async(self.address, data, self.context.stream) };
+        check("copy to the device", copied)
+    }
+
+    /// Reads all elements, after all work asked for so far. `T` is as wide as an element.
+    pub fn download<T: bytemuck::Pod>(&self) -> Result<Vec<T>> {
+        assert_eq!(size_of::<T>(), self.dtype.size_bytes(), "a download keeps the element's width");
+        let mut data = vec![T::zeroed(); self.len];
+        if data.is_empty() {
+            return Ok(data);
+        }
+        let _queue = self.context.enter()?;
+        // SAFETY: source and target have the same size, and the target outlives the wait below.
+        let copied =
+            unsafe { result::memcpy_dtoh_async(&mut data, self.address, self.context.stream) };
+        check("copy from the device", copied)?;
+        // SAFETY: the stream lives as long as the context.
+        check("copy from the device", unsafe { result::stream::synchronize(self.context.stream) })?;
+        Ok(data)
+    }
+
+    /// Copies elements `from..from + len` of `other` to `to..to + len`, ranges that the caller has
+    /// checked; both buffers are of one type and one device.
+    pub fn copy_range(&mut self, to: usize, other: &Self, from: usize, len: usize) -> Result<()> {
+        assert!(to + len <= self.len && from + len <= other.len, "ranges lie within their buffers");
+        let width = self.dtype.size_bytes();
+        if len == 0 {
+            return Ok(());
+        }
+        let _queue = self.context.enter()?;
+        let (to, from) =
+            (self.address + (to * width) as u64, other.address + (from * width) as u64);
+        // SAFETY: both ranges lie within their allocations, as asserted, and do not overlap: a
+        // mutable and a shared reference name different buffers.
+        let copied =
+            unsafe { result::memcpy_dtod_async(to, from, len * width, self.context.stream) };
+        check("copy on the device", copied)
+    }
+}
+
+impl Drop for DeviceBuffer {
+    fn drop(&mut self) {
+        if self.address != 0 {
+            self.context.pool.put(self.size_bytes(), self.address);
+        }
+    }
+}

@@ -1,0 +1,88 @@
+//! CUDA: contexts, memory, compilation, capture, and the choice of rungs. Knows no op.
+//!
+//! Nothing here needs a toolkit to build: driver and compiler are opened at run time, and their
+//! absence is an [`Error::NoDevice`].
+
+mod compile;
+mod context;
+mod graph;
+mod memory;
+
+use std::cell::Cell;
+
+use crate::{DType, Error, Result};
+
+pub use compile::{Architecture, compile};
+pub use context::Context;
+pub(crate) use context::{Arg, Geometry};
+pub use graph::Recording;
+pub(crate) use memory::DeviceBuffer;
+
+/// One step of an op's ladder and what it needs: the contract lines of its kernel, each with
+/// whether it holds for the call at hand.
+pub(crate) struct Rung<'a>(pub u32, pub &'a [(&'static str, bool)]);
+
+thread_local! {
+    static FORCED: Cell<Option<u32>> = const { Cell::new(None) };
+}
+
+/// Runs `body` with every op of this thread taking rung `rung` where it runs on CUDA: how tests and
+/// benches reach the rungs that production passes over.
+///
+/// Within, an op refuses a rung that it lacks, or whose needs do not hold, with
+/// [`Error::Unsupported`].
+pub fn with_rung<T>(rung: u32, body: impl FnOnce() -> T) -> T {
+    struct Restore(Option<u32>);
+    impl Drop for Restore {
+        fn drop(&mut self) {
+            FORCED.set(self.0);
+        }
+    }
+    let _restore = Restore(FORCED.replace(Some(rung)));
+    body()
+}
+
+/// The rung to run: the first of `rungs` (fastest first) whose needs all hold, or the one that
+/// [`with_rung`] asks for.
+pub(crate) fn choose(op: &'static str, rungs: &[Rung]) -> Result<u32> {
+    let unmet = |rung: &Rung| rung.1.iter().find(|(_, holds)| !holds).map(|(need, _)| *need);
+    let refuse = |rung, need| Err(Error::Unsupported { op, rung, need });
+    match FORCED.get() {
+        None => {
+            let last = rungs.last().expect("an op has at least one rung");
+            let rung = rungs.iter().find(|rung| unmet(rung).is_none());
+            rung.map_or_else(|| refuse(last.0, unmet(last).unwrap_or_default()), |rung| Ok(rung.0))
+        }
+        Some(forced) => match rungs.iter().find(|rung| rung.0 == forced) {
+            None => refuse(forced, "a rung of that number"),
+            Some(rung) => unmet(rung).map_or(Ok(forced), |need| refuse(forced, need)),
+        },
+    }
+}
+
+/// Refuses an activation's type that no kernel has: `f32` and `bf16` there are.
+pub(crate) fn check_activation(dtype: DType) -> Result<()> {
+    match dtype {
+        DType::F32 | DType::BF16 => Ok(()),
+        got => Err(Error::DType { expected: "f32 or bf16", got }),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_fastest_rung_whose_needs_hold_is_taken() {
+        fn choose_if(even: bool) -> Result<u32> {
+            choose("op", &[Rung(2, &[("[P1] even", even)]), Rung(1, &[])])
+        }
+        assert_eq!(choose_if(true), Ok(2));
+        assert_eq!(choose_if(false), Ok(1));
+        assert_eq!(with_rung(1, || choose_if(true)), Ok(1));
+        let refused = |rung, need| Err(Error::Unsupported { op: "op", rung, need });
+        assert_eq!(with_rung(2, || choose_if(false)), refused(2, "[P1] even"));
+        assert_eq!(with_rung(3, || choose_if(true)), refused(3, "a rung of that number"));
+        assert_eq!(choose_if(true), Ok(2), "the force ends with its body");
+    }
+}

@@ -1,0 +1,93 @@
+//! What the ops' CUDA tests share: the device, inputs that every type holds exactly, outputs in
+//! which a forgotten element shows, and the record of what was computed.
+
+use std::io::Write;
+use std::sync::Mutex;
+
+use ltm_kernels::{Buffer, DType, Device, Error, Result};
+use ltm_testkit::{Tol, assert_close, seeded};
+
+/// Relative error of one rounding to `bf16`.
+pub const BF16_EPS: f64 = 1.0 / 256.0;
+/// Relative spacing of `f32`.
+pub const F32_EPS: f64 = f32::EPSILON as f64;
+
+/// The device to test, or `None` after saying that the test is skipped: without `LTM_DEVICE=cuda`
+/// nobody asked for one. Asked for and not there is a failure.
+pub fn device() -> Option<Device> {
+    match std::env::var("LTM_DEVICE").as_deref() {
+        Ok(name) if name.starts_with("cuda") => {
+            Some(name.parse().expect("LTM_DEVICE asks for a device that can be opened"))
+        }
+        _ => {
+            println!("skipped: no CUDA device (set LTM_DEVICE=cuda)");
+            None
+        }
+    }
+}
+
+/// `n` seeded numbers that `f32` and `bf16` both hold exactly.
+pub fn data(seed: u64, n: usize) -> Vec<f64> {
+    let round = |x: f64| f64::from(f32::from_bits((x as f32).to_bits() & 0xffff_0000));
+    seeded(seed, n).into_iter().map(round).collect()
+}
+
+/// A buffer on `device` of these numbers.
+pub fn upload(device: &Device, dtype: DType, x: &[f64]) -> Buffer {
+    let mut buffer = Buffer::zeros(device, dtype, x.len()).expect("a small buffer fits");
+    let x: Vec<f32> = x.iter().map(|&x| x as f32).collect();
+    buffer.write_f32(&x).expect("a float buffer of this length");
+    buffer
+}
+
+/// A buffer on `device` of these integers.
+pub fn upload_i32(device: &Device, x: &[i32]) -> Buffer {
+    let mut buffer = Buffer::zeros(device, DType::I32, x.len()).expect("a small buffer fits");
+    buffer.write_i32(x).expect("an integer buffer of this length");
+    buffer
+}
+
+/// An output in which what a kernel forgets to write stays visible.
+pub fn output(device: &Device, dtype: DType, n: usize) -> Buffer {
+    upload(device, dtype, &vec![f64::NAN; n])
+}
+
+/// The elements, for comparison.
+pub fn read(buffer: &Buffer) -> Vec<f64> {
+    buffer.to_f64().expect("the device still works")
+}
+
+/// Compares a result with the reference, and records it in the file that `LTM_DUMP` names, a JSON
+/// line a case, so that two devices can be compared with each other.
+#[track_caller]
+pub fn check(case: &str, actual: &Buffer, expected: &[f64], tol: Tol) {
+    let actual = read(actual);
+    record(case, &actual);
+    println!("{case}");
+    assert_close(&actual, expected, tol);
+}
+
+fn record(case: &str, values: &[f64]) {
+    static FILE: Mutex<()> = Mutex::new(());
+    let Some(path) = std::env::var_os("LTM_DUMP") else { return };
+    let _one_line_at_a_time = FILE.lock();
+    let mut file = std::fs::File::options()
+        .append(true)
+        .create(true)
+        .open(path)
+        .expect("LTM_DUMP names a file that can be written");
+    // JSON has no NaN.
+    let number = |x: &f64| if x.is_finite() { x.to_string() } else { "null".into() };
+    let values: Vec<_> = values.iter().map(number).collect();
+    writeln!(file, r#"{{"case":"{case}","values":[{}]}}"#, values.join(","))
+        .expect("disk has room");
+}
+
+/// Asserts that a call is refused because of the contract line `label`, such as `[P1]`.
+#[track_caller]
+pub fn assert_refused(outcome: Result<()>, label: &str) {
+    match outcome {
+        Err(Error::Unsupported { need, .. }) if need.starts_with(label) => {}
+        other => panic!("expected a refusal by {label}, got {other:?}"),
+    }
+}

@@ -1,0 +1,51 @@
+// Element types and their loads and stores. Arithmetic is always f32; bf16 is a storage type.
+#pragma once
+
+typedef unsigned short ushort_t;
+typedef unsigned int uint_t;
+typedef unsigned long long ulong_t;
+
+// A bfloat16 as it lies in memory: the upper half of an f32.
+struct __align__(2) bf16 {
+    ushort_t bits;
+};
+
+__device__ __forceinline__ float to_f32(float x) { return x; }
+
+__device__ __forceinline__ float to_f32(bf16 x) { return __uint_as_float((uint_t)x.bits << 16); }
+
+// Rounds to nearest, ties to even.
+__device__ __forceinline__ bf16 to_bf16(float x) {
+    bf16 y;
+    asm("cvt.rn.bf16.f32 %0, %1;" : "=h"(y.bits) : "f"(x));
+    return y;
+}
+
+// Two floats as one register of bf16: `lo` in the lower half, where the lower address lies.
+__device__ __forceinline__ uint_t pack_bf16x2(float lo, float hi) {
+    uint_t y;
+    asm("cvt.rn.bf16x2.f32 %0, %1, %2;" : "=r"(y) : "f"(hi), "f"(lo));
+    return y;
+}
+
+__device__ __forceinline__ float bf16x2_lo(uint_t x) { return __uint_as_float(x << 16); }
+__device__ __forceinline__ float bf16x2_hi(uint_t x) { return __uint_as_float(x & 0xffff0000u); }
+
+// Rounds an f32 to the element type `A` of an activation.
+template <typename A> __device__ __forceinline__ A from_f32(float x);
+template <> __device__ __forceinline__ float from_f32<float>(float x) { return x; }
+template <> __device__ __forceinline__ bf16 from_f32<bf16>(float x) { return to_bf16(x); }
+
+// Four elements at once, through one load or store of 16 (f32) or 8 (bf16) bytes, aligned to that.
+__device__ __forceinline__ float4 load4(const float *p) { return *(const float4 *)p; }
+
+__device__ __forceinline__ float4 load4(const bf16 *p) {
+    uint2 x = *(const uint2 *)p;
+    return make_float4(bf16x2_lo(x.x), bf16x2_hi(x.x), bf16x2_lo(x.y), bf16x2_hi(x.y));
+}
+
+__device__ __forceinline__ void store4(float *p, float4 x) { *(float4 *)p = x; }
+
+__device__ __forceinline__ void store4(bf16 *p, float4 x) {
+    *(uint2 *)p = make_uint2(pack_bf16x2(x.x, x.y), pack_bf16x2(x.z, x.w));
+}
