@@ -7,6 +7,7 @@ pub enum Verb {
     Test,
     Tidy,
     Package,
+    Ptx,
     Bench { op: Option<String> },
 }
 
@@ -15,6 +16,7 @@ const VERBS: &[(&str, &str)] = &[
     ("test", "everything a change must pass, cheapest check first"),
     ("tidy", "the house rules that no compiler checks"),
     ("package", "build each published crate from its own tarball"),
+    ("ptx", "compile every kernel and hold it to its budget"),
     ("bench [op]", "check every op against its reference, then time it; or one op"),
 ];
 
@@ -34,9 +36,10 @@ pub fn parse(args: impl Iterator<Item = String>) -> Result<Verb, String> {
         ["test"] => Ok(Verb::Test),
         ["tidy"] => Ok(Verb::Tidy),
         ["package"] => Ok(Verb::Package),
+        ["ptx"] => Ok(Verb::Ptx),
         ["bench"] => Ok(Verb::Bench { op: None }),
         ["bench", op] if !op.starts_with('-') => Ok(Verb::Bench { op: Some((*op).into()) }),
-        [verb @ ("test" | "tidy" | "package" | "bench"), ..] => {
+        [verb @ ("test" | "tidy" | "package" | "ptx" | "bench"), ..] => {
             Err(format!("`{verb}` does not take `{}`", words[1..].join(" ")))
         }
         [verb, ..] => Err(format!("unknown verb `{verb}`")),
@@ -58,6 +61,7 @@ mod tests {
         assert_eq!(check("test"), Ok(Verb::Test));
         assert_eq!(check("tidy"), Ok(Verb::Tidy));
         assert_eq!(check("package"), Ok(Verb::Package));
+        assert_eq!(check("ptx"), Ok(Verb::Ptx));
         assert_eq!(check("bench"), Ok(Verb::Bench { op: None }));
         assert_eq!(check("bench matmul"), Ok(Verb::Bench { op: Some("matmul".into()) }));
     }

@@ -2,9 +2,14 @@
 
 mod bench;
 mod flags;
+mod kernels;
+mod nvrtc;
 mod package;
+mod ptx;
+mod report;
 mod test;
 mod tidy;
+mod toolkit;
 
 use std::ffi::OsStr;
 use std::path::{Path, PathBuf};
@@ -29,6 +34,7 @@ fn main() -> ExitCode {
         Verb::Test => test::run(),
         Verb::Tidy => tidy::run(),
         Verb::Package => package::run(),
+        Verb::Ptx => ptx::run(),
         Verb::Bench { op } => bench::run(op.as_deref()),
     };
     match outcome {

@@ -1,5 +1,7 @@
 //! `cargo xtask tidy`: the house rules that no compiler checks. Reads text and paths, runs nothing.
 
+mod cuda;
+
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
 use std::path::Path;
@@ -17,6 +19,9 @@ const LINE: &[&str] =
 
 /// Beside the line: serves tests and benches, uses no crate of the line.
 const TESTKIT: &str = "ltm-testkit";
+
+/// Beside the line too: a simulator that is loaded as a library, so that no crate depends on it.
+const PTXSIM: &str = "ltm-ptxsim";
 
 /// Where a path named in a document is taken to start from the top.
 const TOP_FOLDERS: &[&str] = &["crates/", "configs/", "docs/", "kernels/", "xtask/", "benches/"];
@@ -96,6 +101,7 @@ fn violations(tree: &Tree) -> Vec<String> {
             direction(path, text, &mut report);
         }
     }
+    cuda::kernels(tree, &mut found);
     found
 }
 
@@ -134,7 +140,8 @@ fn unsafe_rooms(path: &str, text: &str, report: &mut impl FnMut(usize, String)) 
 }
 
 fn may_be_unsafe(path: &str) -> bool {
-    if path == "crates/ltm-train/src/data/mmap.rs" {
+    let whole_files = ["crates/ltm-train/src/data/mmap.rs", "xtask/src/nvrtc.rs"];
+    if whole_files.contains(&path) || path.starts_with("crates/ltm-ptxsim/src/driver/") {
         return true;
     }
     let Some(kernels) = path.strip_prefix("crates/ltm-kernels/src/") else { return false };
@@ -185,13 +192,14 @@ fn direction(path: &str, text: &str, report: &mut impl FnMut(usize, String)) {
     let folder = path.trim_end_matches("/Cargo.toml");
     let name = folder.rsplit('/').next().unwrap_or(folder);
     let place = LINE.iter().position(|&known| known == name);
-    if folder.starts_with("crates/") && place.is_none() && name != TESTKIT {
+    if folder.starts_with("crates/") && place.is_none() && ![TESTKIT, PTXSIM].contains(&name) {
         report(1, format!("`{name}` has no place in the line of crates"));
     }
     for (line, section, used) in house_dependencies(text) {
         let is_allowed = match place {
             Some(_) if used == TESTKIT => section == "dev-dependencies",
             Some(place) => LINE[..place].contains(&used),
+            None if name == PTXSIM && used == TESTKIT => section == "dev-dependencies",
             // Benches may use what they time; the testkit and xtask stand alone.
             None => folder == "benches",
         };
@@ -230,7 +238,7 @@ mod tests {
     use super::*;
 
     /// What the rules say about a tree of these files.
-    fn check(files: &[(&str, &str)]) -> Vec<String> {
+    pub(super) fn check(files: &[(&str, &str)]) -> Vec<String> {
         let mut tree = Tree::default();
         for (path, text) in files {
             for (slash, _) in path.match_indices('/') {
@@ -270,7 +278,7 @@ mod tests {
     fn trailing_space_in_text_files() {
         let found = check(&[("a.rs", "//! A. \n"), ("b.md", "b\nb\t\n"), ("c.toml", "c\n")]);
         assert_eq!(found, ["a.rs:1: trailing space", "b.md:2: trailing space"]);
-        assert_eq!(check(&[("a.cu", "// a \n")]), ["a.cu:1: trailing space"]);
+        assert_eq!(check(&[("a.cuh", "// a \n")]), ["a.cuh:1: trailing space"]);
     }
 
     #[test]
@@ -281,10 +289,17 @@ mod tests {
             "crates/ltm-kernels/src/cuda/context.rs",
             "crates/ltm-kernels/src/ops/matmul/cuda.rs",
             "crates/ltm-train/src/data/mmap.rs",
+            "crates/ltm-ptxsim/src/driver/mod.rs",
+            "xtask/src/nvrtc.rs",
         ] {
             assert_eq!(check(&[(room, text)]).len(), 0, "{room}");
         }
-        for path in ["crates/ltm-kernels/src/ops/matmul/cpu.rs", "crates/ltm-train/src/data/b.rs"] {
+        for path in [
+            "crates/ltm-kernels/src/ops/matmul/cpu.rs",
+            "crates/ltm-train/src/data/b.rs",
+            "crates/ltm-ptxsim/src/memory.rs",
+            "xtask/src/ptx.rs",
+        ] {
             let found = check(&[(path, text)]);
             assert_eq!(found, [format!("{path}:2: `unsafe` outside the rooms that may hold it")]);
         }
@@ -321,6 +336,8 @@ mod tests {
                     [dev-dependencies]\nltm-testkit = { path = \"../ltm-testkit\" }\n";
         assert_eq!(check(&[("crates/ltm-model/Cargo.toml", left)]).len(), 0);
         assert_eq!(check(&[("benches/Cargo.toml", left)]).len(), 0);
+        let simulator = "[dev-dependencies]\nltm-testkit.workspace = true\n";
+        assert_eq!(check(&[("crates/ltm-ptxsim/Cargo.toml", simulator)]).len(), 0);
 
         let planted = |path, text| {
             let found = check(&[(path, text)]);
@@ -332,6 +349,8 @@ mod tests {
         planted("crates/ltm-vi/Cargo.toml", "[target.'cfg(unix)'.dependencies.ltm-cli]\n");
         planted("crates/ltm-vi/Cargo.toml", "[dependencies]\nltm-testkit.workspace = true\n");
         planted("crates/ltm-testkit/Cargo.toml", "[dependencies]\nltm-kernels = \"0.1\"\n");
+        planted("crates/ltm-ptxsim/Cargo.toml", "[dependencies]\nltm-kernels = \"0.1\"\n");
+        planted("crates/ltm-kernels/Cargo.toml", "[dev-dependencies]\nltm-ptxsim = \"0.1\"\n");
         planted("crates/ltm-new/Cargo.toml", "[dependencies]\n");
         planted("xtask/Cargo.toml", "[dependencies]\nltm-kernels.workspace = true\n");
     }
