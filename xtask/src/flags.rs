@@ -8,6 +8,7 @@ pub enum Verb {
     Tidy,
     Package,
     Ptx,
+    Sim,
     Bench { op: Option<String> },
 }
 
@@ -17,6 +18,7 @@ const VERBS: &[(&str, &str)] = &[
     ("tidy", "the house rules that no compiler checks"),
     ("package", "build each published crate from its own tarball"),
     ("ptx", "compile every kernel and hold it to its budget"),
+    ("sim", "run the CUDA tests on the simulator; every kernel must be executed"),
     ("bench [op]", "check every op against its reference, then time it; or one op"),
 ];
 
@@ -37,9 +39,10 @@ pub fn parse(args: impl Iterator<Item = String>) -> Result<Verb, String> {
         ["tidy"] => Ok(Verb::Tidy),
         ["package"] => Ok(Verb::Package),
         ["ptx"] => Ok(Verb::Ptx),
+        ["sim"] => Ok(Verb::Sim),
         ["bench"] => Ok(Verb::Bench { op: None }),
         ["bench", op] if !op.starts_with('-') => Ok(Verb::Bench { op: Some((*op).into()) }),
-        [verb @ ("test" | "tidy" | "package" | "ptx" | "bench"), ..] => {
+        [verb @ ("test" | "tidy" | "package" | "ptx" | "sim" | "bench"), ..] => {
             Err(format!("`{verb}` does not take `{}`", words[1..].join(" ")))
         }
         [verb, ..] => Err(format!("unknown verb `{verb}`")),
@@ -62,6 +65,7 @@ mod tests {
         assert_eq!(check("tidy"), Ok(Verb::Tidy));
         assert_eq!(check("package"), Ok(Verb::Package));
         assert_eq!(check("ptx"), Ok(Verb::Ptx));
+        assert_eq!(check("sim"), Ok(Verb::Sim));
         assert_eq!(check("bench"), Ok(Verb::Bench { op: None }));
         assert_eq!(check("bench matmul"), Ok(Verb::Bench { op: Some("matmul".into()) }));
     }

@@ -7,6 +7,7 @@ mod nvrtc;
 mod package;
 mod ptx;
 mod report;
+mod sim;
 mod test;
 mod tidy;
 mod toolkit;
@@ -35,6 +36,7 @@ fn main() -> ExitCode {
         Verb::Tidy => tidy::run(),
         Verb::Package => package::run(),
         Verb::Ptx => ptx::run(),
+        Verb::Sim => sim::run(),
         Verb::Bench { op } => bench::run(op.as_deref()),
     };
     match outcome {

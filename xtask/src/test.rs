@@ -1,10 +1,12 @@
 //! `cargo xtask test`: every check in a row, the cheapest first; the first failure ends it.
 
+use std::io::{BufRead, BufReader, IsTerminal};
+use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
 
-use anyhow::{Context, Result};
+use anyhow::{Context, Result, ensure};
 
-use crate::{cargo, exec, package, tidy};
+use crate::{cargo, exec, package, ptx, sim, tidy};
 
 struct Stage {
     name: &'static str,
@@ -20,7 +22,9 @@ const STAGES: &[Stage] = &[
             exec(&mut cargo(["clippy", "--workspace", "--all-targets", "--", "-D", "warnings"]))
         },
     },
-    Stage { name: "test", run: || exec(&mut cargo(["test", "--workspace"])) },
+    Stage { name: "ptx", run: ptx::run },
+    Stage { name: "test", run: || exec_counting_skips(&mut cargo(["test", "--workspace"])) },
+    Stage { name: "sim", run: sim::run },
     Stage {
         name: "doc",
         run: || exec(cargo(["doc", "--workspace", "--no-deps"]).env("RUSTDOCFLAGS", "-D warnings")),
@@ -52,6 +56,32 @@ fn run_stages(stages: &[Stage]) -> Result<()> {
     }
     eprintln!("\n{}\n  {:<17}{:>9}", summary.join("\n"), "total", seconds(start.elapsed()));
     outcome
+}
+
+/// Runs tests with their output passed through, and says how many of them skipped for want of a device.
+fn exec_counting_skips(command: &mut Command) -> Result<()> {
+    command.stderr(Stdio::piped());
+    if std::io::stderr().is_terminal() {
+        command.env("CARGO_TERM_COLOR", "always");
+    }
+    let mut child = command.spawn().context("cannot start cargo")?;
+    let stderr = child.stderr.take().context("stderr was asked for")?;
+    let mut skips = 0;
+    for line in BufReader::new(stderr).split(b'\n') {
+        let line = line?;
+        let line = String::from_utf8_lossy(&line);
+        if line.starts_with("skipped:") {
+            skips += 1;
+        } else {
+            eprintln!("{line}");
+        }
+    }
+    let status = child.wait()?;
+    ensure!(status.success(), "the tests failed ({status})");
+    if skips > 0 {
+        eprintln!("{skips} tests skipped: no CUDA device; the stage `sim` runs them");
+    }
+    Ok(())
 }
 
 fn seconds(elapsed: Duration) -> String {

@@ -1,0 +1,204 @@
+//! `cargo xtask sim`: the CUDA tests on the simulator, which stands in for the driver as `libcuda.so.1`, and the
+//! share of the shipped entry points that they executed. Needs no GPU and no driver.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::ffi::OsString;
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::process::{Command, Stdio};
+
+use anyhow::{Context, Result, ensure};
+use serde_json::Value;
+
+use crate::toolkit::{self, Toolkit};
+use crate::{cargo, exec, kernels, root, target_dir};
+
+/// When asynchronous copies land, and the order in which warps run. A copy that lands at once shows
+/// a buffer overwritten too early, one that lands late a missing wait: neither shows both.
+const SCHEDULES: &[(&str, &str)] = &[("eager", "1"), ("deferred", "2"), ("deferred", "3")];
+
+/// The crate whose CUDA tests run under every schedule; those of the others run under the first.
+const KERNELS: &str = "ltm-kernels";
+
+/// Builds the simulator and the tests, runs them, and fails unless every entry point was executed.
+pub fn run() -> Result<()> {
+    let simulator = Simulator::prepare()?;
+    let programs = test_programs()?;
+    ensure!(!programs.is_empty(), "no crate has a `cuda` test: crates/<crate>/tests/cuda.rs");
+    if simulator.report.exists() {
+        fs::remove_file(&simulator.report)?;
+    }
+    for program in &programs {
+        let schedules = if program.package == KERNELS { SCHEDULES } else { &SCHEDULES[..1] };
+        for (copies, seed) in schedules {
+            eprintln!("{}: copies {copies}, seed {seed}", program.package);
+            let mut command = Command::new(&program.path);
+            simulator.stand_in(&mut command);
+            command.env("PTXSIM_ASYNC", copies).env("PTXSIM_SEED", seed);
+            command.current_dir(&program.folder).env("CARGO_MANIFEST_DIR", &program.folder);
+            exec(&mut command)?;
+        }
+    }
+    let executed = executed(&read_report(&simulator.report)?)?;
+    coverage(&shipped()?, &executed)
+}
+
+/// The simulator's library, and what a program needs to take it for the driver.
+pub struct Simulator {
+    folder: PathBuf,
+    toolkit: Toolkit,
+    /// Where every launch leaves a line of JSON.
+    pub report: PathBuf,
+}
+
+impl Simulator {
+    /// Builds it and puts it where a loader takes it for the driver.
+    pub fn prepare() -> Result<Self> {
+        let toolkit = toolkit::find()?;
+        exec(&mut cargo(["build", "--release", "--package", "ltm-ptxsim", "--lib"]))?;
+        let folder = target_dir().join("sim");
+        fs::create_dir_all(&folder).with_context(|| folder.display().to_string())?;
+        let built = target_dir().join("release/libltm_ptxsim.so");
+        // A program that has the old library open keeps it.
+        let aside = folder.join(format!("libcuda.{}.tmp", std::process::id()));
+        fs::copy(&built, &aside).with_context(|| built.display().to_string())?;
+        fs::rename(&aside, folder.join("libcuda.so.1"))?;
+        Ok(Self { report: folder.join("report.jsonl"), folder, toolkit })
+    }
+
+    /// Lets a command find the simulator where it looks for the driver, and the compiler.
+    pub fn stand_in(&self, command: &mut Command) {
+        let mut path = OsString::from(&self.folder);
+        path.push(":");
+        path.push(&self.toolkit.library_dir);
+        if let Some(more) = std::env::var_os("LD_LIBRARY_PATH") {
+            path.push(":");
+            path.push(more);
+        }
+        command.env("LD_LIBRARY_PATH", path).env("LTM_DEVICE", "cuda");
+        command.env("PTXSIM_REPORT", &self.report);
+        command.env("LTM_KERNEL_CACHE", target_dir().join("kernel-cache"));
+    }
+}
+
+/// A built test program.
+pub struct TestProgram {
+    pub package: String,
+    pub path: PathBuf,
+    /// The package's folder, in which cargo would run it.
+    pub folder: PathBuf,
+}
+
+/// Builds the `cuda` test of every crate that has one: in the workspace's features and the profile
+/// of `cargo test`, so that what that built is used again.
+fn test_programs() -> Result<Vec<TestProgram>> {
+    let mut build = cargo(["test", "--workspace", "--test", "cuda", "--no-run"]);
+    build.arg("--message-format=json-render-diagnostics").stderr(Stdio::inherit());
+    let output = build.output().context("cannot start cargo")?;
+    ensure!(output.status.success(), "the CUDA tests do not build");
+    programs(&String::from_utf8_lossy(&output.stdout))
+}
+
+/// The test programs that cargo's messages name.
+fn programs(messages: &str) -> Result<Vec<TestProgram>> {
+    let mut found = Vec::new();
+    for line in messages.lines().filter(|line| line.starts_with('{')) {
+        let message: Value = serde_json::from_str(line)?;
+        let (Some(path), Some(manifest)) =
+            (message["executable"].as_str(), message["manifest_path"].as_str())
+        else {
+            continue;
+        };
+        if message["target"]["name"] == "cuda" && message["target"]["kind"][0] == "test" {
+            let folder = Path::new(manifest).parent().context("a manifest lies in a folder")?;
+            let package = folder.file_name().unwrap_or_default().to_string_lossy().into_owned();
+            found.push(TestProgram { package, path: path.into(), folder: folder.to_owned() });
+        }
+    }
+    found.sort_by(|a, b| a.folder.cmp(&b.folder));
+    Ok(found)
+}
+
+/// A simulator's report; none when nothing was launched.
+pub fn read_report(path: &Path) -> Result<String> {
+    if !path.exists() {
+        return Ok(String::new());
+    }
+    fs::read_to_string(path).with_context(|| path.display().to_string())
+}
+
+/// The kernels that a report names.
+fn executed(report: &str) -> Result<BTreeSet<String>> {
+    let name = |line: &str| -> Result<String> {
+        let launch: Value = serde_json::from_str(line).with_context(|| format!("in `{line}`"))?;
+        let name = launch["kernel"].as_str().with_context(|| format!("no kernel in `{line}`"))?;
+        Ok(name.to_owned())
+    };
+    report.lines().filter(|line| !line.is_empty()).map(name).collect()
+}
+
+/// The entry points of every op.
+fn shipped() -> Result<BTreeMap<String, Vec<String>>> {
+    let mut entries: BTreeMap<String, Vec<String>> = BTreeMap::new();
+    for file in kernels::files(&root())? {
+        entries.entry(file.op).or_default().extend(file.entries);
+    }
+    Ok(entries)
+}
+
+/// Prints the table and fails below 100 %.
+fn coverage(shipped: &BTreeMap<String, Vec<String>>, executed: &BTreeSet<String>) -> Result<()> {
+    println!("{:<18} {:>8} {:>8}", "op", "executed", "shipped");
+    let mut missing = Vec::new();
+    let mut total = 0;
+    for (op, entries) in shipped {
+        let without: Vec<_> = entries.iter().filter(|entry| !executed.contains(*entry)).collect();
+        println!("{op:<18} {:>8} {:>8}", entries.len() - without.len(), entries.len());
+        total += entries.len();
+        missing.extend(without);
+    }
+    println!("{:<18} {:>8} {total:>8}", "all", total - missing.len());
+    let names: Vec<_> = missing.iter().map(|name| name.as_str()).collect();
+    ensure!(names.is_empty(), "{} kernels were never executed: {}", names.len(), names.join(" "));
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn test_programs_among_cargos_messages() {
+        let messages = concat!(
+            r#"{"reason":"compiler-artifact","manifest_path":"/w/crates/ltm-vi/Cargo.toml","target":{"kind":["test"],"name":"cuda"},"executable":"/t/deps/cuda-2"}"#,
+            "\n",
+            r#"{"reason":"compiler-artifact","manifest_path":"/w/crates/ltm-vi/Cargo.toml","target":{"kind":["lib"],"name":"ltm_vi"},"executable":null}"#,
+            "\n",
+            r#"{"reason":"compiler-artifact","manifest_path":"/w/crates/ltm-kernels/Cargo.toml","target":{"kind":["test"],"name":"cuda"},"executable":"/t/deps/cuda-1"}"#,
+            "\n",
+            r#"{"reason":"build-finished","success":true}"#,
+            "\n",
+        );
+        let found = programs(messages).expect("the messages are JSON");
+        let names: Vec<_> = found.iter().map(|p| (p.package.as_str(), p.path.as_path())).collect();
+        assert_eq!(
+            names,
+            [("ltm-kernels", Path::new("/t/deps/cuda-1")), ("ltm-vi", Path::new("/t/deps/cuda-2"))]
+        );
+        assert_eq!(found[1].folder, Path::new("/w/crates/ltm-vi"));
+    }
+
+    #[test]
+    fn a_kernel_that_never_ran_is_named() {
+        let report = "{\"kernel\":\"a_f32_v1\",\"grid\":[1,1,1]}\n{\"kernel\":\"a_f32_v1\"}\n";
+        let executed = executed(report).expect("the report is whole");
+        let shipped = |entries: &[&str]| {
+            BTreeMap::from([("a".to_owned(), entries.iter().map(ToString::to_string).collect())])
+        };
+        assert!(coverage(&shipped(&["a_f32_v1"]), &executed).is_ok());
+        let error = coverage(&shipped(&["a_f32_v1", "a_bf16_v1"]), &executed)
+            .expect_err("one kernel never ran");
+        assert_eq!(error.to_string(), "1 kernels were never executed: a_bf16_v1");
+        assert!(super::executed("{\"grid\":1}\n").is_err());
+    }
+}
