@@ -1,11 +1,29 @@
-//! `cargo xtask bench [op]`: hands over to the criterion benches of `benches/`.
+//! `cargo xtask bench [op]`: times the ops on the CPU or a GPU, or counts what they do on the simulator.
+
+use std::collections::BTreeMap;
+use std::process::Command;
 
 use anyhow::{Context, Result, ensure};
+use serde_json::Value;
 
-use crate::{cargo, exec, root};
+use crate::flags::{Bench, Machine};
+use crate::sim::{Simulator, read_report};
+use crate::{cargo, exec, root, target_dir, toolkit};
 
-/// Times every op, or those benches whose name matches `filter` (`matmul`, `matmul/fwd`).
-pub fn run(filter: Option<&str>) -> Result<()> {
+/// Runs every op, or those whose name matches the filter: on the CPU a case may follow (`matmul/fwd`).
+pub fn run(bench: &Bench) -> Result<()> {
+    match bench.machine {
+        Machine::Cpu => on_the_cpu(bench.op.as_deref()),
+        Machine::Sim => on_the_simulator(bench),
+        Machine::Cuda => {
+            let mut command = gpu(bench)?;
+            command.env("LD_LIBRARY_PATH", toolkit::find()?.library_path());
+            exec(&mut command)
+        }
+    }
+}
+
+fn on_the_cpu(filter: Option<&str>) -> Result<()> {
     let mut args = vec!["bench", "--package", "ltm-bench", "--bench", "ops"];
     if let Some(filter) = filter {
         // Criterion says nothing when a filter matches nothing.
@@ -19,6 +37,53 @@ pub fn run(filter: Option<&str>) -> Result<()> {
         args.extend(["--", filter]);
     }
     exec(&mut cargo(args))
+}
+
+/// Checks the small shapes and prints what each kernel did; a simulator has no times.
+fn on_the_simulator(bench: &Bench) -> Result<()> {
+    let mut simulator = Simulator::prepare()?;
+    simulator.report = target_dir().join("sim/bench.jsonl");
+    if simulator.report.exists() {
+        std::fs::remove_file(&simulator.report)?;
+    }
+    let mut command = gpu(bench)?;
+    simulator.stand_in(&mut command);
+    let outcome = exec(command.arg("--once"));
+    print!("{}", counters(&read_report(&simulator.report)?)?);
+    outcome
+}
+
+/// The GPU bench, built, with the arguments that both ways of running it share.
+fn gpu(bench: &Bench) -> Result<Command> {
+    exec(&mut cargo(["build", "--release", "--package", "ltm-bench", "--bin", "gpu"]))?;
+    let mut command = Command::new(target_dir().join("release/gpu"));
+    command.args(&bench.op);
+    if let Some(rung) = bench.rung {
+        command.args(["--rung", &rung.to_string()]);
+    }
+    Ok(command)
+}
+
+/// The counters of a simulator's report: a paragraph a kernel, summed over its launches.
+fn counters(report: &str) -> Result<String> {
+    let mut kernels: BTreeMap<String, (u64, BTreeMap<String, u64>)> = BTreeMap::new();
+    for line in report.lines().filter(|line| !line.is_empty()) {
+        let launch: Value = serde_json::from_str(line).with_context(|| format!("in `{line}`"))?;
+        let name = launch["kernel"].as_str().with_context(|| format!("no kernel in `{line}`"))?;
+        let (launches, sums) = kernels.entry(name.to_owned()).or_default();
+        *launches += 1;
+        for (counter, value) in launch["counters"].as_object().into_iter().flatten() {
+            *sums.entry(counter.clone()).or_default() += value.as_u64().unwrap_or(0);
+        }
+    }
+    let mut text = String::new();
+    for (name, (launches, sums)) in kernels {
+        text += &format!("{name}: {launches} launches\n");
+        for (counter, sum) in sums.iter().filter(|(_, sum)| **sum > 0) {
+            text += &format!("  {counter:<28} {sum:>14}\n");
+        }
+    }
+    Ok(text)
 }
 
 /// The ops with a file in `benches/ops/`, in order of name.
@@ -36,4 +101,22 @@ fn benched_ops() -> Result<Vec<String>> {
     }
     ops.sort();
     Ok(ops)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn counters_are_summed_over_launches() {
+        let report = r#"{"kernel":"a","counters":{"sectors":3,"flops":0}}
+{"kernel":"a","counters":{"sectors":4,"flops":0}}
+"#;
+        let text = counters(report).expect("the report is whole");
+        let lines: Vec<_> = text.lines().collect();
+        assert_eq!(lines[0], "a: 2 launches");
+        assert_eq!(lines[1].split_whitespace().collect::<Vec<_>>(), ["sectors", "7"]);
+        assert_eq!(lines.len(), 2, "a counter of 0 is left out");
+        assert!(counters("not json").is_err());
+    }
 }

@@ -9,7 +9,25 @@ pub enum Verb {
     Package,
     Ptx,
     Sim,
-    Bench { op: Option<String> },
+    Bench(Bench),
+}
+
+/// What to bench and where.
+#[derive(Debug, Default, PartialEq)]
+pub struct Bench {
+    pub op: Option<String>,
+    pub machine: Machine,
+    /// On a GPU and the simulator: this rung alone.
+    pub rung: Option<u32>,
+}
+
+/// What a bench runs on.
+#[derive(Clone, Copy, Debug, Default, PartialEq)]
+pub enum Machine {
+    #[default]
+    Cpu,
+    Sim,
+    Cuda,
 }
 
 /// Every verb as it is written, with one line about it.
@@ -19,13 +37,16 @@ const VERBS: &[(&str, &str)] = &[
     ("package", "build each published crate from its own tarball"),
     ("ptx", "compile every kernel and hold it to its budget"),
     ("sim", "run the CUDA tests on the simulator; every kernel must be executed"),
-    ("bench [op]", "check every op against its reference, then time it; or one op"),
+    (
+        "bench [op] [--device cpu|sim|cuda] [--rung n]",
+        "check every op, then time it (on the simulator: count)",
+    ),
 ];
 
 /// The list of verbs.
 pub fn help() -> String {
     let lines: Vec<_> =
-        VERBS.iter().map(|(verb, about)| format!("  cargo xtask {verb:<12}{about}")).collect();
+        VERBS.iter().map(|(verb, about)| format!("  cargo xtask {verb:<47}{about}")).collect();
     format!("The workspace's chores:\n\n{}", lines.join("\n"))
 }
 
@@ -40,13 +61,39 @@ pub fn parse(args: impl Iterator<Item = String>) -> Result<Verb, String> {
         ["package"] => Ok(Verb::Package),
         ["ptx"] => Ok(Verb::Ptx),
         ["sim"] => Ok(Verb::Sim),
-        ["bench"] => Ok(Verb::Bench { op: None }),
-        ["bench", op] if !op.starts_with('-') => Ok(Verb::Bench { op: Some((*op).into()) }),
-        [verb @ ("test" | "tidy" | "package" | "ptx" | "sim" | "bench"), ..] => {
+        ["bench", rest @ ..] => parse_bench(rest).map(Verb::Bench),
+        [verb @ ("test" | "tidy" | "package" | "ptx" | "sim"), ..] => {
             Err(format!("`{verb}` does not take `{}`", words[1..].join(" ")))
         }
         [verb, ..] => Err(format!("unknown verb `{verb}`")),
     }
+}
+
+fn parse_bench(words: &[&str]) -> Result<Bench, String> {
+    let mut bench = Bench::default();
+    let mut words = words.iter();
+    while let Some(word) = words.next() {
+        match *word {
+            "--device" => {
+                bench.machine = match words.next() {
+                    Some(&"cpu") => Machine::Cpu,
+                    Some(&"sim") => Machine::Sim,
+                    Some(&"cuda") => Machine::Cuda,
+                    _ => return Err("`--device` takes cpu, sim or cuda".into()),
+                }
+            }
+            "--rung" => {
+                let rung = words.next().and_then(|rung| rung.parse().ok());
+                bench.rung = Some(rung.ok_or("`--rung` takes a number")?);
+            }
+            op if !op.starts_with('-') && bench.op.is_none() => bench.op = Some(op.into()),
+            other => return Err(format!("`bench` does not take `{other}`")),
+        }
+    }
+    if bench.rung.is_some() && bench.machine == Machine::Cpu {
+        return Err("`--rung` needs `--device sim` or `--device cuda`: the CPU has no rungs".into());
+    }
+    Ok(bench)
 }
 
 #[cfg(test)]
@@ -66,15 +113,26 @@ mod tests {
         assert_eq!(check("package"), Ok(Verb::Package));
         assert_eq!(check("ptx"), Ok(Verb::Ptx));
         assert_eq!(check("sim"), Ok(Verb::Sim));
-        assert_eq!(check("bench"), Ok(Verb::Bench { op: None }));
-        assert_eq!(check("bench matmul"), Ok(Verb::Bench { op: Some("matmul".into()) }));
+        assert_eq!(check("bench"), Ok(Verb::Bench(Bench::default())));
+        let matmul = Bench { op: Some("matmul".into()), ..Bench::default() };
+        assert_eq!(check("bench matmul"), Ok(Verb::Bench(matmul)));
+        let rung = Bench { op: Some("rope".into()), machine: Machine::Sim, rung: Some(2) };
+        assert_eq!(check("bench --device sim rope --rung 2"), Ok(Verb::Bench(rung)));
     }
 
     #[test]
     fn refuses_the_rest() {
         assert_eq!(check("tset"), Err("unknown verb `tset`".into()));
         assert_eq!(check("test now"), Err("`test` does not take `now`".into()));
-        assert_eq!(check("bench --rung"), Err("`bench` does not take `--rung`".into()));
+        for (line, complaint) in [
+            ("bench --rung", "`--rung` takes a number"),
+            ("bench --rung 2", "`--rung` needs"),
+            ("bench --device tpu", "`--device` takes cpu, sim or cuda"),
+            ("bench rope matmul", "`bench` does not take `matmul`"),
+        ] {
+            let error = check(line).expect_err("the line is wrong");
+            assert!(error.starts_with(complaint), "{line}: {error}");
+        }
     }
 
     #[test]

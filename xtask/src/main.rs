@@ -37,7 +37,7 @@ fn main() -> ExitCode {
         Verb::Package => package::run(),
         Verb::Ptx => ptx::run(),
         Verb::Sim => sim::run(),
-        Verb::Bench { op } => bench::run(op.as_deref()),
+        Verb::Bench(bench) => bench::run(&bench),
     };
     match outcome {
         Ok(()) => ExitCode::SUCCESS,

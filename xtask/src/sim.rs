@@ -70,11 +70,7 @@ impl Simulator {
     pub fn stand_in(&self, command: &mut Command) {
         let mut path = OsString::from(&self.folder);
         path.push(":");
-        path.push(&self.toolkit.library_dir);
-        if let Some(more) = std::env::var_os("LD_LIBRARY_PATH") {
-            path.push(":");
-            path.push(more);
-        }
+        path.push(self.toolkit.library_path());
         command.env("LD_LIBRARY_PATH", path).env("LTM_DEVICE", "cuda");
         command.env("PTXSIM_REPORT", &self.report);
         command.env("LTM_KERNEL_CACHE", target_dir().join("kernel-cache"));

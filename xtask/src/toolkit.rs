@@ -1,6 +1,7 @@
 //! Where NVIDIA's compiler and disassembler are: found on this machine, or installed under `target/` in pinned versions.
 //! Neither needs a GPU or a driver. Nothing is installed twice, and two processes may ask at once.
 
+use std::ffi::OsString;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::{env, fs};
@@ -18,6 +19,18 @@ pub struct Toolkit {
     /// What a program that opens the compiler needs in `LD_LIBRARY_PATH`.
     pub library_dir: PathBuf,
     pub nvdisasm: PathBuf,
+}
+
+impl Toolkit {
+    /// What `LD_LIBRARY_PATH` has to be for a program that opens the compiler: its folder, then what it was.
+    pub fn library_path(&self) -> OsString {
+        let mut path = OsString::from(&self.library_dir);
+        if let Some(more) = env::var_os("LD_LIBRARY_PATH") {
+            path.push(":");
+            path.push(more);
+        }
+        path
+    }
 }
 
 /// `LTM_NVRTC_DIR` if it is set; else the first usual place that has both; else the pinned wheels.
