@@ -8,6 +8,7 @@ pub enum Verb {
     Tidy,
     Package,
     Ptx,
+    Gpu,
     Sim,
     Bench(Bench),
 }
@@ -37,6 +38,7 @@ const VERBS: &[(&str, &str)] = &[
     ("package", "build each published crate from its own tarball"),
     ("ptx", "compile every kernel and hold it to its budget"),
     ("sim", "run the CUDA tests on the simulator; every kernel must be executed"),
+    ("gpu", "make target/gpu: all that a machine with a GPU should prove"),
     (
         "bench [op] [--device cpu|sim|cuda] [--rung n]",
         "check every op, then time it (on the simulator: count)",
@@ -61,8 +63,9 @@ pub fn parse(args: impl Iterator<Item = String>) -> Result<Verb, String> {
         ["package"] => Ok(Verb::Package),
         ["ptx"] => Ok(Verb::Ptx),
         ["sim"] => Ok(Verb::Sim),
+        ["gpu"] => Ok(Verb::Gpu),
         ["bench", rest @ ..] => parse_bench(rest).map(Verb::Bench),
-        [verb @ ("test" | "tidy" | "package" | "ptx" | "sim"), ..] => {
+        [verb @ ("test" | "tidy" | "package" | "ptx" | "sim" | "gpu"), ..] => {
             Err(format!("`{verb}` does not take `{}`", words[1..].join(" ")))
         }
         [verb, ..] => Err(format!("unknown verb `{verb}`")),
@@ -113,6 +116,7 @@ mod tests {
         assert_eq!(check("package"), Ok(Verb::Package));
         assert_eq!(check("ptx"), Ok(Verb::Ptx));
         assert_eq!(check("sim"), Ok(Verb::Sim));
+        assert_eq!(check("gpu"), Ok(Verb::Gpu));
         assert_eq!(check("bench"), Ok(Verb::Bench(Bench::default())));
         let matmul = Bench { op: Some("matmul".into()), ..Bench::default() };
         assert_eq!(check("bench matmul"), Ok(Verb::Bench(matmul)));

@@ -2,6 +2,7 @@
 
 mod bench;
 mod flags;
+mod gpu;
 mod kernels;
 mod nvrtc;
 mod package;
@@ -35,6 +36,7 @@ fn main() -> ExitCode {
         Verb::Test => test::run(),
         Verb::Tidy => tidy::run(),
         Verb::Package => package::run(),
+        Verb::Gpu => gpu::run(),
         Verb::Ptx => ptx::run(),
         Verb::Sim => sim::run(),
         Verb::Bench(bench) => bench::run(&bench),

@@ -17,13 +17,16 @@ use crate::{cargo, exec, kernels, root, target_dir};
 /// a buffer overwritten too early, one that lands late a missing wait: neither shows both.
 const SCHEDULES: &[(&str, &str)] = &[("eager", "1"), ("deferred", "2"), ("deferred", "3")];
 
+/// The name under which programs open the driver.
+const LIBRARY: &str = "libcuda.so.1";
+
 /// The crate whose CUDA tests run under every schedule; those of the others run under the first.
 const KERNELS: &str = "ltm-kernels";
 
 /// Builds the simulator and the tests, runs them, and fails unless every entry point was executed.
 pub fn run() -> Result<()> {
     let simulator = Simulator::prepare()?;
-    let programs = test_programs()?;
+    let programs = test_programs(&[])?;
     ensure!(!programs.is_empty(), "no crate has a `cuda` test: crates/<crate>/tests/cuda.rs");
     if simulator.report.exists() {
         fs::remove_file(&simulator.report)?;
@@ -62,8 +65,13 @@ impl Simulator {
         // A program that has the old library open keeps it.
         let aside = folder.join(format!("libcuda.{}.tmp", std::process::id()));
         fs::copy(&built, &aside).with_context(|| built.display().to_string())?;
-        fs::rename(&aside, folder.join("libcuda.so.1"))?;
+        fs::rename(&aside, folder.join(LIBRARY))?;
         Ok(Self { report: folder.join("report.jsonl"), folder, toolkit })
+    }
+
+    /// The library's file.
+    pub fn library(&self) -> PathBuf {
+        self.folder.join(LIBRARY)
     }
 
     /// Lets a command find the simulator where it looks for the driver, and the compiler.
@@ -85,11 +93,11 @@ pub struct TestProgram {
     pub folder: PathBuf,
 }
 
-/// Builds the `cuda` test of every crate that has one: in the workspace's features and the profile
-/// of `cargo test`, so that what that built is used again.
-fn test_programs() -> Result<Vec<TestProgram>> {
+/// Builds the `cuda` test of every crate that has one: in the workspace's features and, without more
+/// `options`, the profile of `cargo test`, so that what that built is used again.
+pub fn test_programs(options: &[&str]) -> Result<Vec<TestProgram>> {
     let mut build = cargo(["test", "--workspace", "--test", "cuda", "--no-run"]);
-    build.arg("--message-format=json-render-diagnostics").stderr(Stdio::inherit());
+    build.args(options).arg("--message-format=json-render-diagnostics").stderr(Stdio::inherit());
     let output = build.output().context("cannot start cargo")?;
     ensure!(output.status.success(), "the CUDA tests do not build");
     programs(&String::from_utf8_lossy(&output.stdout))
