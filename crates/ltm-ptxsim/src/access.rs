@@ -1,0 +1,399 @@
+//! Memory as instructions use it: spaces told apart, every access checked and counted.
+
+use crate::AsyncCopies;
+use crate::alu::f;
+use crate::block::Block;
+use crate::convert::sign_extend;
+use crate::decode::{LOCAL_WINDOW, SHARED_WINDOW};
+use crate::exec::lanes;
+use crate::fault::{FaultKind, Trouble};
+use crate::inst::{Access, Op, Reg, Space, Update};
+use crate::warp::{PendingCopy, Warp};
+
+/// A space and an address within it.
+fn place(space: Space, address: u64) -> (Space, u64) {
+    match space {
+        Space::Generic if address >= SHARED_WINDOW => (Space::Shared, address - SHARED_WINDOW),
+        Space::Generic if address >= LOCAL_WINDOW => (Space::Local, address - LOCAL_WINDOW),
+        Space::Generic => (Space::Global, address),
+        Space::Shared | Space::Local => (space, address & 0xffff_ffff),
+        _ => (space, address),
+    }
+}
+
+fn little_endian(bytes: &[u8]) -> u64 {
+    bytes.iter().rev().fold(0, |x, byte| x << 8 | u64::from(*byte))
+}
+
+impl Block<'_> {
+    fn addresses(warp: &Warp, register: Reg, offset: i64) -> [u64; 32] {
+        warp.get(register).map(|address| address.wrapping_add_signed(offset))
+    }
+
+    pub(crate) fn load(
+        &mut self,
+        warp: &mut Warp,
+        access: &Access,
+        d: &[Option<Reg>],
+        mask: u32,
+    ) -> Result<(), Trouble> {
+        let addresses = Self::addresses(warp, access.address, access.offset);
+        let element = access.bytes as usize;
+        let whole = element * d.len();
+        let mut out = [[0u64; 32]; 4];
+        for lane in lanes(mask) {
+            let (space, address) = place(access.space, addresses[lane]);
+            if !address.is_multiple_of(whole as u64) {
+                let detail = format!("load of {whole} bytes");
+                return Err(Trouble::at(FaultKind::Misaligned, lane, address, detail));
+            }
+            for (i, out) in out[..d.len()].iter_mut().enumerate() {
+                let at = address + (i * element) as u64;
+                let value = match space {
+                    Space::Shared => {
+                        little_endian(self.shared.read(at, element, warp.index, lane)?)
+                    }
+                    Space::Local => {
+                        let start = self.local(warp, at, element, lane)?;
+                        little_endian(&warp.local[start..start + element])
+                    }
+                    Space::Param => {
+                        let params = self.launch.params;
+                        let bytes = params.get(at as usize..at as usize + element);
+                        little_endian(bytes.ok_or_else(|| {
+                            let detail = "load past the parameters";
+                            Trouble::at(FaultKind::OutOfBounds, lane, at, detail)
+                        })?)
+                    }
+                    _ => self.global_load(at, element, lane)?,
+                };
+                out[lane] =
+                    if access.signed { sign_extend(value, 8 * access.bytes) } else { value };
+            }
+        }
+        self.count(access.space, &addresses, whole, mask);
+        for (d, out) in d.iter().zip(&out) {
+            if let Some(d) = d {
+                warp.set(*d, out, mask);
+            }
+        }
+        Ok(())
+    }
+
+    pub(crate) fn store(
+        &mut self,
+        warp: &mut Warp,
+        access: &Access,
+        s: &[Reg],
+        mask: u32,
+    ) -> Result<(), Trouble> {
+        let addresses = Self::addresses(warp, access.address, access.offset);
+        let element = access.bytes as usize;
+        let whole = element * s.len();
+        for lane in lanes(mask) {
+            let (space, address) = place(access.space, addresses[lane]);
+            if !address.is_multiple_of(whole as u64) {
+                let detail = format!("store of {whole} bytes");
+                return Err(Trouble::at(FaultKind::Misaligned, lane, address, detail));
+            }
+            for (i, s) in s.iter().enumerate() {
+                let at = address + (i * element) as u64;
+                let value = warp.get(*s)[lane];
+                let data = &value.to_le_bytes()[..element];
+                match space {
+                    Space::Shared => self.shared.write(at, data, warp.index, lane)?,
+                    Space::Local => {
+                        let start = self.local(warp, at, element, lane)?;
+                        warp.local[start..start + element].copy_from_slice(data);
+                    }
+                    _ => self.global_store(at, element, value, lane)?,
+                }
+            }
+        }
+        self.count(access.space, &addresses, whole, mask);
+        Ok(())
+    }
+
+    fn local(&self, warp: &Warp, at: u64, bytes: usize, lane: usize) -> Result<usize, Trouble> {
+        let size = warp.local.len() / 32;
+        if at as usize + bytes > size {
+            let detail = format!("{bytes} bytes of {size} bytes of local memory");
+            return Err(Trouble::at(FaultKind::OutOfBounds, lane, at, detail));
+        }
+        Ok(lane * size + at as usize)
+    }
+
+    fn global_load(&mut self, at: u64, bytes: usize, lane: usize) -> Result<u64, Trouble> {
+        let launch = self.launch;
+        let Some(allocation) = launch.memory.find(at, bytes as u64, &mut self.hint) else {
+            let (kind, detail) = launch.memory.explain(at, bytes as u64);
+            return Err(Trouble::at(kind, lane, at, format!("load of {detail}")));
+        };
+        let offset = allocation.offset(at);
+        if !allocation.is_written(offset, bytes) {
+            let detail = format!("load of {bytes} bytes of global memory that nothing wrote");
+            return Err(Trouble::at(FaultKind::Uninitialised, lane, at, detail));
+        }
+        if launch.options.races {
+            self.touch(at, bytes, lane, false)?;
+        }
+        Ok(allocation.load(offset, bytes))
+    }
+
+    fn global_store(
+        &mut self,
+        at: u64,
+        bytes: usize,
+        value: u64,
+        lane: usize,
+    ) -> Result<(), Trouble> {
+        let launch = self.launch;
+        let Some(allocation) = launch.memory.find(at, bytes as u64, &mut self.hint) else {
+            let (kind, detail) = launch.memory.explain(at, bytes as u64);
+            return Err(Trouble::at(kind, lane, at, format!("store of {detail}")));
+        };
+        if launch.options.races {
+            self.touch(at, bytes, lane, true)?;
+        }
+        allocation.store(allocation.offset(at), bytes, value);
+        Ok(())
+    }
+
+    /// Notes who touched these bytes, which lie in an allocation, and finds races between blocks.
+    fn touch(&mut self, at: u64, bytes: usize, lane: usize, write: bool) -> Result<(), Trouble> {
+        let launch = self.launch;
+        let allocation =
+            launch.memory.find(at, bytes as u64, &mut self.hint).expect("found before");
+        let (block, number) = (self.number, launch.number);
+        for i in (0..bytes).step_by(4) {
+            let offset = allocation.offset(at) + i;
+            if let Some(other) = allocation.touch(offset, bytes.min(4), block, number, write) {
+                let verb = if write { "writes" } else { "reads" };
+                let detail = format!("block {block} {verb} what block {other} used in this launch");
+                return Err(Trouble::at(FaultKind::GlobalRace, lane, at + i as u64, detail));
+            }
+        }
+        Ok(())
+    }
+
+    pub(crate) fn atomic(
+        &mut self,
+        warp: &mut Warp,
+        access: &Access,
+        update: Update,
+        d: Option<Reg>,
+        a: Reg,
+        b: Option<Reg>,
+        mask: u32,
+    ) -> Result<(), Trouble> {
+        let addresses = Self::addresses(warp, access.address, access.offset);
+        let bytes = access.bytes as usize;
+        let cut = u64::MAX >> (64 - 8 * bytes);
+        let mut out = [0; 32];
+        for lane in lanes(mask) {
+            let (space, address) = place(access.space, addresses[lane]);
+            let x = warp.get(a)[lane] & cut;
+            let swap = b.map_or(0, |b| warp.get(b)[lane] & cut);
+            let signed = |x: u64| sign_extend(x, 8 * access.bytes) as i64;
+            let new = |old: u64| match update {
+                Update::Add => old.wrapping_add(x) & cut,
+                Update::AddF32 => u64::from((f(old) + f(x)).to_bits()),
+                Update::AddF64 => (f64::from_bits(old) + f64::from_bits(x)).to_bits(),
+                Update::MinU => old.min(x),
+                Update::MaxU => old.max(x),
+                Update::MinS => {
+                    if signed(old) <= signed(x) {
+                        old
+                    } else {
+                        x
+                    }
+                }
+                Update::MaxS => {
+                    if signed(old) >= signed(x) {
+                        old
+                    } else {
+                        x
+                    }
+                }
+                Update::And => old & x,
+                Update::Or => old | x,
+                Update::Xor => old ^ x,
+                Update::Exchange => x,
+                Update::CompareExchange => {
+                    if old == x {
+                        swap
+                    } else {
+                        old
+                    }
+                }
+            };
+            if !address.is_multiple_of(bytes as u64) {
+                let detail = format!("atomic of {bytes} bytes");
+                return Err(Trouble::at(FaultKind::Misaligned, lane, address, detail));
+            }
+            out[lane] = if space == Space::Shared {
+                let old = little_endian(self.shared.peek(address, bytes, lane)?);
+                self.shared.poke(address, &new(old).to_le_bytes()[..bytes]);
+                old
+            } else {
+                let memory = &self.launch.memory;
+                let Some(allocation) = memory.find(address, bytes as u64, &mut self.hint) else {
+                    let (kind, detail) = memory.explain(address, bytes as u64);
+                    return Err(Trouble::at(kind, lane, address, format!("atomic on {detail}")));
+                };
+                allocation.update(allocation.offset(address), bytes, new)
+            };
+        }
+        if let Some(d) = d {
+            warp.set(d, &out, mask);
+        }
+        Ok(())
+    }
+
+    pub(crate) fn copy_async(
+        &mut self,
+        warp: &mut Warp,
+        op: &Op,
+        mask: u32,
+    ) -> Result<(), Trouble> {
+        let Op::CopyAsync { to, to_offset, from, from_offset, bytes, valid } = op else {
+            unreachable!("called for copies alone")
+        };
+        let bytes = *bytes as usize;
+        let targets = Self::addresses(warp, *to, *to_offset);
+        let sources = Self::addresses(warp, *from, *from_offset);
+        for lane in lanes(mask) {
+            let (_, at) = place(Space::Shared, targets[lane]);
+            let source = sources[lane];
+            let valid = valid.map_or(bytes, |v| (warp.get(v)[lane] as u32 as usize).min(bytes));
+            if !source.is_multiple_of(bytes as u64) {
+                let detail = format!("asynchronous copy of {bytes} bytes");
+                return Err(Trouble::at(FaultKind::Misaligned, lane, source, detail));
+            }
+            let mut data = [0; 16];
+            let mut i = 0;
+            while i < valid {
+                let element = if valid - i >= 4 { 4 } else { 1 };
+                let value = self.global_load(source + i as u64, element, lane)?;
+                data[i..i + element].copy_from_slice(&value.to_le_bytes()[..element]);
+                i += element;
+            }
+            match self.launch.options.async_copies {
+                AsyncCopies::Eager => self.shared.write(at, &data[..bytes], warp.index, lane)?,
+                AsyncCopies::Deferred => {
+                    self.shared.begin_copy(at, bytes, warp.index, lane)?;
+                    let group = warp.committed[lane];
+                    warp.pending.push(PendingCopy { lane, group, at, bytes, data });
+                }
+            }
+        }
+        self.count(Space::Global, &sources, bytes, mask);
+        Ok(())
+    }
+
+    /// Lands the copies that a wait covers: all, or those of all but the last `pending` groups.
+    pub(crate) fn wait_copies(&mut self, warp: &mut Warp, pending: Option<u32>, mask: u32) {
+        let (committed, index) = (warp.committed, warp.index);
+        let shared = &mut self.shared;
+        warp.pending.retain(|copy| {
+            let covered = pending.is_none_or(|n| copy.group + n < committed[copy.lane]);
+            let lands = covered && mask >> copy.lane & 1 != 0;
+            if lands {
+                shared.end_copy(copy.at, &copy.data[..copy.bytes], index);
+            }
+            !lands
+        });
+    }
+
+    pub(crate) fn load_matrix(
+        &mut self,
+        warp: &mut Warp,
+        d: &[Reg],
+        transposed: bool,
+        address: Reg,
+        offset: i64,
+    ) -> Result<(), Trouble> {
+        let addresses = Self::addresses(warp, address, offset);
+        for (i, d) in d.iter().enumerate() {
+            let mut matrix = [[0u16; 8]; 8];
+            for (row, values) in matrix.iter_mut().enumerate() {
+                let lane = 8 * i + row;
+                let (_, at) = place(Space::Shared, addresses[lane]);
+                let bytes = self.shared.read(at, 16, warp.index, lane)?;
+                for (value, pair) in values.iter_mut().zip(bytes.chunks_exact(2)) {
+                    *value = u16::from_le_bytes([pair[0], pair[1]]);
+                }
+            }
+            let out = std::array::from_fn(|lane| {
+                let (row, column) = (lane / 4, lane % 4 * 2);
+                let at = |k: usize| {
+                    if transposed { matrix[column + k][row] } else { matrix[row][column + k] }
+                };
+                u64::from(at(0)) | u64::from(at(1)) << 16
+            });
+            warp.set(*d, &out, u32::MAX);
+            self.count(Space::Shared, &addresses, 16, 0xff << (8 * i));
+        }
+        Ok(())
+    }
+
+    pub(crate) fn store_matrix(
+        &mut self,
+        warp: &mut Warp,
+        s: &[Reg],
+        transposed: bool,
+        address: Reg,
+        offset: i64,
+    ) -> Result<(), Trouble> {
+        let addresses = Self::addresses(warp, address, offset);
+        for (i, s) in s.iter().enumerate() {
+            let values = *warp.get(*s);
+            for row in 0..8 {
+                let mut bytes = [0; 16];
+                for column in 0..8 {
+                    let (r, c) = if transposed { (column, row) } else { (row, column) };
+                    let value = (values[r * 4 + c / 2] >> (16 * (c % 2))) as u16;
+                    bytes[2 * column..2 * column + 2].copy_from_slice(&value.to_le_bytes());
+                }
+                let lane = 8 * i + row;
+                let (_, at) = place(Space::Shared, addresses[lane]);
+                self.shared.write(at, &bytes, warp.index, lane)?;
+            }
+        }
+        Ok(())
+    }
+
+    /// Counts sectors of a global access, or passes over the banks of a shared one.
+    fn count(&mut self, space: Space, addresses: &[u64; 32], bytes: usize, mask: u32) {
+        let n = mask.count_ones() as usize;
+        match space {
+            Space::Global | Space::Generic => {
+                let mut sectors: Vec<u64> = lanes(mask).map(|lane| addresses[lane] / 32).collect();
+                sectors.sort_unstable();
+                sectors.dedup();
+                self.counters.sectors += sectors.len() as u64;
+                self.counters.ideal_sectors += (n * bytes).div_ceil(32) as u64;
+            }
+            Space::Shared => {
+                // Lanes share a pass until it has moved 128 bytes.
+                let per_pass = (128 / bytes.max(4)).clamp(1, 32);
+                let all: Vec<usize> = lanes(mask).collect();
+                for part in all.chunks(per_pass) {
+                    let mut words: Vec<u64> = part
+                        .iter()
+                        .flat_map(|lane| {
+                            (0..bytes.div_ceil(4)).map(move |i| addresses[*lane] / 4 + i as u64)
+                        })
+                        .collect();
+                    words.sort_unstable();
+                    words.dedup();
+                    let mut banks = [0u64; 32];
+                    words.iter().for_each(|word| banks[(word % 32) as usize] += 1);
+                    self.counters.shared_wavefronts += banks.into_iter().max().unwrap_or(0);
+                    self.counters.ideal_wavefronts += 1;
+                }
+            }
+            _ => {}
+        }
+    }
+}

@@ -1,0 +1,374 @@
+//! Launches: blocks on threads, warps in random order, barriers. Knows no instruction.
+
+use std::sync::Mutex;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering::Relaxed};
+
+use crate::counters::Counters;
+use crate::exec::{self, Stop};
+use crate::fault::{Fault, FaultKind, Trouble};
+use crate::inst::{BarrierKind, Code, Initial, Reg};
+use crate::memory::{Memory, Snapshot};
+use crate::program::Module;
+use crate::shared::Shared;
+use crate::warp::Warp;
+use crate::{LaunchConfig, Options};
+
+/// Turns without an end that a block may take before it counts as endless.
+const MAX_TURNS: u64 = 1 << 26;
+
+/// What all blocks of a launch share.
+pub(crate) struct Launch<'a> {
+    pub code: &'a Code,
+    pub params: &'a [u8],
+    pub memory: Snapshot,
+    pub options: &'a Options,
+    /// Tells this launch from others in the records of memory.
+    pub number: u64,
+    initial: Vec<(Reg, u64)>,
+    specials: Vec<(Reg, &'a str)>,
+    config: LaunchConfig,
+    shared_bytes: usize,
+}
+
+/// A block while it runs.
+pub(crate) struct Block<'a> {
+    pub launch: &'a Launch<'a>,
+    /// Its number in the grid.
+    pub number: u32,
+    pub n_threads: u32,
+    pub shared: Shared,
+    pub counters: Counters,
+    /// Where the last global address was found.
+    pub hint: usize,
+    votes: Vec<Vote>,
+}
+
+/// A warp's part in a barrier that reduces.
+struct Vote {
+    warp: usize,
+    kind: BarrierKind,
+    votes: u32,
+    mask: u32,
+    d: Option<Reg>,
+    dp: Option<u32>,
+}
+
+/// Runs a kernel to its end.
+///
+/// # Errors
+/// The first [`Fault`] that a block met; the memory is then as the blocks left it.
+pub fn launch(
+    module: &Module,
+    entry: &str,
+    config: LaunchConfig,
+    params: &[u8],
+    memory: &Memory,
+    options: &Options,
+) -> Result<Counters, Fault> {
+    static NUMBER: AtomicU64 = AtomicU64::new(1);
+    let refuse = |detail: String| Fault {
+        kind: FaultKind::Limit,
+        kernel: entry.into(),
+        ptx_line: 0,
+        ptx_text: String::new(),
+        source: None,
+        block: [0; 3],
+        thread: None,
+        address: None,
+        detail,
+    };
+    let Some(kernel) = module.program().entry(entry) else {
+        return Err(refuse("the module has no such kernel".into()));
+    };
+    let LaunchConfig { grid, block, dynamic_shared_bytes } = config;
+    let threads: u64 = block.iter().map(|x| u64::from(*x)).product();
+    let blocks: u64 = grid.iter().map(|x| u64::from(*x)).product();
+    let most = kernel.max_threads.unwrap_or(u32::MAX).min(options.device.max_threads_per_block);
+    if threads == 0 || blocks == 0 || threads > u64::from(most) {
+        return Err(refuse(format!(
+            "grid {grid:?} of blocks {block:?}; 1 to {most} threads are allowed"
+        )));
+    }
+    let static_bytes = kernel.static_shared_bytes.next_multiple_of(16);
+    let shared_bytes = u64::from(static_bytes) + u64::from(dynamic_shared_bytes);
+    let room = options.device.shared_per_block_optin;
+    if shared_bytes > u64::from(room) {
+        return Err(refuse(format!("{shared_bytes} bytes of shared memory, a block has {room}")));
+    }
+    let needed = kernel.params.iter().map(|p| p.offset + p.size).max().unwrap_or(0);
+    if params.len() < needed as usize {
+        return Err(refuse(format!("{} bytes of parameters, {needed} are needed", params.len())));
+    }
+    let (mut initial, mut specials) = (Vec::new(), Vec::new());
+    for (reg, value) in &kernel.code.initial {
+        match value {
+            Initial::Value(value) => initial.push((*reg, *value)),
+            Initial::DynamicShared => initial.push((*reg, u64::from(static_bytes))),
+            Initial::Variable(name, offset) => {
+                let address = module.global(name).map_or(0, |(address, _)| address);
+                initial.push((*reg, address.wrapping_add_signed(*offset)));
+            }
+            Initial::Special(name) => specials.push((*reg, name.as_str())),
+        }
+    }
+    let launch = Launch {
+        code: &kernel.code,
+        params,
+        memory: memory.snapshot(),
+        options,
+        number: NUMBER.fetch_add(1, Relaxed),
+        initial,
+        specials,
+        config,
+        shared_bytes: shared_bytes as usize,
+    };
+    let (next, stop) = (AtomicU64::new(0), AtomicBool::new(false));
+    let outcome = Mutex::new((Counters::default(), None::<(u64, Fault)>));
+    let work = || {
+        let n_warps = threads.div_ceil(32) as usize;
+        let mut warps: Vec<_> = (0..n_warps).map(|i| Warp::new(&kernel.code, i)).collect();
+        let mut counters = Counters::default();
+        let mut fault = None;
+        while !stop.load(Relaxed) {
+            let number = next.fetch_add(1, Relaxed);
+            if number >= blocks {
+                break;
+            }
+            let at = |n: u64, over: u64, extent: u32| (n / over % u64::from(extent)) as u32;
+            let (x, y) = (u64::from(grid[0]), u64::from(grid[1]));
+            let index =
+                [at(number, 1, grid[0]), at(number, x, grid[1]), at(number, x * y, grid[2])];
+            match run_block(&launch, &mut warps, number as u32, index, threads as u32) {
+                Ok(count) => counters.add(&count),
+                Err((trouble, warp, pc)) => {
+                    stop.store(true, Relaxed);
+                    let story = tell(module, entry, &launch, trouble, warp, pc, index);
+                    fault = Some((number, story));
+                }
+            }
+        }
+        let mut outcome = outcome.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
+        outcome.0.add(&counters);
+        if let Some(fault) = fault
+            && outcome.1.as_ref().is_none_or(|other| fault.0 < other.0)
+        {
+            outcome.1 = Some(fault);
+        }
+    };
+    let n_threads = (options.threads as u64).clamp(1, blocks);
+    if n_threads == 1 {
+        work();
+    } else {
+        std::thread::scope(|scope| {
+            for _ in 0..n_threads {
+                scope.spawn(work);
+            }
+        });
+    }
+    match outcome.into_inner().unwrap_or_else(std::sync::PoisonError::into_inner) {
+        (counters, None) => Ok(counters),
+        (_, Some((_, fault))) => Err(fault),
+    }
+}
+
+/// A fault with all that is known about its place.
+fn tell(
+    module: &Module,
+    kernel: &str,
+    launch: &Launch,
+    trouble: Trouble,
+    warp: usize,
+    pc: u32,
+    block: [u32; 3],
+) -> Fault {
+    let inst = &launch.code.insts[pc as usize];
+    let file = |(file, line): (u32, u32)| {
+        let name = module.program().files.get(&file).cloned();
+        (name.unwrap_or_else(|| format!("file {file}")), line)
+    };
+    let [x, y, _] = launch.config.block;
+    let thread = trouble.lane.map(|lane| {
+        let t = (warp * 32 + lane) as u32;
+        [t % x, t / x % y, t / x / y]
+    });
+    Fault {
+        kind: trouble.kind,
+        kernel: kernel.into(),
+        ptx_line: inst.line,
+        ptx_text: inst.text.clone(),
+        source: inst.source.map(file),
+        block,
+        thread,
+        address: trouble.address,
+        detail: trouble.detail,
+    }
+}
+
+type Outcome = Result<Counters, (Trouble, usize, u32)>;
+
+fn run_block(
+    launch: &Launch,
+    warps: &mut [Warp],
+    number: u32,
+    index: [u32; 3],
+    n_threads: u32,
+) -> Outcome {
+    let mut random = Random::new(launch.options.seed, u64::from(number));
+    for warp in warps.iter_mut() {
+        let lanes = (n_threads - 32 * warp.index as u32).min(32);
+        warp.start(u32::MAX >> (32 - lanes));
+        for (reg, value) in &launch.initial {
+            warp.registers[*reg as usize] = [*value; 32];
+        }
+        for (reg, name) in &launch.specials {
+            let first = 32 * warp.index as u32;
+            let value = |lane: u32| special(name, launch, index, first + lane, warp.index as u32);
+            warp.registers[*reg as usize] = std::array::from_fn(|lane| value(lane as u32));
+        }
+    }
+    let mut block = Block {
+        launch,
+        number,
+        n_threads,
+        shared: Shared::new(launch.shared_bytes, launch.options.races),
+        counters: Counters { warps: warps.len() as u64, ..Counters::default() },
+        hint: 0,
+        votes: Vec::new(),
+    };
+    let mut ready: Vec<usize> = (0..warps.len()).collect();
+    let mut exited = 0;
+    let mut turns = 0;
+    loop {
+        while !ready.is_empty() {
+            let at = random.below(ready.len());
+            let warp = ready[at];
+            let turn = 16 + random.below(240) as u32;
+            let outcome = exec::run(&mut block, &mut warps[warp], turn);
+            match outcome.map_err(|(trouble, pc)| (trouble, warp, pc))? {
+                Stop::Turn => turns += 1,
+                Stop::Barrier => {
+                    ready.swap_remove(at);
+                }
+                Stop::Done => {
+                    exited += 1;
+                    ready.swap_remove(at);
+                }
+            }
+            if turns > MAX_TURNS {
+                let pc = warps[warp].groups.last().map_or(0, |group| group.pc);
+                let detail = "the block takes no end".to_owned();
+                return Err((Trouble::warp(FaultKind::Endless, detail), warp, pc));
+            }
+        }
+        if exited == warps.len() {
+            return Ok(block.counters);
+        }
+        ready = release(&mut block, warps)?;
+    }
+}
+
+/// Opens a barrier that all its threads have reached; returns the warps that go on.
+fn release(block: &mut Block, warps: &mut [Warp]) -> Result<Vec<usize>, (Trouble, usize, u32)> {
+    let waiting = |warp: &Warp| warp.waiting;
+    let ids: Vec<_> = warps.iter().filter_map(waiting).collect();
+    for (id, count) in ids {
+        let at: Vec<usize> =
+            (0..warps.len()).filter(|w| warps[*w].waiting == Some((id, count))).collect();
+        let arrived: u32 = at.iter().map(|w| warps[*w].live.count_ones()).sum();
+        if arrived < count {
+            continue;
+        }
+        block.shared.phase += 1;
+        block.settle_votes(warps);
+        for warp in &at {
+            warps[*warp].waiting = None;
+        }
+        return Ok(at);
+    }
+    let stuck = warps.iter().find(|warp| warp.waiting.is_some()).map_or(0, |warp| warp.index);
+    let (id, count) = warps[stuck].waiting.unwrap_or_default();
+    let arrived: u32 =
+        warps.iter().filter(|w| w.waiting.is_some()).map(|w| w.live.count_ones()).sum();
+    let detail = format!(
+        "{arrived} of {count} threads wait at barrier {id}, the others exited or wait elsewhere"
+    );
+    let pc = warps[stuck].groups.last().map_or(0, |group| group.pc.saturating_sub(1));
+    Err((Trouble::warp(FaultKind::Deadlock, detail), stuck, pc))
+}
+
+impl Block<'_> {
+    /// Keeps a warp's part in a reducing barrier until all have come.
+    pub(crate) fn vote(
+        &mut self,
+        warp: usize,
+        kind: BarrierKind,
+        votes: u32,
+        mask: u32,
+        d: Option<Reg>,
+        dp: Option<u32>,
+    ) {
+        self.votes.push(Vote { warp, kind, votes, mask, d, dp });
+    }
+
+    fn settle_votes(&mut self, warps: &mut [Warp]) {
+        let popc: u32 = self.votes.iter().map(|vote| vote.votes.count_ones()).sum();
+        let all = self.votes.iter().all(|vote| vote.votes == vote.mask);
+        for vote in std::mem::take(&mut self.votes) {
+            let warp = &mut warps[vote.warp];
+            if let Some(d) = vote.d {
+                warp.set(d, &[u64::from(popc); 32], vote.mask);
+            }
+            let holds = if vote.kind == BarrierKind::And { all } else { popc > 0 };
+            if let Some(dp) = vote.dp {
+                let p = &mut warp.predicates[dp as usize];
+                *p = *p & !vote.mask | if holds { vote.mask } else { 0 };
+            }
+        }
+    }
+}
+
+fn special(name: &str, launch: &Launch, index: [u32; 3], thread: u32, warp: u32) -> u64 {
+    let LaunchConfig { grid, block: [x, y, z], dynamic_shared_bytes } = launch.config;
+    let lane = thread % 32;
+    let value = match name {
+        "tid.x" => thread % x,
+        "tid.y" => thread / x % y,
+        "tid.z" => thread / x / y,
+        "ntid.x" => x,
+        "ntid.y" => y,
+        "ntid.z" => z,
+        "ctaid.x" => index[0],
+        "ctaid.y" => index[1],
+        "ctaid.z" => index[2],
+        "nctaid.x" => grid[0],
+        "nctaid.y" => grid[1],
+        "nctaid.z" => grid[2],
+        "laneid" => lane,
+        "warpid" => warp,
+        "nwarpid" => (x * y * z).div_ceil(32),
+        "dynamic_smem_size" => dynamic_shared_bytes,
+        "lanemask_eq" => 1 << lane,
+        "lanemask_lt" => (1 << lane) - 1,
+        "lanemask_le" => u32::MAX >> (31 - lane),
+        "lanemask_gt" => !(u32::MAX >> (31 - lane)),
+        "lanemask_ge" => !((1 << lane) - 1),
+        _ => 0,
+    };
+    u64::from(value)
+}
+
+/// A small generator: which warp runs next must only be repeatable.
+struct Random(u64);
+
+impl Random {
+    fn new(seed: u64, block: u64) -> Self {
+        Self((seed ^ block.wrapping_mul(0x9e37_79b9_7f4a_7c15)) | 1)
+    }
+
+    fn below(&mut self, n: usize) -> usize {
+        self.0 ^= self.0 << 13;
+        self.0 ^= self.0 >> 7;
+        self.0 ^= self.0 << 17;
+        (self.0 >> 33) as usize % n
+    }
+}

@@ -1,0 +1,159 @@
+//! Devices: how many, and what each says about itself.
+//!
+//! Knows the numbers of the simulated GPU. Must not know contexts.
+
+use std::ffi::c_char;
+
+use super::context::{Context, DEVICE_MEMORY_BYTES};
+use super::error::{Code, Outcome};
+use super::ffi::Out;
+use super::settings::settings;
+use super::state::{initialize, require_init};
+use crate::DeviceModel;
+
+/// The version of the driver API that this library speaks: 13.0.
+pub(super) const DRIVER_VERSION: i32 = 13000;
+
+/// What the simulator runs on: one GPU model, as often as there are devices.
+pub(super) fn model() -> Outcome<&'static DeviceModel> {
+    Ok(&settings()?.options.device)
+}
+
+/// Refuses calls before `cuInit`, and ordinals that are not there.
+pub(super) fn check_device(device: i32) -> Outcome<()> {
+    require_init()?;
+    let devices = settings()?.devices;
+    if (0..devices).contains(&device) {
+        return Ok(());
+    }
+    Err(Code::InvalidDevice.because(format!("device {device} of {devices} (PTXSIM_DEVICES)")))
+}
+
+fn name() -> Outcome<String> {
+    let (major, minor) = model()?.compute_capability;
+    Ok(format!("PTX simulator (sm_{major}{minor})"))
+}
+
+/// The value of a `CUdevice_attribute`. What is not listed is a feature that is not there: 0.
+fn attribute(number: u32, device: i32) -> Outcome<i32> {
+    const ATTRIBUTES_IN_CUDA_13: u32 = 145;
+    let model = model()?;
+    Ok(match number {
+        1 => model.max_threads_per_block as i32,
+        2..=4 => model.max_block[number as usize - 2] as i32,
+        5..=7 => model.max_grid[number as usize - 5] as i32,
+        8 => model.shared_per_block as i32,
+        // Constant memory, then the width of a warp and the largest pitch.
+        9 => 65536,
+        10 => 32,
+        11 => i32::MAX,
+        // Registers of a block, and of a multiprocessor.
+        12 | 82 => model.registers_per_multiprocessor as i32,
+        // Clocks in kHz: nominal, a simulator has none.
+        13 | 36 => 1_000_000,
+        14 | 30 => 512,
+        15 | 40 => 1,
+        16 => model.multiprocessors as i32,
+        31 | 41 | 79 | 80 => 1,
+        33 => device,
+        // Memory bus bits and L2 bytes of an A100.
+        37 => 5120,
+        38 => 40 << 20,
+        39 => model.threads_per_multiprocessor as i32,
+        51 => 32,
+        75 => model.compute_capability.0 as i32,
+        76 => model.compute_capability.1 as i32,
+        // Stream priorities and memory pools.
+        78 | 115 => 1,
+        81 => model.shared_per_multiprocessor as i32,
+        87 => 2,
+        97 => model.shared_per_block_optin as i32,
+        106 => model.blocks_per_multiprocessor as i32,
+        111 => 1024,
+        0 => return Err(Code::InvalidValue.because("there is no device attribute 0")),
+        _ if number < ATTRIBUTES_IN_CUDA_13 => 0,
+        _ => {
+            return Err(Code::InvalidValue.because(format!("device attribute {number} is unknown")));
+        }
+    })
+}
+
+/// Sixteen bytes that tell a simulated device from any real one, and from its neighbours.
+fn uuid(device: i32) -> [u8; 16] {
+    let mut uuid = *b"PTX simulator \0\0";
+    uuid[15] = device as u8;
+    uuid
+}
+
+driver_functions! {
+    fn cuInit(flags: u32) {
+        if flags != 0 {
+            return Err(Code::InvalidValue.because(format!("the flags are {flags}, pass 0")));
+        }
+        initialize()
+    }
+
+    fn cuDriverGetVersion(version: Out<i32>) {
+        version.set(DRIVER_VERSION)
+    }
+
+    fn cuDeviceGetCount(count: Out<i32>) {
+        require_init()?;
+        count.set(settings()?.devices)
+    }
+
+    fn cuDeviceGet(device: Out<i32>, ordinal: i32) {
+        check_device(ordinal)?;
+        device.set(ordinal)
+    }
+
+    fn cuDeviceGetName(text: Out<c_char>, room: i32, device: i32) {
+        check_device(device)?;
+        text.set_text(&name()?, room)
+    }
+
+    fn cuDeviceGetPCIBusId(text: Out<c_char>, room: i32, device: i32) {
+        check_device(device)?;
+        text.set_text(&format!("0000:{device:02X}:00.0"), room)
+    }
+
+    fn cuDeviceGetAttribute(value: Out<i32>, number: u32, device: i32) {
+        check_device(device)?;
+        value.set(attribute(number, device)?)
+    }
+
+    fn cuDeviceTotalMem_v2(bytes: Out<usize>, device: i32) {
+        check_device(device)?;
+        bytes.set(DEVICE_MEMORY_BYTES as usize)
+    }
+
+    fn cuDeviceGetUuid(bytes: Out<[u8; 16]>, device: i32) {
+        check_device(device)?;
+        bytes.set(uuid(device))
+    }
+
+    fn cuDeviceGetUuid_v2(bytes: Out<[u8; 16]>, device: i32) {
+        check_device(device)?;
+        bytes.set(uuid(device))
+    }
+
+    fn cuDeviceComputeCapability(major: Out<i32>, minor: Out<i32>, device: i32) {
+        check_device(device)?;
+        let capability = model()?.compute_capability;
+        major.set(capability.0 as i32)?;
+        minor.set(capability.1 as i32)
+    }
+
+    fn cuDeviceCanAccessPeer(answer: Out<i32>, device: i32, peer: i32) {
+        check_device(device)?;
+        check_device(peer)?;
+        answer.set(0)
+    }
+
+    fn cuMemGetInfo_v2(free: Out<usize>, total: Out<usize>) {
+        let context = Context::usable()?;
+        let (left, all) = context.memory.info();
+        free.set(left as usize)?;
+        total.set(all as usize)
+    }
+}

@@ -1,0 +1,176 @@
+//! Kernel launches: what the driver checks before a kernel starts, and what a fault turns into.
+//!
+//! Must not know instructions; a [`Fault`] tells its own story.
+
+use std::sync::atomic::Ordering;
+use std::sync::{Arc, Weak};
+
+use super::context::Context;
+use super::device::model;
+use super::error::{Code, Failure, Outcome};
+use super::ffi::{KernelArguments, LaunchDescription, Out, PointerArray};
+use super::module::Function;
+use super::operation::Operation;
+use super::report;
+use super::settings::settings;
+use super::state::{Handle, state};
+use super::stream::{resolve, submit};
+use crate::{Fault, FaultKind, LaunchConfig};
+
+/// A launch, checked, with its arguments as they were.
+pub(super) struct Launch {
+    /// Gone when the module is unloaded, which a captured launch may outlive.
+    function: Weak<Function>,
+    name: String,
+    config: LaunchConfig,
+    params: Vec<u8>,
+}
+
+impl Launch {
+    /// Runs the kernel; a fault stays with the context.
+    pub(super) fn run(&self, context: &Context) -> Outcome<()> {
+        let unloaded =
+            || Code::InvalidHandle.because(format!("{}: its module is unloaded", self.name));
+        let function = self.function.upgrade().ok_or_else(unloaded)?;
+        let settings = settings()?;
+        let module = &function.module.module;
+        let outcome = crate::launch(
+            module,
+            &self.name,
+            self.config,
+            &self.params,
+            &context.memory,
+            &settings.options,
+        );
+        match outcome {
+            Ok(counters) => match &settings.report {
+                Some(path) => report::append(path, &self.name, &self.config, &counters),
+                None => Ok(()),
+            },
+            Err(fault) => {
+                let failure = failure_of(&fault);
+                // A launch over a limit never started, so nothing is broken.
+                if fault.kind != FaultKind::Limit {
+                    context.poison(&failure);
+                }
+                Err(failure)
+            }
+        }
+    }
+
+    /// One line for a picture of a graph.
+    pub(super) fn label(&self) -> String {
+        format!("{} grid {:?} block {:?}", self.name, self.config.grid, self.config.block)
+    }
+}
+
+/// The code hardware would give, with the fault's story.
+fn failure_of(fault: &Fault) -> Failure {
+    let code = match fault.kind {
+        FaultKind::OutOfBounds | FaultKind::UseAfterFree => Code::IllegalAddress,
+        FaultKind::Misaligned => Code::MisalignedAddress,
+        FaultKind::Deadlock | FaultKind::Endless => Code::LaunchTimeout,
+        FaultKind::Limit => Code::InvalidValue,
+        // What hardware would not notice has no code of its own.
+        _ => Code::LaunchFailed,
+    };
+    code.because(fault.to_string())
+}
+
+/// Checks what a driver checks before the kernel starts.
+fn check(function: &Function, config: &LaunchConfig) -> Outcome<()> {
+    let model = model()?;
+    let refuse =
+        |story: String| Err(Code::InvalidValue.because(format!("{}: {story}", function.name())));
+    for axis in 0..3 {
+        let (grid, block) = (config.grid[axis], config.block[axis]);
+        if grid == 0 || grid > model.max_grid[axis] || block == 0 || block > model.max_block[axis] {
+            return refuse(format!(
+                "grid {:?} and block {:?}; 1 to {:?} and 1 to {:?} are allowed",
+                config.grid, config.block, model.max_grid, model.max_block
+            ));
+        }
+    }
+    let threads: u64 = config.block.iter().map(|&extent| u64::from(extent)).product();
+    let most = function.entry().max_threads.unwrap_or(model.max_threads_per_block);
+    if threads > u64::from(most.min(model.max_threads_per_block)) {
+        return refuse(format!("{threads} threads in a block, at most {most} are allowed"));
+    }
+    let allowed = function.max_dynamic_shared.load(Ordering::Relaxed);
+    if config.dynamic_shared_bytes > allowed {
+        return refuse(format!(
+            "{} bytes of dynamic shared memory, {allowed} are allowed; raise \
+             CU_FUNC_ATTRIBUTE_MAX_DYNAMIC_SHARED_SIZE_BYTES of this function, up to {}",
+            config.dynamic_shared_bytes,
+            model.shared_per_block_optin.saturating_sub(function.entry().static_shared_bytes),
+        ));
+    }
+    Ok(())
+}
+
+fn launch(
+    function: Handle,
+    config: LaunchConfig,
+    stream: Handle,
+    arguments: KernelArguments,
+) -> Outcome<()> {
+    let context = Context::usable()?;
+    let function = state().functions.get(function)?;
+    if function.context != context.id {
+        return Err(Code::InvalidHandle.because("the function belongs to another context"));
+    }
+    resolve(&context, stream)?;
+    check(&function, &config)?;
+    let params = arguments.pack(&function.entry().params)?;
+    let name = function.name().to_owned();
+    let launch = Launch { function: Arc::downgrade(&function), name, config, params };
+    submit(&context, stream, Operation::Kernel(Arc::new(launch)))
+}
+
+/// Blocks of a cooperative launch run together, which the simulator does not arrange.
+const COOPERATIVE: u32 = 2;
+const CLUSTER_DIMENSION: u32 = 4;
+
+driver_functions! {
+    fn cuLaunchKernel(
+        function: Handle,
+        grid_x: u32,
+        grid_y: u32,
+        grid_z: u32,
+        block_x: u32,
+        block_y: u32,
+        block_z: u32,
+        shared_bytes: u32,
+        stream: Handle,
+        pointers: PointerArray,
+        extra: PointerArray,
+    ) {
+        let config = LaunchConfig {
+            grid: [grid_x, grid_y, grid_z],
+            block: [block_x, block_y, block_z],
+            dynamic_shared_bytes: shared_bytes,
+        };
+        launch(function, config, stream, KernelArguments { pointers, extra })
+    }
+
+    fn cuLaunchKernelEx(
+        description: Out<LaunchDescription>,
+        function: Handle,
+        pointers: PointerArray,
+        extra: PointerArray,
+    ) {
+        let description = description.get()?;
+        for id in description.attribute_ids() {
+            if id == COOPERATIVE || id == CLUSTER_DIMENSION {
+                return Err(Code::NotSupported
+                    .because(format!("launch attribute {id}: no clusters, nothing cooperative")));
+            }
+        }
+        let config = LaunchConfig {
+            grid: description.grid,
+            block: description.block,
+            dynamic_shared_bytes: description.shared_bytes,
+        };
+        launch(function, config, description.stream, KernelArguments { pointers, extra })
+    }
+}

@@ -1,0 +1,279 @@
+//! Memory: device and host allocations, copies, fills, and the memory pool's settings.
+//!
+//! Knows which call may be captured and which waits. Must not know kernels.
+
+use std::ffi::c_void;
+
+use super::capture::refuse_unsafe_call;
+use super::context::Context;
+use super::device::check_device;
+use super::error::{Code, Failure, Outcome};
+use super::ffi::{HostAllocation, HostSource, HostTarget, Out};
+use super::operation::{Fill, Operation};
+use super::state::{Handle, locked, state};
+use super::stream::{resolve, submit, submit_and_wait};
+use crate::MemoryError;
+
+/// What was set on a device's memory pool; kept for the getter, since memory is returned at once.
+pub(super) struct PoolSettings {
+    reuse: [i32; 3],
+    release_threshold: u64,
+}
+
+impl Default for PoolSettings {
+    fn default() -> PoolSettings {
+        PoolSettings { reuse: [1; 3], release_threshold: 0 }
+    }
+}
+
+impl From<MemoryError> for Failure {
+    fn from(error: MemoryError) -> Failure {
+        let code = match error {
+            MemoryError::OutOfMemory { .. } => Code::OutOfMemory,
+            _ => Code::InvalidValue,
+        };
+        code.because(error.to_string())
+    }
+}
+
+fn allocate(context: &Context, bytes: usize) -> Outcome<u64> {
+    if bytes == 0 {
+        return Err(Code::InvalidValue.because("0 bytes; allocate at least 1"));
+    }
+    Ok(context.memory.alloc(bytes as u64)?)
+}
+
+/// A device pointer that is really a host address stays one: unified addressing.
+fn unified_copy(context: &Context, to: u64, from: u64, bytes: usize) -> Operation {
+    let on_device = |address| context.memory.allocation(address).is_some();
+    match (on_device(to), on_device(from)) {
+        (true, true) => Operation::CopyOnDevice { to, from, bytes },
+        (true, false) => {
+            Operation::CopyToDevice { to, from: HostSource::from_address(from), bytes }
+        }
+        (false, true) => Operation::CopyToHost { to: HostTarget::from_address(to), from, bytes },
+        (false, false) => Operation::CopyOnHost {
+            to: HostTarget::from_address(to),
+            from: HostSource::from_address(from),
+            bytes,
+        },
+    }
+}
+
+/// A device's pool handle is its ordinal plus one, so that null is none.
+fn pool_device(pool: Handle) -> Outcome<i32> {
+    let device = i32::try_from(pool).unwrap_or(0) - 1;
+    check_device(device).map_err(|_| Code::InvalidHandle.because("not a memory pool"))?;
+    Ok(device)
+}
+
+driver_functions! {
+    fn cuMemAlloc_v2(address: Out<u64>, bytes: usize) {
+        let context = Context::usable()?;
+        refuse_unsafe_call("an allocation")?;
+        address.set(allocate(&context, bytes)?)
+    }
+
+    fn cuMemFree_v2(address: u64) {
+        let context = Context::current()?;
+        refuse_unsafe_call("a free")?;
+        context.memory.free(address)?;
+        context.check_fault()
+    }
+
+    fn cuMemAllocAsync(address: Out<u64>, bytes: usize, stream: Handle) {
+        let context = Context::usable()?;
+        let stream = resolve(&context, stream)?;
+        stream.refuse_while_capturing("an allocation; allocate before the capture")?;
+        address.set(allocate(&context, bytes)?)
+    }
+
+    fn cuMemFreeAsync(address: u64, stream: Handle) {
+        let context = Context::current()?;
+        let stream = resolve(&context, stream)?;
+        stream.refuse_while_capturing("a free; free after the capture")?;
+        context.memory.free(address)?;
+        context.check_fault()
+    }
+
+    fn cuMemGetAddressRange_v2(base: Out<u64>, bytes: Out<usize>, address: u64) {
+        let context = Context::usable()?;
+        let found = context.memory.allocation(address);
+        let (start, length) = found.ok_or(
+            Code::NotFound.because(format!("{address:#x} is in no allocation")),
+        )?;
+        base.set_if_wanted(start);
+        bytes.set_if_wanted(length as usize);
+        Ok(())
+    }
+
+    fn cuMemAllocHost_v2(address: Out<usize>, bytes: usize) {
+        allocate_host(address, bytes)
+    }
+
+    fn cuMemHostAlloc(address: Out<usize>, bytes: usize, flags: u32) {
+        // Portable 1, mapped 2, write-combined 4: all mean the same here.
+        if flags > 7 {
+            return Err(Code::InvalidValue.because(format!("flags {flags:#x} are unknown")));
+        }
+        allocate_host(address, bytes)
+    }
+
+    fn cuMemFreeHost(address: usize) {
+        let context = Context::current()?;
+        let found = locked(&state().host_memory).remove(&address);
+        found.ok_or(Code::InvalidValue.because("not a host allocation (any more)"))?;
+        context.check_fault()
+    }
+
+    fn cuMemcpyHtoD_v2(to: u64, from: HostSource, bytes: usize) {
+        let context = Context::usable()?;
+        submit_and_wait(&context, Operation::CopyToDevice { to, from, bytes })
+    }
+
+    fn cuMemcpyDtoH_v2(to: HostTarget, from: u64, bytes: usize) {
+        let context = Context::usable()?;
+        submit_and_wait(&context, Operation::CopyToHost { to, from, bytes })
+    }
+
+    fn cuMemcpyDtoD_v2(to: u64, from: u64, bytes: usize) {
+        let context = Context::usable()?;
+        submit_and_wait(&context, Operation::CopyOnDevice { to, from, bytes })
+    }
+
+    fn cuMemcpy(to: u64, from: u64, bytes: usize) {
+        let context = Context::usable()?;
+        submit_and_wait(&context, unified_copy(&context, to, from, bytes))
+    }
+
+    fn cuMemcpyHtoDAsync_v2(to: u64, from: HostSource, bytes: usize, stream: Handle) {
+        let context = Context::usable()?;
+        submit(&context, stream, Operation::CopyToDevice { to, from, bytes })
+    }
+
+    fn cuMemcpyDtoHAsync_v2(to: HostTarget, from: u64, bytes: usize, stream: Handle) {
+        let context = Context::usable()?;
+        submit(&context, stream, Operation::CopyToHost { to, from, bytes })
+    }
+
+    fn cuMemcpyDtoDAsync_v2(to: u64, from: u64, bytes: usize, stream: Handle) {
+        let context = Context::usable()?;
+        submit(&context, stream, Operation::CopyOnDevice { to, from, bytes })
+    }
+
+    fn cuMemcpyAsync(to: u64, from: u64, bytes: usize, stream: Handle) {
+        let context = Context::usable()?;
+        submit(&context, stream, unified_copy(&context, to, from, bytes))
+    }
+
+    fn cuMemsetD8_v2(to: u64, value: u8, count: usize) {
+        let context = Context::usable()?;
+        submit_and_wait(&context, Operation::Fill { to, with: Fill::U8(value), count })
+    }
+
+    fn cuMemsetD16_v2(to: u64, value: u16, count: usize) {
+        let context = Context::usable()?;
+        submit_and_wait(&context, Operation::Fill { to, with: Fill::U16(value), count })
+    }
+
+    fn cuMemsetD32_v2(to: u64, value: u32, count: usize) {
+        let context = Context::usable()?;
+        submit_and_wait(&context, Operation::Fill { to, with: Fill::U32(value), count })
+    }
+
+    fn cuMemsetD8Async(to: u64, value: u8, count: usize, stream: Handle) {
+        let context = Context::usable()?;
+        submit(&context, stream, Operation::Fill { to, with: Fill::U8(value), count })
+    }
+
+    fn cuMemsetD16Async(to: u64, value: u16, count: usize, stream: Handle) {
+        let context = Context::usable()?;
+        submit(&context, stream, Operation::Fill { to, with: Fill::U16(value), count })
+    }
+
+    fn cuMemsetD32Async(to: u64, value: u32, count: usize, stream: Handle) {
+        let context = Context::usable()?;
+        submit(&context, stream, Operation::Fill { to, with: Fill::U32(value), count })
+    }
+
+    fn cuDeviceGetDefaultMemPool(pool: Out<Handle>, device: i32) {
+        check_device(device)?;
+        pool.set(device as usize + 1)
+    }
+
+    fn cuDeviceGetMemPool(pool: Out<Handle>, device: i32) {
+        check_device(device)?;
+        pool.set(device as usize + 1)
+    }
+
+    fn cuDeviceSetMemPool(device: i32, pool: Handle) {
+        check_device(device)?;
+        if pool_device(pool)? == device {
+            return Ok(());
+        }
+        Err(Code::InvalidValue.because("the pool belongs to another device"))
+    }
+
+    fn cuMemPoolSetAttribute(pool: Handle, attribute: u32, value: *mut c_void) {
+        let device = pool_device(pool)?;
+        let mut pools = locked(&state().pools);
+        let settings = pools.entry(device).or_default();
+        match attribute {
+            1..=3 => settings.reuse[attribute as usize - 1] = Out::<i32>::from_void(value).get()?,
+            4 => settings.release_threshold = Out::<u64>::from_void(value).get()?,
+            // The high-water marks can only be reset, and equal the current use here.
+            6 | 8 if Out::<u64>::from_void(value).get()? == 0 => {}
+            _ => return Err(Code::InvalidValue.because(format!("pool attribute {attribute}"))),
+        }
+        Ok(())
+    }
+
+    fn cuMemPoolGetAttribute(pool: Handle, attribute: u32, value: *mut c_void) {
+        let device = pool_device(pool)?;
+        let mut pools = locked(&state().pools);
+        let settings = pools.entry(device).or_default();
+        match attribute {
+            1..=3 => Out::from_void(value).set(settings.reuse[attribute as usize - 1]),
+            4 => Out::from_void(value).set(settings.release_threshold),
+            5..=8 => {
+                let (free, all) = Context::usable()?.memory.info();
+                Out::from_void(value).set(all - free)
+            }
+            _ => Err(Code::InvalidValue.because(format!("pool attribute {attribute}"))),
+        }
+    }
+
+    fn cuMemPoolTrimTo(pool: Handle, bytes_to_keep: usize) {
+        // Freed memory is returned at once, so the pool never keeps any.
+        let _ = bytes_to_keep;
+        pool_device(pool).map(|_| ())
+    }
+
+    fn cuPointerGetAttribute(value: *mut c_void, attribute: u32, address: u64) {
+        let context = Context::usable()?;
+        let allocation = context.memory.allocation(address);
+        let on_host = locked(&state().host_memory).contains_key(&(address as usize));
+        if allocation.is_none() && !on_host {
+            return Err(Code::InvalidValue.because(format!("{address:#x} is in no allocation")));
+        }
+        match (attribute, allocation) {
+            (1, _) => Out::from_void(value).set(super::state::current_handle()),
+            (2, _) => Out::from_void(value).set(if on_host { 1u32 } else { 2u32 }),
+            (3, Some(_)) | (4, None) => Out::from_void(value).set(address),
+            (8, _) => Out::from_void(value).set(0u8),
+            (9, _) => Out::from_void(value).set(context.device),
+            (11, Some((start, _))) => Out::from_void(value).set(start),
+            (12, Some((_, bytes))) => Out::from_void(value).set(bytes),
+            _ => Err(Code::InvalidValue.because(format!("pointer attribute {attribute}"))),
+        }
+    }
+}
+
+fn allocate_host(address: Out<usize>, bytes: usize) -> Outcome<()> {
+    Context::usable()?;
+    refuse_unsafe_call("a host allocation")?;
+    let allocation = HostAllocation::new(bytes)?;
+    address.set(allocation.address())?;
+    locked(&state().host_memory).insert(allocation.address(), allocation);
+    Ok(())
+}

@@ -1,0 +1,205 @@
+//! Modules and functions: PTX in, entries and variables out.
+//!
+//! Knows what a function promises about its limits. Must not know how it runs.
+
+use std::collections::HashMap;
+use std::ffi::{CString, c_char};
+use std::sync::atomic::{AtomicU32, Ordering};
+use std::sync::{Arc, Mutex};
+
+use super::capture::refuse_unsafe_call;
+use super::context::Context;
+use super::device::model;
+use super::error::{Code, Outcome};
+use super::ffi::{Image, Name, Out};
+use super::state::{Handle, locked, state};
+use crate::{Entry, Module, Program};
+
+/// What `cuModuleLoadData` makes.
+pub(super) struct LoadedModule {
+    /// The id of its context.
+    pub(super) context: usize,
+    pub(super) module: Module,
+    /// Handles of functions asked for before: one function has one handle.
+    functions: Mutex<HashMap<String, Handle>>,
+}
+
+/// What `cuModuleGetFunction` finds.
+pub(super) struct Function {
+    /// The id of its context.
+    pub(super) context: usize,
+    pub(super) module: Arc<LoadedModule>,
+    pub(super) name: CString,
+    module_handle: Handle,
+    /// The most dynamic shared memory a launch may ask for.
+    pub(super) max_dynamic_shared: AtomicU32,
+}
+
+/// PTX has virtual registers only; what occupancy and attributes count is this nominal number.
+pub(super) const NOMINAL_REGISTERS: u32 = 32;
+
+impl Function {
+    /// The function's name.
+    pub(super) fn name(&self) -> &str {
+        self.name.to_str().expect("made from a str")
+    }
+
+    /// The entry in the program.
+    pub(super) fn entry(&self) -> &Entry {
+        self.module.module.program().entry(self.name()).expect("looked up when it was made")
+    }
+}
+
+fn load(module_out: Out<Handle>, ptx: &str) -> Outcome<()> {
+    let context = Context::usable()?;
+    refuse_unsafe_call("loading a module")?;
+    let program =
+        Program::parse(ptx).map_err(|error| Code::InvalidPtx.because(error.to_string()))?;
+    let module = Module::load(program, &context.memory)?;
+    let module = LoadedModule { context: context.id, module, functions: Mutex::default() };
+    module_out.set(state().modules.insert(Arc::new(module)))
+}
+
+fn attribute(function: &Function, number: u32) -> Outcome<i32> {
+    let model = model()?;
+    let entry = function.entry();
+    let capability = model.compute_capability.0 * 10 + model.compute_capability.1;
+    Ok(match number {
+        0 => entry.max_threads.unwrap_or(model.max_threads_per_block) as i32,
+        1 => entry.static_shared_bytes as i32,
+        // Constant and local memory of the function: neither is told apart here.
+        2 | 3 => 0,
+        4 => NOMINAL_REGISTERS as i32,
+        // The PTX and the binary version: what the device runs.
+        5 | 6 => capability as i32,
+        8 => function.max_dynamic_shared.load(Ordering::Relaxed) as i32,
+        9 => -1,
+        7 | 10..=16 => 0,
+        _ => return Err(Code::InvalidValue.because(format!("function attribute {number}"))),
+    })
+}
+
+/// Raises or lowers what a launch may ask for in dynamic shared memory.
+fn set_max_dynamic_shared(function: &Function, bytes: i32) -> Outcome<()> {
+    let fixed = function.entry().static_shared_bytes;
+    let limit = model()?.shared_per_block_optin.saturating_sub(fixed);
+    match u32::try_from(bytes) {
+        Ok(bytes) if bytes <= limit => {
+            function.max_dynamic_shared.store(bytes, Ordering::Relaxed);
+            Ok(())
+        }
+        _ => Err(Code::InvalidValue.because(format!(
+            "{}: {bytes} bytes of dynamic shared memory, at most {limit} fit beside {fixed} static",
+            function.name()
+        ))),
+    }
+}
+
+driver_functions! {
+    fn cuModuleLoad(module_out: Out<Handle>, path: Name) {
+        let path = path.text()?;
+        let ptx = std::fs::read_to_string(path)
+            .map_err(|error| Code::FileNotFound.because(format!("cannot read {path}: {error}")))?;
+        load(module_out, &ptx)
+    }
+
+    fn cuModuleLoadData(module_out: Out<Handle>, image: Image) {
+        load(module_out, image.ptx()?)
+    }
+
+    fn cuModuleLoadDataEx(
+        module_out: Out<Handle>,
+        image: Image,
+        option_count: u32,
+        options: usize,
+        values: usize,
+    ) {
+        // The options steer a compiler that is not here; its log goes to stderr.
+        let _ = (option_count, options, values);
+        load(module_out, image.ptx()?)
+    }
+
+    fn cuModuleUnload(module: Handle) {
+        let context = Context::current()?;
+        let module = state().modules.remove(module)?;
+        state().functions.retain(|function| !Arc::ptr_eq(&function.module, &module));
+        context.check_fault()
+    }
+
+    fn cuModuleGetFunction(function_out: Out<Handle>, module_handle: Handle, name: Name) {
+        Context::usable()?;
+        let module = state().modules.get(module_handle)?;
+        let name = name.text()?;
+        let program = module.module.program();
+        let Some(entry) = program.entry(name) else {
+            let known: Vec<&str> = program.entries().iter().map(|one| one.name.as_str()).collect();
+            return Err(Code::NotFound
+                .because(format!("no entry {name}; the module has: {}", known.join(", "))));
+        };
+        if let Some(handle) = locked(&module.functions).get(name) {
+            return function_out.set(*handle);
+        }
+        let allowed = model()?.shared_per_block.saturating_sub(entry.static_shared_bytes);
+        let function = Function {
+            context: module.context,
+            module: module.clone(),
+            name: CString::new(name).expect("a Name has no zero inside"),
+            module_handle,
+            max_dynamic_shared: AtomicU32::new(allowed),
+        };
+        let handle = state().functions.insert(Arc::new(function));
+        locked(&module.functions).insert(name.to_owned(), handle);
+        function_out.set(handle)
+    }
+
+    fn cuModuleGetGlobal_v2(address: Out<u64>, bytes: Out<usize>, module: Handle, name: Name) {
+        Context::usable()?;
+        let module = state().modules.get(module)?;
+        let name = name.text()?;
+        let found = module.module.global(name);
+        let (start, length) =
+            found.ok_or_else(|| Code::NotFound.because(format!("no variable {name}")))?;
+        address.set_if_wanted(start);
+        bytes.set_if_wanted(length as usize);
+        Ok(())
+    }
+
+    fn cuFuncGetName(name: Out<*const c_char>, function: Handle) {
+        name.set(state().functions.get(function)?.name.as_ptr())
+    }
+
+    fn cuFuncGetModule(module: Out<Handle>, function: Handle) {
+        module.set(state().functions.get(function)?.module_handle)
+    }
+
+    fn cuFuncGetParamInfo(function: Handle, index: usize, offset: Out<usize>, size: Out<usize>) {
+        let function = state().functions.get(function)?;
+        let param = function.entry().params.get(index).ok_or(Code::InvalidValue)?;
+        offset.set(param.offset as usize)?;
+        size.set_if_wanted(param.size as usize);
+        Ok(())
+    }
+
+    fn cuFuncGetAttribute(value: Out<i32>, number: u32, function: Handle) {
+        Context::usable()?;
+        value.set(attribute(&*state().functions.get(function)?, number)?)
+    }
+
+    fn cuFuncSetAttribute(function: Handle, number: u32, value: i32) {
+        Context::usable()?;
+        let function = state().functions.get(function)?;
+        match number {
+            8 => set_max_dynamic_shared(&function, value),
+            // A preference for the split between cache and shared memory changes no result.
+            9 if (-1..=100).contains(&value) => Ok(()),
+            _ => Err(Code::InvalidValue.because(format!("function attribute {number} = {value}"))),
+        }
+    }
+
+    fn cuFuncSetCacheConfig(function: Handle, preference: u32) {
+        Context::usable()?;
+        state().functions.get(function)?;
+        // The choices are numbered 0 to 3; a preference changes no result.
+        if preference > 3 { Err(Code::InvalidValue.into()) } else { Ok(()) }
+    }
+}

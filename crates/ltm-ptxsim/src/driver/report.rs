@@ -1,0 +1,41 @@
+//! The report of launches: one JSON line each, for tools that judge kernels by their counters.
+//!
+//! Must not know what the counters mean.
+
+use std::fs::OpenOptions;
+use std::io::Write;
+use std::path::Path;
+
+use super::error::{Code, Outcome};
+use crate::{Counters, LaunchConfig};
+
+/// Appends a launch to the file. One write of a file opened for appending: lines of several
+/// processes do not mix.
+pub(super) fn append(
+    path: &Path,
+    kernel: &str,
+    config: &LaunchConfig,
+    counters: &Counters,
+) -> Outcome<()> {
+    let line = line(kernel, config, counters);
+    let file = OpenOptions::new().create(true).append(true).open(path);
+    file.and_then(|mut file| file.write_all(line.as_bytes())).map_err(|error| {
+        Code::OperatingSystem.because(format!("cannot append to {}: {error}", path.display()))
+    })
+}
+
+fn line(kernel: &str, config: &LaunchConfig, counters: &Counters) -> String {
+    // A PTX name holds letters, digits, _, $ and %, none of which JSON escapes.
+    format!(
+        "{{\"kernel\":\"{kernel}\",\"grid\":{},\"block\":{},\"shared_bytes\":{},\
+         \"counters\":{}}}\n",
+        triple(config.grid),
+        triple(config.block),
+        config.dynamic_shared_bytes,
+        counters.to_json()
+    )
+}
+
+fn triple([x, y, z]: [u32; 3]) -> String {
+    format!("[{x},{y},{z}]")
+}

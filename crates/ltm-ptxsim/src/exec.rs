@@ -1,0 +1,398 @@
+//! Runs a warp's instructions: control, registers, what lanes of a warp exchange. Memory is
+//! `access`'s.
+
+use crate::alu::{self, Lanes};
+use crate::block::Block;
+use crate::fault::{FaultKind, Trouble};
+use crate::inst::{BarrierKind, Inst, Logic, Op, Shuffle, VoteKind};
+use crate::warp::{Group, Warp};
+
+/// Why a warp stopped running.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Stop {
+    /// Its turn is over.
+    Turn,
+    /// It waits at a barrier.
+    Barrier,
+    /// All of its lanes have exited.
+    Done,
+}
+
+/// What an instruction does to the order of instructions.
+enum Flow {
+    Next,
+    Exit,
+    /// The group waits here for lanes of its warp.
+    Hold,
+    Barrier {
+        id: u32,
+        count: u32,
+    },
+    Jump,
+}
+
+const ALL: u32 = u32::MAX;
+
+/// The lanes of a mask.
+pub(crate) fn lanes(mask: u32) -> impl Iterator<Item = usize> {
+    (0..32).filter(move |lane| mask >> lane & 1 != 0)
+}
+
+/// Runs one warp for at most `turn` instructions. An error comes with the number of the instruction.
+pub(crate) fn run(block: &mut Block, warp: &mut Warp, turn: u32) -> Result<Stop, (Trouble, u32)> {
+    let launch = block.launch;
+    let mut left = turn;
+    while let Some(Group { mut pc, mut mask, .. }) = warp.next() {
+        loop {
+            let inst = &launch.code.insts[pc as usize];
+            let active = match inst.guard {
+                None => mask,
+                Some((p, negated)) => {
+                    let p = warp.predicates[p as usize];
+                    mask & if negated { !p } else { p }
+                }
+            };
+            block.counters.count(inst.class, active);
+            block.counters.flops += inst.flops * u64::from(active.count_ones());
+            let flow = match &inst.op {
+                Op::Bra { target } => {
+                    let stay = mask & !active;
+                    if stay != 0 && active != 0 {
+                        block.counters.divergent_branches += 1;
+                        warp.insert(Group { pc: *target, mask: active, held: false });
+                        (pc, mask) = (pc + 1, stay);
+                    } else {
+                        pc = if active != 0 { *target } else { pc + 1 };
+                    }
+                    Flow::Jump
+                }
+                Op::BrxIdx { index, targets } => {
+                    for lane in lanes(active) {
+                        let i = warp.registers[*index as usize][lane] as u32 as usize;
+                        let Some(target) = targets.get(i) else {
+                            let detail = format!("branch {i} of {}", targets.len());
+                            let trouble = Trouble::at(FaultKind::OutOfBounds, lane, 0, detail);
+                            return Err((trouble, pc));
+                        };
+                        warp.insert(Group { pc: *target, mask: 1 << lane, held: false });
+                    }
+                    if mask & !active != 0 {
+                        warp.insert(Group { pc: pc + 1, mask: mask & !active, held: false });
+                    }
+                    break;
+                }
+                // A guard that excludes every lane skips the rest.
+                _ if active == 0 => Flow::Next,
+                _ => step(block, warp, inst, mask, active).map_err(|trouble| (trouble, pc))?,
+            };
+            match flow {
+                Flow::Next => pc += 1,
+                Flow::Jump => {}
+                Flow::Exit => {
+                    warp.live &= !active;
+                    mask &= !active;
+                    pc += 1;
+                    if mask == 0 {
+                        break;
+                    }
+                }
+                Flow::Hold => {
+                    warp.insert(Group { pc, mask, held: true });
+                    break;
+                }
+                Flow::Barrier { id, count } => {
+                    warp.insert(Group { pc: pc + 1, mask, held: false });
+                    warp.waiting = Some((id, count));
+                    return Ok(Stop::Barrier);
+                }
+            }
+            left = left.saturating_sub(1);
+            if left == 0 {
+                warp.insert(Group { pc, mask, held: false });
+                return Ok(Stop::Turn);
+            }
+            // Another group is at this instruction, or further behind.
+            if warp.groups.last().is_some_and(|other| other.pc <= pc) {
+                warp.insert(Group { pc, mask, held: false });
+                break;
+            }
+        }
+    }
+    match warp.groups.last() {
+        None => Ok(Stop::Done),
+        Some(group) => {
+            let detail = format!(
+                "lanes {:#010x} wait for others of their warp, which never come (live: {:#010x})",
+                group.mask, warp.live
+            );
+            Err((Trouble::warp(FaultKind::DivergentSync, detail), group.pc))
+        }
+    }
+}
+
+fn blend(target: &mut Lanes, value: &Lanes, mask: u32) {
+    if mask == ALL {
+        *target = *value;
+    } else {
+        for lane in lanes(mask) {
+            target[lane] = value[lane];
+        }
+    }
+}
+
+impl Warp {
+    pub(crate) fn set(&mut self, d: u32, value: &Lanes, mask: u32) {
+        blend(&mut self.registers[d as usize], value, mask);
+    }
+
+    pub(crate) fn get(&self, register: u32) -> &Lanes {
+        &self.registers[register as usize]
+    }
+
+    fn set_predicate(&mut self, d: u32, value: u32, mask: u32) {
+        let p = &mut self.predicates[d as usize];
+        *p = *p & !mask | value & mask;
+    }
+
+    fn predicate(&self, (p, negated): (u32, bool)) -> u32 {
+        let p = self.predicates[p as usize];
+        if negated { !p } else { p }
+    }
+}
+
+fn step(
+    block: &mut Block,
+    warp: &mut Warp,
+    inst: &Inst,
+    mask: u32,
+    active: u32,
+) -> Result<Flow, Trouble> {
+    // Whether all lanes that a `.sync` instruction names are here, of those that still run.
+    let member = |warp: &Warp, register: u32| -> u32 {
+        let lane = active.trailing_zeros() as usize;
+        warp.get(register)[lane] as u32 & warp.live
+    };
+    match &inst.op {
+        Op::Alu { alu, d, s: [a, b, c] } => {
+            let mut out = [0; 32];
+            alu(&mut out, warp.get(*a), warp.get(*b), warp.get(*c));
+            warp.set(*d, &out, active);
+        }
+        Op::Lop3 { table, d, s: [a, b, c] } => {
+            let [a, b, c] = [a, b, c].map(|r| warp.get(*r));
+            let out = std::array::from_fn(|i| alu::lop3(*table, a[i], b[i], c[i]));
+            warp.set(*d, &out, active);
+        }
+        Op::Bfi { bits, d, s } => {
+            let [a, b, at, len] = s.map(|r| warp.get(r));
+            let out = std::array::from_fn(|i| alu::bfi(*bits, a[i], b[i], at[i], len[i]));
+            warp.set(*d, &out, active);
+        }
+        Op::Shf { left, wrap, d, s } => {
+            let [a, b, by] = s.map(|r| warp.get(r));
+            let out = std::array::from_fn(|i| alu::shf(*left, *wrap, a[i], b[i], by[i]));
+            warp.set(*d, &out, active);
+        }
+        Op::Convert { convert, d, a, b } => {
+            let mut out = [0; 32];
+            convert.run(&mut out, warp.get(*a), warp.get(*b));
+            warp.set(*d, &out, active);
+        }
+        Op::Mov { d, a } => {
+            let a = *warp.get(*a);
+            warp.set(*d, &a, active);
+        }
+        Op::Pack { d, parts, bits } => {
+            let mut out = [0; 32];
+            for (i, part) in parts.iter().enumerate() {
+                let part = warp.get(*part);
+                for lane in 0..32 {
+                    let low = part[lane] & (u64::MAX >> (64 - bits));
+                    out[lane] |= low << (i as u32 * bits);
+                }
+            }
+            warp.set(*d, &out, active);
+        }
+        Op::Unpack { parts, a, bits } => {
+            let a = *warp.get(*a);
+            for (i, part) in parts.iter().enumerate() {
+                let Some(part) = part else { continue };
+                let out = a.map(|x| x >> (i as u32 * bits) & (u64::MAX >> (64 - bits)));
+                warp.set(*part, &out, active);
+            }
+        }
+        Op::Setp { compare, d, d2, a, b, with } => {
+            let result = compare(warp.get(*a), warp.get(*b));
+            let combined = |result: u32| match with {
+                None => result,
+                Some((logic, p, negated)) => {
+                    let p = warp.predicate((*p, *negated));
+                    match logic {
+                        Logic::And => result & p,
+                        Logic::Or => result | p,
+                        _ => result ^ p,
+                    }
+                }
+            };
+            let (first, second) = (combined(result), combined(!result));
+            warp.set_predicate(*d, first, active);
+            if let Some(d2) = d2 {
+                warp.set_predicate(*d2, second, active);
+            }
+        }
+        Op::Selp { d, a, b, p } => {
+            let p = warp.predicates[*p as usize];
+            let (a, b) = (warp.get(*a), warp.get(*b));
+            let out = std::array::from_fn(|i| if p >> i & 1 != 0 { a[i] } else { b[i] });
+            warp.set(*d, &out, active);
+        }
+        Op::Logic { logic, d, a, b } => {
+            let (a, b) = (warp.predicates[*a as usize], warp.predicates[*b as usize]);
+            let result = match logic {
+                Logic::And => a & b,
+                Logic::Or => a | b,
+                Logic::Xor => a ^ b,
+                Logic::Not => !a,
+                Logic::Mov => a,
+            };
+            warp.set_predicate(*d, result, active);
+        }
+        Op::SetPred { d, value } => {
+            warp.set_predicate(*d, if *value { ALL } else { 0 }, active);
+        }
+        Op::Exit => return Ok(Flow::Exit),
+        Op::Trap => return Err(Trouble::warp(FaultKind::Trap, "the kernel trapped")),
+        Op::Nop => {}
+        Op::WarpSync { mask: members } => {
+            if member(warp, *members) & !mask != 0 {
+                return Ok(Flow::Hold);
+            }
+        }
+        Op::Barrier { kind, id, count, d, dp, p } => {
+            if mask != warp.live {
+                return Ok(Flow::Hold);
+            }
+            let lane = active.trailing_zeros() as usize;
+            let id = warp.get(*id)[lane] as u32;
+            let count = count.map_or(block.n_threads, |count| warp.get(count)[lane] as u32);
+            if *kind == BarrierKind::Sync {
+                return Ok(Flow::Barrier { id, count });
+            }
+            // The values are collected when all have come; the block hands the result out.
+            let votes = p.map_or(0, |p| warp.predicate(p)) & active;
+            block.vote(warp.index, *kind, votes, active, *d, *dp);
+            return Ok(Flow::Barrier { id, count });
+        }
+        Op::Shuffle { kind, d, p, a, lane, clamp, mask: members } => {
+            if member(warp, *members) & !mask != 0 {
+                return Ok(Flow::Hold);
+            }
+            let (value, by, clamp) = (*warp.get(*a), *warp.get(*lane), *warp.get(*clamp));
+            let (mut out, mut valid) = ([0; 32], 0u32);
+            for i in 0..32 {
+                let (b, c) = (by[i] as i64 & 31, clamp[i] as i64);
+                let (segment, c) = (c >> 8 & 31, c & 31);
+                let i_lane = i as i64;
+                let most = (i_lane & segment) | (c & !segment);
+                let (source, fits) = match kind {
+                    Shuffle::Up => (i_lane - b, i_lane - b >= most),
+                    Shuffle::Down => (i_lane + b, i_lane + b <= most),
+                    Shuffle::Butterfly => (i_lane ^ b, i_lane ^ b <= most),
+                    Shuffle::Index => {
+                        let source = (i_lane & segment) | (b & !segment);
+                        (source, source <= most)
+                    }
+                };
+                let source = if fits { source as usize } else { i };
+                valid |= u32::from(fits) << i;
+                if active >> i & 1 != 0 && active >> source & 1 == 0 {
+                    let detail = format!("shuffle reads lane {source}, which does not take part");
+                    return Err(Trouble::at(FaultKind::DivergentSync, i, source as u64, detail));
+                }
+                out[i] = value[source] & 0xffff_ffff;
+            }
+            warp.set(*d, &out, active);
+            if let Some(p) = p {
+                warp.set_predicate(*p, valid, active);
+            }
+        }
+        Op::Vote { kind, d, dp, p, mask: members } => {
+            let members = member(warp, *members);
+            if members & !mask != 0 {
+                return Ok(Flow::Hold);
+            }
+            let votes = warp.predicate(*p) & members;
+            let holds = match kind {
+                VoteKind::All => votes == members,
+                VoteKind::Any => votes != 0,
+                VoteKind::Uniform => votes == 0 || votes == members,
+                VoteKind::Ballot => {
+                    warp.set(*d, &[u64::from(votes); 32], active);
+                    return Ok(Flow::Next);
+                }
+            };
+            if let Some(dp) = dp {
+                warp.set_predicate(*dp, if holds { ALL } else { 0 }, active);
+            }
+        }
+        Op::Reduce { alu, d, a, mask: members } => {
+            let members = member(warp, *members);
+            if members & !mask != 0 {
+                return Ok(Flow::Hold);
+            }
+            let values = *warp.get(*a);
+            let mut sum: Option<Lanes> = None;
+            for lane in lanes(members) {
+                let value = [values[lane]; 32];
+                sum = Some(match sum {
+                    None => value,
+                    Some(sum) => {
+                        let mut out = [0; 32];
+                        alu(&mut out, &sum, &value, &value);
+                        out
+                    }
+                });
+            }
+            warp.set(*d, &sum.unwrap_or([0; 32]), active);
+        }
+        Op::ActiveMask { d } => warp.set(*d, &[u64::from(active); 32], active),
+        Op::Mma { mma, d, a, b, c } => {
+            if active != ALL {
+                return if mask == warp.live {
+                    Err(Trouble::warp(FaultKind::DivergentSync, "mma needs all 32 lanes"))
+                } else {
+                    Ok(Flow::Hold)
+                };
+            }
+            let mut out = [[0; 32]; 4];
+            {
+                let get = |r: &u32| warp.get(*r);
+                let (a, b): (Vec<_>, Vec<_>) =
+                    (a.iter().map(get).collect(), b.iter().map(get).collect());
+                mma.run(&mut out, &a, &b, &c.each_ref().map(get));
+            }
+            for (d, out) in d.iter().zip(&out) {
+                warp.set(*d, out, active);
+            }
+        }
+        Op::LoadMatrix { .. } | Op::StoreMatrix { .. } if mask != warp.live => {
+            return Ok(Flow::Hold);
+        }
+        Op::LoadMatrix { d, transposed, address, offset } => {
+            block.load_matrix(warp, d, *transposed, *address, *offset)?;
+        }
+        Op::StoreMatrix { s, transposed, address, offset } => {
+            block.store_matrix(warp, s, *transposed, *address, *offset)?;
+        }
+        Op::Load { access, d } => block.load(warp, access, d, active)?,
+        Op::Store { access, s } => block.store(warp, access, s, active)?,
+        Op::Atomic { access, update, d, a, b } => {
+            block.atomic(warp, access, *update, *d, *a, *b, active)?;
+        }
+        Op::CopyAsync { .. } => block.copy_async(warp, &inst.op, active)?,
+        Op::CopyCommit => lanes(active).for_each(|lane| warp.committed[lane] += 1),
+        Op::CopyWait { pending } => block.wait_copies(warp, *pending, active),
+        Op::Bra { .. } | Op::BrxIdx { .. } => unreachable!("`run` branches"),
+    }
+    Ok(Flow::Next)
+}

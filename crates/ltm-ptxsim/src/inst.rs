@@ -1,0 +1,281 @@
+//! Instructions ready to run: operands are numbers of registers, targets are numbers of
+//! instructions. Knows no text and no execution.
+
+use crate::alu::{Alu, Compare};
+use crate::convert::Convert;
+use crate::counters::Class;
+use crate::mma::Mma;
+
+/// The number of a register; constants and special registers have one too.
+pub(crate) type Reg = u32;
+/// The number of a predicate.
+pub(crate) type Pred = u32;
+
+#[derive(Clone, Debug)]
+pub(crate) struct Inst {
+    /// A predicate, and whether the instruction runs where it is false.
+    pub guard: Option<(Pred, bool)>,
+    pub op: Op,
+    pub class: Class,
+    /// Floating-point operations of one lane.
+    pub flops: u64,
+    pub line: u32,
+    pub text: String,
+    pub source: Option<(u32, u32)>,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Space {
+    /// Told apart by the address.
+    Generic,
+    Global,
+    Shared,
+    Local,
+    Param,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Logic {
+    And,
+    Or,
+    Xor,
+    Not,
+    Mov,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Update {
+    Add,
+    AddF32,
+    AddF64,
+    MinU,
+    MaxU,
+    MinS,
+    MaxS,
+    And,
+    Or,
+    Xor,
+    Exchange,
+    CompareExchange,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Shuffle {
+    Up,
+    Down,
+    Butterfly,
+    Index,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum VoteKind {
+    All,
+    Any,
+    Uniform,
+    Ballot,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum BarrierKind {
+    Sync,
+    Popc,
+    And,
+    Or,
+}
+
+/// A memory access's element and address.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Access {
+    pub space: Space,
+    /// Bytes of one element.
+    pub bytes: u32,
+    pub signed: bool,
+    pub address: Reg,
+    pub offset: i64,
+}
+
+#[derive(Clone, Debug)]
+pub(crate) enum Op {
+    Alu {
+        alu: Alu,
+        d: Reg,
+        s: [Reg; 3],
+    },
+    Lop3 {
+        table: u8,
+        d: Reg,
+        s: [Reg; 3],
+    },
+    Bfi {
+        bits: u32,
+        d: Reg,
+        s: [Reg; 4],
+    },
+    Shf {
+        left: bool,
+        wrap: bool,
+        d: Reg,
+        s: [Reg; 3],
+    },
+    Convert {
+        convert: Convert,
+        d: Reg,
+        a: Reg,
+        b: Reg,
+    },
+    Mov {
+        d: Reg,
+        a: Reg,
+    },
+    /// Low part first.
+    Pack {
+        d: Reg,
+        parts: Vec<Reg>,
+        bits: u32,
+    },
+    Unpack {
+        parts: Vec<Option<Reg>>,
+        a: Reg,
+        bits: u32,
+    },
+    Setp {
+        compare: Compare,
+        d: Pred,
+        d2: Option<Pred>,
+        a: Reg,
+        b: Reg,
+        with: Option<(Logic, Pred, bool)>,
+    },
+    Selp {
+        d: Reg,
+        a: Reg,
+        b: Reg,
+        p: Pred,
+    },
+    Logic {
+        logic: Logic,
+        d: Pred,
+        a: Pred,
+        b: Pred,
+    },
+    /// A predicate from a constant.
+    SetPred {
+        d: Pred,
+        value: bool,
+    },
+    Bra {
+        target: u32,
+    },
+    BrxIdx {
+        index: Reg,
+        targets: Vec<u32>,
+    },
+    Exit,
+    Trap,
+    Nop,
+    Barrier {
+        kind: BarrierKind,
+        id: Reg,
+        count: Option<Reg>,
+        d: Option<Reg>,
+        dp: Option<Pred>,
+        p: Option<(Pred, bool)>,
+    },
+    WarpSync {
+        mask: Reg,
+    },
+    Load {
+        access: Access,
+        d: Vec<Option<Reg>>,
+    },
+    Store {
+        access: Access,
+        s: Vec<Reg>,
+    },
+    Atomic {
+        access: Access,
+        update: Update,
+        d: Option<Reg>,
+        a: Reg,
+        b: Option<Reg>,
+    },
+    CopyAsync {
+        to: Reg,
+        to_offset: i64,
+        from: Reg,
+        from_offset: i64,
+        bytes: u32,
+        valid: Option<Reg>,
+    },
+    CopyCommit,
+    /// Waits until at most so many groups are pending; `None` waits for everything.
+    CopyWait {
+        pending: Option<u32>,
+    },
+    LoadMatrix {
+        d: Vec<Reg>,
+        transposed: bool,
+        address: Reg,
+        offset: i64,
+    },
+    StoreMatrix {
+        s: Vec<Reg>,
+        transposed: bool,
+        address: Reg,
+        offset: i64,
+    },
+    Mma {
+        mma: Mma,
+        d: [Reg; 4],
+        a: Vec<Reg>,
+        b: Vec<Reg>,
+        c: [Reg; 4],
+    },
+    Shuffle {
+        kind: Shuffle,
+        d: Reg,
+        p: Option<Pred>,
+        a: Reg,
+        lane: Reg,
+        clamp: Reg,
+        mask: Reg,
+    },
+    Vote {
+        kind: VoteKind,
+        d: Reg,
+        dp: Option<Pred>,
+        p: (Pred, bool),
+        mask: Reg,
+    },
+    Reduce {
+        alu: Alu,
+        d: Reg,
+        a: Reg,
+        mask: Reg,
+    },
+    ActiveMask {
+        d: Reg,
+    },
+}
+
+/// A register's value before the first instruction.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub(crate) enum Initial {
+    Value(u64),
+    /// The address of a module's variable, and what is added to it.
+    Variable(String, i64),
+    /// Where dynamic shared memory starts.
+    DynamicShared,
+    /// A special register, such as `tid.x`.
+    Special(String),
+}
+
+/// An entry's instructions and what they need to start.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct Code {
+    pub insts: Vec<Inst>,
+    pub n_registers: usize,
+    pub n_predicates: usize,
+    pub initial: Vec<(Reg, Initial)>,
+    pub local_bytes: u32,
+}

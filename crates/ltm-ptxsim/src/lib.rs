@@ -1,0 +1,134 @@
+#![doc = include_str!("../README.md")]
+
+mod access;
+mod alu;
+mod block;
+mod convert;
+mod counters;
+mod decode;
+mod driver;
+mod exec;
+mod fault;
+mod inst;
+mod memory;
+mod mma;
+mod parse;
+mod program;
+mod shared;
+mod warp;
+
+pub use block::launch;
+pub use counters::{Class, Counters};
+pub use fault::{Fault, FaultKind, ParseError};
+pub use memory::{Memory, MemoryError};
+pub use program::{Entry, Module, Param, Program};
+
+/// The shape of a launch.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct LaunchConfig {
+    /// Blocks along x, y and z.
+    pub grid: [u32; 3],
+    /// Threads of a block along x, y and z.
+    pub block: [u32; 3],
+    /// Shared memory of a block beside its variables, in bytes.
+    pub dynamic_shared_bytes: u32,
+}
+
+/// When an asynchronous copy's bytes arrive. Hardware may do either, so a program must bear both.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum AsyncCopies {
+    /// At once: shows a target that is still read.
+    Eager,
+    /// At the wait that covers it: shows a wait that is missing.
+    Deferred,
+}
+
+/// How a launch is run.
+#[derive(Clone, Debug)]
+pub struct Options {
+    /// Orders the warps of a block.
+    pub seed: u64,
+    /// When asynchronous copies arrive.
+    pub async_copies: AsyncCopies,
+    /// Threads that blocks run on.
+    pub threads: usize,
+    /// Whether races are looked for.
+    pub races: bool,
+    /// The device's limits.
+    pub device: DeviceModel,
+}
+
+impl Default for Options {
+    /// Everything that is checked, on one thread of an sm_80.
+    fn default() -> Self {
+        Self {
+            seed: 0,
+            async_copies: AsyncCopies::Deferred,
+            threads: 1,
+            races: true,
+            device: DeviceModel::sm_80(),
+        }
+    }
+}
+
+/// A device's limits.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct DeviceModel {
+    /// Major and minor compute capability.
+    pub compute_capability: (u32, u32),
+    /// Multiprocessors.
+    pub multiprocessors: u32,
+    /// Threads of a block.
+    pub max_threads_per_block: u32,
+    /// Threads of a block along x, y and z.
+    pub max_block: [u32; 3],
+    /// Blocks of a grid along x, y and z.
+    pub max_grid: [u32; 3],
+    /// Shared memory of a block that has not opted in to more, in bytes.
+    pub shared_per_block: u32,
+    /// Shared memory of a block that has, in bytes.
+    pub shared_per_block_optin: u32,
+    /// Shared memory of a multiprocessor, in bytes.
+    pub shared_per_multiprocessor: u32,
+    /// Registers of a multiprocessor.
+    pub registers_per_multiprocessor: u32,
+    /// Threads of a multiprocessor.
+    pub threads_per_multiprocessor: u32,
+    /// Blocks of a multiprocessor.
+    pub blocks_per_multiprocessor: u32,
+}
+
+impl DeviceModel {
+    /// Limits of compute capability 8.0.
+    pub fn sm_80() -> Self {
+        Self {
+            compute_capability: (8, 0),
+            multiprocessors: 108,
+            max_threads_per_block: 1024,
+            max_block: [1024, 1024, 64],
+            max_grid: [0x7fff_ffff, 65535, 65535],
+            shared_per_block: 48 << 10,
+            shared_per_block_optin: 163 << 10,
+            shared_per_multiprocessor: 164 << 10,
+            registers_per_multiprocessor: 65536,
+            threads_per_multiprocessor: 2048,
+            blocks_per_multiprocessor: 32,
+        }
+    }
+
+    /// Limits of compute capability 9.0.
+    pub fn sm_90() -> Self {
+        Self {
+            compute_capability: (9, 0),
+            multiprocessors: 132,
+            shared_per_block_optin: 227 << 10,
+            shared_per_multiprocessor: 228 << 10,
+            ..Self::sm_80()
+        }
+    }
+
+    /// Limits of compute capability 10.0.
+    pub fn sm_100() -> Self {
+        Self { compute_capability: (10, 0), multiprocessors: 148, ..Self::sm_90() }
+    }
+}

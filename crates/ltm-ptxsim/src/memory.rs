@@ -1,0 +1,405 @@
+//! Global memory: allocations with bounds, a record of what was written, and who touched what.
+//! Knows addresses and bytes, no instruction.
+
+use std::collections::BTreeMap;
+use std::fmt;
+use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering::Relaxed};
+use std::sync::{Arc, OnceLock, PoisonError, RwLock};
+
+use crate::fault::FaultKind;
+
+/// Where global addresses start; far from what a small integer could be.
+const FIRST_ADDRESS: u64 = 0x10_0000_0000;
+/// Unmapped bytes behind every allocation.
+const RED_ZONE: u64 = 4096;
+/// Words of one page of the access record.
+const PAGE_WORDS: usize = 1024;
+
+/// A request that memory cannot serve.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum MemoryError {
+    /// More bytes than are left.
+    OutOfMemory {
+        /// Bytes asked for.
+        bytes: u64,
+    },
+    /// Some of the bytes lie in no allocation.
+    BadAddress {
+        /// The first byte.
+        address: u64,
+        /// How many.
+        bytes: u64,
+    },
+}
+
+impl fmt::Display for MemoryError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::OutOfMemory { bytes } => write!(f, "no room for {bytes} bytes"),
+            Self::BadAddress { address, bytes } => {
+                write!(f, "{bytes} bytes at {address:#x} lie in no allocation")
+            }
+        }
+    }
+}
+
+impl std::error::Error for MemoryError {}
+
+/// The memory of a simulated device.
+#[derive(Debug)]
+pub struct Memory {
+    capacity: u64,
+    map: RwLock<Map>,
+}
+
+#[derive(Debug)]
+struct Map {
+    live: BTreeMap<u64, Arc<Allocation>>,
+    /// Length by address of what was freed: addresses are never given out again.
+    freed: BTreeMap<u64, u64>,
+    next: u64,
+    used: u64,
+}
+
+impl Memory {
+    /// Room for `capacity` bytes.
+    pub fn new(capacity: u64) -> Self {
+        let map =
+            Map { live: BTreeMap::new(), freed: BTreeMap::new(), next: FIRST_ADDRESS, used: 0 };
+        Self { capacity, map: RwLock::new(map) }
+    }
+
+    /// Allocates `bytes`, aligned to 256, with undefined contents; returns the address.
+    ///
+    /// # Errors
+    /// [`MemoryError::OutOfMemory`].
+    pub fn alloc(&self, bytes: u64) -> Result<u64, MemoryError> {
+        let mut map = self.map.write().unwrap_or_else(PoisonError::into_inner);
+        if bytes > self.capacity - map.used {
+            return Err(MemoryError::OutOfMemory { bytes });
+        }
+        let address = map.next;
+        map.next += bytes.next_multiple_of(256) + RED_ZONE;
+        map.used += bytes;
+        map.live.insert(address, Arc::new(Allocation::new(address, bytes as usize)));
+        Ok(address)
+    }
+
+    /// Frees what [`alloc`](Self::alloc) returned.
+    ///
+    /// # Errors
+    /// [`MemoryError::BadAddress`] when no allocation starts there.
+    pub fn free(&self, address: u64) -> Result<(), MemoryError> {
+        let mut map = self.map.write().unwrap_or_else(PoisonError::into_inner);
+        let allocation =
+            map.live.remove(&address).ok_or(MemoryError::BadAddress { address, bytes: 0 })?;
+        map.used -= allocation.len as u64;
+        map.freed.insert(address, allocation.len as u64);
+        Ok(())
+    }
+
+    /// Bytes free and in all.
+    pub fn info(&self) -> (u64, u64) {
+        let map = self.map.read().unwrap_or_else(PoisonError::into_inner);
+        (self.capacity - map.used, self.capacity)
+    }
+
+    /// Start and length of the allocation that holds an address.
+    pub fn allocation(&self, address: u64) -> Option<(u64, u64)> {
+        let map = self.map.read().unwrap_or_else(PoisonError::into_inner);
+        let (base, allocation) = map.live.range(..=address).next_back()?;
+        let len = allocation.len as u64;
+        (address - base < len.max(1)).then_some((*base, len))
+    }
+
+    /// Copies bytes out, whatever they hold.
+    ///
+    /// # Errors
+    /// [`MemoryError::BadAddress`].
+    pub fn read(&self, address: u64, out: &mut [u8]) -> Result<(), MemoryError> {
+        let (allocation, at) = self.range(address, out.len())?;
+        for (i, byte) in out.iter_mut().enumerate() {
+            *byte = allocation.byte(at + i);
+        }
+        Ok(())
+    }
+
+    /// Copies bytes in.
+    ///
+    /// # Errors
+    /// [`MemoryError::BadAddress`].
+    pub fn write(&self, address: u64, data: &[u8]) -> Result<(), MemoryError> {
+        let (allocation, at) = self.range(address, data.len())?;
+        allocation.write_bytes(at, data);
+        Ok(())
+    }
+
+    /// Repeats a pattern of 1, 2 or 4 bytes over `bytes` bytes.
+    ///
+    /// # Errors
+    /// [`MemoryError::BadAddress`].
+    pub fn fill(&self, address: u64, pattern: &[u8], bytes: usize) -> Result<(), MemoryError> {
+        let (allocation, at) = self.range(address, bytes)?;
+        let data: Vec<u8> = pattern.iter().copied().cycle().take(bytes).collect();
+        allocation.write_bytes(at, &data);
+        Ok(())
+    }
+
+    /// Copies bytes within the memory, with the record of what was ever written.
+    ///
+    /// # Errors
+    /// [`MemoryError::BadAddress`].
+    pub fn copy(&self, to: u64, from: u64, bytes: usize) -> Result<(), MemoryError> {
+        let (source, at) = self.range(from, bytes)?;
+        let data: Vec<_> =
+            (at..at + bytes).map(|i| (source.byte(i), source.is_written(i, 1))).collect();
+        let (target, at) = self.range(to, bytes)?;
+        let whole: Vec<u8> = data.iter().map(|(byte, _)| *byte).collect();
+        if data.iter().all(|(_, written)| *written) {
+            target.write_bytes(at, &whole);
+        } else {
+            for (i, (byte, written)) in data.into_iter().enumerate() {
+                if written {
+                    target.write_bytes(at + i, &[byte]);
+                }
+            }
+        }
+        Ok(())
+    }
+
+    fn range(&self, address: u64, bytes: usize) -> Result<(Arc<Allocation>, usize), MemoryError> {
+        let bad = MemoryError::BadAddress { address, bytes: bytes as u64 };
+        let map = self.map.read().unwrap_or_else(PoisonError::into_inner);
+        let (base, allocation) = map.live.range(..=address).next_back().ok_or(bad.clone())?;
+        let at = (address - base) as usize;
+        if at + bytes <= allocation.len { Ok((allocation.clone(), at)) } else { Err(bad) }
+    }
+
+    /// The allocations as they are now: what a launch works on.
+    pub(crate) fn snapshot(&self) -> Snapshot {
+        let map = self.map.read().unwrap_or_else(PoisonError::into_inner);
+        Snapshot { live: map.live.values().cloned().collect(), freed: map.freed.clone() }
+    }
+}
+
+/// The allocations of a launch, by address.
+pub(crate) struct Snapshot {
+    live: Vec<Arc<Allocation>>,
+    freed: BTreeMap<u64, u64>,
+}
+
+impl Snapshot {
+    /// The allocation that holds these bytes; `hint` is where the last one was found.
+    pub fn find(&self, address: u64, bytes: u64, hint: &mut usize) -> Option<&Allocation> {
+        if let Some(allocation) = self.live.get(*hint)
+            && allocation.holds(address, bytes)
+        {
+            return Some(allocation);
+        }
+        let i = self.live.partition_point(|a| a.base <= address).checked_sub(1)?;
+        *hint = i;
+        Some(&*self.live[i]).filter(|allocation| allocation.holds(address, bytes))
+    }
+
+    /// What is wrong with an address that [`find`](Self::find) does not find.
+    pub fn explain(&self, address: u64, bytes: u64) -> (FaultKind, String) {
+        if let Some((base, len)) = self.freed.range(..=address).next_back()
+            && address < base + len
+        {
+            return (
+                FaultKind::UseAfterFree,
+                format!(
+                    "{bytes} bytes of an allocation of {len} bytes at {base:#x} that was freed"
+                ),
+            );
+        }
+        let i = self.live.partition_point(|a| a.base <= address);
+        let detail = match i.checked_sub(1).map(|i| &self.live[i]) {
+            Some(a) => format!(
+                "{bytes} bytes at offset {} of an allocation of {} bytes",
+                address - a.base,
+                a.len
+            ),
+            None => format!("{bytes} bytes where nothing is allocated"),
+        };
+        (FaultKind::OutOfBounds, detail)
+    }
+}
+
+/// One allocation.
+#[derive(Debug)]
+pub(crate) struct Allocation {
+    base: u64,
+    len: usize,
+    words: Box<[AtomicU32]>,
+    /// A bit a byte: whether it was ever written. Not kept up once `whole` is set.
+    written: Box<[AtomicU32]>,
+    whole: AtomicBool,
+    /// Who touched each word in this launch, see `touch`; pages are made when first needed.
+    touched: Box<[OnceLock<Box<[AtomicU64]>>]>,
+}
+
+impl Allocation {
+    fn new(base: u64, len: usize) -> Self {
+        let zeros = |n: usize| (0..n).map(|_| AtomicU32::new(0)).collect();
+        let n_words = len.div_ceil(4);
+        Self {
+            base,
+            len,
+            words: zeros(n_words),
+            written: zeros(len.div_ceil(32)),
+            whole: AtomicBool::new(len == 0),
+            touched: (0..n_words.div_ceil(PAGE_WORDS)).map(|_| OnceLock::new()).collect(),
+        }
+    }
+
+    fn holds(&self, address: u64, bytes: u64) -> bool {
+        address >= self.base && address - self.base + bytes <= self.len as u64
+    }
+
+    /// The offset of an address that [`Snapshot::find`] found here.
+    pub fn offset(&self, address: u64) -> usize {
+        (address - self.base) as usize
+    }
+
+    fn byte(&self, at: usize) -> u8 {
+        (self.words[at / 4].load(Relaxed) >> (at % 4 * 8)) as u8
+    }
+
+    /// The element of 1, 2, 4 or 8 bytes at an aligned offset.
+    pub fn load(&self, at: usize, bytes: usize) -> u64 {
+        let word = |i: usize| u64::from(self.words[i].load(Relaxed));
+        match bytes {
+            8 => word(at / 4) | word(at / 4 + 1) << 32,
+            4 => word(at / 4),
+            _ => word(at / 4) >> (at % 4 * 8) & ((1 << (8 * bytes)) - 1),
+        }
+    }
+
+    /// Stores an element of 1, 2, 4 or 8 bytes at an aligned offset.
+    pub fn store(&self, at: usize, bytes: usize, value: u64) {
+        let word = &self.words[at / 4];
+        match bytes {
+            8 => {
+                word.store(value as u32, Relaxed);
+                self.words[at / 4 + 1].store((value >> 32) as u32, Relaxed);
+            }
+            4 => word.store(value as u32, Relaxed),
+            _ => {
+                let shift = at % 4 * 8;
+                let mask = ((1u32 << (8 * bytes)) - 1) << shift;
+                let set = |old| Some(old & !mask | (value as u32) << shift & mask);
+                // Other blocks may write the word's other half.
+                let _ = word.fetch_update(Relaxed, Relaxed, set);
+            }
+        }
+        self.mark_written(at, bytes);
+    }
+
+    /// Replaces the 4- or 8-byte element at an aligned offset by a function of it; returns the old.
+    pub fn update(&self, at: usize, bytes: usize, f: impl Fn(u64) -> u64) -> u64 {
+        // One atomic at a time is enough: a simulator's atomics are seldom contended.
+        static WIDE: std::sync::Mutex<()> = std::sync::Mutex::new(());
+        self.mark_written(at, bytes);
+        if bytes == 8 {
+            let _one_at_a_time = WIDE.lock().unwrap_or_else(PoisonError::into_inner);
+            let old = self.load(at, 8);
+            self.store(at, 8, f(old));
+            return old;
+        }
+        let set = |old| Some(f(u64::from(old)) as u32);
+        u64::from(self.words[at / 4].fetch_update(Relaxed, Relaxed, set).unwrap_or_default())
+    }
+
+    fn write_bytes(&self, at: usize, data: &[u8]) {
+        let mut i = 0;
+        while i < data.len() {
+            let offset = at + i;
+            if offset.is_multiple_of(4) && i + 4 <= data.len() {
+                let bytes = [data[i], data[i + 1], data[i + 2], data[i + 3]];
+                self.words[offset / 4].store(u32::from_le_bytes(bytes), Relaxed);
+                i += 4;
+            } else {
+                let word = &self.words[offset / 4];
+                let shift = offset % 4 * 8;
+                let kept = word.load(Relaxed) & !(0xff << shift);
+                word.store(kept | u32::from(data[i]) << shift, Relaxed);
+                i += 1;
+            }
+        }
+        if at == 0 && data.len() == self.len {
+            self.whole.store(true, Relaxed);
+        } else {
+            self.mark_written(at, data.len());
+        }
+    }
+
+    fn mark_written(&self, at: usize, bytes: usize) {
+        if self.whole.load(Relaxed) {
+            return;
+        }
+        let mut i = at;
+        while i < at + bytes {
+            let n = (32 - i % 32).min(at + bytes - i);
+            let bits = (((1u64 << n) - 1) as u32) << (i % 32);
+            let entry = &self.written[i / 32];
+            if entry.load(Relaxed) & bits != bits {
+                entry.fetch_or(bits, Relaxed);
+            }
+            i += n;
+        }
+    }
+
+    /// Whether every byte of an element (at most 32, within 32 aligned ones) was ever written.
+    pub fn is_written(&self, at: usize, bytes: usize) -> bool {
+        if self.whole.load(Relaxed) {
+            return true;
+        }
+        let bits = (((1u64 << bytes) - 1) as u32) << (at % 32);
+        self.written[at / 32].load(Relaxed) & bits == bits
+    }
+
+    /// Notes that block `block` reads or writes an element of `bytes` (at most 4) and returns the
+    /// other block of a conflict.
+    ///
+    /// A record holds, from its low bits: last writer's block + 1 (22), last reader's block + 1
+    /// (22), the bytes written (4), and the launch (16), which outdates what earlier ones left.
+    pub fn touch(
+        &self,
+        at: usize,
+        bytes: usize,
+        block: u32,
+        launch: u64,
+        write: bool,
+    ) -> Option<u32> {
+        const FIELD: u64 = (1 << 22) - 1;
+        let page = self.touched[at / 4 / PAGE_WORDS]
+            .get_or_init(|| (0..PAGE_WORDS).map(|_| AtomicU64::new(0)).collect());
+        let record = &page[at / 4 % PAGE_WORDS];
+        let old = record.load(Relaxed);
+        let launch = launch & 0xffff;
+        let me = u64::from(block + 1) & FIELD;
+        let bits = ((1u64 << bytes) - 1) << (at % 4);
+        let (writer, reader, mask) = if old >> 48 == launch {
+            (old & FIELD, old >> 22 & FIELD, old >> 44 & 15)
+        } else {
+            (0, 0, 0)
+        };
+        let clash = |other: u64| other != 0 && other != me;
+        if clash(writer) && mask & bits != 0 {
+            return Some(writer as u32 - 1);
+        }
+        if write && clash(reader) && bytes == 4 {
+            return Some(reader as u32 - 1);
+        }
+        let new = if write {
+            me | reader << 22 | (mask | bits) << 44 | launch << 48
+        } else {
+            writer | me << 22 | mask << 44 | launch << 48
+        };
+        if new != old {
+            record.store(new, Relaxed);
+        }
+        None
+    }
+}
