@@ -11,7 +11,7 @@
 // cost    10*B*H*D*pairs flop, pairs = T*W - W*(W-1)/2 for W <= T; (4*B*T*H*D + 4*B*T*G*D)*sizeof(A) + B*T*H*4 bytes
 // twin    crates/ltm-kernels/src/ops/self_attention/reference.rs
 // source  Dao et al. 2022 (FlashAttention), algorithm 4
-// budget  regs 96; threads 128; smem 0; sass -
+// budget  regs 72; threads 128; smem 0; sass -
 #include "common/attention_rows.cuh"
 
 template <typename A>

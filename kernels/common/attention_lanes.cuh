@@ -1,0 +1,75 @@
+// Rows of a head over eight lanes, four rows a warp: three shuffles a score in place of five, and four
+// rows share what a warp reads of a key.
+#pragma once
+
+#include "common/types.cuh"
+
+#define NEG_INFINITY __int_as_float(0xff800000)
+
+__device__ __forceinline__ float lanes_sum(float x) {
+    x += __shfl_xor_sync(0xffffffffu, x, 1);
+    x += __shfl_xor_sync(0xffffffffu, x, 2);
+    return x + __shfl_xor_sync(0xffffffffu, x, 4);
+}
+
+// A row of at most DP elements: lane l of eight has those from 4 * (l + 8 * i).
+template <int DP> struct lanes_row {
+    float4 x[DP / 32];
+
+    __device__ __forceinline__ void clear() {
+#pragma unroll
+        for (int i = 0; i < DP / 32; i++) x[i] = make_float4(0.f, 0.f, 0.f, 0.f);
+    }
+
+    // Zeros past D, and everywhere when the row is not `inside`.
+    template <typename A>
+    __device__ __forceinline__ void load(const A *row, int D, bool inside) {
+        clear();
+#pragma unroll
+        for (int i = 0; i < DP / 32; i++) {
+            int d = 4 * ((threadIdx.x & 7) + 8 * i);
+            if (inside && d < D) x[i] = load4(row + d);
+        }
+    }
+
+    template <typename A>
+    __device__ __forceinline__ void store(A *row, float factor, int D) const {
+#pragma unroll
+        for (int i = 0; i < DP / 32; i++) {
+            int d = 4 * ((threadIdx.x & 7) + 8 * i);
+            if (d < D)
+                store4(row + d, make_float4(x[i].x * factor, x[i].y * factor, x[i].z * factor,
+                                            x[i].w * factor));
+        }
+    }
+
+    __device__ __forceinline__ float dot(const lanes_row &y) const {
+        float sum = 0.f;
+#pragma unroll
+        for (int i = 0; i < DP / 32; i++)
+            sum += x[i].x * y.x[i].x + x[i].y * y.x[i].y + x[i].z * y.x[i].z + x[i].w * y.x[i].w;
+        return lanes_sum(sum);
+    }
+
+    // this = decay * this + a * y
+    __device__ __forceinline__ void blend(float decay, float a, const lanes_row &y) {
+#pragma unroll
+        for (int i = 0; i < DP / 32; i++) {
+            x[i].x = x[i].x * decay + a * y.x[i].x, x[i].y = x[i].y * decay + a * y.x[i].y;
+            x[i].z = x[i].z * decay + a * y.x[i].z, x[i].w = x[i].w * decay + a * y.x[i].w;
+        }
+    }
+};
+
+// Copies `rows` rows, `stride` elements apart, into shared memory as f32 with PITCH elements a row, by
+// the whole block; zeros in columns D..DP.
+template <int DP, int PITCH, typename A>
+__device__ __forceinline__ void stage_rows(float *target, const A *source, int rows, long long stride,
+                                           int D) {
+    for (int i = threadIdx.x; i < rows * (DP / 4); i += blockDim.x) {
+        int row = i / (DP / 4), d = i % (DP / 4) * 4;
+        float4 x = make_float4(0.f, 0.f, 0.f, 0.f);
+        if (d < D) x = load4(source + row * stride + d);
+        store4(target + row * PITCH + d, x);
+    }
+}

@@ -1,0 +1,87 @@
+// cross_attention / forward / v3: a block per query, its keys split over sixteen groups of lanes
+// math    out[b,t,h,:] = sum_j p_j v[b,j,g,:], p = softmax_j(scale * q[b,t,h,:]·k[b,j,g,:]) over j in
+//         0..Z, with g = h / (H/G)
+// in      q (B,T,H,D), k, v (B,Z,G,D): f32 or bf16, row-major, contiguous
+// out     out (B,T,H,D) of the inputs' type; lse (B,T,H) f32, read again by the backward kernels
+// launch  grid (B*T*H), block (128); DP, in the symbol after d, is 64 or 128 and at least D
+// needs   [P1] D % 4 == 0, D <= 128   [P2] B*T*H < 2^31   (16-byte aligned pointers: Buffer's)
+//         [P3] T*(H/G) <= 8, Z >= 32: few queries share many keys, as in decoding
+// numeric f32 sums, a group's keys in order, then the groups in order; no atomics: same input, same bits
+// cost    4*B*T*Z*H*D flop; (2*B*T*H*D + 2*B*Z*G*D)*sizeof(A) + B*T*H*4 bytes
+// twin    crates/ltm-kernels/src/ops/cross_attention/reference.rs
+// source  Dao et al. 2023 (Flash-Decoding): partial softmaxes and their merge
+// vs v2   sixteen keys at once; with one query a group, v2 leaves 31 of 32 rows of a block idle
+// budget  regs 72; threads 128; smem 8320; sass -
+#include "common/attention_lanes.cuh"
+
+template <int DP, typename A>
+__device__ __forceinline__ void fwd(A *out, float *lse, const A *q, const A *k, const A *v, float scale,
+                                    int T, int H, int G, int D, int Z) {
+    const int GROUPS = 16;
+    __shared__ float maxima[GROUPS], totals[GROUPS];
+    __shared__ __align__(16) float parts[GROUPS * DP];
+    long long row = blockIdx.x;
+    int g = row % H / (H / G), group = threadIdx.x >> 3;
+    long long b = row / ((long long)T * H);
+    long long stride = (long long)G * D, kv = (b * Z * G + g) * D;
+
+    lanes_row<DP> query, key, value, sums;
+    query.load(q + row * D, D, true);
+    sums.clear();
+    float max = NEG_INFINITY, sum = 0.f;
+    // Every group makes every round, as all lanes of a warp take part in its shuffles.
+    for (int j0 = 0; j0 < Z; j0 += GROUPS) {
+        int j = j0 + group;
+        bool inside = j < Z;
+        key.load(k + kv + j * stride, D, inside);
+        value.load(v + kv + j * stride, D, inside);
+        float score = scale * query.dot(key);
+        if (!inside) continue;
+        float new_max = fmaxf(max, score);
+        // What was summed so far was relative to the old maximum.
+        float decay = expf(max - new_max), p = expf(score - new_max);
+        sum = sum * decay + p;
+        sums.blend(decay, p, value);
+        max = new_max;
+    }
+    sums.store(parts + group * DP, 1.f, DP);
+    if ((threadIdx.x & 7) == 0) maxima[group] = max, totals[group] = sum;
+    __syncthreads();
+
+    // Merge. Z >= GROUPS, so that every group has a finite maximum.
+    float top = maxima[0], total = 0.f, x = 0.f;
+#pragma unroll
+    for (int i = 1; i < GROUPS; i++) top = fmaxf(top, maxima[i]);
+#pragma unroll
+    for (int i = 0; i < GROUPS; i++) {
+        float weight = expf(maxima[i] - top);
+        total += weight * totals[i];
+        if (threadIdx.x < DP) x += weight * parts[i * DP + threadIdx.x];
+    }
+    if (threadIdx.x < D) out[row * D + threadIdx.x] = from_f32<A>(x / total);
+    if (threadIdx.x == 0) lse[row] = top + logf(total);
+}
+
+extern "C" __global__ void __launch_bounds__(128)
+cross_attention_fwd_d64_f32_v3(float *out, float *lse, const float *q, const float *k, const float *v,
+                               float scale, int T, int H, int G, int D, int Z) {
+    fwd<64>(out, lse, q, k, v, scale, T, H, G, D, Z);
+}
+
+extern "C" __global__ void __launch_bounds__(128)
+cross_attention_fwd_d64_bf16_v3(bf16 *out, float *lse, const bf16 *q, const bf16 *k, const bf16 *v,
+                                float scale, int T, int H, int G, int D, int Z) {
+    fwd<64>(out, lse, q, k, v, scale, T, H, G, D, Z);
+}
+
+extern "C" __global__ void __launch_bounds__(128)
+cross_attention_fwd_d128_f32_v3(float *out, float *lse, const float *q, const float *k, const float *v,
+                                float scale, int T, int H, int G, int D, int Z) {
+    fwd<128>(out, lse, q, k, v, scale, T, H, G, D, Z);
+}
+
+extern "C" __global__ void __launch_bounds__(128)
+cross_attention_fwd_d128_bf16_v3(bf16 *out, float *lse, const bf16 *q, const bf16 *k, const bf16 *v,
+                                 float scale, int T, int H, int G, int D, int Z) {
+    fwd<128>(out, lse, q, k, v, scale, T, H, G, D, Z);
+}
