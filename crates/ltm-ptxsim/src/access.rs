@@ -176,6 +176,7 @@ impl Block<'_> {
         Ok(())
     }
 
+    #[expect(clippy::too_many_arguments, reason = "the operands of the instruction")]
     pub(crate) fn atomic(
         &mut self,
         warp: &mut Warp,
@@ -368,27 +369,29 @@ impl Block<'_> {
         let n = mask.count_ones() as usize;
         match space {
             Space::Global | Space::Generic => {
-                let mut sectors: Vec<u64> = lanes(mask).map(|lane| addresses[lane] / 32).collect();
-                sectors.sort_unstable();
-                sectors.dedup();
-                self.counters.sectors += sectors.len() as u64;
+                let mut sectors = [0; 32];
+                for (sector, lane) in sectors.iter_mut().zip(lanes(mask)) {
+                    *sector = addresses[lane] / 32;
+                }
+                self.counters.sectors += distinct(&mut sectors[..n]) as u64;
                 self.counters.ideal_sectors += (n * bytes).div_ceil(32) as u64;
             }
             Space::Shared => {
                 // Lanes share a pass until it has moved 128 bytes.
-                let per_pass = (128 / bytes.max(4)).clamp(1, 32);
-                let all: Vec<usize> = lanes(mask).collect();
-                for part in all.chunks(per_pass) {
-                    let mut words: Vec<u64> = part
-                        .iter()
-                        .flat_map(|lane| {
-                            (0..bytes.div_ceil(4)).map(move |i| addresses[*lane] / 4 + i as u64)
-                        })
-                        .collect();
-                    words.sort_unstable();
-                    words.dedup();
+                let words_each = bytes.div_ceil(4);
+                let per_pass = (32 / words_each).max(1);
+                let mut of_mask = lanes(mask);
+                for _ in 0..n.div_ceil(per_pass) {
+                    let (mut words, mut n_words) = ([0; 32], 0);
+                    for lane in of_mask.by_ref().take(per_pass) {
+                        for i in 0..words_each {
+                            words[n_words] = addresses[lane] / 4 + i as u64;
+                            n_words += 1;
+                        }
+                    }
+                    let n_words = distinct(&mut words[..n_words]);
                     let mut banks = [0u64; 32];
-                    words.iter().for_each(|word| banks[(word % 32) as usize] += 1);
+                    words[..n_words].iter().for_each(|word| banks[(word % 32) as usize] += 1);
                     self.counters.shared_wavefronts += banks.into_iter().max().unwrap_or(0);
                     self.counters.ideal_wavefronts += 1;
                 }
@@ -396,4 +399,19 @@ impl Block<'_> {
             _ => {}
         }
     }
+}
+
+/// Moves the distinct numbers to the front and returns how many there are.
+fn distinct(numbers: &mut [u64]) -> usize {
+    if !numbers.is_sorted() {
+        numbers.sort_unstable();
+    }
+    let mut n = 0;
+    for i in 0..numbers.len() {
+        if n == 0 || numbers[i] != numbers[n - 1] {
+            numbers[n] = numbers[i];
+            n += 1;
+        }
+    }
+    n
 }

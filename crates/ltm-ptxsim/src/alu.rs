@@ -425,16 +425,16 @@ fn wide(base: &str, ty: &str) -> Option<Alu> {
 
 fn high(base: &str, ty: &str) -> Option<Alu> {
     Some(match (base, ty) {
-        ("mul", "u32") => lanes!(|a, b, c| (a & 0xffff_ffff) * (b & 0xffff_ffff) >> 32),
+        ("mul", "u32") => lanes!(|a, b, c| ((a & 0xffff_ffff) * (b & 0xffff_ffff)) >> 32),
         ("mul", "s32") => {
-            lanes!(|a, b, c| bits!(u32, i64::from(a as i32) * i64::from(b as i32) >> 32))
+            lanes!(|a, b, c| bits!(u32, (i64::from(a as i32) * i64::from(b as i32)) >> 32))
         }
         ("mad", "u32") => lanes!(|a, b, c| {
-            bits!(u32, ((a & 0xffff_ffff) * (b & 0xffff_ffff) >> 32).wrapping_add(c))
+            bits!(u32, (((a & 0xffff_ffff) * (b & 0xffff_ffff)) >> 32).wrapping_add(c))
         }),
-        ("mul", "u64") => lanes!(|a, b, c| (u128::from(a) * u128::from(b) >> 64) as u64),
+        ("mul", "u64") => lanes!(|a, b, c| ((u128::from(a) * u128::from(b)) >> 64) as u64),
         ("mul", "s64") => {
-            lanes!(|a, b, c| (i128::from(a as i64) * i128::from(b as i64) >> 64) as u64)
+            lanes!(|a, b, c| ((i128::from(a as i64) * i128::from(b as i64)) >> 64) as u64)
         }
         _ => return None,
     })

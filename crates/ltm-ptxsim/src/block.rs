@@ -57,6 +57,7 @@ struct Vote {
 ///
 /// # Errors
 /// The first [`Fault`] that a block met; the memory is then as the blocks left it.
+#[expect(clippy::result_large_err, reason = "a fault ends the launch: its size costs nothing")]
 pub fn launch(
     module: &Module,
     entry: &str,

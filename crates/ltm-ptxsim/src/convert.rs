@@ -101,7 +101,7 @@ impl Convert {
                 } else {
                     i128::from(cut(x, bits))
                 };
-                return self.from_integer(exact);
+                return self.round_integer(exact);
             }
             Type::F16 => f16::from_bits(x as u16).to_f64(),
             Type::BF16 => bf16::from_bits(x as u16).to_f64(),
@@ -109,21 +109,21 @@ impl Convert {
             Type::F64 => f64::from_bits(x),
             Type::F16x2 | Type::BF16x2 => f64::NAN,
         };
-        self.from_float(value)
+        self.round_float(value)
     }
 
-    fn from_integer(&self, x: i128) -> u64 {
+    fn round_integer(&self, x: i128) -> u64 {
         match self.to {
             Type::Int(bits, signed) if self.saturate => clamp(x, bits, signed),
             Type::Int(bits, _) => cut(x as u64, bits),
             // Within 64 bits only the last rounding matters, and it is the type's own.
             Type::F32 if self.rounding == Rounding::Nearest => u64::from((x as f32).to_bits()),
             Type::F64 if self.rounding == Rounding::Nearest => (x as f64).to_bits(),
-            _ => self.from_float(x as f64),
+            _ => self.round_float(x as f64),
         }
     }
 
-    fn from_float(&self, x: f64) -> u64 {
+    fn round_float(&self, x: f64) -> u64 {
         let x = if self.relu { if x.is_nan() { x } else { x.max(0.0) } } else { x };
         let integral = match self.rounding {
             Rounding::Nearest => x.round_ties_even(),
@@ -142,7 +142,7 @@ impl Convert {
                 let y = integral as f32;
                 u64::from(if self.saturate { y.clamp(0.0, 1.0) } else { y }.to_bits())
             }
-            Type::F32 => u64::from(self.to_f32(x).to_bits()),
+            Type::F32 => u64::from(self.round_f32(x).to_bits()),
             Type::TF32 => {
                 let bits = (x as f32).to_bits();
                 let half = match self.rounding {
@@ -161,13 +161,15 @@ impl Convert {
                 _ => u64::from(f16::from_f64(x).to_bits()),
             },
             Type::BF16 | Type::BF16x2 => match self.rounding {
-                Rounding::Zero if !x.is_nan() => u64::from((self.to_f32(x).to_bits() >> 16) as u16),
+                Rounding::Zero if !x.is_nan() => {
+                    u64::from((self.round_f32(x).to_bits() >> 16) as u16)
+                }
                 _ => u64::from(bf16::from_f64(x).to_bits()),
             },
         }
     }
 
-    fn to_f32(&self, x: f64) -> f32 {
+    fn round_f32(&self, x: f64) -> f32 {
         let near = x as f32;
         let wide = f64::from(near);
         let down = match self.rounding {

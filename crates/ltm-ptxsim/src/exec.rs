@@ -90,6 +90,8 @@ pub(crate) fn run(block: &mut Block, warp: &mut Warp, turn: u32) -> Result<Stop,
                 Flow::Jump => {}
                 Flow::Exit => {
                     warp.live &= !active;
+                    // Whoever waits looks again: it may have waited for these lanes alone.
+                    warp.groups.iter_mut().for_each(|group| group.held = false);
                     mask &= !active;
                     pc += 1;
                     if mask == 0 {

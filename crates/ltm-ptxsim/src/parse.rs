@@ -406,7 +406,7 @@ impl Parser {
         if self.function.as_ref().is_some_and(known) {
             return Some(Operand::Register(resolved));
         }
-        is_name(text).then(|| Operand::Name(resolved))
+        is_name(text).then_some(Operand::Name(resolved))
     }
 }
 
