@@ -97,6 +97,14 @@ driver_functions! {
         version.set(DRIVER_VERSION)
     }
 
+    // Private tables of the vendor's: there are none. NVRTC 13 looks one up whenever it finds a driver in
+    // its process, and calls this without asking whether it exists.
+    fn cuGetExportTable(table: Out<usize>, id: usize) {
+        let _ = id;
+        table.set_if_wanted(0);
+        Err(Code::NotFound.because("this library has no private tables"))
+    }
+
     fn cuDeviceGetCount(count: Out<i32>) {
         require_init()?;
         count.set(settings()?.devices)
