@@ -86,6 +86,17 @@ pub(crate) fn find(opcode: &str) -> Option<(Alu, Class, u64)> {
     let has = |modifier: &str| parts.contains(&modifier);
     let integer = |f: Alu| Some((f, Class::Integer, 0));
     let half = |f: Alu, flops| Some((f, Class::Half, flops));
+    // Refused rather than done without their modifier.
+    let rounded = has("rz") || has("rm") || has("rp");
+    let lost = match base {
+        _ if has("cc") || has("xorsign") => true,
+        "add" | "fma" => rounded && has("sat"),
+        "mul" => has("rm") || has("rp") || rounded && has("sat"),
+        _ => rounded,
+    };
+    if lost || has("sat") && ty != "f32" || rounded && ty != "f32" || base == "sub" && has("sat") {
+        return None;
+    }
     match ty {
         "f32" => single(base, &has),
         "f64" => double(base),
@@ -355,7 +366,7 @@ fn integral(base: &str, ty: &str, has: &dyn Fn(&str) -> bool) -> Option<Alu> {
         },
         "bfe" => on_integer!(ty, T => lanes!(|a, b, c| {
             let (at, len) = ((b & 0xff) as u32, (c & 0xff) as u32);
-            let sign = (a as T) >> (T::BITS - 1) & 1;
+            let sign = if T::MIN != 0 { (a as T) >> (T::BITS - 1) & 1 } else { 0 };
             let mut x: T = 0;
             for i in 0..len.min(T::BITS) {
                 let bit = if at + i < T::BITS { (a as T) >> (at + i) & 1 } else { sign };

@@ -204,7 +204,7 @@ impl<'a> Decoder<'a> {
     /// The register that holds an operand's value.
     fn source(&mut self, scope: &Scope, operand: &Operand) -> Decoded<Reg> {
         match operand {
-            Operand::Register(name) => Ok(self.register(scope, name)),
+            Operand::Register(name) => self.register(scope, name),
             Operand::Integer(value) => Ok(self.value(*value)),
             Operand::F32(bits) => Ok(self.value(u64::from(*bits))),
             Operand::F64(bits) => Ok(self.value(*bits)),
@@ -232,7 +232,7 @@ impl<'a> Decoder<'a> {
         }
     }
 
-    fn register(&mut self, scope: &Scope, name: &str) -> Reg {
+    fn register(&mut self, scope: &Scope, name: &str) -> Decoded<Reg> {
         const SPECIAL: [&str; 9] = [
             "%tid",
             "%ntid",
@@ -246,9 +246,16 @@ impl<'a> Decoder<'a> {
         ];
         let family = name.split(['.', '_']).next().unwrap_or(name);
         if SPECIAL.contains(&name) || SPECIAL.contains(&family) || name == "%dynamic_smem_size" {
-            return self.constant(Initial::Special(name[1..].into()));
+            return Ok(self.constant(Initial::Special(name[1..].into())));
         }
-        self.register_named(format!("{}{name}", scope.prefix))
+        let declared = &scope.function.registers;
+        let family = name.trim_end_matches(|c: char| c.is_ascii_digit());
+        if !declared.contains_key(name) && !declared.contains_key(family) {
+            return Err(format!(
+                "`{name}` is no register that was declared, nor a known special one"
+            ));
+        }
+        Ok(self.register_named(format!("{}{name}", scope.prefix)))
     }
 
     fn target(&mut self, scope: &Scope, operand: &Operand) -> Decoded<Reg> {
@@ -567,7 +574,7 @@ impl<'a> Decoder<'a> {
                 let update = match () {
                     () if has("add") && ty == "f32" => Update::AddF32,
                     () if has("add") && ty == "f64" => Update::AddF64,
-                    () if has("add") || has("inc") && ty == "none" => Update::Add,
+                    () if has("add") && ty.starts_with(['u', 's']) => Update::Add,
                     () if has("min") && ty.starts_with('s') => Update::MinS,
                     () if has("max") && ty.starts_with('s') => Update::MaxS,
                     () if has("min") => Update::MinU,
