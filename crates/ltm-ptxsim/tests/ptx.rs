@@ -218,3 +218,12 @@ fn what_is_not_known_is_refused_by_name() {
         assert!(error.contains(word) && error.contains("PTX line"), "{error}");
     }
 }
+
+#[test]
+fn lanes_that_exit_are_not_waited_for() {
+    // The shuffle stands before the place where the other half of the warp leaves.
+    let body = "mov.u32 %r2, 9; st.global.u32 [%rd2], %r2; setp.ge.u32 %p1, %r0, 16; @%p1 bra OUT;
+shfl.sync.bfly.b32 %r2, %r0, 1, 31, -1; st.global.u32 [%rd2], %r2; OUT:";
+    let expected: Vec<u32> = (0..32).map(|x| if x < 16 { x ^ 1 } else { 9 }).collect();
+    assert_eq!(run(body, &[0], 32, &Options::default()), Ok(expected));
+}
