@@ -50,10 +50,10 @@ pub fn run() -> Result<()> {
 fn commit() -> String {
     let describe =
         Command::new("git").args(["describe", "--always", "--dirty"]).current_dir(root()).output();
-    describe.map_or_else(
-        |_| "unknown\n".into(),
-        |output| String::from_utf8_lossy(&output.stdout).into_owned(),
-    )
+    match describe {
+        Ok(output) if output.status.success() => String::from_utf8_lossy(&output.stdout).into(),
+        _ => "unknown\n".into(),
+    }
 }
 
 fn copy(from: &Path, to: &Path) -> Result<()> {
