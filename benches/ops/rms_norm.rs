@@ -56,7 +56,7 @@ impl Call {
 
     fn bwd(&mut self) -> ltm_kernels::Result<()> {
         let Self { dims, x, weight, dout, dx, dweight, scratch, .. } = self;
-        bwd(&DEVICE, Some(dx), Some(dweight), scratch, dout, x, weight, EPS, *dims)
+        bwd(&DEVICE, Some(dx), Some(dweight), scratch, dout, x, weight, None, EPS, *dims)
     }
 }
 
@@ -69,7 +69,7 @@ fn checked(dims: RmsNormDims) -> Result<()> {
     let [mut out, mut dx, mut dweight] =
         [&call.out, &call.dx, &call.dweight].map(|x| vec![0.0; x.len()]);
     reference::fwd(&mut out, &x, &weight, EPS, dims);
-    reference::bwd_x(&mut dx, &dout, &x, &weight, EPS, dims);
+    reference::bwd_x(&mut dx, &dout, &x, &weight, None, EPS, dims);
     reference::bwd_weight(&mut dweight, &dout, &x, EPS, dims);
     check("rms_norm out", &call.out, &out, dims.c)?;
     check("rms_norm dx", &call.dx, &dx, dims.c)?;

@@ -49,3 +49,28 @@ __device__ __forceinline__ void store4(float *p, float4 x) { *(float4 *)p = x; }
 __device__ __forceinline__ void store4(bf16 *p, float4 x) {
     *(uint2 *)p = make_uint2(pack_bf16x2(x.x, x.y), pack_bf16x2(x.z, x.w));
 }
+
+// Eight elements as floats, through loads or stores of 16 bytes, aligned to that.
+__device__ __forceinline__ void load8(float (&x)[8], const float *p) {
+    float4 lo = load4(p), hi = load4(p + 4);
+    x[0] = lo.x, x[1] = lo.y, x[2] = lo.z, x[3] = lo.w;
+    x[4] = hi.x, x[5] = hi.y, x[6] = hi.z, x[7] = hi.w;
+}
+
+__device__ __forceinline__ void load8(float (&x)[8], const bf16 *p) {
+    uint4 bits = *(const uint4 *)p;
+    x[0] = bf16x2_lo(bits.x), x[1] = bf16x2_hi(bits.x);
+    x[2] = bf16x2_lo(bits.y), x[3] = bf16x2_hi(bits.y);
+    x[4] = bf16x2_lo(bits.z), x[5] = bf16x2_hi(bits.z);
+    x[6] = bf16x2_lo(bits.w), x[7] = bf16x2_hi(bits.w);
+}
+
+__device__ __forceinline__ void store8(float *p, const float (&x)[8]) {
+    store4(p, make_float4(x[0], x[1], x[2], x[3]));
+    store4(p + 4, make_float4(x[4], x[5], x[6], x[7]));
+}
+
+__device__ __forceinline__ void store8(bf16 *p, const float (&x)[8]) {
+    *(uint4 *)p = make_uint4(pack_bf16x2(x[0], x[1]), pack_bf16x2(x[2], x[3]),
+                             pack_bf16x2(x[4], x[5]), pack_bf16x2(x[6], x[7]));
+}

@@ -69,7 +69,7 @@ impl Operation for RmsNormBwd {
         let RmsNorm { dims, eps } = self.0;
         let [dout, x, w] = [call.inputs[0], call.inputs[1], call.inputs[2]];
         let dx = call.take(0);
-        Ok(rms_norm::bwd(call.device, dx, None, call.scratch, dout, x, w, eps, dims)?)
+        Ok(rms_norm::bwd(call.device, dx, None, call.scratch, dout, x, w, None, eps, dims)?)
     }
 
     fn cost(&self) -> Cost {
@@ -86,7 +86,7 @@ impl Operation for RmsNormBwdWeight {
         let RmsNorm { dims, eps } = self.0;
         let [dout, x, w] = [call.inputs[0], call.inputs[1], call.inputs[2]];
         let dw = call.take(0);
-        Ok(rms_norm::bwd(call.device, None, dw, call.scratch, dout, x, w, eps, dims)?)
+        Ok(rms_norm::bwd(call.device, None, dw, call.scratch, dout, x, w, None, eps, dims)?)
     }
 
     fn scratch_len(&self, device: &Device) -> usize {

@@ -4,11 +4,13 @@
 pub mod adamw;
 mod attention;
 mod blocks;
+pub mod cast;
 pub mod cross_attention;
 pub mod cross_entropy;
 pub mod elementwise;
 pub mod embedding;
 pub mod gaussian_kl;
+mod launch;
 pub mod matmul;
 mod parallel;
 pub mod philox;

@@ -1,6 +1,7 @@
 //! One step of AdamW in place: what the optimiser does to one buffer of parameters.
 
 mod cpu;
+mod cuda;
 pub mod reference;
 
 use crate::shape::{check_dims, check_len, on_float};
@@ -42,6 +43,9 @@ impl AdamW {
     }
 }
 
+/// Fields of [`Factors`].
+pub const FACTORS: usize = 8;
+
 /// The step's factors in the parameters' own type, each rounded once.
 #[derive(Clone, Copy, Debug)]
 pub struct Factors<T> {
@@ -77,6 +81,17 @@ impl<T: Float> Factors<T> {
             eps: T::from_f64(adamw.eps),
             step_size: T::from_f64(adamw.lr / correction(adamw.beta1)),
         }
+    }
+
+    /// The fields in order: a row of the table that [`scheduled`] reads.
+    pub fn to_row(&self) -> [T; FACTORS] {
+        let Self { grad_scale, keep, rate1, beta2, rate2, root_scale, eps, step_size } = *self;
+        [grad_scale, keep, rate1, beta2, rate2, root_scale, eps, step_size]
+    }
+
+    fn from_row(row: [T; FACTORS]) -> Self {
+        let [grad_scale, keep, rate1, beta2, rate2, root_scale, eps, step_size] = row;
+        Self { grad_scale, keep, rate1, beta2, rate2, root_scale, eps, step_size }
     }
 }
 
@@ -115,12 +130,53 @@ pub fn step(
     check_len(OP, "v", v.len(), param.len())?;
     check_len(OP, "grad", grad.len(), param.len())?;
     match device {
-        Device::Cuda(_) => {
-            Err(crate::Error::Unsupported { op: OP, rung: 1, need: "a CUDA kernel" })
+        Device::Cuda(context) => {
+            cuda::step(context, param, m, v, grad, Factors::new(adamw, grad_scale, step))
         }
         Device::Cpu => on_float!(param.dtype(), T => {
             let (param, m, v) = (param.as_mut_slice()?, m.as_mut_slice()?, v.as_mut_slice()?);
             cpu::step::<T>(param, m, v, grad.as_slice()?, Factors::new(adamw, grad_scale, step));
+            Ok(())
+        }),
+    }
+}
+
+/// Takes a step as [`step`] does, with factors from row `step[0]` of a table: both lie on the device, so that
+/// many steps run without the host.
+///
+/// # Shapes
+/// `param`, `m`, `v`, `grad` of one length; `factors (S,8)` holds rows of [`Factors::to_row`]; `step (1)` of
+/// `i32` counts from 0.
+///
+/// # Errors
+/// [`Error::Shape`](crate::Error::Shape) or [`Error::DType`](crate::Error::DType) when lengths or types
+/// disagree; [`Error::Index`](crate::Error::Index) on the CPU when the step lies outside the table. On CUDA
+/// the parameters and moments become NaN then.
+pub fn scheduled(
+    device: &Device,
+    param: &mut Buffer,
+    m: &mut Buffer,
+    v: &mut Buffer,
+    grad: &Buffer,
+    factors: &Buffer,
+    step: &Buffer,
+) -> Result<()> {
+    check_len(OP, "m", m.len(), param.len())?;
+    check_len(OP, "v", v.len(), param.len())?;
+    check_len(OP, "grad", grad.len(), param.len())?;
+    let steps = factors.len() / FACTORS;
+    check_len(OP, "factors", factors.len(), steps.max(1) * FACTORS)?;
+    check_len(OP, "step", step.len(), 1)?;
+    match device {
+        Device::Cuda(context) => cuda::scheduled(context, param, m, v, grad, factors, step),
+        Device::Cpu => on_float!(param.dtype(), T => {
+            let got = step.as_slice::<i32>()?[0];
+            let (rows, _) = factors.as_slice::<T>()?.as_chunks();
+            let row = usize::try_from(got).ok().and_then(|i| rows.get(i).copied());
+            let refused = crate::Error::Index { op: OP, position: 0, got: got.into(), limit: steps };
+            let factors = Factors::from_row(row.ok_or(refused)?);
+            let (param, m, v) = (param.as_mut_slice()?, m.as_mut_slice()?, v.as_mut_slice()?);
+            cpu::step::<T>(param, m, v, grad.as_slice()?, factors);
             Ok(())
         }),
     }
@@ -186,6 +242,25 @@ mod tests {
         let (first, root) =
             (1.9 + 0.4 / (4.0 + 1e-8), (0.019984f64 / (1.0 - 0.999 * 0.999)).sqrt());
         assert_close(&[take(2.0, 2)], &[first * 0.95 + 0.1 * (0.16 / 0.19) / (root + 1e-8)], tol);
+    }
+
+    #[test]
+    fn a_table_of_factors_gives_the_same_bits() {
+        let n = 1000;
+        let rows = (1..4).flat_map(|t| Factors::<f32>::new(ADAMW, 0.5, t).to_row());
+        let factors = Buffer::from_vec(rows.collect());
+        let [mut param, mut m, mut v] = [f32s(&data(1, n)), f32s(&[0.0; 1000]), f32s(&[0.0; 1000])];
+        let mut take = |t: i32| {
+            let (grad, step) = (f32s(&data((11 + t) as u64, n)), Buffer::from_vec(vec![t]));
+            scheduled(&Device::Cpu, &mut param, &mut m, &mut v, &grad, &factors, &step)?;
+            Ok([&param, &m, &v].map(|buffer| buffer.to_f64().expect("on the CPU")))
+        };
+        assert_eq!((take(0), take(1)).0.map(|_| ()), Ok(()));
+        assert_eq!(take(2), Ok(run(f32s, n)));
+        for got in [3, -1] {
+            let outside = Error::Index { op: OP, position: 0, got: got.into(), limit: 3 };
+            assert_eq!(take(got), Err(outside));
+        }
     }
 
     #[test]

@@ -1,9 +1,10 @@
 //! Sums, multiples and fills: one pass over memory each.
 
 mod cpu;
+pub(crate) mod cuda;
 pub mod reference;
 
-use crate::shape::{check_extents, check_len, on_float};
+use crate::shape::{check_dims, check_extents, check_len, on_float};
 use crate::{Buffer, Cost, Device, Float, Result};
 
 const OP: &str = "elementwise";
@@ -42,9 +43,7 @@ pub fn add(device: &Device, out: &mut Buffer, a: &Buffer, b: &Buffer) -> Result<
     check_len(OP, "a", a.len(), out.len())?;
     check_len(OP, "b", b.len(), out.len())?;
     match device {
-        Device::Cuda(_) => {
-            Err(crate::Error::Unsupported { op: OP, rung: 1, need: "a CUDA kernel" })
-        }
+        Device::Cuda(context) => cuda::add(context, out, a, b),
         Device::Cpu => on_float!(out.dtype(), T => {
             cpu::add::<T>(out.as_mut_slice()?, a.as_slice()?, b.as_slice()?);
             Ok(())
@@ -59,9 +58,7 @@ pub fn add(device: &Device, out: &mut Buffer, a: &Buffer, b: &Buffer) -> Result<
 pub fn add_assign(device: &Device, out: &mut Buffer, b: &Buffer) -> Result<()> {
     check_len(OP, "b", b.len(), out.len())?;
     match device {
-        Device::Cuda(_) => {
-            Err(crate::Error::Unsupported { op: OP, rung: 1, need: "a CUDA kernel" })
-        }
+        Device::Cuda(context) => cuda::add_assign(context, out, b),
         Device::Cpu => on_float!(out.dtype(), T => {
             cpu::axpy::<T>(out.as_mut_slice()?, T::ONE, b.as_slice()?);
             Ok(())
@@ -76,9 +73,7 @@ pub fn add_assign(device: &Device, out: &mut Buffer, b: &Buffer) -> Result<()> {
 pub fn axpy(device: &Device, y: &mut Buffer, alpha: f64, x: &Buffer) -> Result<()> {
     check_len(OP, "x", x.len(), y.len())?;
     match device {
-        Device::Cuda(_) => {
-            Err(crate::Error::Unsupported { op: OP, rung: 1, need: "a CUDA kernel" })
-        }
+        Device::Cuda(context) => cuda::axpy(context, y, alpha, x),
         Device::Cpu => on_float!(y.dtype(), T => {
             cpu::axpy::<T>(y.as_mut_slice()?, T::from_f64(alpha), x.as_slice()?);
             Ok(())
@@ -92,9 +87,7 @@ pub fn axpy(device: &Device, y: &mut Buffer, alpha: f64, x: &Buffer) -> Result<(
 /// [`Error::DType`](crate::Error::DType) for an integer buffer.
 pub fn fill(device: &Device, out: &mut Buffer, value: f64) -> Result<()> {
     match device {
-        Device::Cuda(_) => {
-            Err(crate::Error::Unsupported { op: OP, rung: 1, need: "a CUDA kernel" })
-        }
+        Device::Cuda(context) => cuda::fill(context, out, value),
         Device::Cpu => on_float!(out.dtype(), T => {
             cpu::fill::<T>(out.as_mut_slice()?, T::from_f64(value));
             Ok(())
@@ -121,9 +114,7 @@ pub fn scale_rows(
     check_len(OP, "x", x.len(), dims.rows * dims.c)?;
     check_len(OP, "s", s.len(), dims.rows)?;
     match device {
-        Device::Cuda(_) => {
-            Err(crate::Error::Unsupported { op: OP, rung: 1, need: "a CUDA kernel" })
-        }
+        Device::Cuda(context) => cuda::scale_rows(context, out, x, s, dims),
         Device::Cpu => on_float!(out.dtype(), T => {
             cpu::scale_rows::<T>(out.as_mut_slice()?, x.as_slice()?, s.as_slice()?, dims);
             Ok(())
@@ -142,11 +133,87 @@ pub fn outer_scale(device: &Device, out: &mut Buffer, w: &Buffer, s: &Buffer) ->
     check_len(OP, "w", w.len(), out.len())?;
     check_len(OP, "s", s.len(), 1)?;
     match device {
-        Device::Cuda(_) => {
-            Err(crate::Error::Unsupported { op: OP, rung: 1, need: "a CUDA kernel" })
-        }
+        Device::Cuda(context) => cuda::outer_scale(context, out, w, s),
         Device::Cpu => on_float!(out.dtype(), T => {
             cpu::scale::<T>(out.as_mut_slice()?, w.as_slice()?, s.as_slice()?[0]);
+            Ok(())
+        }),
+    }
+}
+
+/// `counter[0] += 1`, wrapping: how steps that run without the host are counted on the device.
+///
+/// # Shapes
+/// `counter (1)` of `i32`.
+///
+/// # Errors
+/// As [`add`].
+pub fn increment(device: &Device, counter: &mut Buffer) -> Result<()> {
+    check_len(OP, "counter", counter.len(), 1)?;
+    match device {
+        Device::Cuda(context) => cuda::increment(context, counter),
+        Device::Cpu => {
+            let counter = counter.as_mut_slice::<i32>()?;
+            counter[0] = counter[0].wrapping_add(1);
+            Ok(())
+        }
+    }
+}
+
+/// Extents of [`record`]: columns `offset..offset + n` of a table of `rows` rows and `width` columns.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct RecordDims {
+    /// Rows of the table, one a step.
+    pub rows: usize,
+    /// Columns of the table.
+    pub width: usize,
+    /// The first column written.
+    pub offset: usize,
+    /// Columns written.
+    pub n: usize,
+}
+
+impl RecordDims {
+    /// Refuses empty extents, columns past the last and products past the address space.
+    ///
+    /// # Errors
+    /// [`Error::Dims`](crate::Error::Dims) naming what is wrong.
+    pub fn validate(&self) -> Result<()> {
+        check_extents(OP, &[("rows", self.rows), ("width", self.width)])?;
+        check_extents(OP, &[("n", self.n)])?;
+        let fits = self.offset.checked_add(self.n).is_some_and(|end| end <= self.width);
+        check_dims(OP, fits, || {
+            format!(
+                "offset {} and n {} pass the last of {} columns",
+                self.offset, self.n, self.width
+            )
+        })
+    }
+}
+
+/// `history[step[0], offset + i] = x[i]`; a step outside the table writes nothing.
+///
+/// # Shapes
+/// `x (n)`, `step (1)` of `i32` → part of a row of `history (rows,width)`.
+///
+/// # Errors
+/// As [`add`], and [`Error::Dims`](crate::Error::Dims) when [`RecordDims::validate`] refuses.
+pub fn record(
+    device: &Device,
+    history: &mut Buffer,
+    x: &Buffer,
+    step: &Buffer,
+    dims: RecordDims,
+) -> Result<()> {
+    dims.validate()?;
+    check_len(OP, "history", history.len(), dims.rows * dims.width)?;
+    check_len(OP, "x", x.len(), dims.n)?;
+    check_len(OP, "step", step.len(), 1)?;
+    match device {
+        Device::Cuda(context) => cuda::record(context, history, x, step, dims),
+        Device::Cpu => on_float!(history.dtype(), T => {
+            let (history, x) = (history.as_mut_slice()?, x.as_slice()?);
+            reference::record::<T>(history, x, step.as_slice::<i32>()?[0], dims);
             Ok(())
         }),
     }
@@ -205,6 +272,25 @@ mod tests {
     #[test]
     fn same_bits_on_any_number_of_threads() {
         assert_same_on_any_pool(|| run(f32s, ScaleRowsDims { rows: 2003, c: 17 }).concat());
+    }
+
+    #[test]
+    fn steps_are_counted_and_recorded_in_their_rows() {
+        let dims = RecordDims { rows: 2, width: 3, offset: 1, n: 2 };
+        let (mut history, mut step) = (f64s(&[0.0; 6]), Buffer::from_vec(vec![-1i32]));
+        for x in [[1.0, 2.0], [3.0, 4.0], [5.0, 6.0], [7.0, 8.0]] {
+            record(CPU, &mut history, &f64s(&x), &step, dims).expect("shapes agree");
+            increment(CPU, &mut step).expect("one integer");
+        }
+        assert_eq!(step.as_slice::<i32>(), Ok(&[3][..]));
+        let expected = [0.0, 3.0, 4.0, 0.0, 5.0, 6.0];
+        assert_eq!(history.to_f64().expect("on the CPU"), expected);
+        for dims in [RecordDims { offset: 2, ..dims }, RecordDims { n: 0, ..dims }] {
+            let refused = record(CPU, &mut history, &f64s(&[1.0; 2]), &step, dims);
+            assert!(matches!(refused, Err(Error::Dims { .. })));
+        }
+        let refused = record(CPU, &mut history, &f64s(&[1.0]), &step, dims);
+        assert!(matches!(refused, Err(Error::Shape { arg: "x", .. })));
     }
 
     #[test]

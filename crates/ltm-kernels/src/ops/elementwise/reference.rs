@@ -1,6 +1,6 @@
 //! The definition of the elementwise ops as plain loops.
 
-use super::ScaleRowsDims;
+use super::{RecordDims, ScaleRowsDims};
 use crate::Float;
 
 /// `out = a + b`.
@@ -40,5 +40,16 @@ pub fn scale_rows<T: Float>(out: &mut [T], x: &[T], s: &[T], dims: ScaleRowsDims
 pub fn scale<T: Float>(out: &mut [T], w: &[T], s: T) {
     for i in 0..out.len() {
         out[i] = s * w[i];
+    }
+}
+
+/// `history[step, offset + i] = x[i]`, or nothing when there is no such row.
+///
+/// # Panics
+/// When a slice is shorter than the dims ask for.
+pub fn record<T: Float>(history: &mut [T], x: &[T], step: i32, dims: RecordDims) {
+    if let Some(step) = usize::try_from(step).ok().filter(|&step| step < dims.rows) {
+        let first = step * dims.width + dims.offset;
+        history[first..first + dims.n].copy_from_slice(x);
     }
 }

@@ -1,6 +1,7 @@
 //! Rows of a table by token id, and the gradient scattered back.
 
 mod cpu;
+mod cuda;
 pub mod reference;
 
 use crate::shape::{check_extents, check_len, on_float};
@@ -41,6 +42,7 @@ impl EmbeddingDims {
 
     fn check(
         &self,
+        device: &Device,
         table: (&'static str, &Buffer),
         rows: (&'static str, &Buffer),
         tokens: &Buffer,
@@ -49,6 +51,9 @@ impl EmbeddingDims {
         check_len(OP, table.0, table.1.len(), self.v * self.c)?;
         check_len(OP, rows.0, rows.1.len(), self.n * self.c)?;
         check_len(OP, "tokens", tokens.len(), self.n)?;
+        if *device != Device::Cpu {
+            return Ok(());
+        }
         let tokens = tokens.as_slice::<i32>()?;
         match tokens.iter().position(|&token| usize::try_from(token).map_or(true, |v| v >= self.v))
         {
@@ -67,7 +72,8 @@ impl EmbeddingDims {
 /// `table (V,C)`, `tokens (N)` of `i32` → `out (N,C)`.
 ///
 /// # Errors
-/// [`Error::Index`] for a token outside `0..V`; [`Error::Dims`], [`Error::Shape`] or [`Error::DType`] when
+/// [`Error::Index`] for a token outside `0..V` on the CPU; on CUDA, where the host does not see the tokens, its
+/// row of `out` is NaN and its row of `dout` goes nowhere. [`Error::Dims`], [`Error::Shape`] or [`Error::DType`] when
 /// dims, lengths or types disagree.
 ///
 /// # Source
@@ -79,11 +85,9 @@ pub fn fwd(
     tokens: &Buffer,
     dims: EmbeddingDims,
 ) -> Result<()> {
-    dims.check(("table", table), ("out", out), tokens)?;
+    dims.check(device, ("table", table), ("out", out), tokens)?;
     match device {
-        Device::Cuda(_) => {
-            Err(crate::Error::Unsupported { op: OP, rung: 1, need: "a CUDA kernel" })
-        }
+        Device::Cuda(context) => cuda::fwd(context, out, table, tokens, dims),
         Device::Cpu => on_float!(out.dtype(), T => {
             cpu::fwd::<T>(out.as_mut_slice()?, table.as_slice()?, tokens.as_slice()?, dims);
             Ok(())
@@ -109,11 +113,9 @@ pub fn bwd(
     tokens: &Buffer,
     dims: EmbeddingDims,
 ) -> Result<()> {
-    dims.check(("dtable", dtable), ("dout", dout), tokens)?;
+    dims.check(device, ("dtable", dtable), ("dout", dout), tokens)?;
     match device {
-        Device::Cuda(_) => {
-            Err(crate::Error::Unsupported { op: OP, rung: 1, need: "a CUDA kernel" })
-        }
+        Device::Cuda(context) => cuda::bwd(context, dtable, dout, tokens, dims),
         Device::Cpu => on_float!(dtable.dtype(), T => {
             cpu::bwd::<T>(dtable.as_mut_slice()?, dout.as_slice()?, tokens.as_slice()?, dims);
             Ok(())

@@ -1,6 +1,7 @@
 //! The divergence of a diagonal Gaussian from the standard one, in nats, summed over each row.
 
 mod cpu;
+mod cuda;
 pub mod reference;
 
 use crate::shape::{check_extents, check_len, on_float};
@@ -62,9 +63,7 @@ pub fn fwd(
     check_len(OP, "mu", mu.len(), dims.rows * dims.n)?;
     check_len(OP, "log_var", log_var.len(), dims.rows * dims.n)?;
     match device {
-        Device::Cuda(_) => {
-            Err(crate::Error::Unsupported { op: OP, rung: 1, need: "a CUDA kernel" })
-        }
+        Device::Cuda(context) => cuda::fwd(context, kl, mu, log_var, dims),
         Device::Cpu => on_float!(kl.dtype(), T => {
             cpu::fwd::<T>(kl.as_mut_slice()?, mu.as_slice()?, log_var.as_slice()?, dims);
             Ok(())
@@ -101,9 +100,7 @@ pub fn bwd(
         }
     }
     match device {
-        Device::Cuda(_) => {
-            Err(crate::Error::Unsupported { op: OP, rung: 1, need: "a CUDA kernel" })
-        }
+        Device::Cuda(context) => cuda::bwd(context, dmu, dlog_var, dkl, mu, log_var, dims),
         Device::Cpu => on_float!(dkl.dtype(), T => {
             let (dkl, mu, log_var) = (dkl.as_slice()?, mu.as_slice()?, log_var.as_slice()?);
             if let Some(dmu) = dmu {

@@ -1,14 +1,17 @@
 //! Counter-based random numbers: number `i` of a key is a pure function of the key and `i`, so neither the
 //! order of calls nor the number of threads can change it.
 
+mod cuda;
 pub mod reference;
 
 use rayon::prelude::*;
 
-use crate::shape::on_float;
+use crate::shape::{check_extents, check_len, on_float};
 use crate::{Buffer, Device, Float, Result};
 
 use super::parallel::CHUNK;
+
+const OP: &str = "philox";
 
 /// Names one stream of numbers.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -39,6 +42,18 @@ impl Philox {
         let counter = [step_low, step_high, stream_low, stream_high];
         let mixed = reference::philox4x32_10(counter, words(key.seed));
         Self { key: [mixed[0], mixed[1]], high: [mixed[2], mixed[3]] }
+    }
+
+    /// The key and the upper counter words: all that tells this generator from others, for the tables of
+    /// [`normal_rows`].
+    pub fn words(&self) -> [u32; 4] {
+        let ([k0, k1], [h0, h1]) = (self.key, self.high);
+        [k0, k1, h0, h1]
+    }
+
+    /// The generator whose [`words`](Self::words) these are.
+    pub fn from_words([k0, k1, h0, h1]: [u32; 4]) -> Self {
+        Self { key: [k0, k1], high: [h0, h1] }
     }
 
     /// Block `i`: 128 random bits.
@@ -98,18 +113,80 @@ pub fn normal(
 ) -> Result<()> {
     let philox = Philox::new(key);
     match device {
-        Device::Cuda(_) => {
-            Err(crate::Error::Unsupported { op: "philox", rung: 1, need: "a CUDA kernel" })
-        }
+        Device::Cuda(context) => cuda::normal(context, out, philox, mean, std),
         Device::Cpu => on_float!(out.dtype(), T => {
-            let out = out.as_mut_slice::<T>()?;
-            out.par_chunks_mut(CHUNK).enumerate().for_each(|(chunk, out)| {
-                let first = chunk * CHUNK / 2;
-                for (pair, out) in out.chunks_mut(2).enumerate() {
-                    let draws = philox.normal_pair((first + pair) as u64);
-                    out.iter_mut().zip(draws).for_each(|(x, z)| *x = T::from_f64(mean + std * z));
-                }
-            });
+            draw::<T>(out.as_mut_slice()?, philox, mean, std);
+            Ok(())
+        }),
+    }
+}
+
+fn draw<T: Float>(out: &mut [T], philox: Philox, mean: f64, std: f64) {
+    out.par_chunks_mut(CHUNK).enumerate().for_each(|(chunk, out)| {
+        let first = chunk * CHUNK / 2;
+        for (pair, out) in out.chunks_mut(2).enumerate() {
+            let draws = philox.normal_pair((first + pair) as u64);
+            out.iter_mut().zip(draws).for_each(|(x, z)| *x = T::from_f64(mean + std * z));
+        }
+    });
+}
+
+/// Extents of [`normal_rows`].
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct NormalRowsDims {
+    /// Rows of the table of generators: the steps it serves.
+    pub steps: usize,
+    /// Rows drawn, each by a generator of its own.
+    pub rows: usize,
+    /// Numbers of a row.
+    pub n: usize,
+}
+
+impl NormalRowsDims {
+    /// Refuses empty extents and products past the address space.
+    ///
+    /// # Errors
+    /// [`Error::Dims`](crate::Error::Dims) naming the extent.
+    pub fn validate(&self) -> Result<()> {
+        check_extents(OP, &[("rows", self.rows), ("n", self.n)])?;
+        check_extents(OP, &[("steps", self.steps), ("rows", self.rows), ("words", 4)])
+    }
+}
+
+/// Fills each row of `out` with standard normal numbers, those that [`normal`] draws with the row's generator
+/// of step `step[0]`: generators and step lie on the device, so that many steps run without the host.
+///
+/// # Shapes
+/// `keys (S,rows,4)` of `i32` holds the bits of [`Philox::words`], `step (1)` of `i32` counts from 0 →
+/// `out (rows,n)`.
+///
+/// # Errors
+/// [`Error::Dims`](crate::Error::Dims), [`Error::Shape`](crate::Error::Shape) or
+/// [`Error::DType`](crate::Error::DType) when dims, lengths or types disagree;
+/// [`Error::Index`](crate::Error::Index) on the CPU when the step lies outside the table. On CUDA `out`
+/// becomes NaN then.
+pub fn normal_rows(
+    device: &Device,
+    out: &mut Buffer,
+    keys: &Buffer,
+    step: &Buffer,
+    dims: NormalRowsDims,
+) -> Result<()> {
+    dims.validate()?;
+    check_len(OP, "out", out.len(), dims.rows * dims.n)?;
+    check_len(OP, "keys", keys.len(), dims.steps * dims.rows * 4)?;
+    check_len(OP, "step", step.len(), 1)?;
+    match device {
+        Device::Cuda(context) => cuda::normal_rows(context, out, keys, step, dims),
+        Device::Cpu => on_float!(out.dtype(), T => {
+            let (keys, got) = (keys.as_slice::<i32>()?.as_chunks::<4>().0, step.as_slice::<i32>()?[0]);
+            let step = usize::try_from(got).ok().filter(|&step| step < dims.steps);
+            let limit = dims.steps;
+            let step = step.ok_or(crate::Error::Index { op: OP, position: 0, got: got.into(), limit })?;
+            let rows = out.as_mut_slice::<T>()?.chunks_exact_mut(dims.n);
+            for (row, words) in rows.zip(&keys[step * dims.rows..]) {
+                draw(row, Philox::from_words(words.map(i32::cast_unsigned)), 0.0, 1.0);
+            }
             Ok(())
         }),
     }
@@ -190,6 +267,29 @@ mod tests {
         assert_eq!(draw(777, out64(777)), z[..777]);
         assert_close(&draw(777, out32(777)), &z[..777], Tol { abs: 0.0, rel: EPS / 2.0 });
         assert_same_on_any_pool(|| draw(n, out32(n)));
+    }
+
+    #[test]
+    fn rows_are_those_of_their_generators() {
+        let dims = NormalRowsDims { steps: 2, rows: 3, n: 7 };
+        let key = |i| PhiloxKey { stream: i, ..KEY };
+        let words = (0..6).flat_map(|i| Philox::new(key(i)).words().map(u32::cast_signed));
+        let keys = Buffer::from_vec(words.collect::<Vec<i32>>());
+        let take = |step: i32| {
+            let mut out = out32(21);
+            normal_rows(&Device::Cpu, &mut out, &keys, &Buffer::from_vec(vec![step]), dims)?;
+            out.to_f64()
+        };
+        let expected = (3..6).flat_map(|i| {
+            let mut row = out32(7);
+            normal(&Device::Cpu, &mut row, key(i), 0.0, 1.0).expect("a float");
+            row.to_f64().expect("on the CPU")
+        });
+        assert_eq!(take(1), Ok(expected.collect()));
+        for got in [2, -1] {
+            let outside = Error::Index { op: OP, position: 0, got: got.into(), limit: 2 };
+            assert_eq!(take(got), Err(outside));
+        }
     }
 
     #[test]

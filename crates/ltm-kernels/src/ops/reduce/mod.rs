@@ -1,6 +1,7 @@
 //! Sums with a fixed order, and the search for values that are not finite.
 
 mod cpu;
+mod cuda;
 pub mod reference;
 
 use crate::shape::{check_dims, check_len, on_float};
@@ -27,9 +28,7 @@ pub fn sum_groups(device: &Device, out: &mut Buffer, x: &Buffer) -> Result<()> {
         format!("{len} elements do not fall into {groups} equal groups")
     })?;
     match device {
-        Device::Cuda(_) => {
-            Err(crate::Error::Unsupported { op: OP, rung: 1, need: "a CUDA kernel" })
-        }
+        Device::Cuda(context) => cuda::sum_groups(context, out, x),
         Device::Cpu => on_float!(out.dtype(), T => {
             cpu::sum_groups::<T>(out.as_mut_slice()?, x.as_slice()?);
             Ok(())
@@ -49,9 +48,7 @@ pub fn dot(device: &Device, out: &mut Buffer, x: &Buffer, w: &Buffer) -> Result<
     check_len(OP, "out", out.len(), 1)?;
     check_len(OP, "w", w.len(), x.len())?;
     match device {
-        Device::Cuda(_) => {
-            Err(crate::Error::Unsupported { op: OP, rung: 1, need: "a CUDA kernel" })
-        }
+        Device::Cuda(context) => cuda::dot(context, out, x, w),
         Device::Cpu => on_float!(out.dtype(), T => {
             out.as_mut_slice::<T>()?[0] = T::from_f64(cpu::dot::<T>(x.as_slice()?, w.as_slice()?));
             Ok(())
@@ -65,13 +62,23 @@ pub fn dot(device: &Device, out: &mut Buffer, x: &Buffer, w: &Buffer) -> Result<
 /// [`Error::DType`](crate::Error::DType) for an integer buffer.
 pub fn sum_squares(device: &Device, x: &Buffer) -> Result<f64> {
     match device {
-        Device::Cuda(_) => {
-            Err(crate::Error::Unsupported { op: OP, rung: 1, need: "a CUDA kernel" })
-        }
+        Device::Cuda(context) => cuda::sum_squares_all(context, &[x]),
         Device::Cpu => on_float!(x.dtype(), T => {
             let x = x.as_slice::<T>()?;
             Ok(cpu::dot(x, x))
         }),
+    }
+}
+
+/// The sum of all squares of all buffers, accumulated in `f64`: a global norm, squared. The host waits for the
+/// device once, whatever the number of buffers.
+///
+/// # Errors
+/// [`Error::DType`](crate::Error::DType) for an integer buffer.
+pub fn sum_squares_all(device: &Device, buffers: &[&Buffer]) -> Result<f64> {
+    match device {
+        Device::Cuda(context) => cuda::sum_squares_all(context, buffers),
+        Device::Cpu => buffers.iter().map(|x| sum_squares(device, x)).sum(),
     }
 }
 
@@ -81,9 +88,7 @@ pub fn sum_squares(device: &Device, x: &Buffer) -> Result<f64> {
 /// [`Error::DType`](crate::Error::DType) for an integer buffer.
 pub fn first_non_finite(device: &Device, x: &Buffer) -> Result<Option<usize>> {
     match device {
-        Device::Cuda(_) => {
-            Err(crate::Error::Unsupported { op: OP, rung: 1, need: "a CUDA kernel" })
-        }
+        Device::Cuda(context) => cuda::first_non_finite(context, x),
         Device::Cpu => {
             on_float!(x.dtype(), T => Ok(cpu::first_non_finite::<T>(x.as_slice()?)))
         }
@@ -148,6 +153,16 @@ mod tests {
             out.to_f64().expect("on the CPU")[0]
         };
         gradcheck(product, &x, &w, Tol { abs: 1e-7, rel: 1e-7 });
+    }
+
+    #[test]
+    fn the_squares_of_many_buffers_add_up() {
+        let (x, w) = (f32s(&data(1, 300)), f64s(&data(2, 7)));
+        let parts = [&x, &w].map(|x| sum_squares(CPU, x).expect("a float"));
+        assert_eq!(sum_squares_all(CPU, &[&x, &w]), Ok(parts[0] + parts[1]));
+        assert_eq!(sum_squares_all(CPU, &[]), Ok(0.0));
+        let integers = Buffer::from_vec(vec![1i32]);
+        assert!(matches!(sum_squares_all(CPU, &[&x, &integers]), Err(Error::DType { .. })));
     }
 
     #[test]

@@ -1,6 +1,7 @@
 //! A Gaussian sample as a function of its parameters: `z = mu + noise · exp(log_var/2)`.
 
 mod cpu;
+mod cuda;
 pub mod reference;
 
 use crate::shape::{check_len, on_float};
@@ -35,9 +36,7 @@ pub fn fwd(
     check_len(OP, "log_var", log_var.len(), z.len())?;
     check_len(OP, "noise", noise.len(), z.len())?;
     match device {
-        Device::Cuda(_) => {
-            Err(crate::Error::Unsupported { op: OP, rung: 1, need: "a CUDA kernel" })
-        }
+        Device::Cuda(context) => cuda::fwd(context, z, mu, log_var, noise),
         Device::Cpu => on_float!(z.dtype(), T => {
             let (mu, log_var, noise) = (mu.as_slice()?, log_var.as_slice()?, noise.as_slice()?);
             cpu::fwd::<T>(z.as_mut_slice()?, mu, log_var, noise);
@@ -67,9 +66,7 @@ pub fn bwd(
     check_len(OP, "log_var", log_var.len(), dlog_var.len())?;
     check_len(OP, "noise", noise.len(), dlog_var.len())?;
     match device {
-        Device::Cuda(_) => {
-            Err(crate::Error::Unsupported { op: OP, rung: 1, need: "a CUDA kernel" })
-        }
+        Device::Cuda(context) => cuda::bwd(context, dlog_var, dz, log_var, noise),
         Device::Cpu => on_float!(dlog_var.dtype(), T => {
             let (dz, log_var, noise) = (dz.as_slice()?, log_var.as_slice()?, noise.as_slice()?);
             cpu::bwd::<T>(dlog_var.as_mut_slice()?, dz, log_var, noise);

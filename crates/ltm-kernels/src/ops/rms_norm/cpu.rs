@@ -34,17 +34,45 @@ pub(crate) fn fwd<T: Float>(out: &mut [T], x: &[T], weight: &[T], eps: T, dims: 
     });
 }
 
+/// As [`fwd`], each block of the sum normalised while it is in cache.
+pub(crate) fn fwd_add<T: Float>(
+    sum: &mut [T],
+    out: &mut [T],
+    x: &[T],
+    residual: &[T],
+    weight: &[T],
+    eps: T,
+    dims: RmsNormDims,
+) {
+    let block = block_len(dims.c);
+    let ins = x.par_chunks(block).zip(residual.par_chunks(block));
+    let blocks = sum.par_chunks_mut(block).zip(out.par_chunks_mut(block)).zip(ins);
+    blocks.for_each(|((sum, out), (x, residual))| {
+        simd::dispatch(
+            #[inline(always)]
+            || {
+                for ((sum, &x), &residual) in sum.iter_mut().zip(x).zip(residual) {
+                    *sum = x + residual;
+                }
+            },
+        );
+        fwd(out, sum, weight, eps, dims);
+    });
+}
+
 pub(crate) fn bwd_x<T: Float>(
     dx: &mut [T],
     dout: &[T],
     x: &[T],
     weight: &[T],
+    dresidual: Option<&[T]>,
     eps: T,
     dims: RmsNormDims,
 ) {
     let (c, block) = (dims.c, block_len(dims.c));
     let blocks = dx.par_chunks_mut(block).zip(dout.par_chunks(block)).zip(x.par_chunks(block));
-    blocks.for_each(|((dx, dout), x)| {
+    blocks.enumerate().for_each(|(i, ((dx, dout), x))| {
+        let dresidual = dresidual.map(|dresidual| &dresidual[i * block..][..dx.len()]);
         simd::dispatch(
             #[inline(always)]
             || {
@@ -59,6 +87,9 @@ pub(crate) fn bwd_x<T: Float>(
                     for (dx, &x) in dx_r.iter_mut().zip(x_r) {
                         *dx = inverse * (*dx - x * pull);
                     }
+                }
+                if let Some(dresidual) = dresidual {
+                    simd::axpy(dx, T::ONE, dresidual);
                 }
             },
         );

@@ -1,6 +1,7 @@
 //! Root-mean-square normalisation of rows, with a learned weight per column.
 
 mod cpu;
+mod cuda;
 pub mod reference;
 
 use crate::shape::{check_extents, check_len, on_float};
@@ -38,9 +39,19 @@ impl RmsNormDims {
         Cost::new(12 * n, 3 * n + 2 * self.c)
     }
 
-    /// Elements of scratch that [`bwd`] needs for `dweight`: one partial row per block of rows.
-    pub fn scratch_len(&self, _device: &Device) -> usize {
-        self.rows.div_ceil(self.rows_per_block()) * self.c
+    /// Elements of scratch that [`bwd`] needs for `dweight`: one partial row per block of rows; on
+    /// CUDA, always `f32`, at least one element a row.
+    pub fn scratch_len(&self, device: &Device) -> usize {
+        let partials = self.partials() * self.c;
+        match device {
+            Device::Cpu => partials,
+            Device::Cuda(_) => partials.max(self.rows),
+        }
+    }
+
+    /// Blocks of rows, each with a partial of its own.
+    pub(crate) fn partials(&self) -> usize {
+        self.rows.div_ceil(self.rows_per_block())
     }
 
     /// Rows summed into one partial. It depends on the dims alone, so the sum's order does too.
@@ -49,7 +60,8 @@ impl RmsNormDims {
     }
 }
 
-/// Normalises each row: `out = x · weight / sqrt(mean(x²) + eps)`.
+/// Normalises each row: `out = x · weight / sqrt(mean(x²) + eps)`. On CUDA `x` and `out` are `f32` or
+/// `bf16`, `weight` is `f32`.
 ///
 /// # Shapes
 /// `x (rows,C)`, `weight (C)` → `out (rows,C)`.
@@ -74,9 +86,7 @@ pub fn fwd(
     check_len(OP, "x", x.len(), n)?;
     check_len(OP, "weight", weight.len(), dims.c)?;
     match device {
-        Device::Cuda(_) => {
-            Err(crate::Error::Unsupported { op: OP, rung: 1, need: "a CUDA kernel" })
-        }
+        Device::Cuda(context) => cuda::fwd(context, out, x, weight, eps, dims),
         Device::Cpu => on_float!(out.dtype(), T => {
             let eps = T::from_f64(eps);
             cpu::fwd::<T>(out.as_mut_slice()?, x.as_slice()?, weight.as_slice()?, eps, dims);
@@ -85,10 +95,50 @@ pub fn fwd(
     }
 }
 
-/// Gradients of [`fwd`]; only what is asked for is computed.
+/// Adds a residual, then normalises each row of the sum: `sum = x + residual`, `out` as [`fwd`] of
+/// `sum`. On CUDA in `bf16` it is the rounded sum that is normalised.
 ///
 /// # Shapes
-/// `dout`, `x (rows,C)`, `weight (C)` → `dx (rows,C)`, `dweight (C)`. `scratch` holds
+/// `x`, `residual (rows,C)`, `weight (C)` → `sum`, `out (rows,C)`.
+///
+/// # Errors
+/// As [`fwd`].
+///
+/// # Source
+/// [`fwd`] behind a residual connection, in one pass over memory.
+pub fn fwd_add(
+    device: &Device,
+    sum: &mut Buffer,
+    out: &mut Buffer,
+    x: &Buffer,
+    residual: &Buffer,
+    weight: &Buffer,
+    eps: f64,
+    dims: RmsNormDims,
+) -> Result<()> {
+    dims.validate()?;
+    let n = dims.rows * dims.c;
+    check_len(OP, "sum", sum.len(), n)?;
+    check_len(OP, "out", out.len(), n)?;
+    check_len(OP, "x", x.len(), n)?;
+    check_len(OP, "residual", residual.len(), n)?;
+    check_len(OP, "weight", weight.len(), dims.c)?;
+    match device {
+        Device::Cuda(context) => cuda::fwd_add(context, sum, out, x, residual, weight, eps, dims),
+        Device::Cpu => on_float!(out.dtype(), T => {
+            let (sum, out) = (sum.as_mut_slice()?, out.as_mut_slice()?);
+            let (x, residual, weight) = (x.as_slice()?, residual.as_slice()?, weight.as_slice()?);
+            cpu::fwd_add::<T>(sum, out, x, residual, weight, T::from_f64(eps), dims);
+            Ok(())
+        }),
+    }
+}
+
+/// Gradients of [`fwd`]; only what is asked for is computed. With `dresidual`, the gradient that
+/// reaches `x` past the norm, `dx` is the sum of both: the gradient of [`fwd_add`], `x` its `sum`.
+///
+/// # Shapes
+/// `dout`, `x`, `dresidual (rows,C)`, `weight (C)` → `dx (rows,C)`, `dweight (C)`. `scratch` holds
 /// [`RmsNormDims::scratch_len`] elements; it is read and checked only when `dweight` is asked for.
 ///
 /// # Errors
@@ -105,6 +155,7 @@ pub fn bwd(
     dout: &Buffer,
     x: &Buffer,
     weight: &Buffer,
+    dresidual: Option<&Buffer>,
     eps: f64,
     dims: RmsNormDims,
 ) -> Result<()> {
@@ -113,6 +164,9 @@ pub fn bwd(
     check_len(OP, "dout", dout.len(), n)?;
     check_len(OP, "x", x.len(), n)?;
     check_len(OP, "weight", weight.len(), dims.c)?;
+    if let Some(dresidual) = &dresidual {
+        check_len(OP, "dresidual", dresidual.len(), n)?;
+    }
     if let Some(dx) = &dx {
         check_len(OP, "dx", dx.len(), n)?;
     }
@@ -121,14 +175,15 @@ pub fn bwd(
         check_len(OP, "scratch", scratch.len(), dims.scratch_len(device))?;
     }
     match device {
-        Device::Cuda(_) => {
-            Err(crate::Error::Unsupported { op: OP, rung: 1, need: "a CUDA kernel" })
+        Device::Cuda(context) => {
+            cuda::bwd(context, dx, dweight, scratch, dout, x, weight, dresidual, eps, dims)
         }
         Device::Cpu => on_float!(dout.dtype(), T => {
             let (dout, x, weight) = (dout.as_slice()?, x.as_slice()?, weight.as_slice()?);
             let eps = T::from_f64(eps);
             if let Some(dx) = dx {
-                cpu::bwd_x::<T>(dx.as_mut_slice()?, dout, x, weight, eps, dims);
+                let dresidual = dresidual.map(Buffer::as_slice).transpose()?;
+                cpu::bwd_x::<T>(dx.as_mut_slice()?, dout, x, weight, dresidual, eps, dims);
             }
             if let Some(dweight) = dweight {
                 let (dweight, scratch) = (dweight.as_mut_slice()?, scratch.as_mut_slice()?);
@@ -169,6 +224,7 @@ mod tests {
             &dout,
             &x,
             &weight,
+            None,
             NORM_EPS,
             dims,
         )
@@ -185,7 +241,7 @@ mod tests {
             let (x, weight, dout) = (data(1, n), data(2, c), data(3, n));
             let (mut out, mut dx, mut dweight) = (vec![0.0; n], vec![0.0; n], vec![0.0; c]);
             reference::fwd(&mut out, &x, &weight, NORM_EPS, dims);
-            reference::bwd_x(&mut dx, &dout, &x, &weight, NORM_EPS, dims);
+            reference::bwd_x(&mut dx, &dout, &x, &weight, None, NORM_EPS, dims);
             reference::bwd_weight(&mut dweight, &dout, &x, NORM_EPS, dims);
             // Roundings on the way to one number: a lane's share of the row, the tree, a few products.
             let steps = c as f64 / 16.0 + 16.0;
@@ -217,6 +273,61 @@ mod tests {
         gradcheck(|weight| loss(&x, weight), &weight, &dweight, tol);
     }
 
+    /// `sum`, `out` and `dx` with a residual, through buffers made by `make`.
+    fn run_add(make: fn(&[f64]) -> Buffer, dims: RmsNormDims) -> [Vec<f64>; 3] {
+        let n = dims.rows * dims.c;
+        let [x, residual, dout, dresidual] = [1, 4, 3, 5].map(|seed| make(&data(seed, n)));
+        let weight = make(&data(2, dims.c));
+        let [mut sum, mut out, mut dx] = [(); 3].map(|()| make(&vec![f64::NAN; n]));
+        let device = &Device::Cpu;
+        fwd_add(device, &mut sum, &mut out, &x, &residual, &weight, NORM_EPS, dims)
+            .expect("shapes agree");
+        let (dx_wanted, mut scratch) = (Some(&mut dx), Buffer::empty());
+        let past = Some(&dresidual);
+        bwd(device, dx_wanted, None, &mut scratch, &dout, &sum, &weight, past, NORM_EPS, dims)
+            .expect("shapes agree");
+        [sum, out, dx].map(|buffer| buffer.to_f64().expect("on the CPU"))
+    }
+
+    #[test]
+    fn a_residual_is_added_before_and_its_gradient_after() {
+        let dims = RmsNormDims { rows: 7, c: 37 };
+        let n = dims.rows * dims.c;
+        let [x, residual, dout, dresidual] = [1, 4, 3, 5].map(|seed| data(seed, n));
+        let weight = data(2, dims.c);
+        let [mut sum, mut out, mut dx] = [(); 3].map(|()| vec![0.0; n]);
+        reference::fwd_add(&mut sum, &mut out, &x, &residual, &weight, NORM_EPS, dims);
+        reference::bwd_x(&mut dx, &dout, &sum, &weight, Some(&dresidual), NORM_EPS, dims);
+        // As `agrees_with_the_reference`, for sums within 7 whose inverse root stays below 10.
+        let steps = dims.c as f64 / 16.0 + 16.0;
+        for (make, eps) in [(f32s as fn(&[f64]) -> Buffer, EPS), (f64s, f64::EPSILON)] {
+            let [got_sum, got_out, got_dx] = run_add(make, dims);
+            assert_close(&got_sum, &sum, Tol { abs: 0.0, rel: eps });
+            // Cancellation in the sum: its rounding is relative to 7.
+            let abs = 7.0 * 10.0 * 3.5 * steps * eps;
+            assert_close(&got_out, &out, Tol { abs, rel: 0.0 });
+            let abs = 10.0 * 7.0 * 3.5 * (dims.c as f64).sqrt() * steps * eps;
+            assert_close(&got_dx, &dx, Tol { abs, rel: 0.0 });
+        }
+    }
+
+    #[test]
+    fn gradient_with_a_residual() {
+        let dims = RmsNormDims { rows: 3, c: 5 };
+        let (x, residual, weight) = (data(1, 15), data(4, 15), data(2, 5));
+        let (dout, dsum) = (data(3, 15), data(5, 15));
+        let loss = |x: &[f64]| {
+            let (mut sum, mut out) = (out64(15), out64(15));
+            let (x, residual, weight) = (f64s(x), f64s(&residual), f64s(&weight));
+            fwd_add(&Device::Cpu, &mut sum, &mut out, &x, &residual, &weight, NORM_EPS, dims)
+                .expect("shapes agree");
+            let of = |x: Buffer, d| inner(&x.to_f64().expect("on the CPU"), d);
+            of(out, &dout) + of(sum, &dsum)
+        };
+        let [_, _, dx] = run_add(f64s, dims);
+        gradcheck(loss, &x, &dx, Tol { abs: 1e-7, rel: 1e-7 });
+    }
+
     #[test]
     fn same_bits_on_any_number_of_threads() {
         assert_same_on_any_pool(|| run(f32s, RmsNormDims { rows: 1500, c: 37 }).concat());
@@ -238,8 +349,19 @@ mod tests {
         }
         let (dweight, mut scratch) = (Some(&mut out32(3)), out32(2));
         let (x, weight) = (out32(6), out32(3));
+        let refused = fwd_add(
+            &Device::Cpu,
+            &mut out32(6),
+            &mut out32(6),
+            &out32(6),
+            &out32(5),
+            &out32(3),
+            NORM_EPS,
+            dims,
+        );
+        assert!(matches!(refused, Err(Error::Shape { arg: "residual", .. })));
         let refused =
-            bwd(&Device::Cpu, None, dweight, &mut scratch, &x, &x, &weight, NORM_EPS, dims);
+            bwd(&Device::Cpu, None, dweight, &mut scratch, &x, &x, &weight, None, NORM_EPS, dims);
         assert!(matches!(refused, Err(Error::Shape { arg: "scratch", .. })));
     }
 }

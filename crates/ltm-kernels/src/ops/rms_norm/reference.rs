@@ -23,11 +23,39 @@ pub fn fwd<T: Float>(out: &mut [T], x: &[T], weight: &[T], eps: T, dims: RmsNorm
     }
 }
 
-/// `dx = r·(weight·dout − x·r²·mean(weight·dout·x))` with `r` the inverse root mean square.
+/// `sum = x + residual`, and `out` as [`fwd`] of `sum`.
 ///
 /// # Panics
 /// When a slice is shorter than the dims ask for.
-pub fn bwd_x<T: Float>(dx: &mut [T], dout: &[T], x: &[T], weight: &[T], eps: T, dims: RmsNormDims) {
+pub fn fwd_add<T: Float>(
+    sum: &mut [T],
+    out: &mut [T],
+    x: &[T],
+    residual: &[T],
+    weight: &[T],
+    eps: T,
+    dims: RmsNormDims,
+) {
+    for i in 0..dims.rows * dims.c {
+        sum[i] = x[i] + residual[i];
+    }
+    fwd(out, sum, weight, eps, dims);
+}
+
+/// `dx = r·(weight·dout − x·r²·mean(weight·dout·x))` with `r` the inverse root mean square,
+/// and `dresidual` added where it is given.
+///
+/// # Panics
+/// When a slice is shorter than the dims ask for.
+pub fn bwd_x<T: Float>(
+    dx: &mut [T],
+    dout: &[T],
+    x: &[T],
+    weight: &[T],
+    dresidual: Option<&[T]>,
+    eps: T,
+    dims: RmsNormDims,
+) {
     for r in 0..dims.rows {
         let row = r * dims.c..(r + 1) * dims.c;
         let inverse = inverse_rms(&x[row.clone()], eps);
@@ -35,6 +63,9 @@ pub fn bwd_x<T: Float>(dx: &mut [T], dout: &[T], x: &[T], weight: &[T], eps: T, 
         let pull = dot / T::from_f64(dims.c as f64) * inverse * inverse;
         for (c, i) in row.enumerate() {
             dx[i] = inverse * (weight[c] * dout[i] - x[i] * pull);
+            if let Some(dresidual) = dresidual {
+                dx[i] += dresidual[i];
+            }
         }
     }
 }

@@ -1,6 +1,7 @@
 //! Rotary position embedding of interleaved pairs `(2i, 2i+1)`.
 
 mod cpu;
+mod cuda;
 pub mod reference;
 
 use crate::shape::{check_dims, check_extents, check_len, on_float};
@@ -78,9 +79,7 @@ pub fn table(
     check_even(d)?;
     check_len(OP, "table", table.len(), positions.len() * d)?;
     match device {
-        Device::Cuda(_) => {
-            Err(crate::Error::Unsupported { op: OP, rung: 1, need: "a CUDA kernel" })
-        }
+        Device::Cuda(context) => cuda::table(context, table, positions, theta, d),
         Device::Cpu => on_float!(table.dtype(), T => {
             reference::table::<T>(table.as_mut_slice()?, positions.as_slice()?, theta, d);
             Ok(())
@@ -108,9 +107,7 @@ pub fn fwd(
 ) -> Result<()> {
     dims.check(("out", out), ("x", x), table)?;
     match device {
-        Device::Cuda(_) => {
-            Err(crate::Error::Unsupported { op: OP, rung: 1, need: "a CUDA kernel" })
-        }
+        Device::Cuda(context) => cuda::rotate(context, out, x, table, 1.0, dims),
         Device::Cpu => on_float!(out.dtype(), T => {
             cpu::rotate(out.as_mut_slice()?, x.as_slice()?, table.as_slice()?, T::ONE, dims);
             Ok(())
@@ -137,9 +134,7 @@ pub fn bwd(
 ) -> Result<()> {
     dims.check(("dx", dx), ("dout", dout), table)?;
     match device {
-        Device::Cuda(_) => {
-            Err(crate::Error::Unsupported { op: OP, rung: 1, need: "a CUDA kernel" })
-        }
+        Device::Cuda(context) => cuda::rotate(context, dx, dout, table, -1.0, dims),
         Device::Cpu => on_float!(dx.dtype(), T => {
             cpu::rotate(dx.as_mut_slice()?, dout.as_slice()?, table.as_slice()?, -T::ONE, dims);
             Ok(())

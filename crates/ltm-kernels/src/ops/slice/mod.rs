@@ -1,5 +1,6 @@
 //! A run of rows out of every sequence of a batch, and its gradient.
 
+mod cuda;
 pub mod reference;
 
 use crate::shape::{check_dims, check_extents, check_len, on_float};
@@ -60,9 +61,7 @@ pub fn fwd(device: &Device, out: &mut Buffer, x: &Buffer, dims: SliceDims) -> Re
     check_len(OP, "out", out.len(), dims.b * dims.len * dims.c)?;
     check_len(OP, "x", x.len(), dims.b * dims.rows * dims.c)?;
     match device {
-        Device::Cuda(_) => {
-            Err(crate::Error::Unsupported { op: OP, rung: 1, need: "a CUDA kernel" })
-        }
+        Device::Cuda(context) => cuda::fwd(context, out, x, dims),
         Device::Cpu => on_float!(out.dtype(), T => {
             reference::fwd::<T>(out.as_mut_slice()?, x.as_slice()?, dims);
             Ok(())
@@ -82,9 +81,7 @@ pub fn bwd(device: &Device, dx: &mut Buffer, dout: &Buffer, dims: SliceDims) -> 
     check_len(OP, "dx", dx.len(), dims.b * dims.rows * dims.c)?;
     check_len(OP, "dout", dout.len(), dims.b * dims.len * dims.c)?;
     match device {
-        Device::Cuda(_) => {
-            Err(crate::Error::Unsupported { op: OP, rung: 1, need: "a CUDA kernel" })
-        }
+        Device::Cuda(context) => cuda::bwd(context, dx, dout, dims),
         Device::Cpu => on_float!(dx.dtype(), T => {
             reference::bwd::<T>(dx.as_mut_slice()?, dout.as_slice()?, dims);
             Ok(())

@@ -1,6 +1,7 @@
 //! The gated activation of a feed-forward layer: `silu(gate) · up`.
 
 mod cpu;
+mod cuda;
 pub mod reference;
 
 use crate::shape::{check_len, on_float};
@@ -33,9 +34,7 @@ pub fn fwd(device: &Device, out: &mut Buffer, gate: &Buffer, up: &Buffer) -> Res
     check_len(OP, "gate", gate.len(), out.len())?;
     check_len(OP, "up", up.len(), out.len())?;
     match device {
-        Device::Cuda(_) => {
-            Err(crate::Error::Unsupported { op: OP, rung: 1, need: "a CUDA kernel" })
-        }
+        Device::Cuda(context) => cuda::fwd(context, out, gate, up),
         Device::Cpu => on_float!(out.dtype(), T => {
             cpu::fwd::<T>(out.as_mut_slice()?, gate.as_slice()?, up.as_slice()?);
             Ok(())
@@ -69,9 +68,7 @@ pub fn bwd(
         }
     }
     match device {
-        Device::Cuda(_) => {
-            Err(crate::Error::Unsupported { op: OP, rung: 1, need: "a CUDA kernel" })
-        }
+        Device::Cuda(context) => cuda::bwd(context, dgate, dup, dout, gate, up),
         Device::Cpu => on_float!(dout.dtype(), T => {
             let (dout, gate, up) = (dout.as_slice()?, gate.as_slice()?, up.as_slice()?);
             let dgate = dgate.map(|buffer| buffer.as_mut_slice()).transpose()?;

@@ -1,0 +1,13 @@
+//! The definition of `cast`: one conversion an element, fast enough to need no twin.
+
+use crate::Float;
+
+/// `out[i] = x[i]`, rounded to `T`.
+///
+/// # Panics
+/// When `x` is shorter than `out`.
+pub fn fwd<T: Float, S: Float>(out: &mut [T], x: &[S]) {
+    for i in 0..out.len() {
+        out[i] = T::from_f64(x[i].to_f64());
+    }
+}

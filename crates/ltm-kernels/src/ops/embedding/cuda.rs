@@ -1,0 +1,57 @@
+//! Launches of the CUDA kernels. Knows their contracts, no arithmetic.
+#![expect(unsafe_code, reason = "a launch vouches for its arguments")]
+
+use super::{EmbeddingDims, OP};
+use crate::cuda::{Arg, Context, Geometry, Rung, check_activation, choose};
+use crate::ops::elementwise;
+use crate::ops::launch::{THREADS, blocks, elements};
+use crate::{Buffer, DType, Result};
+
+pub(crate) fn fwd(
+    context: &Context,
+    out: &mut Buffer,
+    table: &Buffer,
+    tokens: &Buffer,
+    dims: EmbeddingDims,
+) -> Result<()> {
+    let dtype = out.dtype();
+    check_activation(dtype)?;
+    let rung = choose(OP, &[Rung(2, &[("[P1] C % 8 == 0", dims.c % 8 == 0)]), Rung(1, &[])])?;
+    let [n, v, c] = extents(dims)?;
+    let (out_arg, table) = (out.arg_mut(context, dtype)?, table.arg(context, dtype)?);
+    let args = [out_arg, table, tokens.arg(context, DType::I32)?, n, v, c];
+    let geometry = elements(out.len(), if rung == 1 { 1 } else { 8 });
+    // SAFETY: lengths are checked against dims by the caller, tokens by the kernel; P1 above, P2 by
+    // Buffer's alignment.
+    unsafe { context.launch(&format!("embedding_fwd_{dtype}_v{rung}"), geometry, &args) }
+}
+
+pub(crate) fn bwd(
+    context: &Context,
+    dtable: &mut Buffer,
+    dout: &Buffer,
+    tokens: &Buffer,
+    dims: EmbeddingDims,
+) -> Result<()> {
+    let dtype = dout.dtype();
+    check_activation(dtype)?;
+    let rung = choose(OP, &[Rung(2, &[]), Rung(1, &[])])?;
+    let [n, v, c] = extents(dims)?;
+    let tokens = tokens.arg(context, DType::I32)?;
+    let dtable_arg = dtable.arg_mut(context, DType::F32)?;
+    let args = [dtable_arg, dout.arg(context, dtype)?, tokens, n, v, c];
+    let geometry = if rung == 1 {
+        elements(dtable.len(), 1)
+    } else {
+        // Rows of tokens that do not occur have no block of their own.
+        elementwise::cuda::fill(context, dtable, 0.0)?;
+        let (rows, columns) = (blocks(dims.n), blocks(dims.c.div_ceil(THREADS)));
+        Geometry { grid: [rows.grid[0], columns.grid[0], 1], ..rows }
+    };
+    // SAFETY: lengths are checked against dims by the caller, tokens by the kernel.
+    unsafe { context.launch(&format!("embedding_bwd_{dtype}_v{rung}"), geometry, &args) }
+}
+
+fn extents(dims: EmbeddingDims) -> Result<[Arg; 3]> {
+    Ok([Arg::extent(OP, dims.n)?, Arg::extent(OP, dims.v)?, Arg::extent(OP, dims.c)?])
+}

@@ -1,0 +1,56 @@
+//! Launches of the CUDA kernels. Knows their contracts, no arithmetic.
+#![expect(unsafe_code, reason = "a launch vouches for its arguments")]
+
+use super::{OP, RopeDims};
+use crate::cuda::{Arg, Context, Rung, check_activation, choose};
+use crate::ops::launch::elements;
+use crate::{Buffer, DType, Result};
+
+pub(crate) fn table(
+    context: &Context,
+    table: &mut Buffer,
+    positions: &Buffer,
+    theta: f64,
+    d: usize,
+) -> Result<()> {
+    let rung = choose(OP, &[Rung(1, &[])])?;
+    let n = table.len();
+    let args = [
+        table.arg_mut(context, DType::F32)?,
+        positions.arg(context, DType::I32)?,
+        Arg::F64(theta.log2()),
+        Arg::extent(OP, positions.len())?,
+        Arg::extent(OP, d)?,
+    ];
+    // SAFETY: the table has T times d elements and d is even, checked by the caller.
+    unsafe { context.launch(&format!("rope_table_f32_v{rung}"), elements(n / 2, 1), &args) }
+}
+
+/// Rotates by `sign` times each position's angle: `sign` is 1 forward and -1 backward.
+pub(crate) fn rotate(
+    context: &Context,
+    out: &mut Buffer,
+    x: &Buffer,
+    table: &Buffer,
+    sign: f32,
+    dims: RopeDims,
+) -> Result<()> {
+    let dtype = out.dtype();
+    check_activation(dtype)?;
+    let rung = choose(OP, &[Rung(2, &[("[P1] D % 8 == 0", dims.d % 8 == 0)]), Rung(1, &[])])?;
+    let n = out.len();
+    let args = [
+        out.arg_mut(context, dtype)?,
+        x.arg(context, dtype)?,
+        table.arg(context, DType::F32)?,
+        Arg::F32(sign),
+        Arg::extent(OP, dims.b)?,
+        Arg::extent(OP, dims.t)?,
+        Arg::extent(OP, dims.h)?,
+        Arg::extent(OP, dims.d)?,
+    ];
+    let geometry = elements(n, if rung == 1 { 2 } else { 8 });
+    // SAFETY: lengths are checked against dims by the caller, D is even; P1 above, P2 by Buffer's
+    // alignment.
+    unsafe { context.launch(&format!("rope_fwd_{dtype}_v{rung}"), geometry, &args) }
+}

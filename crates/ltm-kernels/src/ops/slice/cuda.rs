@@ -1,0 +1,45 @@
+//! Launches of the CUDA kernels. Knows their contracts, no arithmetic.
+#![expect(unsafe_code, reason = "a launch vouches for its arguments")]
+
+use super::{OP, SliceDims};
+use crate::cuda::{Arg, Context, Rung, check_activation, choose};
+use crate::ops::launch::elements;
+use crate::{Buffer, Result};
+
+pub(crate) fn fwd(context: &Context, out: &mut Buffer, x: &Buffer, dims: SliceDims) -> Result<()> {
+    launch(context, "fwd", out, x, dims)
+}
+
+pub(crate) fn bwd(
+    context: &Context,
+    dx: &mut Buffer,
+    dout: &Buffer,
+    dims: SliceDims,
+) -> Result<()> {
+    launch(context, "bwd", dx, dout, dims)
+}
+
+fn launch(
+    context: &Context,
+    pass: &str,
+    out: &mut Buffer,
+    x: &Buffer,
+    dims: SliceDims,
+) -> Result<()> {
+    let dtype = out.dtype();
+    check_activation(dtype)?;
+    let rung = choose(OP, &[Rung(2, &[("[P1] C % 8 == 0", dims.c % 8 == 0)]), Rung(1, &[])])?;
+    let n = out.len();
+    let args = [
+        out.arg_mut(context, dtype)?,
+        x.arg(context, dtype)?,
+        Arg::extent(OP, dims.b)?,
+        Arg::extent(OP, dims.rows)?,
+        Arg::extent(OP, dims.start)?,
+        Arg::extent(OP, dims.len)?,
+        Arg::extent(OP, dims.c)?,
+    ];
+    let geometry = elements(n, if rung == 1 { 1 } else { 8 });
+    // SAFETY: lengths are checked against dims by the caller; P1 above, P2 by Buffer's alignment.
+    unsafe { context.launch(&format!("slice_{pass}_{dtype}_v{rung}"), geometry, &args) }
+}

@@ -1,0 +1,19 @@
+// reparam / backward / v1: one thread an element
+// math    dlog_var = dz * noise * exp(log_var/2) / 2
+// in      dz, log_var, noise (n) f32
+// out     dlog_var (n) f32
+// launch  grid (min(ceil(n/256), 2^16)), block (256)
+// needs   nothing
+// numeric f32 arithmetic, one rounding to the output type; same input, same bits
+// cost    4*n flop; 4*n elements
+// twin    crates/ltm-kernels/src/ops/reparam/reference.rs
+// source  Kingma & Welling 2014, section 2.4
+// budget  regs 40; threads 256; smem 0; sass -
+#include "common/map.cuh"
+
+extern "C" __global__ void __launch_bounds__(256)
+reparam_bwd_f32_v1(float *dlog_var, const float *dz, const float *log_var, const float *noise,
+                   long long n) {
+    for (long long i = grid_thread(); i < n; i += grid_threads())
+        dlog_var[i] = 0.5f * dz[i] * noise[i] * expf(0.5f * log_var[i]);
+}

@@ -1,0 +1,31 @@
+// slice / backward / v1: one thread an element
+// math    dx[b, start + l, :] = dout[b,l,:], zeros elsewhere
+// in      dout (B,len,C) A
+// out     dx (B,rows,C) A
+// launch  grid (min(ceil(n/256), 2^16)), block (256), n the elements written
+// needs   nothing
+// numeric a copy
+// cost    0 flop; reads and writes B*len*C elements, backward writes B*rows*C
+// twin    crates/ltm-kernels/src/ops/slice/reference.rs
+// source  a copy
+// budget  regs 48; threads 256; smem 0; sass -
+#include "common/map.cuh"
+
+template <typename A>
+__device__ void slice_rows(A *dx, const A *dout, int b, int rows, int start, int len, int c) {
+    long long run = (long long)len * c, whole = (long long)rows * c, n = b * whole;
+    for (long long i = grid_thread(); i < n; i += grid_threads()) {
+        long long at = i % whole - (long long)start * c;
+        dx[i] = at < 0 || at >= run ? from_f32<A>(0.0f) : dout[i / whole * run + at];
+    }
+}
+
+extern "C" __global__ void __launch_bounds__(256)
+slice_bwd_f32_v1(float *dx, const float *dout, int b, int rows, int start, int len, int c) {
+    slice_rows(dx, dout, b, rows, start, len, c);
+}
+
+extern "C" __global__ void __launch_bounds__(256)
+slice_bwd_bf16_v1(bf16 *dx, const bf16 *dout, int b, int rows, int start, int len, int c) {
+    slice_rows(dx, dout, b, rows, start, len, c);
+}
