@@ -1,4 +1,6 @@
 //! Every CUDA rung against its op's reference, on the device that `LTM_DEVICE=cuda` opens: a GPU, or
 //! the simulator where its library stands in for the driver.
 
+mod cross_attention;
 mod harness;
+mod self_attention;

@@ -2,6 +2,7 @@
 //! came about.
 
 mod cpu;
+mod cuda;
 pub mod reference;
 
 use crate::shape::{check_dims, check_len, on_float};
@@ -44,8 +45,11 @@ impl CrossAttentionDims {
     }
 
     /// Elements of [`bwd`]'s scratch.
-    pub fn scratch_len(&self, _device: &Device) -> usize {
-        self.lse_len() + cpu::partials(*self) * 2 * self.z * self.g * self.d
+    pub fn scratch_len(&self, device: &Device) -> usize {
+        match device {
+            Device::Cpu => self.lse_len() + cpu::partials(*self) * 2 * self.z * self.g * self.d,
+            Device::Cuda(_) => cuda::scratch_len(*self),
+        }
     }
 
     /// [`fwd`]: two products over all pairs; the score matrix is not moved.
@@ -80,12 +84,13 @@ impl CrossAttentionDims {
 ///
 /// # Shapes
 /// `q (B,T,H,D)`, `k` and `v (B,Z,G,D)` → `out (B,T,H,D)`, `lse (B,T,H)`, the log-sum-exp of the
-/// scaled scores, which [`bwd`] reads. `scale` is usually `1/sqrt(D)`. f32 or f64.
+/// scaled scores, which [`bwd`] reads. `scale` is usually `1/sqrt(D)`. f32 or f64; on CUDA f32 or
+/// bf16, with `lse` and [`bwd`]'s scratch f32 in both cases.
 ///
 /// # Errors
 /// [`crate::Error::Dims`] from [`CrossAttentionDims::validate`], [`crate::Error::Shape`] when a
 /// buffer disagrees with `dims`, [`crate::Error::DType`] when the buffers do not share one float
-/// type.
+/// type, [`crate::Error::Unsupported`] when no CUDA kernel takes these `dims`.
 ///
 /// # Source
 /// Vaswani et al. 2017, equation 1. No mask: every token sees every latent of its layer (Kong et
@@ -111,9 +116,7 @@ pub fn fwd(
         check_len(OP, arg, got, expected)?;
     }
     match device {
-        Device::Cuda(_) => {
-            Err(crate::Error::Unsupported { op: OP, rung: 1, need: "a CUDA kernel" })
-        }
+        Device::Cuda(context) => cuda::fwd(context, out, lse, q, k, v, scale, dims),
         Device::Cpu => on_float!(out.dtype(), T => {
             let (out, lse) = (out.as_mut_slice::<T>()?, lse.as_mut_slice()?);
             let (q, k, v) = (q.as_slice()?, k.as_slice()?, v.as_slice()?);
@@ -166,8 +169,9 @@ pub fn bwd(
         check_len(OP, arg, got, expected)?;
     }
     match device {
-        Device::Cuda(_) => {
-            Err(crate::Error::Unsupported { op: OP, rung: 1, need: "a CUDA kernel" })
+        Device::Cuda(context) => {
+            let gradients = cuda::Gradients { dq, dk, dv };
+            cuda::bwd(context, gradients, scratch, dout, out, lse, q, k, v, scale, dims)
         }
         Device::Cpu => on_float!(dout.dtype(), T => {
             let dq = dq.map(Buffer::as_mut_slice::<T>).transpose()?;

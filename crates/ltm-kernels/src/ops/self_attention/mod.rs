@@ -2,6 +2,7 @@
 //! about.
 
 mod cpu;
+mod cuda;
 pub mod reference;
 
 use crate::shape::{check_dims, check_len, on_float};
@@ -84,7 +85,8 @@ impl SelfAttentionDims {
 ///
 /// # Shapes
 /// `q (B,T,H,D)`, `k` and `v (B,T,G,D)` → `out (B,T,H,D)`, `lse (B,T,H)`, the log-sum-exp of the
-/// scaled scores, which [`bwd`] reads. `scale` is usually `1/sqrt(D)`. f32 or f64.
+/// scaled scores, which [`bwd`] reads. `scale` is usually `1/sqrt(D)`. f32 or f64; on CUDA f32 or
+/// bf16, with `lse` and [`bwd`]'s scratch f32 in both cases.
 ///
 /// Finite inputs are assumed: NaN or infinity at a position may reach queries up to 63 positions
 /// around those that see it.
@@ -92,7 +94,7 @@ impl SelfAttentionDims {
 /// # Errors
 /// [`crate::Error::Dims`] from [`SelfAttentionDims::validate`], [`crate::Error::Shape`] when a
 /// buffer disagrees with `dims`, [`crate::Error::DType`] when the buffers do not share one float
-/// type.
+/// type, [`crate::Error::Unsupported`] when no CUDA kernel takes these `dims`.
 ///
 /// # Source
 /// Vaswani et al. 2017, equation 1, with the sliding window of Beltagy et al. 2020; online softmax
@@ -118,9 +120,7 @@ pub fn fwd(
         check_len(OP, arg, got, expected)?;
     }
     match device {
-        Device::Cuda(_) => {
-            Err(crate::Error::Unsupported { op: OP, rung: 1, need: "a CUDA kernel" })
-        }
+        Device::Cuda(context) => cuda::fwd(context, out, lse, q, k, v, scale, dims),
         Device::Cpu => on_float!(out.dtype(), T => {
             let (out, lse) = (out.as_mut_slice::<T>()?, lse.as_mut_slice()?);
             let (q, k, v) = (q.as_slice()?, k.as_slice()?, v.as_slice()?);
@@ -173,8 +173,9 @@ pub fn bwd(
         check_len(OP, arg, got, expected)?;
     }
     match device {
-        Device::Cuda(_) => {
-            Err(crate::Error::Unsupported { op: OP, rung: 1, need: "a CUDA kernel" })
+        Device::Cuda(context) => {
+            let gradients = cuda::Gradients { dq, dk, dv };
+            cuda::bwd(context, gradients, scratch, dout, out, lse, q, k, v, scale, dims)
         }
         Device::Cpu => on_float!(dout.dtype(), T => {
             let dq = dq.map(Buffer::as_mut_slice::<T>).transpose()?;

@@ -1,0 +1,186 @@
+//! Causal attention within a window on CUDA: which rung, which instance, the launches. Knows the
+//! kernels' contracts, not how queries came about.
+#![expect(unsafe_code, reason = "kernels take addresses")]
+
+use super::{OP, SelfAttentionDims};
+use crate::cuda::{self, Arg, Context, Geometry, Rung};
+use crate::{Buffer, DType, Result};
+
+/// Rows that a block of the warp-per-row kernels computes.
+const ROWS_PER_BLOCK: usize = 4;
+/// Queries, or keys, that a block of the tiled kernels computes.
+const TILE: usize = 64;
+/// The most blocks along y or z.
+const MOST_BLOCKS: usize = 65_535;
+
+/// The gradients asked for, as [`super::bwd`] takes them.
+pub(super) struct Gradients<'a> {
+    pub dq: Option<&'a mut Buffer>,
+    pub dk: Option<&'a mut Buffer>,
+    pub dv: Option<&'a mut Buffer>,
+}
+
+/// [`super::fwd`] on CUDA.
+pub(super) fn fwd(
+    context: &'static Context,
+    out: &mut Buffer,
+    lse: &mut Buffer,
+    q: &Buffer,
+    k: &Buffer,
+    v: &Buffer,
+    scale: f64,
+    dims: SelfAttentionDims,
+) -> Result<()> {
+    let dtype = q.dtype();
+    cuda::check_activation(dtype)?;
+    let mut args = vec![out.arg_mut(context, dtype)?, lse.arg_mut(context, DType::F32)?];
+    for x in [q, k, v] {
+        args.push(x.arg(context, dtype)?);
+    }
+    let rung = choose(dtype, dims)?;
+    push_scalars(&mut args, rung, scale, dims)?;
+    let (symbol, geometry) = match rung {
+        1 => (format!("self_attention_fwd_{dtype}_v1"), rows_geometry(dims.b * dims.t * dims.h)),
+        _ => {
+            let width = instance(dims.d);
+            let smem_bytes = 5 * TILE * (width + 8) * 2;
+            (
+                format!("self_attention_fwd_d{width}_{dtype}_v3"),
+                tiles_geometry(dims.h, smem_bytes, dims),
+            )
+        }
+    };
+    // SAFETY: the rung's needs hold, `choose` checked them; `super::fwd` checked the lengths, `arg` and
+    // `arg_mut` devices and types; allocations are aligned to 256 bytes.
+    unsafe { context.launch(&symbol, geometry, &args) }
+}
+
+/// [`super::bwd`] on CUDA.
+pub(super) fn bwd(
+    context: &'static Context,
+    gradients: Gradients,
+    scratch: &mut Buffer,
+    dout: &Buffer,
+    out: &Buffer,
+    lse: &Buffer,
+    q: &Buffer,
+    k: &Buffer,
+    v: &Buffer,
+    scale: f64,
+    dims: SelfAttentionDims,
+) -> Result<()> {
+    let dtype = q.dtype();
+    cuda::check_activation(dtype)?;
+    let Gradients { dq, dk, dv } = gradients;
+    let address = |x: Option<&mut Buffer>| x.map(|x| x.arg_mut(context, dtype)).transpose();
+    let (dq, dk, dv) = (address(dq)?, address(dk)?, address(dv)?);
+    let delta = scratch.arg_mut(context, DType::F32)?;
+    let dout = dout.arg(context, dtype)?;
+    let out = out.arg(context, dtype)?;
+    let mut inputs = vec![dout, lse.arg(context, DType::F32)?, delta];
+    for x in [q, k, v] {
+        inputs.push(x.arg(context, dtype)?);
+    }
+    let rung = choose(dtype, dims)?;
+    push_scalars(&mut inputs, rung, scale, dims)?;
+
+    let rows = dims.b * dims.t * dims.h;
+    let row_args = [delta, dout, out, Arg::extent(OP, rows)?, Arg::extent(OP, dims.d)?];
+    // SAFETY: as in `fwd`; scratch holds `B*T*H` elements, `super::bwd` checked it.
+    unsafe {
+        let symbol = format!("self_attention_bwd_delta_{dtype}_v1");
+        context.launch(&symbol, rows_geometry(rows), &row_args)?;
+    }
+    let launch = |part: &str, outputs: &[Arg], heads: usize| {
+        let (symbol, geometry) = match rung {
+            1 => (
+                format!("self_attention_bwd_{part}_{dtype}_v1"),
+                rows_geometry(dims.b * dims.t * heads),
+            ),
+            _ => {
+                let width = instance(dims.d);
+                let streamed = if width == 128 { 32 } else { 64 };
+                let smem_bytes = (2 * TILE + 4 * streamed) * (width + 8) * 2 + 16 * streamed;
+                (
+                    format!("self_attention_bwd_{part}_d{width}_{dtype}_v3"),
+                    tiles_geometry(heads, smem_bytes, dims),
+                )
+            }
+        };
+        let args = [outputs, &inputs].concat();
+        // SAFETY: as in `fwd`; the kernel for keys and values takes null for what is not asked for.
+        unsafe { context.launch(&symbol, geometry, &args) }
+    };
+    if let Some(dq) = dq {
+        launch("dq", &[dq], dims.h)?;
+    }
+    if dk.is_some() || dv.is_some() {
+        let null = Arg::Ptr(0);
+        launch("dkv", &[dk.unwrap_or(null), dv.unwrap_or(null)], dims.g)?;
+    }
+    Ok(())
+}
+
+/// The same rungs serve forward and backward.
+fn choose(dtype: DType, dims: SelfAttentionDims) -> Result<u32> {
+    let SelfAttentionDims { b, t, h, d, .. } = dims;
+    let rows_fit = i32::try_from(b * t * h).is_ok();
+    cuda::choose(
+        OP,
+        &[
+            Rung(
+                3,
+                &[
+                    ("[P1] D % 8 == 0, D <= 128", d % 8 == 0 && d <= 128),
+                    (
+                        "[P2] H <= 65535, B <= 65535, B*T*H < 2^31",
+                        h <= MOST_BLOCKS && b <= MOST_BLOCKS && rows_fit,
+                    ),
+                    ("[P3] bf16", dtype == DType::BF16),
+                ],
+            ),
+            Rung(1, &[("[P1] D <= 256", d <= 256), ("[P2] B*T*H < 2^31", rows_fit)]),
+        ],
+    )
+}
+
+/// Scale and extents; the tiled kernels read the sequence off their grid.
+fn push_scalars(args: &mut Vec<Arg>, rung: u32, scale: f64, dims: SelfAttentionDims) -> Result<()> {
+    let SelfAttentionDims { b, t, h, g, d, w } = dims;
+    args.push(Arg::F32(scale as f32));
+    if rung == 1 {
+        args.push(Arg::extent(OP, b)?);
+    }
+    // A window past the sequence's start is no other window, and may not fit 32 bits.
+    for extent in [t, h, g, d, w.min(t)] {
+        args.push(Arg::extent(OP, extent)?);
+    }
+    Ok(())
+}
+
+/// A warp a row. `choose` has bounded the rows.
+fn rows_geometry(rows: usize) -> Geometry {
+    Geometry {
+        grid: [rows.div_ceil(ROWS_PER_BLOCK) as u32, 1, 1],
+        block: [ROWS_PER_BLOCK as u32 * 32, 1, 1],
+        smem_bytes: 0,
+    }
+}
+
+/// A block for each tile of a sequence's head. `choose` has bounded the extents.
+fn tiles_geometry(heads: usize, smem_bytes: usize, dims: SelfAttentionDims) -> Geometry {
+    Geometry {
+        grid: [dims.t.div_ceil(TILE) as u32, heads as u32, dims.b as u32],
+        block: [128, 1, 1],
+        smem_bytes: smem_bytes as u32,
+    }
+}
+
+/// The narrowest instance of the tiled kernels that holds a head of width `d`.
+fn instance(d: usize) -> usize {
+    match d {
+        0..=32 => 32,
+        33..=64 => 64,
+        _ => 128,
+    }
+}

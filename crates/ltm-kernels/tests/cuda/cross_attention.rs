@@ -1,0 +1,215 @@
+//! cross_attention on CUDA: every rung and type against the reference, needs, repeatability.
+
+use ltm_kernels::cuda::with_rung;
+use ltm_kernels::ops::cross_attention::{CrossAttentionDims, bwd, fwd, reference};
+use ltm_kernels::{Buffer, DType, Device, Error, Result};
+use ltm_testkit::Tol;
+
+use crate::harness::{
+    BF16_EPS, F32_EPS, assert_refused, check, data, device, output, read, upload,
+};
+
+/// Sizes of `out`, `lse` and `k`.
+fn lens(dims: CrossAttentionDims) -> [usize; 3] {
+    let CrossAttentionDims { b, t, z, h, g, d } = dims;
+    [b * t * h * d, b * t * h, b * z * g * d]
+}
+
+fn scale(dims: CrossAttentionDims) -> f64 {
+    1.0 / (dims.d as f64).sqrt()
+}
+
+/// `q`, `k`, `v` and a gradient of `out`.
+fn inputs(dims: CrossAttentionDims) -> [Vec<f64>; 4] {
+    let [q, _, kv] = lens(dims);
+    [data(1, q), data(2, kv), data(3, kv), data(4, q)]
+}
+
+/// `out`, `lse`, `dq`, `dk`, `dv` in f64; backward reads `out` as the device would hold it.
+fn expected(dtype: DType, dims: CrossAttentionDims) -> [Vec<f64>; 5] {
+    let [q, k, v, dout] = inputs(dims);
+    let s = f64::from(scale(dims) as f32);
+    let [n_out, n_lse, n_kv] = lens(dims);
+    let (mut out, mut lse) = (vec![0.0; n_out], vec![0.0; n_lse]);
+    reference::fwd(&mut out, &mut lse, &q, &k, &v, s, dims);
+    let held = read(&upload(&Device::Cpu, DType::F32, &out));
+    let held = if dtype == DType::BF16 { rounded(&held) } else { held };
+    let [mut dq, mut dk, mut dv] = [vec![0.0; n_out], vec![0.0; n_kv], vec![0.0; n_kv]];
+    reference::bwd(&mut dq, &mut dk, &mut dv, &dout, &held, &lse, &q, &k, &v, s, dims);
+    [out, lse, dq, dk, dv]
+}
+
+/// To the nearest bf16, ties to even.
+fn rounded(x: &[f64]) -> Vec<f64> {
+    let round = |x: &f64| {
+        let bits = (*x as f32).to_bits();
+        f64::from(f32::from_bits((bits + 0x7fff + (bits >> 16 & 1)) & 0xffff_0000))
+    };
+    x.iter().map(round).collect()
+}
+
+/// The five outputs of the device, all gradients asked for.
+fn run(device: &Device, dtype: DType, dims: CrossAttentionDims) -> Result<[Buffer; 5]> {
+    let [q, k, v, dout] = inputs(dims).map(|x| upload(device, dtype, &x));
+    let [n_out, n_lse, n_kv] = lens(dims);
+    let mut out = output(device, dtype, n_out);
+    let mut lse = output(device, DType::F32, n_lse);
+    fwd(device, &mut out, &mut lse, &q, &k, &v, scale(dims), dims)?;
+    // Backward is given the reference's results, so that its errors are its own.
+    let [out_exact, lse_exact, ..] = expected(dtype, dims);
+    let out_held = upload(device, dtype, &rounded_for(dtype, &out_exact));
+    let lse_held = upload(device, DType::F32, &lse_exact);
+    let mut dq = output(device, dtype, n_out);
+    let (mut dk, mut dv) = (output(device, dtype, n_kv), output(device, dtype, n_kv));
+    let mut scratch = output(device, DType::F32, dims.scratch_len(device));
+    let gradients = (Some(&mut dq), Some(&mut dk), Some(&mut dv));
+    let (dq_out, dk_out, dv_out) = gradients;
+    bwd(
+        device,
+        dq_out,
+        dk_out,
+        dv_out,
+        &mut scratch,
+        &dout,
+        &out_held,
+        &lse_held,
+        &q,
+        &k,
+        &v,
+        scale(dims),
+        dims,
+    )?;
+    Ok([out, lse, dq, dk, dv])
+}
+
+fn rounded_for(dtype: DType, x: &[f64]) -> Vec<f64> {
+    if dtype == DType::BF16 { rounded(x) } else { x.to_vec() }
+}
+
+/// Inputs are at most 3.5. A score is a sum of D f32 products of at most 12.25, scaled: it is wrong by
+/// `s`, and so, relatively, is a probability. A gradient of a score is at most 24.5 D; dk sums it over T
+/// queries of H/G heads. The last rounding is relative.
+fn tolerances(dtype: DType, dims: CrossAttentionDims) -> [Tol; 5] {
+    let CrossAttentionDims { t, z, h, g, d, .. } = dims;
+    let (n, group) = (t.max(z) as f64, (h / g) as f64);
+    let s = scale(dims) * 12.25 * (d * d + 8) as f64 * F32_EPS;
+    let rel = if dtype == DType::BF16 { BF16_EPS } else { 4.0 * F32_EPS };
+    // A row's probabilities sum to 1.
+    let out = 3.5 * (s + n * F32_EPS);
+    // Over a column they do not: at most one for each query and head.
+    let dv = 3.5 * n * group * (s + n * F32_EPS);
+    // A gradient of a score, in norm far below its bound: errors add up like a random walk.
+    let ds = (3.5 * 3.5 * 2.0) * (d as f64).sqrt() * 4.0;
+    let grad = 3.5 * scale(dims) * ds * (3.0 * s + n * F32_EPS);
+    [
+        Tol { abs: out, rel },
+        Tol { abs: s + 8.0 * F32_EPS, rel: 4.0 * F32_EPS },
+        Tol { abs: grad, rel },
+        Tol { abs: grad * (n * group).sqrt(), rel },
+        Tol { abs: dv.min(3.5 * (n * group).sqrt() * (s + n * F32_EPS) * 4.0), rel },
+    ]
+}
+
+fn check_all(device: &Device, dtype: DType, rung: u32, dims: CrossAttentionDims) {
+    let got = with_rung(rung, || run(device, dtype, dims)).expect("the rung's needs hold");
+    compare(&format!("{dtype} v{rung}"), dtype, &got, dims);
+}
+
+fn compare(label: &str, dtype: DType, got: &[Buffer], dims: CrossAttentionDims) {
+    let want = expected(dtype, dims);
+    let names = ["out", "lse", "dq", "dk", "dv"];
+    for ((name, tol), (got, want)) in
+        names.iter().zip(tolerances(dtype, dims)).zip(got.iter().zip(&want))
+    {
+        check(&format!("cross_attention {name} {label} {dims:?}"), got, want, tol);
+    }
+}
+
+fn dims(t: usize, z: usize, [h, g]: [usize; 2], d: usize) -> CrossAttentionDims {
+    CrossAttentionDims { b: 2, t, z, h, g, d }
+}
+
+#[test]
+fn cross_attention_naive_agrees_with_the_reference() {
+    let Some(device) = device() else { return };
+    for dtype in [DType::F32, DType::BF16] {
+        for case in [
+            dims(1, 1, [1, 1], 1),
+            dims(7, 5, [2, 1], 3),
+            dims(33, 8, [4, 2], 17),
+            dims(3, 40, [1, 1], 256),
+        ] {
+            check_all(&device, dtype, 1, case);
+        }
+    }
+}
+
+#[test]
+fn cross_attention_with_shared_keys_agrees_with_the_reference() {
+    let Some(device) = device() else { return };
+    for dtype in [DType::F32, DType::BF16] {
+        for case in [
+            dims(1, 1, [1, 1], 4),
+            dims(33, 8, [2, 1], 64),
+            dims(17, 17, [4, 2], 60),
+            dims(19, 65, [2, 2], 64),
+            dims(70, 33, [1, 1], 128),
+            dims(300, 8, [2, 1], 32),
+        ] {
+            check_all(&device, dtype, 2, case);
+        }
+    }
+}
+
+#[test]
+fn cross_attention_with_split_keys_agrees_with_the_reference() {
+    let Some(device) = device() else { return };
+    for dtype in [DType::F32, DType::BF16] {
+        for (z, [h, g], d) in
+            [(32, [4, 2], 64), (33, [8, 1], 20), (127, [2, 2], 128), (500, [4, 4], 64)]
+        {
+            // Production takes the split for these; backward its own highest rung.
+            let case = CrossAttentionDims { b: 1, t: 1, z, h, g, d };
+            let got = run(&device, dtype, case).expect("some rung fits");
+            compare(&format!("{dtype} production"), dtype, &got, case);
+        }
+    }
+}
+
+#[test]
+fn cross_attention_repeats_its_bits() {
+    let Some(device) = device() else { return };
+    for dtype in [DType::F32, DType::BF16] {
+        let case = dims(150, 9, [2, 1], 16);
+        let once = run(&device, dtype, case).expect("some rung fits");
+        let twice = run(&device, dtype, case).expect("some rung fits");
+        for (once, twice) in once.iter().zip(&twice) {
+            assert_eq!(read(once), read(twice));
+        }
+    }
+}
+
+#[test]
+fn cross_attention_refuses_what_its_kernels_cannot_do() {
+    let Some(device) = device() else { return };
+    let refused = |rung, case: CrossAttentionDims, label| {
+        let [n_out, n_lse, n_kv] = lens(case);
+        let [q, k, v] = [n_out, n_kv, n_kv].map(|n| output(&device, DType::F32, n));
+        let (mut out, mut lse) =
+            (output(&device, DType::F32, n_out), output(&device, DType::F32, n_lse));
+        let outcome = with_rung(rung, || fwd(&device, &mut out, &mut lse, &q, &k, &v, 1.0, case));
+        assert_refused(outcome, label);
+    };
+    refused(1, dims(2, 2, [1, 1], 257), "[P1]");
+    refused(2, dims(2, 2, [1, 1], 6), "[P1]");
+    refused(2, dims(1, 1, [32_768, 32_768], 4), "[P2]");
+    refused(3, dims(1, 32, [1, 1], 132), "[P1]");
+    refused(3, dims(9, 32, [1, 1], 4), "[P3]");
+    refused(3, dims(1, 31, [1, 1], 4), "[P3]");
+    let case = dims(2, 2, [1, 1], 8);
+    let [q, k, v, _] = inputs(case).map(|x| upload(&device, DType::BF16, &x));
+    let mut out = output(&device, DType::BF16, q.len());
+    let mut lse = output(&device, DType::BF16, 4);
+    let wrong = fwd(&device, &mut out, &mut lse, &q, &k, &v, 1.0, case);
+    assert!(matches!(wrong, Err(Error::DType { .. })), "{wrong:?}");
+}
