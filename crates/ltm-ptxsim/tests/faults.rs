@@ -1,0 +1,267 @@
+//! Planted faults: each is one line of a small kernel, beside the line that is right. The right twin
+//! passes in every mode with every seed; the fault is caught in the modes the test states.
+
+use ltm_ptxsim::{
+    AsyncCopies, Fault, FaultKind, LaunchConfig, Memory, Module, Options, Program, launch,
+};
+
+use AsyncCopies::{Deferred, Eager};
+
+/// A kernel over `out` (`%rd1`) and `x` (`%rd2`), with thread `%r1`, block `%r2`, this thread's word
+/// of both at `%rd3` and `%rd4`, and its word of the shared `tile` at `%r4`.
+fn kernel(body: &str) -> String {
+    format!(
+        ".version 8.0
+.target sm_80
+.address_size 64
+.visible .entry planted(.param .u64 out, .param .u64 x)
+{{
+    .reg .pred %p<4>;
+    .reg .b32 %r<24>;
+    .reg .b64 %rd<16>;
+    .shared .align 16 .b8 tile[1024];
+    ld.param.u64 %rd1, [out];
+    ld.param.u64 %rd2, [x];
+    mov.u32 %r1, %tid.x;
+    mov.u32 %r2, %ctaid.x;
+    mov.u32 %r3, %ntid.x;
+    mad.lo.s32 %r3, %r2, %r3, %r1;
+    mul.wide.s32 %rd5, %r3, 4;
+    add.s64 %rd3, %rd1, %rd5;
+    add.s64 %rd4, %rd2, %rd5;
+    shl.b32 %r5, %r1, 2;
+    mov.u32 %r6, tile;
+    add.s32 %r4, %r6, %r5;
+{body}
+    ret;
+}}
+"
+    )
+}
+
+/// Runs over 256 words `x[i] = i`, of which `written` are written; returns `out`'s 64 words.
+fn run(
+    body: &str,
+    grid: u32,
+    written: usize,
+    shared: u32,
+    options: &Options,
+) -> Result<Vec<u32>, Fault> {
+    let memory = Memory::new(1 << 20);
+    let program = Program::parse(&kernel(body)).expect("the text is PTX");
+    let module = Module::load(program, &memory).expect("no variables");
+    let (out, x) = (memory.alloc(256).expect("room"), memory.alloc(1024).expect("room"));
+    let data: Vec<u8> = (0..written as u32).flat_map(u32::to_le_bytes).collect();
+    memory.write(x, &data).expect("allocated");
+    let params = [out.to_le_bytes(), x.to_le_bytes()].concat();
+    let block = [64 / grid.min(2), 1, 1];
+    let config = LaunchConfig { grid: [grid, 1, 1], block, dynamic_shared_bytes: shared };
+    launch(&module, "planted", config, &params, &memory, options)?;
+    let mut bytes = vec![0; 256];
+    memory.read(out, &mut bytes).expect("allocated");
+    Ok(bytes.chunks_exact(4).map(|b| u32::from_le_bytes([b[0], b[1], b[2], b[3]])).collect())
+}
+
+/// Puts `right` and `wrong` in the place of `SITE`, and expects `expected(i)` in `out` of the right
+/// one; the wrong one is caught with one of `kinds` in each of `modes`, with some seed.
+fn check(
+    body: &str,
+    right: &str,
+    wrong: &str,
+    grid: u32,
+    kinds: &[FaultKind],
+    modes: &[AsyncCopies],
+    expected: impl Fn(u32) -> u32,
+) {
+    let expected: Vec<u32> = (0..64).map(expected).collect();
+    for mode in [Eager, Deferred] {
+        let mut caught = None;
+        for seed in 0..6 {
+            let options = Options { seed, async_copies: mode, ..Options::default() };
+            let out = run(&body.replace("SITE", right), grid, 256, 0, &options);
+            assert_eq!(out.expect("the right twin is sound"), expected, "{mode:?}, seed {seed}");
+            let outcome = run(&body.replace("SITE", wrong), grid, 256, 0, &options);
+            caught = caught.or(outcome.err());
+        }
+        if modes.contains(&mode) {
+            tells(&caught.unwrap_or_else(|| panic!("{mode:?} misses {wrong:?}")), kinds);
+        }
+    }
+}
+
+/// A fault is of one of these kinds, and its text says where.
+fn tells(fault: &Fault, kinds: &[FaultKind]) {
+    assert!(kinds.contains(&fault.kind), "{fault}");
+    let text = fault.to_string();
+    assert!(text.contains("`planted`") && text.contains("PTX line"), "{text}");
+    assert!(fault.ptx_line > 0 && text.contains(&fault.ptx_text), "{text}");
+    if let Some(address) = fault.address {
+        assert!(text.contains(&format!("{address:#x}")) && text.contains("thread ("), "{text}");
+    }
+}
+
+/// Writes this thread's word of `tile` and reads the one of the mirrored thread into `out`.
+const MIRROR: &str = "
+    ld.global.u32 %r7, [%rd4];
+    st.shared.u32 [%r4], %r7;
+    SITE
+    sub.s32 %r8, %r6, %r5;
+    ld.shared.u32 %r9, [%r8+252];
+    st.global.u32 [%rd3], %r9;";
+
+#[test]
+fn a_missing_syncthreads() {
+    let kinds = [FaultKind::SharedRace, FaultKind::Uninitialised];
+    check(MIRROR, "bar.sync 0;", "", 1, &kinds, &[Eager, Deferred], |i| 63 - i);
+}
+
+/// Two copies in flight; the second one's word goes to `out`.
+const COPIES: &str = "
+    cp.async.ca.shared.global [%r4], [%rd4], 4;
+    cp.async.commit_group;
+    cp.async.ca.shared.global [%r4+256], [%rd4+256], 4;
+    cp.async.commit_group;
+    SITE
+    ld.shared.u32 %r9, [%r4+256];
+    st.global.u32 [%rd3], %r9;";
+
+#[test]
+fn a_missing_wait_for_a_copy() {
+    let kinds = [FaultKind::PendingCopy, FaultKind::Uninitialised];
+    check(COPIES, "cp.async.wait_group 0;", "", 1, &kinds, &[Deferred], |i| 64 + i);
+}
+
+#[test]
+fn a_wait_that_is_off_by_one() {
+    let kinds = [FaultKind::PendingCopy, FaultKind::Uninitialised];
+    let (right, wrong) = ("cp.async.wait_group 0;", "cp.async.wait_group 1;");
+    check(COPIES, right, wrong, 1, &kinds, &[Deferred], |i| 64 + i);
+}
+
+#[test]
+fn a_copy_over_what_is_still_read() {
+    let body = "
+    cp.async.ca.shared.global [%r4], [%rd4], 4;
+    cp.async.wait_all;
+    bar.sync 0;
+    sub.s32 %r8, %r6, %r5;
+    ld.shared.u32 %r9, [%r8+252];
+    SITE
+    cp.async.ca.shared.global [%r4], [%rd4+256], 4;
+    cp.async.wait_all;
+    st.global.u32 [%rd3], %r9;";
+    check(body, "bar.sync 0;", "", 1, &[FaultKind::SharedRace], &[Eager], |i| 63 - i);
+}
+
+#[test]
+fn a_missing_row_bound() {
+    let body = "
+    SITE
+    @%p1 bra DONE;
+    ld.global.u32 %r7, [%rd4];
+    st.global.u32 [%rd3], %r7;
+DONE:";
+    let (right, wrong) = ("setp.ge.s32 %p1, %r3, 64;", "setp.ge.s32 %p1, %r3, 65536;");
+    check(body, right, wrong, 3, &[FaultKind::OutOfBounds], &[Eager, Deferred], |i| i);
+}
+
+#[test]
+fn a_wrong_stride() {
+    let body = "
+    SITE
+    mul.wide.s32 %rd6, %r7, 4;
+    add.s64 %rd7, %rd2, %rd6;
+    ld.global.u32 %r8, [%rd7];
+    st.global.u32 [%rd3], %r8;";
+    let (right, wrong) = ("mul.lo.s32 %r7, %r3, 4;", "mul.lo.s32 %r7, %r3, 5;");
+    check(body, right, wrong, 1, &[FaultKind::OutOfBounds], &[Eager, Deferred], |i| 4 * i);
+}
+
+#[test]
+fn a_race_between_blocks() {
+    let body = "
+    shl.b32 %r7, %r2, 7;
+    SITE
+    add.s32 %r7, %r7, %r5;
+    mul.wide.s32 %rd6, %r7, 1;
+    add.s64 %rd7, %rd1, %rd6;
+    st.global.u32 [%rd7], %r3;
+    st.global.u32 [%rd7], %r3;";
+    let kinds = [FaultKind::GlobalRace];
+    check(body, "", "mov.u32 %r7, 0;", 2, &kinds, &[Eager, Deferred], |i| i);
+}
+
+#[test]
+fn a_misaligned_vector_load() {
+    let body = "
+    shl.b32 %r7, %r1, 4;
+    cvt.u64.u32 %rd6, %r7;
+    add.s64 %rd7, %rd2, %rd6;
+    SITE
+    st.global.u32 [%rd3], %r8;";
+    let right = "ld.global.v4.u32 {%r8, %r9, %r10, %r11}, [%rd7];";
+    let wrong = "ld.global.v4.u32 {%r8, %r9, %r10, %r11}, [%rd4];";
+    check(body, right, wrong, 1, &[FaultKind::Misaligned], &[Eager, Deferred], |i| 4 * i);
+}
+
+#[test]
+fn shared_memory_that_nobody_wrote() {
+    let body = "
+    SITE
+    @%p1 st.shared.u32 [%r4], %r3;
+    bar.sync 0;
+    ld.shared.u32 %r9, [%r4];
+    st.global.u32 [%rd3], %r9;";
+    let (right, wrong) = ("setp.lt.s32 %p1, %r1, 64;", "setp.lt.s32 %p1, %r1, 63;");
+    check(body, right, wrong, 1, &[FaultKind::Uninitialised], &[Eager, Deferred], |i| i);
+}
+
+#[test]
+fn a_barrier_for_half_a_warp() {
+    let body = "
+    setp.lt.s32 %p1, %r1, 16;
+    @%p1 bra HALF;
+    SITE
+    bra DONE;
+HALF:
+    add.s32 %r3, %r3, 0;
+DONE:
+    bar.sync 0;
+    st.global.u32 [%rd3], %r3;";
+    let kinds = [FaultKind::Deadlock, FaultKind::DivergentSync];
+    check(body, "", "bar.sync 1;", 1, &kinds, &[Eager, Deferred], |i| i);
+}
+
+#[test]
+fn global_memory_that_nobody_wrote() {
+    let body = "ld.global.u32 %r7, [%rd4]; st.global.u32 [%rd3], %r7;";
+    assert!(run(body, 1, 64, 0, &Options::default()).is_ok());
+    let fault = run(body, 1, 63, 0, &Options::default()).expect_err("one word is missing");
+    tells(&fault, &[FaultKind::Uninitialised]);
+}
+
+#[test]
+fn too_much_shared_memory() {
+    let options = Options::default();
+    let most = options.device.shared_per_block_optin - 1024;
+    let body = "st.global.u32 [%rd3], %r3;";
+    assert!(run(body, 1, 256, most, &options).is_ok());
+    let fault = run(body, 1, 256, most + 1, &options).expect_err("over the limit");
+    assert_eq!(fault.kind, FaultKind::Limit, "{fault}");
+}
+
+#[test]
+fn an_allocation_that_was_freed() {
+    let memory = Memory::new(1 << 20);
+    let body = "ld.global.u32 %r7, [%rd4]; st.global.u32 [%rd3], %r7;";
+    let program = Program::parse(&kernel(body)).expect("the text is PTX");
+    let module = Module::load(program, &memory).expect("no variables");
+    let (out, x) = (memory.alloc(256).expect("room"), memory.alloc(256).expect("room"));
+    memory.write(x, &[1; 256]).expect("allocated");
+    let params = [out.to_le_bytes(), x.to_le_bytes()].concat();
+    let config = LaunchConfig { grid: [1; 3], block: [64, 1, 1], dynamic_shared_bytes: 0 };
+    let run = || launch(&module, "planted", config, &params, &memory, &Options::default());
+    assert!(run().is_ok());
+    memory.free(x).expect("allocated");
+    tells(&run().expect_err("freed"), &[FaultKind::UseAfterFree]);
+}
