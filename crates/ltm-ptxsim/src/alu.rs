@@ -376,6 +376,11 @@ fn integral(base: &str, ty: &str, has: &dyn Fn(&str) -> bool) -> Option<Alu> {
             let negative = T::MIN != 0 && len > 0 && len < T::BITS && x >> (len - 1) & 1 != 0;
             bits!(T, if negative { x | (!0 as T) << len } else { x })
         })),
+        // How far the highest bit is from the top, instead of its number.
+        "bfind" if has("shiftamt") => on_integer!(ty, T => lanes!(|a, b, c| {
+            let x = if T::MIN != 0 && (a as T) >> (T::BITS - 1) != 0 { !(a as T) } else { a as T };
+            if x == 0 { 0xffff_ffff } else { u64::from(x.leading_zeros()) }
+        })),
         "bfind" => on_integer!(ty, T => lanes!(|a, b, c| {
             let x = if T::MIN != 0 && (a as T) >> (T::BITS - 1) != 0 { !(a as T) } else { a as T };
             if x == 0 { 0xffff_ffff } else { u64::from(T::BITS - 1 - x.leading_zeros()) }
