@@ -1,6 +1,8 @@
 //! Planted faults: each is one line of a small kernel, beside the line that is right. The right twin
 //! passes in every mode with every seed; the fault is caught in the modes the test states.
 
+#![expect(clippy::result_large_err, reason = "a fault is the rare case and tells all")]
+
 use ltm_ptxsim::{
     AsyncCopies, Fault, FaultKind, LaunchConfig, Memory, Module, Options, Program, launch,
 };

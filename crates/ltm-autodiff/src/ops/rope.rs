@@ -33,9 +33,9 @@ impl Operation for Positions {
     }
 
     fn run(&self, mut call: Call<'_, '_>) -> Result<()> {
-        let out = call.output().as_mut_slice::<i32>()?;
-        out.iter_mut().zip(0..).for_each(|(out, i)| *out = self.stride * i);
-        Ok(())
+        let out = call.output();
+        let positions: Vec<i32> = (0..).map(|i| self.stride * i).take(out.len()).collect();
+        Ok(out.write_i32(&positions)?)
     }
 }
 

@@ -2,5 +2,8 @@
 //! the simulator where its library stands in for the driver.
 
 mod cross_attention;
+mod cross_entropy;
+mod device;
 mod harness;
+mod matmul;
 mod self_attention;
