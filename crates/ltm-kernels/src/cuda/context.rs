@@ -105,7 +105,7 @@ impl Arg {
 }
 
 thread_local! {
-    /// Whether this thread holds a context's queue for a capture.
+    /// Whether this thread holds a context's queue, for a capture or for launches that belong together.
     static CAPTURING: Cell<bool> = const { Cell::new(false) };
 }
 
@@ -305,6 +305,16 @@ impl Context {
         Ok((!CAPTURING.get()).then(|| lock(&self.queue)))
     }
 
+    /// Keeps other threads from the stream until the guard is dropped: for launches that hand each
+    /// other something through the workspace.
+    pub(crate) fn together(&self) -> Result<Option<Capturing<'_>>> {
+        let queue = self.enter()?;
+        Ok(queue.map(|queue| {
+            CAPTURING.set(true);
+            Capturing { _queue: queue }
+        }))
+    }
+
     /// As [`enter`](Self::enter) for the length of a capture by this thread.
     pub(super) fn enter_capture(&self) -> Result<Capturing<'_>> {
         if CAPTURING.get() {
@@ -371,8 +381,8 @@ impl Context {
     }
 }
 
-/// The queue of a context, held by a thread that captures.
-pub(super) struct Capturing<'a> {
+/// The queue of a context, held by a thread for more than one call.
+pub(crate) struct Capturing<'a> {
     _queue: MutexGuard<'a, ()>,
 }
 

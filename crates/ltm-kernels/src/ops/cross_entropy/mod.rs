@@ -1,6 +1,7 @@
 //! The output layer and its loss in one: logits exist only as a few rows at a time, in scratch.
 
 mod cpu;
+mod cuda;
 pub mod reference;
 
 use crate::shape::{check_extents, check_len, on_float};
@@ -42,8 +43,11 @@ impl CrossEntropyDims {
     }
 
     /// Elements of scratch that [`fwd`] and [`bwd_weight`] need.
-    pub fn scratch_len(&self, _device: &Device) -> usize {
-        self.chunk_rows() * self.v
+    pub fn scratch_len(&self, device: &Device) -> usize {
+        match device {
+            Device::Cpu => self.chunk_rows() * self.v,
+            Device::Cuda(_) => cuda::scratch_len(*self),
+        }
     }
 
     /// What [`fwd`] costs when both outputs are asked for.
@@ -77,6 +81,10 @@ impl CrossEntropyDims {
         check_len(OP, "h", h.len(), self.n * self.c)?;
         check_len(OP, "w", w.len(), self.v * self.c)?;
         check_len(OP, "targets", targets.len(), self.n)?;
+        if matches!(device, Device::Cuda(_)) {
+            // The host cannot look without waiting; the kernels turn such a row into NaN.
+            return Ok(());
+        }
         let targets = targets.as_slice::<i32>()?;
         let valid =
             |&target: &i32| target == IGNORED || usize::try_from(target).is_ok_and(|v| v < self.v);
@@ -96,9 +104,10 @@ impl CrossEntropyDims {
 /// # Shapes
 /// `h (N,C)`, `w (V,C)`, `targets (N)` of `i32` → `nll (N)`, `dh (N,C)`. `scratch` holds
 /// [`CrossEntropyDims::scratch_len`] elements. A target of [`IGNORED`] gives 0 in both outputs.
+/// On CUDA `h`, `w` and `dh` share f32 or bf16, `nll` and `scratch` are f32.
 ///
 /// # Errors
-/// [`Error::Index`] for any other target outside `0..V`; [`Error::Dims`], [`Error::Shape`] or
+/// [`Error::Index`] for any other target outside `0..V`, on the CPU; on CUDA such a row is NaN instead. [`Error::Dims`], [`Error::Shape`] or
 /// [`Error::DType`] when dims, lengths or types disagree.
 ///
 /// # Source
@@ -121,9 +130,7 @@ pub fn fwd(
         check_len(OP, "dh", dh.len(), dims.n * dims.c)?;
     }
     match device {
-        Device::Cuda(_) => {
-            Err(crate::Error::Unsupported { op: OP, rung: 1, need: "a CUDA kernel" })
-        }
+        Device::Cuda(context) => cuda::fwd(context, nll, dh, scratch, h, w, targets, dims),
         Device::Cpu => on_float!(h.dtype(), T => {
             let nll = nll.map(|buffer| buffer.as_mut_slice()).transpose()?;
             let dh = dh.map(|buffer| buffer.as_mut_slice()).transpose()?;
@@ -138,6 +145,7 @@ pub fn fwd(
 ///
 /// # Shapes
 /// `dnll (N)`, `h (N,C)`, `w (V,C)`, `targets (N)` of `i32` → `dw (V,C)`, overwritten. `scratch` as in [`fwd`].
+/// On CUDA `dw` and `dnll` are f32.
 ///
 /// # Errors
 /// As [`fwd`].
@@ -158,9 +166,7 @@ pub fn bwd_weight(
     check_len(OP, "dw", dw.len(), dims.v * dims.c)?;
     check_len(OP, "dnll", dnll.len(), dims.n)?;
     match device {
-        Device::Cuda(_) => {
-            Err(crate::Error::Unsupported { op: OP, rung: 1, need: "a CUDA kernel" })
-        }
+        Device::Cuda(context) => cuda::bwd_weight(context, dw, scratch, dnll, h, w, targets, dims),
         Device::Cpu => on_float!(h.dtype(), T => {
             let (dw, scratch) = (dw.as_mut_slice()?, scratch.as_mut_slice()?);
             let (dnll, h, w) = (dnll.as_slice()?, h.as_slice()?, w.as_slice()?);

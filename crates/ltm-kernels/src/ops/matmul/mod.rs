@@ -1,6 +1,7 @@
 //! Matrix product. Knows shapes and layouts, not what the matrices mean.
 
 pub(crate) mod cpu;
+pub(crate) mod cuda;
 pub mod reference;
 
 use crate::shape::{check_dims, check_len, on_float};
@@ -76,7 +77,7 @@ impl MatmulDims {
 ///
 /// # Shapes
 /// `a (batch,M,K)` or `(batch,K,M)` when [`Layout::Transposed`]; `b (batch,K,N)` or `(batch,N,K)` →
-/// `c (batch,M,N)`. f32 or f64.
+/// `c (batch,M,N)`. f32 or f64 on the CPU; on CUDA all f32, or bf16 factors and `c` of bf16 or f32.
 ///
 /// # Errors
 /// [`crate::Error::Dims`] from [`MatmulDims::validate`], [`crate::Error::Shape`] when a buffer
@@ -95,9 +96,7 @@ pub fn fwd(
     check_len(OP, "a", a.len(), batch * m * k)?;
     check_len(OP, "b", b.len(), batch * k * n)?;
     match device {
-        Device::Cuda(_) => {
-            Err(crate::Error::Unsupported { op: OP, rung: 1, need: "a CUDA kernel" })
-        }
+        Device::Cuda(context) => cuda::fwd(context, c, a, b, write, dims),
         Device::Cpu => on_float!(c.dtype(), T => {
             cpu::fwd::<T>(c.as_mut_slice()?, a.as_slice()?, b.as_slice()?, write, dims);
             Ok(())

@@ -1,0 +1,173 @@
+//! The output layer and its loss on CUDA: matrix products with a kernel for the rows between them.
+//! Knows chunks and the padded pitch of the logits; the products are `matmul`'s.
+#![expect(unsafe_code, reason = "kernels take addresses")]
+
+use super::{CrossEntropyDims, OP};
+use crate::cuda::{self, Arg, Context, Geometry, Rung};
+use crate::ops::matmul::cuda::{Operands, multiply};
+use crate::ops::matmul::{Layout, MatmulDims, Write};
+use crate::{Buffer, DType, Result};
+
+/// The most rows of logits held at one time, and the most elements of them.
+const MOST_ROWS: usize = 4096;
+const MOST_LOGITS: usize = 1 << 27;
+/// Logits' rows start at multiples of this many elements: of whole cache lines in either type.
+const PITCH_MULTIPLE: usize = 64;
+
+fn pitch(dims: CrossEntropyDims) -> usize {
+    dims.v.next_multiple_of(PITCH_MULTIPLE)
+}
+
+/// Rows of a chunk: equal chunks, as few as the bounds allow.
+fn chunk_rows(dims: CrossEntropyDims) -> usize {
+    let most = (MOST_LOGITS / pitch(dims)).clamp(64, MOST_ROWS);
+    dims.n.div_ceil(dims.n.div_ceil(most))
+}
+
+/// Elements of f32 that hold a chunk of logits of either type.
+pub(super) fn scratch_len(dims: CrossEntropyDims) -> usize {
+    chunk_rows(dims) * pitch(dims)
+}
+
+/// What every pass over the chunks reads, with addresses checked.
+struct Chunks {
+    context: &'static Context,
+    logits: Arg,
+    h: Arg,
+    w: Arg,
+    targets: Arg,
+    dtype: DType,
+    rung: u32,
+    dims: CrossEntropyDims,
+}
+
+impl Chunks {
+    fn new(
+        context: &'static Context,
+        scratch: &mut Buffer,
+        h: &Buffer,
+        w: &Buffer,
+        targets: &Buffer,
+        dims: CrossEntropyDims,
+    ) -> Result<Self> {
+        let dtype = h.dtype();
+        cuda::check_activation(dtype)?;
+        Ok(Self {
+            context,
+            logits: scratch.arg_mut(context, DType::F32)?,
+            h: h.arg(context, dtype)?,
+            w: w.arg(context, dtype)?,
+            targets: targets.arg(context, DType::I32)?,
+            dtype,
+            rung: cuda::choose(OP, &[Rung(2, &[]), Rung(1, &[])])?,
+            dims,
+        })
+    }
+
+    /// The first row and the number of rows of every chunk.
+    fn ranges(&self) -> impl Iterator<Item = (usize, usize)> + use<> {
+        let (n, rows) = (self.dims.n, chunk_rows(self.dims));
+        (0..n).step_by(rows).map(move |first| (first, rows.min(n - first)))
+    }
+
+    fn product(&self, c: Arg, a: Arg, b: Arg, output: DType, lda: usize, ldc: usize) -> Operands {
+        let (input, ldb) = (self.dtype, self.dims.c);
+        Operands { c, a, b, input, output, lda, ldb, ldc }
+    }
+
+    /// Leaves in scratch the logits of `rows` rows from `first`, or, with `write_p`, their
+    /// probabilities minus one-hot times `factor`; and the loss in `nll`.
+    fn rows(
+        &self,
+        (first, rows): (usize, usize),
+        nll: Option<Arg>,
+        factor: Option<Arg>,
+        write_p: bool,
+    ) -> Result<()> {
+        let CrossEntropyDims { c, v, .. } = self.dims;
+        let h = offset(self.h, first * c, self.dtype);
+        let operands = self.product(self.logits, h, self.w, self.dtype, c, pitch(self.dims));
+        let dims = MatmulDims { b: Layout::Transposed, ..MatmulDims::new(rows, v, c) };
+        // SAFETY: `h` and `w` are as long as the op checked, scratch holds `rows` rows of the pitch.
+        unsafe { multiply(self.context, operands, Write::Overwrite, dims)? };
+        let of_rows =
+            |arg: Option<Arg>| arg.map_or(Arg::Ptr(0), |arg| offset(arg, first, DType::F32));
+        let args = [
+            of_rows(nll),
+            self.logits,
+            offset(self.targets, first, DType::I32),
+            of_rows(factor),
+            Arg::extent(OP, rows)?,
+            Arg::extent(OP, v)?,
+            Arg::extent(OP, pitch(self.dims))?,
+            Arg::I32(i32::from(write_p)),
+        ];
+        let (blocks, threads) = if self.rung == 1 { (rows.div_ceil(64), 64) } else { (rows, 256) };
+        let geometry =
+            Geometry { grid: [blocks as u32, 1, 1], block: [threads, 1, 1], smem_bytes: 0 };
+        let symbol = format!("cross_entropy_fwd_{}_v{}", self.dtype, self.rung);
+        // SAFETY: as above; targets, loss and factors have N elements, null stands for none; the
+        // pitch is a multiple of 4 and scratch is aligned as every allocation is.
+        unsafe { self.context.launch(&symbol, geometry, &args) }
+    }
+}
+
+fn offset(arg: Arg, elements: usize, dtype: DType) -> Arg {
+    match arg {
+        Arg::Ptr(address) => Arg::Ptr(address + (elements * dtype.size_bytes()) as u64),
+        other => other,
+    }
+}
+
+/// [`super::fwd`] on CUDA.
+pub(super) fn fwd(
+    context: &'static Context,
+    nll: Option<&mut Buffer>,
+    dh: Option<&mut Buffer>,
+    scratch: &mut Buffer,
+    h: &Buffer,
+    w: &Buffer,
+    targets: &Buffer,
+    dims: CrossEntropyDims,
+) -> Result<()> {
+    let chunks = Chunks::new(context, scratch, h, w, targets, dims)?;
+    let nll = nll.map(|nll| nll.arg_mut(context, DType::F32)).transpose()?;
+    let dh = dh.map(|dh| dh.arg_mut(context, h.dtype())).transpose()?;
+    for (first, rows) in chunks.ranges() {
+        chunks.rows((first, rows), nll, None, dh.is_some())?;
+        let Some(dh) = dh else { continue };
+        let dh = offset(dh, first * dims.c, chunks.dtype);
+        let (p, lda) = (chunks.logits, pitch(dims));
+        let operands = chunks.product(dh, p, chunks.w, chunks.dtype, lda, dims.c);
+        let product = MatmulDims::new(rows, dims.c, dims.v);
+        // SAFETY: scratch holds the rows, `w` and `dh` are as long as the op checked.
+        unsafe { multiply(context, operands, Write::Overwrite, product)? };
+    }
+    Ok(())
+}
+
+/// [`super::bwd_weight`] on CUDA.
+pub(super) fn bwd_weight(
+    context: &'static Context,
+    dw: &mut Buffer,
+    scratch: &mut Buffer,
+    dnll: &Buffer,
+    h: &Buffer,
+    w: &Buffer,
+    targets: &Buffer,
+    dims: CrossEntropyDims,
+) -> Result<()> {
+    let chunks = Chunks::new(context, scratch, h, w, targets, dims)?;
+    let dw = dw.arg_mut(context, DType::F32)?;
+    let dnll = dnll.arg(context, DType::F32)?;
+    for (first, rows) in chunks.ranges() {
+        chunks.rows((first, rows), None, Some(dnll), true)?;
+        let h = offset(chunks.h, first * dims.c, chunks.dtype);
+        let operands = chunks.product(dw, chunks.logits, h, DType::F32, pitch(dims), dims.c);
+        let product = MatmulDims { a: Layout::Transposed, ..MatmulDims::new(dims.v, dims.c, rows) };
+        let write = if first == 0 { Write::Overwrite } else { Write::Accumulate };
+        // SAFETY: scratch holds the rows, `h` and `dw` are as long as the op checked.
+        unsafe { multiply(context, operands, write, product)? };
+    }
+    Ok(())
+}

@@ -1,0 +1,237 @@
+//! Matrix product on CUDA: which rung, which tile, how a long sum is split. Knows row pitches, so that
+//! other ops can multiply what they have padded; not what the matrices mean.
+#![expect(unsafe_code, reason = "kernels take addresses")]
+
+use super::{Layout, MatmulDims, OP, Write};
+use crate::cuda::{self, Arg, Context, Geometry, Rung};
+use crate::{Buffer, DType, Result};
+
+/// Steps of the sum that a part of it should have, at least: fewer do not repay adding the parts up.
+const STEPS_PER_SPLIT: usize = 256;
+/// A multiple of every rung's step.
+const STEP_MULTIPLE: usize = 64;
+const MOST_BLOCKS_Z: usize = 65_535;
+const SUM_BLOCK: usize = 256;
+const MOST_NAIVE_BLOCKS: usize = 1 << 20;
+
+/// Addresses, types and row pitches of a product; matrices of a batch follow one another.
+#[derive(Clone, Copy)]
+pub(crate) struct Operands {
+    pub c: Arg,
+    pub a: Arg,
+    pub b: Arg,
+    /// Type of `a` and `b`.
+    pub input: DType,
+    /// Type of `c`.
+    pub output: DType,
+    /// Elements from one row of `a`, as it lies in memory, to the next.
+    pub lda: usize,
+    pub ldb: usize,
+    pub ldc: usize,
+}
+
+/// [`super::fwd`] on CUDA.
+pub(super) fn fwd(
+    context: &'static Context,
+    c: &mut Buffer,
+    a: &Buffer,
+    b: &Buffer,
+    write: Write,
+    dims: MatmulDims,
+) -> Result<()> {
+    cuda::check_activation(a.dtype())?;
+    let output = match (a.dtype(), c.dtype()) {
+        (DType::BF16, DType::F32) => DType::F32,
+        (input, _) => input,
+    };
+    let MatmulDims { m, n, k, .. } = dims;
+    let operands = Operands {
+        c: c.arg_mut(context, output)?,
+        a: a.arg(context, a.dtype())?,
+        b: b.arg(context, a.dtype())?,
+        input: a.dtype(),
+        output,
+        lda: if dims.a == Layout::Normal { k } else { m },
+        ldb: if dims.b == Layout::Normal { n } else { k },
+        ldc: n,
+    };
+    // SAFETY: `arg` and `arg_mut` checked device and types, `super::fwd` the lengths against dims; the
+    // pitches are those of dense matrices.
+    unsafe { multiply(context, operands, write, dims) }
+}
+
+/// Puts one product on the stream, by the fastest rung that serves it.
+///
+/// # Safety
+/// The addresses name matrices of the given types, as large as `dims` and the pitches say, on this
+/// context's device; `c` overlaps neither factor, and none is the workspace.
+pub(crate) unsafe fn multiply(
+    context: &'static Context,
+    operands: Operands,
+    write: Write,
+    dims: MatmulDims,
+) -> Result<()> {
+    let Operands { c, a, b, input, output, lda, ldb, ldc } = operands;
+    let MatmulDims { m, n, k, batch, .. } = dims;
+    let batch_fits = ("[P2] batch * splits <= 65535", batch <= MOST_BLOCKS_Z);
+    let tensor_cores = [
+        (
+            "[P1] rows of a and b are multiples of 16 bytes",
+            lda.is_multiple_of(8) && ldb.is_multiple_of(8),
+        ),
+        batch_fits,
+    ];
+    let tiled = [("[P1] batch * splits <= 65535", batch_fits.1)];
+    let (v2, v1) = (Rung(2, &tiled), Rung(1, &[]));
+    let rung = match input {
+        DType::BF16 => cuda::choose(OP, &[Rung(3, &tensor_cores), v2, v1])?,
+        _ => cuda::choose(OP, &[v2, v1])?,
+    };
+    let part = if output == input { "" } else { "f32out_" };
+    let extent = |x| Arg::extent(OP, x);
+    // Extents whose products with a pitch fit 64 bits, as `i32` extents do.
+    let stride = |x: usize| Arg::I64(x as i64);
+    let rows =
+        |layout, normal, transposed| if layout == Layout::Normal { normal } else { transposed };
+    let stride_a = stride(rows(dims.a, m, k) * lda);
+    let stride_b = stride(rows(dims.b, k, n) * ldb);
+    let transposed = |layout| Arg::I32(i32::from(layout == Layout::Transposed));
+    let accumulate = Arg::I32(i32::from(write == Write::Accumulate));
+    let factors = [a, b, extent(m)?, extent(n)?, extent(k)?];
+    let pitches = [extent(lda)?, extent(ldb)?];
+
+    if rung == 1 {
+        let blocks = (batch * m * n).div_ceil(256).min(MOST_NAIVE_BLOCKS) as u32;
+        let geometry = Geometry { grid: [blocks, 1, 1], block: [256, 1, 1], smem_bytes: 0 };
+        let mut args = vec![c];
+        args.extend(factors);
+        args.push(extent(batch)?);
+        args.extend(pitches);
+        args.extend([extent(ldc)?, stride_a, stride_b, stride(m * ldc)]);
+        args.extend([transposed(dims.a), transposed(dims.b), accumulate]);
+        // SAFETY: the caller vouches for the matrices; the kernel needs nothing more.
+        return unsafe { context.launch(&format!("matmul_fwd_{part}{input}_v1"), geometry, &args) };
+    }
+
+    // No other thread may write the workspace between the partial sums and their addition.
+    let _together = context.together()?;
+    let (workspace, workspace_bytes) = context.workspace();
+    let blocks = Blocks::choose(dims, context.multiprocessors() as usize, workspace_bytes);
+    let Blocks { tile, splits, k_per_split } = blocks;
+    let split = splits > 1;
+    // The partial sums of a split product are f32, whatever becomes of them.
+    let part = if split && input == DType::BF16 { "f32out_" } else { part };
+    let size = if tile == 128 { "large" } else { "small" };
+    let mut args = vec![if split { workspace } else { c }];
+    args.extend(factors);
+    args.extend(pitches);
+    args.push(extent(if split { n } else { ldc })?);
+    args.extend([stride_a, stride_b, stride(if split { m * n } else { m * ldc })]);
+    if rung == 2 {
+        args.extend([transposed(dims.a), transposed(dims.b)]);
+    }
+    args.extend([extent(splits)?, extent(k_per_split)?]);
+    args.push(if split { Arg::I32(0) } else { accumulate });
+    let (symbol, threads, smem_bytes) = if rung == 2 {
+        (format!("matmul_fwd_{size}_{part}{input}_v2"), 256, 0)
+    } else {
+        let layout = format!("{}{}", letter(dims.a), letter(dims.b));
+        let (threads, smem_bytes) = if tile == 128 { (256, 64 << 10) } else { (128, 48 << 10) };
+        (format!("matmul_fwd_{layout}_{size}_{part}{input}_v3"), threads, smem_bytes)
+    };
+    let tiles = m.div_ceil(tile) * n.div_ceil(tile);
+    let grid = [grid_extent(tiles)?, 1, (batch * splits) as u32];
+    // SAFETY: the caller vouches for the matrices; the needs hold or `choose` refused; `Blocks` keeps
+    // batch * splits within the grid, the partial sums within the workspace, and no split empty.
+    unsafe {
+        context.launch(&symbol, Geometry { grid, block: [threads, 1, 1], smem_bytes }, &args)?
+    };
+    if !split {
+        return Ok(());
+    }
+    let grid = [grid_extent((batch * m * n).div_ceil(SUM_BLOCK))?, 1, 1];
+    let geometry = Geometry { grid, block: [SUM_BLOCK as u32, 1, 1], smem_bytes: 0 };
+    let args = [
+        c,
+        workspace,
+        extent(m)?,
+        extent(n)?,
+        extent(batch)?,
+        extent(ldc)?,
+        stride(m * ldc),
+        extent(splits)?,
+        accumulate,
+    ];
+    // SAFETY: the partial sums were just put on the same stream; `c` is as large as the caller says.
+    unsafe { context.launch(&format!("matmul_fwd_sum_{output}_v2"), geometry, &args) }
+}
+
+fn letter(layout: Layout) -> char {
+    match layout {
+        Layout::Normal => 'n',
+        Layout::Transposed => 't',
+    }
+}
+
+fn grid_extent(blocks: usize) -> Result<u32> {
+    Arg::extent(OP, blocks).map(|_| blocks as u32)
+}
+
+/// How a product is cut: square tiles, and parts of the sum.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+struct Blocks {
+    tile: usize,
+    splits: usize,
+    k_per_split: usize,
+}
+
+impl Blocks {
+    /// Large tiles where they, and parts of a long sum, can keep every multiprocessor busy; small ones
+    /// otherwise. Depends on dims and device alone, so the order of every sum is fixed.
+    fn choose(dims: MatmulDims, multiprocessors: usize, workspace_bytes: usize) -> Self {
+        let MatmulDims { m, n, k, batch, .. } = dims;
+        let most_splits = (k / STEPS_PER_SPLIT)
+            .min(workspace_bytes / 4 / (batch * m * n))
+            .min(MOST_BLOCKS_Z / batch)
+            .max(1);
+        let tiles = |tile: usize| m.div_ceil(tile) * n.div_ceil(tile) * batch;
+        let large = m > 64 && n > 64 && tiles(128) * most_splits >= multiprocessors;
+        let tile = if large { 128 } else { 64 };
+        // Two large or four small blocks run on a multiprocessor at a time.
+        let wanted = multiprocessors * if large { 2 } else { 4 };
+        let splits = match tiles(tile) {
+            enough if enough >= multiprocessors => 1,
+            few => (wanted / few).clamp(1, most_splits),
+        };
+        let k_per_split = k.div_ceil(splits).next_multiple_of(STEP_MULTIPLE);
+        Self { tile, splits: k.div_ceil(k_per_split), k_per_split }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn blocks(m: usize, n: usize, k: usize) -> Blocks {
+        Blocks::choose(MatmulDims::new(m, n, k), 132, 32 << 20)
+    }
+
+    #[test]
+    fn long_sums_with_few_tiles_are_split_and_others_are_not() {
+        assert_eq!(blocks(512, 512, 65536), Blocks { tile: 128, splits: 16, k_per_split: 4096 });
+        let Blocks { tile, splits, .. } = blocks(65536, 512, 512);
+        assert_eq!((tile, splits), (128, 1));
+        let Blocks { tile, splits, .. } = blocks(8, 512, 512);
+        assert_eq!((tile, splits), (64, 2));
+        assert_eq!(blocks(1, 1, 1), Blocks { tile: 64, splits: 1, k_per_split: 64 });
+    }
+
+    #[test]
+    fn splits_fit_the_workspace_and_none_is_empty() {
+        for [m, n, k] in [[1376, 512, 65536], [4096, 4096, 4096], [1, 1, 100_000], [70, 9, 770]] {
+            let Blocks { splits, k_per_split, .. } = blocks(m, n, k);
+            assert!(splits == 1 || splits * m * n * 4 <= 32 << 20);
+            assert!((splits - 1) * k_per_split < k && k <= splits * k_per_split);
+        }
+    }
+}
