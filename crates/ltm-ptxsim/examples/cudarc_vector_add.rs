@@ -2,7 +2,7 @@
 //!
 //! On the simulator:
 //! ```sh
-//! cargo build -p ltm-ptxsim --example cudarc_vector_add
+//! cargo build -p ltm-ptxsim --lib --example cudarc_vector_add
 //! ln -sf libltm_ptxsim.so target/debug/libcuda.so.1
 //! LD_LIBRARY_PATH=target/debug target/debug/examples/cudarc_vector_add
 //! ```

@@ -267,3 +267,33 @@ fn an_allocation_that_was_freed() {
     memory.free(x).expect("allocated");
     tells(&run().expect_err("freed"), &[FaultKind::UseAfterFree]);
 }
+
+#[test]
+fn swapped_fragment_rows_give_wrong_numbers() {
+    // A (16,16) and B (16,8), both bf16: A's row r is all r + 1, B is all ones.
+    let body = "
+    shr.u32 %r7, %r1, 2;
+    add.s32 %r8, %r7, 1;
+    cvt.rn.f32.s32 %f1, %r8;
+    cvt.rn.bf16x2.f32 %r9, %f1, %f1;
+    add.s32 %r8, %r7, 9;
+    cvt.rn.f32.s32 %f1, %r8;
+    cvt.rn.bf16x2.f32 %r10, %f1, %f1;
+    mov.b32 %r11, 0x3f803f80;
+    mov.f32 %f2, 0f00000000;
+    mma.sync.aligned.m16n8k16.row.col.f32.bf16.bf16.f32
+        {%f3, %f4, %f5, %f6}, {SITE}, {%r11, %r11}, {%f2, %f2, %f2, %f2};
+    cvt.rzi.s32.f32 %r12, %f3;
+    st.global.u32 [%rd3], %r12;";
+    let body = format!("    .reg .f32 %f<8>;\n{body}");
+    // The element of the first accumulator: row lane / 4, so 16 products of (row + 1) by 1.
+    let expected: Vec<u32> = (0..64).map(|i| 16 * (i % 32 / 4 + 1)).collect();
+    let right = body.replace("SITE", "%r9, %r10, %r9, %r10");
+    let wrong = body.replace("SITE", "%r10, %r9, %r10, %r9");
+    for async_copies in [Eager, Deferred] {
+        let options = Options { async_copies, ..Options::default() };
+        let out = |body: &str| run(body, 2, 256, 0, &options).expect("no rule is broken");
+        assert_eq!(out(&right), expected);
+        assert_ne!(out(&wrong), expected);
+    }
+}
