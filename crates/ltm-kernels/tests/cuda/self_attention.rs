@@ -143,6 +143,22 @@ fn self_attention_naive_agrees_with_the_reference() {
 }
 
 #[test]
+fn self_attention_with_shared_rows_agrees_with_the_reference() {
+    let Some(device) = device() else { return };
+    for dtype in [DType::F32, DType::BF16] {
+        for case in [
+            dims(1, [1, 1], 4, 1),
+            dims(33, [2, 1], 64, 7),
+            dims(65, [2, 2], 60, 65),
+            dims(130, [2, 1], 64, 70),
+            dims(70, [1, 1], 128, 33),
+        ] {
+            check_all(&device, dtype, 2, case);
+        }
+    }
+}
+
+#[test]
 fn self_attention_tensor_cores_agree_with_the_reference() {
     let Some(device) = device() else { return };
     for case in [
@@ -177,7 +193,7 @@ fn self_attention_takes_the_rung_that_fits_and_repeats_its_bits() {
 #[test]
 fn self_attention_gradients_may_be_left_out() {
     let Some(device) = device() else { return };
-    for (rung, dtype) in [(1, DType::F32), (3, DType::BF16)] {
+    for (rung, dtype) in [(1, DType::F32), (2, DType::F32), (3, DType::BF16)] {
         let case = dims(66, [2, 1], 16, 20);
         let [out, lse, dq, dk, dv] = with_rung(rung, || run(&device, dtype, case)).expect("fits");
         drop((out, lse));
@@ -208,6 +224,8 @@ fn self_attention_refuses_what_its_kernels_cannot_do() {
         assert_refused(with_rung(rung, || run(&device, dtype, case)).map(drop), label);
     };
     refused(1, DType::F32, dims(2, [1, 1], 257, 2), "[P1]");
+    refused(2, DType::F32, dims(2, [1, 1], 6, 2), "[P1]");
+    refused(2, DType::F32, dims(1, [65_536, 1], 4, 1), "[P2]");
     refused(3, DType::BF16, dims(2, [1, 1], 12, 2), "[P1]");
     refused(3, DType::BF16, dims(2, [1, 1], 136, 2), "[P1]");
     refused(3, DType::BF16, dims(1, [65_536, 1], 8, 1), "[P2]");

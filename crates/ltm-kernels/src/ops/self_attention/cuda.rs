@@ -41,6 +41,10 @@ pub(super) fn fwd(
     push_scalars(&mut args, rung, scale, dims)?;
     let (symbol, geometry) = match rung {
         1 => (format!("self_attention_fwd_{dtype}_v1"), rows_geometry(dims.b * dims.t * dims.h)),
+        2 => (
+            format!("self_attention_fwd_d{}_{dtype}_v2", shared_instance(dims.d)),
+            shared_geometry(dims.h, dims),
+        ),
         _ => {
             let width = instance(dims.d);
             let smem_bytes = 5 * TILE * (width + 8) * 2;
@@ -97,6 +101,10 @@ pub(super) fn bwd(
                 format!("self_attention_bwd_{part}_{dtype}_v1"),
                 rows_geometry(dims.b * dims.t * heads),
             ),
+            2 => (
+                format!("self_attention_bwd_{part}_d{}_{dtype}_v2", shared_instance(dims.d)),
+                shared_geometry(heads, dims),
+            ),
             _ => {
                 let width = instance(dims.d);
                 let streamed = if width == 128 { 32 } else { 64 };
@@ -139,6 +147,16 @@ fn choose(dtype: DType, dims: SelfAttentionDims) -> Result<u32> {
                     ("[P3] bf16", dtype == DType::BF16),
                 ],
             ),
+            Rung(
+                2,
+                &[
+                    ("[P1] D % 4 == 0, D <= 128", d % 4 == 0 && d <= 128),
+                    (
+                        "[P2] H <= 65535, B <= 65535, B*T*H < 2^31",
+                        h <= MOST_BLOCKS && b <= MOST_BLOCKS && rows_fit,
+                    ),
+                ],
+            ),
             Rung(1, &[("[P1] D <= 256", d <= 256), ("[P2] B*T*H < 2^31", rows_fit)]),
         ],
     )
@@ -174,6 +192,20 @@ fn tiles_geometry(heads: usize, smem_bytes: usize, dims: SelfAttentionDims) -> G
         block: [128, 1, 1],
         smem_bytes: smem_bytes as u32,
     }
+}
+
+/// A block for 32 rows of a sequence's head. `choose` has bounded the extents.
+fn shared_geometry(heads: usize, dims: SelfAttentionDims) -> Geometry {
+    Geometry {
+        grid: [dims.t.div_ceil(32) as u32, heads as u32, dims.b as u32],
+        block: [256, 1, 1],
+        smem_bytes: 0,
+    }
+}
+
+/// The narrowest instance of the kernels with shared rows that holds a head of width `d`.
+fn shared_instance(d: usize) -> usize {
+    if d <= 64 { 64 } else { 128 }
 }
 
 /// The narrowest instance of the tiled kernels that holds a head of width `d`.
