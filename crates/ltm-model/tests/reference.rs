@@ -3,7 +3,7 @@
 mod fixture;
 
 use fixture::parity::{check_latent_gradients, check_weight_gradients};
-use ltm_autodiff::{Graph, Kind, Lifetime};
+use ltm_autodiff::{Graph, Kind, Lifetime, Value};
 use ltm_kernels::Device;
 use ltm_model::model::{declare_weights, trace};
 

@@ -66,7 +66,10 @@ fn says_what_is_missing() {
         return;
     }
     let without_device = words(&[("PTXSIM_DEVICES", "0"), ("CUDA_VISIBLE_DEVICES", "")]);
-    assert!(without_device.contains("refused: device `cuda:0`: the CUDA driver"), "{without_device}");
+    assert!(
+        without_device.contains("refused: device `cuda:0`: the CUDA driver"),
+        "{without_device}"
+    );
     let with_both = words(&[("LD_LIBRARY_PATH", &here)]);
     assert!(with_both.contains("opened cuda:0"), "{with_both}");
 }

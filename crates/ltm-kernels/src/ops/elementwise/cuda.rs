@@ -63,7 +63,8 @@ pub(crate) fn scale_rows(
 ) -> Result<()> {
     let dtype = out.dtype();
     check_activation(dtype)?;
-    let rung = choose(OP, &[Rung(2, &[("[P1] C % 8 == 0", dims.c % 8 == 0)]), Rung(1, &[])])?;
+    let rung =
+        choose(OP, &[Rung(2, &[("[P1] C % 8 == 0", dims.c.is_multiple_of(8))]), Rung(1, &[])])?;
     let args = [
         out.arg_mut(context, dtype)?,
         x.arg(context, dtype)?,

@@ -16,7 +16,8 @@ pub(crate) fn fwd(
 ) -> Result<()> {
     let dtype = out.dtype();
     check_activation(dtype)?;
-    let rung = choose(OP, &[Rung(2, &[("[P1] C % 8 == 0", dims.c % 8 == 0)]), Rung(1, &[])])?;
+    let rung =
+        choose(OP, &[Rung(2, &[("[P1] C % 8 == 0", dims.c.is_multiple_of(8))]), Rung(1, &[])])?;
     let [n, v, c] = extents(dims)?;
     let (out_arg, table) = (out.arg_mut(context, dtype)?, table.arg(context, dtype)?);
     let args = [out_arg, table, tokens.arg(context, DType::I32)?, n, v, c];

@@ -37,7 +37,8 @@ pub(crate) fn bwd(
     log_var: &Buffer,
     dims: GaussianKlDims,
 ) -> Result<()> {
-    let rung = choose(OP, &[Rung(2, &[("[P1] n % 8 == 0", dims.n % 8 == 0)]), Rung(1, &[])])?;
+    let rung =
+        choose(OP, &[Rung(2, &[("[P1] n % 8 == 0", dims.n.is_multiple_of(8))]), Rung(1, &[])])?;
     let wanted = |output: Option<&mut Buffer>| {
         output.map_or(Ok(Arg::Ptr(0)), |output| output.arg_mut(context, F32))
     };

@@ -37,7 +37,8 @@ pub(crate) fn rotate(
 ) -> Result<()> {
     let dtype = out.dtype();
     check_activation(dtype)?;
-    let rung = choose(OP, &[Rung(2, &[("[P1] D % 8 == 0", dims.d % 8 == 0)]), Rung(1, &[])])?;
+    let rung =
+        choose(OP, &[Rung(2, &[("[P1] D % 8 == 0", dims.d.is_multiple_of(8))]), Rung(1, &[])])?;
     let n = out.len();
     let args = [
         out.arg_mut(context, dtype)?,

@@ -28,7 +28,8 @@ fn launch(
 ) -> Result<()> {
     let dtype = out.dtype();
     check_activation(dtype)?;
-    let rung = choose(OP, &[Rung(2, &[("[P1] C % 8 == 0", dims.c % 8 == 0)]), Rung(1, &[])])?;
+    let rung =
+        choose(OP, &[Rung(2, &[("[P1] C % 8 == 0", dims.c.is_multiple_of(8))]), Rung(1, &[])])?;
     let n = out.len();
     let args = [
         out.arg_mut(context, dtype)?,
