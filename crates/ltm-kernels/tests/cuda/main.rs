@@ -7,3 +7,8 @@ mod device;
 mod harness;
 mod matmul;
 mod self_attention;
+mod elementwise;
+mod embedding;
+mod rms_norm;
+mod rope;
+mod swiglu;
