@@ -11,7 +11,7 @@
 // cost    10*B*H*D*pairs flop, pairs = T*W - W*(W-1)/2 for W <= T; (4*B*T*H*D + 4*B*T*G*D)*sizeof(A) + B*T*H*4 bytes
 // twin    crates/ltm-kernels/src/ops/self_attention/reference.rs
 // source  Dao et al. 2022 (FlashAttention), algorithm 4
-// budget  regs 72; threads 128; smem 0; sass -
+// budget  regs 96; threads 128; smem 0; sass -
 #include "common/attention_rows.cuh"
 
 template <typename A>
@@ -41,38 +41,38 @@ __device__ __forceinline__ void bwd_kv(A *dk, A *dv, const A *dout, const float 
                delta + queries, q + queries * D, k + row * D, v + row * D, t, end, H / G, H, scale, D);
 }
 
-extern "C" __global__ void __launch_bounds__(128)
+extern "C" __global__ void __launch_bounds__(128, 1)
 self_attention_bwd_delta_f32_v1(float *delta, const float *dout, const float *out, int rows, int D) {
     delta_row(delta, dout, out, rows, D);
 }
 
-extern "C" __global__ void __launch_bounds__(128)
+extern "C" __global__ void __launch_bounds__(128, 1)
 self_attention_bwd_delta_bf16_v1(float *delta, const bf16 *dout, const bf16 *out, int rows, int D) {
     delta_row(delta, dout, out, rows, D);
 }
 
-extern "C" __global__ void __launch_bounds__(128)
+extern "C" __global__ void __launch_bounds__(128, 1)
 self_attention_bwd_dq_f32_v1(float *dq, const float *dout, const float *lse, const float *delta,
                              const float *q, const float *k, const float *v, float scale, int B, int T,
                              int H, int G, int D, int W) {
     bwd_q(dq, dout, lse, delta, q, k, v, scale, B, T, H, G, D, W);
 }
 
-extern "C" __global__ void __launch_bounds__(128)
+extern "C" __global__ void __launch_bounds__(128, 1)
 self_attention_bwd_dq_bf16_v1(bf16 *dq, const bf16 *dout, const float *lse, const float *delta,
                               const bf16 *q, const bf16 *k, const bf16 *v, float scale, int B, int T,
                               int H, int G, int D, int W) {
     bwd_q(dq, dout, lse, delta, q, k, v, scale, B, T, H, G, D, W);
 }
 
-extern "C" __global__ void __launch_bounds__(128)
+extern "C" __global__ void __launch_bounds__(128, 1)
 self_attention_bwd_dkv_f32_v1(float *dk, float *dv, const float *dout, const float *lse,
                               const float *delta, const float *q, const float *k, const float *v,
                               float scale, int B, int T, int H, int G, int D, int W) {
     bwd_kv(dk, dv, dout, lse, delta, q, k, v, scale, B, T, H, G, D, W);
 }
 
-extern "C" __global__ void __launch_bounds__(128)
+extern "C" __global__ void __launch_bounds__(128, 1)
 self_attention_bwd_dkv_bf16_v1(bf16 *dk, bf16 *dv, const bf16 *dout, const float *lse,
                                const float *delta, const bf16 *q, const bf16 *k, const bf16 *v,
                                float scale, int B, int T, int H, int G, int D, int W) {

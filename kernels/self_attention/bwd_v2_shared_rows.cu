@@ -14,7 +14,7 @@
 // twin    crates/ltm-kernels/src/ops/self_attention/reference.rs
 // source  Dao et al. 2022 (FlashAttention), algorithm 4
 // vs v1   16-byte accesses; a block reads what it sums over once for 32 rows
-// budget  regs 128; threads 256; smem 33280; sass -
+// budget  regs 136; threads 256; smem 33280; sass -
 #include "common/attention_lanes.cuh"
 
 template <int DP, typename A>
@@ -102,7 +102,7 @@ __device__ __forceinline__ void bwd_kv(A *dk, A *dv, const A *dout, const float 
     if (inside && dv) dv_sums.store(dv + row * D, 1.f, D);
 }
 
-extern "C" __global__ void __launch_bounds__(256)
+extern "C" __global__ void __launch_bounds__(256, 1)
 self_attention_bwd_dq_d64_f32_v2(float *dq, const float *dout, const float *lse,
                                  const float *delta, const float *q, const float *k,
                                  const float *v, float scale, int T, int H, int G, int D,
@@ -110,7 +110,7 @@ self_attention_bwd_dq_d64_f32_v2(float *dq, const float *dout, const float *lse,
     bwd_q<64>(dq, dout, lse, delta, q, k, v, scale, T, H, G, D, W);
 }
 
-extern "C" __global__ void __launch_bounds__(256)
+extern "C" __global__ void __launch_bounds__(256, 1)
 self_attention_bwd_dq_d64_bf16_v2(bf16 *dq, const bf16 *dout, const float *lse,
                                   const float *delta, const bf16 *q, const bf16 *k,
                                   const bf16 *v, float scale, int T, int H, int G, int D,
@@ -118,7 +118,7 @@ self_attention_bwd_dq_d64_bf16_v2(bf16 *dq, const bf16 *dout, const float *lse,
     bwd_q<64>(dq, dout, lse, delta, q, k, v, scale, T, H, G, D, W);
 }
 
-extern "C" __global__ void __launch_bounds__(256)
+extern "C" __global__ void __launch_bounds__(256, 1)
 self_attention_bwd_dq_d128_f32_v2(float *dq, const float *dout, const float *lse,
                                   const float *delta, const float *q, const float *k,
                                   const float *v, float scale, int T, int H, int G, int D,
@@ -126,7 +126,7 @@ self_attention_bwd_dq_d128_f32_v2(float *dq, const float *dout, const float *lse
     bwd_q<128>(dq, dout, lse, delta, q, k, v, scale, T, H, G, D, W);
 }
 
-extern "C" __global__ void __launch_bounds__(256)
+extern "C" __global__ void __launch_bounds__(256, 1)
 self_attention_bwd_dq_d128_bf16_v2(bf16 *dq, const bf16 *dout, const float *lse,
                                    const float *delta, const bf16 *q, const bf16 *k,
                                    const bf16 *v, float scale, int T, int H, int G, int D,
@@ -134,7 +134,7 @@ self_attention_bwd_dq_d128_bf16_v2(bf16 *dq, const bf16 *dout, const float *lse,
     bwd_q<128>(dq, dout, lse, delta, q, k, v, scale, T, H, G, D, W);
 }
 
-extern "C" __global__ void __launch_bounds__(256)
+extern "C" __global__ void __launch_bounds__(256, 1)
 self_attention_bwd_dkv_d64_f32_v2(float *dk, float *dv, const float *dout, const float *lse,
                                   const float *delta, const float *q, const float *k,
                                   const float *v, float scale, int T, int H, int G,
@@ -142,7 +142,7 @@ self_attention_bwd_dkv_d64_f32_v2(float *dk, float *dv, const float *dout, const
     bwd_kv<64>(dk, dv, dout, lse, delta, q, k, v, scale, T, H, G, D, W);
 }
 
-extern "C" __global__ void __launch_bounds__(256)
+extern "C" __global__ void __launch_bounds__(256, 1)
 self_attention_bwd_dkv_d64_bf16_v2(bf16 *dk, bf16 *dv, const bf16 *dout, const float *lse,
                                    const float *delta, const bf16 *q, const bf16 *k,
                                    const bf16 *v, float scale, int T, int H, int G,
@@ -150,7 +150,7 @@ self_attention_bwd_dkv_d64_bf16_v2(bf16 *dk, bf16 *dv, const bf16 *dout, const f
     bwd_kv<64>(dk, dv, dout, lse, delta, q, k, v, scale, T, H, G, D, W);
 }
 
-extern "C" __global__ void __launch_bounds__(256)
+extern "C" __global__ void __launch_bounds__(256, 1)
 self_attention_bwd_dkv_d128_f32_v2(float *dk, float *dv, const float *dout, const float *lse,
                                    const float *delta, const float *q, const float *k,
                                    const float *v, float scale, int T, int H, int G,
@@ -158,7 +158,7 @@ self_attention_bwd_dkv_d128_f32_v2(float *dk, float *dv, const float *dout, cons
     bwd_kv<128>(dk, dv, dout, lse, delta, q, k, v, scale, T, H, G, D, W);
 }
 
-extern "C" __global__ void __launch_bounds__(256)
+extern "C" __global__ void __launch_bounds__(256, 1)
 self_attention_bwd_dkv_d128_bf16_v2(bf16 *dk, bf16 *dv, const bf16 *dout, const float *lse,
                                     const float *delta, const bf16 *q, const bf16 *k,
                                     const bf16 *v, float scale, int T, int H, int G,

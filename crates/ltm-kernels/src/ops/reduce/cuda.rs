@@ -38,6 +38,7 @@ pub(crate) fn dot(context: &Context, out: &mut Buffer, x: &Buffer, w: &Buffer) -
     let rung = rung()?;
     let out = out.arg_mut(context, F32)?;
     let count = partials(rung, x.len());
+    let _together = context.together()?;
     let (workspace, _) = context.workspace();
     let (x_arg, w) = (x.arg(context, F32)?, w.arg(context, F32)?);
     let args = [workspace, x_arg, w, Arg::I64(x.len() as i64)];
@@ -51,6 +52,7 @@ pub(crate) fn dot(context: &Context, out: &mut Buffer, x: &Buffer, w: &Buffer) -
 
 pub(crate) fn sum_squares_all(context: &'static Context, buffers: &[&Buffer]) -> Result<f64> {
     let rung = rung()?;
+    let _together = context.together()?;
     let (workspace, workspace_bytes) = context.workspace();
     let Arg::Ptr(start) = workspace else { unreachable!("a workspace is an address") };
     let mut count = 0;
@@ -78,6 +80,7 @@ pub(crate) fn first_non_finite(context: &'static Context, x: &Buffer) -> Result<
     let rung = rung()?;
     let x_arg = x.arg(context, F32)?;
     let count = partials(rung, x.len());
+    let _together = context.together()?;
     let (workspace, _) = context.workspace();
     let args = [workspace, x_arg, Arg::I64(x.len() as i64)];
     // SAFETY: x has n elements; the workspace holds MAX_PARTIALS indices of eight bytes.
