@@ -75,7 +75,7 @@ fn flush(x: f32) -> f32 {
     if x.is_subnormal() { 0.0f32.copysign(x) } else { x }
 }
 
-fn saturate(x: f32) -> f32 {
+pub(crate) fn saturate(x: f32) -> f32 {
     if x.is_nan() { 0.0 } else { x.clamp(0.0, 1.0) }
 }
 

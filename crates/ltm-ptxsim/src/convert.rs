@@ -2,7 +2,7 @@
 
 use half::{bf16, f16};
 
-use crate::alu::Lanes;
+use crate::alu::{Lanes, saturate};
 
 /// What a conversion goes from, goes to and how it rounds.
 #[derive(Clone, Copy, Debug, PartialEq)]
@@ -10,6 +10,8 @@ pub(crate) struct Convert {
     to: Type,
     from: Type,
     rounding: Rounding,
+    /// Whether a float becomes a whole number: `.rni` and its like, as against `.rn`.
+    whole: bool,
     saturate: bool,
     relu: bool,
 }
@@ -42,8 +44,9 @@ impl Convert {
     pub fn parse(opcode: &str) -> Option<Self> {
         let mut parts = opcode.split('.').skip(1).peekable();
         let (mut rounding, mut saturate, mut relu) = (Rounding::Nearest, false, false);
-        let mut types = Vec::new();
+        let (mut types, mut whole) = (Vec::new(), false);
         for part in parts.by_ref() {
+            whole |= matches!(part, "rni" | "rzi" | "rmi" | "rpi");
             match part {
                 "rn" | "rni" => rounding = Rounding::Nearest,
                 "rna" => rounding = Rounding::Away,
@@ -57,7 +60,7 @@ impl Convert {
             }
         }
         match types.as_slice() {
-            &[to, from] => Some(Self { to, from, rounding, saturate, relu }),
+            &[to, from] => Some(Self { to, from, rounding, whole, saturate, relu }),
             _ => None,
         }
     }
@@ -135,12 +138,12 @@ impl Convert {
         match self.to {
             Type::Int(..) if x.is_nan() => 0,
             Type::Int(bits, signed) => clamp(integral as i128, bits, signed),
-            Type::F64 if self.from == Type::F64 => integral.to_bits(),
+            Type::F64 if self.from == Type::F64 && self.whole => integral.to_bits(),
             Type::F64 => x.to_bits(),
             // Between equal types the modifier rounds to an integer, if there is one.
             Type::F32 if self.from == Type::F32 => {
-                let y = integral as f32;
-                u64::from(if self.saturate { y.clamp(0.0, 1.0) } else { y }.to_bits())
+                let y = if self.whole { integral } else { x } as f32;
+                u64::from(if self.saturate { saturate(y) } else { y }.to_bits())
             }
             Type::F32 => u64::from(self.round_f32(x).to_bits()),
             Type::TF32 => {

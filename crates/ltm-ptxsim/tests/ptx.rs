@@ -109,6 +109,8 @@ fn floats() {
     check(&body("add.f32 %f2, %f1, 0f3F800000;"), &x, of(|x| x + 1.0));
     check(&body("fma.rn.f32 %f2, %f1, %f1, 0f3F800000;"), &x, of(|x| x.mul_add(x, 1.0)));
     check(&body("cvt.rni.f32.f32 %f2, %f1;"), &x, of(f32::round_ties_even));
+    let saturated = |x: f32| if x.is_nan() { 0.0 } else { x.clamp(0.0, 1.0) };
+    check(&body("cvt.sat.f32.f32 %f2, %f1;"), &x, of(saturated));
     check(&body("max.f32 %f2, %f1, 0f3F800000;"), &x, of(|x| x.max(1.0)));
     check(&body("div.rn.f32 %f2, 0f40400000, %f1;"), &x, of(|x| 3.0 / x));
     check("mov.b32 %f1, %r1; cvt.rzi.s32.f32 %r2, %f1;", &x, |x| f32::from_bits(x) as i32 as u32);

@@ -12,3 +12,4 @@ mod embedding;
 mod rms_norm;
 mod rope;
 mod swiglu;
+mod latents;
