@@ -189,6 +189,51 @@ impl Plan {
         Ok(())
     }
 
+    /// Brings up to date all that lies below the fast loop: every stale node but those of
+    /// [`Lifetime::Step`], which [`run_step`](Self::run_step) runs.
+    ///
+    /// # Errors
+    /// Those of [`run`](Self::run).
+    pub fn prepare(&mut self, store: &Store) -> Result<()> {
+        if store.graph_id != self.graph_id {
+            return Err(Error::Unknown { what: "the plan's graph" });
+        }
+        let mut stale = if self.complete { Lifetime::Step } else { Lifetime::Constant };
+        for (node, lifetime, version) in &self.seen {
+            if store.version(*node)? != *version {
+                stale = stale.min(*lifetime);
+            }
+        }
+        self.complete = false;
+        let first = self.steps.partition_point(|step| step.lifetime < stale);
+        let last = self.steps.partition_point(|step| step.lifetime < Lifetime::Step);
+        for step in &mut self.steps[first..last] {
+            step.run(&self.device, store, &mut self.slots, &mut self.scratch)?;
+        }
+        for (node, lifetime, version) in &mut self.seen {
+            // What a step reads counts as unseen, so that a later `run` starts there at least.
+            *version = if *lifetime < Lifetime::Step { store.version(*node)? } else { 0 };
+        }
+        self.complete = true;
+        Ok(())
+    }
+
+    /// Runs the nodes of [`Lifetime::Step`], whether or not their inputs changed. Everything below
+    /// must be up to date, see [`prepare`](Self::prepare): then a run can be recorded and replayed.
+    ///
+    /// # Errors
+    /// Those of [`run`](Self::run).
+    pub fn run_step(&mut self, store: &Store) -> Result<()> {
+        for (node, ..) in &self.seen {
+            store.version(*node)?;
+        }
+        let first = self.steps.partition_point(|step| step.lifetime < Lifetime::Step);
+        for step in &mut self.steps[first..] {
+            step.run(&self.device, store, &mut self.slots, &mut self.scratch)?;
+        }
+        Ok(())
+    }
+
     /// An output, as the last run left it.
     ///
     /// # Errors

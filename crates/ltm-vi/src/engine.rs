@@ -2,11 +2,13 @@
 //! weight gradients of the slow step. Knows no corpus, no estimator and no weight optimiser.
 
 use ltm_autodiff::{AdamWState, Graph, Kind, Lifetime, Plan, Store, Value, grad, ops};
-use ltm_kernels::ops::adamw::AdamW;
+use ltm_kernels::cuda::{Context, Recording};
+use ltm_kernels::ops::adamw::{self, AdamW};
 use ltm_kernels::ops::elementwise;
 use ltm_kernels::{Buffer, DType, Device};
 use ltm_model::{ModelConfig, Weights, model, param_table};
 
+use crate::fast_loop::FastLoop;
 use crate::posterior::Purpose;
 use crate::{Error, InferConfig, InferKey, Noise, Posterior, Result};
 
@@ -35,6 +37,16 @@ pub struct FastStep {
     pub kl_per_layer: Vec<f64>,
     /// `nll` and all KL together: what the loop minimises.
     pub bound: f64,
+}
+
+impl FastStep {
+    /// From the likelihood's sum and the divergences `(B·L)` of a step.
+    pub(crate) fn new(step: usize, lr: f64, nll: f64, kl: &[f64], n_layers: usize) -> Self {
+        let kl_per_layer: Vec<f64> =
+            (0..n_layers).map(|layer| kl.iter().skip(layer).step_by(n_layers).sum()).collect();
+        let bound = nll + kl_per_layer.iter().sum::<f64>();
+        Self { step, lr, nll, kl_per_layer, bound }
+    }
 }
 
 /// The latents of a traced model, with the gradients of the objective.
@@ -73,6 +85,8 @@ pub struct Engine {
     /// Gradients of the weighted likelihood for each weight; none unless asked for.
     slow: Vec<Value>,
     fast_plan: Option<Plan>,
+    /// On CUDA, what the fast loop runs by.
+    fast_loop: Option<FastLoop>,
     score_plan: Option<Plan>,
     slow_plan: Option<Plan>,
     adam_mu: AdamWState,
@@ -170,6 +184,7 @@ impl Engine {
             latents,
             slow,
             fast_plan: None,
+            fast_loop: None,
             score_plan: None,
             slow_plan: None,
             adam_mu: AdamWState::new(device, dtype, len)?,
@@ -237,10 +252,30 @@ impl Engine {
                 return Err(argument(arg, format!("{len} entries, B·T"), found));
             }
         }
+        if self.device != Device::Cpu {
+            self.check_indices(tokens, targets)?;
+        }
         self.store.write_i32(self.tokens, tokens)?;
         self.store.write_i32(self.targets, targets)?;
         let scored = |targets: &[i32]| targets.iter().filter(|target| **target >= 0).count();
         self.scored_tokens = targets.chunks(self.t).map(scored).collect();
+        Ok(())
+    }
+
+    /// Refuses what a device would turn into NaN: tokens and targets outside the vocabulary.
+    fn check_indices(&self, tokens: &[i32], targets: &[i32]) -> Result<()> {
+        let limit = self.config.vocab_size;
+        let outside = |x: &i32, ignored| {
+            !(*x == -1 && ignored || usize::try_from(*x).is_ok_and(|x| x < limit))
+        };
+        for (op, indices, ignored) in
+            [("embedding", tokens, false), ("cross_entropy", targets, true)]
+        {
+            if let Some(position) = indices.iter().position(|x| outside(x, ignored)) {
+                let got = i64::from(indices[position]);
+                return Err(ltm_kernels::Error::Index { op, position, got, limit }.into());
+            }
+        }
         Ok(())
     }
 
@@ -315,6 +350,9 @@ impl Engine {
             return Ok(());
         }
         self.set_posterior(&Posterior::initial(&self.config, infer, self.b, key)?)?;
+        if let Device::Cuda(context) = self.device {
+            return self.infer_on_device(context, infer, progress, key, observer);
+        }
         for step in 0..infer.steps {
             observer(&self.fast_step(infer.lr_at(step, progress), infer)?)?;
             if infer.noise == Noise::Fresh {
@@ -322,6 +360,90 @@ impl Engine {
                 let (purpose, b) = (Purpose::FitNoise, self.b);
                 self.set_noise(&key.normal(&self.config, b, purpose, draw, 0.0, 1.0)?)?;
             }
+        }
+        Ok(())
+    }
+
+    /// The fit of [`infer`](Self::infer) without the host: rates and noise lie in tables on the
+    /// device, one step is recorded once and replayed, and what the steps measured is read, and told
+    /// to the observer, when all are done.
+    fn infer_on_device(
+        &mut self,
+        context: &'static Context,
+        infer: &InferConfig,
+        progress: f64,
+        key: InferKey,
+        observer: &mut dyn FnMut(&FastStep) -> Result<()>,
+    ) -> Result<()> {
+        if infer.steps == 0 {
+            return Ok(());
+        }
+        let n_layers = self.config.n_layers;
+        let mut tables = match self.fast_loop.take() {
+            Some(tables) if tables.serves(infer) => tables,
+            _ => {
+                let widths = [self.b * self.t, self.b * n_layers];
+                let n = self.config.n_latents * self.config.dim;
+                FastLoop::new(&self.device, infer, self.b, n, widths)?
+            }
+        };
+        tables.begin(infer, progress, key)?;
+        self.make_fast_plan()?;
+        let plan = self.fast_plan.as_mut().expect("made above");
+        plan.prepare(&self.store)?;
+        for _ in 0..infer.steps {
+            if let Some(recording) = &tables.recording {
+                recording.replay()?;
+                continue;
+            }
+            // The first step runs as it is, so that everything is compiled before the recording.
+            self.enqueue_step(&mut tables)?;
+            let recorded = Recording::capture(context, || self.enqueue_step(&mut tables))?;
+            tables.recording = Some(recorded);
+        }
+        let latents = self.latents.as_ref().expect("`infer` returns early without latents");
+        for value in [latents.mu, latents.log_var, latents.noise] {
+            self.store.get_mut(value)?; // written by the device
+        }
+        for state in [&mut self.adam_mu, &mut self.adam_log_var] {
+            state.step = infer.steps as u64;
+        }
+        let steps = tables.steps(infer, progress, n_layers)?;
+        self.fast_loop = Some(tables);
+        steps.iter().try_for_each(observer)
+    }
+
+    /// Asks the device for one whole fast step, in terms of its tables alone.
+    fn enqueue_step(&mut self, tables: &mut FastLoop) -> Result<()> {
+        let latents = self.latents.as_ref().expect("`infer` returns early without latents");
+        let plan = self.fast_plan.as_mut().expect("`infer_on_device` has made it");
+        let device = &self.device;
+        plan.run_step(&self.store)?;
+        tables.record(device, plan.output(self.nll)?, plan.output(latents.kl)?)?;
+        for (sum, gradient) in self.trajectory.iter_mut().zip(&latents.dweights) {
+            elementwise::add_assign(device, sum, plan.output(*gradient)?)?;
+        }
+        for (state, param, gradient) in [
+            (&mut self.adam_mu, latents.mu, latents.dmu),
+            (&mut self.adam_log_var, latents.log_var, latents.dlog_var),
+        ] {
+            let (param, gradient) = (self.store.get_mut(param)?, plan.output(gradient)?);
+            let AdamWState { m, v, .. } = state;
+            adamw::scheduled(device, param, m, v, gradient, &tables.factors, &tables.step)?;
+        }
+        tables.advance(device, self.store.get_mut(latents.noise)?)
+    }
+
+    /// Makes the plan of the fast loop when it is first needed.
+    fn make_fast_plan(&mut self) -> Result<()> {
+        if self.fast_plan.is_none() {
+            let mut outputs = vec![self.nll];
+            if let Some(latents) = &self.latents {
+                outputs.extend([latents.kl, latents.dmu, latents.dlog_var]);
+                outputs.extend(&latents.dweights);
+            }
+            let plan = Plan::new(&self.graph, &self.device, self.dtype, &outputs)?;
+            self.fast_plan = Some(plan);
         }
         Ok(())
     }
@@ -334,24 +456,15 @@ impl Engine {
     /// target lies outside the vocabulary.
     pub fn fast_step(&mut self, lr: f64, infer: &InferConfig) -> Result<FastStep> {
         let step = self.adam_mu.step as usize;
+        self.make_fast_plan()?;
         let Some(latents) = &self.latents else {
             let nll = self.token_nll()?.iter().sum();
             return Ok(FastStep { step, lr, nll, kl_per_layer: Vec::new(), bound: nll });
         };
-        let plan = match &mut self.fast_plan {
-            Some(plan) => plan,
-            empty => {
-                let mut outputs = vec![self.nll, latents.kl, latents.dmu, latents.dlog_var];
-                outputs.extend(&latents.dweights);
-                empty.insert(Plan::new(&self.graph, &self.device, self.dtype, &outputs)?)
-            }
-        };
+        let plan = self.fast_plan.as_mut().expect("made above");
         plan.run(&self.store)?;
         let nll = plan.output(self.nll)?.to_f64()?.iter().sum();
         let kl = plan.output(latents.kl)?.to_f64()?;
-        let n_layers = self.config.n_layers;
-        let kl_per_layer: Vec<f64> =
-            (0..n_layers).map(|layer| kl.iter().skip(layer).step_by(n_layers).sum()).collect();
         for (sum, gradient) in self.trajectory.iter_mut().zip(&latents.dweights) {
             elementwise::add_assign(&self.device, sum, plan.output(*gradient)?)?;
         }
@@ -364,8 +477,7 @@ impl Engine {
             let param = self.store.get_mut(param)?;
             state.update(&self.device, param, plan.output(gradient)?, 1.0, options)?;
         }
-        let bound = nll + kl_per_layer.iter().sum::<f64>();
-        Ok(FastStep { step, lr, nll, kl_per_layer, bound })
+        Ok(FastStep::new(step, lr, nll, &kl, self.config.n_layers))
     }
 
     /// Negative log-likelihood `(B·T)` of each target at the present sample, in nats; 0 where

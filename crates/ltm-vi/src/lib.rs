@@ -5,6 +5,7 @@ mod config;
 mod elbo;
 mod engine;
 mod error;
+mod fast_loop;
 mod generate;
 mod latent_use;
 mod posterior;

@@ -45,20 +45,29 @@ impl InferKey {
         let len = config.n_latents * config.dim;
         let mut one = Buffer::zeros(&Device::Cpu, DType::F32, len)?;
         let mut all = Vec::with_capacity(b * len);
-        for sequence in (0..b as u64).map(|b| self.first_sequence.wrapping_add(b)) {
-            // Each sequence has a seed of its own, so that seed, step, purpose and index are free.
-            let key =
-                PhiloxKey { seed: self.seed, stream: Purpose::Sequence as u64, step: sequence };
-            let [low, high, ..] = Philox::new(key).u32x4(0);
-            let key = PhiloxKey {
-                seed: (u64::from(high) << 32) | u64::from(low),
-                stream: purpose as u64 + index as u64,
-                step: self.step,
-            };
+        for sequence in 0..b {
+            let key = self.philox_key(sequence, purpose, index);
             philox::normal(&Device::Cpu, &mut one, key, mean, std)?;
             all.extend_from_slice(one.as_slice()?);
         }
         Ok(all)
+    }
+
+    /// The generator of draw `index` for the batch's sequence number `sequence`.
+    pub(crate) fn generator(&self, sequence: usize, purpose: Purpose, index: usize) -> Philox {
+        Philox::new(self.philox_key(sequence, purpose, index))
+    }
+
+    fn philox_key(&self, sequence: usize, purpose: Purpose, index: usize) -> PhiloxKey {
+        // Each sequence has a seed of its own, so that seed, step, purpose and index are free.
+        let sequence = self.first_sequence.wrapping_add(sequence as u64);
+        let key = PhiloxKey { seed: self.seed, stream: Purpose::Sequence as u64, step: sequence };
+        let [low, high, ..] = Philox::new(key).u32x4(0);
+        PhiloxKey {
+            seed: (u64::from(high) << 32) | u64::from(low),
+            stream: purpose as u64 + index as u64,
+            step: self.step,
+        }
     }
 }
 

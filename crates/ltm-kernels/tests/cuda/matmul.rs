@@ -81,10 +81,18 @@ fn large_tiles_agree() {
     let Some(device) = device() else { return };
     // Many small sums, so that tiles of 128 are chosen: the batch counts as tiles do.
     let dims = MatmulDims { batch: 140, ..MatmulDims::new(72, 72, 8) };
-    agrees(&device, 3, DType::BF16, DType::BF16, Write::Overwrite, dims);
-    let dims = MatmulDims { a: Layout::Transposed, b: Layout::Transposed, ..dims };
-    agrees(&device, 3, DType::BF16, DType::F32, Write::Overwrite, dims);
-    agrees(&device, 2, DType::F32, DType::F32, Write::Overwrite, MatmulDims { k: 3, ..dims });
+    for (a, b) in LAYOUTS.into_iter().flat_map(|a| LAYOUTS.map(|b| (a, b))) {
+        for out in [DType::BF16, DType::F32] {
+            agrees(&device, 3, DType::BF16, out, Write::Overwrite, MatmulDims { a, b, ..dims });
+        }
+    }
+    // Three steps of 32 pass through the four stages of the pipeline.
+    agrees(&device, 3, DType::BF16, DType::F32, Write::Accumulate, MatmulDims { k: 96, ..dims });
+    for (dtype, out) in
+        [(DType::F32, DType::F32), (DType::BF16, DType::BF16), (DType::BF16, DType::F32)]
+    {
+        agrees(&device, 2, dtype, out, Write::Overwrite, MatmulDims { k: 3, ..dims });
+    }
 }
 
 #[test]
