@@ -4,12 +4,12 @@
 mod cross_attention;
 mod cross_entropy;
 mod device;
-mod harness;
-mod matmul;
-mod self_attention;
 mod elementwise;
 mod embedding;
+mod harness;
+mod latents;
+mod matmul;
 mod rms_norm;
 mod rope;
+mod self_attention;
 mod swiglu;
-mod latents;
