@@ -23,7 +23,7 @@ pub struct Args {
     /// Fixtures: safetensors files of recorded numbers, with their hyper-parameters as metadata
     #[arg(required = true)]
     files: Vec<PathBuf>,
-    /// Where to run: cpu
+    /// Where to run: cpu, cuda, or cuda:N
     #[arg(long, default_value = "cpu")]
     device: String,
 }

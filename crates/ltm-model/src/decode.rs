@@ -36,8 +36,10 @@ struct State {
     /// Of each layer: keys (rotated) and values of the latents, `(B,Z,G,D)`. `None` until they are
     /// set, empty for a model without latents.
     latents: Option<Vec<KeyValues>>,
-    /// `(B,V)`.
+    /// `(B,V)`, where they are computed.
     logits: Buffer,
+    /// The same on the host.
+    host_logits: Vec<f32>,
 }
 
 impl Decoder {
@@ -77,6 +79,7 @@ impl Decoder {
             caches: vec![KeyValues { k: Buffer::empty(), v: Buffer::empty() }; config.n_layers],
             latents: (config.n_latents == 0).then(Vec::new),
             logits: zeros(&device, batch * config.vocab_size)?,
+            host_logits: Vec::new(),
         };
         let work = Workspace::new(&model, 1)?;
         Ok(Self { model, state, work })
@@ -138,7 +141,7 @@ impl Decoder {
 
     /// The last logits `(B,V)`; `None` before the first token.
     pub fn logits(&self) -> Option<&[f32]> {
-        (self.state.position > 0).then(|| self.state.logits())
+        (self.state.position > 0).then_some(&self.state.host_logits[..])
     }
 
     /// How many tokens of each sequence have been read.
@@ -169,12 +172,9 @@ impl State {
             work.feed_forward(model, &params.feed_forward)?;
         }
         work.output(model, &mut self.logits)?;
+        self.host_logits = self.logits.to_f32()?;
         self.position = start + work.t;
-        Ok(self.logits())
-    }
-
-    fn logits(&self) -> &[f32] {
-        self.logits.as_slice().expect("logits are f32 by construction")
+        Ok(&self.host_logits)
     }
 }
 

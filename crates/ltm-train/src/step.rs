@@ -166,11 +166,9 @@ impl SlowLearner {
 /// # Errors
 /// [`Error::Infer`] when a buffer holds no floats.
 pub fn global_norm(gradients: &[Buffer]) -> Result<f64> {
-    let mut sum = 0.0;
-    for gradient in gradients {
-        sum += reduce::sum_squares(&Device::Cpu, gradient)?;
-    }
-    Ok(sum.sqrt())
+    let device = gradients.first().map_or(Device::Cpu, Buffer::device);
+    let gradients: Vec<_> = gradients.iter().collect();
+    Ok(reduce::sum_squares_all(&device, &gradients)?.sqrt())
 }
 
 /// What a gradient of norm `norm` is multiplied with so that it is no longer than `clip`.

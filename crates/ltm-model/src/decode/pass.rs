@@ -91,7 +91,7 @@ impl Model {
         all.write_f32(z)?;
         let positions: Vec<i32> = (0..per_layer).map(|j| id(j * config.latent_stride())).collect();
         let mut rotations = zeros(device, per_layer * config.head_dim())?;
-        self.rotations(&mut rotations, &Buffer::from_vec(positions))?;
+        self.rotations(&mut rotations, &Buffer::from_vec(positions).to_device(device)?)?;
 
         let mut of_layer = zeros(device, rows * config.dim)?;
         let mut unrotated = zeros(device, rows * config.kv_dim())?;
@@ -199,13 +199,15 @@ impl Workspace {
 
     pub(super) fn embed(&mut self, model: &Model, tokens: &[i32], start: usize) -> Result<()> {
         let config = &model.config;
+        if model.device != Device::Cpu {
+            check_tokens(tokens, config.vocab_size)?;
+        }
         self.tokens.write_i32(tokens)?;
         let dims = EmbeddingDims { n: self.rows(), v: config.vocab_size, c: config.dim };
         let table = &model.params[model.indices.tok_embeddings];
         embedding::fwd(&model.device, &mut self.x, table, &self.tokens, dims)?;
-        for (t, position) in self.positions.as_mut_slice()?.iter_mut().enumerate() {
-            *position = id(start + t);
-        }
+        let positions: Vec<i32> = (start..start + self.t).map(id).collect();
+        self.positions.write_i32(&positions)?;
         model.rotations(&mut self.rotations, &self.positions)
     }
 
@@ -304,30 +306,44 @@ impl Workspace {
 /// Puts the row `(B,G,D)` of the token at `position` into its slot of a cache, which grows by that
 /// slot until it holds a window.
 fn write_slot(cache: &mut Buffer, row: &Buffer, position: usize, window: usize) -> Result<()> {
-    let row: &[f32] = row.as_slice()?;
-    if cache.len() < window * row.len() {
-        *cache = Buffer::from_vec([cache.as_slice()?, row].concat());
+    let (len, width) = (cache.len(), row.len());
+    if len < window * width {
+        let mut grown = zeros(&row.device(), len + width)?;
+        if len > 0 {
+            grown.copy_range(0, cache, 0, len)?;
+        }
+        grown.copy_range(len, row, 0, width)?;
+        *cache = grown;
     } else {
-        let start = position % window * row.len();
-        cache.as_mut_slice()?[start..start + row.len()].copy_from_slice(row);
+        cache.copy_range(position % window * width, row, 0, width)?;
     }
     Ok(())
 }
 
 /// The cache `(slots,B,G,D)` after a prompt `(B,T,G,D)`.
 fn last_slots(prompt: &Buffer, batch: usize, t: usize, window: usize) -> Result<Buffer> {
-    let prompt: &[f32] = prompt.as_slice()?;
     let slots = window.min(t);
     let width = prompt.len() / (batch * t);
-    let mut cache = vec![0f32; slots * batch * width];
+    let mut cache = zeros(&prompt.device(), slots * batch * width)?;
     for position in t - slots..t {
         for b in 0..batch {
             let to = (position % window * batch + b) * width;
-            let from = (b * t + position) * width;
-            cache[to..to + width].copy_from_slice(&prompt[from..from + width]);
+            cache.copy_range(to, prompt, (b * t + position) * width, width)?;
         }
     }
-    Ok(Buffer::from_vec(cache))
+    Ok(cache)
+}
+
+/// Refuses what a device would turn into NaN.
+fn check_tokens(tokens: &[i32], limit: usize) -> Result<()> {
+    let outside = |token: &i32| usize::try_from(*token).map_or(true, |token| token >= limit);
+    match tokens.iter().position(outside) {
+        None => Ok(()),
+        Some(position) => {
+            let (op, got) = ("embedding", i64::from(tokens[position]));
+            Err(ltm_kernels::Error::Index { op, position, got, limit }.into())
+        }
+    }
 }
 
 pub(super) fn zeros(device: &Device, len: usize) -> Result<Buffer> {
