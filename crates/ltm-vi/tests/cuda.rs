@@ -1,11 +1,9 @@
 //! The fast loop as one recorded CUDA graph against the same fit on the CPU. Without
 //! `LTM_DEVICE=cuda` it is skipped.
 
-use std::io::Write;
-
 use ltm_kernels::{DType, Device};
 use ltm_model::{ModelConfig, Weights};
-use ltm_testkit::relative_frobenius;
+use ltm_testkit::{cuda_device, relative_frobenius};
 use ltm_vi::{Engine, FastStep, InferConfig, InferKey, Noise, SlowGradient};
 
 const CONFIG: ModelConfig = ModelConfig {
@@ -29,16 +27,8 @@ const TARGETS: [i32; 10] = [1, 2, 3, 4, 5, 5, 6, 7, 8, -1];
 const TOL: f64 = 1e-4;
 
 fn device() -> Option<Device> {
-    match std::env::var("LTM_DEVICE") {
-        Ok(name) if name.starts_with("cuda") => {
-            Some(name.parse().expect("LTM_DEVICE names a device that can be opened"))
-        }
-        _ => {
-            // Past the test harness, which would keep it to itself.
-            let _ = writeln!(std::io::stderr(), "skipped: no CUDA device");
-            None
-        }
-    }
+    let name = cuda_device()?;
+    Some(name.parse().expect("LTM_DEVICE names a device that can be opened"))
 }
 
 fn engine(device: &Device, slow: SlowGradient) -> Engine {

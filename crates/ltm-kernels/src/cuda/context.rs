@@ -29,7 +29,6 @@ pub struct Context {
     name: String,
     architecture: Architecture,
     multiprocessors: u32,
-    shared_bytes_opt_in: u32,
     primary: sys::CUcontext,
     pub(super) stream: sys::CUstream,
     pub(super) pool: Pool,
@@ -178,9 +177,6 @@ impl Context {
             name,
             architecture: Architecture::of(capability),
             multiprocessors: attribute(Attribute::CU_DEVICE_ATTRIBUTE_MULTIPROCESSOR_COUNT)?,
-            shared_bytes_opt_in: attribute(
-                Attribute::CU_DEVICE_ATTRIBUTE_MAX_SHARED_MEMORY_PER_BLOCK_OPTIN,
-            )?,
             primary,
             stream,
             pool: Pool::default(),
@@ -209,11 +205,6 @@ impl Context {
     /// Multiprocessors of the device.
     pub fn multiprocessors(&self) -> u32 {
         self.multiprocessors
-    }
-
-    /// The most shared memory that a block may have, in bytes.
-    pub fn shared_bytes_opt_in(&self) -> u32 {
-        self.shared_bytes_opt_in
     }
 
     /// Waits until all work asked for so far is done.

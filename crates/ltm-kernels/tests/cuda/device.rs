@@ -1,7 +1,9 @@
 //! The device itself: memory, capture, and what is said when something is missing.
 
+use std::path::Path;
 use std::process::Command;
 
+use ltm_kernels::ops::elementwise::fill;
 use ltm_kernels::{Buffer, DType, Device, Error};
 
 use crate::harness::{device, upload, upload_i32};
@@ -48,8 +50,13 @@ fn words(set: &[(&str, &str)]) -> String {
 #[test]
 fn says_what_is_missing() {
     if std::env::var_os("LTM_DEVICE_TRIAL").is_some() {
-        match Device::cuda(0) {
-            Ok(device) => println!("opened {device}"),
+        let filled = Device::cuda(0).and_then(|device| {
+            let mut x = Buffer::zeros(&device, DType::F32, 4)?;
+            println!("opened {device}");
+            fill(&device, &mut x, 1.0)
+        });
+        match filled {
+            Ok(()) => println!("filled"),
             Err(error) => println!("refused: {error}"),
         }
         return;
@@ -59,7 +66,7 @@ fn says_what_is_missing() {
     let expected = "refused: device `cuda:0`: no CUDA driver (libcuda.so.1) was found";
     // On a machine with a driver of its own the loader finds that one.
     assert!(
-        without_driver.contains(expected) || without_driver.contains("cuda:0"),
+        without_driver.contains(expected) || without_driver.contains("opened cuda:0"),
         "{without_driver}"
     );
     if device().is_none() {
@@ -71,5 +78,14 @@ fn says_what_is_missing() {
         "{without_device}"
     );
     let with_both = words(&[("LD_LIBRARY_PATH", &here)]);
-    assert!(with_both.contains("opened cuda:0"), "{with_both}");
+    assert!(with_both.contains("opened cuda:0") && with_both.contains("filled"), "{with_both}");
+    let has_driver = |folder: &&str| Path::new(folder).join("libcuda.so.1").exists();
+    let driver_alone: Vec<_> = here.split(':').filter(has_driver).collect();
+    let without_nvrtc = words(&[("LD_LIBRARY_PATH", &driver_alone.join(":"))]);
+    // On a machine with a toolkit of its own the loader finds that one.
+    assert!(
+        without_nvrtc.contains("NVRTC (libnvrtc.so) was not found")
+            || without_nvrtc.contains("filled"),
+        "{without_nvrtc}"
+    );
 }

@@ -5,7 +5,7 @@ use std::io::Write;
 use std::sync::Mutex;
 
 use ltm_kernels::{Buffer, DType, Device, Error, Result};
-use ltm_testkit::{Tol, assert_close, seeded};
+use ltm_testkit::{Tol, assert_close, cuda_device, seeded};
 
 /// Relative error of one rounding to `bf16`.
 pub const BF16_EPS: f64 = 1.0 / 256.0;
@@ -15,16 +15,8 @@ pub const F32_EPS: f64 = f32::EPSILON as f64;
 /// The device to test, or `None` after saying that the test is skipped: without `LTM_DEVICE=cuda`
 /// nobody asked for one. Asked for and not there is a failure.
 pub fn device() -> Option<Device> {
-    match std::env::var("LTM_DEVICE").as_deref() {
-        Ok(name) if name.starts_with("cuda") => {
-            Some(name.parse().expect("LTM_DEVICE asks for a device that can be opened"))
-        }
-        _ => {
-            // Not `println!`, which the test harness swallows when a test passes: `xtask test` counts these.
-            let _ = writeln!(std::io::stderr(), "skipped: no CUDA device (set LTM_DEVICE=cuda)");
-            None
-        }
-    }
+    let name = cuda_device()?;
+    Some(name.parse().expect("LTM_DEVICE names a device that can be opened"))
 }
 
 /// `n` seeded numbers that `f32` and `bf16` both hold exactly.
