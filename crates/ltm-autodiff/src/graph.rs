@@ -28,11 +28,14 @@ pub enum Lifetime {
     Step,
 }
 
-/// Numbers or indices.
+/// Numbers or indices. Of which type numbers are is said by a plan's [`Precision`](crate::Precision).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Kind {
-    /// Floats, in the precision that the [`Plan`](crate::Plan) is made with.
+    /// Floats in full precision: weights, latents, statistics, losses, and the gradients of all these.
     Float,
+    /// Floats that flow through the model and may be narrower. [`ops::cast`](crate::ops::cast) leads
+    /// from one kind to the other.
+    Activation,
     /// `i32` token ids, targets or positions.
     Int,
 }
@@ -47,9 +50,14 @@ pub struct Spec {
 }
 
 impl Spec {
-    /// A float value of this shape.
+    /// A value of this shape and kind.
+    pub fn new(shape: &[usize], kind: Kind) -> Self {
+        Self { shape: shape.to_vec(), kind }
+    }
+
+    /// A value of this shape in full precision.
     pub fn float(shape: &[usize]) -> Self {
-        Self { shape: shape.to_vec(), kind: Kind::Float }
+        Self::new(shape, Kind::Float)
     }
 
     /// Number of elements.
@@ -71,7 +79,7 @@ pub struct Call<'a, 'b> {
     pub outputs: &'a mut [Option<&'b mut Buffer>],
     /// One buffer an input, in order.
     pub inputs: &'a [&'a Buffer],
-    /// At least [`Operation::scratch_len`] elements of working memory, exactly that many.
+    /// [`Operation::scratch_len`] elements of working memory, in the type of [`Kind::Float`].
     pub scratch: &'a mut Buffer,
 }
 
@@ -120,6 +128,12 @@ pub trait Operation: Debug + Send + Sync {
     /// Arithmetic and traffic of one run.
     fn cost(&self) -> Cost {
         Cost::default()
+    }
+
+    /// Whether output 0 holds the numbers of the only input, in another kind. A plan leaves such a
+    /// node out where its precision gives both kinds one type.
+    fn is_cast(&self) -> bool {
+        false
     }
 
     /// An input whose memory output 0 may take over when nobody reads the input afterwards.
@@ -229,6 +243,27 @@ impl Graph {
     /// A value's shape.
     pub fn shape(&self, value: Value) -> &[usize] {
         &self.spec(value).shape
+    }
+
+    /// The result of the cast of `value`, if there is one.
+    pub(crate) fn cast_of(&self, value: Value) -> Option<Value> {
+        let is_it =
+            |node: &Node| node.inputs == [value] && node.op.as_ref().is_some_and(|op| op.is_cast());
+        let node = self.nodes.iter().position(is_it)?;
+        Some(Value { node, output: 0 })
+    }
+
+    /// What `value` is cast from, if it is the result of a cast.
+    pub(crate) fn cast_from(&self, value: Value) -> Option<Value> {
+        let node = &self.nodes[value.node];
+        node.op.as_ref().filter(|op| op.is_cast()).map(|_| node.inputs[0])
+    }
+
+    /// The spec of the gradient of `value`: what was cast from full precision gets its gradient back
+    /// in full precision, so that sums of such gradients lose nothing.
+    pub(crate) fn gradient_spec(&self, value: Value) -> Spec {
+        let origin = self.cast_from(value).unwrap_or(value);
+        self.spec(origin).clone()
     }
 
     /// How often a value changes.

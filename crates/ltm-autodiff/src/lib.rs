@@ -7,6 +7,7 @@ mod graph;
 pub mod ops;
 mod optim;
 mod plan;
+mod precision;
 mod store;
 
 pub use error::{Error, Result};
@@ -14,4 +15,5 @@ pub use grad::grad;
 pub use graph::{Call, Grads, Graph, Io, Kind, Lifetime, Operation, Spec, Value};
 pub use optim::AdamWState;
 pub use plan::{NodeCount, Plan};
+pub use precision::Precision;
 pub use store::Store;

@@ -6,7 +6,7 @@ use std::sync::Arc;
 use ltm_kernels::{Buffer, Cost, DType, Device};
 
 use crate::graph::{Call, Operation};
-use crate::{Error, Graph, Kind, Lifetime, Result, Store, Value};
+use crate::{Error, Graph, Lifetime, Precision, Result, Store, Value};
 
 /// No operation has more inputs than this, so a run gathers them on the stack.
 const MAX_INPUTS: usize = 8;
@@ -63,13 +63,21 @@ pub struct Plan {
 }
 
 impl Plan {
-    /// Plans the computation of `outputs`; floats in `dtype`. Allocates all memory it will use.
+    /// Plans the computation of `outputs` in the types of `precision`. Allocates all memory it will
+    /// use.
     ///
     /// # Errors
     /// [`Error::Kernel`] when the device runs out of memory.
-    pub fn new(g: &Graph, device: &Device, dtype: DType, outputs: &[Value]) -> Result<Self> {
+    pub fn new(
+        g: &Graph,
+        device: &Device,
+        precision: Precision,
+        outputs: &[Value],
+    ) -> Result<Self> {
+        let origin = |v: &Value| origin(g, precision, *v);
         let order = order(g, outputs);
-        let last_use = last_use(g, &order, outputs);
+        let last_use = last_use(g, &order, outputs, origin);
+        let type_of = |v: Value| (g.spec(v).len(), precision.dtype(g.spec(v).kind));
 
         let mut sizes: Vec<(usize, DType)> = Vec::new();
         let mut free: HashMap<(usize, DType), Vec<usize>> = HashMap::new();
@@ -81,26 +89,31 @@ impl Plan {
                 places.insert(Value { node: node_idx, output: 0 }, Place::Input(node_idx));
                 continue;
             };
-            let inputs: Vec<_> = node.inputs.iter().map(|v| places[v]).collect();
+            let value = Value { node: node_idx, output: 0 };
+            if origin(&value) != value {
+                continue;
+            }
+            let read: Vec<_> = node.inputs.iter().map(origin).collect();
+            let inputs: Vec<_> = read.iter().map(|v| places[v]).collect();
             assert!(inputs.len() <= MAX_INPUTS && node.outputs.len() <= MAX_OUTPUTS);
             let dies_here = |v: &Value| last_use.get(v) == Some(&Some(position));
             let in_place = op.in_place().and_then(|i| {
-                let v = &node.inputs[i];
-                let read_once = node.inputs.iter().filter(|other| *other == v).count() == 1;
-                let fits = g.spec(*v).len() == node.outputs[0].len();
+                let v = &read[i];
+                let read_once = read.iter().filter(|other| *other == v).count() == 1;
+                let fits = type_of(*v) == type_of(value);
                 match places[v] {
                     Place::Slot(slot) if dies_here(v) && read_once && fits => Some(slot),
                     _ => None,
                 }
             });
             let mut slots = Vec::with_capacity(node.outputs.len());
-            for (output, spec) in node.outputs.iter().enumerate() {
+            for output in 0..node.outputs.len() {
                 let value = Value { node: node_idx, output };
                 if !last_use.contains_key(&value) {
                     slots.push(None);
                     continue;
                 }
-                let size = (spec.len(), if spec.kind == Kind::Int { DType::I32 } else { dtype });
+                let size = type_of(value);
                 let slot = match in_place {
                     Some(slot) if output == 0 => slot,
                     _ => free.get_mut(&size).and_then(Vec::pop).unwrap_or_else(|| {
@@ -111,7 +124,7 @@ impl Plan {
                 places.insert(value, Place::Slot(slot));
                 slots.push(Some(slot));
             }
-            let mut dying: Vec<_> = node.inputs.iter().filter(|v| dies_here(v)).collect();
+            let mut dying: Vec<_> = read.iter().filter(|v| dies_here(v)).collect();
             dying.sort_unstable();
             dying.dedup();
             for v in dying {
@@ -139,7 +152,7 @@ impl Plan {
         for step in &steps {
             let len = step.op.scratch_len(device);
             if len > 0 && !scratch.contains_key(&len) {
-                scratch.insert(len, Buffer::zeros(device, dtype, len)?);
+                scratch.insert(len, Buffer::zeros(device, precision.float, len)?);
             }
         }
         let seen = order
@@ -147,7 +160,7 @@ impl Plan {
             .filter(|&&node| g.nodes[node].op.is_none())
             .map(|&node| (node, g.nodes[node].lifetime, 0))
             .collect();
-        let outputs = outputs.iter().map(|v| (*v, places[v])).collect();
+        let outputs = outputs.iter().map(|v| (*v, places[&origin(v)])).collect();
         Ok(Self {
             device: *device,
             graph_id: g.id,
@@ -348,16 +361,32 @@ fn order(g: &Graph, outputs: &[Value]) -> Vec<usize> {
     order
 }
 
+/// The value whose memory holds `value`: itself, or what it is cast from where the cast changes no
+/// type.
+fn origin(g: &Graph, precision: Precision, mut value: Value) -> Value {
+    while let Some(from) = g.cast_from(value)
+        && precision.dtype(g.spec(from).kind) == precision.dtype(g.spec(value).kind)
+    {
+        value = from;
+    }
+    value
+}
+
 /// For each value that is read: the position of its last reader, or `None` when it must be kept.
-fn last_use(g: &Graph, order: &[usize], outputs: &[Value]) -> HashMap<Value, Option<usize>> {
+fn last_use(
+    g: &Graph,
+    order: &[usize],
+    outputs: &[Value],
+    origin: impl Fn(&Value) -> Value,
+) -> HashMap<Value, Option<usize>> {
     let mut last_use = HashMap::new();
     for (position, &node) in order.iter().enumerate() {
-        for value in &g.nodes[node].inputs {
-            let outlives = g.lifetime(*value) < g.nodes[node].lifetime;
-            let entry = last_use.entry(*value).or_insert(Some(position));
+        for value in g.nodes[node].inputs.iter().map(&origin) {
+            let outlives = g.lifetime(value) < g.nodes[node].lifetime;
+            let entry = last_use.entry(value).or_insert(Some(position));
             *entry = if outlives || entry.is_none() { None } else { Some(position) };
         }
     }
-    last_use.extend(outputs.iter().map(|v| (*v, None)));
+    last_use.extend(outputs.iter().map(|v| (origin(v), None)));
     last_use
 }

@@ -1,8 +1,8 @@
 //! The buffers behind a graph's inputs, shared by every plan made from that graph.
 
-use ltm_kernels::{Buffer, DType, Device};
+use ltm_kernels::{Buffer, Device};
 
-use crate::{Error, Graph, Kind, Result, Value};
+use crate::{Error, Graph, Precision, Result, Value};
 
 struct Slot {
     name: String,
@@ -18,16 +18,16 @@ pub struct Store {
 }
 
 impl Store {
-    /// Allocates every input of `g`; floats in `dtype`.
+    /// Allocates every input of `g` in the types of `precision`.
     ///
     /// # Errors
     /// [`Error::Kernel`] when the device runs out of memory.
-    pub fn new(g: &Graph, device: &Device, dtype: DType) -> Result<Self> {
+    pub fn new(g: &Graph, device: &Device, precision: Precision) -> Result<Self> {
         let mut slots = Vec::with_capacity(g.nodes.len());
         for node in &g.nodes {
             slots.push(if node.op.is_none() {
-                let dtype = if node.outputs[0].kind == Kind::Int { DType::I32 } else { dtype };
-                let buffer = Buffer::zeros(device, dtype, node.outputs[0].len())?;
+                let spec = &node.outputs[0];
+                let buffer = Buffer::zeros(device, precision.dtype(spec.kind), spec.len())?;
                 Some(Slot { name: node.name.clone(), buffer, version: 0 })
             } else {
                 None

@@ -1,8 +1,8 @@
 //! Every op's gradient against central differences, in f64 and through graph and plan.
 
 use ltm_autodiff::ops::{self, Layout};
-use ltm_autodiff::{Error, Graph, Kind, Lifetime, Plan, Result, Store, Value, grad};
-use ltm_kernels::{DType, Device};
+use ltm_autodiff::{Error, Graph, Kind, Lifetime, Plan, Precision, Result, Store, Value, grad};
+use ltm_kernels::Device;
 use ltm_testkit::{Tol, gradcheck, seeded};
 
 /// The functions are of order 1 with sums of at most a hundred terms, so the differences err by some
@@ -28,7 +28,7 @@ fn check(
     let together = grad(&mut g, loss, &xs).unwrap();
     let alone: Vec<_> = xs.iter().map(|x| grad(&mut g, loss, &[*x]).unwrap()[0]).collect();
 
-    let mut store = Store::new(&g, &Device::Cpu, DType::F64).unwrap();
+    let mut store = Store::new(&g, &Device::Cpu, Precision::F64).unwrap();
     let write = |store: &mut Store, value: Value, data: &[f64]| {
         let buffer = store.get_mut(value).unwrap();
         buffer.as_mut_slice::<f64>().unwrap().copy_from_slice(data);
@@ -42,12 +42,12 @@ fn check(
     }
     write(&mut store, r, &seeded(99, g.spec(r).len()));
 
-    let mut plan = Plan::new(&g, &Device::Cpu, DType::F64, &[loss]).unwrap();
+    let mut plan = Plan::new(&g, &Device::Cpu, Precision::F64, &[loss]).unwrap();
     for (i, x) in xs.iter().enumerate() {
         let mut analytic = Vec::new();
         for dx in [together[i], alone[i]] {
             assert_eq!(g.shape(dx), g.shape(*x));
-            let mut plan = Plan::new(&g, &Device::Cpu, DType::F64, &[dx]).unwrap();
+            let mut plan = Plan::new(&g, &Device::Cpu, Precision::F64, &[dx]).unwrap();
             plan.run(&store).unwrap();
             analytic.push(plan.output(dx).unwrap().to_f64().unwrap());
         }

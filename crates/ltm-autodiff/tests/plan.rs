@@ -1,6 +1,6 @@
 //! Plans: liveness, hoisting by lifetime, and what is refused.
 
-use ltm_autodiff::{Error, Graph, Kind, Lifetime, Plan, Store, Value, grad, ops};
+use ltm_autodiff::{Error, Graph, Kind, Lifetime, Plan, Precision, Store, Value, grad, ops};
 use ltm_kernels::{DType, Device};
 use ltm_testkit::seeded;
 
@@ -54,8 +54,8 @@ fn shared_memory_changes_no_output() {
             .map(|_| values[dice.below(values.len())])
             .chain(values.last().copied())
             .collect();
-        let mut store = Store::new(&g, &Device::Cpu, DType::F64).unwrap();
-        let new = |outputs: &[Value]| Plan::new(&g, &Device::Cpu, DType::F64, outputs).unwrap();
+        let mut store = Store::new(&g, &Device::Cpu, Precision::F64).unwrap();
+        let new = |outputs: &[Value]| Plan::new(&g, &Device::Cpu, Precision::F64, outputs).unwrap();
         let (mut plan, mut apart) = (new(&outputs), new(&values));
         bytes += plan.size_bytes();
         bytes_apart += apart.size_bytes();
@@ -98,8 +98,8 @@ fn nodes_run_as_often_as_their_lifetime() {
     let loss = ops::dot(&mut g, s_x, s_x).unwrap();
     ops::add(&mut g, s_x, s).unwrap(); // never read, so never run
 
-    let mut store = Store::new(&g, &Device::Cpu, DType::F32).unwrap();
-    let mut plan = Plan::new(&g, &Device::Cpu, DType::F32, &[loss]).unwrap();
+    let mut store = Store::new(&g, &Device::Cpu, Precision::F32).unwrap();
+    let mut plan = Plan::new(&g, &Device::Cpu, Precision::F32, &[loss]).unwrap();
     let write = |store: &mut Store, i: usize| store.write_f32(inputs[i], &[0.5; 8]).unwrap();
     (0..3).for_each(|i| write(&mut store, i));
 
@@ -123,14 +123,46 @@ fn nodes_run_as_often_as_their_lifetime() {
 }
 
 #[test]
+fn a_cast_is_run_once_and_only_between_types() {
+    let mut g = Graph::new();
+    let [x, tiny] = ["x", "tiny"].map(|name| g.input(name, &[1], Kind::Float, Lifetime::Step));
+    let sum = ops::add(&mut g, x, tiny).unwrap();
+    let narrow = ops::cast(&mut g, sum, Kind::Activation).unwrap();
+    assert_eq!(ops::cast(&mut g, sum, Kind::Activation).unwrap(), narrow);
+    assert_eq!(ops::cast(&mut g, narrow, Kind::Activation).unwrap(), narrow);
+    let twice = ops::add(&mut g, narrow, narrow).unwrap();
+    let wide = ops::cast(&mut g, twice, Kind::Float).unwrap();
+    let loss = ops::dot(&mut g, wide, wide).unwrap();
+    let dx = grad(&mut g, loss, &[x]).unwrap()[0];
+    assert_eq!(g.spec(dx).kind, Kind::Float);
+    assert!(matches!(ops::add(&mut g, x, narrow), Err(Error::Shape { .. })), "kinds differ");
+
+    let narrowing = Precision { float: DType::F64, activation: DType::F32 };
+    // The sum needs 31 binary digits. There and back, and the same for the gradient: 4 casts.
+    let sum = 1.0 + 2f64.powi(-30);
+    for (precision, held, casts) in [(Precision::F64, sum, 0), (narrowing, 1.0, 4)] {
+        let mut store = Store::new(&g, &Device::Cpu, precision).unwrap();
+        store.write_f32(x, &[1.0]).unwrap();
+        store.write_f32(tiny, &[2f32.powi(-30)]).unwrap();
+        let mut plan = Plan::new(&g, &Device::Cpu, precision, &[loss, dx, narrow]).unwrap();
+        plan.run(&store).unwrap();
+        let output = |value| plan.output(value).unwrap().to_f64().unwrap();
+        assert_eq!((output(narrow), output(loss)), (vec![held], vec![4.0 * held * held]));
+        assert_eq!(output(dx), [8.0 * held]);
+        let nodes = plan.counts().iter().find(|c| c.name == "cast").map_or(0, |c| c.nodes);
+        assert_eq!(nodes, casts);
+    }
+}
+
+#[test]
 fn mistakes_are_refused() {
     let mut g = Graph::new();
     let table = g.input("table", &[4, 2], Kind::Float, Lifetime::Weights);
     let tokens = g.input("tokens", &[3], Kind::Int, Lifetime::Batch);
     let x = ops::embedding(&mut g, table, tokens).unwrap();
     let y = ops::add(&mut g, x, x).unwrap();
-    let mut store = Store::new(&g, &Device::Cpu, DType::F32).unwrap();
-    let mut plan = Plan::new(&g, &Device::Cpu, DType::F32, &[y]).unwrap();
+    let mut store = Store::new(&g, &Device::Cpu, Precision::F32).unwrap();
+    let mut plan = Plan::new(&g, &Device::Cpu, Precision::F32, &[y]).unwrap();
 
     store.write_f32(table, &[1.0; 8]).unwrap();
     let Err(Error::Unwritten { name }) = plan.run(&store) else { panic!("tokens are missing") };
@@ -148,6 +180,6 @@ fn mistakes_are_refused() {
     assert!(store.write_i32(table, &[1; 8]).is_err());
     assert!(store.write_f32(table, &[1.0; 7]).is_err());
     assert!(matches!(store.write_f32(x, &[1.0; 6]), Err(Error::Unknown { .. })));
-    let stranger = Store::new(&Graph::new(), &Device::Cpu, DType::F32).unwrap();
+    let stranger = Store::new(&Graph::new(), &Device::Cpu, Precision::F32).unwrap();
     assert!(matches!(plan.run(&stranger), Err(Error::Unknown { .. })));
 }

@@ -8,6 +8,8 @@ use ltm_train::data::{Corpus, Order, Split};
 use ltm_train::{Checkpoint, Config, Evaluation, evaluate, trainer};
 use ltm_vi::{LatentUse, Protocol};
 
+use crate::compute::Compute;
+
 /// Arguments of `eval`.
 #[derive(clap::Args)]
 pub struct Args {
@@ -28,6 +30,8 @@ pub struct Args {
     /// Replace a value of the run's configuration, such as `--set infer.steps=64`
     #[arg(long = "set", value_name = "SECTION.KEY=VALUE")]
     set: Vec<String>,
+    #[command(flatten)]
+    compute: Compute,
     /// Print JSON
     #[arg(long)]
     json: bool,
@@ -45,7 +49,8 @@ pub enum Part {
 pub fn run(args: Args) -> anyhow::Result<ExitCode> {
     let checkpoint = Checkpoint::load(&args.checkpoint)?;
     let file = checkpoint.dir.join(ltm_train::checkpoint::CONFIG_FILE);
-    let config = Config::load_resolved(&file, &args.set)?;
+    let mut config = Config::load_resolved(&file, &args.set)?;
+    args.compute.apply(&mut config.run);
     anyhow::ensure!(config.model == checkpoint.config.model, "--set cannot change the model");
     let split = match args.split {
         Part::Train => Split::Train,

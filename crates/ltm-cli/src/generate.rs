@@ -8,6 +8,8 @@ use ltm_train::Checkpoint;
 use ltm_train::data::Tokenizer;
 use ltm_vi::{GenerateOptions, LatentSource, generate};
 
+use crate::compute::Compute;
+
 /// How tokens are chosen where nothing else is asked for: from the model's own distribution, without its tail.
 pub const SAMPLE: SampleConfig = SampleConfig { temperature: 0.8, top_k: 0, top_p: 0.95 };
 
@@ -41,10 +43,14 @@ pub struct Args {
     /// Write past the end of the document
     #[arg(long)]
     no_stop: bool,
+    #[command(flatten)]
+    compute: Compute,
 }
 
 pub fn run(args: Args) -> anyhow::Result<ExitCode> {
-    let checkpoint = Checkpoint::load(&args.checkpoint)?;
+    let mut checkpoint = Checkpoint::load(&args.checkpoint)?;
+    args.compute.apply(&mut checkpoint.config.run);
+    let (device, precision) = checkpoint.config.run.compute()?;
     let (config, tokenizer) = (&checkpoint.config, &checkpoint.state.tokenizer);
     let prompt = encode(tokenizer, &args.prompt)?;
     let separator = i32::from(tokenizer.separator());
@@ -59,6 +65,8 @@ pub fn run(args: Args) -> anyhow::Result<ExitCode> {
             latents: if prompt.len() > 1 { LatentSource::Prompt } else { LatentSource::Prior },
             seed: args.seed.wrapping_add(index),
             stop: (!args.no_stop).then_some(separator),
+            device,
+            precision,
         };
         let infer = &config.infer;
         let written = generate(&checkpoint.weights, &config.model, infer, &prompt, &options)?;

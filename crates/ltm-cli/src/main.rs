@@ -1,5 +1,6 @@
 //! The `ltm` command: arguments in, library calls out. Progress on stderr, results on stdout.
 
+mod compute;
 mod config;
 mod data;
 mod eval;

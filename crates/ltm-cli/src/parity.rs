@@ -1,21 +1,23 @@
 //! `ltm parity`: recorded numbers of another implementation, run through this one.
 
+mod limits;
+
 use std::collections::HashMap;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
 use anyhow::{Context, ensure};
-use ltm_autodiff::{AdamWState, Graph, Kind, Lifetime, Plan, Store, grad, ops};
+use ltm_autodiff::{AdamWState, Graph, Kind, Lifetime, Plan, Precision, Store, grad, ops};
 use ltm_kernels::ops::adamw::AdamW;
-use ltm_kernels::{Buffer, DType, Device};
+use ltm_kernels::{Buffer, Device};
 use ltm_model::{Decoder, ModelConfig, SampleConfig, Weights, model, param_table, sample};
 use ltm_train::step::{clip_scale, global_norm};
 use ltm_vi::{Engine, InferConfig, Noise, Posterior, Schedule, SlowGradient};
 use safetensors::tensor::{Dtype, SafeTensors};
 use serde::Deserialize;
 
-/// The largest relative Frobenius error that passes: twice what f32 and f64 differ by on such files.
-const LIMIT: f64 = 2e-5;
+use self::limits::Limits;
+use crate::compute::Activations;
 
 /// Arguments of `parity`.
 #[derive(clap::Args)]
@@ -26,6 +28,9 @@ pub struct Args {
     /// Where to run: cpu, cuda, or cuda:N
     #[arg(long, default_value = "cpu")]
     device: String,
+    /// Type of the activations; the limits follow it
+    #[arg(long, value_enum, default_value = "f32")]
+    precision: Activations,
 }
 
 /// The metadata `config` of a fixture; other keys are notes.
@@ -78,14 +83,19 @@ impl Row {
 
 pub fn run(args: Args) -> anyhow::Result<ExitCode> {
     let device: Device = args.device.parse()?;
+    let precision = match args.precision {
+        Activations::F32 => Precision::F32,
+        Activations::Mixed => Precision::MIXED,
+    };
     let mut missed = 0;
     for path in &args.files {
         let fixture = read(path)?;
-        let rows = compare(&fixture, &device).with_context(|| path.display().to_string())?;
+        let rows =
+            compare(&fixture, &device, precision).with_context(|| path.display().to_string())?;
         println!("{}\n{:<48}  {:>10}  {:>8}", path.display(), "quantity", "error", "limit");
         for row in &rows {
             let verdict = if row.misses() { "  MISSES" } else { "" };
-            println!("{:<48}  {:>10.3e}  {:>8.0e}{verdict}", row.name, row.error, row.limit);
+            println!("{:<48}  {:>10.3e}  {:>8.1e}{verdict}", row.name, row.error, row.limit);
         }
         let misses = rows.iter().filter(|row| row.misses()).count();
         let worst = rows.iter().map(|row| row.error).fold(0.0, f64::max);
@@ -145,15 +155,17 @@ fn frobenius(found: &[f64], expected: &[f64]) -> f64 {
 /// does not know are a miss.
 struct Rows<'a> {
     fixture: &'a Fixture,
+    limits: Limits,
     rows: Vec<Row>,
 }
 
 impl Rows<'_> {
     fn add(&mut self, name: &str, found: &[f64]) {
         if let Some(expected) = self.fixture.floats.get(name) {
+            let limit = self.limits.of(name, expected);
             let expected: Vec<f64> = expected.iter().map(|x| f64::from(*x)).collect();
             let error = frobenius(found, &expected);
-            self.rows.push(Row { name: name.into(), error, limit: LIMIT });
+            self.rows.push(Row { name: name.into(), error, limit });
         }
     }
 
@@ -163,7 +175,7 @@ impl Rows<'_> {
     }
 }
 
-fn compare(fixture: &Fixture, device: &Device) -> anyhow::Result<Vec<Row>> {
+fn compare(fixture: &Fixture, device: &Device, precision: Precision) -> anyhow::Result<Vec<Row>> {
     let c = &fixture.config;
     let config = ModelConfig {
         dim: c.dim,
@@ -191,10 +203,11 @@ fn compare(fixture: &Fixture, device: &Device) -> anyhow::Result<Vec<Row>> {
         log_var: fixture.floats("log_var0")?.to_vec(),
         noise: fixture.floats("eps")?.to_vec(),
     };
-    let mut rows = Rows { fixture, rows: Vec::new() };
-    first_look(&mut rows, &config, &weights, &start, device)?;
+    let limits = Limits::new(fixture, precision)?;
+    let mut rows = Rows { fixture, limits, rows: Vec::new() };
+    first_look(&mut rows, &config, &weights, &start, device, precision)?;
 
-    let mut engine = Engine::new(&config, b, t, device, DType::F32, SlowGradient::Trajectory)?;
+    let mut engine = Engine::new(&config, b, t, device, precision, SlowGradient::Trajectory)?;
     engine.set_weights(&weights)?;
     engine.set_batch(tokens, targets)?;
     engine.set_posterior(&start)?;
@@ -225,7 +238,9 @@ fn compare(fixture: &Fixture, device: &Device) -> anyhow::Result<Vec<Row>> {
     }
     if !c.nelbo_trajectory.is_empty() {
         let error = frobenius(&bounds, &c.nelbo_trajectory);
-        rows.rows.push(Row { name: "nelbo_trajectory".into(), error, limit: LIMIT });
+        let name = "nelbo_trajectory";
+        let limit = rows.limits.of(name, &[]);
+        rows.rows.push(Row { name: name.into(), error, limit });
     }
     let posterior = engine.posterior()?;
     let z = posterior.sample();
@@ -257,7 +272,7 @@ fn compare(fixture: &Fixture, device: &Device) -> anyhow::Result<Vec<Row>> {
             eps: 1e-8,
             weight_decay: if spec.decay { c.slow_weight_decay } else { 0.0 },
         };
-        let mut state = AdamWState::new(device, DType::F32, spec.len())?;
+        let mut state = AdamWState::new(device, precision.float, spec.len())?;
         let scale = clip_scale(norm, c.grad_clip);
         let weight = engine.weight_mut(i)?;
         state.update(device, weight, gradient, scale, options)?;
@@ -276,6 +291,7 @@ fn first_look(
     weights: &Weights,
     start: &Posterior,
     device: &Device,
+    precision: Precision,
 ) -> anyhow::Result<()> {
     let (tokens, targets) = (rows.fixture.ints("tokens")?, rows.fixture.ints("targets")?);
     let b = rows.fixture.config.batch;
@@ -291,7 +307,8 @@ fn first_look(
     let z = ops::reparam(g, mu, log_var, noise)?;
     let hidden = model::trace(g, config, &params, token_ids, Some(z), b, t)?;
     let logits = model::logits(g, hidden, &params)?;
-    let nll = ops::cross_entropy(g, hidden, model::output_weight(&params), target_ids)?;
+    let output_weight = model::output_weight(g, &params)?;
+    let nll = ops::cross_entropy(g, hidden, output_weight, target_ids)?;
     let kl = ops::gaussian_kl(g, mu, log_var, b)?;
     let ones = ops::fill(g, &[b * t], 1.0);
     let sum_nll = ops::dot(g, nll, ones)?;
@@ -300,7 +317,7 @@ fn first_look(
     let bound = ops::add(g, sum_nll, sum_kl)?;
     let gradients = grad(g, bound, &[mu, log_var])?;
 
-    let mut store = Store::new(g, device, DType::F32)?;
+    let mut store = Store::new(g, device, precision)?;
     for (value, param) in params.iter().zip(&weights.params) {
         store.write_f32(*value, param)?;
     }
@@ -310,7 +327,7 @@ fn first_look(
         store.write_f32(value, data)?;
     }
     let outputs = [logits, gradients[0], gradients[1]];
-    let mut plan = Plan::new(g, device, DType::F32, &outputs)?;
+    let mut plan = Plan::new(g, device, precision, &outputs)?;
     plan.run(&store)?;
     for (name, value) in ["logits", "grad_mu0", "grad_log_var0"].into_iter().zip(outputs) {
         rows.add(name, &plan.output(value)?.to_f64()?);
@@ -368,6 +385,6 @@ fn unknown(fixture: &Fixture, rows: &[Row]) -> Vec<Row> {
     let mut names: Vec<&String> = fixture.floats.keys().filter(|name| !read(name)).collect();
     names.sort();
     let row =
-        |name: &String| Row { name: format!("{name} (unknown)"), error: f64::NAN, limit: LIMIT };
+        |name: &String| Row { name: format!("{name} (unknown)"), error: f64::NAN, limit: 0.0 };
     names.into_iter().map(row).collect()
 }

@@ -3,10 +3,11 @@
 use std::path::PathBuf;
 use std::process::ExitCode;
 
-use ltm_kernels::{DType, Device};
 use ltm_train::Checkpoint;
 use ltm_vi::{Engine, FastStep, InferKey, SlowGradient};
 use safetensors::tensor::{Dtype, TensorView};
+
+use crate::compute::Compute;
 
 /// Arguments of `think`.
 #[derive(clap::Args)]
@@ -25,13 +26,17 @@ pub struct Args {
     /// Seed of the start and of the noise
     #[arg(long, default_value_t = 0)]
     seed: u64,
+    #[command(flatten)]
+    compute: Compute,
     /// Print JSON, a line a step
     #[arg(long)]
     json: bool,
 }
 
 pub fn run(args: Args) -> anyhow::Result<ExitCode> {
-    let checkpoint = Checkpoint::load(&args.checkpoint)?;
+    let mut checkpoint = Checkpoint::load(&args.checkpoint)?;
+    args.compute.apply(&mut checkpoint.config.run);
+    let (device, precision) = checkpoint.config.run.compute()?;
     let model = &checkpoint.config.model;
     anyhow::ensure!(model.n_latents > 0, "the model has no latents to think with");
     let tokens = crate::generate::encode(&checkpoint.state.tokenizer, &args.text)?;
@@ -41,8 +46,7 @@ pub fn run(args: Args) -> anyhow::Result<ExitCode> {
     anyhow::ensure!(t <= context, "the text has {t} tokens, the context holds {context}");
     let mut infer = checkpoint.config.infer;
     infer.steps = args.steps.unwrap_or(infer.steps);
-    let none = SlowGradient::None;
-    let mut engine = Engine::new(model, 1, t, &Device::Cpu, DType::F32, none)?;
+    let mut engine = Engine::new(model, 1, t, &device, precision, SlowGradient::None)?;
     engine.set_weights(&checkpoint.weights)?;
     engine.set_batch(&tokens[..t], &tokens[1..])?;
     let key = InferKey { seed: args.seed, step: 0, first_sequence: 0 };

@@ -11,6 +11,8 @@ use ltm_train::data::{Split, storyworld};
 use ltm_train::{Checkpoint, Config, Evaluation, Observer, Start, StepReport, Summary, Trainer};
 use ltm_vi::{GenerateOptions, LatentSource};
 
+use crate::compute::Compute;
+
 /// Arguments of `train`.
 #[derive(clap::Args)]
 pub struct Args {
@@ -22,6 +24,8 @@ pub struct Args {
     /// Go on from the newest checkpoint in the run's folder, bit for bit as if it had never stopped
     #[arg(long)]
     resume: bool,
+    #[command(flatten)]
+    compute: Compute,
     /// Print no samples at the end
     #[arg(long)]
     no_samples: bool,
@@ -31,7 +35,8 @@ pub struct Args {
 const ENTROPY_DOCUMENTS: u64 = 4000;
 
 pub fn run(args: Args) -> anyhow::Result<ExitCode> {
-    let config = Config::load(&args.config, &args.set)?;
+    let mut config = Config::load(&args.config, &args.set)?;
+    args.compute.apply(&mut config.run);
     let stop = Arc::new(AtomicBool::new(false));
     let handler = Arc::clone(&stop);
     ctrlc::set_handler(move || {
@@ -117,7 +122,8 @@ fn report(config: &Config, summary: &Summary, args: &Args) -> anyhow::Result<()>
     if !summary.finished {
         println!("stopped after step {}, saved {}", summary.step, summary.checkpoint.display());
         let set: String = args.set.iter().map(|set| format!(" --set '{set}'")).collect();
-        println!("to go on: ltm train {}{set} --resume", args.config.display());
+        let compute = args.compute.as_typed();
+        println!("to go on: ltm train {}{set}{compute} --resume", args.config.display());
         return Ok(());
     }
     let generated = config.data.path.is_none();
@@ -144,12 +150,15 @@ fn print_samples(config: &Config, checkpoint: &Path) -> anyhow::Result<()> {
     let checkpoint = Checkpoint::load(checkpoint)?;
     let tokenizer = &checkpoint.state.tokenizer;
     let separator = i32::from(tokenizer.separator());
+    let (device, precision) = config.run.compute()?;
     let options = GenerateOptions {
         max_tokens: config.model.max_seq_len.min(160),
         sample: crate::generate::SAMPLE,
         latents: LatentSource::Prior,
         seed: config.run.seed,
         stop: Some(separator),
+        device,
+        precision,
     };
     let show = |tokens: &[i32]| crate::generate::decode(tokenizer, tokens);
     let write = |prompt: &[i32], options: &GenerateOptions| {

@@ -17,7 +17,8 @@ pub fn declare_weights(g: &mut Graph, config: &ModelConfig) -> Vec<Value> {
 /// Traces the decoder up to and with its last norm.
 ///
 /// `weights` as from [`declare_weights`]; `tokens (B,T)` of integers; `z (B,L·Z,C)`, the latents of
-/// layer `l` in rows `l·Z..(l+1)·Z`, and `None` for the baseline without latents. Returns `(B,T,C)`.
+/// layer `l` in rows `l·Z..(l+1)·Z`, and `None` for the baseline without latents. Weights and latents
+/// are of [`Kind::Float`]; what is returned, `(B,T,C)`, is of [`Kind::Activation`].
 ///
 /// Every layer adds, in this order, self-attention within the window, cross-attention to its own
 /// latents, and the gated feed-forward, each of the normed state (Kong et al. 2025).
@@ -58,6 +59,7 @@ pub fn trace(
         None => None,
     };
 
+    let weights = &cast_matrices(g, weights)?;
     let mut h = ops::embedding(g, weights[indices.tok_embeddings], tokens)?;
     for (layer_idx, layer) in indices.layers.iter().enumerate() {
         let x = self_attention(g, config, weights, &layer.attention, h, token_table)?;
@@ -65,6 +67,7 @@ pub fn trace(
         if let (Some((z, latent_table)), Some(params)) = (latents, &layer.cross_attention) {
             let n = config.latents_per_layer();
             let z = ops::slice(g, z, layer_idx * n, n)?;
+            let z = ops::cast(g, z, Kind::Activation)?;
             let tables = [token_table, latent_table];
             let x = cross_attention(g, config, weights, params, h, z, tables)?;
             h = ops::add(g, h, x)?;
@@ -75,17 +78,31 @@ pub fn trace(
     ops::rms_norm(g, h, weights[indices.norm], config.norm_eps)
 }
 
-/// The output matrix `(V,C)`: the embedding, which it is tied to.
-pub fn output_weight(weights: &[Value]) -> Value {
-    weights[0] // the table's first entry
+/// The output matrix `(V,C)` as [`Kind::Activation`]: the embedding, which it is tied to.
+///
+/// # Errors
+/// None for weights as from [`declare_weights`].
+pub fn output_weight(g: &mut Graph, weights: &[Value]) -> Result<Value> {
+    ops::cast(g, weights[0], Kind::Activation) // the table's first entry
 }
 
-/// Logits `(B,T,V)` of hidden states `(B,T,C)`.
+/// Logits `(B,T,V)` of hidden states `(B,T,C)`, both of [`Kind::Activation`].
 ///
 /// # Errors
 /// [`Error::Shape`] when the widths differ.
 pub fn logits(g: &mut Graph, hidden: Value, weights: &[Value]) -> Result<Value> {
-    ops::linear(g, hidden, output_weight(weights))
+    let output_weight = output_weight(g, weights)?;
+    ops::linear(g, hidden, output_weight)
+}
+
+/// The weights as the layers multiply them: matrices cast, once for all that read them, and the gains
+/// of the norms as they are.
+fn cast_matrices(g: &mut Graph, weights: &[Value]) -> Result<Vec<Value>> {
+    let cast = |w: &Value| match g.shape(*w).len() {
+        2 => ops::cast(g, *w, Kind::Activation),
+        _ => Ok(*w),
+    };
+    weights.iter().map(cast).collect()
 }
 
 fn self_attention(

@@ -3,7 +3,7 @@
 
 mod fixture;
 
-use ltm_autodiff::{AdamWState, Graph, Kind, Lifetime, Plan, Store, grad, ops};
+use ltm_autodiff::{AdamWState, Graph, Kind, Lifetime, Plan, Precision, Store, grad, ops};
 use ltm_kernels::ops::adamw::AdamW;
 use ltm_kernels::{Buffer, DType, Device};
 use ltm_model::model::{declare_weights, output_weight, trace};
@@ -27,16 +27,17 @@ fn fast_steps_repeat_only_what_the_latents_change() {
     let log_var = g.input("log_var0", &latents, Kind::Float, Lifetime::Step);
     let z = ops::reparam(&mut g, mu, log_var, noise).unwrap();
     let hidden = trace(&mut g, &config, &weights, tokens, Some(z), b, t).unwrap();
-    let nll = ops::cross_entropy(&mut g, hidden, output_weight(&weights), targets).unwrap();
+    let output = output_weight(&mut g, &weights).unwrap();
+    let nll = ops::cross_entropy(&mut g, hidden, output, targets).unwrap();
     let ones = ops::fill(&mut g, &[b * t], 1.0);
     let loss = ops::dot(&mut g, nll, ones).unwrap();
     let grads = grad(&mut g, loss, &[mu, log_var]).unwrap();
 
-    let mut store = Store::new(&g, &device, DType::F32).unwrap();
+    let mut store = Store::new(&g, &device, Precision::F32).unwrap();
     for (spec, weight) in param_table(&config).iter().zip(&weights) {
         store.write_f32(*weight, &fixture.f32(&format!("param.{}", spec.name))).unwrap();
     }
-    let mut plan = Plan::new(&g, &device, DType::F32, &[loss, grads[0], grads[1]]).unwrap();
+    let mut plan = Plan::new(&g, &device, Precision::F32, &[loss, grads[0], grads[1]]).unwrap();
     let n = latents.iter().product();
     let mut optimisers = [mu, log_var].map(|_| AdamWState::new(&device, DType::F32, n).unwrap());
     let adamw = AdamW { lr: 0.1, beta1: 0.9, beta2: 0.999, eps: 1e-8, weight_decay: 0.0 };

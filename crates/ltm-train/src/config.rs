@@ -2,6 +2,8 @@
 
 use std::path::{Path, PathBuf};
 
+use ltm_autodiff::Precision;
+use ltm_kernels::Device;
 use ltm_model::ModelConfig;
 use ltm_vi::InferConfig;
 use serde::{Deserialize, Serialize};
@@ -33,6 +35,40 @@ pub struct RunConfig {
     pub dir: PathBuf,
     /// Seed of the weights, the order of the data, the noise and a generated corpus.
     pub seed: u64,
+    /// Where it is computed: `cpu`, `cuda` (the first GPU) or `cuda:N`.
+    #[serde(default = "cpu")]
+    pub device: String,
+    /// The type of activations; absent, `f32` on the CPU and `mixed` on CUDA.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub precision: Option<PrecisionKind>,
+}
+
+impl RunConfig {
+    /// Opens the device, and says what it computes in.
+    ///
+    /// # Errors
+    /// [`Error::Infer`] when there is no such device, [`Error::Field`] for a precision that it lacks.
+    pub fn compute(&self) -> Result<(Device, Precision)> {
+        let device: Device = self.device.parse().map_err(ltm_vi::Error::from)?;
+        match (device, self.precision) {
+            (_, Some(PrecisionKind::F32)) | (Device::Cpu, None) => Ok((device, Precision::F32)),
+            (Device::Cpu, Some(PrecisionKind::Mixed)) => {
+                let expected = "f32 on the CPU; mixed needs run.device = \"cuda\"";
+                Err(Error::field("run.precision", expected, "mixed"))
+            }
+            (_, Some(PrecisionKind::Mixed) | None) => Ok((device, Precision::MIXED)),
+        }
+    }
+}
+
+/// The type of activations, as written in a file. Weights, latents and sums are `f32` in any case.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum PrecisionKind {
+    /// Single precision.
+    F32,
+    /// 16 bits, `bf16`, on CUDA.
+    Mixed,
 }
 
 /// Section `[data]`: a corpus folder, or a corpus that is generated.
@@ -138,9 +174,13 @@ fn one() -> usize {
     1
 }
 
+fn cpu() -> String {
+    "cpu".into()
+}
+
 /// The keys of each section, to name the nearest one to a typo.
 const SECTIONS: [(&str, &[&str]); 5] = [
-    ("run", &["dir", "seed"]),
+    ("run", &["dir", "seed", "device", "precision"]),
     ("data", &["path", "corpus", "documents", "val_documents", "rows"]),
     (
         "model",
@@ -438,6 +478,7 @@ mod tests {
     #[test]
     fn the_lists_of_keys_are_those_of_the_structs() {
         let mut config = parse(&[]).expect("good");
+        config.run.precision = Some(PrecisionKind::F32);
         config.data.path = Some("x".into());
         config.data.rows = Some(RowKind::Windows);
         config.infer.lr_end = Some(0.1);

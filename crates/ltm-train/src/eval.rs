@@ -1,6 +1,5 @@
 //! Scores of a corpus by named protocols. Trains nothing.
 
-use ltm_kernels::{DType, Device};
 use ltm_model::Weights;
 use ltm_vi::{Engine, Estimate, InferKey, LatentUse, Protocol, Scores, SlowGradient, score_batch};
 use serde_json::{Map, Value, json};
@@ -63,7 +62,8 @@ pub fn protocols(config: &Config) -> Vec<Protocol> {
     }
 }
 
-/// Fits the first `sequences` rows of `batches` (0 for all) and scores them by each protocol.
+/// Fits the first `sequences` rows of `batches` (0 for all) and scores them by each protocol, on the
+/// device that `config.run` names.
 ///
 /// `batches` must come in sequence, in batches of the shape that `config.train` says. The numbers depend
 /// on weights, data, `config.infer` and the seed; `progress(done, all)` counts batches.
@@ -81,8 +81,8 @@ pub fn evaluate(
 ) -> Result<Evaluation> {
     let options = batches.options();
     let (b, t) = (options.batch, options.seq_len);
-    let none = SlowGradient::None;
-    let mut engine = Engine::new(&config.model, b, t, &Device::Cpu, DType::F32, none)?;
+    let (device, precision) = config.run.compute()?;
+    let mut engine = Engine::new(&config.model, b, t, &device, precision, SlowGradient::None)?;
     engine.set_weights(weights)?;
     let mut scores: Vec<Scores> = protocols.iter().map(|p| Scores::new(*p)).collect();
     let mut latents = (config.model.n_latents > 0).then(|| LatentUse::new(&config.model));

@@ -4,7 +4,7 @@
 use ltm_autodiff::AdamWState;
 use ltm_kernels::ops::adamw::AdamW;
 use ltm_kernels::ops::{elementwise, reduce};
-use ltm_kernels::{Buffer, DType, Device};
+use ltm_kernels::{Buffer, Device};
 use ltm_model::{ParamSpec, Weights, param_table};
 use ltm_vi::{Engine, InferKey, SlowGradient};
 
@@ -43,6 +43,7 @@ impl StepReport {
 
 /// The weights, and the state of their optimiser.
 pub struct SlowLearner {
+    device: Device,
     engine: Engine,
     specs: Vec<ParamSpec>,
     moments: Vec<AdamWState>,
@@ -54,24 +55,25 @@ impl SlowLearner {
     /// A learner for `config` that starts from `weights` with an optimiser that has seen nothing.
     ///
     /// # Errors
-    /// [`Error::Infer`] when the weights are another model's or memory runs out.
+    /// Those of [`RunConfig::compute`](crate::config::RunConfig::compute), and [`Error::Infer`] when
+    /// the weights are another model's or memory runs out.
     pub fn new(config: &Config, weights: &Weights) -> Result<Self> {
-        let (device, dtype) = (Device::Cpu, DType::F32);
+        let (device, precision) = config.run.compute()?;
         let slow_gradient = match config.train.slow_gradient {
             SlowGradientKind::Final => SlowGradient::Final,
             SlowGradientKind::Trajectory => SlowGradient::Trajectory,
         };
         let (b, t) = (config.train.batch, config.train.seq_len);
-        let mut engine = Engine::new(&config.model, b, t, &device, dtype, slow_gradient)?;
+        let mut engine = Engine::new(&config.model, b, t, &device, precision, slow_gradient)?;
         engine.set_weights(weights)?;
         let specs = param_table(&config.model);
         let mut moments = Vec::with_capacity(specs.len());
         let mut sums = Vec::with_capacity(specs.len());
         for spec in &specs {
-            moments.push(AdamWState::new(&device, dtype, spec.len())?);
-            sums.push(Buffer::zeros(&device, dtype, spec.len())?);
+            moments.push(AdamWState::new(&device, precision.float, spec.len())?);
+            sums.push(Buffer::zeros(&device, precision.float, spec.len())?);
         }
-        Ok(Self { engine, specs, moments, sums })
+        Ok(Self { device, engine, specs, moments, sums })
     }
 
     /// A copy of the weights.
@@ -90,13 +92,17 @@ impl SlowLearner {
     /// Goes on with an optimiser's state.
     ///
     /// # Errors
-    /// [`Error::Field`] when there are more or fewer entries than weights.
+    /// [`Error::Field`] when there are more or fewer entries than weights, [`Error::Infer`] when
+    /// memory runs out.
     pub fn set_moments(&mut self, moments: Vec<AdamWState>) -> Result<()> {
         if moments.len() != self.specs.len() {
             let expected = format!("{} entries", self.specs.len());
             return Err(Error::field("optimizer", expected, moments.len()));
         }
-        self.moments = moments;
+        for (own, AdamWState { m, v, step }) in self.moments.iter_mut().zip(moments) {
+            *own =
+                AdamWState { m: m.to_device(&self.device)?, v: v.to_device(&self.device)?, step };
+        }
         Ok(())
     }
 
@@ -109,7 +115,7 @@ impl SlowLearner {
     /// [`Error::NonFinite`] when loss or gradient is not finite: the weights are then as they were;
     /// [`Error::Infer`] for a token outside the vocabulary.
     pub fn step(&mut self, config: &Config, batches: &[Batch], step: u64) -> Result<StepReport> {
-        let device = Device::Cpu;
+        let device = self.device;
         let train = &config.train;
         let progress = train.progress(step);
         let tokens: usize = batches.iter().map(|batch| batch.scored).sum();

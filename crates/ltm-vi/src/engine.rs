@@ -1,11 +1,11 @@
 //! One model at one batch shape, traced once: the fast loop over the posterior, scores, and the
 //! weight gradients of the slow step. Knows no corpus, no estimator and no weight optimiser.
 
-use ltm_autodiff::{AdamWState, Graph, Kind, Lifetime, Plan, Store, Value, grad, ops};
+use ltm_autodiff::{AdamWState, Graph, Kind, Lifetime, Plan, Precision, Store, Value, grad, ops};
 use ltm_kernels::cuda::{Context, Recording};
 use ltm_kernels::ops::adamw::{self, AdamW};
 use ltm_kernels::ops::elementwise;
-use ltm_kernels::{Buffer, DType, Device};
+use ltm_kernels::{Buffer, Device};
 use ltm_model::{ModelConfig, Weights, model, param_table};
 
 use crate::fast_loop::FastLoop;
@@ -71,7 +71,7 @@ pub struct Engine {
     b: usize,
     t: usize,
     device: Device,
-    dtype: DType,
+    precision: Precision,
     slow_gradient: SlowGradient,
     graph: Graph,
     store: Store,
@@ -96,7 +96,7 @@ pub struct Engine {
 }
 
 impl Engine {
-    /// Traces the model for `b` sequences of `t` tokens, with numbers of type `dtype`.
+    /// Traces the model for `b` sequences of `t` tokens, computing in `precision`.
     ///
     /// # Errors
     /// [`Error::Model`] for an invalid configuration, [`Error::Argument`] when `b` is 0 or `t` is
@@ -106,7 +106,7 @@ impl Engine {
         b: usize,
         t: usize,
         device: &Device,
-        dtype: DType,
+        precision: Precision,
         slow_gradient: SlowGradient,
     ) -> Result<Self> {
         config.validate()?;
@@ -132,7 +132,8 @@ impl Engine {
             None => None,
         };
         let hidden = model::trace(g, config, &weights, tokens, z, b, t)?;
-        let nll = ops::cross_entropy(g, hidden, weights[0], targets)?;
+        let output_weight = model::output_weight(g, &weights)?;
+        let nll = ops::cross_entropy(g, hidden, output_weight, targets)?;
 
         let latents = match posterior {
             None => None,
@@ -160,12 +161,12 @@ impl Engine {
             }
         };
 
-        let store = Store::new(g, device, dtype)?;
+        let store = Store::new(g, device, precision)?;
         let len = latent_shape.iter().product();
         let mut trajectory = Vec::new();
         if latents.as_ref().is_some_and(|latents| !latents.dweights.is_empty()) {
             for spec in param_table(config) {
-                trajectory.push(Buffer::zeros(device, dtype, spec.len())?);
+                trajectory.push(Buffer::zeros(device, precision.float, spec.len())?);
             }
         }
         Ok(Self {
@@ -173,7 +174,7 @@ impl Engine {
             b,
             t,
             device: *device,
-            dtype,
+            precision,
             slow_gradient,
             store,
             weights,
@@ -187,8 +188,8 @@ impl Engine {
             fast_loop: None,
             score_plan: None,
             slow_plan: None,
-            adam_mu: AdamWState::new(device, dtype, len)?,
-            adam_log_var: AdamWState::new(device, dtype, len)?,
+            adam_mu: AdamWState::new(device, precision.float, len)?,
+            adam_log_var: AdamWState::new(device, precision.float, len)?,
             trajectory,
             scored_tokens: vec![0; b],
             graph,
@@ -442,7 +443,7 @@ impl Engine {
                 outputs.extend([latents.kl, latents.dmu, latents.dlog_var]);
                 outputs.extend(&latents.dweights);
             }
-            let plan = Plan::new(&self.graph, &self.device, self.dtype, &outputs)?;
+            let plan = Plan::new(&self.graph, &self.device, self.precision, &outputs)?;
             self.fast_plan = Some(plan);
         }
         Ok(())
@@ -488,7 +489,9 @@ impl Engine {
     pub fn token_nll(&mut self) -> Result<Vec<f64>> {
         let plan = match &mut self.score_plan {
             Some(plan) => plan,
-            empty => empty.insert(Plan::new(&self.graph, &self.device, self.dtype, &[self.nll])?),
+            empty => {
+                empty.insert(Plan::new(&self.graph, &self.device, self.precision, &[self.nll])?)
+            }
         };
         plan.run(&self.store)?;
         Ok(plan.output(self.nll)?.to_f64()?)
@@ -546,7 +549,7 @@ impl Engine {
             empty => {
                 let mut outputs = self.slow.clone();
                 outputs.push(self.nll);
-                empty.insert(Plan::new(&self.graph, &self.device, self.dtype, &outputs)?)
+                empty.insert(Plan::new(&self.graph, &self.device, self.precision, &outputs)?)
             }
         };
         plan.run(&self.store)?;

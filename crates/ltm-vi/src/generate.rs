@@ -1,8 +1,9 @@
 //! Thinking before speaking: latents from the prior or fitted to a prompt, then tokens decoded with
 //! the latents fixed. Knows no text.
 
+use ltm_autodiff::Precision;
+use ltm_kernels::Device;
 use ltm_kernels::ops::philox::{Philox, PhiloxKey};
-use ltm_kernels::{DType, Device};
 use ltm_model::{Decoder, ModelConfig, SampleConfig, Weights, sample};
 
 use crate::engine::argument;
@@ -31,6 +32,10 @@ pub struct GenerateOptions {
     pub seed: u64,
     /// Generation ends behind this token.
     pub stop: Option<i32>,
+    /// Where to compute.
+    pub device: Device,
+    /// The precision of the fit; tokens are decoded in single precision.
+    pub precision: Precision,
 }
 
 /// What was generated.
@@ -72,7 +77,7 @@ pub fn generate(
     }
     let (z, fit) = latents(weights, config, infer, prompt, options)?;
 
-    let mut decoder = Decoder::new(*config, weights, Device::Cpu, 1)?;
+    let mut decoder = Decoder::new(*config, weights, options.device, 1)?;
     if config.n_latents > 0 {
         decoder.set_latents(&z)?;
     }
@@ -110,7 +115,8 @@ fn latents(
         return Ok((fresh, Vec::new()));
     }
     let t = prompt.len() - 1;
-    let mut engine = Engine::new(config, 1, t, &Device::Cpu, DType::F32, SlowGradient::None)?;
+    let GenerateOptions { device, precision, .. } = options;
+    let mut engine = Engine::new(config, 1, t, device, *precision, SlowGradient::None)?;
     engine.set_weights(weights)?;
     engine.set_batch(&prompt[..t], &prompt[1..])?;
     let mut fit = Vec::with_capacity(infer.steps);
@@ -148,6 +154,8 @@ mod tests {
         latents: LatentSource::Prompt,
         seed: 5,
         stop: None,
+        device: Device::Cpu,
+        precision: Precision::F32,
     };
 
     fn check(config: ModelConfig, prompt: &[i32], options: GenerateOptions) -> Result<Generation> {

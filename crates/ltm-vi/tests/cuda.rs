@@ -1,7 +1,8 @@
 //! The fast loop as one recorded CUDA graph against the same fit on the CPU. Without
 //! `LTM_DEVICE=cuda` it is skipped.
 
-use ltm_kernels::{DType, Device};
+use ltm_autodiff::Precision;
+use ltm_kernels::Device;
 use ltm_model::{ModelConfig, Weights};
 use ltm_testkit::{cuda_device, relative_frobenius};
 use ltm_vi::{Engine, FastStep, InferConfig, InferKey, Noise, SlowGradient};
@@ -32,7 +33,7 @@ fn device() -> Option<Device> {
 }
 
 fn engine(device: &Device, slow: SlowGradient) -> Engine {
-    let mut engine = Engine::new(&CONFIG, 2, 5, device, DType::F32, slow).unwrap();
+    let mut engine = Engine::new(&CONFIG, 2, 5, device, Precision::F32, slow).unwrap();
     let mut weights = Weights::init(&CONFIG, 5).unwrap();
     weights.params.iter_mut().flatten().for_each(|x| *x *= if *x == 1.0 { 1.0 } else { 5.0 });
     engine.set_weights(&weights).unwrap();

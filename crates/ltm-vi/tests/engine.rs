@@ -1,5 +1,6 @@
 //! The engine, its fits and its estimators on models small enough to know the answers.
 
+use ltm_autodiff::Precision;
 use ltm_kernels::{DType, Device};
 use ltm_model::{ModelConfig, Weights, param_table};
 use ltm_vi::{
@@ -31,8 +32,8 @@ fn weights(config: &ModelConfig) -> Weights {
     weights
 }
 
-fn engine(config: ModelConfig, dtype: DType, slow: SlowGradient) -> Engine {
-    let mut engine = Engine::new(&config, 2, 5, &Device::Cpu, dtype, slow).unwrap();
+fn engine(config: ModelConfig, precision: Precision, slow: SlowGradient) -> Engine {
+    let mut engine = Engine::new(&config, 2, 5, &Device::Cpu, precision, slow).unwrap();
     engine.set_weights(&weights(&config)).unwrap();
     engine.set_batch(&TOKENS, &TARGETS).unwrap();
     engine
@@ -50,7 +51,7 @@ fn fit(engine: &mut Engine, infer: &InferConfig, key: InferKey) -> Vec<FastStep>
 
 #[test]
 fn a_fit_descends_and_counts_its_steps() {
-    let mut engine = engine(CONFIG, DType::F32, SlowGradient::None);
+    let mut engine = engine(CONFIG, Precision::F32, SlowGradient::None);
     let steps = fit(&mut engine, &InferConfig::published(), KEY);
     assert_eq!(steps.len(), 16);
     assert!(steps.iter().enumerate().all(|(i, step)| step.step == i));
@@ -64,7 +65,7 @@ fn a_fit_descends_and_counts_its_steps() {
 /// With nothing to explain the objective is the KL, whose optimum is the prior.
 #[test]
 fn a_fit_to_nothing_reaches_the_prior() {
-    let mut engine = engine(CONFIG, DType::F32, SlowGradient::None);
+    let mut engine = engine(CONFIG, Precision::F32, SlowGradient::None);
     engine.set_batch(&TOKENS, &[-1; 10]).unwrap();
     let infer = InferConfig {
         steps: 400,
@@ -85,7 +86,7 @@ fn a_fit_to_nothing_reaches_the_prior() {
 fn a_fit_depends_on_its_key_and_not_on_history() {
     for noise in [Noise::Fixed, Noise::Fresh] {
         let infer = InferConfig { noise, ..InferConfig::published() };
-        let mut fresh = engine(CONFIG, DType::F32, SlowGradient::None);
+        let mut fresh = engine(CONFIG, Precision::F32, SlowGradient::None);
         fit(&mut fresh, &infer, KEY);
         let expected = fresh.posterior().unwrap();
         let other = InferKey { step: 4, ..KEY };
@@ -101,7 +102,7 @@ fn a_fit_depends_on_its_key_and_not_on_history() {
 
 #[test]
 fn an_observer_can_stop_a_fit() {
-    let mut engine = engine(CONFIG, DType::F32, SlowGradient::None);
+    let mut engine = engine(CONFIG, Precision::F32, SlowGradient::None);
     let mut seen = 0;
     let result = engine.infer(&InferConfig::published(), 0.0, KEY, &mut |_| {
         seen += 1;
@@ -113,7 +114,7 @@ fn an_observer_can_stop_a_fit() {
 
 #[test]
 fn scoring_leaves_the_posterior_alone() {
-    let mut engine = engine(CONFIG, DType::F32, SlowGradient::None);
+    let mut engine = engine(CONFIG, Precision::F32, SlowGradient::None);
     fit(&mut engine, &InferConfig::published(), KEY);
     let (before, nll) = (engine.posterior().unwrap(), engine.token_nll().unwrap());
     let at = engine.token_nll_at(&before.sample()).unwrap();
@@ -127,7 +128,7 @@ fn scoring_leaves_the_posterior_alone() {
 
 #[test]
 fn importance_weights_tighten_the_bound() {
-    let mut engine = engine(CONFIG, DType::F64, SlowGradient::None);
+    let mut engine = engine(CONFIG, Precision::F64, SlowGradient::None);
     let infer = InferConfig { noise: Noise::Fresh, ..InferConfig::published() };
     fit(&mut engine, &infer, KEY);
     let mut score = |protocol| score_batch(&mut engine, protocol, KEY).unwrap();
@@ -151,7 +152,7 @@ fn bounds_on_a_known_likelihood() {
             values.fill(0.0);
         }
     }
-    let mut engine = engine(CONFIG, DType::F64, SlowGradient::None);
+    let mut engine = engine(CONFIG, Precision::F64, SlowGradient::None);
     engine.set_weights(&weights).unwrap();
     let n = 2 * CONFIG.n_latents * CONFIG.dim;
     let posterior = Posterior { mu: vec![0.1; n], log_var: vec![-0.2; n], noise: vec![0.0; n] };
@@ -170,7 +171,7 @@ fn bounds_on_a_known_likelihood() {
 
 #[test]
 fn slow_gradients_are_those_of_the_weighted_likelihood() {
-    let mut engine = engine(CONFIG, DType::F64, SlowGradient::Final);
+    let mut engine = engine(CONFIG, Precision::F64, SlowGradient::Final);
     fit(&mut engine, &InferConfig::published(), KEY);
     let token_weight: Vec<f32> = (0..10u8).map(|i| f32::from(i) / 8.0).collect();
     let gradients: Vec<Vec<f64>> =
@@ -197,7 +198,7 @@ fn slow_gradients_are_those_of_the_weighted_likelihood() {
 #[test]
 fn a_trajectory_adds_to_the_final_gradient() {
     let device = Device::Cpu;
-    let mut engine = engine(CONFIG, DType::F64, SlowGradient::Trajectory);
+    let mut engine = engine(CONFIG, Precision::F64, SlowGradient::Trajectory);
     fit(&mut engine, &InferConfig { steps: 3, ..InferConfig::published() }, KEY);
     let table = param_table(&CONFIG);
     let zeros = |len| ltm_kernels::Buffer::zeros(&device, DType::F64, len).unwrap();
@@ -217,7 +218,7 @@ fn a_trajectory_adds_to_the_final_gradient() {
 #[test]
 fn the_baseline_has_no_posterior() {
     let config = ModelConfig { n_latents: 0, ..CONFIG };
-    let mut engine = engine(config, DType::F32, SlowGradient::Trajectory);
+    let mut engine = engine(config, Precision::F32, SlowGradient::Trajectory);
     assert!(fit(&mut engine, &InferConfig::published(), KEY).is_empty());
     assert!(engine.posterior().unwrap().mu.is_empty());
     let scores = score_batch(&mut engine, Protocol::Autoregressive, KEY).unwrap();
@@ -231,11 +232,11 @@ fn the_baseline_has_no_posterior() {
 
 #[test]
 fn refusals_are_errors() {
-    let new = |b, t| Engine::new(&CONFIG, b, t, &Device::Cpu, DType::F32, SlowGradient::None);
+    let new = |b, t| Engine::new(&CONFIG, b, t, &Device::Cpu, Precision::F32, SlowGradient::None);
     assert!(matches!(new(0, 5), Err(Error::Argument { arg: "b", .. })));
     assert!(matches!(new(1, 0), Err(Error::Argument { arg: "t", .. })));
     assert!(matches!(new(1, 7), Err(Error::Argument { arg: "t", .. })));
-    let mut engine = engine(CONFIG, DType::F32, SlowGradient::None);
+    let mut engine = engine(CONFIG, Precision::F32, SlowGradient::None);
     assert!(engine.token_nll().is_err(), "no posterior yet");
     assert!(matches!(engine.slow_gradients(&[1.0; 10]), Err(Error::NoSlowGradient)));
     assert!(matches!(engine.set_batch(&[0; 9], &[0; 10]), Err(Error::Argument { .. })));

@@ -2,7 +2,8 @@
 
 use std::path::{Path, PathBuf};
 
-use ltm_kernels::{DType, Device};
+use ltm_autodiff::Precision;
+use ltm_kernels::Device;
 use ltm_model::{ModelConfig, Weights, param_table};
 use ltm_testkit::relative_frobenius;
 use ltm_vi::{
@@ -99,7 +100,7 @@ fn check(name: &str) {
     let table = param_table(&config);
     let (b, t) = (fixture.number("batch") as usize, config.max_seq_len);
     let mut engine =
-        Engine::new(&config, b, t, &Device::Cpu, DType::F32, SlowGradient::Trajectory).unwrap();
+        Engine::new(&config, b, t, &Device::Cpu, Precision::F32, SlowGradient::Trajectory).unwrap();
     let params = table.iter().map(|spec| fixture.f32(&format!("param.{}", spec.name))).collect();
     engine.set_weights(&Weights { params }).unwrap();
     let targets = fixture.i32("targets");

@@ -3,9 +3,9 @@
 use ltm_kernels::ops::cross_attention::{self, CrossAttentionDims};
 use ltm_kernels::{Cost, Device};
 
-use super::{check, check_dims, check_kind, check_shape, extents3};
+use super::{check, check_dims, check_shape, extents3, float_kind};
 use crate::graph::Grads;
-use crate::{Call, Graph, Io, Kind, Operation, Result, Spec, Value};
+use crate::{Call, Graph, Io, Operation, Result, Spec, Value};
 
 const OP: &str = "cross_attention";
 
@@ -32,7 +32,7 @@ pub fn cross_attention(
     h: usize,
     g_heads: usize,
 ) -> Result<Value> {
-    check_kind(g, OP, Kind::Float, &[q, k, v])?;
+    float_kind(g, OP, &[q, k, v])?;
     let [b, t, c] = extents3(g, OP, "q", q)?;
     check(OP, h > 0 && c % h == 0, || format!("{h} heads do not divide the width {c}"))?;
     let d = c / h;

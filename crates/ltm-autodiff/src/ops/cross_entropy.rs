@@ -4,7 +4,7 @@ use ltm_kernels::ops::cross_entropy::{self, CrossEntropyDims};
 use ltm_kernels::ops::elementwise::{self, ScaleRowsDims};
 use ltm_kernels::{Cost, Device};
 
-use super::{check, check_dims, check_kind, check_shape, rows};
+use super::{check, check_dims, check_kind, check_shape, float_kind, rows};
 use crate::graph::Grads;
 use crate::{Call, Graph, Io, Kind, Operation, Result, Spec, Value};
 
@@ -20,7 +20,8 @@ struct CrossEntropyBwd(ScaleRowsDims);
 struct CrossEntropyBwdWeight(CrossEntropyDims);
 
 /// Negative log-likelihood in nats of every target under `softmax(h Wᵀ)`: `h (…,C)` of `N` rows,
-/// `w (V,C)`, `targets` of `N` integers → `(N)`. A target of -1 is not scored: its loss is 0.
+/// `w (V,C)`, `targets` of `N` integers → `(N)` of [`Kind::Float`]. A target of -1 is not scored: its loss
+/// is 0.
 ///
 /// The gradient with respect to `h` is computed in the same pass over the logits, when it is read.
 ///
@@ -28,7 +29,7 @@ struct CrossEntropyBwdWeight(CrossEntropyDims);
 /// [`Error::Shape`](crate::Error::Shape) when the extents disagree. A target outside `-1..V` is
 /// refused when the plan runs.
 pub fn cross_entropy(g: &mut Graph, h: Value, w: Value, targets: Value) -> Result<Value> {
-    check_kind(g, OP, Kind::Float, &[h, w])?;
+    float_kind(g, OP, &[h, w])?;
     check_kind(g, OP, Kind::Int, &[targets])?;
     let spec = g.spec(h).clone();
     let (n, c) = rows(OP, &spec.shape)?;
@@ -57,7 +58,7 @@ impl Operation for CrossEntropy {
         let &[h, w, targets] = node.inputs.as_slice() else {
             unreachable!("traced with three inputs")
         };
-        let (dh, dw) = (g.spec(h).clone(), g.spec(w).clone());
+        let (dh, dw) = (g.spec(h).clone(), g.gradient_spec(w));
         let CrossEntropyDims { n, c, .. } = self.0;
         let scale = CrossEntropyBwd(ScaleRowsDims { rows: n, c });
         Ok(vec![

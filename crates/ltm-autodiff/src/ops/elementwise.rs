@@ -3,9 +3,9 @@
 use ltm_kernels::Cost;
 use ltm_kernels::ops::elementwise;
 
-use super::{check_kind, check_shape, streaming_cost};
+use super::{check_shape, float_kind, streaming_cost};
 use crate::graph::Grads;
-use crate::{Call, Graph, Io, Kind, Operation, Result, Spec, Value};
+use crate::{Call, Graph, Io, Operation, Result, Spec, Value};
 
 #[derive(Debug)]
 struct Add {
@@ -17,7 +17,7 @@ struct Add {
 /// # Errors
 /// [`Error::Shape`](crate::Error::Shape) when the shapes differ.
 pub fn add(g: &mut Graph, a: Value, b: Value) -> Result<Value> {
-    check_kind(g, "add", Kind::Float, &[a, b])?;
+    float_kind(g, "add", &[a, b])?;
     let spec = g.spec(a).clone();
     check_shape(g, "add", "b", b, &spec.shape)?;
     Ok(g.apply1(Add { n: spec.len() }, &[a, b], spec))
@@ -57,7 +57,7 @@ struct Fill {
     value: f64,
 }
 
-/// A value of this shape whose every element is `value`.
+/// A value of this shape and of [`Kind::Float`](crate::Kind::Float) whose every element is `value`.
 pub fn fill(g: &mut Graph, shape: &[usize], value: f64) -> Value {
     let spec = Spec::float(shape);
     g.apply1(Fill { n: spec.len(), value }, &[], spec)

@@ -3,7 +3,7 @@
 use ltm_kernels::Cost;
 use ltm_kernels::ops::embedding::{self, EmbeddingDims};
 
-use super::{check, check_dims, check_kind};
+use super::{check, check_dims, check_kind, float_kind};
 use crate::graph::Grads;
 use crate::{Call, Graph, Io, Kind, Operation, Result, Spec, Value};
 
@@ -21,7 +21,7 @@ struct EmbeddingBwdWeight(EmbeddingDims);
 /// [`Error::Shape`](crate::Error::Shape) when `table` is no matrix or `tokens` no integers. A token
 /// outside `0..V` is refused when the plan runs.
 pub fn embedding(g: &mut Graph, table: Value, tokens: Value) -> Result<Value> {
-    check_kind(g, OP, Kind::Float, &[table])?;
+    let kind = float_kind(g, OP, &[table])?;
     check_kind(g, OP, Kind::Int, &[tokens])?;
     let shape = g.shape(table);
     check(OP, shape.len() == 2, || format!("table must be a matrix, found {shape:?}"))?;
@@ -29,7 +29,7 @@ pub fn embedding(g: &mut Graph, table: Value, tokens: Value) -> Result<Value> {
     let dims = EmbeddingDims { n: g.spec(tokens).len(), v, c };
     check_dims(OP, dims.validate())?;
     let shape = [g.shape(tokens), &[c]].concat();
-    Ok(g.apply1(Embedding(dims), &[table, tokens], Spec::float(&shape)))
+    Ok(g.apply1(Embedding(dims), &[table, tokens], Spec { shape, kind }))
 }
 
 impl Operation for Embedding {
@@ -44,7 +44,7 @@ impl Operation for Embedding {
 
     /// Tokens have no gradient.
     fn grad(&self, g: &mut Graph, node: &Io, dout: Value, wanted: &[bool]) -> Result<Grads> {
-        let spec = g.spec(node.inputs[0]).clone();
+        let spec = g.gradient_spec(node.inputs[0]);
         let inputs = [dout, node.inputs[1]];
         Ok(vec![wanted[0].then(|| g.apply1(EmbeddingBwdWeight(self.0), &inputs, spec)), None])
     }

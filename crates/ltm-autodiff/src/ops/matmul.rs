@@ -3,9 +3,9 @@
 use ltm_kernels::Cost;
 use ltm_kernels::ops::matmul::{self, Layout, MatmulDims, Write};
 
-use super::{check, check_dims, check_kind, rows};
+use super::{check, check_dims, float_kind, rows};
 use crate::graph::Grads;
-use crate::{Call, Graph, Io, Kind, Operation, Result, Spec, Value};
+use crate::{Call, Graph, Io, Operation, Result, Spec, Value};
 
 const OP: &str = "matmul";
 
@@ -58,9 +58,9 @@ fn trace(
     b: Value,
     [a_layout, b_layout]: [Layout; 2],
     role: Role,
-    shape: Option<Vec<usize>>,
+    spec: Option<Spec>,
 ) -> Result<Value> {
-    check_kind(g, OP, Kind::Float, &[a, b])?;
+    let kind = float_kind(g, OP, &[a, b])?;
     let (a_rows, a_columns) = rows(OP, g.shape(a))?;
     let (b_rows, b_columns) = rows(OP, g.shape(b))?;
     let (m, k) = match a_layout {
@@ -76,15 +76,15 @@ fn trace(
     })?;
     let dims = MatmulDims { a: a_layout, b: b_layout, ..MatmulDims::new(m, n, k) };
     check_dims(OP, dims.validate())?;
-    let shape = shape.unwrap_or_else(|| match a_layout {
+    let spec = spec.unwrap_or_else(|| match a_layout {
         Layout::Normal => {
             let mut shape = g.shape(a).to_vec();
             *shape.last_mut().expect("rows() refused an empty shape") = n;
-            shape
+            Spec { shape, kind }
         }
-        Layout::Transposed => vec![m, n],
+        Layout::Transposed => Spec::new(&[m, n], kind),
     });
-    Ok(g.apply1(Matmul { dims, role }, &[a, b], Spec::float(&shape)))
+    Ok(g.apply1(Matmul { dims, role }, &[a, b], spec))
 }
 
 fn flip(layout: Layout) -> Layout {
@@ -113,23 +113,23 @@ impl Operation for Matmul {
         let MatmulDims { a: a_layout, b: b_layout, .. } = self.dims;
         let mut grads = vec![None; 2];
         if wanted[0] {
-            let shape = Some(g.shape(a).to_vec());
+            let spec = Some(g.gradient_spec(a));
             grads[0] = Some(match a_layout {
                 Layout::Normal => {
-                    trace(g, dout, b, [Layout::Normal, flip(b_layout)], Role::Bwd, shape)?
+                    trace(g, dout, b, [Layout::Normal, flip(b_layout)], Role::Bwd, spec)?
                 }
                 Layout::Transposed => {
-                    trace(g, b, dout, [b_layout, Layout::Transposed], Role::Bwd, shape)?
+                    trace(g, b, dout, [b_layout, Layout::Transposed], Role::Bwd, spec)?
                 }
             });
         }
         if wanted[1] {
             let role = if matches!(self.role, Role::Linear) { Role::BwdWeight } else { Role::Bwd };
-            let shape = Some(g.shape(b).to_vec());
+            let spec = Some(g.gradient_spec(b));
             grads[1] = Some(match b_layout {
-                Layout::Normal => trace(g, a, dout, [flip(a_layout), Layout::Normal], role, shape)?,
+                Layout::Normal => trace(g, a, dout, [flip(a_layout), Layout::Normal], role, spec)?,
                 Layout::Transposed => {
-                    trace(g, dout, a, [Layout::Transposed, a_layout], role, shape)?
+                    trace(g, dout, a, [Layout::Transposed, a_layout], role, spec)?
                 }
             });
         }

@@ -1,9 +1,11 @@
 //! One file an op: a free function that traces it, its shape rule and its gradient rule.
 //!
 //! Shapes are row-major. Where a value is described as `(…,C)`, its leading extents count as rows.
+//! Float inputs are of one kind, which is also the result's, unless the op says more.
 //! Backward nodes carry the op's name with `_bwd` behind it, or `_bwd_weight` where the gradient
 //! of a weight is a node of its own.
 
+mod cast;
 mod cross_attention;
 mod cross_entropy;
 mod elementwise;
@@ -18,6 +20,7 @@ mod self_attention;
 mod slice;
 mod swiglu;
 
+pub use cast::cast;
 pub use cross_attention::cross_attention;
 pub use cross_entropy::cross_entropy;
 pub use elementwise::{add, fill};
@@ -56,6 +59,14 @@ fn check_kind(g: &Graph, op: &'static str, kind: Kind, values: &[Value]) -> Resu
         let found: Vec<_> = values.iter().map(|v| g.spec(*v).kind).collect();
         format!("needs inputs of kind {kind:?}, found {found:?}")
     })
+}
+
+/// The kind of float that all of `values` are; refuses integers and a mixture.
+fn float_kind(g: &Graph, op: &'static str, values: &[Value]) -> Result<Kind> {
+    let kind = g.spec(values[0]).kind;
+    let expected = if kind == Kind::Int { Kind::Float } else { kind };
+    check_kind(g, op, expected, values)?;
+    Ok(kind)
 }
 
 /// Refuses a value of another shape.

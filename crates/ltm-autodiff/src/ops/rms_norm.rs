@@ -3,7 +3,7 @@
 use ltm_kernels::ops::rms_norm::{self, RmsNormDims};
 use ltm_kernels::{Cost, Device};
 
-use super::{check_dims, check_kind, check_shape, rows};
+use super::{check_dims, check_kind, check_shape, float_kind, rows};
 use crate::graph::Grads;
 use crate::{Call, Graph, Io, Kind, Operation, Result, Spec, Value};
 
@@ -21,12 +21,13 @@ struct RmsNormBwd(RmsNorm);
 #[derive(Debug)]
 struct RmsNormBwdWeight(RmsNorm);
 
-/// `x · w / sqrt(mean(x²) + eps)` for every row: `x (…,C)`, `w (C)` → `(…,C)`.
+/// `x · w / sqrt(mean(x²) + eps)` for every row: `x (…,C)`, `w (C)` of [`Kind::Float`] → `(…,C)`.
 ///
 /// # Errors
 /// [`Error::Shape`](crate::Error::Shape) when the widths differ.
 pub fn rms_norm(g: &mut Graph, x: Value, w: Value, eps: f64) -> Result<Value> {
-    check_kind(g, OP, Kind::Float, &[x, w])?;
+    float_kind(g, OP, &[x])?;
+    check_kind(g, OP, Kind::Float, &[w])?;
     let spec = g.spec(x).clone();
     let (rows, c) = rows(OP, &spec.shape)?;
     check_shape(g, OP, "w", w, &[c])?;

@@ -3,7 +3,7 @@
 use ltm_kernels::Cost;
 use ltm_kernels::ops::rope::{self, RopeDims};
 
-use super::{check, check_dims, check_kind, check_shape, extents3, streaming_cost};
+use super::{check, check_dims, check_kind, check_shape, extents3, float_kind, streaming_cost};
 use crate::graph::Grads;
 use crate::{Call, Graph, Io, Kind, Operation, Result, Spec, Value};
 
@@ -79,13 +79,15 @@ struct Rope(RopeDims);
 #[derive(Debug)]
 struct RopeBwd(RopeDims);
 
-/// Rotates every head's interleaved pairs: `x (B,T,heads·D)`, `table (T,D/2,2)` → as `x`.
+/// Rotates every head's interleaved pairs: `x (B,T,heads·D)`, `table (T,D/2,2)` of
+/// [`Kind::Float`] → as `x`.
 ///
 /// # Errors
 /// [`Error::Shape`](crate::Error::Shape) when `heads` does not divide the width, or `table` is for
 /// other positions or another head width.
 pub fn rope(g: &mut Graph, x: Value, table: Value, heads: usize) -> Result<Value> {
-    check_kind(g, OP, Kind::Float, &[x, table])?;
+    float_kind(g, OP, &[x])?;
+    check_kind(g, OP, Kind::Float, &[table])?;
     let [b, t, width] = extents3(g, OP, "x", x)?;
     check(OP, heads > 0 && width % heads == 0, || {
         format!("{heads} heads do not divide the width {width}")

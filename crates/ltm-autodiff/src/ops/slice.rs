@@ -3,9 +3,9 @@
 use ltm_kernels::Cost;
 use ltm_kernels::ops::slice::{self, SliceDims};
 
-use super::{check_dims, check_kind, extents3};
+use super::{check_dims, extents3, float_kind};
 use crate::graph::Grads;
-use crate::{Call, Graph, Io, Kind, Operation, Result, Spec, Value};
+use crate::{Call, Graph, Io, Operation, Result, Spec, Value};
 
 const OP: &str = "slice";
 
@@ -20,11 +20,11 @@ struct SliceBwd(SliceDims);
 /// # Errors
 /// [`Error::Shape`](crate::Error::Shape) when `x` has not three extents or too few rows.
 pub fn slice(g: &mut Graph, x: Value, start: usize, len: usize) -> Result<Value> {
-    check_kind(g, OP, Kind::Float, &[x])?;
+    let kind = float_kind(g, OP, &[x])?;
     let [b, rows, c] = extents3(g, OP, "x", x)?;
     let dims = SliceDims { b, rows, start, len, c };
     check_dims(OP, dims.validate())?;
-    Ok(g.apply1(Slice(dims), &[x], Spec::float(&[b, len, c])))
+    Ok(g.apply1(Slice(dims), &[x], Spec::new(&[b, len, c], kind)))
 }
 
 impl Operation for Slice {

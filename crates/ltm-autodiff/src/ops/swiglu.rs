@@ -3,9 +3,9 @@
 use ltm_kernels::Cost;
 use ltm_kernels::ops::swiglu;
 
-use super::{check_kind, check_shape};
+use super::{check_shape, float_kind};
 use crate::graph::Grads;
-use crate::{Call, Graph, Io, Kind, Operation, Result, Value};
+use crate::{Call, Graph, Io, Operation, Result, Value};
 
 const OP: &str = "swiglu";
 
@@ -24,7 +24,7 @@ struct SwigluBwd {
 /// # Errors
 /// [`Error::Shape`](crate::Error::Shape) when the shapes differ.
 pub fn swiglu(g: &mut Graph, gate: Value, up: Value) -> Result<Value> {
-    check_kind(g, OP, Kind::Float, &[gate, up])?;
+    float_kind(g, OP, &[gate, up])?;
     let spec = g.spec(gate).clone();
     check_shape(g, OP, "up", up, &spec.shape)?;
     Ok(g.apply1(Swiglu { n: spec.len() }, &[gate, up], spec))
