@@ -35,17 +35,17 @@ pub fn grad(g: &mut Graph, loss: Value, wrt: &[Value]) -> Result<Vec<Value>> {
         let Some(op) = g.nodes[node].op.clone() else { continue };
         let n_outputs = g.nodes[node].outputs.len();
         let outputs: Vec<_> = (0..n_outputs).map(|output| Value { node, output }).collect();
-        if let Some(auxiliary) = outputs[1..].iter().find(|v| gradients.contains_key(v)) {
-            return Err(Error::NoGradient { op: op.name(), position: auxiliary.output });
+        let douts: Vec<_> = outputs.iter().map(|v| gradients.get(v).copied()).collect();
+        if douts.iter().all(Option::is_none) {
+            continue;
         }
-        let Some(&dout) = gradients.get(&outputs[0]) else { continue };
         let inputs = g.nodes[node].inputs.clone();
         let wanted: Vec<_> = inputs.iter().map(|v| matters[v.node]).collect();
         if !wanted.contains(&true) {
             continue;
         }
         let io = Io { inputs, outputs };
-        let grads = op.grad(g, &io, dout, &wanted)?;
+        let grads = op.grad_outputs(g, &io, &douts, &wanted)?;
         for (position, (input, gradient)) in io.inputs.iter().zip(grads).enumerate() {
             if !wanted[position] {
                 continue;

@@ -75,7 +75,7 @@ impl Spec {
 pub struct Call<'a, 'b> {
     /// Where it runs.
     pub device: &'a Device,
-    /// One buffer an output; `None` where nobody reads the output.
+    /// One buffer an output; `None` where nobody reads it, see [`Operation::writes_all`].
     pub outputs: &'a mut [Option<&'b mut Buffer>],
     /// One buffer an input, in order.
     pub inputs: &'a [&'a Buffer],
@@ -100,7 +100,8 @@ impl<'b> Call<'_, 'b> {
 
 /// One kind of node: a shape rule, an implementation and a gradient rule.
 ///
-/// The gradient of a loss flows through output 0 only; further outputs are auxiliary.
+/// The gradient of a loss flows through output 0 only, and further outputs are auxiliary, unless an
+/// operation defines [`Operation::grad_outputs`].
 pub trait Operation: Debug + Send + Sync {
     /// The op's name, the same as its folder in `ltm-kernels` with `_bwd` and the like behind it.
     fn name(&self) -> &'static str;
@@ -118,6 +119,32 @@ pub trait Operation: Debug + Send + Sync {
     fn grad(&self, _g: &mut Graph, _node: &Io, _dout: Value, wanted: &[bool]) -> Result<Grads> {
         let position = wanted.iter().position(|w| *w).unwrap_or(0);
         Err(Error::NoGradient { op: self.name(), position })
+    }
+
+    /// As [`Operation::grad`] for an operation of several outputs that a loss may depend on, given the
+    /// gradient of each, `None` where the loss does not depend on it; one at least is there.
+    ///
+    /// # Errors
+    /// [`Error::NoGradient`] for a gradient of an output other than 0, unless overridden.
+    fn grad_outputs(
+        &self,
+        g: &mut Graph,
+        node: &Io,
+        douts: &[Option<Value>],
+        wanted: &[bool],
+    ) -> Result<Grads> {
+        match (douts[0], douts[1..].iter().position(Option::is_some)) {
+            (Some(dout), None) => self.grad(g, node, dout, wanted),
+            (_, auxiliary) => {
+                let position = auxiliary.map_or(0, |i| i + 1);
+                Err(Error::NoGradient { op: self.name(), position })
+            }
+        }
+    }
+
+    /// Whether a run writes every output: else an output that nobody reads has no buffer.
+    fn writes_all(&self) -> bool {
+        false
     }
 
     /// Elements of working memory needed while running on `device`.

@@ -107,9 +107,11 @@ impl Plan {
                 }
             });
             let mut slots = Vec::with_capacity(node.outputs.len());
+            let mut unread = Vec::new();
             for output in 0..node.outputs.len() {
                 let value = Value { node: node_idx, output };
-                if !last_use.contains_key(&value) {
+                let is_read = last_use.contains_key(&value);
+                if !is_read && !op.writes_all() {
                     slots.push(None);
                     continue;
                 }
@@ -123,6 +125,9 @@ impl Plan {
                 };
                 places.insert(value, Place::Slot(slot));
                 slots.push(Some(slot));
+                if !is_read {
+                    unread.push(slot);
+                }
             }
             let mut dying: Vec<_> = read.iter().filter(|v| dies_here(v)).collect();
             dying.sort_unstable();
@@ -133,6 +138,9 @@ impl Plan {
                 {
                     free.entry(sizes[slot]).or_default().push(slot);
                 }
+            }
+            for slot in unread {
+                free.entry(sizes[slot]).or_default().push(slot);
             }
             steps.push(Step {
                 op,

@@ -110,6 +110,17 @@ fn slice() {
 #[test]
 fn rms_norm() {
     check(&[&[2, 3, 5], &[5]], &[], |g, x, _| ops::rms_norm(g, x[0], x[1], 1e-5));
+    // Of the sum alone, of its norm alone, and of both.
+    let of = |g: &mut Graph, x: &[Value]| ops::add_rms_norm(g, x[0], x[1], x[2], 1e-5);
+    check(&[&[2, 3, 5], &[2, 3, 5]], &[], |g, x, _| {
+        let w = ops::fill(g, &[5], 1.0);
+        Ok(of(g, &[x[0], x[1], w])?.0)
+    });
+    check(&[&[2, 3, 5], &[2, 3, 5], &[5]], &[], |g, x, _| Ok(of(g, x)?.1));
+    check(&[&[2, 3, 5], &[2, 3, 5], &[5]], &[], |g, x, _| {
+        let (sum, norm) = of(g, x)?;
+        ops::swiglu(g, sum, norm)
+    });
 }
 
 #[test]

@@ -146,6 +146,16 @@ fn configurations_are_shown_and_refused() {
         bad(&["train", &config, "--set", set], 2, parts);
         bad(&["config", "check", &config, "--set", set], 2, parts);
     }
+    let nowhere = tempfile::tempdir().expect("a temporary folder");
+    let dir = set_dir(&nowhere.path().join("run"));
+    for (compute, status, parts) in [
+        (["--device", "gpu"], 1, &["run.device", "`gpu`", "`cuda:<ordinal>`"][..]),
+        (["--device", "cuda:99"], 1, &["run.device", "`cuda:99`"]),
+        (["--precision", "mixed"], 2, &["`run.precision`", "run.device = \"cuda\""]),
+    ] {
+        bad(&train_args(&config, &dir, &compute), status, parts);
+    }
+    assert_eq!(fs::read_dir(&nowhere).expect("listable").count(), 0, "nothing was written");
     bad(&["train", "/no/such.toml"], 1, &["/no/such.toml"]);
     bad(&["train"], 2, &["Usage"]);
     bad(&["eval", "x", "--protocol", "perplexity"], 2, &["perplexity", "elbo"]);

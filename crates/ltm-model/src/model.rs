@@ -60,22 +60,44 @@ pub fn trace(
     };
 
     let weights = &cast_matrices(g, weights)?;
-    let mut h = ops::embedding(g, weights[indices.tok_embeddings], tokens)?;
+    let embedded = ops::embedding(g, weights[indices.tok_embeddings], tokens)?;
+    let mut h = Residual { sum: embedded, last: None, eps: config.norm_eps };
     for (layer_idx, layer) in indices.layers.iter().enumerate() {
-        let x = self_attention(g, config, weights, &layer.attention, h, token_table)?;
-        h = ops::add(g, h, x)?;
+        let x = h.norm(g, weights[layer.attention.norm])?;
+        h.last = Some(self_attention(g, config, weights, &layer.attention, x, token_table)?);
         if let (Some((z, latent_table)), Some(params)) = (latents, &layer.cross_attention) {
             let n = config.latents_per_layer();
             let z = ops::slice(g, z, layer_idx * n, n)?;
             let z = ops::cast(g, z, Kind::Activation)?;
             let tables = [token_table, latent_table];
-            let x = cross_attention(g, config, weights, params, h, z, tables)?;
-            h = ops::add(g, h, x)?;
+            let x = h.norm(g, weights[params.norm])?;
+            h.last = Some(cross_attention(g, config, weights, params, x, z, tables)?);
         }
-        let x = feed_forward(g, config, weights, &layer.feed_forward, h)?;
-        h = ops::add(g, h, x)?;
+        let x = h.norm(g, weights[layer.feed_forward.norm])?;
+        h.last = Some(feed_forward(g, weights, &layer.feed_forward, x)?);
     }
-    ops::rms_norm(g, h, weights[indices.norm], config.norm_eps)
+    h.norm(g, weights[indices.norm])
+}
+
+/// The state that every sublayer adds to. The addition waits for the norm that reads the sum, so that
+/// both are one pass over memory.
+struct Residual {
+    sum: Value,
+    /// What the last sublayer gave, not yet in the sum.
+    last: Option<Value>,
+    eps: f64,
+}
+
+impl Residual {
+    /// The norm of the state.
+    fn norm(&mut self, g: &mut Graph, weight: Value) -> Result<Value> {
+        let Some(last) = self.last.take() else {
+            return ops::rms_norm(g, self.sum, weight, self.eps);
+        };
+        let (sum, norm) = ops::add_rms_norm(g, self.sum, last, weight, self.eps)?;
+        self.sum = sum;
+        Ok(norm)
+    }
 }
 
 /// The output matrix `(V,C)` as [`Kind::Activation`]: the embedding, which it is tied to.
@@ -110,11 +132,10 @@ fn self_attention(
     config: &ModelConfig,
     weights: &[Value],
     params: &AttentionParams<usize>,
-    h: Value,
+    x: Value,
     table: Value,
 ) -> Result<Value> {
     let (n_heads, n_kv_heads) = (config.n_heads, config.n_kv_heads);
-    let x = ops::rms_norm(g, h, weights[params.norm], config.norm_eps)?;
     let q = ops::linear(g, x, weights[params.wq])?;
     let q = ops::rope(g, q, table, n_heads)?;
     let k = ops::linear(g, x, weights[params.wk])?;
@@ -131,12 +152,11 @@ fn cross_attention(
     config: &ModelConfig,
     weights: &[Value],
     params: &AttentionParams<usize>,
-    h: Value,
+    x: Value,
     z: Value,
     tables: [Value; 2],
 ) -> Result<Value> {
     let (n_heads, n_kv_heads) = (config.n_heads, config.n_kv_heads);
-    let x = ops::rms_norm(g, h, weights[params.norm], config.norm_eps)?;
     let q = ops::linear(g, x, weights[params.wq])?;
     let q = ops::rope(g, q, tables[0], n_heads)?;
     let k = ops::linear(g, z, weights[params.wk])?;
@@ -148,12 +168,10 @@ fn cross_attention(
 
 fn feed_forward(
     g: &mut Graph,
-    config: &ModelConfig,
     weights: &[Value],
     params: &FeedForwardParams<usize>,
-    h: Value,
+    x: Value,
 ) -> Result<Value> {
-    let x = ops::rms_norm(g, h, weights[params.norm], config.norm_eps)?;
     let gate = ops::linear(g, x, weights[params.w1])?;
     let up = ops::linear(g, x, weights[params.w3])?;
     let x = ops::swiglu(g, gate, up)?;

@@ -47,9 +47,9 @@ impl RunConfig {
     /// Opens the device, and says what it computes in.
     ///
     /// # Errors
-    /// [`Error::Infer`] when there is no such device, [`Error::Field`] for a precision that it lacks.
+    /// [`Error::Device`] when there is no such device, [`Error::Field`] for a precision that it lacks.
     pub fn compute(&self) -> Result<(Device, Precision)> {
-        let device: Device = self.device.parse().map_err(ltm_vi::Error::from)?;
+        let device: Device = self.device.parse().map_err(Error::Device)?;
         match (device, self.precision) {
             (_, Some(PrecisionKind::F32)) | (Device::Cpu, None) => Ok((device, Precision::F32)),
             (Device::Cpu, Some(PrecisionKind::Mixed)) => {

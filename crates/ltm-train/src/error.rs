@@ -70,6 +70,8 @@ pub enum Error {
         /// The newest checkpoint, which was left as it is.
         last_good: Option<PathBuf>,
     },
+    /// The device that `run.device` names cannot be used.
+    Device(ltm_kernels::Error),
     /// The fast learner or the model refused.
     Infer(ltm_vi::Error),
     /// The model refused its configuration or a checkpoint.
@@ -136,6 +138,7 @@ impl std::fmt::Display for Error {
                 path.display()
             ),
             Self::Word { word } => write!(f, "the vocabulary does not have the word `{word}`"),
+            Self::Device(_) => write!(f, "`run.device` cannot be used"),
             Self::Config { path, reason } => write!(f, "{}: {reason}", path.display()),
             Self::NonFinite { step, tensor, last_good } => {
                 write!(f, "step {step}: {tensor} is not finite; ")?;
@@ -159,6 +162,7 @@ impl std::error::Error for Error {
         match self {
             Self::Io { source, .. } => Some(source),
             Self::Plot { source, .. } => Some(source.as_ref()),
+            Self::Device(source) => Some(source),
             Self::Infer(source) => Some(source),
             Self::Model(source) => Some(source),
             _ => None,

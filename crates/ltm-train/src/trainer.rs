@@ -80,9 +80,10 @@ impl Trainer {
     ///
     /// # Errors
     /// [`Error::Data`] when the folder holds another run, the data has no tokens, or the checkpoint
-    /// to resume is of another model; [`Error::Field`], [`Error::Io`] and those of
-    /// [`Checkpoint::load`].
+    /// to resume is of another model; [`Error::Device`], [`Error::Field`], [`Error::Io`] and those
+    /// of [`Checkpoint::load`].
     pub fn new(config: Config, start: Start) -> Result<Self> {
+        config.run.compute()?; // before anything is written
         let dir = &config.run.dir;
         let newest = checkpoint::newest(dir)?;
         if let (Start::Fresh, Some(found)) = (start, &newest) {

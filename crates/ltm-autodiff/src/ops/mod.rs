@@ -30,7 +30,7 @@ pub use ltm_kernels::ops::matmul::Layout;
 pub use matmul::{linear, matmul};
 pub use reduce::dot;
 pub use reparam::reparam;
-pub use rms_norm::rms_norm;
+pub use rms_norm::{add_rms_norm, rms_norm};
 pub use rope::{positions, rope, rope_table};
 pub use self_attention::self_attention;
 pub use slice::slice;
