@@ -45,6 +45,7 @@ pub fn grad(g: &mut Graph, loss: Value, wrt: &[Value]) -> Result<Vec<Value>> {
             continue;
         }
         let io = Io { inputs, outputs };
+        let first_new = g.nodes.len();
         let grads = op.grad_outputs(g, &io, &douts, &wanted)?;
         for (position, (input, gradient)) in io.inputs.iter().zip(grads).enumerate() {
             if !wanted[position] {
@@ -52,6 +53,7 @@ pub fn grad(g: &mut Graph, loss: Value, wrt: &[Value]) -> Result<Vec<Value>> {
             }
             let gradient = gradient.ok_or(Error::NoGradient { op: op.name(), position })?;
             let total = match gradients.get(input) {
+                Some(&earlier) if gradient.node >= first_new => sum(g, earlier, gradient)?,
                 Some(&earlier) => ops::add(g, earlier, gradient)?,
                 None => gradient,
             };
@@ -62,4 +64,17 @@ pub fn grad(g: &mut Graph, loss: Value, wrt: &[Value]) -> Result<Vec<Value>> {
         .enumerate()
         .map(|(position, v)| gradients.get(v).copied().ok_or(Error::Unreachable { position }))
         .collect()
+}
+
+/// `earlier + gradient`, where nobody else reads `gradient`: if its node can add on its own, one that
+/// does so takes its place, and it never runs.
+fn sum(g: &mut Graph, earlier: Value, gradient: Value) -> Result<Value> {
+    let node = &g.nodes[gradient.node];
+    let alike = g.spec(earlier) == g.spec(gradient);
+    let Some(adding) = node.op.as_ref().filter(|_| alike).and_then(|op| op.adding()) else {
+        return ops::add(g, earlier, gradient);
+    };
+    let inputs = [&[earlier], node.inputs.as_slice()].concat();
+    let spec = g.spec(gradient).clone();
+    Ok(g.push(adding, &inputs, vec![spec])[0])
 }

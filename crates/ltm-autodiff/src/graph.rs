@@ -142,6 +142,12 @@ pub trait Operation: Debug + Send + Sync {
         }
     }
 
+    /// The operation whose only output is this one's added to one more input, which comes first and
+    /// whose memory it takes over; `None` where an addition of its own is as good.
+    fn adding(&self) -> Option<Arc<dyn Operation>> {
+        None
+    }
+
     /// Whether a run writes every output: else an output that nobody reads has no buffer.
     fn writes_all(&self) -> bool {
         false
@@ -238,11 +244,21 @@ impl Graph {
         inputs: &[Value],
         outputs: Vec<Spec>,
     ) -> Vec<Value> {
+        self.push(Arc::new(op), inputs, outputs)
+    }
+
+    /// As [`Graph::apply`], of an operation that is shared already.
+    pub(crate) fn push(
+        &mut self,
+        op: Arc<dyn Operation>,
+        inputs: &[Value],
+        outputs: Vec<Spec>,
+    ) -> Vec<Value> {
         let lifetime =
             inputs.iter().map(|v| self.nodes[v.node].lifetime).max().unwrap_or(Lifetime::Constant);
         let n_outputs = outputs.len();
         self.nodes.push(Node {
-            op: Some(Arc::new(op)),
+            op: Some(op),
             name: String::new(),
             inputs: inputs.to_vec(),
             outputs,

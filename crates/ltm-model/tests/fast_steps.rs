@@ -97,6 +97,10 @@ fn fast_steps_repeat_only_what_the_latents_change() {
     // Nothing below the first cross-attention has a gradient, nor has its query.
     assert_eq!(found("self_attention_bwd"), expected(layers - 1, 0));
     assert_eq!(found("rope_bwd"), expected(4 * (layers - 1) + 1, 0));
+    // Layer 0 has no gradient below its cross-attention's key and value.
+    assert_eq!(found("matmul_bwd"), expected(11 * (layers - 1) + 6, 0));
+    // Sums are taken within norms and products, but for the layers' parts of the latents' gradient.
+    assert_eq!(found("add"), expected(layers - 1, 0));
     // Tables of angles, for tokens and for latents, are made once and for all.
     assert_eq!(found("rope_table"), (2, 2));
 }

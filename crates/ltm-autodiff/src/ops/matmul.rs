@@ -1,9 +1,11 @@
 //! Matrix products. The gradient of a product is two more products with layouts exchanged.
 
-use ltm_kernels::Cost;
-use ltm_kernels::ops::matmul::{self, Layout, MatmulDims, Write};
+use std::sync::Arc;
 
-use super::{check, check_dims, float_kind, rows};
+use ltm_kernels::ops::matmul::{self, Layout, MatmulDims, Write};
+use ltm_kernels::{Buffer, Cost, Device};
+
+use super::{check, check_dims, float_kind, rows, streaming_cost};
 use crate::graph::Grads;
 use crate::{Call, Graph, Io, Operation, Result, Spec, Value};
 
@@ -19,11 +21,15 @@ enum Role {
     BwdWeight,
 }
 
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 struct Matmul {
     dims: MatmulDims,
     role: Role,
 }
+
+/// A product added to what a first input holds, in the memory of that.
+#[derive(Debug)]
+struct AddMatmul(Matmul);
 
 /// `op(a) op(b)`, where each factor counts as a matrix of its rows `(…,columns)` and is taken as it
 /// lies or transposed.
@@ -136,7 +142,51 @@ impl Operation for Matmul {
         Ok(grads)
     }
 
+    fn adding(&self) -> Option<Arc<dyn Operation>> {
+        Some(Arc::new(AddMatmul(self.clone())))
+    }
+
     fn cost(&self) -> Cost {
         self.dims.cost()
+    }
+}
+
+impl AddMatmul {
+    fn accumulate(&self, device: &Device, out: &mut Buffer, inputs: &[&Buffer]) -> Result<()> {
+        Ok(matmul::fwd(device, out, inputs[1], inputs[2], Write::Accumulate, self.0.dims)?)
+    }
+}
+
+impl Operation for AddMatmul {
+    fn name(&self) -> &'static str {
+        self.0.name()
+    }
+
+    fn run(&self, mut call: Call<'_, '_>) -> Result<()> {
+        let out = call.output();
+        out.copy_from(call.inputs[0])?;
+        self.accumulate(call.device, out, call.inputs)
+    }
+
+    fn in_place(&self) -> Option<usize> {
+        Some(0)
+    }
+
+    fn run_in_place(&self, mut call: Call<'_, '_>) -> Result<()> {
+        self.accumulate(call.device, call.output(), call.inputs)
+    }
+
+    /// As of a sum of the first input and the product of the others.
+    fn grad(&self, g: &mut Graph, node: &Io, dout: Value, wanted: &[bool]) -> Result<Grads> {
+        let product = Io { inputs: node.inputs[1..].to_vec(), outputs: node.outputs.clone() };
+        let grads = self.0.grad(g, &product, dout, &wanted[1..])?;
+        Ok([wanted[0].then_some(dout)].into_iter().chain(grads).collect())
+    }
+
+    fn cost(&self) -> Cost {
+        let MatmulDims { m, n, .. } = self.0.dims;
+        let Cost { flops, bytes } = self.0.dims.cost();
+        let read = streaming_cost(m * n, m * n);
+        Cost { flops: flops + read.flops, bytes: bytes + read.bytes }
     }
 }
