@@ -21,7 +21,8 @@ pub struct Args {
     /// Replace a value, such as `--set train.steps=100` or `--set data.path=my-corpus`
     #[arg(long = "set", value_name = "SECTION.KEY=VALUE")]
     set: Vec<String>,
-    /// Go on from the newest checkpoint in the run's folder, bit for bit as if it had never stopped
+    /// Go on from the newest checkpoint in the run's folder, on the same kind of device bit for bit as if it had
+    /// never stopped
     #[arg(long)]
     resume: bool,
     #[command(flatten)]
