@@ -1,6 +1,6 @@
 //! `cargo xtask bench [op]`: times the ops on the CPU or a GPU, or counts what they do on the simulator.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::process::Command;
 
 use anyhow::{Context, Result, ensure};
@@ -67,9 +67,11 @@ fn gpu(bench: &Bench) -> Result<Command> {
 /// The counters of a simulator's report: a paragraph a kernel, summed over its launches.
 fn counters(report: &str) -> Result<String> {
     let mut kernels: BTreeMap<String, (u64, BTreeMap<String, u64>)> = BTreeMap::new();
+    let mut held: BTreeMap<String, BTreeSet<String>> = BTreeMap::new();
     for line in report.lines().filter(|line| !line.is_empty()) {
         let launch: Value = serde_json::from_str(line).with_context(|| format!("in `{line}`"))?;
         let name = launch["kernel"].as_str().with_context(|| format!("no kernel in `{line}`"))?;
+        held.entry(name.to_owned()).or_default().extend(occupancy(&launch["occupancy"]));
         let (launches, sums) = kernels.entry(name.to_owned()).or_default();
         *launches += 1;
         for (counter, value) in launch["counters"].as_object().into_iter().flatten() {
@@ -82,8 +84,16 @@ fn counters(report: &str) -> Result<String> {
         for (counter, sum) in sums.iter().filter(|(_, sum)| **sum > 0) {
             text += &format!("  {counter:<28} {sum:>14}\n");
         }
+        held.get(&name).into_iter().flatten().for_each(|held| text += &format!("  {held}\n"));
     }
     Ok(text)
+}
+
+/// What a multiprocessor holds of a launch, where the report tells.
+fn occupancy(held: &Value) -> Option<String> {
+    let (blocks, warps) = (held["blocks"].as_u64()?, held["warps"].as_u64()?);
+    let (percent, limit) = (100.0 * held["share"].as_f64()?, held["limit"].as_str()?);
+    Some(format!("occupancy {blocks} blocks, {warps} warps, {percent:.0} %, limited by {limit}"))
 }
 
 /// The ops with a file in `benches/ops/`, in order of name.
@@ -109,14 +119,19 @@ mod tests {
 
     #[test]
     fn counters_are_summed_over_launches() {
-        let report = r#"{"kernel":"a","counters":{"sectors":3,"flops":0}}
-{"kernel":"a","counters":{"sectors":4,"flops":0}}
-"#;
-        let text = counters(report).expect("the report is whole");
+        let held = r#""occupancy":{"blocks":2,"warps":16,"share":0.25,"limit":"threads"}"#;
+        let first = format!(r#"{{"kernel":"a",{held},"counters":{{"sectors":3,"flops":0}}}}"#);
+        let report = format!(
+            r#"{first}
+{{"kernel":"a",{held},"counters":{{"sectors":4,"flops":0}}}}
+"#
+        );
+        let text = counters(&report).expect("the report is whole");
         let lines: Vec<_> = text.lines().collect();
         assert_eq!(lines[0], "a: 2 launches");
         assert_eq!(lines[1].split_whitespace().collect::<Vec<_>>(), ["sectors", "7"]);
-        assert_eq!(lines.len(), 2, "a counter of 0 is left out");
+        assert_eq!(lines[2], "  occupancy 2 blocks, 16 warps, 25 %, limited by threads");
+        assert_eq!(lines.len(), 3, "a counter of 0 is left out, and nothing is told twice");
         assert!(counters("not json").is_err());
     }
 }

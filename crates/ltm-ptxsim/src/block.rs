@@ -8,6 +8,7 @@ use crate::exec::{self, Stop};
 use crate::fault::{Fault, FaultKind, Trouble};
 use crate::inst::{BarrierKind, Code, Initial, Reg};
 use crate::memory::{Memory, Snapshot};
+use crate::occupancy::Occupancy;
 use crate::program::Module;
 use crate::shared::Shared;
 use crate::warp::Warp;
@@ -167,7 +168,12 @@ pub fn launch(
         });
     }
     match outcome.into_inner().unwrap_or_else(std::sync::PoisonError::into_inner) {
-        (counters, None) => Ok(counters),
+        (mut counters, None) => {
+            let (fixed, registers) = (kernel.static_shared_bytes, kernel.max_registers);
+            let occupancy = Occupancy::new(&options.device, &config, fixed, registers);
+            counters.occupancy = Some(occupancy);
+            Ok(counters)
+        }
         (_, Some((_, fault))) => Err(fault),
     }
 }

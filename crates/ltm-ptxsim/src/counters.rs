@@ -2,6 +2,8 @@
 
 use std::fmt;
 
+use crate::occupancy::Occupancy;
+
 /// Kinds of instructions that are counted apart.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Class {
@@ -71,6 +73,8 @@ pub struct Counters {
     pub ideal_wavefronts: u64,
     /// Warps that ran.
     pub warps: u64,
+    /// What a multiprocessor holds of the launch, which is no sum.
+    pub occupancy: Option<Occupancy>,
 }
 
 impl Counters {
@@ -79,7 +83,7 @@ impl Counters {
         self.active_lanes += u64::from(mask.count_ones());
     }
 
-    /// Adds another count.
+    /// Adds another count; the occupancy stays.
     pub fn add(&mut self, other: &Self) {
         for (own, other) in self.instructions.iter_mut().zip(other.instructions) {
             *own += other;
@@ -94,7 +98,7 @@ impl Counters {
         self.warps += other.warps;
     }
 
-    /// Every count by name.
+    /// Every sum by name.
     pub fn entries(&self) -> Vec<(&'static str, u64)> {
         let mut entries: Vec<_> = CLASSES.into_iter().zip(self.instructions).collect();
         entries.extend([
@@ -110,7 +114,7 @@ impl Counters {
         entries
     }
 
-    /// One flat JSON object.
+    /// One flat JSON object of every sum.
     pub fn to_json(&self) -> String {
         let fields: Vec<_> =
             self.entries().iter().map(|(name, count)| format!(r#""{name}":{count}"#)).collect();
@@ -123,6 +127,9 @@ impl fmt::Display for Counters {
         for (name, count) in self.entries() {
             writeln!(f, "{name:<20}{count:>16}")?;
         }
-        Ok(())
+        match &self.occupancy {
+            Some(occupancy) => writeln!(f, "occupancy: {occupancy}"),
+            None => Ok(()),
+        }
     }
 }

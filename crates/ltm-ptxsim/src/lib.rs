@@ -12,6 +12,7 @@ mod fault;
 mod inst;
 mod memory;
 mod mma;
+mod occupancy;
 mod parse;
 mod program;
 mod shared;
@@ -21,6 +22,7 @@ pub use block::launch;
 pub use counters::{Class, Counters};
 pub use fault::{Fault, FaultKind, ParseError};
 pub use memory::{Memory, MemoryError};
+pub use occupancy::{Occupancy, Resource};
 pub use program::{Entry, Module, Param, Program};
 
 /// The shape of a launch.

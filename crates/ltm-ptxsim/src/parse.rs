@@ -26,6 +26,7 @@ pub(crate) struct Function {
     pub variables: Vec<Variable>,
     pub statements: Vec<Statement>,
     pub max_threads: Option<u32>,
+    pub max_registers: Option<u32>,
     /// Types by register name, or by the prefix of a numbered family.
     pub registers: HashMap<String, String>,
 }
@@ -269,6 +270,11 @@ impl Parser {
             let line = list.lines().next().unwrap_or_default();
             line.split(|c: char| c == ',' || c.is_whitespace()).filter_map(digits).product()
         });
+        let max_registers = rest.split(".maxnreg").nth(1).map(|rest| {
+            let number = rest.split_whitespace().next().and_then(|word| word.parse().ok());
+            number.ok_or_else(|| wrong("a number of registers"))
+        });
+        let max_registers = max_registers.transpose()?;
         let registers = HashMap::new();
         let (variables, statements) = (Vec::new(), Vec::new());
         self.source = None;
@@ -280,6 +286,7 @@ impl Parser {
             variables,
             statements,
             max_threads,
+            max_registers,
             registers,
         });
         Ok(())

@@ -27,6 +27,8 @@ pub struct Entry {
     pub static_shared_bytes: u32,
     /// The most threads of a block that it was compiled for.
     pub max_threads: Option<u32>,
+    /// The most registers that a thread may take (`.maxnreg`).
+    pub max_registers: Option<u32>,
     pub(crate) code: Code,
 }
 
@@ -57,6 +59,7 @@ impl Program {
                 params,
                 static_shared_bytes,
                 max_threads: function.max_threads,
+                max_registers: function.max_registers,
                 code,
             });
         }

@@ -362,6 +362,8 @@ fn every_launch_is_reported_in_one_line() {
         for line in text.lines() {
             let start = r#"{"kernel":"scale","grid":[2,1,1],"block":[32,1,1],"shared_bytes":0,"#;
             assert!(line.starts_with(start) && line.ends_with("}}"), "{line}");
+            let occupancy = r#""occupancy":{"blocks":32,"warps":32,"max_warps":64,"share":0.5000,"#;
+            assert!(line.contains(occupancy) && line.contains(r#""limit":"blocks""#), "{line}");
         }
     }
 }

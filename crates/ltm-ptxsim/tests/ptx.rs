@@ -229,3 +229,30 @@ shfl.sync.bfly.b32 %r2, %r0, 1, 31, -1; st.global.u32 [%rd2], %r2; OUT:";
     let expected: Vec<u32> = (0..32).map(|x| if x < 16 { x ^ 1 } else { 9 }).collect();
     assert_eq!(run(body, &[0], 32, &Options::default()), Ok(expected));
 }
+
+#[test]
+fn a_launch_says_what_a_multiprocessor_holds_of_it() {
+    let check = |directive: &str, expected: &str| {
+        let ptx = kernel("").replace(
+            "k(.param .u64 x, .param .u64 out)",
+            &format!("k(.param .u64 x, .param .u64 out)\n.maxntid 256, 1, 1\n{directive}"),
+        );
+        let memory = Memory::new(1 << 20);
+        let program = Program::parse(&ptx).expect("the text is PTX");
+        let module = Module::load(program, &memory).expect("no variables");
+        let config = LaunchConfig { grid: [1; 3], block: [256, 1, 1], dynamic_shared_bytes: 65536 };
+        let counters = launch(&module, "k", config, &[0; 16], &memory, &Options::default());
+        let text = counters.expect("a sound program").to_string();
+        assert_eq!(text.lines().last(), Some(expected));
+    };
+    // `kernel` never names its `tile`, so it takes none of the 164 KiB.
+    check(
+        "",
+        "occupancy: 2 blocks and 16 of 64 warps (25 %) a multiprocessor, limited by shared memory; \
+         registers not counted",
+    );
+    check(
+        ".maxnreg 168",
+        "occupancy: 1 blocks and 8 of 64 warps (12 %) a multiprocessor, limited by registers",
+    );
+}

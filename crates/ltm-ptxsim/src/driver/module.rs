@@ -35,8 +35,8 @@ pub(super) struct Function {
     pub(super) max_dynamic_shared: AtomicU32,
 }
 
-/// PTX has virtual registers only; what occupancy and attributes count is this nominal number.
-pub(super) const NOMINAL_REGISTERS: u32 = 32;
+/// PTX has virtual registers only: what a function says it takes where no `.maxnreg` bounds it.
+const NOMINAL_REGISTERS: u32 = 32;
 
 impl Function {
     /// The function's name.
@@ -69,7 +69,7 @@ fn attribute(function: &Function, number: u32) -> Outcome<i32> {
         1 => entry.static_shared_bytes as i32,
         // Constant and local memory of the function: neither is told apart here.
         2 | 3 => 0,
-        4 => NOMINAL_REGISTERS as i32,
+        4 => entry.max_registers.unwrap_or(NOMINAL_REGISTERS) as i32,
         // The PTX and the binary version: what the device runs.
         5 | 6 => capability as i32,
         8 => function.max_dynamic_shared.load(Ordering::Relaxed) as i32,

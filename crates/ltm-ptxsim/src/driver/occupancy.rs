@@ -1,35 +1,31 @@
 //! Occupancy: how many blocks of a function fit on one multiprocessor.
 //!
-//! Threads, shared memory and the block limit are the device's; registers are nominal, since PTX
-//! has none. Must not know launches.
+//! Must not know launches, nor how the count is made.
 
 use super::context::Context;
 use super::device::model;
 use super::error::{Code, Outcome};
 use super::ffi::Out;
-use super::module::{Function, NOMINAL_REGISTERS};
+use super::module::Function;
 use super::state::{Handle, state};
-
-/// Shared memory the system takes of each block.
-const RESERVED_SHARED_BYTES: u64 = 1024;
+use crate::LaunchConfig;
+use crate::occupancy::{Occupancy, RESERVED_SHARED_BYTES};
 
 /// Blocks of `threads` threads and `dynamic` bytes of shared memory that fit on a multiprocessor.
 fn blocks_that_fit(function: &Function, threads: i32, dynamic: usize) -> Outcome<i32> {
     let model = model()?;
-    let threads = u64::try_from(threads).ok().filter(|threads| *threads > 0);
+    let threads = u32::try_from(threads).ok().filter(|threads| *threads > 0);
     let threads = threads.ok_or(Code::InvalidValue.because("a block of no threads"))?;
-    let most = function.entry().max_threads.unwrap_or(model.max_threads_per_block);
-    let shared = u64::from(function.entry().static_shared_bytes) + dynamic as u64;
-    if threads > u64::from(most) || shared > u64::from(model.shared_per_block_optin) {
+    let entry = function.entry();
+    let most = entry.max_threads.unwrap_or(model.max_threads_per_block);
+    let room = model.shared_per_block_optin.saturating_sub(entry.static_shared_bytes);
+    if threads > most || dynamic > room as usize {
         return Ok(0);
     }
-    let rounded = threads.next_multiple_of(32);
-    let by_threads = u64::from(model.threads_per_multiprocessor) / rounded;
-    let registers = rounded * u64::from(NOMINAL_REGISTERS);
-    let by_registers = u64::from(model.registers_per_multiprocessor) / registers;
-    let by_shared = u64::from(model.shared_per_multiprocessor) / (shared + RESERVED_SHARED_BYTES);
-    let by_limit = u64::from(model.blocks_per_multiprocessor);
-    Ok(by_threads.min(by_registers).min(by_shared).min(by_limit) as i32)
+    let config =
+        LaunchConfig { grid: [1; 3], block: [threads, 1, 1], dynamic_shared_bytes: dynamic as u32 };
+    let occupancy = Occupancy::new(model, &config, entry.static_shared_bytes, entry.max_registers);
+    Ok(occupancy.blocks as i32)
 }
 
 driver_functions! {

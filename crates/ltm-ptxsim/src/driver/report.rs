@@ -28,10 +28,11 @@ fn line(kernel: &str, config: &LaunchConfig, counters: &Counters) -> String {
     // A PTX name holds letters, digits, _, $ and %, none of which JSON escapes.
     format!(
         "{{\"kernel\":\"{kernel}\",\"grid\":{},\"block\":{},\"shared_bytes\":{},\
-         \"counters\":{}}}\n",
+         \"occupancy\":{},\"counters\":{}}}\n",
         triple(config.grid),
         triple(config.block),
         config.dynamic_shared_bytes,
+        counters.occupancy.map_or_else(|| "null".into(), |occupancy| occupancy.to_json()),
         counters.to_json()
     )
 }
