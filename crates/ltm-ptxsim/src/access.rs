@@ -90,6 +90,7 @@ impl Block<'_> {
         let addresses = Self::addresses(warp, access.address, access.offset);
         let element = access.bytes as usize;
         let whole = element * s.len();
+        self.shared.begin_store();
         for lane in lanes(mask) {
             let (space, address) = place(access.space, addresses[lane]);
             if !address.is_multiple_of(whole as u64) {
@@ -233,9 +234,7 @@ impl Block<'_> {
                 return Err(Trouble::at(FaultKind::Misaligned, lane, address, detail));
             }
             out[lane] = if space == Space::Shared {
-                let old = little_endian(self.shared.peek(address, bytes, lane)?);
-                self.shared.poke(address, &new(old).to_le_bytes()[..bytes]);
-                old
+                self.shared.update(address, bytes, warp.index, lane, new)?
             } else {
                 let memory = &self.launch.memory;
                 let Some(allocation) = memory.find(address, bytes as u64, &mut self.hint) else {
@@ -263,6 +262,7 @@ impl Block<'_> {
         let bytes = *bytes as usize;
         let targets = Self::addresses(warp, *to, *to_offset);
         let sources = Self::addresses(warp, *from, *from_offset);
+        self.shared.begin_store();
         for lane in lanes(mask) {
             let (_, at) = place(Space::Shared, targets[lane]);
             let source = sources[lane];
@@ -300,7 +300,7 @@ impl Block<'_> {
             let covered = pending.is_none_or(|n| copy.group + n < committed[copy.lane]);
             let lands = covered && mask >> copy.lane & 1 != 0;
             if lands {
-                shared.end_copy(copy.at, &copy.data[..copy.bytes], index);
+                shared.end_copy(copy.at, &copy.data[..copy.bytes], index, copy.lane);
             }
             !lands
         });
@@ -320,7 +320,7 @@ impl Block<'_> {
             for (row, values) in matrix.iter_mut().enumerate() {
                 let lane = 8 * i + row;
                 let (_, at) = place(Space::Shared, addresses[lane]);
-                let bytes = self.shared.read(at, 16, warp.index, lane)?;
+                let bytes = self.shared.read_together(at, 16, warp.index, lane)?;
                 for (value, pair) in values.iter_mut().zip(bytes.chunks_exact(2)) {
                     *value = u16::from_le_bytes([pair[0], pair[1]]);
                 }
@@ -347,6 +347,7 @@ impl Block<'_> {
         offset: i64,
     ) -> Result<(), Trouble> {
         let addresses = Self::addresses(warp, address, offset);
+        self.shared.begin_store();
         for (i, s) in s.iter().enumerate() {
             let values = *warp.get(*s);
             for row in 0..8 {
@@ -358,7 +359,7 @@ impl Block<'_> {
                 }
                 let lane = 8 * i + row;
                 let (_, at) = place(Space::Shared, addresses[lane]);
-                self.shared.write(at, &bytes, warp.index, lane)?;
+                self.shared.write_together(at, &bytes, warp.index, lane)?;
             }
         }
         Ok(())

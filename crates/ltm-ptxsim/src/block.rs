@@ -237,7 +237,7 @@ fn run_block(
         launch,
         number,
         n_threads,
-        shared: Shared::new(launch.shared_bytes, launch.options.races),
+        shared: Shared::new(launch.shared_bytes, warps.len(), launch.options.races),
         counters: Counters { warps: warps.len() as u64, ..Counters::default() },
         hint: 0,
         votes: Vec::new(),
@@ -285,7 +285,7 @@ fn release(block: &mut Block, warps: &mut [Warp]) -> Result<Vec<usize>, (Trouble
         if arrived < count {
             continue;
         }
-        block.shared.phase += 1;
+        block.shared.open_barrier();
         block.settle_votes(warps);
         for warp in &at {
             warps[*warp].waiting = None;

@@ -266,9 +266,11 @@ fn step(
         Op::Trap => return Err(Trouble::warp(FaultKind::Trap, "the kernel trapped")),
         Op::Nop => {}
         Op::WarpSync { mask: members } => {
-            if member(warp, *members) & !mask != 0 {
+            let members = member(warp, *members);
+            if members & !mask != 0 {
                 return Ok(Flow::Hold);
             }
+            block.shared.meet(warp.index, members, warp.live);
         }
         Op::Barrier { kind, id, count, d, dp, p } => {
             if mask != warp.live {
@@ -286,9 +288,11 @@ fn step(
             return Ok(Flow::Barrier { id, count });
         }
         Op::Shuffle { kind, d, p, a, lane, clamp, mask: members } => {
-            if member(warp, *members) & !mask != 0 {
+            let members = member(warp, *members);
+            if members & !mask != 0 {
                 return Ok(Flow::Hold);
             }
+            block.shared.meet(warp.index, members, warp.live);
             let (value, by, clamp) = (*warp.get(*a), *warp.get(*lane), *warp.get(*clamp));
             let (mut out, mut valid) = ([0; 32], 0u32);
             for i in 0..32 {
@@ -323,6 +327,7 @@ fn step(
             if members & !mask != 0 {
                 return Ok(Flow::Hold);
             }
+            block.shared.meet(warp.index, members, warp.live);
             let votes = warp.predicate(*p) & members;
             let holds = match kind {
                 VoteKind::All => votes == members,
@@ -342,6 +347,7 @@ fn step(
             if members & !mask != 0 {
                 return Ok(Flow::Hold);
             }
+            block.shared.meet(warp.index, members, warp.live);
             let values = *warp.get(*a);
             let mut sum: Option<Lanes> = None;
             for lane in lanes(members) {

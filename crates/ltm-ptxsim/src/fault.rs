@@ -34,7 +34,9 @@ pub enum FaultKind {
     Misaligned,
     /// Memory read before anything was written to it.
     Uninitialised,
-    /// Two warps at the same shared memory with no barrier in between, one of them writing.
+    /// Two threads at the same shared memory, one of them writing, with neither a barrier nor, for
+    /// lanes of one warp, a place where they meet in between; or lanes that write different values
+    /// at once.
     SharedRace,
     /// Two blocks at the same global memory in one launch, one of them writing.
     GlobalRace,

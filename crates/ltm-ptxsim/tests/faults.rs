@@ -117,6 +117,154 @@ fn a_missing_syncthreads() {
     check(MIRROR, "bar.sync 0;", "", 1, &kinds, &[Eager, Deferred], |i| 63 - i);
 }
 
+/// Checks a fault that is a race within one warp, and that its text names both lanes.
+fn check_lanes(body: &str, right: &str, wrong: &str, expected: impl Fn(u32) -> u32) {
+    check(body, right, wrong, 1, &[FaultKind::SharedRace], &[Eager, Deferred], expected);
+    let wrong = body.replace("SITE", wrong);
+    let fault = run(&wrong, 1, 256, 0, &Options::default()).expect_err("caught above");
+    assert!(fault.detail.contains("lane"), "{fault}");
+    // Where races are not looked for, the lanes of a warp run together and nothing is noticed.
+    let blind = Options { races: false, ..Options::default() };
+    assert!(run(&wrong, 1, 256, 0, &blind).is_ok());
+}
+
+/// Hands each thread's word to the lane beside it.
+const NEIGHBOUR: &str = "
+    st.shared.u32 [%r4], %r3;
+    SITE
+    xor.b32 %r8, %r5, 4;
+    add.s32 %r8, %r6, %r8;
+    ld.shared.u32 %r9, [%r8];
+    st.global.u32 [%rd3], %r9;";
+
+#[test]
+fn a_missing_syncwarp() {
+    check_lanes(NEIGHBOUR, "bar.warp.sync -1;", "", |i| i ^ 1);
+    // Lanes that wait for each other in a shuffle have met as well.
+    check_lanes(NEIGHBOUR, "shfl.sync.bfly.b32 %r7, %r3, 1, 31, -1;", "", |i| i ^ 1);
+    check_lanes(NEIGHBOUR, "setp.eq.u32 %p1, %r1, 0; vote.sync.any.pred %p2, %p1, -1;", "", |i| {
+        i ^ 1
+    });
+}
+
+#[test]
+fn a_syncwarp_that_leaves_a_lane_out() {
+    // Both halves of the warp meet in the right one, in the wrong one odd and even lanes.
+    let halves = |split: &str| {
+        format!(
+            "{split} setp.eq.u32 %p1, %r7, 0; @%p1 bra HALF; bar.warp.sync %r10; bra MET;
+HALF: bar.warp.sync %r11; MET:"
+        )
+    };
+    let right = "and.b32 %r7, %r1, 16; mov.u32 %r10, 0xffff0000; mov.u32 %r11, 0xffff;";
+    let wrong = "and.b32 %r7, %r1, 1; mov.u32 %r10, 0xaaaaaaaa; mov.u32 %r11, 0x55555555;";
+    check_lanes(NEIGHBOUR, &halves(right), &halves(wrong), |i| i ^ 1);
+}
+
+#[test]
+fn lanes_that_run_together_again_have_not_met() {
+    let body = "
+    and.b32 %r7, %r1, 1;
+    setp.eq.u32 %p1, %r7, 0;
+    @%p1 bra EVEN;
+    st.shared.u32 [%r4], %r3;
+EVEN:
+    SITE
+    or.b32 %r8, %r5, 4;
+    add.s32 %r8, %r6, %r8;
+    ld.shared.u32 %r9, [%r8];
+    st.global.u32 [%rd3], %r9;";
+    check_lanes(body, "bar.warp.sync -1;", "", |i| i | 1);
+}
+
+#[test]
+fn a_word_overwritten_before_its_reader_has_met() {
+    let body = "
+    st.shared.u32 [%r4], %r3;
+    bar.warp.sync -1;
+    xor.b32 %r8, %r5, 4;
+    add.s32 %r8, %r6, %r8;
+    ld.shared.u32 %r9, [%r8];
+    SITE
+    st.shared.u32 [%r4], %r9;
+    st.global.u32 [%rd3], %r9;";
+    check_lanes(body, "bar.warp.sync -1;", "", |i| i ^ 1);
+}
+
+#[test]
+fn different_values_to_one_address_at_once() {
+    // All lanes of a warp write the warp's word.
+    let body = "
+    shr.u32 %r7, %r1, 5;
+    shl.b32 %r8, %r7, 2;
+    add.s32 %r8, %r6, %r8;
+    SITE
+    st.shared.u32 [%r8], %r9;
+    bar.warp.sync -1;
+    ld.shared.u32 %r9, [%r8];
+    st.global.u32 [%rd3], %r9;";
+    check_lanes(body, "mov.u32 %r9, %r7;", "mov.u32 %r9, %r1;", |i| i / 32);
+}
+
+#[test]
+fn an_atomic_beside_a_plain_access() {
+    // One word of each half of a warp, cleared by one lane, is added to by all and read by all.
+    let body = |before: &str, after: &str| {
+        format!(
+            "
+    shr.u32 %r7, %r1, 4;
+    shl.b32 %r8, %r7, 2;
+    add.s32 %r8, %r6, %r8;
+    and.b32 %r7, %r1, 15;
+    setp.eq.u32 %p1, %r7, 0;
+    mov.u32 %r9, 0;
+    @%p1 st.shared.u32 [%r8], %r9;
+    {before}
+    atom.shared.add.u32 %r10, [%r8], 1;
+    {after}
+    ld.shared.u32 %r9, [%r8];
+    st.global.u32 [%rd3], %r9;"
+        )
+    };
+    let met = "bar.warp.sync -1;";
+    check_lanes(&body("SITE", met), met, "", |_| 16);
+    check_lanes(&body(met, "SITE"), met, "", |_| 16);
+    let halves = "shr.u32 %r7, %r1, 4; and.b32 %r7, %r7, 1; setp.eq.u32 %p1, %r7, 0;
+@%p1 bra LOW; bar.warp.sync 0xffff0000; bra MET; LOW: bar.warp.sync 0xffff; MET:";
+    check_lanes(&body(met, "SITE"), halves, "", |_| 16);
+}
+
+#[test]
+fn an_atomic_beside_another_warps_plain_access() {
+    let body = "
+    setp.eq.u32 %p1, %r1, 0;
+    mov.u32 %r9, 0;
+    @%p1 st.shared.u32 [%r6], %r9;
+    bar.sync 0;
+    atom.shared.add.u32 %r10, [%r6], 1;
+    SITE
+    ld.shared.u32 %r9, [%r6];
+    st.global.u32 [%rd3], %r9;";
+    let kinds = [FaultKind::SharedRace];
+    check(body, "bar.sync 0;", "bar.warp.sync -1;", 1, &kinds, &[Eager, Deferred], |_| 64);
+}
+
+#[test]
+fn a_matrix_loaded_before_its_rows_are_there() {
+    // A warp's 32 words are eight rows of 16 bytes: the matrix that it loads, as its words lie.
+    let body = "
+    st.shared.u32 [%r4], %r3;
+    SITE
+    and.b32 %r7, %r1, 7;
+    shl.b32 %r7, %r7, 4;
+    and.b32 %r8, %r5, 128;
+    add.s32 %r7, %r7, %r8;
+    add.s32 %r7, %r7, %r6;
+    ldmatrix.sync.aligned.m8n8.x1.shared.b16 {%r9}, [%r7];
+    st.global.u32 [%rd3], %r9;";
+    check_lanes(body, "bar.warp.sync -1;", "", |i| i);
+}
+
 /// Two copies in flight; the second one's word goes to `out`.
 const COPIES: &str = "
     cp.async.ca.shared.global [%r4], [%rd4], 4;
