@@ -5,7 +5,7 @@
 //         outside the table all factors are NaN
 // out     param, m, v (n) f32, changed in place
 // launch  grid (min(ceil(n/2048), 2^16)), block (256)
-// needs   [P1] pointers 16-byte aligned
+// needs   nothing   (by Buffer: pointers 16-byte aligned)
 // numeric f32 arithmetic; same input, same bits
 // cost    14*n flop; 7*n elements
 // twin    crates/ltm-kernels/src/ops/adamw/reference.rs

@@ -3,7 +3,7 @@
 // in      x (n) f32 or bf16
 // out     out (n) f32 or bf16
 // launch  grid (min(ceil(n/2048), 2^16)), block (256)
-// needs   [P1] pointers 16-byte aligned
+// needs   nothing   (by Buffer: pointers 16-byte aligned)
 // numeric to nearest, ties to even
 // cost    0 flop; 2*n elements
 // twin    crates/ltm-kernels/src/ops/cast/reference.rs

@@ -10,7 +10,7 @@
 // launch  dq: grid (ceil(T*(H/G)/32), B*G); dkv: grid (chunks, ceil(Z/16), B*G); sum: grid (ceil(B*Z*G*D/256), 2);
 //         block (256); DP, in the symbol after d, is 64 or 128 and at least D
 // needs   [P1] D % 4 == 0, D <= 128   [P2] B*G <= 65535, Z <= 65535, B*T*H < 2^31, B*Z*G*D < 2^31
-//         rows_per_chunk % 16 == 0   (16-byte aligned pointers: Buffer's)
+//         (by chunks: rows_per_chunk % 16 == 0; by Buffer: pointers 16-byte aligned)
 // numeric f32 sums: keys in order; queries in order within a chunk, then chunks in order; no atomics: same
 //         input, same bits
 // cost    10*B*T*Z*H*D flop (14 done: scores and dp twice); (4*B*T*H*D + 4*B*Z*G*D)*sizeof(A) + B*T*H*4 bytes

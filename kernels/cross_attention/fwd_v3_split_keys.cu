@@ -4,7 +4,7 @@
 // in      q (B,T,H,D), k, v (B,Z,G,D): f32 or bf16, row-major, contiguous
 // out     out (B,T,H,D) of the inputs' type; lse (B,T,H) f32, read again by the backward kernels
 // launch  grid (B*T*H), block (128); DP, in the symbol after d, is 64 or 128 and at least D
-// needs   [P1] D % 4 == 0, D <= 128   [P2] B*T*H < 2^31   (16-byte aligned pointers: Buffer's)
+// needs   [P1] D % 4 == 0, D <= 128   [P2] B*T*H < 2^31   (by Buffer: pointers 16-byte aligned)
 //         [P3] T*(H/G) <= 8, Z >= 32: few queries share many keys, as in decoding
 // numeric f32 sums, a group's keys in order, then the groups in order; no atomics: same input, same bits
 // cost    4*B*T*Z*H*D flop; (2*B*T*H*D + 2*B*Z*G*D)*sizeof(A) + B*T*H*4 bytes

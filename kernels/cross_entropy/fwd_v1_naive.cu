@@ -4,7 +4,7 @@
 // in      logits (N,V) A, row pitch ldl; targets (N) i32; factor (N) f32, or null for 1
 // out     nll (N) f32, or null; logits overwritten when write_p, the padding behind each row with zeros
 // launch  grid (ceil(N / 64)), block (64)
-// needs   nothing. A target of -1 gives zeros; any other outside 0..V gives NaN, and no access outside x
+// needs   nothing: a target of -1 gives zeros, any other outside 0..V gives NaN and no access outside x
 // numeric max and sum over the logits as they are stored (bf16: rounded once by the product), so that loss and
 //         gradient are of the same softmax; f32 sums in the order of v; same input, same bits
 // cost    3*N*V elements read, N*V written; 5*N*V flop

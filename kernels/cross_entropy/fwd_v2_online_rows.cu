@@ -4,8 +4,8 @@
 // in      logits (N,V) A, row pitch ldl; targets (N) i32; factor (N) f32, or null for 1
 // out     nll (N) f32, or null; logits overwritten when write_p, the padding behind each row with zeros
 // launch  grid (N), block (256)
-// needs   ldl % 4 == 0 and logits 16-byte aligned, which scratch and its pitch are by construction.
-//         A target of -1 gives zeros; any other outside 0..V gives NaN, and no access outside x
+// needs   nothing: a target of -1 gives zeros, any other outside 0..V gives NaN and no access outside x
+//         (by pitch: ldl % 4 == 0; by Buffer: logits 16-byte aligned)
 // numeric max and sum over the logits as they are stored (bf16: rounded once by the product), so that loss and
 //         gradient are of the same softmax; f32 sums, a thread's own first, then across the block in an order
 //         fixed by thread number; same input, same bits

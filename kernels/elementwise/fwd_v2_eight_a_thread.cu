@@ -4,7 +4,7 @@
 // in      a, b, x, w (n) A; s (rows) or (1) f32
 // out     out, y (n) A
 // launch  grid (min(ceil(n/2048), 2^16)), block (256)
-// needs   [P1] for scale_rows C % 8 == 0   [P2] pointers 16-byte aligned
+// needs   [P1] C % 8 == 0: scale_rows   (by Buffer: pointers 16-byte aligned)
 // numeric f32 arithmetic, one rounding to the output type; same input, same bits
 // cost    n to 2*n flop; n to 3*n elements
 // twin    crates/ltm-kernels/src/ops/elementwise/reference.rs

@@ -3,7 +3,7 @@
 // in      table (V,C) A; tokens (N) i32
 // out     out (N,C) A
 // launch  grid (min(ceil(n/2048), 2^16)), block (256), n = N*C
-// needs   [P1] C % 8 == 0   [P2] pointers 16-byte aligned
+// needs   [P1] C % 8 == 0   (by Buffer: pointers 16-byte aligned)
 // numeric a copy
 // cost    0 flop; 2*N*C elements
 // twin    crates/ltm-kernels/src/ops/embedding/reference.rs

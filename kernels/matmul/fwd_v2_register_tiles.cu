@@ -4,8 +4,7 @@
 // out     c (batch,M,N) A or f32, row pitch ldc; with splits > 1 c holds the partial sums (batch,splits,M,N)
 //         over k_per_split steps each, which matmul_fwd_sum adds up
 // launch  grid (ceil(M/tile) * ceil(N/tile), 1, batch*splits), block (256); tile 128 (large) or 64 (small)
-// needs   [P1] batch * splits <= 65535
-//         no split is empty
+// needs   [P1] batch <= 65535   (by Blocks: batch*splits <= 65535, no split is empty)
 // numeric f32 sums in the order of k; one rounding to the output type, after the addition to c; same
 //         input, same bits
 // cost    2*batch*M*N*K flop; batch*(M*K + K*N + M*N) elements

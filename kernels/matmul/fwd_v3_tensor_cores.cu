@@ -6,9 +6,9 @@
 //         (batch,splits,M,N) over k_per_split steps each, which matmul_fwd_sum adds up
 // launch  large: tiles of 128x128, block (256), dynamic smem 65536 bytes; small: tiles of 64x64, block (128),
 //         dynamic smem 49152 bytes; grid (ceil(M/tile) * ceil(N/tile), 1, batch*splits)
-// needs   [P1] lda % 8 == 0, ldb % 8 == 0: rows of a and b start at multiples of 16 bytes, as the matrices do
-//         [P2] batch * splits <= 65535
-//         k_per_split % 8 == 0 when splits > 1, and no split is empty
+// needs   [P1] rows of a and b are multiples of 16 bytes: lda % 8 == 0, ldb % 8 == 0   [P2] batch <= 65535
+//         (by Blocks: batch*splits <= 65535, k_per_split % 8 == 0, no split is empty; by the caller: matrices
+//         16-byte aligned)
 // numeric products exact, f32 sums in the order of the tensor core within 16 steps, then in the order of k;
 //         one rounding to the output type, after the addition to c; no atomics: same input, same bits
 // cost    2*batch*M*N*K flop; batch*(M*K*2 + K*N*2 + M*N*(2 or 4)) bytes

@@ -4,7 +4,7 @@
 // in      key and upper counter words by value, or keys (S,rows,4) i32 and step (1) i32; outside the table NaN
 // out     out (n) or (rows,n) f32
 // launch  grid (min(ceil(n/512), 2^16)), block (256)
-// needs   [P1] pointers 16-byte aligned   [P2] for rows n % 2 == 0
+// needs   [P1] n % 2 == 0: normal_rows   (by Buffer: pointers 16-byte aligned)
 // numeric f64 arithmetic, one rounding to f32; same input, same bits
 // cost    4*n bytes; about 50 f64 operations a number
 // twin    crates/ltm-kernels/src/ops/philox/reference.rs

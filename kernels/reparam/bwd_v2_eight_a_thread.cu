@@ -3,7 +3,7 @@
 // in      dz, log_var, noise (n) f32
 // out     dlog_var (n) f32
 // launch  grid (min(ceil(n/2048), 2^16)), block (256)
-// needs   [P1] pointers 16-byte aligned
+// needs   nothing   (by Buffer: pointers 16-byte aligned)
 // numeric f32 arithmetic, one rounding to the output type; same input, same bits
 // cost    4*n flop; 4*n elements
 // twin    crates/ltm-kernels/src/ops/reparam/reference.rs

@@ -5,7 +5,7 @@
 // out     dx (rows,C) A; dweight (C) f32; partials (ceil(rows/rows_per_block),C) f32, scratch
 // launch  dx: grid (ceil(rows/8)); weight: grid (ceil(rows/rows_per_block)), dynamic smem 8*C*4
 //         bytes; partials: grid (ceil(C/256)); block (256)
-// needs   [P1] C % 8 == 0   [P2] C <= 1024   [P3] pointers 16-byte aligned
+// needs   [P1] C % 8 == 0   [P2] C <= 1024   (by Buffer: pointers 16-byte aligned)
 // numeric f32 sums; dweight: a warp's rows in order, warps in order, blocks in order; same input,
 //         same bits
 // cost    12*rows*C flop; 3*rows*C elements, 2*rows*C for dweight

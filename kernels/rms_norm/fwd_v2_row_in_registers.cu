@@ -4,7 +4,7 @@
 // in      x, residual (rows,C) A; weight (C) f32
 // out     out, sum (rows,C) A
 // launch  grid (ceil(rows/8)), block (256)
-// needs   [P1] C % 8 == 0   [P2] C <= 1024   [P3] pointers 16-byte aligned
+// needs   [P1] C % 8 == 0   [P2] C <= 1024   (by Buffer: pointers 16-byte aligned)
 // numeric f32 sums, a lane's share in order, then a tree; same input, same bits
 // cost    4*rows*C flop; 2*rows*C elements, 4*rows*C with a residual
 // twin    crates/ltm-kernels/src/ops/rms_norm/reference.rs

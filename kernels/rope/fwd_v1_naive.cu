@@ -3,7 +3,7 @@
 // in      x (B,T,H,D) A; table (T,D/2,2) f32 of (cos, sin)
 // out     out (B,T,H,D) A
 // launch  grid (min(ceil(n/512), 2^16)), block (256)
-// needs   D % 2 == 0
+// needs   nothing   (by RopeDims and table: D % 2 == 0)
 // numeric f32 arithmetic, one rounding to the output type; same input, same bits
 // cost    3*n flop; 2*n elements, n = B*T*H*D
 // twin    crates/ltm-kernels/src/ops/rope/reference.rs

@@ -3,7 +3,7 @@
 // in      x (B,T,H,D) A; table (T,D/2,2) f32 of (cos, sin)
 // out     out (B,T,H,D) A
 // launch  grid (min(ceil(n/2048), 2^16)), block (256)
-// needs   [P1] D % 8 == 0   [P2] pointers 16-byte aligned
+// needs   [P1] D % 8 == 0   (by Buffer: pointers 16-byte aligned)
 // numeric f32 arithmetic, one rounding to the output type; same input, same bits
 // cost    3*n flop; 2*n elements, n = B*T*H*D
 // twin    crates/ltm-kernels/src/ops/rope/reference.rs

@@ -7,7 +7,7 @@
 // out     dq (B,T,H,D), dk, dv (B,T,G,D) of the inputs' type; dk or dv may be null
 // launch  dq: grid (ceil(T/32), H, B); dkv: grid (ceil(T/32), G, B); block (256); DP, in the symbol after d, is
 //         64 or 128 and at least D
-// needs   [P1] D % 4 == 0, D <= 128   [P2] H <= 65535, B <= 65535, B*T*H < 2^31   (16-byte aligned pointers: Buffer's)
+// needs   [P1] D % 4 == 0, D <= 128   [P2] H <= 65535, B <= 65535, B*T*H < 2^31   (by Buffer: pointers 16-byte aligned)
 // numeric f32 sums, keys in order, queries in order head by head; no atomics: same input, same bits
 // cost    10*B*H*D*pairs flop (14 done: scores and dp twice); pairs = T*W - W*(W-1)/2 for W <= T;
 //         (4*B*T*H*D + 4*B*T*G*D)*sizeof(A) + B*T*H*4 bytes

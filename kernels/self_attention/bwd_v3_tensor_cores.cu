@@ -8,7 +8,7 @@
 //         (2*64 + 4*N)*(DP+8)*2 + 16*N bytes (opt-in past 48 KiB), N = 64, or 32 where DP = 128; DP, in the
 //         symbol after d, is 32, 64 or 128 and at least D
 // needs   [P1] D % 8 == 0, D <= 128   [P2] H <= 65535, B <= 65535, B*T*H < 2^31   [P3] bf16
-//         (and 16-byte aligned pointers: Buffer's)
+//         (by Buffer: pointers 16-byte aligned)
 // numeric f32 sums in the order of the tiles; p and ds rounded to bf16 for their products; no atomics:
 //         same input, same bits
 // cost    10*B*H*D*pairs flop (14 done: scores and dp twice); pairs = T*W - W*(W-1)/2 for W <= T;

@@ -4,7 +4,7 @@
 // in      q (B,T,H,D), k, v (B,T,G,D): f32 or bf16, row-major, contiguous
 // out     out (B,T,H,D) of the inputs' type; lse (B,T,H) f32, read again by the backward kernels
 // launch  grid (ceil(T/32), H, B), block (256); DP, in the symbol after d, is 64 or 128 and at least D
-// needs   [P1] D % 4 == 0, D <= 128   [P2] H <= 65535, B <= 65535, B*T*H < 2^31   (16-byte aligned pointers: Buffer's)
+// needs   [P1] D % 4 == 0, D <= 128   [P2] H <= 65535, B <= 65535, B*T*H < 2^31   (by Buffer: pointers 16-byte aligned)
 // numeric f32 sums in the order of the keys; no atomics: same input, same bits
 // cost    4*B*H*D*pairs flop, pairs = T*W - W*(W-1)/2 for W <= T; (2*B*T*H*D + 2*B*T*G*D)*sizeof(A) + B*T*H*4 bytes
 // twin    crates/ltm-kernels/src/ops/self_attention/reference.rs

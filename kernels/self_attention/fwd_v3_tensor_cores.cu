@@ -6,7 +6,7 @@
 // launch  grid (ceil(T/64), H, B), block (128), dynamic smem 5*64*(DP+8)*2 bytes (opt-in past 48 KiB); DP, in
 //         the symbol after d, is 32, 64 or 128 and at least D
 // needs   [P1] D % 8 == 0, D <= 128   [P2] H <= 65535, B <= 65535, B*T*H < 2^31   [P3] bf16
-//         (and 16-byte aligned pointers: Buffer's)
+//         (by Buffer: pointers 16-byte aligned)
 // numeric f32 sums; probabilities rounded to bf16 for the second product, not in their sum; no atomics:
 //         same input, same bits
 // cost    4*B*H*D*pairs flop, pairs = T*W - W*(W-1)/2 for W <= T; (2*B*T*H*D + 2*B*T*G*D)*2 + B*T*H*4 bytes

@@ -3,7 +3,7 @@
 // in      gate, up (n) A
 // out     out (n) A
 // launch  grid (min(ceil(n/2048), 2^16)), block (256)
-// needs   [P1] pointers 16-byte aligned
+// needs   nothing   (by Buffer: pointers 16-byte aligned)
 // numeric f32 arithmetic, one rounding to the output type; same input, same bits
 // cost    5*n flop; 3*n elements
 // twin    crates/ltm-kernels/src/ops/swiglu/reference.rs

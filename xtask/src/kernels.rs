@@ -107,6 +107,14 @@ pub fn contract<'a>(text: &'a str, key: &str) -> Option<&'a str> {
     })
 }
 
+/// The `[P…]` lines of a contract's `needs`: each ends at its explanation, or where the next begins.
+pub fn needs(text: &str) -> Vec<&str> {
+    let header = text.lines().map_while(|line| line.strip_prefix("//"));
+    let parts = header.flat_map(|line| line.split("  ")).map(str::trim);
+    let needs = parts.filter(|part| part.starts_with("[P"));
+    needs.map(|part| part.split(": ").next().unwrap_or(part)).collect()
+}
+
 /// What a kernel file promises on sm_80, from `// budget  regs 64; threads 256; smem 0; sass HMMA LDSM`.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Budget {

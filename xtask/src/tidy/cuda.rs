@@ -1,7 +1,8 @@
-//! The rules for kernel files: each carries its contract, is in the kernel table, and is told of in its op's README.
+//! The rules for kernel files: each carries its contract, whose needs its
+//! launch checks, is in the kernel table, and is told of in its op's README.
 
 use super::Tree;
-use crate::kernels::{Budget, CONTRACT, contract, entries};
+use crate::kernels::{Budget, CONTRACT, contract, entries, needs};
 
 /// The kernel table.
 const REGISTRY: &str = "crates/ltm-kernels/src/registry.rs";
@@ -19,6 +20,7 @@ pub fn kernels(tree: &Tree, found: &mut Vec<String>) {
             Some(told) if !told.contains(name) => report(1, format!("{readme} does not name it")),
             Some(_) => {}
         }
+        refusals(tree, op, &needs(text), &mut report);
         let entries = entries(text);
         if entries.is_empty() {
             report(1, "has no `extern \"C\" __global__` function".into());
@@ -50,6 +52,19 @@ fn header(text: &str, report: &mut impl FnMut(usize, String)) {
         && let Err(mistake) = Budget::read(text)
     {
         report(1, mistake);
+    }
+}
+
+/// Each need is checked by the op's launch in the contract's words, and the op has the test that shows
+/// each to be refused.
+fn refusals(tree: &Tree, op: &str, needs: &[&str], report: &mut impl FnMut(usize, String)) {
+    let launch = format!("crates/ltm-kernels/src/ops/{op}/cuda.rs");
+    let code = tree.texts.get(&launch).map_or("", String::as_str);
+    for need in needs.iter().filter(|need| !code.contains(&format!("\"{need}\""))) {
+        report(1, format!("`{need}` is not checked in these words in {launch}"));
+    }
+    if !needs.is_empty() && !code.contains("needs(OP)") {
+        report(1, format!("{launch} has no test that `needs(OP)` are refused"));
     }
 }
 
@@ -119,6 +134,32 @@ mod tests {
         assert!(found.len() == 1 && found[0].contains("does not name it"), "{found:?}");
         let found = check(&[("kernels/norm/fwd_v1_naive.cu", KERNEL), (REGISTRY, TABLE)]);
         assert!(found.len() == 1 && found[0].contains("does not exist"), "{found:?}");
+    }
+
+    #[test]
+    fn a_need_that_nobody_refuses() {
+        let kernel = KERNEL.replace(
+            "// needs   nothing\n",
+            "// needs   [P1] D <= 9: fits   [P2] D > 0   (by Buffer: aligned)\n//         [P3] even\n",
+        );
+        let launch = "crates/ltm-kernels/src/ops/norm/cuda.rs";
+        let check_with = |code: &str| {
+            check(&[
+                ("kernels/norm/fwd_v1_naive.cu", kernel.as_str()),
+                (REGISTRY, TABLE),
+                ("kernels/norm/README.md", README),
+                (launch, code),
+            ])
+        };
+        let whole = "//! Launch.\nchoose(&[(\"[P1] D <= 9\", x), (\"[P2] D > 0\", y), (\"[P3] even\", z)])\n\
+            assert_eq!(shown, needs(OP));\n";
+        assert_eq!(check_with(whole), Vec::<String>::new());
+        let found = check_with(&whole.replace("D <= 9", "D < 9"));
+        let says =
+            "kernels/norm/fwd_v1_naive.cu:1: `[P1] D <= 9` is not checked in these words in ";
+        assert_eq!(found, [format!("{says}{launch}")]);
+        let found = check_with(&whole.replace("needs(OP)", "some"));
+        assert!(found.len() == 1 && found[0].contains("no test that `needs(OP)`"), "{found:?}");
     }
 
     #[test]

@@ -1,8 +1,13 @@
-//! What the ops' tests share: rounded inputs, poisoned outputs, runs on pools of several sizes.
+//! What the ops' tests share: rounded inputs, poisoned outputs, runs on pools of several
+//! sizes, the needs in contracts and their refusal.
+
+use std::collections::BTreeSet;
 
 use ltm_testkit::seeded;
 
-use crate::Buffer;
+use crate::cuda::with_rung;
+use crate::registry::{self, KERNELS};
+use crate::{Buffer, Error, Result};
 
 /// Relative spacing of `f32`.
 pub(crate) const EPS: f64 = f32::EPSILON as f64;
@@ -43,4 +48,40 @@ pub(crate) fn assert_same_on_any_pool(run: impl Fn() -> Vec<f64> + Sync) {
     };
     let one = on(1);
     assert!(one == on(2) && one == on(3), "results depend on the number of threads");
+}
+
+/// A file of an op's folder under `kernels/`, and a line of its contract's `needs`.
+pub(crate) type Need = (&'static str, &'static str);
+
+/// Every `[P…]` line of the contracts of an op's kernels.
+pub(crate) fn needs(op: &str) -> BTreeSet<Need> {
+    let mut found = BTreeSet::new();
+    for kernel in KERNELS.iter().filter(|kernel| kernel.op() == op) {
+        let (_, name) = kernel.file.split_once('/').expect("a file lies in its op's folder");
+        let text = registry::source(kernel.file).expect("a row's file is embedded");
+        let header = text.lines().map_while(|line| line.strip_prefix("//"));
+        // A line ends at its explanation, or where the next begins.
+        let parts = header.flat_map(|line| line.split("  ")).map(str::trim);
+        let lines = parts.filter(|part| part.starts_with("[P"));
+        found.extend(lines.map(|part| (name, part.split(": ").next().unwrap_or(part))));
+    }
+    found
+}
+
+/// The need for which `choose` refuses the rung of this file.
+#[track_caller]
+pub(crate) fn refusal(op: &str, file: &'static str, choose: impl FnOnce() -> Result<u32>) -> Need {
+    let rung = file.split('_').find_map(|part| part.strip_prefix('v')?.parse().ok());
+    let rung = rung.expect("a kernel's file names its rung");
+    match with_rung(rung, choose) {
+        Err(Error::Unsupported { op: by, rung: got, need }) if (by, got) == (op, rung) => {
+            (file, need)
+        }
+        other => panic!("{file} is not refused: {other:?}"),
+    }
+}
+
+/// Whether `choose` takes this rung when asked to.
+pub(crate) fn taken(rung: u32, choose: impl FnOnce() -> Result<u32>) -> bool {
+    with_rung(rung, choose) == Ok(rung)
 }

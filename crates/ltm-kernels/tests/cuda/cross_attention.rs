@@ -206,6 +206,24 @@ fn cross_attention_refuses_what_its_kernels_cannot_do() {
     refused(3, dims(1, 32, [1, 1], 132), "[P1]");
     refused(3, dims(9, 32, [1, 1], 4), "[P3]");
     refused(3, dims(1, 31, [1, 1], 4), "[P3]");
+    let refused = |rung, case: CrossAttentionDims, label| {
+        let [n_out, n_lse, n_kv] = lens(case);
+        let [q, k, v, out, dout] =
+            [n_out, n_kv, n_kv, n_out, n_out].map(|n| output(&device, DType::F32, n));
+        let (lse, mut dq) =
+            (output(&device, DType::F32, n_lse), output(&device, DType::F32, n_out));
+        let mut scratch = output(&device, DType::F32, case.scratch_len(&device));
+        let (dq, s) = (Some(&mut dq), &mut scratch);
+        let outcome = with_rung(rung, || {
+            bwd(&device, dq, None, None, s, &dout, &out, &lse, &q, &k, &v, 1.0, case)
+        });
+        assert_refused(outcome, label);
+    };
+    refused(1, dims(2, 2, [1, 1], 257), "[P1]");
+    refused(2, dims(2, 2, [1, 1], 6), "[P1]");
+    refused(2, dims(1, 1, [32_768, 32_768], 4), "[P2]");
+    refused(2, dims(1, 65_536, [1, 1], 4), "[P2]");
+    refused(3, dims(1, 32, [1, 1], 4), "a rung of that number");
     let case = dims(2, 2, [1, 1], 8);
     let [q, k, v, _] = inputs(case).map(|x| upload(&device, DType::BF16, &x));
     let mut out = output(&device, DType::BF16, q.len());

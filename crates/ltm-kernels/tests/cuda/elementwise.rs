@@ -126,6 +126,7 @@ fn slice_agrees() {
     let dims = SliceDims { b: 1, rows: 1, start: 0, len: 1, c: 3 };
     let (x, mut out) = (output(&device, F32, 3), output(&device, F32, 3));
     assert_refused(with_rung(2, || slice::fwd(&device, &mut out, &x, dims)), "[P1]");
+    assert_refused(with_rung(2, || slice::bwd(&device, &mut out, &x, dims)), "[P1]");
 }
 
 #[test]

@@ -157,5 +157,5 @@ fn normal_numbers_are_those_of_the_cpu() {
     let (mut out, step) = (output(&device, F32, 3), upload_i32(&device, &[0]));
     let (keys, dims) = (upload_i32(&device, &[0; 4]), NormalRowsDims { steps: 1, rows: 1, n: 3 });
     let refused = with_rung(2, || philox::normal_rows(&device, &mut out, &keys, &step, dims));
-    assert_refused(refused, "[P2]");
+    assert_refused(refused, "[P1]");
 }

@@ -91,8 +91,19 @@ fn refusals() {
         let weight = output(&device, weight, c);
         with_rung(2, || fwd(&device, &mut out, &x, &weight, EPS, dims))
     };
-    assert_refused(try_fwd(12, F32, F32), "[P1]");
-    assert_refused(try_fwd(1032, F32, F32), "[P2]");
+    let try_bwd = |c: usize| {
+        let dims = RmsNormDims { rows: 2, c };
+        let [mut dx, dout, x] = [(); 3].map(|()| output(&device, F32, 2 * c));
+        let (weight, mut scratch) =
+            (output(&device, F32, c), output(&device, F32, dims.scratch_len(&device)));
+        with_rung(2, || {
+            bwd(&device, Some(&mut dx), None, &mut scratch, &dout, &x, &weight, None, EPS, dims)
+        })
+    };
+    for (c, need) in [(12, "[P1]"), (1032, "[P2]")] {
+        assert_refused(try_fwd(c, F32, F32), need);
+        assert_refused(try_bwd(c), need);
+    }
     assert!(matches!(try_fwd(8, DType::BF16, F32), Err(Error::DType { .. })));
     assert!(matches!(try_fwd(8, F32, DType::BF16), Err(Error::DType { .. })));
     let dims = RmsNormDims { rows: 1, c: 8 };

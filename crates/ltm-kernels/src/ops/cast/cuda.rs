@@ -14,6 +14,6 @@ pub(crate) fn fwd(context: &Context, out: &mut Buffer, x: &Buffer) -> Result<()>
     let n = out.len();
     let args = [out.arg_mut(context, to)?, x.arg(context, from)?, Arg::I64(n as i64)];
     let geometry = elements(n, if rung == 1 { 1 } else { 8 });
-    // SAFETY: both buffers have n elements; P1 by Buffer's alignment.
+    // SAFETY: both buffers have n elements; alignment is Buffer's.
     unsafe { context.launch(&format!("cast_fwd_{from}_{to}_v{rung}"), geometry, &args) }
 }

@@ -62,27 +62,7 @@ pub(super) fn fwd(
     }
     let CrossAttentionDims { b, t, z, h, g, d } = dims;
     let (rows, sharing) = (b * t * h, t * (h / g));
-    let rung = cuda::choose(
-        OP,
-        &[
-            Rung(
-                3,
-                &[
-                    ("[P1] D % 4 == 0, D <= 128", width_fits(d)),
-                    ("[P2] B*T*H < 2^31", fits(rows)),
-                    ("[P3] T*(H/G) <= 8, Z >= 32", sharing <= 8 && z >= 32),
-                ],
-            ),
-            Rung(
-                2,
-                &[
-                    ("[P1] D % 4 == 0, D <= 128", width_fits(d)),
-                    ("[P2] B*G <= 65535, B*T*H < 2^31", b * g <= MOST_BLOCKS && fits(rows)),
-                ],
-            ),
-            Rung(1, &[("[P1] D <= 256", d <= 256), ("[P2] B*T*H < 2^31", fits(rows))]),
-        ],
-    )?;
+    let rung = fwd_rung(dims)?;
     args.push(Arg::F32(scale as f32));
     if rung == 1 {
         args.push(Arg::extent(OP, b)?);
@@ -99,8 +79,8 @@ pub(super) fn fwd(
         ),
         _ => (format!("cross_attention_fwd_d{width}_{dtype}_v3"), geometry([rows, 1, 1], 128)),
     };
-    // SAFETY: the rung's needs hold, `choose` checked them; `super::fwd` checked the lengths, `arg` and
-    // `arg_mut` devices and types; allocations are aligned to 256 bytes.
+    // SAFETY: the rung's needs hold, `fwd_rung` checked them; `super::fwd` checked the lengths, `arg`
+    // and `arg_mut` devices and types; allocations are aligned to 256 bytes.
     unsafe { context.launch(&symbol, geometry, &args) }
 }
 
@@ -136,28 +116,7 @@ pub(super) fn bwd(
     }
     let CrossAttentionDims { b, t, z, h, g, d } = dims;
     let (rows, keys, sharing) = (b * t * h, b * z * g, t * (h / g));
-    let rung = cuda::choose(
-        OP,
-        &[
-            Rung(
-                2,
-                &[
-                    ("[P1] D % 4 == 0, D <= 128", width_fits(d)),
-                    (
-                        "[P2] B*G <= 65535, Z <= 65535, B*T*H < 2^31, B*Z*G*D < 2^31",
-                        b * g <= MOST_BLOCKS && z <= MOST_BLOCKS && fits(rows) && fits(keys * d),
-                    ),
-                ],
-            ),
-            Rung(
-                1,
-                &[
-                    ("[P1] D <= 256", d <= 256),
-                    ("[P2] B*T*H < 2^31, B*Z*G < 2^31", fits(rows) && fits(keys)),
-                ],
-            ),
-        ],
-    )?;
+    let rung = bwd_rung(dims)?;
     let extents = |extents: &[usize]| {
         let args: Result<Vec<Arg>> = extents.iter().map(|&x| Arg::extent(OP, x)).collect();
         args
@@ -165,8 +124,8 @@ pub(super) fn bwd(
     inputs.push(Arg::F32(scale as f32));
     let (with_b, without_b) = (extents(&[b, t, h, g, d, z])?, extents(&[t, h, g, d, z])?);
     let launch = |symbol: &str, geometry, args: &[Arg]| {
-        // SAFETY: as in `fwd`; scratch holds delta and all partial sums, `super::bwd` checked its
-        // length; a null gradient is one that the kernel may be called without.
+        // SAFETY: as in `fwd`, with `bwd_rung`; scratch holds delta and all partial sums, `super::bwd`
+        // checked its length; a null gradient is one that the kernel may be called without.
         unsafe { context.launch(symbol, geometry, args) }
     };
 
@@ -203,6 +162,40 @@ pub(super) fn bwd(
     launch(&symbol, geometry([(keys * d).div_ceil(256), 2, 1], 256), &sum_args.concat())
 }
 
+fn fwd_rung(dims: CrossAttentionDims) -> Result<u32> {
+    let CrossAttentionDims { b, t, z, h, g, d } = dims;
+    let (rows, sharing) = (b * t * h, t * (h / g));
+    let split = [
+        ("[P1] D % 4 == 0, D <= 128", width_fits(d)),
+        ("[P2] B*T*H < 2^31", fits(rows)),
+        ("[P3] T*(H/G) <= 8, Z >= 32", sharing <= 8 && z >= 32),
+    ];
+    let shared = [
+        ("[P1] D % 4 == 0, D <= 128", width_fits(d)),
+        ("[P2] B*G <= 65535, B*T*H < 2^31", b * g <= MOST_BLOCKS && fits(rows)),
+    ];
+    let naive = [("[P1] D <= 256", d <= 256), ("[P2] B*T*H < 2^31", fits(rows))];
+    cuda::choose(OP, &[Rung(3, &split), Rung(2, &shared), Rung(1, &naive)])
+}
+
+fn bwd_rung(dims: CrossAttentionDims) -> Result<u32> {
+    let CrossAttentionDims { b, t, z, h, g, d } = dims;
+    let (rows, keys) = (b * t * h, b * z * g);
+    let blocks_fit = b * g <= MOST_BLOCKS && z <= MOST_BLOCKS;
+    let shared = [
+        ("[P1] D % 4 == 0, D <= 128", width_fits(d)),
+        (
+            "[P2] B*G <= 65535, Z <= 65535, B*T*H < 2^31, B*Z*G*D < 2^31",
+            blocks_fit && fits(rows) && fits(keys * d),
+        ),
+    ];
+    let naive = [
+        ("[P1] D <= 256", d <= 256),
+        ("[P2] B*T*H < 2^31, B*Z*G < 2^31", fits(rows) && fits(keys)),
+    ];
+    cuda::choose(OP, &[Rung(2, &shared), Rung(1, &naive)])
+}
+
 /// Whether kernels that count in 32 bits can count to `n`.
 fn fits(n: usize) -> bool {
     i32::try_from(n).is_ok()
@@ -225,4 +218,70 @@ fn warps_geometry(rows: usize) -> Geometry {
 /// The rungs' needs bound every extent of a grid.
 fn geometry(grid: [usize; 3], threads: usize) -> Geometry {
     Geometry { grid: grid.map(|n| n as u32), block: [threads as u32, 1, 1], smem_bytes: 0 }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeSet;
+
+    use super::*;
+    use crate::ops::testing::{needs, refusal, taken};
+
+    fn dims([b, t, z]: [usize; 3], [h, g]: [usize; 2], d: usize) -> CrossAttentionDims {
+        CrossAttentionDims { b, t, z, h, g, d }
+    }
+
+    #[test]
+    fn each_need_is_refused_and_its_limit_taken() {
+        let (v1, v2, v3) = ("fwd_v1_naive.cu", "fwd_v2_shared_keys.cu", "fwd_v3_split_keys.cu");
+        let fwd = |file, dims| refusal(OP, file, || fwd_rung(dims));
+        let mut shown = vec![
+            fwd(v1, dims([1, 1, 1], [1, 1], 257)),
+            fwd(v1, dims([1 << 11, 1 << 15, 1], [32, 1], 1)),
+            fwd(v2, dims([1, 1, 1], [1, 1], 6)),
+            fwd(v2, dims([1, 1, 1], [1, 1], 132)),
+            fwd(v2, dims([8, 1, 1], [8192, 8192], 4)),
+            fwd(v2, dims([1 << 11, 1 << 15, 1], [32, 1], 4)),
+            fwd(v3, dims([1, 1, 32], [1, 1], 6)),
+            fwd(v3, dims([1, 1, 32], [1, 1], 132)),
+            fwd(v3, dims([1 << 28, 8, 32], [1, 1], 4)),
+            fwd(v3, dims([1, 9, 32], [1, 1], 4)),
+            fwd(v3, dims([1, 1, 31], [1, 1], 4)),
+        ];
+        let (v1, v2) = ("bwd_v1_naive.cu", "bwd_v2_shared_keys.cu");
+        let bwd = |file, dims| refusal(OP, file, || bwd_rung(dims));
+        shown.extend([
+            bwd(v1, dims([1, 1, 1], [1, 1], 257)),
+            bwd(v1, dims([1 << 11, 1 << 15, 1], [32, 1], 1)),
+            bwd(v1, dims([1 << 11, 1, 1 << 15], [32, 32], 1)),
+            bwd(v2, dims([1, 1, 1], [1, 1], 6)),
+            bwd(v2, dims([1, 1, 1], [1, 1], 132)),
+            bwd(v2, dims([8, 1, 1], [8192, 8192], 4)),
+            bwd(v2, dims([1, 1, 65_536], [1, 1], 4)),
+            bwd(v2, dims([1 << 11, 1 << 15, 1], [32, 1], 4)),
+            bwd(v2, dims([1, 1, 1 << 15], [1 << 14, 1 << 14], 4)),
+        ]);
+        assert_eq!(shown.into_iter().collect::<BTreeSet<_>>(), needs(OP));
+
+        let longest = dims([1, (1 << 31) - 1, 1], [1, 1], 256);
+        assert!(taken(1, || fwd_rung(longest)) && taken(1, || bwd_rung(longest)));
+        let most_heads = dims([1, 1, 65_535], [65_535, 65_535], 128);
+        assert!(taken(2, || fwd_rung(most_heads)));
+        assert!(taken(2, || bwd_rung(dims([1, 1, 65_535], [128, 128], 128))));
+        assert!(taken(3, || fwd_rung(dims([1, 8, 32], [1, 1], 128))));
+    }
+
+    #[test]
+    fn the_parts_of_the_queries_are_whole_sixteens_and_none_is_empty() {
+        for case in [
+            dims([1, 1, 1], [1, 1], 4),
+            dims([2, 150, 9], [4, 2], 16),
+            dims([64, 1024, 8], [8, 8], 64),
+        ] {
+            let (n_chunks, rows_per_chunk) = chunks(case);
+            let rows = case.t * (case.h / case.g);
+            assert_eq!(rows_per_chunk % KEYS_PER_BLOCK, 0);
+            assert!((n_chunks - 1) * rows_per_chunk < rows && rows <= n_chunks * rows_per_chunk);
+        }
+    }
 }

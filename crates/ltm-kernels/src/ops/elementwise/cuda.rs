@@ -11,8 +11,8 @@ fn pass(context: &Context, name: &str, dtype: DType, n: usize, args: &[Arg]) -> 
     let rung = choose(OP, &[Rung(2, &[]), Rung(1, &[])])?;
     let geometry = elements(n, if rung == 1 { 1 } else { 8 });
     let args = [args, &[Arg::I64(n as i64)]].concat();
-    // SAFETY: the callers below pass buffers of n elements, as `mod.rs` has checked; P1 by Buffer's
-    // alignment.
+    // SAFETY: the callers below pass buffers of n elements, as `mod.rs` has checked;
+    // alignment is Buffer's.
     unsafe { context.launch(&format!("elementwise_{name}_{dtype}_v{rung}"), geometry, &args) }
 }
 
@@ -54,6 +54,10 @@ pub(crate) fn outer_scale(
     pass(context, "outer_scale", dtype, out.len(), &args)
 }
 
+fn scale_rows_rung(dims: ScaleRowsDims) -> Result<u32> {
+    choose(OP, &[Rung(2, &[("[P1] C % 8 == 0", dims.c.is_multiple_of(8))]), Rung(1, &[])])
+}
+
 pub(crate) fn scale_rows(
     context: &Context,
     out: &mut Buffer,
@@ -63,8 +67,7 @@ pub(crate) fn scale_rows(
 ) -> Result<()> {
     let dtype = out.dtype();
     check_activation(dtype)?;
-    let rung =
-        choose(OP, &[Rung(2, &[("[P1] C % 8 == 0", dims.c.is_multiple_of(8))]), Rung(1, &[])])?;
+    let rung = scale_rows_rung(dims)?;
     let args = [
         out.arg_mut(context, dtype)?,
         x.arg(context, dtype)?,
@@ -73,7 +76,7 @@ pub(crate) fn scale_rows(
         Arg::extent(OP, dims.c)?,
     ];
     let geometry = elements(dims.rows * dims.c, if rung == 1 { 1 } else { 8 });
-    // SAFETY: lengths are checked against dims by the caller; P1 above, P2 by Buffer's alignment.
+    // SAFETY: lengths are checked against dims by the caller; P1 by the rung, alignment is Buffer's.
     unsafe { context.launch(&format!("elementwise_scale_rows_{dtype}_v{rung}"), geometry, &args) }
 }
 
@@ -103,4 +106,19 @@ pub(crate) fn record(
     ];
     // SAFETY: lengths are checked against dims by the caller; the kernel checks the step.
     unsafe { context.launch("elementwise_record_f32_v1", elements(dims.n, 1), &args) }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeSet;
+
+    use super::*;
+    use crate::ops::testing::{needs, refusal};
+
+    #[test]
+    fn each_need_is_refused() {
+        let dims = ScaleRowsDims { rows: 1, c: 12 };
+        let shown = [refusal(OP, "fwd_v2_eight_a_thread.cu", || scale_rows_rung(dims))];
+        assert_eq!(BTreeSet::from(shown), needs(OP));
+    }
 }

@@ -7,6 +7,10 @@ use crate::ops::elementwise;
 use crate::ops::launch::{THREADS, blocks, elements};
 use crate::{Buffer, DType, Result};
 
+fn fwd_rung(dims: EmbeddingDims) -> Result<u32> {
+    choose(OP, &[Rung(2, &[("[P1] C % 8 == 0", dims.c.is_multiple_of(8))]), Rung(1, &[])])
+}
+
 pub(crate) fn fwd(
     context: &Context,
     out: &mut Buffer,
@@ -16,14 +20,13 @@ pub(crate) fn fwd(
 ) -> Result<()> {
     let dtype = out.dtype();
     check_activation(dtype)?;
-    let rung =
-        choose(OP, &[Rung(2, &[("[P1] C % 8 == 0", dims.c.is_multiple_of(8))]), Rung(1, &[])])?;
+    let rung = fwd_rung(dims)?;
     let [n, v, c] = extents(dims)?;
     let (out_arg, table) = (out.arg_mut(context, dtype)?, table.arg(context, dtype)?);
     let args = [out_arg, table, tokens.arg(context, DType::I32)?, n, v, c];
     let geometry = elements(out.len(), if rung == 1 { 1 } else { 8 });
-    // SAFETY: lengths are checked against dims by the caller, tokens by the kernel; P1 above, P2 by
-    // Buffer's alignment.
+    // SAFETY: lengths are checked against dims by the caller, tokens by the kernel; P1 by
+    // `fwd_rung`, alignment is Buffer's.
     unsafe { context.launch(&format!("embedding_fwd_{dtype}_v{rung}"), geometry, &args) }
 }
 
@@ -55,4 +58,19 @@ pub(crate) fn bwd(
 
 fn extents(dims: EmbeddingDims) -> Result<[Arg; 3]> {
     Ok([Arg::extent(OP, dims.n)?, Arg::extent(OP, dims.v)?, Arg::extent(OP, dims.c)?])
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeSet;
+
+    use super::*;
+    use crate::ops::testing::{needs, refusal};
+
+    #[test]
+    fn each_need_is_refused() {
+        let dims = EmbeddingDims { n: 1, v: 1, c: 12 };
+        let shown = [refusal(OP, "fwd_v2_eight_a_thread.cu", || fwd_rung(dims))];
+        assert_eq!(BTreeSet::from(shown), needs(OP));
+    }
 }

@@ -28,6 +28,10 @@ pub(crate) fn fwd(
     unsafe { context.launch(&format!("gaussian_kl_fwd_f32_v{rung}"), geometry, &args) }
 }
 
+fn bwd_rung(dims: GaussianKlDims) -> Result<u32> {
+    choose(OP, &[Rung(2, &[("[P1] n % 8 == 0", dims.n.is_multiple_of(8))]), Rung(1, &[])])
+}
+
 pub(crate) fn bwd(
     context: &Context,
     dmu: Option<&mut Buffer>,
@@ -37,8 +41,7 @@ pub(crate) fn bwd(
     log_var: &Buffer,
     dims: GaussianKlDims,
 ) -> Result<()> {
-    let rung =
-        choose(OP, &[Rung(2, &[("[P1] n % 8 == 0", dims.n.is_multiple_of(8))]), Rung(1, &[])])?;
+    let rung = bwd_rung(dims)?;
     let wanted = |output: Option<&mut Buffer>| {
         output.map_or(Ok(Arg::Ptr(0)), |output| output.arg_mut(context, F32))
     };
@@ -53,6 +56,21 @@ pub(crate) fn bwd(
     ];
     let geometry = elements(dims.rows * dims.n, if rung == 1 { 1 } else { 8 });
     // SAFETY: lengths are checked against dims by the caller, an output that is not wanted is null;
-    // P1 above, P2 by Buffer's alignment.
+    // P1 by `bwd_rung`, alignment is Buffer's.
     unsafe { context.launch(&format!("gaussian_kl_bwd_f32_v{rung}"), geometry, &args) }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeSet;
+
+    use super::*;
+    use crate::ops::testing::{needs, refusal};
+
+    #[test]
+    fn each_need_is_refused() {
+        let dims = GaussianKlDims { rows: 1, n: 12 };
+        let shown = [refusal(OP, "bwd_v2_eight_a_thread.cu", || bwd_rung(dims))];
+        assert_eq!(BTreeSet::from(shown), needs(OP));
+    }
 }

@@ -73,20 +73,7 @@ pub(crate) unsafe fn multiply(
 ) -> Result<()> {
     let Operands { c, a, b, input, output, lda, ldb, ldc } = operands;
     let MatmulDims { m, n, k, batch, .. } = dims;
-    let batch_fits = ("[P2] batch * splits <= 65535", batch <= MOST_BLOCKS_Z);
-    let tensor_cores = [
-        (
-            "[P1] rows of a and b are multiples of 16 bytes",
-            lda.is_multiple_of(8) && ldb.is_multiple_of(8),
-        ),
-        batch_fits,
-    ];
-    let tiled = [("[P1] batch * splits <= 65535", batch_fits.1)];
-    let (v2, v1) = (Rung(2, &tiled), Rung(1, &[]));
-    let rung = match input {
-        DType::BF16 => cuda::choose(OP, &[Rung(3, &tensor_cores), v2, v1])?,
-        _ => cuda::choose(OP, &[v2, v1])?,
-    };
+    let rung = rung(input, [lda, ldb], batch)?;
     let part = if output == input { "" } else { "f32out_" };
     let extent = |x| Arg::extent(OP, x);
     // Extents whose products with a pitch fit 64 bits, as `i32` extents do.
@@ -166,6 +153,22 @@ pub(crate) unsafe fn multiply(
     unsafe { context.launch(&format!("matmul_fwd_sum_{output}_v2"), geometry, &args) }
 }
 
+/// The rung for factors of this type and these row pitches.
+fn rung(input: DType, pitches: [usize; 2], batch: usize) -> Result<u32> {
+    let aligned = pitches.iter().all(|pitch| pitch.is_multiple_of(8));
+    let batch_fits = batch <= MOST_BLOCKS_Z;
+    let tensor_cores = [
+        ("[P1] rows of a and b are multiples of 16 bytes", aligned),
+        ("[P2] batch <= 65535", batch_fits),
+    ];
+    let tiled = [("[P1] batch <= 65535", batch_fits)];
+    let (v2, v1) = (Rung(2, &tiled), Rung(1, &[]));
+    match input {
+        DType::BF16 => cuda::choose(OP, &[Rung(3, &tensor_cores), v2, v1]),
+        _ => cuda::choose(OP, &[v2, v1]),
+    }
+}
+
 fn letter(layout: Layout) -> char {
     match layout {
         Layout::Normal => 'n',
@@ -210,7 +213,26 @@ impl Blocks {
 
 #[cfg(test)]
 mod tests {
+    use std::collections::BTreeSet;
+
     use super::*;
+    use crate::ops::testing::{needs, refusal, taken};
+
+    #[test]
+    fn each_need_is_refused_and_its_limit_taken() {
+        let (v2, v3) = ("fwd_v2_register_tiles.cu", "fwd_v3_tensor_cores.cu");
+        let refused =
+            |file, pitches, batch| refusal(OP, file, || rung(DType::BF16, pitches, batch));
+        let shown = [
+            refused(v2, [8, 8], 65_536),
+            refused(v3, [12, 8], 1),
+            refused(v3, [8, 9], 1),
+            refused(v3, [8, 8], 65_536),
+        ];
+        assert_eq!(BTreeSet::from(shown), needs(OP));
+        assert!(taken(2, || rung(DType::F32, [1, 1], 65_535)));
+        assert!(taken(3, || rung(DType::BF16, [8, 8], 65_535)));
+    }
 
     fn blocks(m: usize, n: usize, k: usize) -> Blocks {
         Blocks::choose(MatmulDims::new(m, n, k), 132, 32 << 20)
@@ -232,6 +254,10 @@ mod tests {
             let Blocks { splits, k_per_split, .. } = blocks(m, n, k);
             assert!(splits == 1 || splits * m * n * 4 <= 32 << 20);
             assert!((splits - 1) * k_per_split < k && k <= splits * k_per_split);
+            assert_eq!(k_per_split % 8, 0);
         }
+        let batched = MatmulDims { batch: 30_000, ..MatmulDims::new(1, 1, 4096) };
+        let Blocks { splits, .. } = Blocks::choose(batched, 1 << 20, 32 << 20);
+        assert!(splits * 30_000 <= MOST_BLOCKS_Z, "{splits}");
     }
 }

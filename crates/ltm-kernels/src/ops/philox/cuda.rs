@@ -19,8 +19,12 @@ pub(crate) fn normal(
     let (mean, std) = (Arg::F64(mean), Arg::F64(std));
     let args = [out.arg_mut(context, DType::F32)?, k0, k1, h0, h1, mean, std, Arg::I64(n as i64)];
     let geometry = elements(n, rung as usize);
-    // SAFETY: n is the buffer's length; P1 by Buffer's alignment.
+    // SAFETY: n is the buffer's length; alignment is Buffer's.
     unsafe { context.launch(&format!("philox_normal_f32_v{rung}"), geometry, &args) }
+}
+
+fn rows_rung(dims: NormalRowsDims) -> Result<u32> {
+    choose(OP, &[Rung(2, &[("[P1] n % 2 == 0", dims.n.is_multiple_of(2))]), Rung(1, &[])])
 }
 
 pub(crate) fn normal_rows(
@@ -30,8 +34,7 @@ pub(crate) fn normal_rows(
     step: &Buffer,
     dims: NormalRowsDims,
 ) -> Result<()> {
-    let needs = [("[P2] n % 2 == 0", dims.n.is_multiple_of(2))];
-    let rung = choose(OP, &[Rung(2, &needs), Rung(1, &[])])?;
+    let rung = rows_rung(dims)?;
     let args = [
         out.arg_mut(context, DType::F32)?,
         keys.arg(context, DType::I32)?,
@@ -41,6 +44,22 @@ pub(crate) fn normal_rows(
         Arg::extent(OP, dims.n)?,
     ];
     let geometry = elements(out.len(), rung as usize);
-    // SAFETY: lengths are checked against dims by the caller; P2 above; P1 by Buffer's alignment.
+    // SAFETY: lengths are checked against dims by the caller; P1 by `rows_rung`,
+    // alignment is Buffer's.
     unsafe { context.launch(&format!("philox_normal_rows_f32_v{rung}"), geometry, &args) }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeSet;
+
+    use super::*;
+    use crate::ops::testing::{needs, refusal};
+
+    #[test]
+    fn each_need_is_refused() {
+        let dims = NormalRowsDims { steps: 1, rows: 1, n: 3 };
+        let shown = [refusal(OP, "normal_v2_pair_a_thread.cu", || rows_rung(dims))];
+        assert_eq!(BTreeSet::from(shown), needs(OP));
+    }
 }

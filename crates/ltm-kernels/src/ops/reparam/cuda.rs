@@ -32,6 +32,6 @@ fn launch(context: &Context, pass: &str, out: &mut Buffer, [a, b, c]: [&Buffer; 
     let arg = |x: &Buffer| x.arg(context, DType::F32);
     let args = [out.arg_mut(context, DType::F32)?, arg(a)?, arg(b)?, arg(c)?, Arg::I64(n as i64)];
     let geometry = elements(n, if rung == 1 { 1 } else { 8 });
-    // SAFETY: four buffers of n elements, checked by the caller; P1 by Buffer's alignment.
+    // SAFETY: four buffers of n elements, checked by the caller; alignment is Buffer's.
     unsafe { context.launch(&format!("reparam_{pass}_f32_v{rung}"), geometry, &args) }
 }

@@ -9,12 +9,16 @@ use crate::{Buffer, DType, Result};
 /// Rows that one block of the second rung takes: a warp each.
 const ROWS: usize = THREADS / 32;
 
-/// The rung of a call, its extents and the blocks that cover its rows.
-fn prepare(dims: RmsNormDims) -> Result<(u32, Arg, Arg, Geometry)> {
+fn rung(dims: RmsNormDims) -> Result<u32> {
     let c = dims.c;
     let needs = [("[P1] C % 8 == 0", c.is_multiple_of(8)), ("[P2] C <= 1024", c <= 1024)];
-    let rung = choose(OP, &[Rung(2, &needs), Rung(1, &[])])?;
-    let (rows, c) = (Arg::extent(OP, dims.rows)?, Arg::extent(OP, c)?);
+    choose(OP, &[Rung(2, &needs), Rung(1, &[])])
+}
+
+/// The rung of a call, its extents and the blocks that cover its rows.
+fn prepare(dims: RmsNormDims) -> Result<(u32, Arg, Arg, Geometry)> {
+    let rung = rung(dims)?;
+    let (rows, c) = (Arg::extent(OP, dims.rows)?, Arg::extent(OP, dims.c)?);
     Ok((rung, rows, c, blocks(dims.rows.div_ceil(if rung == 1 { THREADS } else { ROWS }))))
 }
 
@@ -37,8 +41,8 @@ pub(crate) fn fwd(
         rows,
         c,
     ];
-    // SAFETY: lengths are checked against dims by the caller; P1, P2 by `prepare`; P3 by Buffer's
-    // alignment, as rows are whole eights.
+    // SAFETY: lengths are checked against dims by the caller; P1, P2 by `rung`; alignment is
+    // Buffer's, as rows are whole eights.
     unsafe { context.launch(&format!("rms_norm_fwd_{dtype}_v{rung}"), geometry, &args) }
 }
 
@@ -119,4 +123,22 @@ pub(crate) fn bwd(
     let args = [dweight, scratch, Arg::extent(OP, dims.partials())?, c];
     // SAFETY: as above.
     unsafe { context.launch("rms_norm_bwd_partials_f32_v2", columns, &args) }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeSet;
+
+    use super::*;
+    use crate::ops::testing::{needs, refusal};
+
+    #[test]
+    fn each_need_is_refused() {
+        let mut shown = BTreeSet::new();
+        for file in ["fwd_v2_row_in_registers.cu", "bwd_v2_row_in_registers.cu"] {
+            shown
+                .extend([12, 1032].map(|c| refusal(OP, file, || rung(RmsNormDims { rows: 1, c }))));
+        }
+        assert_eq!(shown, needs(OP));
+    }
 }

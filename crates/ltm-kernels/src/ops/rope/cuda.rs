@@ -26,6 +26,10 @@ pub(crate) fn table(
     unsafe { context.launch(&format!("rope_table_f32_v{rung}"), elements(n / 2, 1), &args) }
 }
 
+fn rung(dims: RopeDims) -> Result<u32> {
+    choose(OP, &[Rung(2, &[("[P1] D % 8 == 0", dims.d.is_multiple_of(8))]), Rung(1, &[])])
+}
+
 /// Rotates by `sign` times each position's angle: `sign` is 1 forward and -1 backward.
 pub(crate) fn rotate(
     context: &Context,
@@ -37,8 +41,7 @@ pub(crate) fn rotate(
 ) -> Result<()> {
     let dtype = out.dtype();
     check_activation(dtype)?;
-    let rung =
-        choose(OP, &[Rung(2, &[("[P1] D % 8 == 0", dims.d.is_multiple_of(8))]), Rung(1, &[])])?;
+    let rung = rung(dims)?;
     let n = out.len();
     let args = [
         out.arg_mut(context, dtype)?,
@@ -51,7 +54,22 @@ pub(crate) fn rotate(
         Arg::extent(OP, dims.d)?,
     ];
     let geometry = elements(n, if rung == 1 { 2 } else { 8 });
-    // SAFETY: lengths are checked against dims by the caller, D is even; P1 above, P2 by Buffer's
-    // alignment.
+    // SAFETY: lengths are checked against dims by the caller, D is even; P1 by `rung`,
+    // alignment is Buffer's.
     unsafe { context.launch(&format!("rope_fwd_{dtype}_v{rung}"), geometry, &args) }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeSet;
+
+    use super::*;
+    use crate::ops::testing::{needs, refusal};
+
+    #[test]
+    fn each_need_is_refused() {
+        let dims = RopeDims { b: 1, t: 1, h: 1, d: 12 };
+        let shown = [refusal(OP, "fwd_v2_eight_a_thread.cu", || rung(dims))];
+        assert_eq!(BTreeSet::from(shown), needs(OP));
+    }
 }

@@ -37,7 +37,7 @@ pub(super) fn fwd(
     for x in [q, k, v] {
         args.push(x.arg(context, dtype)?);
     }
-    let rung = choose(dtype, dims)?;
+    let rung = rung(dtype, dims)?;
     push_scalars(&mut args, rung, scale, dims)?;
     let (symbol, geometry) = match rung {
         1 => (format!("self_attention_fwd_{dtype}_v1"), rows_geometry(dims.b * dims.t * dims.h)),
@@ -54,7 +54,7 @@ pub(super) fn fwd(
             )
         }
     };
-    // SAFETY: the rung's needs hold, `choose` checked them; `super::fwd` checked the lengths, `arg` and
+    // SAFETY: the rung's needs hold, `rung` checked them; `super::fwd` checked the lengths, `arg` and
     // `arg_mut` devices and types; allocations are aligned to 256 bytes.
     unsafe { context.launch(&symbol, geometry, &args) }
 }
@@ -85,7 +85,7 @@ pub(super) fn bwd(
     for x in [q, k, v] {
         inputs.push(x.arg(context, dtype)?);
     }
-    let rung = choose(dtype, dims)?;
+    let rung = rung(dtype, dims)?;
     push_scalars(&mut inputs, rung, scale, dims)?;
 
     let rows = dims.b * dims.t * dims.h;
@@ -130,7 +130,7 @@ pub(super) fn bwd(
 }
 
 /// The same rungs serve forward and backward.
-fn choose(dtype: DType, dims: SelfAttentionDims) -> Result<u32> {
+fn rung(dtype: DType, dims: SelfAttentionDims) -> Result<u32> {
     let SelfAttentionDims { b, t, h, d, .. } = dims;
     let rows_fit = i32::try_from(b * t * h).is_ok();
     cuda::choose(
@@ -176,7 +176,7 @@ fn push_scalars(args: &mut Vec<Arg>, rung: u32, scale: f64, dims: SelfAttentionD
     Ok(())
 }
 
-/// A warp a row. `choose` has bounded the rows.
+/// A warp a row. `rung` has bounded the rows.
 fn rows_geometry(rows: usize) -> Geometry {
     Geometry {
         grid: [rows.div_ceil(ROWS_PER_BLOCK) as u32, 1, 1],
@@ -185,7 +185,7 @@ fn rows_geometry(rows: usize) -> Geometry {
     }
 }
 
-/// A block for each tile of a sequence's head. `choose` has bounded the extents.
+/// A block for each tile of a sequence's head. `rung` has bounded the extents.
 fn tiles_geometry(heads: usize, smem_bytes: usize, dims: SelfAttentionDims) -> Geometry {
     Geometry {
         grid: [dims.t.div_ceil(TILE) as u32, heads as u32, dims.b as u32],
@@ -194,7 +194,7 @@ fn tiles_geometry(heads: usize, smem_bytes: usize, dims: SelfAttentionDims) -> G
     }
 }
 
-/// A block for 32 rows of a sequence's head. `choose` has bounded the extents.
+/// A block for 32 rows of a sequence's head. `rung` has bounded the extents.
 fn shared_geometry(heads: usize, dims: SelfAttentionDims) -> Geometry {
     Geometry {
         grid: [dims.t.div_ceil(32) as u32, heads as u32, dims.b as u32],
@@ -214,5 +214,48 @@ fn instance(d: usize) -> usize {
         0..=32 => 32,
         33..=64 => 64,
         _ => 128,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeSet;
+
+    use super::*;
+    use crate::ops::testing::{needs, refusal, taken};
+
+    fn dims([b, t, h]: [usize; 3], d: usize) -> SelfAttentionDims {
+        SelfAttentionDims { b, t, h, g: 1, d, w: 1 }
+    }
+
+    #[test]
+    fn each_need_is_refused_and_its_limit_taken() {
+        let long = [1 << 11, 1 << 15, 32];
+        let mut shown = BTreeSet::new();
+        for file in ["fwd_v1_naive.cu", "bwd_v1_naive.cu"] {
+            let refused = |dims| refusal(OP, file, || rung(DType::F32, dims));
+            shown.extend([dims([1, 1, 1], 257), dims(long, 1)].map(refused));
+        }
+        for file in ["fwd_v2_shared_keys.cu", "bwd_v2_shared_rows.cu"] {
+            let refused = |dims| refusal(OP, file, || rung(DType::F32, dims));
+            let widths = [dims([1, 1, 1], 6), dims([1, 1, 1], 132)];
+            shown.extend(widths.map(refused));
+            let rows = [dims([65_536, 1, 1], 4), dims([1, 1, 65_536], 4), dims(long, 4)];
+            shown.extend(rows.map(refused));
+        }
+        for file in ["fwd_v3_tensor_cores.cu", "bwd_v3_tensor_cores.cu"] {
+            let refused = |dtype, dims| refusal(OP, file, || rung(dtype, dims));
+            let widths = [dims([1, 1, 1], 12), dims([1, 1, 1], 136)];
+            shown.extend(widths.map(|dims| refused(DType::BF16, dims)));
+            let rows = [dims([65_536, 1, 1], 8), dims([1, 1, 65_536], 8), dims(long, 8)];
+            shown.extend(rows.map(|dims| refused(DType::BF16, dims)));
+            shown.insert(refused(DType::F32, dims([1, 1, 1], 8)));
+        }
+        assert_eq!(shown, needs(OP));
+
+        assert!(taken(1, || rung(DType::F32, dims([1, (1 << 31) - 1, 1], 256))));
+        for most in [dims([65_535, 1, 1], 128), dims([1, 1, 65_535], 128)] {
+            assert!(taken(2, || rung(DType::F32, most)) && taken(3, || rung(DType::BF16, most)));
+        }
     }
 }

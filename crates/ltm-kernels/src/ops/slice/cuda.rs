@@ -19,6 +19,10 @@ pub(crate) fn bwd(
     launch(context, "bwd", dx, dout, dims)
 }
 
+fn rung(dims: SliceDims) -> Result<u32> {
+    choose(OP, &[Rung(2, &[("[P1] C % 8 == 0", dims.c.is_multiple_of(8))]), Rung(1, &[])])
+}
+
 fn launch(
     context: &Context,
     pass: &str,
@@ -28,8 +32,7 @@ fn launch(
 ) -> Result<()> {
     let dtype = out.dtype();
     check_activation(dtype)?;
-    let rung =
-        choose(OP, &[Rung(2, &[("[P1] C % 8 == 0", dims.c.is_multiple_of(8))]), Rung(1, &[])])?;
+    let rung = rung(dims)?;
     let n = out.len();
     let args = [
         out.arg_mut(context, dtype)?,
@@ -41,6 +44,22 @@ fn launch(
         Arg::extent(OP, dims.c)?,
     ];
     let geometry = elements(n, if rung == 1 { 1 } else { 8 });
-    // SAFETY: lengths are checked against dims by the caller; P1 above, P2 by Buffer's alignment.
+    // SAFETY: lengths are checked against dims by the caller; P1 by `rung`, alignment is Buffer's.
     unsafe { context.launch(&format!("slice_{pass}_{dtype}_v{rung}"), geometry, &args) }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeSet;
+
+    use super::*;
+    use crate::ops::testing::{needs, refusal};
+
+    #[test]
+    fn each_need_is_refused() {
+        let dims = SliceDims { b: 1, rows: 1, start: 0, len: 1, c: 12 };
+        let files = ["fwd_v2_eight_a_thread.cu", "bwd_v2_eight_a_thread.cu"];
+        let shown = files.map(|file| refusal(OP, file, || rung(dims)));
+        assert_eq!(BTreeSet::from(shown), needs(OP));
+    }
 }

@@ -11,7 +11,7 @@ fn launch(context: &Context, pass: &str, dtype: DType, n: usize, args: &[Arg]) -
     let geometry = elements(n, if rung == 1 { 1 } else { 8 });
     let args = [args, &[Arg::I64(n as i64)]].concat();
     // SAFETY: the callers below pass buffers of n elements, as `mod.rs` has checked, or null where
-    // the contract allows it; P1 by Buffer's alignment.
+    // the contract allows it; alignment is Buffer's.
     unsafe { context.launch(&format!("swiglu_{pass}_{dtype}_v{rung}"), geometry, &args) }
 }
 
