@@ -4,7 +4,7 @@
 // in      grad (n) f32; the eight factors by value, or factors (S,8) f32 and step (1) i32 that names a row;
 //         outside the table all factors are NaN
 // out     param, m, v (n) f32, changed in place
-// launch  grid (min(ceil(n/256), 2^16)), block (256)
+// launch  grid (min(ceil(n/256), 2^14)), block (256)
 // needs   nothing
 // numeric f32 arithmetic; same input, same bits
 // cost    14*n flop; 7*n elements

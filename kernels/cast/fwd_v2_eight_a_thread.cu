@@ -2,7 +2,7 @@
 // math    out[i] = x[i], rounded to the type of out
 // in      x (n) f32 or bf16
 // out     out (n) f32 or bf16
-// launch  grid (min(ceil(n/2048), 2^16)), block (256)
+// launch  grid (min(ceil(n/2048), 2^14)), block (256)
 // needs   nothing   (by Buffer: pointers 16-byte aligned)
 // numeric to nearest, ties to even
 // cost    0 flop; 2*n elements

@@ -3,7 +3,7 @@
 //         outer_scale: out = s[0]*w
 // in      a, b, x, w (n) A; s (rows) or (1) f32
 // out     out, y (n) A
-// launch  grid (min(ceil(n/256), 2^16)), block (256)
+// launch  grid (min(ceil(n/256), 2^14)), block (256)
 // needs   nothing
 // numeric f32 arithmetic, one rounding to the output type; same input, same bits
 // cost    n to 2*n flop; n to 3*n elements

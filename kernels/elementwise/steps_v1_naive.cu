@@ -2,7 +2,7 @@
 // math    increment: counter[0] += 1; record: history[step, offset + i] = x[i], nothing outside the table
 // in      x (n) f32; step (1) i32
 // out     counter (1) i32; history (rows,width) f32
-// launch  increment: grid (1); record: grid (min(ceil(n/256), 2^16)); block (256)
+// launch  increment: grid (1); record: grid (min(ceil(n/256), 2^14)); block (256)
 // needs   nothing
 // numeric a copy
 // cost    0 flop; 2*n elements

@@ -2,7 +2,7 @@
 // math    dtable[v,:] = sum over n with tokens[n] = v of dout[n,:]; tokens outside 0..V are left out
 // in      dout (N,C) A; tokens (N) i32
 // out     dtable (V,C) f32
-// launch  grid (min(ceil(V*C/256), 2^16)), block (256)
+// launch  grid (min(ceil(V*C/256), 2^14)), block (256)
 // needs   nothing
 // numeric f32 sums in the order of the tokens; no atomics: same input, same bits
 // cost    N*C flop; N*C + V*C elements, but V*C*N tokens are read

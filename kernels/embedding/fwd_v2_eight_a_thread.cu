@@ -2,7 +2,7 @@
 // math    out[n,:] = table[tokens[n],:]; NaN for a token outside 0..V
 // in      table (V,C) A; tokens (N) i32
 // out     out (N,C) A
-// launch  grid (min(ceil(n/2048), 2^16)), block (256), n = N*C
+// launch  grid (min(ceil(n/2048), 2^14)), block (256), n = N*C
 // needs   [P1] C % 8 == 0   (by Buffer: pointers 16-byte aligned)
 // numeric a copy
 // cost    0 flop; 2*N*C elements

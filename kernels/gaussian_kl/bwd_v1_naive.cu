@@ -2,7 +2,7 @@
 // math    dmu = dkl*mu, dlog_var = dkl*(exp(log_var) - 1)/2, dkl that of the row
 // in      dkl (rows), mu, log_var (rows,n) f32
 // out     dmu, dlog_var (rows,n) f32; either may be null: not wanted
-// launch  grid (min(ceil(rows*n/256), 2^16)), block (256)
+// launch  grid (min(ceil(rows*n/256), 2^14)), block (256)
 // needs   nothing
 // numeric f32 arithmetic, one rounding to the output type; same input, same bits
 // cost    5*rows*n flop; 4*rows*n elements

@@ -3,7 +3,7 @@
 //         generator a row, from row step[0] of keys
 // in      key and upper counter words by value, or keys (S,rows,4) i32 and step (1) i32; outside the table NaN
 // out     out (n) or (rows,n) f32
-// launch  grid (min(ceil(n/512), 2^16)), block (256)
+// launch  grid (min(ceil(n/512), 2^14)), block (256)
 // needs   [P1] n % 2 == 0: normal_rows   (by Buffer: pointers 16-byte aligned)
 // numeric f64 arithmetic, one rounding to f32; same input, same bits
 // cost    4*n bytes; about 50 f64 operations a number

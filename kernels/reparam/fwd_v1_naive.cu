@@ -2,7 +2,7 @@
 // math    z = mu + noise * exp(log_var/2)
 // in      mu, log_var, noise (n) f32
 // out     z (n) f32
-// launch  grid (min(ceil(n/256), 2^16)), block (256)
+// launch  grid (min(ceil(n/256), 2^14)), block (256)
 // needs   nothing
 // numeric f32 arithmetic, one rounding to the output type; same input, same bits
 // cost    4*n flop; 4*n elements

@@ -2,7 +2,7 @@
 // math    each pair (x[2i], x[2i+1]) of every head turned by its position's angle, times sign: -1 is backward
 // in      x (B,T,H,D) A; table (T,D/2,2) f32 of (cos, sin)
 // out     out (B,T,H,D) A
-// launch  grid (min(ceil(n/512), 2^16)), block (256)
+// launch  grid (min(ceil(n/512), 2^14)), block (256)
 // needs   nothing   (by RopeDims and table: D % 2 == 0)
 // numeric f32 arithmetic, one rounding to the output type; same input, same bits
 // cost    3*n flop; 2*n elements, n = B*T*H*D

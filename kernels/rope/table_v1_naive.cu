@@ -2,7 +2,7 @@
 // math    table[t,i] = (cos, sin) of position[t] / theta^(2i/D), frequency and angle rounded to f32
 // in      position (T) i32; log2(theta) by value
 // out     table (T,D/2,2) f32
-// launch  grid (min(ceil(T*D/512), 2^16)), block (256)
+// launch  grid (min(ceil(T*D/512), 2^14)), block (256)
 // needs   nothing   (by RopeDims and table: D % 2 == 0)
 // numeric f64 but for the two roundings named; the angle is reduced by pi in two parts, so that no path is slow;
 //         same input, same bits

@@ -2,7 +2,7 @@
 // math    dx[b, start + l, :] = dout[b,l,:], zeros elsewhere
 // in      dout (B,len,C) A
 // out     dx (B,rows,C) A
-// launch  grid (min(ceil(n/256), 2^16)), block (256), n the elements written
+// launch  grid (min(ceil(n/256), 2^14)), block (256), n the elements written
 // needs   nothing
 // numeric a copy
 // cost    0 flop; reads and writes B*len*C elements, backward writes B*rows*C

@@ -2,7 +2,7 @@
 // math    out[b,l,:] = x[b, start + l, :]
 // in      x (B,rows,C) A
 // out     out (B,len,C) A
-// launch  grid (min(ceil(n/256), 2^16)), block (256), n the elements written
+// launch  grid (min(ceil(n/256), 2^14)), block (256), n the elements written
 // needs   nothing
 // numeric a copy
 // cost    0 flop; reads and writes B*len*C elements, backward writes B*rows*C

@@ -2,7 +2,7 @@
 // math    out[b,l,:] = x[b, start + l, :]
 // in      x (B,rows,C) A
 // out     out (B,len,C) A
-// launch  grid (min(ceil(n/2048), 2^16)), block (256), n the elements written
+// launch  grid (min(ceil(n/2048), 2^14)), block (256), n the elements written
 // needs   [P1] C % 8 == 0   (by Buffer: pointers 16-byte aligned)
 // numeric a copy
 // cost    0 flop; reads and writes B*len*C elements, backward writes B*rows*C

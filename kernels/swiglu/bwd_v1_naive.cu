@@ -2,7 +2,7 @@
 // math    with s = sigmoid(gate): dgate = dout*up*s*(1 + gate*(1 - s)), dup = dout*gate*s
 // in      dout, gate, up (n) A
 // out     dgate, dup (n) A; either may be null: not wanted
-// launch  grid (min(ceil(n/256), 2^16)), block (256)
+// launch  grid (min(ceil(n/256), 2^14)), block (256)
 // needs   nothing
 // numeric f32 arithmetic, one rounding to the output type; same input, same bits
 // cost    11*n flop; 5*n elements

@@ -2,7 +2,7 @@
 // math    out = gate * sigmoid(gate) * up
 // in      gate, up (n) A
 // out     out (n) A
-// launch  grid (min(ceil(n/2048), 2^16)), block (256)
+// launch  grid (min(ceil(n/2048), 2^14)), block (256)
 // needs   nothing   (by Buffer: pointers 16-byte aligned)
 // numeric f32 arithmetic, one rounding to the output type; same input, same bits
 // cost    5*n flop; 3*n elements

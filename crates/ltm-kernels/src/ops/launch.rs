@@ -6,7 +6,7 @@ use crate::cuda::Geometry;
 pub(crate) const THREADS: usize = 256;
 
 /// The most blocks that share out elements in a loop: far more than run at once.
-const MAX_BLOCKS: usize = 1 << 16;
+const MAX_BLOCKS: usize = 1 << 14;
 
 /// `blocks` blocks of [`THREADS`] threads.
 pub(crate) fn blocks(blocks: usize) -> Geometry {

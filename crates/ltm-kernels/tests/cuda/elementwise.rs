@@ -18,9 +18,14 @@ const EXACT: Tol = Tol { abs: 0.0, rel: 0.0 };
 #[test]
 fn elementwise_agrees() {
     let Some(device) = device() else { return };
-    for (rung, rows, c) in [(1, 1, 1), (1, 5, 7), (2, 1, 8), (2, 17, 136)] {
+    // 683 triples are one more than a block of the second rung takes.
+    let extents =
+        [(1, 1, 1), (1, 5, 7), (1, 257, 1), (2, 1, 1), (2, 683, 3), (2, 1, 8), (2, 17, 136)];
+    for (rung, rows, c) in extents {
         for dtype in [F32, BF16] {
             let (dims, n) = (ScaleRowsDims { rows, c }, rows * c);
+            // The second rung takes rows of whole eights alone.
+            let rows_rung = if c % 8 == 0 { rung } else { 1 };
             let (a, b, s) = (data(1, n), data(2, n), data(3, rows));
             let (a_dev, b_dev) = (upload(&device, dtype, &a), upload(&device, dtype, &b));
             let (s_dev, three) = (upload(&device, F32, &s), upload(&device, F32, &[3.0]));
@@ -31,7 +36,9 @@ fn elementwise_agrees() {
                 elementwise::add_assign(&device, own, &b_dev)?;
                 elementwise::axpy(&device, scaled, 0.5, &b_dev)?;
                 elementwise::fill(&device, filled, 0.25)?;
-                elementwise::scale_rows(&device, rows, &a_dev, &s_dev, dims)?;
+                with_rung(rows_rung, || {
+                    elementwise::scale_rows(&device, rows, &a_dev, &s_dev, dims)
+                })?;
                 elementwise::outer_scale(&device, outer, &a_dev, &three)
             })
             .expect("needs hold");
@@ -46,6 +53,7 @@ fn elementwise_agrees() {
             // One rounding in f32, one to the output.
             let rel = F32_EPS + if dtype == BF16 { BF16_EPS } else { 0.0 };
             for (what, (got, expected)) in outs.iter().zip(&expected).enumerate() {
+                let rung = if what == 4 { rows_rung } else { rung };
                 let case = format!("elementwise {what} v{rung} {dtype} {dims:?}");
                 check(&case, got, expected, Tol { abs: 0.0, rel });
             }
@@ -72,6 +80,26 @@ fn steps_are_counted_and_recorded() {
     }
     assert_eq!(step.to_i32(), Ok(vec![3]));
     check("elementwise record", &history, &[0.0, 3.0, 4.0, 0.0, 5.0, 6.0], EXACT);
+    // One past a block, in a history of one row.
+    let (dims, x) = (RecordDims { rows: 1, width: 257, offset: 0, n: 257 }, data(1, 257));
+    let (mut history, step) = (output(&device, F32, 257), upload_i32(&device, &[0]));
+    elementwise::record(&device, &mut history, &upload(&device, F32, &x), &step, dims)
+        .expect("shapes agree");
+    check("elementwise record one past a block", &history, &x, EXACT);
+}
+
+#[test]
+fn more_elements_than_a_grid_has_threads_are_all_reached() {
+    let Some(device) = device() else { return };
+    // 2^14 blocks of 256 threads take 1 element each, or 8, and then go round.
+    for (rung, dtype, n) in [(1, F32, (1 << 22) + 5), (2, BF16, (1 << 25) + 5)] {
+        let mut x = Buffer::zeros(&device, dtype, n).expect("a GPU has the room");
+        with_rung(rung, || elementwise::fill(&device, &mut x, 0.5)).expect("no needs");
+        let mut ends = output(&device, dtype, 64);
+        ends.copy_range(0, &x, 0, 32).expect("within both");
+        ends.copy_range(32, &x, n - 32, 32).expect("within both");
+        check(&format!("elementwise fill v{rung} {n}"), &ends, &[0.5; 64], EXACT);
+    }
 }
 
 #[test]
@@ -104,7 +132,11 @@ fn cast_rounds_to_nearest_and_widens_exactly() {
 fn slice_agrees() {
     let Some(device) = device() else { return };
     for (rung, b, rows, start, len, c) in
-        [(1, 1, 1, 0, 1, 1), (1, 3, 5, 2, 2, 7), (2, 1, 2, 1, 1, 8), (2, 3, 19, 4, 9, 24)]
+        [(1, 1, 1, 0, 1, 1), (1, 3, 5, 2, 2, 7), (1, 1, 300, 0, 257, 1)].into_iter().chain([
+            (2, 1, 2, 1, 1, 8),
+            (2, 3, 19, 4, 9, 24),
+            (2, 2, 257, 0, 257, 8),
+        ])
     {
         for dtype in [F32, BF16] {
             let dims = SliceDims { b, rows, start, len, c };
@@ -132,7 +164,8 @@ fn slice_agrees() {
 #[test]
 fn reductions_agree_and_repeat() {
     let Some(device) = device() else { return };
-    for (rung, groups, n) in [(1, 1, 1), (1, 3, 41), (2, 1, 1), (2, 3, 257), (2, 2, 9001)] {
+    let extents = [(1, 1, 1), (1, 3, 41), (1, 257, 1), (2, 1, 1), (2, 3, 257), (2, 2, 9001)];
+    for (rung, groups, n) in extents {
         let (x, w) = (data(1, groups * n), data(2, groups * n));
         let (x_dev, w_dev) = (upload(&device, F32, &x), upload(&device, F32, &w));
         let run = || {
@@ -160,6 +193,13 @@ fn reductions_agree_and_repeat() {
         assert_close(&[squares], &[product(&x, &x)], tol);
         assert_close(&[all], &[product(&x, &x) + product(&w, &w)], tol);
     }
+    // One more than the most blocks of a first stage take in one go: ones, whose sum is exact.
+    let n = (1 << 21) + 1;
+    let (mut x, mut dot) =
+        (Buffer::zeros(&device, F32, n).expect("small"), output(&device, F32, 1));
+    elementwise::fill(&device, &mut x, 1.0).expect("no needs");
+    with_rung(2, || reduce::dot(&device, &mut dot, &x, &x)).expect("no needs");
+    check("reduce dot past its blocks", &dot, &[n as f64], EXACT);
 }
 
 #[test]
@@ -170,10 +210,11 @@ fn the_first_that_is_not_finite_is_found() {
             let x: Buffer = upload(&device, F32, x);
             with_rung(rung, || reduce::first_non_finite(&device, &x)).expect("a float")
         };
-        let mut x = vec![f64::from(f32::MAX); 9000];
+        assert_eq!((first(&[0.0]), first(&[f64::NAN])), (None, Some(0)));
+        let mut x = vec![f64::from(f32::MAX); 9001];
         assert_eq!(first(&x), None);
-        x[8999] = f64::NEG_INFINITY;
-        assert_eq!(first(&x), Some(8999));
+        x[9000] = f64::NEG_INFINITY;
+        assert_eq!(first(&x), Some(9000));
         x[4711] = f64::NAN;
         assert_eq!(first(&x), Some(4711));
         x[0] = f64::INFINITY;
