@@ -54,26 +54,37 @@ const WIDE: (DType, DType) = (DType::BF16, DType::F32);
 #[test]
 fn v1_agrees() {
     let Some(device) = device() else { return };
-    agrees_everywhere(&device, 1, &[F32, BF16, WIDE], &[[1, 1, 1, 1], [5, 17, 9, 3]]);
+    agrees_everywhere(
+        &device,
+        1,
+        &[F32, BF16, WIDE],
+        &[[1, 1, 1, 1], [5, 17, 9, 3], [257, 1, 3, 1]],
+    );
 }
 
 #[test]
 fn v2_agrees() {
     let Some(device) = device() else { return };
-    // The third is split over blocks.
-    let extents = [[1, 1, 1, 1], [65, 70, 17, 2], [6, 12, 600, 1]];
+    // The third is split over blocks, and so are both products of the fourth.
+    let extents = [[1, 1, 1, 1], [65, 70, 17, 2], [6, 12, 600, 1], [3, 5, 521, 2]];
     agrees_everywhere(&device, 2, &[F32, BF16, WIDE], &extents);
 }
 
 #[test]
 fn v3_agrees() {
     let Some(device) = device() else { return };
-    // The second reaches past a tile, the third is split over blocks.
-    let extents = [[8, 8, 8, 1], [72, 88, 136, 2], [8, 16, 840, 1]];
+    // The second reaches past a tile, the third is split over blocks, and so are both products of
+    // the fourth.
+    let extents = [[8, 8, 8, 1], [72, 88, 136, 2], [8, 16, 840, 1], [16, 8, 520, 2]];
     agrees_everywhere(&device, 3, &[BF16, WIDE], &extents);
     // Extents that are contiguous in neither factor are free: rows of `nn` are k and n long.
-    let odd = MatmulDims { b: Layout::Transposed, ..MatmulDims::new(13, 37, 72) };
-    agrees(&device, 3, DType::BF16, DType::BF16, Write::Accumulate, odd);
+    for [m, n, k, batch] in [[1, 1, 8, 1], [13, 37, 72, 1], [65, 65, 40, 1], [3, 5, 520, 2]] {
+        let odd = MatmulDims { batch, b: Layout::Transposed, ..MatmulDims::new(m, n, k) };
+        for write in [Write::Overwrite, Write::Accumulate] {
+            agrees(&device, 3, DType::BF16, DType::BF16, write, odd);
+            agrees(&device, 3, DType::BF16, DType::F32, write, odd);
+        }
+    }
 }
 
 #[test]
@@ -93,6 +104,10 @@ fn large_tiles_agree() {
     {
         agrees(&device, 2, dtype, out, Write::Overwrite, MatmulDims { k: 3, ..dims });
     }
+    // One past a tile, and past a step of either rung, where no factor's rows have to be whole.
+    let past = MatmulDims { batch: 35, b: Layout::Transposed, ..MatmulDims::new(129, 129, 40) };
+    agrees(&device, 3, DType::BF16, DType::BF16, Write::Overwrite, past);
+    agrees(&device, 2, DType::F32, DType::F32, Write::Overwrite, MatmulDims { k: 17, ..past });
 }
 
 #[test]

@@ -2,7 +2,7 @@
 
 use ltm_kernels::cuda::with_rung;
 use ltm_kernels::ops::rope::{RopeDims, bwd, fwd, reference, table};
-use ltm_kernels::{DType, Device};
+use ltm_kernels::{DType, Device, Error};
 use ltm_testkit::Tol;
 
 use crate::harness::{
@@ -35,9 +35,13 @@ fn agrees(device: &Device, rung: u32, dtype: DType, dims: RopeDims) -> Vec<f64> 
 fn every_rung_agrees_and_repeats() {
     let Some(device) = device() else { return };
     for dtype in [DType::F32, DType::BF16] {
-        for (rung, b, t, h, d) in
-            [(1, 1, 1, 1, 2), (1, 2, 3, 5, 6), (2, 1, 1, 1, 8), (2, 3, 19, 3, 16)]
-        {
+        for (rung, b, t, h, d) in [
+            (1, 1, 1, 1, 2),
+            (1, 2, 3, 5, 6),
+            (1, 1, 257, 1, 2),
+            (2, 1, 1, 1, 8),
+            (2, 3, 19, 3, 16),
+        ] {
             let dims = RopeDims { b, t, h, d };
             assert_eq!(agrees(&device, rung, dtype, dims), agrees(&device, rung, dtype, dims));
         }
@@ -47,16 +51,22 @@ fn every_rung_agrees_and_repeats() {
 #[test]
 fn the_table_agrees_far_out() {
     let Some(device) = device() else { return };
-    let positions = [0, 1, 2, 255, 1023, 65_537, 1_000_003];
-    let (theta, d) = (10_000.0, 34);
-    let mut out = output(&device, DType::F32, positions.len() * d);
-    table(&device, &mut out, &upload_i32(&device, &positions), theta, d).expect("shapes agree");
-    let mut expected = vec![0f32; positions.len() * d];
-    reference::table(&mut expected, &positions, theta, d);
-    let expected: Vec<_> = expected.into_iter().map(f64::from).collect();
-    // Frequency and angle are the same f32 numbers on both sides; cosine and sine of them are exact
-    // to a few roundings in f64 before they become f32, at worst the neighbour.
-    check("rope table", &out, &expected, Tol { abs: 1e-14, rel: F32_EPS });
+    let positions = [0, 1, 2, 255, 1023, 65_537, 1_000_003, i32::MAX];
+    for (positions, d) in [(&positions[..], 34), (&[7], 2), (&positions[..3], 256)] {
+        let theta = 10_000.0;
+        let mut out = output(&device, DType::F32, positions.len() * d);
+        table(&device, &mut out, &upload_i32(&device, positions), theta, d).expect("shapes agree");
+        let mut expected = vec![0f32; positions.len() * d];
+        reference::table(&mut expected, positions, theta, d);
+        let expected: Vec<_> = expected.into_iter().map(f64::from).collect();
+        // Frequency and angle are the same f32 numbers on both sides; cosine and sine of them are
+        // exact to a few roundings in f64 before they become f32, at worst the neighbour.
+        let case = format!("rope table {} {d}", positions.len());
+        check(&case, &out, &expected, Tol { abs: 1e-14, rel: F32_EPS });
+    }
+    let odd =
+        table(&device, &mut output(&device, DType::F32, 3), &upload_i32(&device, &[0]), 1e4, 3);
+    assert!(matches!(odd, Err(Error::Dims { .. })), "{odd:?}");
 }
 
 #[test]
@@ -66,4 +76,7 @@ fn refusals() {
     let x = output(&device, DType::F32, 6);
     let refused = with_rung(2, || fwd(&device, &mut output(&device, DType::F32, 6), &x, &x, dims));
     assert_refused(refused, "[P1]");
+    let odd =
+        fwd(&device, &mut output(&device, DType::F32, 6), &x, &x, RopeDims { t: 2, d: 3, ..dims });
+    assert!(matches!(odd, Err(Error::Dims { .. })), "{odd:?}");
 }

@@ -136,6 +136,7 @@ fn self_attention_naive_agrees_with_the_reference() {
             dims(7, [2, 1], 3, 4),
             dims(33, [4, 2], 17, 9),
             dims(5, [1, 1], 256, 100),
+            dims(9, [6, 2], 10, 1),
         ] {
             check_all(&device, dtype, 1, case);
         }
@@ -152,6 +153,9 @@ fn self_attention_with_shared_rows_agrees_with_the_reference() {
             dims(65, [2, 2], 60, 65),
             dims(130, [2, 1], 64, 70),
             dims(70, [1, 1], 128, 33),
+            dims(1, [1, 1], 128, 1),
+            dims(34, [6, 2], 68, 1),
+            dims(37, [2, 1], 12, 1000),
         ] {
             check_all(&device, dtype, 2, case);
         }
@@ -170,6 +174,9 @@ fn self_attention_tensor_cores_agree_with_the_reference() {
         dims(193, [1, 1], 40, 70),
         dims(97, [2, 1], 128, 33),
         dims(70, [1, 1], 96, 1),
+        dims(1, [1, 1], 128, 1),
+        dims(66, [6, 2], 72, 3),
+        dims(129, [1, 1], 128, 1000),
     ] {
         check_all(&device, DType::BF16, 3, case);
     }
