@@ -44,7 +44,7 @@ for test in tests/*; do
 done
 
 echo "==> kernels"
-./gpu ${once[@]+"${once[@]}"} >"$run/raw.jsonl" 2>"$run/gpu.log" || {
+./gpu kernels ${once[@]+"${once[@]}"} >"$run/raw.jsonl" 2>"$run/gpu.log" || {
     cat "$run/gpu.log"
     exit 1
 }

@@ -57,7 +57,7 @@ fn on_the_simulator(bench: &Bench) -> Result<()> {
 fn gpu(bench: &Bench) -> Result<Command> {
     exec(&mut cargo(["build", "--release", "--package", "ltm-bench", "--bin", "gpu"]))?;
     let mut command = Command::new(target_dir().join("release/gpu"));
-    command.args(&bench.op);
+    command.arg("kernels").args(&bench.op);
     if let Some(rung) = bench.rung {
         command.args(["--rung", &rung.to_string()]);
     }

@@ -1,0 +1,67 @@
+//! What is run: each op's buffers and call at a small shape, for the check, and at a model's, for the clock.
+//!
+//! The full shapes are those of ltm-small in a batch of 16 sequences of 1024 tokens: 512 wide, 8 heads of 64, a window
+//! of 256, 8 latents a layer, a feed-forward layer of 1376.
+
+mod attention;
+mod latents;
+mod products;
+mod rows;
+
+use crate::spec::Case;
+
+/// Tokens of the full shapes.
+const TOKENS: usize = 16 * 1024;
+/// The model's width, its feed-forward layer's, its vocabulary.
+const WIDTH: usize = 512;
+const HIDDEN: usize = 1376;
+const VOCABULARY: usize = 50258;
+
+/// Every case, op by op.
+pub fn all() -> Vec<Case> {
+    [products::cases(), attention::cases(), rows::cases(), latents::cases()]
+        .into_iter()
+        .flatten()
+        .collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeSet;
+
+    use ltm_kernels::registry;
+
+    use super::*;
+
+    /// Entry points that no call of its own times: parts of others, and the two of one thread.
+    const UNTIMED: &[&str] = &[
+        "elementwise_increment_i32_v1",
+        "elementwise_record_f32_v1",
+        "reduce_first_non_finite_f32_v1",
+        "reduce_first_non_finite_f32_v2",
+        "reduce_first_total_i64_v1",
+        "reduce_first_total_i64_v2",
+        "reduce_total_f64_v1",
+        "reduce_total_f64_v2",
+    ];
+
+    #[test]
+    fn every_pass_of_the_kernel_table_has_a_case() {
+        let starts: BTreeSet<_> =
+            all().iter().map(|case| format!("{}_{}_", case.op, case.pass)).collect();
+        for kernel in registry::KERNELS {
+            let is_timed = starts.iter().any(|start| kernel.symbol.starts_with(start));
+            assert_ne!(is_timed, UNTIMED.contains(&kernel.symbol), "{}", kernel.symbol);
+        }
+    }
+
+    #[test]
+    fn names_tell_cases_apart() {
+        let cases = all();
+        let names: BTreeSet<_> = cases.iter().map(|case| (case.op, case.name)).collect();
+        assert_eq!(names.len(), cases.len());
+        for case in cases {
+            assert!(!registry::rungs(case.op, case.pass).is_empty(), "{}/{}", case.op, case.pass);
+        }
+    }
+}
