@@ -1,37 +1,240 @@
-//! The fast CPU implementation: two products a chunk of rows, and between them the softmax in place.
+//! The fast CPU implementation: tiles of logits that stay in cache between the product that makes
+//! them, their softmax, and the product that uses them up.
+//!
+//! A task is a block of rows against a part of the vocabulary, which it passes through tile by tile
+//! with a running maximum, as attention does with its keys (Milakov and Gimelshein 2018).
+
+use rayon::prelude::*;
 
 use super::{CrossEntropyDims, IGNORED};
 use crate::ops::blocks::{Rows, for_each_block};
-use crate::ops::matmul::{self, Layout, MatmulDims, Write};
+use crate::ops::matmul::Write;
 use crate::ops::parallel::CHUNK;
+use crate::simd::{Mat, MatMut, Threads};
 use crate::{Float, simd};
 
-/// Elements whose exponentials are summed in `T` before the sum goes on in `f64`.
-const TILE: usize = 1024;
+/// Most rows of a task, and columns of a tile: with the weights of the tile and the rows' gradient
+/// they fill about a level-2 cache.
+const BLOCK: usize = 256;
+pub(super) const TILE: usize = 256;
+/// Tasks that a call has at least, if the vocabulary allows: work for so many cores.
+pub(super) const TASKS: usize = 8;
+
+/// How a call is cut, by its dims alone: results do not depend on the number of threads.
+struct Cut {
+    /// Rows of a block.
+    rows: usize,
+    row_blocks: usize,
+    /// Words of a part of the vocabulary, a multiple of the tile's.
+    words: usize,
+    parts: usize,
+}
+
+impl Cut {
+    fn new(dims: CrossEntropyDims) -> Self {
+        let rows = dims.n.div_ceil(dims.n.div_ceil(BLOCK));
+        let row_blocks = dims.n.div_ceil(rows);
+        let parts = TASKS.div_ceil(row_blocks).min(dims.v.div_ceil(TILE));
+        let words = dims.v.div_ceil(parts).next_multiple_of(TILE);
+        Self { rows, row_blocks, words, parts: dims.v.div_ceil(words) }
+    }
+
+    fn tasks(&self) -> usize {
+        self.row_blocks * self.parts
+    }
+
+    /// Elements that a task keeps: a tile of logits, then a [`Partial`].
+    fn task_len(&self, c: usize) -> usize {
+        self.rows * (TILE + c + 3)
+    }
+}
+
+/// Elements of scratch for a call.
+pub(crate) fn scratch_len(dims: CrossEntropyDims) -> usize {
+    let cut = Cut::new(dims);
+    // The gradient of the weight needs a log-sum-exp for every row beside the tasks'.
+    cut.tasks() * cut.task_len(dims.c) + dims.n
+}
+
+/// What a part of the vocabulary says of a block of rows: a task's memory behind its tile, with one
+/// number a row, and in `mean` a row of `C`.
+struct Partial<S> {
+    /// Largest logit.
+    max: S,
+    /// `Σ exp(logit − max)`.
+    sum: S,
+    /// The target's logit, where the part has the target.
+    logit: S,
+    /// `Σ exp(logit − max) w`.
+    mean: S,
+}
+
+impl<'a, T> Partial<&'a mut [T]> {
+    fn cut_mut(memory: &'a mut [T], rows: usize) -> Self {
+        let (max, memory) = memory.split_at_mut(rows);
+        let (sum, memory) = memory.split_at_mut(rows);
+        let (logit, mean) = memory.split_at_mut(rows);
+        Self { max, sum, logit, mean }
+    }
+}
+
+impl<'a, T> Partial<&'a [T]> {
+    fn cut(memory: &'a [T], rows: usize) -> Self {
+        let (max, memory) = memory.split_at(rows);
+        let (sum, memory) = memory.split_at(rows);
+        let (logit, mean) = memory.split_at(rows);
+        Self { max, sum, logit, mean }
+    }
+}
 
 pub(crate) fn fwd<T: Float>(
-    mut nll: Option<&mut [T]>,
-    mut dh: Option<&mut [T]>,
+    nll: Option<&mut [T]>,
+    dh: Option<&mut [T]>,
     scratch: &mut [T],
     h: &[T],
     w: &[T],
     targets: &[i32],
     dims: CrossEntropyDims,
 ) {
-    let (n, c, v) = (dims.n, dims.c, dims.v);
-    let wants_gradient = dh.is_some();
-    for first in (0..n).step_by(dims.chunk_rows()) {
-        let rows = dims.chunk_rows().min(n - first);
-        let p = &mut scratch[..rows * v];
-        logits(p, &h[first * c..][..rows * c], w, dims);
-        let nll = nll.as_mut().map(|nll| &mut nll[first..first + rows]);
-        let seed = |_| wants_gradient.then_some(T::ONE);
-        losses(nll, p, &targets[first..first + rows], seed, v);
-        if let Some(dh) = &mut dh {
-            let dh = &mut dh[first * c..][..rows * c];
-            matmul::cpu::fwd(dh, p, w, Write::Overwrite, MatmulDims::new(rows, c, v));
+    let c = dims.c;
+    let cut = Cut::new(dims);
+    let tasks = &mut scratch[..cut.tasks() * cut.task_len(c)];
+    partials(tasks, h, w, targets, dh.is_some(), dims);
+    let tasks = &*tasks;
+    let outputs =
+        (nll.map(|nll| Rows { data: nll, width: 1 }), dh.map(|dh| Rows { data: dh, width: c }));
+    for_each_block(1, dims.n, CHUNK.div_ceil(c), outputs, |_, rows, (mut nll, mut dh)| {
+        for (i, n) in rows.enumerate() {
+            let dh = dh.as_mut().map(|dh| &mut dh.data[i * c..][..c]);
+            let [lse, logit] = simd::dispatch(
+                #[inline(always)]
+                || join(dh, tasks, w, n, targets[n], &cut),
+            );
+            if let Some(nll) = &mut nll {
+                nll.data[i] = lse - logit;
+            }
         }
+    });
+}
+
+/// Runs every task's pass through its part of the vocabulary.
+fn partials<T: Float>(
+    tasks: &mut [T],
+    h: &[T],
+    w: &[T],
+    targets: &[i32],
+    wants_mean: bool,
+    dims: CrossEntropyDims,
+) {
+    let (cut, c) = (Cut::new(dims), dims.c);
+    tasks.par_chunks_mut(cut.task_len(c)).enumerate().for_each(|(task, memory)| {
+        let (block, part) = (task / cut.parts, task % cut.parts);
+        let first_row = block * cut.rows;
+        let rows = cut.rows.min(dims.n - first_row);
+        let (tile, memory) = memory.split_at_mut(cut.rows * TILE);
+        let mut partial = Partial::cut_mut(memory, cut.rows);
+        partial.max.fill(T::NEG_INFINITY);
+        partial.sum.fill(T::ZERO);
+        partial.mean.fill(T::ZERO);
+        let h = &h[first_row * c..][..rows * c];
+        let end = dims.v.min((part + 1) * cut.words);
+        for first_word in (part * cut.words..end).step_by(TILE) {
+            let words = TILE.min(end - first_word);
+            let tile = &mut tile[..rows * words];
+            let w = &w[first_word * c..][..words * c];
+            logits(tile, h, w, c);
+            let targets = &targets[first_row..][..rows];
+            simd::dispatch(
+                #[inline(always)]
+                || advance(tile, &mut partial, targets, first_word, wants_mean.then_some(c)),
+            );
+            if wants_mean {
+                let mean = MatMut { data: &mut partial.mean[..rows * c], row_stride: c };
+                let (p, w) = (Mat::rows(tile, words), Mat::rows(w, c));
+                simd::gemm(mean, p, w, T::ONE, Write::Accumulate, [rows, c, words], Threads::One);
+            }
+        }
+    });
+}
+
+/// `tile = h wᵀ`.
+fn logits<T: Float>(tile: &mut [T], h: &[T], w: &[T], c: usize) {
+    let (rows, words) = (h.len() / c, w.len() / c);
+    let (h, w) = (Mat::rows(h, c), Mat::rows(w, c).t());
+    let to = MatMut { data: tile, row_stride: words };
+    simd::gemm(to, h, w, T::ONE, Write::Overwrite, [rows, words, c], Threads::One);
+}
+
+/// Takes a tile of logits into what is known of its rows, and leaves `exp(logit − max)` in it. What
+/// was summed under a smaller maximum is scaled down, the means of width `c` too.
+#[inline(always)]
+fn advance<T: Float>(
+    tile: &mut [T],
+    partial: &mut Partial<&mut [T]>,
+    targets: &[i32],
+    first_word: usize,
+    c: Option<usize>,
+) {
+    let words = tile.len() / targets.len();
+    for (n, p_n) in tile.chunks_exact_mut(words).enumerate() {
+        let place = usize::try_from(targets[n]).ok().and_then(|t| t.checked_sub(first_word));
+        if let Some(logit) = place.and_then(|place| p_n.get(place)) {
+            partial.logit[n] = *logit;
+        }
+        let max = simd::max(p_n);
+        if max > partial.max[n] {
+            let scale = simd::exp(partial.max[n] - max);
+            partial.max[n] = max;
+            partial.sum[n] *= scale;
+            if let Some(c) = c {
+                simd::scale(&mut partial.mean[n * c..][..c], scale);
+            }
+        }
+        let max = partial.max[n];
+        for p in p_n.iter_mut() {
+            *p = *p - max;
+        }
+        simd::exp_slice(p_n);
+        partial.sum[n] += simd::sum(p_n);
     }
+}
+
+/// Joins what the parts say of row `n`: writes its gradient, and returns the log-sum-exp and the
+/// target's logit; zeros where nothing is scored.
+#[inline(always)]
+fn join<T: Float>(
+    dh: Option<&mut [T]>,
+    tasks: &[T],
+    w: &[T],
+    n: usize,
+    target: i32,
+    cut: &Cut,
+) -> [T; 2] {
+    let c = dh.as_ref().map_or(0, |dh| dh.len());
+    if target == IGNORED {
+        if let Some(dh) = dh {
+            dh.fill(T::ZERO);
+        }
+        return [T::ZERO; 2];
+    }
+    let target = target as usize;
+    let (block, i) = (n / cut.rows, n % cut.rows);
+    let len = tasks.len() / cut.tasks();
+    let part = |part: usize| {
+        let memory = &tasks[(block * cut.parts + part) * len..][..len];
+        Partial::cut(&memory[cut.rows * TILE..], cut.rows)
+    };
+    let max = (0..cut.parts).map(|p| part(p).max[i]).fold(T::NEG_INFINITY, T::max);
+    let factor = |p: usize| simd::exp(part(p).max[i] - max);
+    let sum: T = (0..cut.parts).map(|p| part(p).sum[i] * factor(p)).sum();
+    if let Some(dh) = dh {
+        dh.fill(T::ZERO);
+        for p in 0..cut.parts {
+            simd::axpy(dh, factor(p) / sum, &part(p).mean[i * c..][..c]);
+        }
+        simd::axpy(dh, -T::ONE, &w[target * c..][..c]);
+    }
+    [max + sum.ln(), part(target / cut.words).logit[i]]
 }
 
 pub(crate) fn bwd_weight<T: Float>(
@@ -43,72 +246,56 @@ pub(crate) fn bwd_weight<T: Float>(
     targets: &[i32],
     dims: CrossEntropyDims,
 ) {
-    let (n, c, v) = (dims.n, dims.c, dims.v);
-    for first in (0..n).step_by(dims.chunk_rows()) {
-        let rows = dims.chunk_rows().min(n - first);
-        let p = &mut scratch[..rows * v];
-        let h = &h[first * c..][..rows * c];
-        logits(p, h, w, dims);
-        let dnll = &dnll[first..first + rows];
-        losses(None, p, &targets[first..first + rows], |row| Some(dnll[row]), v);
-        let write = if first == 0 { Write::Overwrite } else { Write::Accumulate };
-        let product = MatmulDims { a: Layout::Transposed, ..MatmulDims::new(v, c, rows) };
-        matmul::cpu::fwd(dw, p, h, write, product);
+    let (cut, c) = (Cut::new(dims), dims.c);
+    let (tasks, lse) = scratch.split_at_mut(cut.tasks() * cut.task_len(c));
+    partials(tasks, h, w, targets, false, dims);
+    for (n, lse) in lse[..dims.n].iter_mut().enumerate() {
+        [*lse, _] = join(None, tasks, w, n, targets[n], &cut);
     }
-}
-
-/// `p = h Wᵀ` for as many rows as `p` holds.
-fn logits<T: Float>(p: &mut [T], h: &[T], w: &[T], dims: CrossEntropyDims) {
-    let rows = p.len() / dims.v;
-    let product = MatmulDims { b: Layout::Transposed, ..MatmulDims::new(rows, dims.v, dims.c) };
-    matmul::cpu::fwd(p, h, w, Write::Overwrite, product);
-}
-
-/// Turns rows of logits into losses and, where `seed` gives a factor, into gradients of the logits in place.
-fn losses<T: Float>(
-    nll: Option<&mut [T]>,
-    p: &mut [T],
-    targets: &[i32],
-    seed: impl Fn(usize) -> Option<T> + Sync,
-    v: usize,
-) {
-    let outputs = (Rows { data: p, width: v }, nll.map(|nll| Rows { data: nll, width: 1 }));
-    for_each_block(1, targets.len(), (CHUNK / v).max(1), outputs, |_, rows, (p, mut nll)| {
-        for (i, p_n) in p.data.chunks_exact_mut(v).enumerate() {
-            let n = rows.start + i;
-            let seed = seed(n);
-            let loss = simd::dispatch(
-                #[inline(always)]
-                || row(p_n, targets[n], seed),
-            );
-            if let Some(nll) = &mut nll {
-                nll.data[i] = loss;
+    let lse = &*lse;
+    let words = dims.v.div_ceil(cut.tasks()).next_multiple_of(TILE);
+    let memory = tasks.par_chunks_mut(cut.task_len(c));
+    dw.par_chunks_mut(words * c).zip(memory).enumerate().for_each(|(part, (dw, memory))| {
+        for (i, dw) in dw.chunks_mut(TILE * c).enumerate() {
+            let (first_word, words) = (part * words + i * TILE, dw.len() / c);
+            let w = &w[first_word * c..][..words * c];
+            for (block, h) in h.chunks(cut.rows * c).enumerate() {
+                let rows = h.len() / c;
+                let (first_row, tile) = (block * cut.rows, &mut memory[..rows * words]);
+                logits(tile, h, w, c);
+                let of_rows = first_row..first_row + rows;
+                simd::dispatch(
+                    #[inline(always)]
+                    || {
+                        let (lse, dnll) = (&lse[of_rows.clone()], &dnll[of_rows.clone()]);
+                        slopes(tile, lse, dnll, &targets[of_rows], first_word);
+                    },
+                );
+                let write = if block == 0 { Write::Overwrite } else { Write::Accumulate };
+                let to = MatMut { data: &mut *dw, row_stride: c };
+                let (p, h) = (Mat::rows(tile, words).t(), Mat::rows(h, c));
+                simd::gemm(to, p, h, T::ONE, write, [words, c, rows], Threads::One);
             }
         }
     });
 }
 
-/// The loss of one row of logits, which become `seed · (softmax − onehot)`; without a seed their content is lost.
+/// Turns a tile of logits into the gradients with respect to them.
 #[inline(always)]
-fn row<T: Float>(p_n: &mut [T], target: i32, seed: Option<T>) -> T {
-    if target == IGNORED {
-        p_n.fill(T::ZERO);
-        return T::ZERO;
-    }
-    let target = target as usize;
-    let logit = p_n[target].to_f64();
-    let max = simd::max(p_n);
-    let mut sum = 0.0;
-    for tile in p_n.chunks_mut(TILE) {
-        for p in tile.iter_mut() {
-            *p = *p - max;
+fn slopes<T: Float>(tile: &mut [T], lse: &[T], dnll: &[T], targets: &[i32], first_word: usize) {
+    let words = tile.len() / targets.len();
+    for (n, p_n) in tile.chunks_exact_mut(words).enumerate() {
+        let Ok(target) = usize::try_from(targets[n]) else {
+            p_n.fill(T::ZERO);
+            continue;
+        };
+        for p in p_n.iter_mut() {
+            *p = *p - lse[n];
         }
-        simd::exp_slice(tile);
-        sum += simd::sum(tile).to_f64();
+        simd::exp_slice(p_n);
+        simd::scale(p_n, dnll[n]);
+        if let Some(p) = target.checked_sub(first_word).and_then(|place| p_n.get_mut(place)) {
+            *p = *p - dnll[n];
+        }
     }
-    if let Some(seed) = seed {
-        simd::scale(p_n, T::from_f64(seed.to_f64() / sum));
-        p_n[target] = p_n[target] - seed;
-    }
-    T::from_f64(max.to_f64() + sum.ln() - logit)
 }

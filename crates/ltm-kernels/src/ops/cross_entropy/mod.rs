@@ -1,4 +1,4 @@
-//! The output layer and its loss in one: logits exist only as a few rows at a time, in scratch.
+//! The output layer and its loss in one: logits exist only as tiles, in scratch.
 
 mod cpu;
 mod cuda;
@@ -31,21 +31,15 @@ impl CrossEntropyDims {
     pub fn validate(&self) -> Result<()> {
         check_extents(OP, &[("n", self.n), ("c", self.c)])?;
         check_extents(OP, &[("v", self.v), ("c", self.c)])?;
-        check_extents(OP, &[("rows of logits", self.chunk_rows()), ("v", self.v)])
-    }
-
-    /// Rows whose logits are held at one time. It depends on the dims alone, so sums over rows keep their order.
-    pub fn chunk_rows(&self) -> usize {
-        let most = ((1 << 24) / self.v.max(1)).clamp(64, 1024);
-        // Equal chunks: a short last chunk would stream the whole weight for a few rows.
-        let chunks = self.n.div_ceil(most).max(1);
-        self.n.div_ceil(chunks)
+        // What a task keeps of a row.
+        let kept = self.c.saturating_add(cpu::TILE + 3);
+        check_extents(OP, &[("tasks", cpu::TASKS), ("n", self.n), ("a tile's width and c", kept)])
     }
 
     /// Elements of scratch that [`fwd`] and [`bwd_weight`] need.
     pub fn scratch_len(&self, device: &Device) -> usize {
         match device {
-            Device::Cpu => self.chunk_rows() * self.v,
+            Device::Cpu => cpu::scratch_len(*self),
             Device::Cuda(_) => cuda::scratch_len(*self),
         }
     }
@@ -238,11 +232,31 @@ mod tests {
     }
 
     #[test]
-    fn several_chunks_and_long_rows_agree_too() {
-        let dims = CrossEntropyDims { n: 1030, c: 3, v: 17 };
-        assert_eq!(dims.chunk_rows(), 515);
-        check(dims);
+    fn several_blocks_parts_and_tiles_agree_too() {
+        check(CrossEntropyDims { n: 1030, c: 3, v: 17 });
         check(CrossEntropyDims { n: 3, c: 5, v: 2500 });
+        check(CrossEntropyDims { n: 600, c: 2, v: 1100 });
+    }
+
+    #[test]
+    fn logits_that_rise_from_tile_to_tile_stay_finite() {
+        // From one tile to the next the maximum grows by 128, and exp(-128) is no f32.
+        let dims = CrossEntropyDims { n: 2, c: 1, v: 4000 };
+        let (h, targets) = (vec![1.0; 2], vec![3998, 0]);
+        let w: Vec<f64> = (0..dims.v).map(|v| 0.5 * v as f64).collect();
+        let (mut nll, mut dh) = (vec![0.0; 2], vec![0.0; 2]);
+        let outputs = (Some(&mut nll[..]), Some(&mut dh[..]));
+        reference::fwd(outputs.0, outputs.1, &mut vec![0.0; dims.v], &h, &w, &targets, dims);
+        let (mut got_nll, mut got_dh) = (out32(2), out32(2));
+        let mut scratch = f32s(&vec![f64::NAN; dims.scratch_len(&Device::Cpu)]);
+        let outputs = (Some(&mut got_nll), Some(&mut got_dh));
+        let (h, w, targets) = (f32s(&h), f32s(&w), Buffer::from_vec(targets));
+        fwd(&Device::Cpu, outputs.0, outputs.1, &mut scratch, &h, &w, &targets, dims)
+            .expect("shapes agree");
+        // The numbers reach 2000; a probability is exact to a few roundings.
+        let tol = Tol { abs: 2000.0 * 8.0 * EPS, rel: 0.0 };
+        assert_close(&got_nll.to_f64().expect("on the CPU"), &nll, tol);
+        assert_close(&got_dh.to_f64().expect("on the CPU"), &dh, tol);
     }
 
     #[test]
@@ -349,7 +363,7 @@ mod tests {
                 dims,
             )
         };
-        let right = [2, 6, 8, 6, 12];
+        let right = [2, 6, dims.scratch_len(&Device::Cpu), 6, 12];
         assert_eq!(try_fwd(right, [IGNORED, 3], dims), Ok(()));
         for (i, arg) in ["nll", "dh", "scratch", "h", "w"].into_iter().enumerate() {
             let mut wrong = right;
