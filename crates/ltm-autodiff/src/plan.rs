@@ -2,6 +2,7 @@
 
 use std::collections::HashMap;
 use std::sync::Arc;
+use std::time::{Duration, Instant};
 
 use ltm_kernels::{Buffer, Cost, DType, Device};
 
@@ -30,9 +31,10 @@ struct Step {
     outputs: Vec<Option<usize>>,
     in_place: bool,
     runs: u64,
+    time: Duration,
 }
 
-/// How often the nodes of one kind have run.
+/// How often the nodes of one kind have run, and what that took.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct NodeCount {
     /// The op's name.
@@ -41,6 +43,10 @@ pub struct NodeCount {
     pub nodes: u64,
     /// Runs of those nodes, added up.
     pub runs: u64,
+    /// Time of those runs by the host's clock; on CUDA it is that of asking for them.
+    pub time: Duration,
+    /// Arithmetic and traffic of those runs.
+    pub cost: Cost,
 }
 
 /// The part of a graph that some outputs need, ready to run.
@@ -149,6 +155,7 @@ impl Plan {
                 outputs: slots,
                 in_place: in_place.is_some(),
                 runs: 0,
+                time: Duration::ZERO,
             });
         }
 
@@ -272,13 +279,17 @@ impl Plan {
         let mut counts: Vec<NodeCount> = Vec::new();
         for step in &self.steps {
             let name = step.op.name();
-            match counts.iter_mut().find(|count| count.name == name) {
-                Some(count) => {
-                    count.nodes += 1;
-                    count.runs += step.runs;
-                }
-                None => counts.push(NodeCount { name, nodes: 1, runs: step.runs }),
+            let found = counts.iter().position(|count| count.name == name).unwrap_or(counts.len());
+            if found == counts.len() {
+                let (time, cost) = (Duration::ZERO, Cost::default());
+                counts.push(NodeCount { name, nodes: 0, runs: 0, time, cost });
             }
+            let (count, cost) = (&mut counts[found], step.op.cost());
+            count.nodes += 1;
+            count.runs += step.runs;
+            count.time += step.time;
+            count.cost.flops += step.runs * cost.flops;
+            count.cost.bytes += step.runs * cost.bytes;
         }
         counts.sort_unstable_by_key(|count| count.name);
         counts
@@ -307,6 +318,7 @@ impl Step {
         slots: &mut [Buffer],
         scratch: &mut HashMap<usize, Buffer>,
     ) -> Result<()> {
+        let started = Instant::now();
         // Outputs leave their slots while the op runs, so that inputs can be borrowed from the rest.
         let mut taken: [Buffer; MAX_OUTPUTS] = std::array::from_fn(|_| Buffer::empty());
         for (taken, slot) in taken.iter_mut().zip(&self.outputs) {
@@ -346,6 +358,7 @@ impl Step {
             }
         }
         self.runs += 1;
+        self.time += started.elapsed();
         result
     }
 }
