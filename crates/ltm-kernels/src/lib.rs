@@ -14,3 +14,4 @@ pub use buffer::{Buffer, DType, Element, Float};
 pub use device::Device;
 pub use error::{Error, Result};
 pub use shape::Cost;
+pub use simd::peak;

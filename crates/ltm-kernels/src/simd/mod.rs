@@ -9,6 +9,7 @@
 mod exp;
 mod gemm;
 mod lanes;
+pub mod peak;
 
 pub(crate) use exp::{exp, exp_slice};
 pub(crate) use gemm::{Mat, MatMut, Threads, gemm};

@@ -1,0 +1,209 @@
+//! What the processor's arithmetic can do at most: loops of multiply-adds that touch no memory, one for each kind of
+//! instruction that it has. For benches; no op uses them.
+#![expect(unsafe_code, reason = "instructions that only some processors have")]
+
+use std::hint::black_box;
+
+/// Independent sums, so that none waits for its own last addition; with two factors they fit 16 registers.
+const SUMS: usize = 12;
+
+/// A kind of instruction that the processor at hand has.
+#[derive(Clone, Copy, Debug)]
+pub struct Unit {
+    /// Its name: number type and instruction set.
+    pub name: &'static str,
+    /// Floating-point operations of one round, a multiply-add counting two.
+    pub flops_per_round: u64,
+    run: fn(u64),
+}
+
+impl Unit {
+    /// Computes for `rounds` rounds on the calling thread.
+    pub fn run(&self, rounds: u64) {
+        (self.run)(rounds);
+    }
+}
+
+/// Every unit of this processor, first those of `f32`, the widest of each type last.
+pub fn units() -> Vec<Unit> {
+    let unit = |name, flops: usize, run| Unit { name, flops_per_round: flops as u64, run };
+    let mut units = vec![unit("f32", 2 * SUMS * PLAIN, plain)];
+    #[cfg(target_arch = "x86_64")]
+    {
+        if is_x86_feature_detected!("avx2") && is_x86_feature_detected!("fma") {
+            // SAFETY: the processor has the instructions, tested in the line above.
+            units.push(unit("f32 avx2", 2 * SUMS * 8, |rounds| unsafe { x86::avx2(rounds) }));
+        }
+        if is_x86_feature_detected!("avx512f") {
+            // SAFETY: as above.
+            units.push(unit("f32 avx512", 2 * SUMS * 16, |rounds| unsafe { x86::avx512(rounds) }));
+        }
+        if is_x86_feature_detected!("avx512bf16") {
+            let run = |rounds| {
+                // SAFETY: as above; `avx512bf16` implies `avx512f`.
+                unsafe { x86::avx512_bf16(rounds) }
+            };
+            units.push(unit("bf16 avx512", 2 * SUMS * 32, run));
+        }
+        #[cfg(target_os = "linux")]
+        if amx::is_there() {
+            units.push(unit("bf16 amx", amx::FLOPS, amx::run));
+        }
+    }
+    units
+}
+
+/// Lanes of the loop that every processor can run.
+const PLAIN: usize = 4;
+
+fn plain(rounds: u64) {
+    let (x, y) = black_box(([0.999f32; PLAIN], [0.001f32; PLAIN]));
+    let mut sums = [[0f32; PLAIN]; SUMS];
+    for _ in 0..rounds {
+        for sum in &mut sums {
+            for ((sum, x), y) in sum.iter_mut().zip(x).zip(y) {
+                *sum = *sum * x + y;
+            }
+        }
+    }
+    black_box(sums);
+}
+
+#[cfg(target_arch = "x86_64")]
+mod x86 {
+    use std::arch::x86_64::*;
+    use std::hint::black_box;
+
+    use super::SUMS;
+
+    #[target_feature(enable = "avx2,fma")]
+    pub(super) fn avx2(rounds: u64) {
+        let (x, y) = (_mm256_set1_ps(black_box(0.999)), _mm256_set1_ps(black_box(0.001)));
+        let mut sums = [_mm256_setzero_ps(); SUMS];
+        for _ in 0..rounds {
+            for sum in &mut sums {
+                *sum = _mm256_fmadd_ps(*sum, x, y);
+            }
+        }
+        black_box(sums);
+    }
+
+    #[target_feature(enable = "avx512f")]
+    pub(super) fn avx512(rounds: u64) {
+        let (x, y) = (_mm512_set1_ps(black_box(0.999)), _mm512_set1_ps(black_box(0.001)));
+        let mut sums = [_mm512_setzero_ps(); SUMS];
+        for _ in 0..rounds {
+            for sum in &mut sums {
+                *sum = _mm512_fmadd_ps(*sum, x, y);
+            }
+        }
+        black_box(sums);
+    }
+
+    #[target_feature(enable = "avx512f,avx512bf16")]
+    pub(super) fn avx512_bf16(rounds: u64) {
+        let x = _mm512_cvtne2ps_pbh(_mm512_set1_ps(black_box(1e-3)), _mm512_set1_ps(1e-3));
+        let mut sums = [_mm512_setzero_ps(); SUMS];
+        for _ in 0..rounds {
+            for sum in &mut sums {
+                *sum = _mm512_dpbf16_ps(*sum, x, x);
+            }
+        }
+        black_box(sums);
+    }
+}
+
+/// Tiles of bf16, whose intrinsics are not stable yet.
+#[cfg(all(target_arch = "x86_64", target_os = "linux"))]
+mod amx {
+    use std::arch::asm;
+    use std::arch::x86_64::{__cpuid, __cpuid_count};
+
+    /// Four products of 16 by 16 numbers, each summed over 32.
+    pub(super) const FLOPS: usize = 4 * 2 * 16 * 16 * 32;
+
+    /// What `ldtilecfg` reads: palette 1, every tile of 16 rows of 64 bytes.
+    #[repr(C, align(64))]
+    struct Layout {
+        palette: u8,
+        start_row: u8,
+        reserved: [u8; 14],
+        row_bytes: [u16; 16],
+        rows: [u8; 16],
+    }
+
+    /// Whether the processor has bf16 tiles and the system lets this process use them.
+    pub(super) fn is_there() -> bool {
+        // `arch_prctl`, its request for a part of the processor's state, and the number of the tiles' data.
+        let [arch_prctl, request, tile_data] = [158i64, 0x1023, 18];
+        let bits = if __cpuid(0).eax >= 7 { __cpuid_count(7, 0).edx } else { 0 };
+        let (bf16, tiles) = (1 << 22, 1 << 24);
+        if bits & bf16 == 0 || bits & tiles == 0 {
+            return false;
+        }
+        let refused: i64;
+        // SAFETY: the call takes two numbers, touches no memory of ours and may change nothing but rcx and r11;
+        // a system that does not know it says so.
+        unsafe {
+            asm!("syscall", inlateout("rax") arch_prctl => refused, in("rdi") request, in("rsi") tile_data,
+                 out("rcx") _, out("r11") _, options(nostack));
+        }
+        refused == 0
+    }
+
+    pub(super) fn run(rounds: u64) {
+        let mut layout = Layout {
+            palette: 1,
+            start_row: 0,
+            reserved: [0; 14],
+            row_bytes: [0; 16],
+            rows: [0; 16],
+        };
+        layout.row_bytes[..8].fill(64);
+        layout.rows[..8].fill(16);
+        if rounds == 0 {
+            return;
+        }
+        // SAFETY: `units` offers this only after `is_there`. `layout` is the 64 bytes that `ldtilecfg` reads; the
+        // others touch registers alone, all declared, and `tilerelease` leaves them as they were found.
+        unsafe {
+            asm!(
+                "ldtilecfg [{layout}]",
+                "tilezero tmm0", "tilezero tmm1", "tilezero tmm2", "tilezero tmm3",
+                "tilezero tmm4", "tilezero tmm5", "tilezero tmm6", "tilezero tmm7",
+                "2:",
+                "tdpbf16ps tmm0, tmm4, tmm6",
+                "tdpbf16ps tmm1, tmm4, tmm7",
+                "tdpbf16ps tmm2, tmm5, tmm6",
+                "tdpbf16ps tmm3, tmm5, tmm7",
+                "dec {rounds}",
+                "jnz 2b",
+                "tilerelease",
+                layout = in(reg) &layout,
+                rounds = inout(reg) rounds => _,
+                out("tmm0") _, out("tmm1") _, out("tmm2") _, out("tmm3") _,
+                out("tmm4") _, out("tmm5") _, out("tmm6") _, out("tmm7") _,
+                options(nostack),
+            );
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_unit_runs_and_takes_time_by_the_round() {
+        for unit in units() {
+            unit.run(0);
+            let time = |rounds| {
+                let started = std::time::Instant::now();
+                unit.run(rounds);
+                started.elapsed()
+            };
+            // A loop that the compiler removes takes no longer for a million rounds than for one.
+            assert!(time(1 << 20) > 100 * time(1), "{}", unit.name);
+        }
+    }
+}
