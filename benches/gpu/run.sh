@@ -1,21 +1,20 @@
 #!/usr/bin/env bash
 # Everything that a machine with a GPU should prove, in one command: run.sh [--sim]
-# Correctness first, then times; the results lie in runs/<date>-<gpu>/. With --sim the simulator's library in this folder
+# Correctness first, then times; the results lie in runs/<date>-<gpu>/, what the parts said in logs/. With --sim the simulator's library in this folder
 # stands in for the driver, at small shapes and without times: it shows that this script works.
-# The CUDA programs need NVRTC: LTM_NVRTC_DIR, or where the loader finds libnvrtc.so.13 or .12.
+# The CUDA programs need NVRTC: LTM_NVRTC_DIR, or where the loader, an installed toolkit or python3's packages have it.
+# cuBLASLt and PyTorch are compared with where they are found.
 set -euo pipefail
 here=$(cd "$(dirname "${BASH_SOURCE[0]}")" && pwd)
 cd "$here"
 
 mode=cuda
-libraries=${LTM_NVRTC_DIR:-/usr/local/cuda/lib64}
 once=()
 gpu=simulator
 driver="none: the simulator"
 clocks="none"
 if [ "${1:-}" = --sim ]; then
     mode=sim
-    libraries=$here/sim:$libraries
     once=(--once)
 elif [ $# -gt 0 ]; then
     echo "run.sh takes --sim or nothing, got $1" >&2
@@ -24,34 +23,64 @@ else
     query() { nvidia-smi --query-gpu="$1" --format=csv,noheader --id=0; }
     gpu=$(query name)
     driver=$(query driver_version)
-    clocks=$(query clocks.sm,clocks.mem,clocks.max.sm,clocks.max.mem)
+    clocks=$(query clocks.sm,clocks.mem,clocks.max.sm,clocks.max.mem,power.limit)
 fi
-export LD_LIBRARY_PATH=$libraries${LD_LIBRARY_PATH:+:$LD_LIBRARY_PATH}
-export LTM_DEVICE=cuda
+
+# NVIDIA's packages for Python keep each library in a folder of its own.
+wheels=$(python3 -c 'import glob, nvidia; print(":".join(glob.glob(list(nvidia.__path__)[0] + "/*/lib")))' 2>/dev/null || true)
+libraries=${LTM_NVRTC_DIR:-}:${LD_LIBRARY_PATH:-}:/usr/local/cuda/lib64:$wheels
+if [ $mode = sim ]; then
+    libraries=$here/sim:$libraries
+fi
+# An empty part of the path would be the folder we are in.
+export LD_LIBRARY_PATH=$(echo "$libraries" | sed 's/::*/:/g; s/^://; s/:$//')
+export LTM_DEVICE=cuda LTM_FIXTURES=$here/fixtures LTM_KERNEL_CACHE=${LTM_KERNEL_CACHE:-$here/kernel-cache}
 run=runs/$(date -u +%Y-%m-%d)-$(echo "$gpu" | tr -c 'A-Za-z0-9\n' - | tr A-Z a-z)
-mkdir -p "$run"
+rm -rf "$run" logs
+mkdir -p "$run" logs
+outcomes=()
+failed=0
 
-echo "==> correctness"
-for test in tests/*; do
-    name=$(basename "$test")
-    if "$test" >"$run/$name.log" 2>&1; then
-        echo "$name: passed"
-    else
-        tail -n 40 "$run/$name.log"
-        echo "$name failed: nothing is timed" >&2
-        exit 1
+# Runs a part with its words in a log, tells how it ended, and goes on whatever happened.
+part() {
+    local name=$1 start=$SECONDS outcome=passed
+    shift
+    if ! "$@" >"logs/$name.log" 2>&1; then
+        tail -n 40 "logs/$name.log"
+        outcome=FAILED
+        failed=1
     fi
-done
+    echo "$name: $outcome ($((SECONDS - start)) s)"
+    outcomes+=("- $name: $outcome")
+}
 
-echo "==> kernels"
-./gpu kernels ${once[@]+"${once[@]}"} >"$run/raw.jsonl" 2>"$run/gpu.log" || {
-    cat "$run/gpu.log"
+# As `part` for a program whose lines belong into a file of their own.
+lines() {
+    local file=$1
+    shift
+    part "$1" to_file "$file" "${@:2}"
+}
+to_file() { "${@:2}" >>"$run/$1"; }
+
+# Without a device or a compiler all that follows would say the same.
+./gpu kernels --once --rung 1 slice >logs/device.log 2>&1 || {
+    cat logs/device.log
     exit 1
 }
 
+echo "==> correctness"
+for test in tests/*; do
+    part "$(basename "$test")" env LTM_DUMP="$here/logs/$(basename "$test").jsonl" "$test"
+done
+part compare ./gpu compare sim/kernels.jsonl logs/ltm-kernels.jsonl
+tail -n 1 logs/compare.log
+part parity ./ltm parity --device cuda fixtures/*.safetensors
+
+echo "==> times"
+lines raw.jsonl kernels ./gpu kernels ${once[@]+"${once[@]}"}
+lines raw.jsonl steps ./gpu steps ${once[@]+"${once[@]}"}
 if [ $mode = cuda ] && python3 -c 'import torch' 2>/dev/null; then
-    echo "==> peers"
-    python3 peers.py >"$run/peers.jsonl"
+    lines raw.jsonl peers python3 peers.py
 fi
 
 {
@@ -60,34 +89,11 @@ fi
     echo "- command: \`run.sh${1:+ $1}\`"
     echo "- commit: $(cat commit)"
     echo "- driver: $driver"
-    echo "- clocks (sm, memory, highest sm, highest memory): $clocks"
-} >"$run/README.md"
-
-# The lines are our own, with their fields in one order: no parser is needed.
-table() {
-    awk '{
-        gsub(/[{}"]/, "")
-        n = split($0, fields, ",")
-        head = rule = row = "|"
-        for (i = 1; i <= n; i++) {
-            split(fields[i], pair, ":")
-            head = head " " pair[1] " |"; rule = rule " --- |"; row = row " " pair[2] " |"
-        }
-        if (head != last) print (NR > 1 ? "\n" : "") head "\n" rule
-        last = head
-        print row
-    }' "$1"
-}
-{
-    echo "# Kernels"
+    echo "- clocks (sm, memory, highest sm, highest memory) and power limit: $clocks"
     echo
-    table "$run/raw.jsonl"
-    if [ -s "$run/peers.jsonl" ]; then
-        echo
-        echo "# PyTorch, same machine, same shapes"
-        echo
-        table "$run/peers.jsonl"
-    fi
-} >"$run/summary.md"
-cat "$run/summary.md"
+    printf '%s\n' "${outcomes[@]}"
+} >"$run/README.md"
+./gpu summary "$run/raw.jsonl" >"$run/summary.md"
+cat "$run/README.md" "$run/summary.md"
 echo "==> $run"
+exit $failed

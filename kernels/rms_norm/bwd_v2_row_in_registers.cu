@@ -13,86 +13,19 @@
 // source  Zhang & Sennrich 2019
 // vs v1   each element is read once, 16 bytes a lane; dweight sums blocks of rows side by side
 // budget  regs 128; threads 256; smem 32768; sass -
-#include "common/reduce.cuh"
-#include "common/types.cuh"
-
-// Eights of a row that one lane holds: 4 * 8 * 32 lanes are 1024 columns.
-#define CHUNKS 4
-
-template <typename A>
-__device__ void rms_norm_dx_warp(A *dx, const A *dout, const A *x, const float *weight,
-                                 const A *dresidual, float eps, int rows, int n_columns) {
-    int lane = threadIdx.x & 31, r = blockIdx.x * 8 + (threadIdx.x >> 5);
-    if (r >= rows) return;
-    long long first = (long long)r * n_columns;
-    float v[CHUNKS][8], g[CHUNKS][8], squares = 0.0f, dot = 0.0f;
-#pragma unroll
-    for (int k = 0; k < CHUNKS; k++) {
-        int c = 256 * k + 8 * lane;
-        if (c >= n_columns) continue;
-        float w[8];
-        load8(v[k], x + first + c);
-        load8(g[k], dout + first + c);
-        load8(w, weight + c);
-#pragma unroll
-        for (int e = 0; e < 8; e++) {
-            g[k][e] *= w[e];
-            squares += v[k][e] * v[k][e];
-            dot += g[k][e] * v[k][e];
-        }
-    }
-    float inverse = 1.0f / sqrtf(warp_sum(squares) / (float)n_columns + eps);
-    float pull = warp_sum(dot) / (float)n_columns * inverse * inverse;
-#pragma unroll
-    for (int k = 0; k < CHUNKS; k++) {
-        int c = 256 * k + 8 * lane;
-        if (c >= n_columns) continue;
-#pragma unroll
-        for (int e = 0; e < 8; e++) g[k][e] = inverse * (g[k][e] - v[k][e] * pull);
-        if (dresidual) {
-            float past[8];
-            load8(past, dresidual + first + c);
-#pragma unroll
-            for (int e = 0; e < 8; e++) g[k][e] += past[e];
-        }
-        store8(dx + first + c, g[k]);
-    }
-}
+#include "rms_norm/row.cuh"
 
 template <typename A>
 __device__ void rms_norm_dweight_block(float *partials, const A *dout, const A *x, float eps,
                                        int rows, int n_columns, int rows_per_block) {
     extern __shared__ float4 shared[];
     float *sums = (float *)shared;
-    int lane = threadIdx.x & 31, warp = threadIdx.x >> 5;
-    int start = blockIdx.x * rows_per_block, end = min(start + rows_per_block, rows);
     float total[CHUNKS][8] = {};
-    for (int r = start + warp; r < end; r += 8) {
-        long long first = (long long)r * n_columns;
-        float v[CHUNKS][8], squares = 0.0f;
-#pragma unroll
-        for (int k = 0; k < CHUNKS; k++) {
-            int c = 256 * k + 8 * lane;
-            if (c >= n_columns) continue;
-            load8(v[k], x + first + c);
-#pragma unroll
-            for (int e = 0; e < 8; e++) squares += v[k][e] * v[k][e];
-        }
-        float inverse = 1.0f / sqrtf(warp_sum(squares) / (float)n_columns + eps);
-#pragma unroll
-        for (int k = 0; k < CHUNKS; k++) {
-            int c = 256 * k + 8 * lane;
-            if (c >= n_columns) continue;
-            float g[8];
-            load8(g, dout + first + c);
-#pragma unroll
-            for (int e = 0; e < 8; e++) total[k][e] += g[e] * v[k][e] * inverse;
-        }
-    }
+    add_dweight<32>(total, dout, x, eps, rows, n_columns, rows_per_block);
 #pragma unroll
     for (int k = 0; k < CHUNKS; k++) {
-        int c = 256 * k + 8 * lane;
-        if (c < n_columns) store8(sums + warp * n_columns + c, total[k]);
+        int c = column<32>(k);
+        if (c < n_columns) store8(sums + threadIdx.x / 32 * n_columns + c, total[k]);
     }
     __syncthreads();
     for (int c = threadIdx.x; c < n_columns; c += blockDim.x) {
@@ -105,13 +38,13 @@ __device__ void rms_norm_dweight_block(float *partials, const A *dout, const A *
 extern "C" __global__ void __launch_bounds__(256)
 rms_norm_bwd_f32_v2(float *dx, const float *dout, const float *x, const float *weight,
                     const float *dresidual, float eps, int rows, int c) {
-    rms_norm_dx_warp(dx, dout, x, weight, dresidual, eps, rows, c);
+    rms_norm_dx_row<32>(dx, dout, x, weight, dresidual, eps, rows, c);
 }
 
 extern "C" __global__ void __launch_bounds__(256)
 rms_norm_bwd_bf16_v2(bf16 *dx, const bf16 *dout, const bf16 *x, const float *weight,
                      const bf16 *dresidual, float eps, int rows, int c) {
-    rms_norm_dx_warp(dx, dout, x, weight, dresidual, eps, rows, c);
+    rms_norm_dx_row<32>(dx, dout, x, weight, dresidual, eps, rows, c);
 }
 
 extern "C" __global__ void __launch_bounds__(256)

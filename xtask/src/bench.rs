@@ -1,5 +1,13 @@
 //! `cargo xtask bench [op]`: times the ops on the CPU or a GPU, or counts what they do on the simulator.
 
+mod peers;
+pub mod roofline;
+mod runs;
+mod shares;
+pub mod step;
+mod summary;
+mod turns;
+
 use std::collections::{BTreeMap, BTreeSet};
 use std::process::Command;
 
@@ -36,7 +44,11 @@ fn on_the_cpu(filter: Option<&str>) -> Result<()> {
         );
         args.extend(["--", filter]);
     }
-    exec(&mut cargo(args))
+    let peak = roofline::peak()?;
+    let started = std::time::SystemTime::now();
+    exec(&mut cargo(args))?;
+    print!("\n{}", shares::table(&target_dir().join("criterion"), &peak, started)?);
+    Ok(())
 }
 
 /// Checks the small shapes and prints what each kernel did; a simulator has no times.

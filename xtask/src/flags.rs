@@ -11,6 +11,8 @@ pub enum Verb {
     Gpu,
     Sim,
     Bench(Bench),
+    Step(Step),
+    Roofline,
 }
 
 /// What to bench and where.
@@ -21,6 +23,46 @@ pub struct Bench {
     /// On a GPU and the simulator: this rung alone.
     pub rung: Option<u32>,
 }
+
+/// Which iterations to time, and against whom.
+#[derive(Debug, PartialEq)]
+pub struct Step {
+    pub model: &'static Preset,
+    pub batch: usize,
+    pub tokens: usize,
+    pub fast_steps: usize,
+    pub threads: usize,
+    pub rounds: usize,
+    /// Whether PyTorch takes turns with us.
+    pub peer: bool,
+    /// Of the peer: this variant alone.
+    pub variant: Option<String>,
+    pub profile: bool,
+    pub save: bool,
+}
+
+/// A model of the step bench, with the shape that it is timed at unless told otherwise.
+#[derive(Debug, PartialEq)]
+pub struct Preset {
+    pub name: &'static str,
+    pub config: &'static str,
+    batch: usize,
+    tokens: usize,
+    fast_steps: usize,
+}
+
+/// The models of the step bench.
+#[rustfmt::skip]
+const PRESETS: &[Preset] = &[
+    Preset { name: "small", config: "configs/ltm-small.toml", batch: 2, tokens: 256, fast_steps: 16 },
+    Preset { name: "medium", config: "configs/ltm-medium.toml", batch: 2, tokens: 256, fast_steps: 16 },
+    Preset { name: "large", config: "configs/ltm-large.toml", batch: 2, tokens: 256, fast_steps: 16 },
+    Preset { name: "quickstart", config: "configs/quickstart.toml", batch: 16, tokens: 96, fast_steps: 8 },
+];
+
+/// What the peer can be, in the order in which it is timed; `benches/peers/torch_ltm.py` knows them.
+pub const PEER_VARIANTS: &[&str] =
+    &["released", "frozen", "compiled", "released_bf16", "frozen_bf16", "compiled_bf16"];
 
 /// What a bench runs on.
 #[derive(Clone, Copy, Debug, Default, PartialEq)]
@@ -43,13 +85,23 @@ const VERBS: &[(&str, &str)] = &[
         "bench [op] [--device cpu|sim|cuda] [--rung n]",
         "check every op, then time it (on the simulator: count)",
     ),
+    ("bench step [options]", "time whole training iterations, ours and a peer's in turns"),
+    ("bench roofline", "measure the processor's peak rates and the memory's bandwidth"),
 ];
+
+/// The options of `bench step`.
+const STEP_OPTIONS: &str = "  \
+  --model small|medium|large|quickstart   with --batch n, --tokens n, --fast-steps n where its shape is to differ
+  --threads n, --rounds n                 2 and 5 unless given
+  --peer torch                            check and time PyTorch too, or with --variant v one way of it
+  --profile                               the time of each kind of op instead
+  --save                                  keep the run in benches/runs";
 
 /// The list of verbs.
 pub fn help() -> String {
     let lines: Vec<_> =
         VERBS.iter().map(|(verb, about)| format!("  cargo xtask {verb:<47}{about}")).collect();
-    format!("The workspace's chores:\n\n{}", lines.join("\n"))
+    format!("The workspace's chores:\n\n{}\n\nbench step:\n{STEP_OPTIONS}", lines.join("\n"))
 }
 
 /// Reads the arguments after the program's name; the error says what is wrong with them.
@@ -64,6 +116,8 @@ pub fn parse(args: impl Iterator<Item = String>) -> Result<Verb, String> {
         ["ptx"] => Ok(Verb::Ptx),
         ["sim"] => Ok(Verb::Sim),
         ["gpu"] => Ok(Verb::Gpu),
+        ["bench", "roofline"] => Ok(Verb::Roofline),
+        ["bench", "step", rest @ ..] => parse_step(rest).map(Verb::Step),
         ["bench", rest @ ..] => parse_bench(rest).map(Verb::Bench),
         [verb @ ("test" | "tidy" | "package" | "ptx" | "sim" | "gpu"), ..] => {
             Err(format!("`{verb}` does not take `{}`", words[1..].join(" ")))
@@ -99,6 +153,54 @@ fn parse_bench(words: &[&str]) -> Result<Bench, String> {
     Ok(bench)
 }
 
+fn parse_step(words: &[&str]) -> Result<Step, String> {
+    let value = |option: &str| {
+        let mut words = words.iter().skip_while(|word| **word != option);
+        words.next().map(|_| words.next().copied().unwrap_or_default())
+    };
+    let number = |option: &str, default: usize| match value(option).map(str::parse) {
+        None => Ok(default),
+        Some(Ok(number)) if number > 0 => Ok(number),
+        Some(_) => Err(format!("`{option}` takes a number above 0")),
+    };
+    let name = value("--model").unwrap_or("small");
+    let model = PRESETS.iter().find(|preset| preset.name == name);
+    let model = model.ok_or("`--model` takes small, medium, large or quickstart")?;
+    let variant = value("--variant");
+    if variant.is_some_and(|variant| !PEER_VARIANTS.contains(&variant)) {
+        return Err(format!("`--variant` takes one of {}", PEER_VARIANTS.join(" ")));
+    }
+    let peer = value("--peer");
+    if peer.is_some_and(|peer| peer != "torch") {
+        return Err("`--peer` takes torch".into());
+    }
+    if variant.is_some() && peer.is_none() {
+        return Err("`--variant` needs `--peer torch`".into());
+    }
+    let step = Step {
+        model,
+        batch: number("--batch", model.batch)?,
+        tokens: number("--tokens", model.tokens)?,
+        fast_steps: number("--fast-steps", model.fast_steps)?,
+        threads: number("--threads", 2)?,
+        rounds: number("--rounds", 5)?,
+        peer: peer.is_some(),
+        variant: variant.map(String::from),
+        profile: words.contains(&"--profile"),
+        save: words.contains(&"--save"),
+    };
+    let mut words = words.iter();
+    while let Some(word) = words.next() {
+        match *word {
+            "--profile" | "--save" => {}
+            "--model" | "--peer" | "--variant" | "--batch" | "--tokens" | "--fast-steps"
+            | "--threads" | "--rounds" => drop(words.next()),
+            other => return Err(format!("`bench step` does not take `{other}`")),
+        }
+    }
+    Ok(step)
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -120,8 +222,20 @@ mod tests {
         assert_eq!(check("bench"), Ok(Verb::Bench(Bench::default())));
         let matmul = Bench { op: Some("matmul".into()), ..Bench::default() };
         assert_eq!(check("bench matmul"), Ok(Verb::Bench(matmul)));
+        assert_eq!(check("bench roofline"), Ok(Verb::Roofline));
         let rung = Bench { op: Some("rope".into()), machine: Machine::Sim, rung: Some(2) };
         assert_eq!(check("bench --device sim rope --rung 2"), Ok(Verb::Bench(rung)));
+    }
+
+    #[test]
+    fn a_step_bench_has_the_shape_of_its_model() {
+        let Ok(Verb::Step(plain)) = check("bench step") else { panic!("a verb without options") };
+        assert_eq!((plain.batch, plain.tokens, plain.fast_steps), (2, 256, 16));
+        assert!(!plain.peer && !plain.profile && !plain.save);
+        let line = "bench step --model quickstart --tokens 32 --peer torch --variant frozen --save";
+        let Ok(Verb::Step(step)) = check(line) else { panic!("every option is known") };
+        assert_eq!((step.batch, step.tokens, step.model.name), (16, 32, "quickstart"));
+        assert_eq!((step.variant.as_deref(), step.peer, step.save), (Some("frozen"), true, true));
     }
 
     #[test]
@@ -132,6 +246,14 @@ mod tests {
             ("bench --rung", "`--rung` takes a number"),
             ("bench --rung 2", "`--rung` needs"),
             ("bench --device tpu", "`--device` takes cpu, sim or cuda"),
+            ("bench step --model huge", "`--model` takes small, medium, large or quickstart"),
+            ("bench step --rounds 0", "`--rounds` takes a number above 0"),
+            ("bench step --tokens", "`--tokens` takes a number above 0"),
+            ("bench step --variant frozen", "`--variant` needs `--peer torch`"),
+            ("bench step --peer torch --variant x", "`--variant` takes one of released"),
+            ("bench step --peer jax", "`--peer` takes torch"),
+            ("bench step matmul", "`bench step` does not take `matmul`"),
+            ("bench roofline now", "`bench` does not take `now`"),
             ("bench rope matmul", "`bench` does not take `matmul`"),
         ] {
             let error = check(line).expect_err("the line is wrong");

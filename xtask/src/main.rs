@@ -40,6 +40,8 @@ fn main() -> ExitCode {
         Verb::Ptx => ptx::run(),
         Verb::Sim => sim::run(),
         Verb::Bench(bench) => bench::run(&bench),
+        Verb::Step(step) => bench::step::run(&step),
+        Verb::Roofline => bench::roofline::run(),
     };
     match outcome {
         Ok(()) => ExitCode::SUCCESS,

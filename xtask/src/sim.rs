@@ -21,7 +21,7 @@ const SCHEDULES: &[(&str, &str)] = &[("eager", "1"), ("deferred", "2"), ("deferr
 const LIBRARY: &str = "libcuda.so.1";
 
 /// The crate whose CUDA tests run under every schedule; those of the others run under the first.
-const KERNELS: &str = "ltm-kernels";
+pub const KERNELS: &str = "ltm-kernels";
 
 /// Builds the simulator and the tests, runs them, and fails unless every entry point was executed.
 pub fn run() -> Result<()> {

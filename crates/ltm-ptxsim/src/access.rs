@@ -1,12 +1,12 @@
 //! Memory as instructions use it: spaces told apart, every access checked and counted.
 
 use crate::AsyncCopies;
-use crate::alu::f;
 use crate::block::Block;
 use crate::convert::sign_extend;
 use crate::decode::{LOCAL_WINDOW, SHARED_WINDOW};
 use crate::exec::lanes;
 use crate::fault::{FaultKind, Trouble};
+use crate::float::f;
 use crate::inst::{Access, Op, Reg, Space, Update};
 use crate::warp::{PendingCopy, Warp};
 

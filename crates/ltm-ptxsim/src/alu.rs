@@ -2,13 +2,13 @@
 //! once. Knows values, not where they come from.
 //!
 //! A register is 64 bits; narrower values stand in its low bits, and what stands above them is
-//! ignored. Single-precision products and sums go through double precision and are rounded once,
-//! which is exact for products and differs from a true fused multiply-add only where double
-//! precision itself rounds to the middle of two single-precision numbers.
+//! ignored. Floating-point arithmetic is `float`'s.
 
 use half::{bf16, f16};
 
+use crate::convert::sign_extend;
 use crate::counters::Class;
+use crate::float::{self, d, f, flush};
 
 /// A register of all lanes.
 pub(crate) type Lanes = [u64; 32];
@@ -29,260 +29,30 @@ macro_rules! lanes {
         all_lanes
     }};
 }
+pub(crate) use lanes;
 
-pub(crate) fn f(x: u64) -> f32 {
-    f32::from_bits(x as u32)
-}
-
-fn d(x: u64) -> f64 {
-    f64::from_bits(x)
-}
-
-pub(crate) fn fb(x: f32) -> u64 {
-    u64::from(x.to_bits())
-}
-
-fn db(x: f64) -> u64 {
-    x.to_bits()
-}
-
-/// The result of a single-precision operation computed in double precision.
-fn once(x: f64) -> u64 {
-    fb(x as f32)
-}
-
-/// A double rounded to single precision in a direction: negative, positive or towards 0.
-fn directed(x: f64, toward: f64) -> f32 {
-    let near = x as f32;
-    let wide = f64::from(near);
-    let target = if toward == 0.0 {
-        if x > 0.0 { f64::NEG_INFINITY } else { f64::INFINITY }
-    } else {
-        toward
-    };
-    if wide == x || x.is_nan() {
-        near
-    } else if target < 0.0 && wide > x {
-        near.next_down()
-    } else if target > 0.0 && wide < x {
-        near.next_up()
-    } else {
-        near
-    }
-}
-
-fn flush(x: f32) -> f32 {
-    if x.is_subnormal() { 0.0f32.copysign(x) } else { x }
-}
-
-pub(crate) fn saturate(x: f32) -> f32 {
-    if x.is_nan() { 0.0 } else { x.clamp(0.0, 1.0) }
-}
-
-/// The implementation of an arithmetic opcode, its class, and its floating-point operations.
+/// The implementation of an arithmetic opcode, its class, and its floating-point operations. A
+/// modifier that is not known makes the opcode unknown: nothing is done without it.
 pub(crate) fn find(opcode: &str) -> Option<(Alu, Class, u64)> {
     let parts: Vec<&str> = opcode.split('.').collect();
-    let (base, ty) = (parts[0], *parts.last()?);
-    let has = |modifier: &str| parts.contains(&modifier);
-    let integer = |f: Alu| Some((f, Class::Integer, 0));
-    let half = |f: Alu, flops| Some((f, Class::Half, flops));
-    // Refused rather than done without their modifier.
-    let rounded = has("rz") || has("rm") || has("rp");
-    let lost = match base {
-        _ if has("cc") || has("xorsign") => true,
-        "add" | "fma" => rounded && has("sat"),
-        "mul" => has("rm") || has("rp") || rounded && has("sat"),
-        _ => rounded,
-    };
-    if lost || has("sat") && ty != "f32" || rounded && ty != "f32" || base == "sub" && has("sat") {
-        return None;
+    let [base, modifiers @ .., ty] = parts.as_slice() else { return None };
+    match *ty {
+        "f32" => return float::single(base, modifiers),
+        "f64" => return float::double(base, modifiers),
+        "f16" | "bf16" | "f16x2" | "bf16x2" => return float::half(base, modifiers, ty),
+        _ => {}
     }
-    match ty {
-        "f32" => single(base, &has),
-        "f64" => double(base),
-        "bf16x2" => half(packed_bf16(base, has("relu"))?, if base == "fma" { 4 } else { 2 }),
-        "f16x2" => half(packed_f16(base, has("relu"))?, if base == "fma" { 4 } else { 2 }),
-        "bf16" => half(scalar_bf16(base, has("relu"))?, if base == "fma" { 2 } else { 1 }),
-        "f16" => half(scalar_f16(base, has("relu"))?, if base == "fma" { 2 } else { 1 }),
-        _ => integer(match base {
-            "mul" | "mad" if has("wide") => wide(base, ty)?,
-            "mul" | "mad" if has("hi") => high(base, ty)?,
-            _ => integral(base, ty, &has)?,
-        }),
-    }
-}
-
-fn single(base: &str, has: &dyn Fn(&str) -> bool) -> Option<(Alu, Class, u64)> {
-    let (down, up, zero) = (has("rm"), has("rp"), has("rz"));
-    let plain: Option<(Alu, u64)> = match base {
-        "add" if zero => {
-            Some((lanes!(|a, b, c| fb(directed(f64::from(f(a)) + f64::from(f(b)), 0.0))), 1))
-        }
-        "add" if down => {
-            Some((lanes!(|a, b, c| fb(directed(f64::from(f(a)) + f64::from(f(b)), -1.0))), 1))
-        }
-        "add" if up => {
-            Some((lanes!(|a, b, c| fb(directed(f64::from(f(a)) + f64::from(f(b)), 1.0))), 1))
-        }
-        "add" if has("sat") => Some((lanes!(|a, b, c| fb(saturate(f(a) + f(b)))), 1)),
-        "add" => Some((lanes!(|a, b, c| fb(f(a) + f(b))), 1)),
-        "sub" => Some((lanes!(|a, b, c| fb(f(a) - f(b))), 1)),
-        "mul" if zero => {
-            Some((lanes!(|a, b, c| fb(directed(f64::from(f(a)) * f64::from(f(b)), 0.0))), 1))
-        }
-        "mul" if has("sat") => Some((lanes!(|a, b, c| fb(saturate(f(a) * f(b)))), 1)),
-        "mul" => Some((lanes!(|a, b, c| fb(f(a) * f(b))), 1)),
-        "fma" | "mad" if has("sat") => Some((
-            lanes!(|a, b, c| fb(saturate(
-                (f64::from(f(a)) * f64::from(f(b)) + f64::from(f(c))) as f32
-            ))),
-            2,
-        )),
-        "fma" if down => Some((
-            lanes!(|a, b, c| fb(directed(
-                f64::from(f(a)) * f64::from(f(b)) + f64::from(f(c)),
-                -1.0
-            ))),
-            2,
-        )),
-        "fma" if up => Some((
-            lanes!(|a, b, c| fb(directed(
-                f64::from(f(a)) * f64::from(f(b)) + f64::from(f(c)),
-                1.0
-            ))),
-            2,
-        )),
-        "fma" if zero => Some((
-            lanes!(|a, b, c| fb(directed(
-                f64::from(f(a)) * f64::from(f(b)) + f64::from(f(c)),
-                0.0
-            ))),
-            2,
-        )),
-        "fma" | "mad" => {
-            Some((lanes!(|a, b, c| once(f64::from(f(a)) * f64::from(f(b)) + f64::from(f(c)))), 2))
-        }
-        "neg" => Some((lanes!(|a, b, c| fb(-f(a))), 0)),
-        "abs" => Some((lanes!(|a, b, c| fb(f(a).abs())), 0)),
-        "min" if has("NaN") => Some((
-            lanes!(|a, b, c| fb(if f(a).is_nan() || f(b).is_nan() {
-                f32::NAN
-            } else {
-                f(a).min(f(b))
-            })),
-            1,
-        )),
-        "max" if has("NaN") => Some((
-            lanes!(|a, b, c| fb(if f(a).is_nan() || f(b).is_nan() {
-                f32::NAN
-            } else {
-                f(a).max(f(b))
-            })),
-            1,
-        )),
-        "min" => Some((lanes!(|a, b, c| fb(f(a).min(f(b)))), 1)),
-        "max" => Some((lanes!(|a, b, c| fb(f(a).max(f(b)))), 1)),
-        "copysign" => Some((lanes!(|a, b, c| fb(f(b).copysign(f(a)))), 0)),
+    let alu = match (*base, modifiers) {
+        ("mul" | "mad", ["wide"]) => wide(base, ty),
+        ("mul" | "mad", ["hi"]) => high(base, ty),
+        ("mul" | "mad", ["lo"]) => integral(base, ty),
+        ("bfind", ["shiftamt"]) => integral("bfind.shiftamt", ty),
+        ("dp4a", [left]) => dot(left, ty),
+        (_, []) => integral(base, ty),
         _ => None,
     };
-    if let Some((alu, flops)) = plain {
-        return Some((alu, Class::F32, flops));
-    }
-    let special: Alu = match base {
-        "div" => lanes!(|a, b, c| fb(f(a) / f(b))),
-        "sqrt" => lanes!(|a, b, c| fb(f(a).sqrt())),
-        "rcp" if has("ftz") => lanes!(|a, b, c| fb(flush(1.0 / flush(f(a))))),
-        "rcp" => lanes!(|a, b, c| fb(1.0 / f(a))),
-        "rsqrt" if has("ftz") => {
-            lanes!(|a, b, c| fb(flush((1.0 / f64::from(flush(f(a))).sqrt()) as f32)))
-        }
-        "rsqrt" => lanes!(|a, b, c| once(1.0 / f64::from(f(a)).sqrt())),
-        "ex2" if has("ftz") => lanes!(|a, b, c| fb(flush(flush(f(a)).exp2()))),
-        "ex2" => lanes!(|a, b, c| fb(f(a).exp2())),
-        "lg2" if has("ftz") => lanes!(|a, b, c| fb(flush(f(a)).log2())),
-        "lg2" => lanes!(|a, b, c| fb(f(a).log2())),
-        "sin" => lanes!(|a, b, c| fb(f(a).sin())),
-        "cos" => lanes!(|a, b, c| fb(f(a).cos())),
-        "tanh" => lanes!(|a, b, c| fb(f(a).tanh())),
-        _ => return None,
-    };
-    Some((special, Class::Special, 1))
+    Some((alu?, Class::Integer, 0))
 }
-
-fn double(base: &str) -> Option<(Alu, Class, u64)> {
-    let (alu, flops): (Alu, u64) = match base {
-        "add" => (lanes!(|a, b, c| db(d(a) + d(b))), 1),
-        "sub" => (lanes!(|a, b, c| db(d(a) - d(b))), 1),
-        "mul" => (lanes!(|a, b, c| db(d(a) * d(b))), 1),
-        "fma" | "mad" => (lanes!(|a, b, c| db(d(a).mul_add(d(b), d(c)))), 2),
-        "div" => (lanes!(|a, b, c| db(d(a) / d(b))), 1),
-        "sqrt" => (lanes!(|a, b, c| db(d(a).sqrt())), 1),
-        "rcp" => (lanes!(|a, b, c| db(1.0 / d(a))), 1),
-        "rsqrt" => (lanes!(|a, b, c| db(1.0 / d(a).sqrt())), 1),
-        "neg" => (lanes!(|a, b, c| db(-d(a))), 0),
-        "abs" => (lanes!(|a, b, c| db(d(a).abs())), 0),
-        "min" => (lanes!(|a, b, c| db(d(a).min(d(b)))), 1),
-        "max" => (lanes!(|a, b, c| db(d(a).max(d(b)))), 1),
-        "copysign" => (lanes!(|a, b, c| db(d(b).copysign(d(a)))), 0),
-        _ => return None,
-    };
-    Some((alu, Class::F64, flops))
-}
-
-/// Arithmetic of one 16-bit type, alone and in pairs: single precision or better, rounded once.
-macro_rules! half_arithmetic {
-    ($scalar:ident, $packed:ident, $type:ident) => {
-        fn $scalar(base: &str, relu: bool) -> Option<Alu> {
-            fn w(x: u64) -> f64 {
-                $type::from_bits(x as u16).to_f64()
-            }
-            fn n(x: f64) -> u64 {
-                u64::from($type::from_f64(x).to_bits())
-            }
-            Some(match base {
-                "add" => lanes!(|a, b, c| n(w(a) + w(b))),
-                "sub" => lanes!(|a, b, c| n(w(a) - w(b))),
-                "mul" => lanes!(|a, b, c| n(w(a) * w(b))),
-                "fma" if relu => lanes!(|a, b, c| n((w(a) * w(b) + w(c)).max(0.0))),
-                "fma" => lanes!(|a, b, c| n(w(a) * w(b) + w(c))),
-                "min" => lanes!(|a, b, c| n(w(a).min(w(b)))),
-                "max" => lanes!(|a, b, c| n(w(a).max(w(b)))),
-                "neg" => lanes!(|a, b, c| a & 0xffff ^ 0x8000),
-                "abs" => lanes!(|a, b, c| a & 0x7fff),
-                "ex2" => lanes!(|a, b, c| n(w(a).exp2())),
-                "tanh" => lanes!(|a, b, c| n(w(a).tanh())),
-                _ => return None,
-            })
-        }
-
-        fn $packed(base: &str, relu: bool) -> Option<Alu> {
-            fn w(x: u64) -> f64 {
-                $type::from_bits(x as u16).to_f64()
-            }
-            fn n(x: f64) -> u64 {
-                u64::from($type::from_f64(x).to_bits())
-            }
-            fn each(g: impl Fn(f64, f64, f64) -> f64, a: u64, b: u64, c: u64) -> u64 {
-                n(g(w(a), w(b), w(c))) | n(g(w(a >> 16), w(b >> 16), w(c >> 16))) << 16
-            }
-            Some(match base {
-                "add" => lanes!(|a, b, c| each(|a, b, _| a + b, a, b, c)),
-                "sub" => lanes!(|a, b, c| each(|a, b, _| a - b, a, b, c)),
-                "mul" => lanes!(|a, b, c| each(|a, b, _| a * b, a, b, c)),
-                "fma" if relu => lanes!(|a, b, c| each(|a, b, c| (a * b + c).max(0.0), a, b, c)),
-                "fma" => lanes!(|a, b, c| each(|a, b, c| a * b + c, a, b, c)),
-                "min" => lanes!(|a, b, c| each(|a, b, _| a.min(b), a, b, c)),
-                "max" => lanes!(|a, b, c| each(|a, b, _| a.max(b), a, b, c)),
-                "neg" => lanes!(|a, b, c| a & 0xffff_ffff ^ 0x8000_8000),
-                "abs" => lanes!(|a, b, c| a & 0x7fff_7fff),
-                "ex2" => lanes!(|a, b, c| each(|a, _, _| a.exp2(), a, b, c)),
-                _ => return None,
-            })
-        }
-    };
-}
-half_arithmetic!(scalar_f16, packed_f16, f16);
-half_arithmetic!(scalar_bf16, packed_bf16, bf16);
 
 /// `body` for the integer type named `$ty`, with `T` bound to it.
 macro_rules! on_integer {
@@ -324,7 +94,7 @@ macro_rules! bits {
     };
 }
 
-fn integral(base: &str, ty: &str, has: &dyn Fn(&str) -> bool) -> Option<Alu> {
+fn integral(base: &str, ty: &str) -> Option<Alu> {
     match base {
         "add" => on_integer!(ty, T => lanes!(|a, b, c| bits!(T, (a as T).wrapping_add(b as T)))),
         "sub" => on_integer!(ty, T => lanes!(|a, b, c| bits!(T, (a as T).wrapping_sub(b as T)))),
@@ -334,10 +104,10 @@ fn integral(base: &str, ty: &str, has: &dyn Fn(&str) -> bool) -> Option<Alu> {
         })),
         // What hardware leaves where the divisor is 0.
         "div" => on_integer!(ty, T => lanes!(|a, b, c| {
-            bits!(T, (a as T).checked_div(b as T).unwrap_or(!0))
+            bits!(T, if b as T == 0 { !0 } else { (a as T).wrapping_div(b as T) })
         })),
         "rem" => on_integer!(ty, T => lanes!(|a, b, c| {
-            bits!(T, (a as T).checked_rem(b as T).unwrap_or(a as T))
+            bits!(T, if b as T == 0 { a as T } else { (a as T).wrapping_rem(b as T) })
         })),
         "min" => on_integer!(ty, T => lanes!(|a, b, c| bits!(T, (a as T).min(b as T)))),
         "max" => on_integer!(ty, T => lanes!(|a, b, c| bits!(T, (a as T).max(b as T)))),
@@ -377,7 +147,7 @@ fn integral(base: &str, ty: &str, has: &dyn Fn(&str) -> bool) -> Option<Alu> {
             bits!(T, if negative { x | (!0 as T) << len } else { x })
         })),
         // How far the highest bit is from the top, instead of its number.
-        "bfind" if has("shiftamt") => on_integer!(ty, T => lanes!(|a, b, c| {
+        "bfind.shiftamt" => on_integer!(ty, T => lanes!(|a, b, c| {
             let x = if T::MIN != 0 && (a as T) >> (T::BITS - 1) != 0 { !(a as T) } else { a as T };
             if x == 0 { 0xffff_ffff } else { u64::from(x.leading_zeros()) }
         })),
@@ -385,7 +155,7 @@ fn integral(base: &str, ty: &str, has: &dyn Fn(&str) -> bool) -> Option<Alu> {
             let x = if T::MIN != 0 && (a as T) >> (T::BITS - 1) != 0 { !(a as T) } else { a as T };
             if x == 0 { 0xffff_ffff } else { u64::from(T::BITS - 1 - x.leading_zeros()) }
         })),
-        "prmt" if !has("f4e") => Some(lanes!(|a, b, c| {
+        "prmt" if ty == "b32" => Some(lanes!(|a, b, c| {
             let bytes = a & 0xffff_ffff | b << 32;
             (0..4).fold(0, |x, i| {
                 let selector = c >> (4 * i) & 15;
@@ -395,24 +165,30 @@ fn integral(base: &str, ty: &str, has: &dyn Fn(&str) -> bool) -> Option<Alu> {
                 x | byte << (8 * i)
             })
         })),
-        "dp4a" => Some(match ty {
-            "s32" => lanes!(|a, b, c| bits!(
-                u32,
-                (0..4).fold(c as i32, |sum, i| {
-                    let byte = |x: u64| i32::from((x >> (8 * i)) as i8);
-                    sum.wrapping_add(byte(a) * byte(b))
-                })
-            )),
-            _ => lanes!(|a, b, c| bits!(
-                u32,
-                (0..4).fold(c as u32, |sum, i| {
-                    let byte = |x: u64| u32::from((x >> (8 * i)) as u8);
-                    sum.wrapping_add(byte(a) * byte(b))
-                })
-            )),
-        }),
         _ => None,
     }
+}
+
+/// `dp4a`: the products of four bytes, each factor's signed or not, added to `c`.
+fn dot(left: &str, right: &str) -> Option<Alu> {
+    macro_rules! of {
+        ($left:ty, $right:ty) => {
+            lanes!(|a, b, c| bits!(
+                u32,
+                (0..4).fold(c as u32, |sum, i| {
+                    let (x, y) = ((a >> (8 * i)) as $left, (b >> (8 * i)) as $right);
+                    sum.wrapping_add((i32::from(x) * i32::from(y)) as u32)
+                })
+            ))
+        };
+    }
+    Some(match (left, right) {
+        ("s32", "s32") => of!(i8, i8),
+        ("s32", "u32") => of!(i8, u8),
+        ("u32", "s32") => of!(u8, i8),
+        ("u32", "u32") => of!(u8, u8),
+        _ => return None,
+    })
 }
 
 fn wide(base: &str, ty: &str) -> Option<Alu> {
@@ -440,20 +216,62 @@ fn wide(base: &str, ty: &str) -> Option<Alu> {
 }
 
 fn high(base: &str, ty: &str) -> Option<Alu> {
-    Some(match (base, ty) {
-        ("mul", "u32") => lanes!(|a, b, c| ((a & 0xffff_ffff) * (b & 0xffff_ffff)) >> 32),
-        ("mul", "s32") => {
-            lanes!(|a, b, c| bits!(u32, (i64::from(a as i32) * i64::from(b as i32)) >> 32))
-        }
-        ("mad", "u32") => lanes!(|a, b, c| {
-            bits!(u32, (((a & 0xffff_ffff) * (b & 0xffff_ffff)) >> 32).wrapping_add(c))
-        }),
-        ("mul", "u64") => lanes!(|a, b, c| ((u128::from(a) * u128::from(b)) >> 64) as u64),
-        ("mul", "s64") => {
-            lanes!(|a, b, c| ((i128::from(a as i64) * i128::from(b as i64)) >> 64) as u64)
-        }
-        _ => return None,
-    })
+    // `c` is added to the product's upper half.
+    macro_rules! of {
+        ($T:ty, $wide:ty) => {{
+            let product: Alu =
+                lanes!(|a, b, c| bits!($T, (a as $T as $wide * b as $T as $wide) >> <$T>::BITS));
+            let sum: Alu = lanes!(|a, b, c| {
+                let product = (a as $T as $wide * b as $T as $wide) >> <$T>::BITS;
+                bits!($T, (product as $T).wrapping_add(c as $T))
+            });
+            Some(if base == "mad" { sum } else { product })
+        }};
+    }
+    match ty {
+        "u16" => of!(u16, u32),
+        "s16" => of!(i16, i32),
+        "u32" => of!(u32, u64),
+        "s32" => of!(i32, i64),
+        "u64" => of!(u64, u128),
+        "s64" => of!(i64, i128),
+        _ => None,
+    }
+}
+
+/// What an instruction that takes or leaves a carry adds up.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Carried {
+    Add,
+    /// The carry is a borrow.
+    Sub,
+    /// `c` and the product's lower half.
+    MadLow,
+    /// `c` and the product's upper half.
+    MadHigh,
+}
+
+/// One lane of such an instruction: the result and the carry that it leaves.
+pub(crate) fn carry(
+    kind: Carried,
+    (bits, signed): (u32, bool),
+    [a, b, c]: [u64; 3],
+    carry: bool,
+) -> (u64, bool) {
+    let all = u64::MAX >> (64 - bits);
+    let of = |x: u64| {
+        if signed { i128::from(sign_extend(x, bits) as i64) } else { i128::from(x & all) }
+    };
+    // Only the lower 128 bits matter, so that products of unsigned numbers may wrap.
+    let product = || of(a).wrapping_mul(of(b));
+    let (x, y) = match kind {
+        Carried::Add | Carried::Sub => (a & all, b & all),
+        Carried::MadLow => (product() as u64 & all, c & all),
+        Carried::MadHigh => ((product() >> bits) as u64 & all, c & all),
+    };
+    let (x, y, carry) = (u128::from(x), u128::from(y), u128::from(carry));
+    let sum = if kind == Carried::Sub { x.wrapping_sub(y + carry) } else { x + y + carry };
+    (sum as u64 & all, sum >> bits & 1 != 0)
 }
 
 /// `lop3`: bit by bit, the entry of `table` that the bits of `a`, `b`, `c` select.
@@ -500,8 +318,8 @@ macro_rules! compare {
     }};
 }
 
-/// The comparison `op` of two values of type `ty`.
-pub(crate) fn comparison(op: &str, ty: &str) -> Option<Compare> {
+/// The comparison `op` of two values of type `ty`, subnormals counting as 0 or not.
+pub(crate) fn comparison(op: &str, ty: &str, ftz: bool) -> Option<Compare> {
     macro_rules! of_floats {
         ($g:ident) => {
             match op {
@@ -523,6 +341,9 @@ pub(crate) fn comparison(op: &str, ty: &str) -> Option<Compare> {
             }
         };
     }
+    fn flushed(x: u64) -> f32 {
+        flush(f(x))
+    }
     fn h(x: u64) -> f32 {
         f16::from_bits(x as u16).to_f32()
     }
@@ -530,6 +351,8 @@ pub(crate) fn comparison(op: &str, ty: &str) -> Option<Compare> {
         bf16::from_bits(x as u16).to_f32()
     }
     match ty {
+        "f32" if ftz => of_floats!(flushed),
+        _ if ftz => None,
         "f32" => of_floats!(f),
         "f64" => of_floats!(d),
         "f16" => of_floats!(h),

@@ -14,9 +14,6 @@ use crate::shared::Shared;
 use crate::warp::Warp;
 use crate::{LaunchConfig, Options};
 
-/// Turns without an end that a block may take before it counts as endless.
-const MAX_TURNS: u64 = 1 << 26;
-
 /// What all blocks of a launch share.
 pub(crate) struct Launch<'a> {
     pub code: &'a Code,
@@ -244,7 +241,7 @@ fn run_block(
     };
     let mut ready: Vec<usize> = (0..warps.len()).collect();
     let mut exited = 0;
-    let mut turns = 0;
+    let limit = launch.options.max_steps;
     loop {
         while !ready.is_empty() {
             let at = random.below(ready.len());
@@ -252,7 +249,7 @@ fn run_block(
             let turn = 16 + random.below(240) as u32;
             let outcome = exec::run(&mut block, &mut warps[warp], turn);
             match outcome.map_err(|(trouble, pc)| (trouble, warp, pc))? {
-                Stop::Turn => turns += 1,
+                Stop::Turn => {}
                 Stop::Barrier => {
                     ready.swap_remove(at);
                 }
@@ -261,9 +258,10 @@ fn run_block(
                     ready.swap_remove(at);
                 }
             }
-            if turns > MAX_TURNS {
+            if block.counters.instructions.iter().sum::<u64>() > limit {
                 let pc = warps[warp].groups.last().map_or(0, |group| group.pc);
-                let detail = "the block takes no end".to_owned();
+                let detail =
+                    format!("the block's warps have issued more than {limit} instructions");
                 return Err((Trouble::warp(FaultKind::Endless, detail), warp, pc));
             }
         }

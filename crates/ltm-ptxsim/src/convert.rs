@@ -2,7 +2,9 @@
 
 use half::{bf16, f16};
 
-use crate::alu::{Lanes, saturate};
+use crate::alu::Lanes;
+use crate::float::flush;
+use crate::rounding::{BF16, F16, Rounding, TF32, from_integer, narrow, to_f32, to_whole};
 
 /// What a conversion goes from, goes to and how it rounds.
 #[derive(Clone, Copy, Debug, PartialEq)]
@@ -12,8 +14,11 @@ pub(crate) struct Convert {
     rounding: Rounding,
     /// Whether a float becomes a whole number: `.rni` and its like, as against `.rn`.
     whole: bool,
+    /// `.sat`, or `.satfinite` of `tf32`.
     saturate: bool,
     relu: bool,
+    /// Whether single-precision subnormals count as 0.
+    flush: bool,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq)]
@@ -29,40 +34,40 @@ enum Type {
     F64,
 }
 
-#[derive(Clone, Copy, Debug, PartialEq)]
-enum Rounding {
-    Nearest,
-    /// To nearest, ties away from 0.
-    Away,
-    Zero,
-    Down,
-    Up,
-}
-
 impl Convert {
     /// Reads an opcode such as `cvt.rn.bf16x2.f32`.
     pub fn parse(opcode: &str) -> Option<Self> {
-        let mut parts = opcode.split('.').skip(1).peekable();
-        let (mut rounding, mut saturate, mut relu) = (Rounding::Nearest, false, false);
-        let (mut types, mut whole) = (Vec::new(), false);
-        for part in parts.by_ref() {
+        let (mut rounding, mut saturate, mut finite) = (None, false, false);
+        let (mut types, mut whole, mut relu, mut flush) = (Vec::new(), false, false, false);
+        for part in opcode.split('.').skip(1) {
             whole |= matches!(part, "rni" | "rzi" | "rmi" | "rpi");
             match part {
-                "rn" | "rni" => rounding = Rounding::Nearest,
-                "rna" => rounding = Rounding::Away,
-                "rz" | "rzi" => rounding = Rounding::Zero,
-                "rm" | "rmi" => rounding = Rounding::Down,
-                "rp" | "rpi" => rounding = Rounding::Up,
-                "sat" | "satfinite" => saturate = true,
+                "rn" | "rni" => rounding = Some(Rounding::Nearest),
+                "rna" => rounding = Some(Rounding::Away),
+                "rz" | "rzi" => rounding = Some(Rounding::Zero),
+                "rm" | "rmi" => rounding = Some(Rounding::Down),
+                "rp" | "rpi" => rounding = Some(Rounding::Up),
+                "sat" => saturate = true,
+                "satfinite" => finite = true,
                 "relu" => relu = true,
-                "ftz" => {}
+                "ftz" => flush = true,
                 ty => types.push(type_of(ty)?),
             }
         }
-        match types.as_slice() {
-            &[to, from] => Some(Self { to, from, rounding, whole, saturate, relu }),
-            _ => None,
-        }
+        let &[to, from] = types.as_slice() else { return None };
+        // What a narrower float takes besides, and what only it takes.
+        let narrow = matches!(to, Type::F16 | Type::BF16 | Type::F16x2 | Type::BF16x2 | Type::TF32);
+        let tf32 = to == Type::TF32;
+        let single = from == Type::F32;
+        let known = (narrow || !relu)
+            && (tf32 || !finite)
+            && (tf32 || rounding != Some(Rounding::Away))
+            && (single || !tf32 && !matches!(to, Type::F16x2 | Type::BF16x2))
+            && !(narrow && !matches!(to, Type::F16) && saturate)
+            && !matches!(from, Type::F16x2 | Type::BF16x2 | Type::TF32);
+        let rounding = rounding.unwrap_or(Rounding::Nearest);
+        let saturate = saturate || finite;
+        known.then_some(Self { to, from, rounding, whole, saturate, relu, flush })
     }
 
     /// Whether two values go into one register.
@@ -73,12 +78,17 @@ impl Convert {
     /// Converts all lanes; `b` is the lower half of a packed result, whose upper half is `a`.
     pub fn run(&self, out: &mut Lanes, a: &Lanes, b: &Lanes) {
         match (self.to, self.from, self.rounding) {
-            (Type::BF16x2, Type::F32, Rounding::Nearest) if !self.relu => {
+            (Type::BF16x2, Type::F32, Rounding::Nearest) if !self.relu && !self.flush => {
                 for i in 0..32 {
                     out[i] = nearest_bf16(b[i] as u32) | nearest_bf16(a[i] as u32) << 16;
                 }
             }
-            (Type::Int(bits, _), Type::Int(from, signed), _) if !self.saturate => {
+            (Type::BF16, Type::F32, Rounding::Nearest) if !self.relu && !self.flush => {
+                for i in 0..32 {
+                    out[i] = nearest_bf16(a[i] as u32);
+                }
+            }
+            (Type::Int(bits, false), Type::Int(from, signed), _) if !self.saturate => {
                 for i in 0..32 {
                     let x = if signed { sign_extend(a[i], from) } else { cut(a[i], from) };
                     out[i] = cut(x, bits);
@@ -104,96 +114,73 @@ impl Convert {
                 } else {
                     i128::from(cut(x, bits))
                 };
-                return self.round_integer(exact);
+                return self.of_integer(exact);
             }
             Type::F16 => f16::from_bits(x as u16).to_f64(),
             Type::BF16 => bf16::from_bits(x as u16).to_f64(),
-            Type::F32 | Type::TF32 => f64::from(f32::from_bits(x as u32)),
+            Type::F32 if self.flush => f64::from(flush(f32::from_bits(x as u32))),
+            Type::F32 => f64::from(f32::from_bits(x as u32)),
             Type::F64 => f64::from_bits(x),
-            Type::F16x2 | Type::BF16x2 => f64::NAN,
+            Type::F16x2 | Type::BF16x2 | Type::TF32 => unreachable!("`parse` takes no such source"),
         };
-        self.round_float(value)
+        self.of_float(value)
     }
 
-    fn round_integer(&self, x: i128) -> u64 {
+    fn of_integer(&self, x: i128) -> u64 {
         match self.to {
             Type::Int(bits, signed) if self.saturate => clamp(x, bits, signed),
-            Type::Int(bits, _) => cut(x as u64, bits),
-            // Within 64 bits only the last rounding matters, and it is the type's own.
-            Type::F32 if self.rounding == Rounding::Nearest => u64::from((x as f32).to_bits()),
-            Type::F64 if self.rounding == Rounding::Nearest => (x as f64).to_bits(),
-            _ => self.round_float(x as f64),
+            Type::Int(bits, signed) => put(x as u64, bits, signed),
+            Type::F64 => {
+                let near = x as f64;
+                let off = (near as i128).cmp(&x);
+                let rounded = match self.rounding {
+                    Rounding::Zero if x > 0 && off.is_gt() => near.next_down(),
+                    Rounding::Zero if x < 0 && off.is_lt() => near.next_up(),
+                    Rounding::Down if off.is_gt() => near.next_down(),
+                    Rounding::Up if off.is_lt() => near.next_up(),
+                    _ => near,
+                };
+                rounded.to_bits()
+            }
+            _ => self.of_float(from_integer(x)),
         }
     }
 
-    fn round_float(&self, x: f64) -> u64 {
-        let x = if self.relu { if x.is_nan() { x } else { x.max(0.0) } } else { x };
-        let integral = match self.rounding {
-            Rounding::Nearest => x.round_ties_even(),
-            Rounding::Away => x.round(),
-            Rounding::Zero => x.trunc(),
-            Rounding::Down => x.floor(),
-            Rounding::Up => x.ceil(),
-        };
+    fn of_float(&self, x: f64) -> u64 {
+        let x = if self.relu && x < 0.0 { 0.0 } else { x };
+        let whole = to_whole(x, self.rounding);
+        // Between equal types the modifier rounds to a whole number, if there is one.
+        let x = if self.whole { whole } else { x };
+        let limit = |x: f64| if self.saturate { saturate_wide(x) } else { x };
         match self.to {
             Type::Int(..) if x.is_nan() => 0,
-            Type::Int(bits, signed) => clamp(integral as i128, bits, signed),
-            Type::F64 if self.from == Type::F64 && self.whole => integral.to_bits(),
-            Type::F64 => x.to_bits(),
-            // Between equal types the modifier rounds to an integer, if there is one.
-            Type::F32 if self.from == Type::F32 => {
-                let y = if self.whole { integral } else { x } as f32;
-                u64::from(if self.saturate { saturate(y) } else { y }.to_bits())
+            Type::Int(bits, signed) => clamp(whole as i128, bits, signed),
+            Type::F64 => limit(x).to_bits(),
+            Type::F32 => {
+                let y = to_f32(limit(x), self.rounding);
+                u64::from(if self.flush { flush(y) } else { y }.to_bits())
             }
-            Type::F32 => u64::from(self.round_f32(x).to_bits()),
+            Type::TF32 if x.is_nan() => 0x7fff_ffff,
             Type::TF32 => {
-                let bits = (x as f32).to_bits();
-                let half = match self.rounding {
-                    Rounding::Nearest => 0xfff + (bits >> 13 & 1),
-                    Rounding::Away => 0x1000,
-                    _ => 0,
-                };
-                u64::from(if x.is_nan() { bits } else { bits.wrapping_add(half) & !0x1fff })
+                let y = narrow(x, TF32, self.rounding);
+                let most = f64::from(f32::from_bits(0x7f7f_e000));
+                let y = if self.saturate { y.clamp(-most, most) } else { y };
+                u64::from((y as f32).to_bits())
             }
-            Type::F16 | Type::F16x2 => match self.rounding {
-                Rounding::Zero => {
-                    let y = f16::from_f64(x);
-                    let over = y.to_f64().abs() > x.abs();
-                    u64::from(y.to_bits() - u16::from(over))
-                }
-                _ => u64::from(f16::from_f64(x).to_bits()),
-            },
-            Type::BF16 | Type::BF16x2 => match self.rounding {
-                Rounding::Zero if !x.is_nan() => {
-                    u64::from((self.round_f32(x).to_bits() >> 16) as u16)
-                }
-                _ => u64::from(bf16::from_f64(x).to_bits()),
-            },
+            _ if limit(x).is_nan() => 0x7fff,
+            Type::F16 | Type::F16x2 => {
+                u64::from(f16::from_f64(narrow(limit(x), F16, self.rounding)).to_bits())
+            }
+            Type::BF16 | Type::BF16x2 => {
+                u64::from(bf16::from_f64(narrow(x, BF16, self.rounding)).to_bits())
+            }
         }
     }
+}
 
-    fn round_f32(&self, x: f64) -> f32 {
-        let near = x as f32;
-        let wide = f64::from(near);
-        let down = match self.rounding {
-            Rounding::Down => true,
-            Rounding::Zero => x > 0.0,
-            _ => false,
-        };
-        let up = match self.rounding {
-            Rounding::Up => true,
-            Rounding::Zero => x < 0.0,
-            _ => false,
-        };
-        let y = if down && wide > x {
-            near.next_down()
-        } else if up && wide < x {
-            near.next_up()
-        } else {
-            near
-        };
-        if self.saturate { if y.is_nan() { 0.0 } else { y.clamp(0.0, 1.0) } } else { y }
-    }
+/// A number between 0 and 1, which NaN becomes 0 for.
+fn saturate_wide(x: f64) -> f64 {
+    if x.is_nan() { 0.0 } else { x.clamp(0.0, 1.0) }
 }
 
 /// Rounds single precision to `bf16`, ties to even.
@@ -216,7 +203,12 @@ pub(crate) fn sign_extend(x: u64, bits: u32) -> u64 {
 fn clamp(x: i128, bits: u32, signed: bool) -> u64 {
     let (min, max) =
         if signed { (-(1 << (bits - 1)), (1 << (bits - 1)) - 1) } else { (0, (1 << bits) - 1) };
-    cut(x.clamp(min, max) as u64, bits)
+    put(x.clamp(min, max) as u64, bits, signed)
+}
+
+/// An integer in its register, which may be wider: a signed one fills it with its sign.
+fn put(x: u64, bits: u32, signed: bool) -> u64 {
+    if signed { sign_extend(x, bits) } else { cut(x, bits) }
 }
 
 fn type_of(name: &str) -> Option<Type> {

@@ -52,6 +52,10 @@ pub(crate) fn run(block: &mut Block, warp: &mut Warp, turn: u32) -> Result<Stop,
                     mask & if negated { !p } else { p }
                 }
             };
+            if let Some(watch) = &inst.watch {
+                warp.check_watched(watch, &launch.code.watched, mask, active)
+                    .map_err(|trouble| (trouble, pc))?;
+            }
             block.counters.count(inst.class, active);
             block.counters.flops += inst.flops * u64::from(active.count_ones());
             let flow = match &inst.op {
@@ -194,6 +198,21 @@ fn step(
             let [a, b, by] = s.map(|r| warp.get(r));
             let out = std::array::from_fn(|i| alu::shf(*left, *wrap, a[i], b[i], by[i]));
             warp.set(*d, &out, active);
+        }
+        Op::Carry { kind, ty, d, s, takes, leaves } => {
+            let [a, b, c] = s.map(|r| warp.get(r));
+            let carries = takes.map_or(0, |p| warp.predicates[p as usize]);
+            let (mut out, mut left) = ([0; 32], 0);
+            for i in 0..32 {
+                let (sum, carry) =
+                    alu::carry(*kind, *ty, [a[i], b[i], c[i]], carries >> i & 1 != 0);
+                out[i] = sum;
+                left |= u32::from(carry) << i;
+            }
+            warp.set(*d, &out, active);
+            if let Some(leaves) = leaves {
+                warp.set_predicate(*leaves, left, active);
+            }
         }
         Op::Convert { convert, d, a, b } => {
             let mut out = [0; 32];
@@ -364,6 +383,10 @@ fn step(
             warp.set(*d, &sum.unwrap_or([0; 32]), active);
         }
         Op::ActiveMask { d } => warp.set(*d, &[u64::from(active); 32], active),
+        Op::Clock { d, shift } => {
+            let now: u64 = block.counters.instructions.iter().sum();
+            warp.set(*d, &[now >> shift; 32], active);
+        }
         Op::Mma { mma, d, a, b, c } => {
             if active != ALL {
                 return if mask == warp.live {

@@ -34,6 +34,8 @@ pub enum FaultKind {
     Misaligned,
     /// Memory read before anything was written to it.
     Uninitialised,
+    /// A register used before anything was written to it.
+    UnwrittenRegister,
     /// Two threads at the same shared memory, one of them writing, with neither a barrier nor, for
     /// lanes of one warp, a place where they meet in between; or lanes that write different values
     /// at once.
@@ -48,7 +50,7 @@ pub enum FaultKind {
     DivergentSync,
     /// A launch that asks for more than a block may have.
     Limit,
-    /// More instructions than a launch may take.
+    /// More instructions than a block may issue, see [`Options::max_steps`](crate::Options).
     Endless,
     /// `trap`.
     Trap,

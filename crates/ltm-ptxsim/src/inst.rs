@@ -1,9 +1,10 @@
 //! Instructions ready to run: operands are numbers of registers, targets are numbers of
 //! instructions. Knows no text and no execution.
 
-use crate::alu::{Alu, Compare};
+use crate::alu::{Alu, Carried, Compare};
 use crate::convert::Convert;
 use crate::counters::Class;
+use crate::defined::Watch;
 use crate::mma::Mma;
 
 /// The number of a register; constants and special registers have one too.
@@ -16,6 +17,8 @@ pub(crate) struct Inst {
     /// A predicate, and whether the instruction runs where it is false.
     pub guard: Option<(Pred, bool)>,
     pub op: Op,
+    /// What of its registers may not have been written.
+    pub watch: Option<Box<Watch>>,
     pub class: Class,
     /// Floating-point operations of one lane.
     pub flops: u64,
@@ -116,6 +119,16 @@ pub(crate) enum Op {
         wrap: bool,
         d: Reg,
         s: [Reg; 3],
+    },
+    /// An addition that takes the carry of the one before, or leaves its own.
+    Carry {
+        kind: Carried,
+        /// Bits of the type, and whether it is signed.
+        ty: (u32, bool),
+        d: Reg,
+        s: [Reg; 3],
+        takes: Option<Pred>,
+        leaves: Option<Pred>,
     },
     Convert {
         convert: Convert,
@@ -256,6 +269,11 @@ pub(crate) enum Op {
     ActiveMask {
         d: Reg,
     },
+    /// A clock, from one of its bits.
+    Clock {
+        d: Reg,
+        shift: u32,
+    },
 }
 
 /// A register's value before the first instruction.
@@ -278,4 +296,6 @@ pub(crate) struct Code {
     pub n_predicates: usize,
     pub initial: Vec<(Reg, Initial)>,
     pub local_bytes: u32,
+    /// The names of the registers that watches speak of.
+    pub watched: Vec<String>,
 }

@@ -6,15 +6,18 @@ mod block;
 mod convert;
 mod counters;
 mod decode;
+mod defined;
 mod driver;
 mod exec;
 mod fault;
+mod float;
 mod inst;
 mod memory;
 mod mma;
 mod occupancy;
 mod parse;
 mod program;
+mod rounding;
 mod shared;
 mod warp;
 
@@ -56,8 +59,16 @@ pub struct Options {
     pub threads: usize,
     /// Whether races are looked for.
     pub races: bool,
+    /// Instructions that the warps of a block may issue together before the launch counts as
+    /// endless. A turn of a warp is at most 256 of them, and is not cut short.
+    pub max_steps: u64,
     /// The device's limits.
     pub device: DeviceModel,
+}
+
+impl Options {
+    /// What `max_steps` is by default: minutes of a block that does nothing but go on.
+    pub const MAX_STEPS: u64 = 1 << 33;
 }
 
 impl Default for Options {
@@ -68,6 +79,7 @@ impl Default for Options {
             async_copies: AsyncCopies::Deferred,
             threads: 1,
             races: true,
+            max_steps: Self::MAX_STEPS,
             device: DeviceModel::sm_80(),
         }
     }

@@ -5,7 +5,8 @@
 
 use half::f16;
 
-use crate::alu::{Lanes, f, fb};
+use crate::alu::Lanes;
+use crate::float::{f, fb};
 
 /// The type of the factors.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -31,6 +31,8 @@ pub(crate) struct Warp {
     pub index: usize,
     pub registers: Vec<Lanes>,
     pub predicates: Vec<u32>,
+    /// By watched register, the lanes that have written it.
+    pub defined: Vec<u32>,
     /// Sorted by instruction, highest first.
     pub groups: Vec<Group>,
     /// Lanes that have not exited.
@@ -50,6 +52,7 @@ impl Warp {
             // What no instruction wrote is a NaN, and no small number.
             registers: vec![[0x7fff_dead_7fff_dead; 32]; code.n_registers],
             predicates: vec![0; code.n_predicates],
+            defined: vec![0; code.watched.len()],
             groups: Vec::new(),
             live: 0,
             waiting: None,
@@ -64,6 +67,7 @@ impl Warp {
         self.groups.clear();
         self.groups.push(Group { pc: 0, mask, held: false });
         self.live = mask;
+        self.defined.fill(0);
         self.waiting = None;
         self.pending.clear();
         self.committed = [0; 32];

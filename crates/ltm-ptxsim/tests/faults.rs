@@ -390,6 +390,82 @@ fn global_memory_that_nobody_wrote() {
     tells(&fault, &[FaultKind::Uninitialised]);
 }
 
+/// Expects the first fault at a register of that name and a thread.
+fn check_register(body: &str, right: &str, wrong: &str, at: (&str, u32), expected: fn(u32) -> u32) {
+    let kinds = [FaultKind::UnwrittenRegister];
+    check(body, right, wrong, 1, &kinds, &[Eager, Deferred], expected);
+    let fault = run(&body.replace("SITE", wrong), 1, 256, 0, &Options::default());
+    let fault = fault.expect_err("caught above");
+    assert!(fault.detail.contains(&format!("register {} is", at.0)), "{fault}");
+    assert!(fault.ptx_text.contains(at.0), "{fault}");
+    assert_eq!(fault.thread, Some([at.1, 0, 0]), "{fault}");
+}
+
+#[test]
+fn a_register_that_nobody_wrote() {
+    let body = "
+    SITE
+    add.s32 %r8, %r7, %r3;
+    st.global.u32 [%rd3], %r8;";
+    check_register(body, "mov.u32 %r7, 1;", "", ("%r7", 0), |i| i + 1);
+    // Only some lanes write it.
+    let wrong = "setp.ne.u32 %p1, %r1, 5; @%p1 mov.u32 %r7, 1;";
+    let right = "setp.eq.u32 %p1, %r1, 5; mov.u32 %r7, 1; @%p1 mov.u32 %r7, 1;";
+    check_register(body, right, wrong, ("%r7", 5), |i| i + 1);
+    let wrong = "setp.eq.u32 %p1, %r1, 37; @%p1 bra SKIP; mov.u32 %r7, 1; SKIP:";
+    check_register(body, right, wrong, ("%r7", 37), |i| i + 1);
+}
+
+#[test]
+fn a_predicate_that_nobody_wrote() {
+    let body = "
+    SITE
+    @!%p2 add.s32 %r3, %r3, 1;
+    st.global.u32 [%rd3], %r3;";
+    let (right, wrong) = ("setp.lt.u32 %p2, %r1, 0;", "setp.lt.u32 %p1, %r1, 0;");
+    check_register(body, right, wrong, ("%p2", 0), |i| i + 1);
+    let body = "
+    SITE
+    selp.u32 %r8, %r3, %r7, %p1;
+    add.s32 %r8, %r8, 1;
+    st.global.u32 [%rd3], %r8;";
+    // What a select passes over need not be there.
+    let (right, wrong) = ("setp.lt.u32 %p1, %r1, 64;", "setp.lt.u32 %p1, %r1, 40;");
+    check_register(body, right, wrong, ("%r8", 40), |i| i + 1);
+}
+
+#[test]
+fn a_sum_that_starts_from_nothing() {
+    let body = "
+    mov.u32 %r9, 0;
+    SITE
+LOOP:
+    add.s32 %r8, %r8, %r3;
+    add.s32 %r9, %r9, 1;
+    setp.lt.u32 %p1, %r9, 3;
+    @%p1 bra LOOP;
+    st.global.u32 [%rd3], %r8;";
+    check_register(body, "mov.u32 %r8, 0;", "", ("%r8", 0), |i| 3 * i);
+}
+
+#[test]
+fn a_copy_of_what_nobody_wrote_is_no_use_of_it() {
+    // As compilers leave it: one way sets the value, the other copies what it never uses.
+    let body = "
+    setp.lt.u32 %p1, %r1, 40;
+    mov.u32 %r9, %r8;
+    @%p1 bra FIRST;
+    mov.u32 %r9, %r3;
+FIRST:
+    mov.b64 %rd6, {%r9, %r3};
+    mov.b64 {%r10, %r11}, %rd6;
+    @%p1 mov.u32 %r10, %r3;
+    SITE
+    st.global.u32 [%rd3], %r10;";
+    let kinds = [FaultKind::UnwrittenRegister];
+    check(body, "", "mov.u32 %r10, %r9;", 1, &kinds, &[Eager, Deferred], |i| i);
+}
+
 #[test]
 fn too_much_shared_memory() {
     let options = Options::default();

@@ -130,6 +130,49 @@ fn floats() {
 }
 
 #[test]
+fn carries() {
+    let x = words();
+    // 64 bits in two halves, the upper of which is the word again.
+    let wide = |x: u32| u64::from(x) << 32 | u64::from(x);
+    let halves = |op: &str| format!("{op} xor.b32 %r2, %r3, %r4;");
+    let joined = |y: u64| y as u32 ^ (y >> 32) as u32;
+    check(&halves("add.cc.u32 %r3, %r1, 0xfffffff9; addc.u32 %r4, %r1, 5;"), &x, |x| {
+        joined(wide(x).wrapping_add(0x5_ffff_fff9))
+    });
+    check(&halves("sub.cc.u32 %r3, %r1, 7; subc.u32 %r4, %r1, 5;"), &x, |x| {
+        joined(wide(x).wrapping_sub(0x5_0000_0007))
+    });
+    let mad = "mad.lo.cc.u32 %r3, %r1, 0x89abcdef, 77; madc.hi.u32 %r4, %r1, 0x89abcdef, 99;";
+    check(&halves(mad), &x, |x| joined((u64::from(x) * 0x89ab_cdef).wrapping_add(99 << 32 | 77)));
+    let signed = "mad.lo.cc.s32 %r3, %r1, -77, 1; madc.hi.s32 %r4, %r1, -77, 0;";
+    check(&halves(signed), &x, |x| joined((i64::from(x as i32) * -77 + 1) as u64));
+    // Three words: the carry passes through the one in the middle.
+    let three = "add.cc.u32 %r3, %r1, -1; addc.cc.u32 %r3, %r1, -1; addc.u32 %r2, %r1, -1;";
+    check(three, &x, |x| {
+        let sum = |x: u32| u128::from(x) * 0x1_0000_0001_0000_0001;
+        ((sum(x) + sum(u32::MAX)) >> 64) as u32
+    });
+    // A subtraction that borrows from one that borrowed.
+    let three = "sub.cc.u32 %r3, %r1, -1; subc.cc.u32 %r3, %r1, -1; subc.u32 %r2, %r1, 3;";
+    check(three, &x, |x| x.wrapping_sub(3 + u32::from(x != u32::MAX)));
+    let of_64 = "mov.b64 %rd4, {%r1, %r1}; add.cc.u64 %rd5, %rd4, %rd4; addc.u32 %r2, 0, 0;";
+    check(of_64, &x, |x| x >> 31);
+}
+
+#[test]
+fn clocks_go_forward() {
+    for (clock, ty) in [("clock", "u32"), ("clock64", "u64"), ("globaltimer", "u64")] {
+        let (d, e) = if ty == "u32" { ("%r3", "%r4") } else { ("%rd4", "%rd5") };
+        let body = format!(
+            "mov.{ty} {d}, %{clock}; bar.sync 0; mov.{ty} {e}, %{clock};
+setp.gt.{ty} %p1, {e}, {d}; selp.u32 %r2, 1, 0, %p1;"
+        );
+        check(&body, &words(), |_| 1);
+    }
+    check("mov.u32 %r2, %clock_hi;", &words(), |_| 0);
+}
+
+#[test]
 fn lanes_exchange() {
     let x: Vec<u32> = (100..132).collect();
     check("shfl.sync.bfly.b32 %r2, %r1, 5, 31, -1;", &x, |x| 100 + ((x - 100) ^ 5));
@@ -214,10 +257,26 @@ ld.shared.u32 %r8, [%r5]; st.global.u32 [%rd2], %r8;"
 
 #[test]
 fn what_is_not_known_is_refused_by_name() {
-    for text in ["frobnicate.b32 %r1, %r2;", "add.cc.u32 %r1, %r1, %r1;", "mov.u32 %r1, %clock;"] {
+    let texts = [
+        "frobnicate.b32 %r1, %r2;",
+        "mov.u32 %r1, %smid;",
+        "wgmma.fence.sync.aligned;",
+        "mbarrier.init.shared.b64 [%r1], 1;",
+        // A word that would change what is done.
+        "add.sat.s32 %r1, %r1, %r1;",
+        "prmt.b32.f4e %r1, %r1, %r1, %r1;",
+        "cvt.rna.f16.f32 %h1, %f1;",
+        "min.xorsign.abs.f32 %f1, %f1, %f1;",
+        "atom.global.add.noftz.f16 %h1, [%rd1], %h1;",
+        "atom.global.cas.b16 %h1, [%rd1], %h1, %h2;",
+        "ld.global.v8.f32 {%f1, %f1, %f1, %f1, %f1, %f1, %f1, %f1}, [%rd1];",
+        "redux.sync.min.abs.f32 %f1, %f1, -1;",
+        "cp.async.ca.shared.global [%r1], [%rd1], 4, %p1;",
+    ];
+    for text in texts {
         let error = Program::parse(&kernel(text)).expect_err(text).to_string();
-        let word = text.split(' ').next_back().unwrap_or_default().trim_end_matches(';');
-        assert!(error.contains(word) && error.contains("PTX line"), "{error}");
+        assert!(error.contains(text.trim_end_matches(';')), "{error}");
+        assert!(error.contains("PTX line"), "{error}");
     }
 }
 
@@ -228,6 +287,27 @@ fn lanes_that_exit_are_not_waited_for() {
 shfl.sync.bfly.b32 %r2, %r0, 1, 31, -1; st.global.u32 [%rd2], %r2; OUT:";
     let expected: Vec<u32> = (0..32).map(|x| if x < 16 { x ^ 1 } else { 9 }).collect();
     assert_eq!(run(body, &[0], 32, &Options::default()), Ok(expected));
+}
+
+#[test]
+fn a_kernel_without_an_end_is_stopped() {
+    // 300 rounds are some 2400 instructions of two warps. No turn of a warp ends but at the barrier.
+    let body = |limit: u32| {
+        format!(
+            "mov.u32 %r2, 0;
+LOOP: bar.sync 0; add.u32 %r2, %r2, 1; setp.lt.u32 %p1, %r2, {limit}; @%p1 bra LOOP;
+st.global.u32 [%rd2], %r2;"
+        )
+    };
+    let run = |limit, max_steps| {
+        let options = Options { max_steps, ..Options::default() };
+        run(&body(limit), &[0], 64, &options)
+    };
+    assert_eq!(run(300, 4000), Ok(vec![300; 64]));
+    let (kind, text) = run(300, 2000).expect_err("2000 instructions do not suffice");
+    assert_eq!(kind, FaultKind::Endless, "{text}");
+    assert!(text.contains("more than 2000 instructions"), "{text}");
+    assert_eq!(run(u32::MAX, 100_000).expect_err("no end").0, FaultKind::Endless);
 }
 
 #[test]

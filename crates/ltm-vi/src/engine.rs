@@ -5,7 +5,7 @@ use ltm_autodiff::{AdamWState, Graph, Kind, Lifetime, Plan, Precision, Store, Va
 use ltm_kernels::cuda::{Context, Recording};
 use ltm_kernels::ops::adamw::{self, AdamW};
 use ltm_kernels::ops::elementwise;
-use ltm_kernels::{Buffer, Device};
+use ltm_kernels::{Buffer, Cost, Device};
 use ltm_model::{ModelConfig, Weights, model, param_table};
 
 use crate::fast_loop::FastLoop;
@@ -599,6 +599,13 @@ impl Engine {
     pub fn plan_bytes(&self) -> usize {
         let plans = [&self.fast_plan, &self.score_plan, &self.slow_plan];
         plans.into_iter().flatten().map(Plan::size_bytes).sum()
+    }
+
+    /// Arithmetic and traffic of the plans made so far: of one fast step, and of a slow gradient
+    /// after the weights were moved.
+    pub fn plan_costs(&self) -> [Option<Cost>; 2] {
+        let fast = self.fast_plan.as_ref().map(|plan| plan.cost(Lifetime::Step));
+        [fast, self.slow_plan.as_ref().map(|plan| plan.cost(Lifetime::Weights))]
     }
 }
 

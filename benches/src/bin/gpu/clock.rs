@@ -14,7 +14,7 @@ const MOST_MS: f64 = 2000.0;
 const LEAST_SAMPLES: usize = 5;
 
 /// More than the L2 cache of any device: copied between calls, so that none finds its inputs there.
-const FLUSH_ELEMENTS: usize = 64 << 20;
+pub const FLUSH_ELEMENTS: usize = 64 << 20;
 
 /// Times of one case in milliseconds.
 #[derive(Clone, Copy, Debug)]
@@ -71,10 +71,15 @@ pub fn sample(mut measure: impl FnMut() -> Result<f64>) -> Result<Sample> {
             break;
         }
     }
+    Ok(quantiles(times))
+}
+
+/// Quantiles of times in any order.
+pub fn quantiles(mut times: Vec<f64>) -> Sample {
     times.sort_by(f64::total_cmp);
     let quantile = |share: f64| times[((times.len() - 1) as f64 * share).round() as usize];
     let [p10, median, p90] = [0.1, 0.5, 0.9].map(quantile);
-    Ok(Sample { p10, median, p90, samples: times.len() })
+    Sample { p10, median, p90, samples: times.len() }
 }
 
 #[cfg(test)]

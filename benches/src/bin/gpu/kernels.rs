@@ -1,14 +1,18 @@
 //! Walks the cases: checks each rung at the small shape, times it at the full one, prints a line. Knows no op.
 
-use anyhow::{Result, bail, ensure};
+use anyhow::{Result, ensure};
 use clap::Args;
 use ltm_kernels::cuda::with_rung;
-use ltm_kernels::{DType, Device, Error, registry};
+use ltm_kernels::ops::elementwise;
+use ltm_kernels::ops::matmul::MatmulDims;
+use ltm_kernels::{Buffer, DType, Device, Error, registry};
 use ltm_testkit::relative_frobenius;
-use serde::Serialize;
 
+use crate::bench::Bench;
 use crate::cases;
-use crate::clock::{Clock, Sample};
+use crate::clock::Sample;
+use crate::cublaslt::CublasLt;
+use crate::record::{Kernel, KernelTimes, Record, rounded};
 use crate::spec::{Call, Case, Choice, Spec};
 
 /// Which cases are run, and how.
@@ -24,61 +28,52 @@ pub struct Options {
     op: Option<String>,
 }
 
-/// What is printed of a rung.
-#[derive(Serialize)]
-struct Line {
-    op: &'static str,
-    case: &'static str,
-    dtype: String,
-    rung: String,
-    shape: [usize; 3],
-    #[serde(flatten)]
-    times: Option<Times>,
-}
-
-/// What the clock says, rounded to what it can tell apart.
-#[derive(Serialize)]
-struct Times {
-    median_ms: f64,
-    p10_ms: f64,
-    p90_ms: f64,
-    samples: usize,
-    gb_s: f64,
-    tflop_s: f64,
-    share_of_copy: f64,
-    times_lowest_rung: f64,
-}
-
 /// Runs the cases; fails when a rung disagrees with the CPU.
 pub fn run(options: &Options) -> Result<()> {
     let device = Device::cuda(0)?;
-    let Device::Cuda(context) = device else { bail!("a CUDA device was asked for") };
-    let mut clock = if options.once { None } else { Some(Clock::new(context)?) };
+    let mut bench = if options.once { None } else { Some(Bench::new(&device)?) };
+    if let Some(bench) = &bench {
+        Record::Device(bench.roofline.clone()).print()?;
+    }
     let wanted = |case: &Case| options.op.as_ref().is_none_or(|op| op == case.op);
     let cases: Vec<_> = cases::all().into_iter().filter(wanted).collect();
     ensure!(!cases.is_empty(), "no case of `{}`", options.op.as_deref().unwrap_or_default());
     let mut failures = 0;
     for (case, dtype) in cases.iter().flat_map(|case| case.dtypes.iter().map(move |t| (case, *t))) {
-        let mut lowest_ms = None;
+        let mut shared = Shared::default();
         for choice in choices(case, options.rung) {
-            let name = format!("{}/{} {dtype} {}", case.op, case.name, label(choice));
-            match measure(case, dtype, choice, &device, clock.as_mut()) {
-                Ok(sample) => {
-                    let times = sample
-                        .zip(clock.as_ref())
-                        .map(|(sample, clock)| times(case, dtype, sample, clock, &mut lowest_ms));
-                    println!("{}", serde_json::to_string(&line(case, dtype, choice, times))?);
-                }
-                Err(error) if is_refusal(&error) => eprintln!("{name}: not run: {error:#}"),
+            let rung = label(choice);
+            match measure(case, dtype, choice, &device, bench.as_mut(), &mut shared) {
+                Ok(times) => Record::Kernel(Kernel {
+                    op: case.op.into(),
+                    case: case.name.into(),
+                    dtype: dtype.to_string(),
+                    rung,
+                    shape: if times.is_some() { case.full } else { case.small },
+                    times,
+                })
+                .print()?,
                 Err(error) => {
-                    failures += 1;
-                    eprintln!("{name}: FAILED: {error:#}");
+                    let is_failure = !is_refusal(&error);
+                    failures += usize::from(is_failure);
+                    let what = if is_failure { "FAILED" } else { "not run" };
+                    eprintln!("{}/{} {dtype} {rung}: {what}: {error:#}", case.op, case.name);
                 }
             }
         }
     }
     ensure!(failures == 0, "{failures} rungs failed");
     Ok(())
+}
+
+/// What the rungs of one case share: its buffers at the full shape, and what other implementations do.
+#[derive(Default)]
+struct Shared {
+    call: Option<Call>,
+    /// The median of the lowest rung that was timed.
+    lowest_ms: Option<f64>,
+    /// The library's time and result, once it was asked; `None` within when it refused.
+    cublaslt: Option<Option<(Sample, Vec<f32>)>>,
 }
 
 /// The rungs of a case, lowest first, then production's choice where no one rung is it.
@@ -112,8 +107,9 @@ fn measure(
     dtype: DType,
     choice: Choice,
     device: &Device,
-    clock: Option<&mut Clock>,
-) -> Result<Option<Sample>> {
+    bench: Option<&mut Bench>,
+    shared: &mut Shared,
+) -> Result<Option<KernelTimes>> {
     let expected = {
         let spec = (case.spec)(case.small, &Device::Cpu);
         let mut call = Call::new(&spec, DType::F32, &Device::Cpu)?;
@@ -123,11 +119,51 @@ fn measure(
     let spec = (case.spec)(case.small, device);
     let mut call = Call::new(&spec, dtype, device)?;
     chosen(choice, || call.run(&spec, device))?;
-    compare(&call.results(&spec)?, &expected, &spec, dtype)?;
-    let Some(clock) = clock else { return Ok(None) };
+    for (i, (actual, expected)) in call.results(&spec)?.iter().zip(&expected).enumerate() {
+        let distance = relative_frobenius(actual, expected);
+        let allowed = allowed(&spec, dtype);
+        ensure!(distance <= allowed, "output {i} is off by {distance:.2e} of {allowed:.2e}");
+    }
+    let Some(bench) = bench else { return Ok(None) };
     let spec = (case.spec)(case.full, device);
-    let mut call = Call::new(&spec, dtype, device)?;
-    clock.sample(|| chosen(choice, || call.run(&spec, device))).map(Some)
+    let call = match &mut shared.call {
+        Some(call) => call,
+        empty => empty.insert(Call::new(&spec, dtype, device)?),
+    };
+    if spec.product.is_some() {
+        // What another rung left there would hide a rung that writes nothing.
+        elementwise::fill(device, &mut call.outputs[0], 0.0)?;
+    }
+    let sample = bench.clock.sample(|| chosen(choice, || call.run(&spec, device)))?;
+    if let (Some(dims), Some(library)) = (spec.product, &mut bench.library) {
+        let (inputs, types) = (&call.inputs, [dtype, spec.outputs[0].element.dtype(dtype)]);
+        let theirs = match &mut shared.cublaslt {
+            Some(answer) => answer,
+            empty => empty.insert(ask(library, dims, types, inputs)?),
+        };
+        if let Some((_, theirs)) = theirs {
+            let distance = relative_frobenius(&call.outputs[0].to_f32()?, theirs);
+            let allowed = allowed(&spec, dtype);
+            ensure!(distance <= allowed, "off by {distance:.2e} of {allowed:.2e} from cuBLASLt");
+        }
+    }
+    Ok(Some(times(&spec, dtype, sample, bench, shared)))
+}
+
+/// The library's time and result; `None`, after saying why, when it refuses.
+fn ask(
+    library: &mut CublasLt,
+    dims: MatmulDims,
+    types: [DType; 2],
+    inputs: &[Buffer],
+) -> Result<Option<(Sample, Vec<f32>)>> {
+    match library.time(dims, types, &inputs[0].to_f32()?, &inputs[1].to_f32()?) {
+        Ok(answer) => Ok(Some(answer)),
+        Err(error) => {
+            eprintln!("cuBLASLt refuses {dims:?}: {error:#}");
+            Ok(None)
+        }
+    }
 }
 
 fn chosen<T>(choice: Choice, body: impl FnOnce() -> T) -> T {
@@ -137,56 +173,34 @@ fn chosen<T>(choice: Choice, body: impl FnOnce() -> T) -> T {
     }
 }
 
-/// Holds each output to the CPU's, in the Frobenius norm.
-fn compare(actual: &[Vec<f64>], expected: &[Vec<f64>], spec: &Spec, dtype: DType) -> Result<()> {
+/// The distance of two results that passes, in the Frobenius norm.
+fn allowed(spec: &Spec, dtype: DType) -> f64 {
     // One rounding of each operand, the terms of a sum, and the rounding of what is stored.
-    let eps = match dtype {
-        DType::BF16 => 1.0 / 256.0,
-        _ => spec.terms as f64 * f64::from(f32::EPSILON),
-    };
-    for (i, (actual, expected)) in actual.iter().zip(expected).enumerate() {
-        let distance = relative_frobenius(actual, expected);
-        ensure!(distance <= 2.0 * eps, "output {i} is off by {distance:.2e} of {:.2e}", 2.0 * eps);
-    }
-    Ok(())
-}
-
-fn line(case: &Case, dtype: DType, choice: Choice, times: Option<Times>) -> Line {
-    let shape = if times.is_some() { case.full } else { case.small };
-    Line {
-        op: case.op,
-        case: case.name,
-        dtype: dtype.to_string(),
-        rung: label(choice),
-        shape,
-        times,
+    match dtype {
+        DType::BF16 => 2.0 / 256.0,
+        _ => 2.0 * spec.terms as f64 * f64::from(f32::EPSILON),
     }
 }
 
-/// `lowest_ms` is the median of the lowest rung that was timed.
 fn times(
-    case: &Case,
+    spec: &Spec,
     dtype: DType,
     sample: Sample,
-    clock: &Clock,
-    lowest_ms: &mut Option<f64>,
-) -> Times {
-    let Sample { p10, median, p90, samples } = sample;
-    let spec = (case.spec)(case.full, &Device::Cpu);
-    let gb_s = spec.bytes(dtype) / median / 1e6;
-    Times {
-        median_ms: rounded(median, 1e5),
-        p10_ms: rounded(p10, 1e5),
-        p90_ms: rounded(p90, 1e5),
-        samples,
-        gb_s: rounded(gb_s, 10.0),
-        tflop_s: rounded(spec.cost.flops as f64 / median / 1e9, 1e3),
-        share_of_copy: rounded(gb_s / clock.copy_gb_s, 1e3),
-        times_lowest_rung: rounded(*lowest_ms.get_or_insert(median) / median, 1e2),
+    bench: &Bench,
+    shared: &mut Shared,
+) -> KernelTimes {
+    let median = sample.median;
+    let (bytes, flops) = (spec.bytes(dtype), spec.cost.flops as f64);
+    let least_ms = bench.least_ms(bytes, flops, dtype);
+    let cublaslt_ms =
+        shared.cublaslt.as_ref().and_then(Option::as_ref).map(|(sample, _)| sample.median);
+    KernelTimes {
+        times: sample.into(),
+        gb_s: rounded(bytes / median / 1e6, 10.0),
+        tflop_s: rounded(flops / median / 1e9, 1e3),
+        share_of_roofline: rounded(least_ms / median, 1e4),
+        times_lowest_rung: rounded(*shared.lowest_ms.get_or_insert(median) / median, 1e2),
+        cublaslt_ms: cublaslt_ms.map(|ms| rounded(ms, 1e5)),
+        times_cublaslt: cublaslt_ms.map(|ms| rounded(ms / median, 1e3)),
     }
-}
-
-/// To one part of `unit`.
-fn rounded(x: f64, unit: f64) -> f64 {
-    (x * unit).round() / unit
 }

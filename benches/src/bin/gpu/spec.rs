@@ -1,6 +1,9 @@
-//! What a bench case is made of: its buffers, its call, its cost. Knows no op and no clock.
+//! What a bench case is made of: its buffers and how they are filled, its call, its cost. Knows no case and no clock.
 
 use ltm_bench::{input, tokens};
+use ltm_kernels::ops::cast;
+use ltm_kernels::ops::matmul::MatmulDims;
+use ltm_kernels::ops::philox::{self, PhiloxKey};
 use ltm_kernels::{Buffer, Cost, DType, Device, Result};
 
 /// What a buffer holds.
@@ -14,7 +17,8 @@ pub enum Element {
 }
 
 impl Element {
-    fn dtype(self, activation: DType) -> DType {
+    /// The type in memory where activations have this one.
+    pub fn dtype(self, activation: DType) -> DType {
         match self {
             Self::Activation => activation,
             Self::F32 => DType::F32,
@@ -60,6 +64,8 @@ pub struct Spec {
     /// The longest chain of roundings behind one result.
     pub terms: usize,
     pub cost: Cost,
+    /// The matrix product that the call is, if it is nothing else.
+    pub product: Option<MatmulDims>,
     pub prepare: Option<Prepare>,
     pub run: Run,
 }
@@ -120,7 +126,7 @@ impl Call {
                 Element::Index(limit) => {
                     buffer.write_i32(&tokens(seed, operand.len, limit).to_i32()?)?;
                 }
-                _ => buffer.write_f32(&numbers(seed, operand.len, operand.std)?)?,
+                _ => fill(&mut buffer, seed, operand.std)?,
             }
             inputs.push(buffer);
         }
@@ -148,8 +154,19 @@ impl Call {
     }
 }
 
-/// Random numbers that bf16 holds exactly, so that every type computes the same.
-fn numbers(seed: u64, n: usize, std: f64) -> Result<Vec<f32>> {
-    let round = |x: f32| f32::from_bits(x.to_bits() & 0xffff_0000);
-    Ok(input(seed, n, std).to_f32()?.into_iter().map(round).collect())
+/// More numbers than these are drawn where they are needed: the host takes seconds for a large matrix.
+const MOST_FROM_HOST: usize = 1 << 20;
+
+/// Fills a float buffer with normal numbers. Few of them are the same in every type and on every device.
+pub fn fill(buffer: &mut Buffer, seed: u64, std: f64) -> Result<()> {
+    let (device, len) = (buffer.device(), buffer.len());
+    if device == Device::Cpu || len <= MOST_FROM_HOST {
+        // Rounded to what bf16 holds exactly, so that every type computes the same.
+        let round = |x: f32| f32::from_bits(x.to_bits() & 0xffff_0000);
+        let numbers: Vec<_> = input(seed, len, std).to_f32()?.into_iter().map(round).collect();
+        return buffer.write_f32(&numbers);
+    }
+    let mut wide = Buffer::zeros(&device, DType::F32, len)?;
+    philox::normal(&device, &mut wide, PhiloxKey { seed, stream: 0, step: 0 }, 0.0, std)?;
+    cast::fwd(&device, buffer, &wide)
 }

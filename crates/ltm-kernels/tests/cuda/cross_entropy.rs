@@ -2,28 +2,68 @@
 
 use ltm_kernels::cuda::with_rung;
 use ltm_kernels::ops::cross_entropy::{CrossEntropyDims, IGNORED, bwd_weight, fwd, reference};
-use ltm_kernels::{DType, Device};
-use ltm_testkit::{Tol, assert_close};
+use ltm_kernels::{Buffer, DType, Device, Error, Result};
+use ltm_testkit::Tol;
 
-use crate::harness::{BF16_EPS, F32_EPS, data, device, output, read, upload, upload_i32};
+use crate::harness::{BF16_EPS, F32_EPS, check, data, device, output, read, upload, upload_i32};
+
+const RUNGS: [u32; 2] = [1, 2];
 
 fn targets_for(dims: CrossEntropyDims) -> Vec<i32> {
     (0..dims.n).map(|n| if n % 5 == 3 { IGNORED } else { (n * n * 11 % dims.v) as i32 }).collect()
 }
 
+/// The buffers of a call, types as the op wants them; a test may spoil one.
+struct Call {
+    nll: Buffer,
+    dh: Buffer,
+    dw: Buffer,
+    scratch: Buffer,
+    h: Buffer,
+    w: Buffer,
+    dnll: Buffer,
+    targets: Buffer,
+    dims: CrossEntropyDims,
+}
+
+impl Call {
+    fn new(device: &Device, dtype: DType, targets: &[i32], dims: CrossEntropyDims) -> Self {
+        let CrossEntropyDims { n, c, v } = dims;
+        Self {
+            nll: output(device, DType::F32, n),
+            dh: output(device, dtype, n * c),
+            dw: output(device, DType::F32, v * c),
+            scratch: output(device, DType::F32, dims.scratch_len(device)),
+            h: upload(device, dtype, &data(1, n * c)),
+            w: upload(device, dtype, &data(2, v * c)),
+            dnll: upload(device, DType::F32, &data(3, n)),
+            targets: upload_i32(device, targets),
+            dims,
+        }
+    }
+
+    /// Loss and gradient, each if wanted.
+    fn fwd(&mut self, device: &Device, wants_nll: bool, wants_dh: bool) -> Result<()> {
+        let (nll, dh) = (wants_nll.then_some(&mut self.nll), wants_dh.then_some(&mut self.dh));
+        fwd(device, nll, dh, &mut self.scratch, &self.h, &self.w, &self.targets, self.dims)
+    }
+
+    fn bwd_weight(&mut self, device: &Device) -> Result<()> {
+        let (dw, scratch) = (&mut self.dw, &mut self.scratch);
+        bwd_weight(device, dw, scratch, &self.dnll, &self.h, &self.w, &self.targets, self.dims)
+    }
+
+    fn all(mut self, device: &Device) -> Result<[Buffer; 3]> {
+        self.fwd(device, true, true)?;
+        self.bwd_weight(device)?;
+        Ok([self.nll, self.dh, self.dw])
+    }
+}
+
 /// `nll`, `dh` and `dw` on the device.
 fn run(device: &Device, dtype: DType, targets: &[i32], dims: CrossEntropyDims) -> [Vec<f64>; 3] {
-    let CrossEntropyDims { n, c, v } = dims;
-    let (h, w) = (upload(device, dtype, &data(1, n * c)), upload(device, dtype, &data(2, v * c)));
-    let dnll = upload(device, DType::F32, &data(3, n));
-    let targets = upload_i32(device, targets);
-    let mut scratch = output(device, DType::F32, dims.scratch_len(device));
-    let (mut nll, mut dh) = (output(device, DType::F32, n), output(device, dtype, n * c));
-    let mut dw = output(device, DType::F32, v * c);
-    let outputs = (Some(&mut nll), Some(&mut dh));
-    fwd(device, outputs.0, outputs.1, &mut scratch, &h, &w, &targets, dims).expect("needs hold");
-    bwd_weight(device, &mut dw, &mut scratch, &dnll, &h, &w, &targets, dims).expect("needs hold");
-    [nll, dh, dw].map(|buffer| read(&buffer))
+    let results = Call::new(device, dtype, targets, dims).all(device).expect("needs hold");
+    results.map(|buffer| read(&buffer))
 }
 
 fn agrees(device: &Device, rung: Option<u32>, dtype: DType, dims: CrossEntropyDims) {
@@ -39,25 +79,30 @@ fn agrees(device: &Device, rung: Option<u32>, dtype: DType, dims: CrossEntropyDi
     let size = 3.5 * 3.5 * c as f64;
     let logit = size * (c as f64 * F32_EPS + rounding);
     let p = 2.0 * logit + rounding + (100 + v) as f64 * F32_EPS;
-    let [got_nll, got_dh, got_dw] = match rung {
-        Some(rung) => with_rung(rung, || run(device, dtype, &targets, dims)),
-        None => run(device, dtype, &targets, dims),
+    let call = || Call::new(device, dtype, &targets, dims).all(device);
+    let got = match rung {
+        Some(rung) => with_rung(rung, call),
+        None => call(),
     };
-    println!("cross_entropy {rung:?} {dtype} {dims:?}");
-    assert_close(&got_nll, &nll, Tol { abs: 2.0 * p, rel: F32_EPS });
+    let [got_nll, got_dh, got_dw] = got.expect("needs hold");
+    let rung = rung.map_or("production".into(), |rung| format!("v{rung}"));
+    let case = |what| format!("cross_entropy {what} {rung} {dtype} {dims:?}");
+    check(&case("nll"), &got_nll, &nll, Tol { abs: 2.0 * p, rel: F32_EPS });
     // The p of a row sum to 2 at most with the target's 1; `dh` is rounded once more.
     let abs = 2.0 * 3.5 * (p + v as f64 * F32_EPS);
-    assert_close(&got_dh, &dh, Tol { abs, rel: rounding });
+    check(&case("dh"), &got_dh, &dh, Tol { abs, rel: rounding });
     let abs = n as f64 * 3.5 * 3.5 * (p + n as f64 * F32_EPS);
-    assert_close(&got_dw, &dw, Tol { abs, rel: 0.0 });
+    check(&case("dw"), &got_dw, &dw, Tol { abs, rel: 0.0 });
 }
 
 #[test]
 fn every_rung_agrees() {
     let Some(device) = device() else { return };
-    for (n, c, v) in [(1, 1, 1), (6, 8, 65), (11, 16, 1030), (70, 5, 7)] {
+    // One past a tile of the products, 65; one past what a block's threads take at once, 1025.
+    for (n, c, v) in [(1, 1, 1), (6, 8, 65), (11, 16, 1030), (70, 5, 7), (65, 72, 1025), (2, 3, 64)]
+    {
         for dtype in [DType::F32, DType::BF16] {
-            for rung in [Some(1), Some(2), None] {
+            for rung in RUNGS.map(Some).into_iter().chain([None]) {
                 agrees(&device, rung, dtype, CrossEntropyDims { n, c, v });
             }
         }
@@ -65,10 +110,48 @@ fn every_rung_agrees() {
 }
 
 #[test]
+fn rows_past_a_chunk_agree() {
+    let Some(device) = device() else { return };
+    // A chunk has 4096 rows at most: two chunks, the second a row shorter.
+    for (dtype, c, v) in [(DType::F32, 2, 3), (DType::BF16, 8, 5)] {
+        agrees(&device, None, dtype, CrossEntropyDims { n: 4097, c, v });
+    }
+}
+
+#[test]
+fn loss_and_gradient_may_be_asked_for_alone() {
+    let Some(device) = device() else { return };
+    let dims = CrossEntropyDims { n: 9, c: 8, v: 70 };
+    for (rung, dtype) in RUNGS.into_iter().flat_map(|r| [(r, DType::F32), (r, DType::BF16)]) {
+        let call = || Call::new(&device, dtype, &targets_for(dims), dims);
+        let (mut both, mut loss, mut gradient) = (call(), call(), call());
+        with_rung(rung, || {
+            both.fwd(&device, true, true)?;
+            loss.fwd(&device, true, false)?;
+            gradient.fwd(&device, false, true)
+        })
+        .expect("needs hold");
+        assert_eq!(read(&loss.nll), read(&both.nll), "v{rung} {dtype}");
+        assert_eq!(read(&gradient.dh), read(&both.dh), "v{rung} {dtype}");
+        assert!(read(&loss.dh).iter().chain(&read(&gradient.nll)).all(|x| x.is_nan()));
+    }
+}
+
+#[test]
+fn ignored_targets_cost_and_move_nothing() {
+    let Some(device) = device() else { return };
+    let dims = CrossEntropyDims { n: 7, c: 8, v: 66 };
+    for (rung, dtype) in RUNGS.into_iter().flat_map(|r| [(r, DType::F32), (r, DType::BF16)]) {
+        let [nll, dh, dw] = with_rung(rung, || run(&device, dtype, &[IGNORED; 7], dims));
+        assert!([nll, dh, dw].iter().flatten().all(|&x| x == 0.0), "v{rung} {dtype}");
+    }
+}
+
+#[test]
 fn a_target_outside_the_vocabulary_is_nan_and_stays_in_its_row() {
     let Some(device) = device() else { return };
     let dims = CrossEntropyDims { n: 4, c: 8, v: 10 };
-    for rung in [1, 2] {
+    for rung in RUNGS {
         let [nll, dh, _] =
             with_rung(rung, || run(&device, DType::BF16, &[10, 3, IGNORED, -7], dims));
         assert_eq!([0, 1, 2, 3].map(|n| nll[n].is_nan()), [true, false, false, true]);
@@ -83,4 +166,35 @@ fn same_bits_twice() {
     let dims = CrossEntropyDims { n: 9, c: 8, v: 300 };
     let once = || run(&device, DType::BF16, &targets_for(dims), dims);
     assert_eq!(once(), once());
+}
+
+#[test]
+fn other_types_are_refused() {
+    let Some(device) = device() else { return };
+    let dims = CrossEntropyDims { n: 3, c: 8, v: 5 };
+    type Of = fn(&mut Call) -> &mut Buffer;
+    // Each buffer in turn has a type of the same length that its call does not take.
+    let spoil: [(DType, Of); 7] = [
+        (DType::F32, |call| &mut call.w),
+        (DType::F32, |call| &mut call.dh),
+        (DType::F32, |call| &mut call.targets),
+        (DType::BF16, |call| &mut call.nll),
+        (DType::BF16, |call| &mut call.dnll),
+        (DType::BF16, |call| &mut call.dw),
+        (DType::BF16, |call| &mut call.scratch),
+    ];
+    for (nth, (got, buffer)) in spoil.into_iter().enumerate() {
+        let mut call = Call::new(&device, DType::BF16, &[0; 3], dims);
+        let len = buffer(&mut call).len();
+        *buffer(&mut call) = output(&device, got, len);
+        let refused = call.all(&device).map(drop);
+        assert!(
+            matches!(refused, Err(Error::DType { got: by, .. }) if by == got),
+            "{nth} {refused:?}"
+        );
+    }
+    let mut call = Call::new(&device, DType::BF16, &[0; 3], dims);
+    call.h = upload_i32(&device, &[0; 24]);
+    let refused = call.fwd(&device, true, true);
+    assert!(matches!(refused, Err(Error::DType { got: DType::I32, .. })), "{refused:?}");
 }

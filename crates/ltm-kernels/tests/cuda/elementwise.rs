@@ -5,10 +5,11 @@ use ltm_kernels::ops::elementwise::{self, RecordDims, ScaleRowsDims};
 use ltm_kernels::ops::slice::{self, SliceDims};
 use ltm_kernels::ops::{cast, reduce};
 use ltm_kernels::{Buffer, DType, Error};
-use ltm_testkit::{Tol, assert_close};
+use ltm_testkit::Tol;
 
 use crate::harness::{
-    BF16_EPS, F32_EPS, assert_refused, check, data, device, output, read, upload, upload_i32,
+    BF16_EPS, F32_EPS, assert_refused, check, check_values, data, device, output, read, upload,
+    upload_i32,
 };
 
 const F32: DType = DType::F32;
@@ -186,12 +187,13 @@ fn reductions_agree_and_repeat() {
         // Sums in f64 of numbers within 3.5², rounded once to f32 where a buffer takes them.
         let len = (groups * n) as f64;
         let abs = 12.25 * len * len * f64::EPSILON;
-        assert_close(&sums, &expected, Tol { abs, rel: F32_EPS });
+        let case = |part| format!("reduce {part} v{rung} {groups}x{n}");
+        check_values(&case("sum_groups"), &sums, &expected, Tol { abs, rel: F32_EPS });
         let product = |a: &[f64], b: &[f64]| reduce::reference::dot(a, b);
-        assert_close(&dot, &[product(&x, &w)], Tol { abs, rel: F32_EPS });
+        check_values(&case("dot"), &dot, &[product(&x, &w)], Tol { abs, rel: F32_EPS });
         let tol = Tol { abs: 2.0 * abs, rel: 0.0 };
-        assert_close(&[squares], &[product(&x, &x)], tol);
-        assert_close(&[all], &[product(&x, &x) + product(&w, &w)], tol);
+        let (x_squares, w_squares) = (product(&x, &x), product(&w, &w));
+        check_values(&case("squares"), &[squares, all], &[x_squares, x_squares + w_squares], tol);
     }
     // One more than the most blocks of a first stage take in one go: ones, whose sum is exact.
     let n = (1 << 21) + 1;

@@ -50,17 +50,26 @@ pub fn read(buffer: &Buffer) -> Vec<f64> {
     buffer.to_f64().expect("the device still works")
 }
 
-/// Compares a result with the reference, and records it in the file that `LTM_DUMP` names, a JSON
-/// line a case, so that two devices can be compared with each other.
+/// Compares a result with the reference, and records it.
 #[track_caller]
 pub fn check(case: &str, actual: &Buffer, expected: &[f64], tol: Tol) {
-    let actual = read(actual);
-    record(case, &actual);
-    println!("{case}");
-    assert_close(&actual, expected, tol);
+    check_values(case, &read(actual), expected, tol);
 }
 
-fn record(case: &str, values: &[f64]) {
+/// As [`check`], of numbers that were read already.
+#[track_caller]
+pub fn check_values(case: &str, actual: &[f64], expected: &[f64], tol: Tol) {
+    record(case, actual, tol);
+    println!("{case}");
+    assert_close(actual, expected, tol);
+}
+
+/// Numbers kept of one result.
+const RECORDED: usize = 256;
+
+/// Appends a JSON line to the file that `LTM_DUMP` names, so that two devices can be compared with
+/// each other: the tolerance, and the result or, of a long one, numbers spread evenly over it.
+fn record(case: &str, values: &[f64], tol: Tol) {
     static FILE: Mutex<()> = Mutex::new(());
     let Some(path) = std::env::var_os("LTM_DUMP") else { return };
     let _one_line_at_a_time = FILE.lock();
@@ -69,10 +78,13 @@ fn record(case: &str, values: &[f64]) {
         .create(true)
         .open(path)
         .expect("LTM_DUMP names a file that can be written");
+    let kept = values.len().min(RECORDED);
     // JSON has no NaN.
-    let number = |x: &f64| if x.is_finite() { x.to_string() } else { "null".into() };
-    let values: Vec<_> = values.iter().map(number).collect();
-    writeln!(file, r#"{{"case":"{case}","values":[{}]}}"#, values.join(","))
+    let number = |x: f64| if x.is_finite() { x.to_string() } else { "null".into() };
+    let values: Vec<_> = (0..kept).map(|i| number(values[i * values.len() / kept])).collect();
+    let Tol { abs, rel } = tol;
+    let values = values.join(",");
+    writeln!(file, r#"{{"case":"{case}","abs":{abs},"rel":{rel},"values":[{values}]}}"#)
         .expect("disk has room");
 }
 

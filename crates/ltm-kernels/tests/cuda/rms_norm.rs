@@ -83,29 +83,42 @@ fn v2_agrees_and_repeats() {
 }
 
 #[test]
+fn v3_agrees_and_repeats() {
+    let Some(device) = device() else { return };
+    for dtype in [F32, DType::BF16] {
+        // One past a warp's columns, one past an eight a thread, and as many as a block holds.
+        for (rows, c) in [(1, 8), (3, 1032), (17, 2056), (2, 8192)] {
+            agrees(&device, 3, dtype, rows, c);
+        }
+        assert_eq!(agrees(&device, 3, dtype, 33, 72), agrees(&device, 3, dtype, 33, 72));
+    }
+}
+
+#[test]
 fn refusals() {
     let Some(device) = device() else { return };
-    let try_fwd = |c: usize, out: DType, weight: DType| {
+    let try_fwd = |rung, c: usize, out: DType, weight: DType| {
         let dims = RmsNormDims { rows: 2, c };
         let (mut out, x) = (output(&device, out, 2 * c), upload(&device, F32, &vec![1.0; 2 * c]));
         let weight = output(&device, weight, c);
-        with_rung(2, || fwd(&device, &mut out, &x, &weight, EPS, dims))
+        with_rung(rung, || fwd(&device, &mut out, &x, &weight, EPS, dims))
     };
-    let try_bwd = |c: usize| {
+    let try_bwd = |rung, c: usize| {
         let dims = RmsNormDims { rows: 2, c };
         let [mut dx, dout, x] = [(); 3].map(|()| output(&device, F32, 2 * c));
         let (weight, mut scratch) =
             (output(&device, F32, c), output(&device, F32, dims.scratch_len(&device)));
-        with_rung(2, || {
+        with_rung(rung, || {
             bwd(&device, Some(&mut dx), None, &mut scratch, &dout, &x, &weight, None, EPS, dims)
         })
     };
-    for (c, need) in [(12, "[P1]"), (1032, "[P2]")] {
-        assert_refused(try_fwd(c, F32, F32), need);
-        assert_refused(try_bwd(c), need);
+    for (rung, c, need) in [(2, 12, "[P1]"), (2, 1032, "[P2]"), (3, 12, "[P1]"), (3, 8200, "[P2]")]
+    {
+        assert_refused(try_fwd(rung, c, F32, F32), need);
+        assert_refused(try_bwd(rung, c), need);
     }
-    assert!(matches!(try_fwd(8, DType::BF16, F32), Err(Error::DType { .. })));
-    assert!(matches!(try_fwd(8, F32, DType::BF16), Err(Error::DType { .. })));
+    assert!(matches!(try_fwd(2, 8, DType::BF16, F32), Err(Error::DType { .. })));
+    assert!(matches!(try_fwd(2, 8, F32, DType::BF16), Err(Error::DType { .. })));
     let dims = RmsNormDims { rows: 1, c: 8 };
     let on_the_host = Buffer::from_vec(vec![0f32; 8]);
     let weight = output(&device, F32, 8);

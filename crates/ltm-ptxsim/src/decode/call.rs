@@ -1,20 +1,15 @@
 //! Calls, whose functions are put in the caller's place, and barriers. Knows their forms alone.
 
-use super::{Decoded, Decoder, Failure, MAX_DEPTH, Scope};
+use super::{Decoded, Decoder, Failure, Form, MAX_DEPTH, Scope};
 use crate::counters::Class;
 use crate::inst::{BarrierKind, Op, Reg};
 use crate::parse::{Instruction, Operand};
 
 impl<'a> Decoder<'a> {
-    pub(super) fn barrier(
-        &mut self,
-        parts: &[&str],
-        o: &[Operand],
-        scope: &Scope,
-        unknown: &dyn Fn() -> String,
-    ) -> Decoded<(Op, Class, u64)> {
+    pub(super) fn barrier(&mut self, form: &Form, scope: &Scope) -> Decoded<(Op, Class, u64)> {
+        let o = form.o;
         let parts: Vec<_> =
-            parts.iter().copied().filter(|part| !matches!(*part, "cta" | "aligned")).collect();
+            form.parts.iter().copied().filter(|part| !matches!(*part, "cta" | "aligned")).collect();
         let barrier = |op| Ok((op, Class::Barrier, 0));
         match parts.get(1).copied() {
             Some("warp") => {
@@ -40,9 +35,9 @@ impl<'a> Decoder<'a> {
                     Some("popc") => BarrierKind::Popc,
                     Some("and") => BarrierKind::And,
                     Some("or") => BarrierKind::Or,
-                    _ => return Err(unknown()),
+                    _ => return Err(form.unknown()),
                 };
-                let ([d, id, .., p], 3 | 4) = (o, o.len()) else { return Err(unknown()) };
+                let ([d, id, .., p], 3 | 4) = (o, o.len()) else { return Err(form.unknown()) };
                 let count = if o.len() == 4 { Some(self.source(scope, &o[2])?) } else { None };
                 let id = self.source(scope, id)?;
                 let p = Some(self.predicate(scope, p)?);
@@ -53,7 +48,7 @@ impl<'a> Decoder<'a> {
                 };
                 barrier(Op::Barrier { kind, id, count, d, dp, p })
             }
-            _ => Err(unknown()),
+            _ => Err(form.unknown()),
         }
     }
 

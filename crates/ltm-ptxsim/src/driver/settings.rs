@@ -54,6 +54,7 @@ fn read(variable: impl Fn(&str) -> Option<String>) -> Result<Settings, String> {
         },
         threads: number("PTXSIM_THREADS", cores)?.clamp(1, 1024) as usize,
         races: choice("PTXSIM_RACES", &["1", "0"])? == 0,
+        max_steps: number("PTXSIM_STEPS", Options::MAX_STEPS)?,
         device: match choice("PTXSIM_ARCH", &["80", "90", "100"])? {
             0 => DeviceModel::sm_80(),
             1 => DeviceModel::sm_90(),
@@ -78,6 +79,7 @@ mod tests {
         assert_eq!((settings.devices, settings.options.seed), (1, 0));
         assert!(settings.options.races && settings.report.is_none());
         assert_eq!(settings.options.device.compute_capability, (8, 0));
+        assert_eq!(settings.options.max_steps, Options::MAX_STEPS);
     }
 
     #[test]
@@ -88,6 +90,7 @@ mod tests {
             ("PTXSIM_RACES", "0"),
             ("PTXSIM_THREADS", "3"),
             ("PTXSIM_ARCH", "90"),
+            ("PTXSIM_STEPS", "1000"),
             ("PTXSIM_DEVICES", "0"),
             ("PTXSIM_REPORT", "launches.jsonl"),
         ])
@@ -96,6 +99,7 @@ mod tests {
         assert!(matches!(settings.options.async_copies, AsyncCopies::Eager));
         assert_eq!((settings.options.threads, settings.options.races), (3, false));
         assert_eq!(settings.options.device.compute_capability, (9, 0));
+        assert_eq!(settings.options.max_steps, 1000);
         assert_eq!(settings.report, Some(PathBuf::from("launches.jsonl")));
     }
 
@@ -103,6 +107,7 @@ mod tests {
     fn a_value_that_means_nothing_is_refused_with_the_allowed_ones() {
         for (name, value, wanted) in [
             ("PTXSIM_SEED", "x", "whole number"),
+            ("PTXSIM_STEPS", "-1", "whole number"),
             ("PTXSIM_ASYNC", "both", "deferred, eager"),
             ("PTXSIM_RACES", "yes", "1, 0"),
             ("PTXSIM_ARCH", "86", "80, 90, 100"),

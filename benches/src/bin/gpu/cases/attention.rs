@@ -42,6 +42,7 @@ fn window([b, t, w]: [usize; 3], _: &Device) -> Spec {
         scratch: 0,
         terms: HEAD_DIM + w,
         cost: dims.cost_fwd(),
+        product: None,
         prepare: None,
         run: Box::new(move |device, inputs, outputs| {
             let [q, k, v] = inputs else { unreachable!("three inputs are stated above") };
@@ -66,6 +67,7 @@ fn window_bwd([b, t, w]: [usize; 3], device: &Device) -> Spec {
         scratch: dims.scratch_len(device),
         terms: 2 * (HEAD_DIM + w),
         cost: dims.cost_bwd(),
+        product: None,
         prepare: Some(Box::new(move |device, inputs| {
             let [_, out, lse, q, k, v] = inputs else {
                 unreachable!("six inputs are stated above")
@@ -95,6 +97,7 @@ fn thoughts([b, t, z]: [usize; 3], _: &Device) -> Spec {
         scratch: 0,
         terms: HEAD_DIM + z,
         cost: dims.cost_fwd(),
+        product: None,
         prepare: None,
         run: Box::new(move |device, inputs, outputs| {
             let [q, k, v] = inputs else { unreachable!("three inputs are stated above") };
@@ -113,6 +116,7 @@ fn thoughts_bwd([b, t, z]: [usize; 3], device: &Device) -> Spec {
         scratch: dims.scratch_len(device),
         terms: HEAD_DIM + z + t,
         cost: dims.cost_bwd(),
+        product: None,
         prepare: Some(Box::new(move |device, inputs| {
             let [_, out, lse, q, k, v] = inputs else {
                 unreachable!("six inputs are stated above")

@@ -50,7 +50,16 @@ fn plain(
     cost: Cost,
     run: impl Fn(&Device, &[Buffer], &mut [Buffer]) -> Result<()> + 'static,
 ) -> Spec {
-    Spec { inputs, outputs, scratch: 0, terms, cost, prepare: None, run: Box::new(run) }
+    Spec {
+        inputs,
+        outputs,
+        scratch: 0,
+        terms,
+        cost,
+        product: None,
+        prepare: None,
+        run: Box::new(run),
+    }
 }
 
 /// `(rows, n, _)`, here and below.

@@ -60,6 +60,7 @@ fn product(dims: MatmulDims, c: Operand) -> Spec {
         scratch: 0,
         terms: k,
         cost: dims.cost(),
+        product: Some(dims),
         prepare: None,
         run: Box::new(move |device, inputs, outputs| {
             let [a, b] = inputs else { unreachable!("two inputs are stated above") };
@@ -106,6 +107,7 @@ fn loss(shape: [usize; 3], device: &Device) -> Spec {
         scratch: dims.scratch_len(device),
         terms: dims.c + dims.v,
         cost,
+        product: None,
         prepare: None,
         run: Box::new(move |device, inputs, outputs| {
             let [h, w, targets] = inputs else { unreachable!("three inputs are stated above") };
@@ -123,6 +125,7 @@ fn loss_and_dh(shape: [usize; 3], device: &Device) -> Spec {
         scratch: dims.scratch_len(device),
         terms: dims.c + dims.v,
         cost: dims.cost_fwd(),
+        product: None,
         prepare: None,
         run: Box::new(move |device, inputs, outputs| {
             let [h, w, targets] = inputs else { unreachable!("three inputs are stated above") };
@@ -142,6 +145,7 @@ fn bwd_weight(shape: [usize; 3], device: &Device) -> Spec {
         scratch: dims.scratch_len(device),
         terms: dims.c + dims.v + dims.n,
         cost: dims.cost_bwd_weight(),
+        product: None,
         prepare: None,
         run: Box::new(move |device, inputs, outputs| {
             let [dnll, h, w, targets] = inputs else {

@@ -171,3 +171,22 @@ pub(super) fn bwd_weight(
     }
     Ok(())
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn chunks_are_equal_and_as_few_as_fit() {
+        let rows = |n, v| chunk_rows(CrossEntropyDims { n, c: 8, v });
+        assert_eq!((rows(1, 1), rows(4096, 7), rows(4097, 7)), (1, 4096, 2049));
+        // 2^27 elements of logits are 2668 rows of 50304; in f32 that is half a GiB.
+        assert_eq!((rows(16_384, 50_258), rows(2668, 50_258)), (2341, 2668));
+        assert_eq!(rows(2669, 50_258), 1335);
+        assert_eq!(rows(1000, 1 << 24), 63);
+        for v in [1, 63, 64, 65, 50_258] {
+            let pitch = pitch(CrossEntropyDims { n: 1, c: 8, v });
+            assert!(pitch >= v && pitch - v < PITCH_MULTIPLE && pitch.is_multiple_of(4));
+        }
+    }
+}

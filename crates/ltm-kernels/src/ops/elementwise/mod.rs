@@ -1,7 +1,7 @@
 //! Sums, multiples and fills: one pass over memory each.
 
 mod cpu;
-pub(crate) mod cuda;
+mod cuda;
 pub mod reference;
 
 use crate::shape::{check_dims, check_extents, check_len, on_float};

@@ -2,9 +2,8 @@
 #![expect(unsafe_code, reason = "a launch vouches for its arguments")]
 
 use super::{EmbeddingDims, OP};
-use crate::cuda::{Arg, Context, Geometry, Rung, check_activation, choose};
-use crate::ops::elementwise;
-use crate::ops::launch::{THREADS, blocks, elements};
+use crate::cuda::{Arg, Context, Rung, check_activation, choose};
+use crate::ops::launch::{blocks, elements};
 use crate::{Buffer, DType, Result};
 
 fn fwd_rung(dims: EmbeddingDims) -> Result<u32> {
@@ -43,17 +42,23 @@ pub(crate) fn bwd(
     let [n, v, c] = extents(dims)?;
     let tokens = tokens.arg(context, DType::I32)?;
     let dtable_arg = dtable.arg_mut(context, DType::F32)?;
-    let args = [dtable_arg, dout.arg(context, dtype)?, tokens, n, v, c];
+    let mut args = vec![dtable_arg, dout.arg(context, dtype)?, tokens, n, v, c];
     let geometry = if rung == 1 {
         elements(dtable.len(), 1)
     } else {
-        // Rows of tokens that do not occur have no block of their own.
-        elementwise::cuda::fill(context, dtable, 0.0)?;
-        let (rows, columns) = (blocks(dims.n), blocks(dims.c.div_ceil(THREADS)));
-        Geometry { grid: [rows.grid[0], columns.grid[0], 1], ..rows }
+        let log2_blocks = log2_blocks(dims);
+        args.push(Arg::I32(log2_blocks as i32));
+        blocks(1 << log2_blocks)
     };
     // SAFETY: lengths are checked against dims by the caller, tokens by the kernel.
     unsafe { context.launch(&format!("embedding_bwd_{dtype}_v{rung}"), geometry, &args) }
+}
+
+/// Blocks among which the table's rows are divided, one after another, so that the tokens that occur
+/// most, which are neighbours in many vocabularies, fall to different ones. Each block looks through
+/// all tokens: far more blocks than run at once would only look more often.
+fn log2_blocks(dims: EmbeddingDims) -> u32 {
+    dims.v.next_power_of_two().ilog2().min(10)
 }
 
 fn extents(dims: EmbeddingDims) -> Result<[Arg; 3]> {
@@ -66,6 +71,12 @@ mod tests {
 
     use super::*;
     use crate::ops::testing::{needs, refusal};
+
+    #[test]
+    fn blocks_are_a_power_of_two_that_covers_the_rows_up_to_a_thousand() {
+        let blocks = |v| 1 << log2_blocks(EmbeddingDims { n: 1, v, c: 1 });
+        assert_eq!([1, 2, 3, 256, 257, 1024, 50_258].map(blocks), [1, 2, 4, 256, 512, 1024, 1024]);
+    }
 
     #[test]
     fn each_need_is_refused() {

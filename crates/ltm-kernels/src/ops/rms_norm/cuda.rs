@@ -11,15 +11,23 @@ const ROWS: usize = THREADS / 32;
 
 fn rung(dims: RmsNormDims) -> Result<u32> {
     let c = dims.c;
-    let needs = [("[P1] C % 8 == 0", c.is_multiple_of(8)), ("[P2] C <= 1024", c <= 1024)];
-    choose(OP, &[Rung(2, &needs), Rung(1, &[])])
+    let eights = ("[P1] C % 8 == 0", c.is_multiple_of(8));
+    // A warp waits at no barrier, so it has the rows that fit its registers.
+    let warp = [eights, ("[P2] C <= 1024", c <= 1024)];
+    let block = [eights, ("[P2] C <= 8192", c <= 8192)];
+    choose(OP, &[Rung(2, &warp), Rung(3, &block), Rung(1, &[])])
 }
 
 /// The rung of a call, its extents and the blocks that cover its rows.
 fn prepare(dims: RmsNormDims) -> Result<(u32, Arg, Arg, Geometry)> {
     let rung = rung(dims)?;
     let (rows, c) = (Arg::extent(OP, dims.rows)?, Arg::extent(OP, dims.c)?);
-    Ok((rung, rows, c, blocks(dims.rows.div_ceil(if rung == 1 { THREADS } else { ROWS }))))
+    let rows_per_block = match rung {
+        1 => THREADS,
+        2 => ROWS,
+        _ => 1,
+    };
+    Ok((rung, rows, c, blocks(dims.rows.div_ceil(rows_per_block))))
 }
 
 pub(crate) fn fwd(
@@ -115,11 +123,13 @@ pub(crate) fn bwd(
         };
     }
     let per_block = Arg::extent(OP, dims.rows_per_block())?;
-    let geometry = Geometry { smem_bytes: (ROWS * dims.c * 4) as u32, ..blocks(dims.partials()) };
+    // The second rung adds up its warps' sums in shared memory.
+    let smem_bytes = if rung == 2 { (ROWS * dims.c * 4) as u32 } else { 0 };
+    let geometry = Geometry { smem_bytes, ..blocks(dims.partials()) };
     let args = [scratch, dout, x, eps, rows, c, per_block];
     // SAFETY: as for `fwd`; scratch holds `partials` rows by `scratch_len`; the shared memory is
     // the contract's.
-    unsafe { context.launch(&format!("rms_norm_bwd_weight_{dtype}_v2"), geometry, &args)? };
+    unsafe { context.launch(&format!("rms_norm_bwd_weight_{dtype}_v{rung}"), geometry, &args)? };
     let args = [dweight, scratch, Arg::extent(OP, dims.partials())?, c];
     // SAFETY: as above.
     unsafe { context.launch("rms_norm_bwd_partials_f32_v2", columns, &args) }
@@ -135,10 +145,15 @@ mod tests {
     #[test]
     fn each_need_is_refused() {
         let mut shown = BTreeSet::new();
+        let of_width = |c| rung(RmsNormDims { rows: 1, c });
         for file in ["fwd_v2_row_in_registers.cu", "bwd_v2_row_in_registers.cu"] {
-            shown
-                .extend([12, 1032].map(|c| refusal(OP, file, || rung(RmsNormDims { rows: 1, c }))));
+            shown.extend([12, 1032].map(|c| refusal(OP, file, || of_width(c))));
+        }
+        for file in ["fwd_v3_block_a_row.cu", "bwd_v3_block_a_row.cu"] {
+            shown.extend([12, 8200].map(|c| refusal(OP, file, || of_width(c))));
         }
         assert_eq!(shown, needs(OP));
+        let production = [8, 1024, 1032, 8192, 8200, 12].map(of_width);
+        assert_eq!(production, [2, 2, 3, 3, 1, 1].map(Ok));
     }
 }

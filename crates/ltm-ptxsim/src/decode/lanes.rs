@@ -1,0 +1,87 @@
+//! What lanes of a warp do together: products, shuffles, votes. Knows their forms alone.
+
+use super::{Decoded, Decoder, Form, Scope};
+use crate::alu;
+use crate::counters::Class;
+use crate::inst::{Op, Reg, Shuffle, VoteKind};
+use crate::mma::Mma;
+use crate::parse::Operand;
+
+impl Decoder<'_> {
+    pub(super) fn across_lanes(&mut self, form: &Form, scope: &Scope) -> Decoded<(Op, Class, u64)> {
+        match form.base() {
+            "mma" => {
+                form.need(4)?;
+                let mma = Mma::parse(form.opcode).ok_or_else(|| form.unknown())?;
+                let d: Vec<Reg> = self.targets(scope, &form.o[0])?.into_iter().flatten().collect();
+                let d = d.try_into().map_err(|_| "four targets are expected")?;
+                let (a, b) = (self.sources(scope, &form.o[1])?, self.sources(scope, &form.o[2])?);
+                if (a.len(), b.len()) != mma.registers() {
+                    return Err(format!(
+                        "fragments of {:?} registers are expected",
+                        mma.registers()
+                    ));
+                }
+                let c = self.sources(scope, &form.o[3])?;
+                let c = c.try_into().map_err(|_| "four sums are expected")?;
+                // Counted a lane, as other operations are.
+                Ok((Op::Mma { mma, d, a, b, c }, Class::Mma, mma.flops() / 32))
+            }
+            "shfl" => {
+                form.need(5)?;
+                form.knows(&["sync up down bfly idx"])?;
+                let kind = match form.parts.get(2).copied() {
+                    Some("up") => Shuffle::Up,
+                    Some("down") => Shuffle::Down,
+                    Some("bfly") => Shuffle::Butterfly,
+                    Some("idx") => Shuffle::Index,
+                    _ => return Err(form.unknown()),
+                };
+                let (d, p) = match &form.o[0] {
+                    Operand::Pair(d, p) => {
+                        (self.target(scope, d)?, Some(self.predicate(scope, p)?.0))
+                    }
+                    d => (self.target(scope, d)?, None),
+                };
+                let [a, lane, clamp] = self.three(scope, &form.o[1..4])?;
+                let mask = self.source(scope, &form.o[4])?;
+                Ok((Op::Shuffle { kind, d, p, a, lane, clamp, mask }, Class::Warp, 0))
+            }
+            "vote" => {
+                form.need(3)?;
+                let kind = match form.parts.get(2).copied() {
+                    Some("all") => VoteKind::All,
+                    Some("any") => VoteKind::Any,
+                    Some("uni") => VoteKind::Uniform,
+                    Some("ballot") => VoteKind::Ballot,
+                    _ => return Err(form.unknown()),
+                };
+                let ballot = kind == VoteKind::Ballot;
+                let dp = if ballot { None } else { Some(self.predicate(scope, &form.o[0])?.0) };
+                let d = self.target(scope, if ballot { &form.o[0] } else { &Operand::Sink })?;
+                let p = self.predicate(scope, &form.o[1])?;
+                let mask = self.source(scope, &form.o[2])?;
+                Ok((Op::Vote { kind, d, dp, p, mask }, Class::Warp, 0))
+            }
+            "redux" => {
+                form.need(3)?;
+                let (["redux", "sync", op, ty], true) = (form.parts.as_slice(), form.ty() != "f32")
+                else {
+                    return Err(form.unknown());
+                };
+                let (alu, ..) = alu::find(&format!("{op}.{ty}")).ok_or_else(|| form.unknown())?;
+                let [d, a, mask] = [
+                    self.target(scope, &form.o[0])?,
+                    self.source(scope, &form.o[1])?,
+                    self.source(scope, &form.o[2])?,
+                ];
+                Ok((Op::Reduce { alu, d, a, mask }, Class::Warp, 0))
+            }
+            "activemask" => {
+                form.need(1)?;
+                Ok((Op::ActiveMask { d: self.target(scope, &form.o[0])? }, Class::Warp, 0))
+            }
+            _ => Err(form.unknown()),
+        }
+    }
+}

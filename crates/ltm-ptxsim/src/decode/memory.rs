@@ -1,0 +1,171 @@
+//! Loads, stores, atomics and copies. Knows their forms alone.
+
+use super::{Decoded, Decoder, Form, Scope};
+use crate::counters::Class;
+use crate::inst::{Access, Op, Space, Update};
+use crate::parse::{Operand, type_bytes};
+
+/// Words of an access that change nothing here: order, scope, and what caches are to do. Memory is
+/// one, and every access is in order.
+const HARMLESS: &str = "weak volatile relaxed acquire release acq_rel cta cluster gpu sys \
+    ca cg cs lu cv wb wt nc L1::evict_normal L1::evict_first L1::evict_last L1::evict_unchanged \
+    L1::no_allocate L2::64B L2::128B L2::256B L2::evict_normal L2::evict_first L2::evict_last";
+const SPACES: &str = "global const shared shared::cta local param param::entry param::func";
+
+impl Decoder<'_> {
+    pub(super) fn memory(&mut self, form: &Form, scope: &Scope) -> Decoded<(Op, Class, u64)> {
+        let ty = form.ty();
+        let integer = |op| Ok((op, Class::Integer, 0));
+        match form.base() {
+            "ld" | "ldu" => {
+                form.need(2)?;
+                form.knows(&[HARMLESS, SPACES, "v2 v4"])?;
+                let param = form.has("param");
+                if param && scope.depth > 0 || self.is_call_param(scope, &form.o[1]) {
+                    let a = self.call_param(scope, &form.o[1])?;
+                    return integer(Op::Mov { d: self.target(scope, &form.o[0])?, a });
+                }
+                let (access, count) = self.access(scope, form, &form.o[1])?;
+                let d = self.targets(scope, &form.o[0])?;
+                if d.len() != count {
+                    return Err(format!("{count} targets are expected"));
+                }
+                Ok((Op::Load { access, d }, class_of(access.space), 0))
+            }
+            "st" => {
+                form.need(2)?;
+                form.knows(&[HARMLESS, SPACES, "v2 v4"])?;
+                if form.has("param") {
+                    let a = self.source(scope, &form.o[1])?;
+                    let d = self.call_param(scope, &form.o[0])?;
+                    return integer(Op::Mov { d, a });
+                }
+                let (access, count) = self.access(scope, form, &form.o[0])?;
+                let s = self.sources(scope, &form.o[1])?;
+                if s.len() != count {
+                    return Err(format!("{count} values are expected"));
+                }
+                Ok((Op::Store { access, s }, class_of(access.space), 0))
+            }
+            "atom" | "red" => {
+                let returns = usize::from(form.base() == "atom");
+                form.need(2 + returns)?;
+                form.knows(&[HARMLESS, SPACES, "add min max and or xor exch cas"])?;
+                let (access, _) = self.access(scope, form, &form.o[returns])?;
+                if access.bytes < 4 {
+                    return Err(form.unknown());
+                }
+                let update = match () {
+                    () if form.has("add") && ty == "f32" => Update::AddF32,
+                    () if form.has("add") && ty == "f64" => Update::AddF64,
+                    () if ty.starts_with('f') => return Err(form.unknown()),
+                    () if form.has("add") => Update::Add,
+                    () if form.has("min") && ty.starts_with('s') => Update::MinS,
+                    () if form.has("max") && ty.starts_with('s') => Update::MaxS,
+                    () if form.has("min") => Update::MinU,
+                    () if form.has("max") => Update::MaxU,
+                    () if form.has("and") => Update::And,
+                    () if form.has("or") => Update::Or,
+                    () if form.has("xor") => Update::Xor,
+                    () if form.has("exch") => Update::Exchange,
+                    () if form.has("cas") => Update::CompareExchange,
+                    () => return Err(form.unknown()),
+                };
+                let d = if returns == 1 { Some(self.target(scope, &form.o[0])?) } else { None };
+                let a = self.source(scope, &form.o[1 + returns])?;
+                let b = form.o.get(2 + returns).map(|o| self.source(scope, o)).transpose()?;
+                Ok((Op::Atomic { access, update, d, a, b }, class_of(access.space), 0))
+            }
+            "cp" if form.parts.get(1) == Some(&"async") => {
+                let asynchronous = |op| Ok((op, Class::AsyncCopy, 0));
+                match form.parts.get(2).copied() {
+                    Some("commit_group") => asynchronous(Op::CopyCommit),
+                    Some("wait_all") => asynchronous(Op::CopyWait { pending: None }),
+                    Some("wait_group") => match form.o.first() {
+                        Some(Operand::Integer(n)) => {
+                            asynchronous(Op::CopyWait { pending: Some(*n as u32) })
+                        }
+                        _ => Err("a number of groups is expected".into()),
+                    },
+                    Some("ca" | "cg") if !form.has("L2::cache_hint") => {
+                        form.need(3)?;
+                        let (to, to_offset) = self.address(scope, &form.o[0])?;
+                        let (from, from_offset) = self.address(scope, &form.o[1])?;
+                        let Operand::Integer(bytes) = form.o[2] else {
+                            return Err("a number of bytes is expected".into());
+                        };
+                        let valid = form.o.get(3).map(|o| self.source(scope, o)).transpose()?;
+                        let bytes = bytes as u32;
+                        asynchronous(Op::CopyAsync {
+                            to,
+                            to_offset,
+                            from,
+                            from_offset,
+                            bytes,
+                            valid,
+                        })
+                    }
+                    _ => Err(form.unknown()),
+                }
+            }
+            "ldmatrix" | "stmatrix" if form.ty() == "b16" && form.has("m8n8") => {
+                form.need(2)?;
+                form.knows(&["sync aligned m8n8 trans shared shared::cta x1 x2 x4"])?;
+                let count = form.parts.iter().find_map(|part| part.strip_prefix('x')?.parse().ok());
+                let load = form.base() == "ldmatrix";
+                let (address, offset) = self.address(scope, &form.o[usize::from(load)])?;
+                let transposed = form.has("trans");
+                let op = if load {
+                    let d: Vec<_> =
+                        self.targets(scope, &form.o[0])?.into_iter().flatten().collect();
+                    Op::LoadMatrix { d, transposed, address, offset }
+                } else {
+                    let s = self.sources(scope, &form.o[1])?;
+                    Op::StoreMatrix { s, transposed, address, offset }
+                };
+                let (Op::LoadMatrix { d: list, .. } | Op::StoreMatrix { s: list, .. }) = &op else {
+                    return Err(form.unknown());
+                };
+                if count != Some(list.len()) {
+                    return Err("as many registers as matrices are expected".into());
+                }
+                Ok((op, Class::Shared, 0))
+            }
+            _ => Err(form.unknown()),
+        }
+    }
+
+    fn access(
+        &mut self,
+        scope: &Scope,
+        form: &Form,
+        address: &Operand,
+    ) -> Decoded<(Access, usize)> {
+        let mut space = Space::Generic;
+        for part in &form.parts {
+            match part.split("::").next().unwrap_or(part) {
+                "global" | "const" => space = Space::Global,
+                "shared" => space = Space::Shared,
+                "local" => space = Space::Local,
+                "param" => space = Space::Param,
+                _ => {}
+            }
+        }
+        let ty = form.ty();
+        let bytes = type_bytes(ty).filter(|b| *b <= 8).ok_or(format!("unknown type `{ty}`"))?;
+        let count =
+            form.parts.iter().find_map(|part| part.strip_prefix('v')?.parse().ok()).unwrap_or(1);
+        let (address, offset) = self.address(scope, address)?;
+        let signed = ty.starts_with('s');
+        Ok((Access { space, bytes, signed, address, offset }, count))
+    }
+}
+
+fn class_of(space: Space) -> Class {
+    match space {
+        Space::Generic | Space::Global => Class::Global,
+        Space::Shared => Class::Shared,
+        Space::Local => Class::Local,
+        Space::Param => Class::Integer,
+    }
+}

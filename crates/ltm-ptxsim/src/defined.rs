@@ -1,0 +1,329 @@
+//! Which instructions may read a register that nothing has written: those alone are watched while
+//! they run. Knows which registers an instruction reads and writes and where it may go on, not what
+//! it does.
+//!
+//! A copy of such a register is no fault, its use is: compilers copy values that no path uses.
+
+use std::collections::HashMap;
+
+use crate::fault::{FaultKind, Trouble};
+use crate::inst::{Code, Inst, Op, Pred, Reg, VoteKind};
+use crate::warp::Warp;
+
+/// What there is to watch at an instruction, by places in the warp's record of written registers.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub(crate) struct Watch {
+    /// The guard, which every lane reads.
+    pub guard: Option<u32>,
+    /// What is read and may not be there.
+    pub reads: Vec<u32>,
+    pub writes: Vec<u32>,
+    pub copy: Copy,
+}
+
+/// What becomes of a value that is not there.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(crate) enum Copy {
+    /// Reading it is a fault.
+    #[default]
+    Not,
+    /// The target is not there either.
+    All,
+    /// The target is as the operand that the predicate selects.
+    Select { p: Pred, a: Option<u32>, b: Option<u32> },
+}
+
+/// A register or a predicate: predicates are numbered behind the registers.
+type Value = u32;
+
+/// Sets the watches of all instructions and names the registers that they watch.
+pub(crate) fn watch(code: &mut Code, names: impl Fn(Value) -> String) {
+    let sure = analyse(code);
+    let mut places: HashMap<Value, u32> = HashMap::new();
+    let mut unsure: Vec<Vec<Value>> = Vec::new();
+    for (inst, sure) in code.insts.iter().zip(&sure) {
+        let mut reads = operands(inst, code.n_registers as u32).reads;
+        reads.retain(|value| !sure.has(*value));
+        for value in &reads {
+            let next = places.len() as u32;
+            places.entry(*value).or_insert(next);
+        }
+        unsure.push(reads);
+    }
+    let n_registers = code.n_registers as u32;
+    for (inst, unsure) in code.insts.iter_mut().zip(unsure) {
+        let place = |value: Value| places.get(&value).copied();
+        let place_of_unsure = |value: Value| place(value).filter(|_| unsure.contains(&value));
+        let operands = operands(inst, n_registers);
+        let guard = inst.guard.and_then(|(p, _)| place_of_unsure(n_registers + p));
+        // The guard comes last.
+        let n_reads = operands.reads.len() - usize::from(inst.guard.is_some());
+        let (read, copy) = match inst.op {
+            Op::Selp { a, b, p, .. } => {
+                let copy = Copy::Select { p, a: place_of_unsure(a), b: place_of_unsure(b) };
+                (vec![n_registers + p], copy)
+            }
+            _ => {
+                let copy = if copies(&inst.op) { Copy::All } else { Copy::Not };
+                (operands.reads[..n_reads].to_vec(), copy)
+            }
+        };
+        let watch = Watch {
+            guard,
+            reads: read.into_iter().filter_map(place_of_unsure).collect(),
+            writes: operands.writes.iter().filter_map(|value| place(*value)).collect(),
+            copy,
+        };
+        if watch.guard.is_some() || !watch.reads.is_empty() || !watch.writes.is_empty() {
+            inst.watch = Some(Box::new(watch));
+        }
+    }
+    let mut watched = vec![String::new(); places.len()];
+    for (value, place) in places {
+        watched[place as usize] = names(value);
+    }
+    code.watched = watched;
+}
+
+/// A set of values.
+#[derive(Clone, PartialEq, Eq)]
+struct Set(Vec<u64>);
+
+impl Set {
+    fn has(&self, value: Value) -> bool {
+        self.0[value as usize / 64] >> (value % 64) & 1 != 0
+    }
+
+    fn put(&mut self, value: Value, there: bool) {
+        let bit = 1 << (value % 64);
+        let word = &mut self.0[value as usize / 64];
+        *word = if there { *word | bit } else { *word & !bit };
+    }
+
+    /// Keeps what the other has too; returns whether that took something away.
+    fn meet(&mut self, other: &Self) -> bool {
+        let mut changed = false;
+        for (word, other) in self.0.iter_mut().zip(&other.0) {
+            changed |= *word & !other != 0;
+            *word &= other;
+        }
+        changed
+    }
+}
+
+/// For every instruction, what is written on every way to it.
+fn analyse(code: &Code) -> Vec<Set> {
+    let n_registers = code.n_registers as u32;
+    let words = (code.n_registers + code.n_predicates).div_ceil(64);
+    let everything = Set(vec![u64::MAX; words]);
+    let mut sure = vec![everything; code.insts.len()];
+    let Some(first) = sure.first_mut() else { return sure };
+    *first = Set(vec![0; words]);
+    code.initial.iter().for_each(|(reg, _)| first.put(*reg, true));
+    let mut again: Vec<usize> = vec![0];
+    let mut visited = vec![false; code.insts.len()];
+    while let Some(start) = again.pop() {
+        let mut at = start;
+        loop {
+            let inst = &code.insts[at];
+            visited[at] = true;
+            let mut after = sure[at].clone();
+            let operands = operands(inst, n_registers);
+            let there = !copies(&inst.op) || operands.reads.iter().all(|value| after.has(*value));
+            for value in operands.writes {
+                // Behind a guard, what was there stays there, and nothing new is sure.
+                let kept = inst.guard.is_none() || after.has(value);
+                after.put(value, there && kept);
+            }
+            let mut visit = |target: usize| {
+                let changed = sure[target].meet(&after);
+                changed || !visited[target]
+            };
+            let targets = match &inst.op {
+                Op::Bra { target } => std::slice::from_ref(target),
+                Op::BrxIdx { targets, .. } => targets,
+                _ => &[],
+            };
+            for target in targets.iter().map(|target| *target as usize) {
+                if visit(target) {
+                    again.push(target);
+                }
+            }
+            let ends = matches!(inst.op, Op::Bra { .. } | Op::BrxIdx { .. } | Op::Exit | Op::Trap);
+            if ends && inst.guard.is_none() || at + 1 == code.insts.len() || !visit(at + 1) {
+                break;
+            }
+            at += 1;
+        }
+    }
+    sure
+}
+
+fn copies(op: &Op) -> bool {
+    matches!(op, Op::Mov { .. } | Op::Pack { .. } | Op::Unpack { .. } | Op::Selp { .. })
+}
+
+/// What an instruction reads, its guard last, and what it writes.
+struct Operands {
+    reads: Vec<Value>,
+    writes: Vec<Value>,
+}
+
+fn operands(inst: &Inst, n_registers: u32) -> Operands {
+    let (mut reads, mut read_preds): (Vec<Reg>, Vec<Pred>) = (Vec::new(), Vec::new());
+    let (mut writes, mut write_preds): (Vec<Reg>, Vec<Pred>) = (Vec::new(), Vec::new());
+    match &inst.op {
+        Op::Alu { d, s, .. } | Op::Lop3 { d, s, .. } | Op::Shf { d, s, .. } => {
+            reads.extend(s);
+            writes.push(*d);
+        }
+        Op::Bfi { d, s, .. } => {
+            reads.extend(s);
+            writes.push(*d);
+        }
+        Op::Carry { d, s, takes, leaves, .. } => {
+            reads.extend(s);
+            read_preds.extend(takes);
+            writes.push(*d);
+            write_preds.extend(leaves);
+        }
+        Op::Convert { d, a, b, .. } => {
+            reads.extend([a, b]);
+            writes.push(*d);
+        }
+        Op::Mov { d, a } => {
+            reads.push(*a);
+            writes.push(*d);
+        }
+        Op::Pack { d, parts, .. } => {
+            reads.extend(parts);
+            writes.push(*d);
+        }
+        Op::Unpack { parts, a, .. } => {
+            reads.push(*a);
+            writes.extend(parts.iter().flatten());
+        }
+        Op::Setp { d, d2, a, b, with, .. } => {
+            reads.extend([a, b]);
+            read_preds.extend(with.map(|(_, p, _)| p));
+            write_preds.push(*d);
+            write_preds.extend(d2);
+        }
+        Op::Selp { d, a, b, p } => {
+            reads.extend([a, b]);
+            read_preds.push(*p);
+            writes.push(*d);
+        }
+        Op::Logic { d, a, b, .. } => {
+            read_preds.extend([a, b]);
+            write_preds.push(*d);
+        }
+        Op::SetPred { d, .. } => write_preds.push(*d),
+        Op::BrxIdx { index, .. } => reads.push(*index),
+        Op::Barrier { id, count, d, dp, p, .. } => {
+            reads.push(*id);
+            reads.extend(count);
+            read_preds.extend(p.map(|(p, _)| p));
+            writes.extend(d);
+            write_preds.extend(dp);
+        }
+        Op::WarpSync { mask } => reads.push(*mask),
+        Op::Load { access, d } => {
+            reads.push(access.address);
+            writes.extend(d.iter().flatten());
+        }
+        Op::Store { access, s } => {
+            reads.push(access.address);
+            reads.extend(s);
+        }
+        Op::Atomic { access, d, a, b, .. } => {
+            reads.extend([access.address, *a]);
+            reads.extend(b);
+            writes.extend(d);
+        }
+        Op::CopyAsync { to, from, valid, .. } => {
+            reads.extend([to, from]);
+            reads.extend(valid);
+        }
+        Op::LoadMatrix { d, address, .. } => {
+            reads.push(*address);
+            writes.extend(d);
+        }
+        Op::StoreMatrix { s, address, .. } => {
+            reads.push(*address);
+            reads.extend(s);
+        }
+        Op::Mma { d, a, b, c, .. } => {
+            reads.extend(a);
+            reads.extend(b);
+            reads.extend(c);
+            writes.extend(d);
+        }
+        Op::Shuffle { d, p, a, lane, clamp, mask, .. } => {
+            reads.extend([a, lane, clamp, mask]);
+            writes.push(*d);
+            write_preds.extend(p);
+        }
+        Op::Vote { kind, d, dp, p, mask } => {
+            reads.push(*mask);
+            read_preds.push(p.0);
+            writes.extend((*kind == VoteKind::Ballot).then_some(d));
+            write_preds.extend(dp);
+        }
+        Op::Reduce { d, a, mask, .. } => {
+            reads.extend([a, mask]);
+            writes.push(*d);
+        }
+        Op::ActiveMask { d } | Op::Clock { d, .. } => writes.push(*d),
+        Op::Bra { .. } | Op::Exit | Op::Trap | Op::Nop | Op::CopyCommit | Op::CopyWait { .. } => {}
+    }
+    read_preds.extend(inst.guard.map(|(p, _)| p));
+    reads.extend(read_preds.iter().map(|p| n_registers + p));
+    writes.extend(write_preds.iter().map(|p| n_registers + p));
+    Operands { reads, writes }
+}
+
+impl Warp {
+    /// Refuses what the active of a group's lanes read where nothing was written, and notes what
+    /// they write.
+    pub fn check_watched(
+        &mut self,
+        watch: &Watch,
+        names: &[String],
+        mask: u32,
+        active: u32,
+    ) -> Result<(), Trouble> {
+        let refuse = |place: u32, lanes: u32| {
+            let lane = Some(lanes.trailing_zeros() as usize);
+            let name = &names[place as usize];
+            let detail = format!("register {name} is read, to which nothing was written");
+            Err(Trouble { kind: FaultKind::UnwrittenRegister, lane, address: None, detail })
+        };
+        let missing = |defined: &[u32], place: u32| !defined[place as usize];
+        if let Some(guard) = watch.guard {
+            let lanes = mask & missing(&self.defined, guard);
+            if lanes != 0 {
+                return refuse(guard, lanes);
+            }
+        }
+        let mut lost = 0;
+        for place in &watch.reads {
+            let lanes = active & missing(&self.defined, *place);
+            if watch.copy == Copy::All {
+                lost |= lanes;
+            } else if lanes != 0 {
+                return refuse(*place, lanes);
+            }
+        }
+        if let Copy::Select { p, a, b } = watch.copy {
+            let p = self.predicates[p as usize];
+            let of = |place: Option<u32>| place.map_or(0, |place| missing(&self.defined, place));
+            lost = active & (p & of(a) | !p & of(b));
+        }
+        for place in &watch.writes {
+            let defined = &mut self.defined[*place as usize];
+            *defined = (*defined | active) & !lost;
+        }
+        Ok(())
+    }
+}

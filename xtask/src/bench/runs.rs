@@ -1,0 +1,67 @@
+//! A kept run: a folder `benches/runs/<date>-<processor>/` with command, machine, raw lines and summary. Runs no bench.
+
+use std::fs;
+use std::process::Command;
+
+use anyhow::{Context, Result};
+use serde_json::Value;
+
+use super::turns::{cpu_features, cpu_name, memory_gib};
+use crate::root;
+
+/// Writes a new folder; a day's second run on a processor has `-2` behind its name.
+pub fn save(lines: &[Value], summary: &str) -> Result<()> {
+    let words: Vec<_> = std::env::args().skip(1).filter(|word| word != "--save").collect();
+    let command = format!("cargo xtask {}", words.join(" "));
+    let name = format!("{}-{}", output("date", &["+%F"]), slug(&cpu_name()));
+    let names = std::iter::once(name.clone()).chain((2..).map(|i| format!("{name}-{i}")));
+    let mut folders = names.map(|name| root().join("benches/runs").join(name));
+    let folder = folders.find(|folder| !folder.exists()).expect("there is always another number");
+    fs::create_dir_all(&folder).with_context(|| folder.display().to_string())?;
+    let readme = format!(
+        "# {command}\n\nCommit {}.\n{} ({}), {} cores, {} GiB.\n{}.\n{}.\n",
+        output("git", &["describe", "--always", "--dirty"]),
+        cpu_name(),
+        cpu_features(),
+        std::thread::available_parallelism().map_or(0, usize::from),
+        memory_gib(),
+        output("uname", &["-sr"]),
+        output("rustc", &["--version"]),
+    );
+    let raw: String = lines.iter().map(|line| format!("{line}\n")).collect();
+    for (file, text) in
+        [("README.md", readme.as_str()), ("raw.jsonl", &raw), ("summary.md", summary)]
+    {
+        fs::write(folder.join(file), text).with_context(|| folder.display().to_string())?;
+    }
+    eprintln!("kept in {}", folder.display());
+    Ok(())
+}
+
+/// What a program prints, or `unknown` where it is missing or fails.
+fn output(program: &str, args: &[&str]) -> String {
+    match Command::new(program).args(args).current_dir(root()).output() {
+        Ok(output) if output.status.success() => {
+            String::from_utf8_lossy(&output.stdout).trim().into()
+        }
+        _ => "unknown".into(),
+    }
+}
+
+/// A processor's name as part of a folder's: `Intel(R) Xeon(R) Processor` is `intel-xeon-processor`.
+fn slug(name: &str) -> String {
+    let name = name.replace("(R)", " ").replace("(TM)", " ").to_lowercase();
+    let words = name.split(|c: char| !c.is_ascii_alphanumeric()).filter(|word| !word.is_empty());
+    words.collect::<Vec<_>>().join("-")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_processors_name_makes_a_folder() {
+        assert_eq!(slug("Intel(R) Xeon(R) Processor"), "intel-xeon-processor");
+        assert_eq!(slug("AMD EPYC 9B14 @ 2.6GHz"), "amd-epyc-9b14-2-6ghz");
+    }
+}
