@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use anyhow::{Result, ensure};
 use criterion::{Bencher, Criterion, Throughput};
+use ltm_kernels::ops::elementwise::fill;
 use ltm_kernels::{Buffer, Cost, DType, Device};
 use ltm_testkit::{relative_frobenius, seeded};
 
@@ -36,12 +37,15 @@ pub fn tokens(seed: u64, n: usize, vocabulary: usize) -> Buffer {
     Buffer::from_vec(ids.map(|id| i32::try_from(id).expect("a token is an i32")).collect())
 }
 
-/// An output of `n` `f32`.
+/// An output of `n` `f32`, all 0.
 ///
 /// # Panics
 /// Never on the CPU.
 pub fn output(n: usize) -> Buffer {
-    Buffer::zeros(&DEVICE, DType::F32, n).expect("the CPU always has zeros")
+    let mut zeros = Buffer::zeros(&DEVICE, DType::F32, n).expect("the CPU always has zeros");
+    // The system hands out memory when it is first written: that is not to be timed.
+    fill(&DEVICE, &mut zeros, 0.0).expect("a float takes 0");
+    zeros
 }
 
 /// Holds an `f32` result against the `f64` reference, before anything is timed.
