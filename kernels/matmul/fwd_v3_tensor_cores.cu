@@ -17,58 +17,8 @@
 // vs v2   16x16x8 products an instruction, and no thread waits for global memory or holds it in registers
 // budget  regs 128; threads 256; smem 65536; sass HMMA LDSM LDGSTS
 #include "common/gemm_tile.cuh"
+#include "common/gemm_write.cuh"
 #include "common/tile_order.cuh"
-
-// Exchanges a 4x4 matrix over the four lanes that share a row: lane t gets v[t] of every lane, so
-// that two neighbouring columns of each of four fragments become eight neighbours of one.
-__device__ __forceinline__ void transpose_quad(uint_t (&v)[4]) {
-    bool odd = threadIdx.x & 1, upper = threadIdx.x & 2;
-#pragma unroll
-    for (int j = 0; j < 4; j += 2) {
-        uint_t got = __shfl_xor_sync(0xffffffffu, odd ? v[j] : v[j + 1], 1);
-        if (odd) v[j] = got; else v[j + 1] = got;
-    }
-#pragma unroll
-    for (int j = 0; j < 2; j++) {
-        uint_t got = __shfl_xor_sync(0xffffffffu, upper ? v[j] : v[j + 2], 2);
-        if (upper) v[j] = got; else v[j + 2] = got;
-    }
-}
-
-template <typename C>
-__device__ __forceinline__ void write_one(C *c, float sum, int accumulate) {
-    *c = from_f32<C>(accumulate ? to_f32(*c) + sum : sum);
-}
-
-// One row of a warp's 32 columns, of which this lane has pairs 8j + 2*(lane%4). `c` is the row's first
-// element; the whole warp is here, `inside` says whether its row exists.
-__device__ __forceinline__ void write_row(bf16 *c, float2 (&sums)[4], bool inside, int accumulate) {
-    int quad = threadIdx.x & 3;
-    uint_t pairs[4];
-#pragma unroll
-    for (int j = 0; j < 4; j++) {
-        float2 x = sums[j];
-        if (accumulate && inside) {
-            uint_t old = *(const uint_t *)(c + 8 * j + 2 * quad);
-            x.x += bf16x2_lo(old), x.y += bf16x2_hi(old);
-        }
-        pairs[j] = pack_bf16x2(x.x, x.y);
-    }
-    // 16 bytes a lane, 64 a row: whole sectors, where pairs would write an eighth of one at a time.
-    transpose_quad(pairs);
-    if (inside) *(uint4 *)(c + 8 * quad) = make_uint4(pairs[0], pairs[1], pairs[2], pairs[3]);
-}
-
-__device__ __forceinline__ void write_row(float *c, float2 (&sums)[4], bool inside, int accumulate) {
-    if (!inside) return;
-#pragma unroll
-    for (int j = 0; j < 4; j++) {
-        // Four lanes write one whole sector of 32 bytes.
-        float2 *pair = (float2 *)(c + 8 * j + 2 * (threadIdx.x & 3)), x = sums[j];
-        if (accumulate) x.x += pair->x, x.y += pair->y;
-        *pair = x;
-    }
-}
 
 template <typename Shape, bool TRANSPOSED_A, bool TRANSPOSED_B, typename C>
 __device__ __forceinline__ void
@@ -85,34 +35,7 @@ matmul_tensor_cores(C *c, const bf16 *a, const bf16 *b, int m, int n, int k, int
     gemm_tile<Shape, TRANSPOSED_A, TRANSPOSED_B>(sums, (bf16 *)shared, a + z * stride_a, lda, m0, m,
                                                  b + z * stride_b, ldb, n0, n, k_begin, k_end);
 
-    int row0 = m0 + Shape::warp_row() + (threadIdx.x >> 2 & 7);
-    int column0 = n0 + Shape::warp_column();
-    c += blockIdx.z * stride_c + column0;
-    // A row of the warp is whole, and every row of it aligned: the same for all its lanes.
-    bool whole = column0 + 32 <= n && ldc % 8 == 0 && ((ulong_t)c & 15) == 0;
-#pragma unroll
-    for (int i = 0; i < Shape::FRAGMENTS_M; i++)
-#pragma unroll
-        for (int half = 0; half < 2; half++) {
-            int row = row0 + 16 * i + 8 * half;
-            C *c_row = c + (long long)row * ldc;
-            if (whole) {
-                float2 pairs[4];
-#pragma unroll
-                for (int j = 0; j < 4; j++)
-                    pairs[j] = make_float2(sums[i][j][2 * half], sums[i][j][2 * half + 1]);
-                write_row(c_row, pairs, row < m, accumulate);
-            } else if (row < m) {
-#pragma unroll
-                for (int j = 0; j < 4; j++) {
-                    int column = 8 * j + 2 * (threadIdx.x & 3);
-                    if (column0 + column < n)
-                        write_one(c_row + column, sums[i][j][2 * half], accumulate);
-                    if (column0 + column + 1 < n)
-                        write_one(c_row + column + 1, sums[i][j][2 * half + 1], accumulate);
-                }
-            }
-        }
+    write_tile<Shape>(c + blockIdx.z * stride_c, sums, m0, m, n0, n, ldc, accumulate);
 }
 
 extern "C" __global__ void __launch_bounds__(LargeTile::THREADS, 2)

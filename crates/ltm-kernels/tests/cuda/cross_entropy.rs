@@ -5,9 +5,13 @@ use ltm_kernels::ops::cross_entropy::{CrossEntropyDims, IGNORED, bwd_weight, fwd
 use ltm_kernels::{Buffer, DType, Device, Error, Result};
 use ltm_testkit::Tol;
 
-use crate::harness::{BF16_EPS, F32_EPS, check, data, device, output, read, upload, upload_i32};
+use crate::harness::{
+    BF16_EPS, F32_EPS, assert_refused, check, data, device, output, read, upload, upload_i32,
+};
 
-const RUNGS: [u32; 2] = [1, 2];
+/// Every rung with a type that it takes.
+const RUNGS: [(u32, DType); 5] =
+    [(1, DType::F32), (1, DType::BF16), (2, DType::F32), (2, DType::BF16), (3, DType::BF16)];
 
 fn targets_for(dims: CrossEntropyDims) -> Vec<i32> {
     (0..dims.n).map(|n| if n % 5 == 3 { IGNORED } else { (n * n * 11 % dims.v) as i32 }).collect()
@@ -99,13 +103,36 @@ fn agrees(device: &Device, rung: Option<u32>, dtype: DType, dims: CrossEntropyDi
 fn every_rung_agrees() {
     let Some(device) = device() else { return };
     // One past a tile of the products, 65; one past what a block's threads take at once, 1025.
-    for (n, c, v) in [(1, 1, 1), (6, 8, 65), (11, 16, 1030), (70, 5, 7), (65, 72, 1025), (2, 3, 64)]
+    for (n, c, v) in [(1, 1, 1), (6, 8, 65), (11, 16, 1030), (70, 5, 7), (65, 24, 1025), (2, 3, 64)]
     {
-        for dtype in [DType::F32, DType::BF16] {
-            for rung in RUNGS.map(Some).into_iter().chain([None]) {
-                agrees(&device, rung, dtype, CrossEntropyDims { n, c, v });
-            }
+        let dims = CrossEntropyDims { n, c, v };
+        for (rung, dtype) in RUNGS.into_iter().filter(|(rung, _)| *rung < 3 || c % 8 == 0) {
+            agrees(&device, Some(rung), dtype, dims);
         }
+        agrees(&device, None, DType::F32, dims);
+        agrees(&device, None, DType::BF16, dims);
+    }
+}
+
+#[test]
+fn statistics_in_the_product_agree() {
+    let Some(device) = device() else { return };
+    // Small tiles and one past them; large ones, as a device of up to 142 multiprocessors takes for
+    // 2 by 71, and one past a tile in the rows; columns that end inside a warp's part.
+    for (n, c, v) in [(1, 8, 1), (64, 64, 64), (65, 72, 193), (129, 8, 9000), (3, 8, 8001)] {
+        agrees(&device, Some(3), DType::BF16, CrossEntropyDims { n, c, v });
+    }
+}
+
+#[test]
+fn needs_are_refused() {
+    let Some(device) = device() else { return };
+    for (dtype, c, need) in [(DType::F32, 8, "[P1]"), (DType::BF16, 12, "[P2]")] {
+        let mut call = Call::new(&device, dtype, &[0], CrossEntropyDims { n: 1, c, v: 2 });
+        with_rung(3, || {
+            assert_refused(call.fwd(&device, true, true), need);
+            assert_refused(call.bwd_weight(&device), need);
+        });
     }
 }
 
@@ -122,7 +149,7 @@ fn rows_past_a_chunk_agree() {
 fn loss_and_gradient_may_be_asked_for_alone() {
     let Some(device) = device() else { return };
     let dims = CrossEntropyDims { n: 9, c: 8, v: 70 };
-    for (rung, dtype) in RUNGS.into_iter().flat_map(|r| [(r, DType::F32), (r, DType::BF16)]) {
+    for (rung, dtype) in RUNGS {
         let call = || Call::new(&device, dtype, &targets_for(dims), dims);
         let (mut both, mut loss, mut gradient) = (call(), call(), call());
         with_rung(rung, || {
@@ -141,7 +168,7 @@ fn loss_and_gradient_may_be_asked_for_alone() {
 fn ignored_targets_cost_and_move_nothing() {
     let Some(device) = device() else { return };
     let dims = CrossEntropyDims { n: 7, c: 8, v: 66 };
-    for (rung, dtype) in RUNGS.into_iter().flat_map(|r| [(r, DType::F32), (r, DType::BF16)]) {
+    for (rung, dtype) in RUNGS {
         let [nll, dh, dw] = with_rung(rung, || run(&device, dtype, &[IGNORED; 7], dims));
         assert!([nll, dh, dw].iter().flatten().all(|&x| x == 0.0), "v{rung} {dtype}");
     }
@@ -151,9 +178,8 @@ fn ignored_targets_cost_and_move_nothing() {
 fn a_target_outside_the_vocabulary_is_nan_and_stays_in_its_row() {
     let Some(device) = device() else { return };
     let dims = CrossEntropyDims { n: 4, c: 8, v: 10 };
-    for rung in RUNGS {
-        let [nll, dh, _] =
-            with_rung(rung, || run(&device, DType::BF16, &[10, 3, IGNORED, -7], dims));
+    for (rung, dtype) in RUNGS {
+        let [nll, dh, _] = with_rung(rung, || run(&device, dtype, &[10, 3, IGNORED, -7], dims));
         assert_eq!([0, 1, 2, 3].map(|n| nll[n].is_nan()), [true, false, false, true]);
         assert_eq!([0, 1, 2, 3].map(|n| dh[8 * n].is_nan()), [true, false, false, true]);
         assert_eq!((nll[2], &dh[16..24]), (0.0, &[0.0; 8][..]));

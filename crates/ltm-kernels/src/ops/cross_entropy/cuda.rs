@@ -59,7 +59,7 @@ impl Chunks {
             w: w.arg(context, dtype)?,
             targets: targets.arg(context, DType::I32)?,
             dtype,
-            rung: cuda::choose(OP, &[Rung(2, &[]), Rung(1, &[])])?,
+            rung: rung(dtype, dims)?,
             dims,
         })
     }
@@ -84,6 +84,9 @@ impl Chunks {
         factor: Option<Arg>,
         write_p: bool,
     ) -> Result<()> {
+        if self.rung == 3 {
+            return self.rows_with_peaks((first, rows), nll, factor, write_p);
+        }
         let CrossEntropyDims { c, v, .. } = self.dims;
         let h = offset(self.h, first * c, self.dtype);
         let operands = self.product(self.logits, h, self.w, self.dtype, c, pitch(self.dims));
@@ -110,6 +113,63 @@ impl Chunks {
         // pitch is a multiple of 4 and scratch is aligned as every allocation is.
         unsafe { self.context.launch(&symbol, geometry, &args) }
     }
+
+    /// [`Self::rows`] by the third rung, whose product leaves maxima and sums of each row's tiles.
+    fn rows_with_peaks(
+        &self,
+        (first, rows): (usize, usize),
+        nll: Option<Arg>,
+        factor: Option<Arg>,
+        write_p: bool,
+    ) -> Result<()> {
+        let CrossEntropyDims { c, v, .. } = self.dims;
+        let tile = tile(rows, v, self.context.multiprocessors() as usize);
+        let (tiles, pitch) = (v.div_ceil(tile), pitch(self.dims));
+        // Logits of bf16 leave the second half of scratch, which is for those of f32, to the peaks.
+        let peaks = offset(self.logits, chunk_rows(self.dims) * pitch, self.dtype);
+        let at_target = offset(peaks, 2 * rows * tiles, DType::F32);
+        let logits = if write_p { self.logits } else { Arg::Ptr(0) };
+        let h = offset(self.h, first * c, self.dtype);
+        let targets = offset(self.targets, first, DType::I32);
+        let extent = |x| Arg::extent(OP, x);
+        let (n_rows, v_end, ldl) = (extent(rows)?, extent(v)?, extent(pitch)?);
+        let args = [logits, peaks, at_target, h, self.w, targets, n_rows, v_end, extent(c)?, ldl];
+        let (size, threads, smem_bytes) =
+            if tile == 128 { ("large", 256, 64 << 10) } else { ("small", 128, 48 << 10) };
+        let Arg::I32(blocks) = extent(rows.div_ceil(tile) * tiles)? else {
+            unreachable!("an extent is an i32")
+        };
+        let geometry =
+            Geometry { grid: [blocks.unsigned_abs(), 1, 1], block: [threads, 1, 1], smem_bytes };
+        // SAFETY: `h` and `w` are as long as the op checked, `targets` too; scratch holds a chunk of
+        // f32 logits, so `rows` rows of bf16 ones and, as a test shows, the peaks behind a chunk's.
+        unsafe {
+            let symbol = format!("cross_entropy_fwd_logits_{size}_bf16_v3");
+            self.context.launch(&symbol, geometry, &args)?;
+        }
+        let of_rows =
+            |arg: Option<Arg>| arg.map_or(Arg::Ptr(0), |arg| offset(arg, first, DType::F32));
+        let write_p = Arg::I32(i32::from(write_p));
+        let (nll, factor, n_tiles) = (of_rows(nll), of_rows(factor), extent(tiles)?);
+        let args =
+            [nll, logits, peaks, at_target, targets, factor, n_rows, n_tiles, v_end, ldl, write_p];
+        let geometry = Geometry { grid: [rows as u32, 1, 1], block: [256, 1, 1], smem_bytes: 0 };
+        // SAFETY: as above; the launch before wrote peaks and, for each target in the vocabulary, its
+        // logit; loss and factors have N elements, null stands for none.
+        unsafe { self.context.launch("cross_entropy_fwd_rows_bf16_v3", geometry, &args) }
+    }
+}
+
+fn rung(dtype: DType, dims: CrossEntropyDims) -> Result<u32> {
+    let peaks =
+        [("[P1] bf16", dtype == DType::BF16), ("[P2] C % 8 == 0", dims.c.is_multiple_of(8))];
+    cuda::choose(OP, &[Rung(3, &peaks), Rung(2, &[]), Rung(1, &[])])
+}
+
+/// The tile of the third rung's product: the large one where it keeps every multiprocessor busy.
+fn tile(rows: usize, v: usize, multiprocessors: usize) -> usize {
+    let large = rows > 64 && rows.div_ceil(128) * v.div_ceil(128) >= multiprocessors;
+    if large { 128 } else { 64 }
 }
 
 fn offset(arg: Arg, elements: usize, dtype: DType) -> Arg {
@@ -174,7 +234,33 @@ pub(super) fn bwd_weight(
 
 #[cfg(test)]
 mod tests {
+    use std::collections::BTreeSet;
+
     use super::*;
+    use crate::ops::testing::{needs, refusal};
+
+    #[test]
+    fn each_need_is_refused() {
+        let refused = |dtype, c| {
+            let dims = CrossEntropyDims { n: 1, c, v: 1 };
+            refusal(OP, "fwd_v3_statistics_in_product.cu", || rung(dtype, dims))
+        };
+        let shown = [refused(DType::F32, 8), refused(DType::BF16, 12)];
+        assert_eq!(BTreeSet::from(shown), needs(OP));
+    }
+
+    #[test]
+    fn peaks_fit_behind_the_logits_of_a_chunk() {
+        for (n, v) in [(1, 1), (65, 64), (4096, 65), (5000, 50_258), (70, 1 << 22)] {
+            let dims = CrossEntropyDims { n, c: 8, v };
+            let rows = chunk_rows(dims);
+            for multiprocessors in [1, 1 << 20] {
+                let peaks = rows * v.div_ceil(tile(rows, v, multiprocessors));
+                let bytes = 2 * rows * pitch(dims) + 8 * peaks + 4 * rows;
+                assert!(bytes <= 4 * scratch_len(dims), "{dims:?}");
+            }
+        }
+    }
 
     #[test]
     fn chunks_are_equal_and_as_few_as_fit() {
