@@ -19,3 +19,24 @@ pub(crate) fn blocks(blocks: usize) -> Geometry {
 pub(crate) fn elements(n: usize, per_thread: usize) -> Geometry {
     blocks(n.div_ceil(per_thread * THREADS).clamp(1, MAX_BLOCKS))
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::Error;
+    use crate::cuda::Arg;
+
+    #[test]
+    fn there_is_a_block_and_there_are_not_too_many() {
+        let x = |n, per_thread| elements(n, per_thread).grid[0];
+        assert_eq!([x(0, 8), x(1, 8), x(2048, 8), x(2049, 8), x(2049, 1)], [1, 1, 1, 2, 9]);
+        assert_eq!([x(usize::MAX, 1), x(usize::MAX, 8)], [MAX_BLOCKS as u32; 2]);
+    }
+
+    #[test]
+    fn an_extent_past_31_bits_is_refused() {
+        assert!(matches!(Arg::extent("op", (1 << 31) - 1), Ok(Arg::I32(i32::MAX))));
+        let refused = Arg::extent("op", 1 << 31);
+        assert!(matches!(refused, Err(Error::Dims { op: "op", .. })), "{refused:?}");
+    }
+}

@@ -197,6 +197,32 @@ fn cross_attention_repeats_its_bits() {
 }
 
 #[test]
+fn cross_attention_gradients_may_be_left_out() {
+    let Some(device) = device() else { return };
+    for (rung, dtype) in [(1, DType::F32), (2, DType::F32), (2, DType::BF16)] {
+        let case = dims(35, 18, [2, 1], 16);
+        let [_, _, dq, dk, dv] = with_rung(rung, || run(&device, dtype, case)).expect("fits");
+        let [q, k, v, dout] = inputs(case).map(|x| upload(&device, dtype, &x));
+        let [out, lse, ..] = expected(dtype, case);
+        let out = upload(&device, dtype, &rounded_for(dtype, &out));
+        let lse = upload(&device, DType::F32, &lse);
+        for (i, all) in [dq, dk, dv].iter().enumerate() {
+            let mut alone = output(&device, dtype, all.len());
+            let mut wanted = [None, None, None];
+            wanted[i] = Some(&mut alone);
+            let [dq, dk, dv] = wanted;
+            let mut scratch = output(&device, DType::F32, case.scratch_len(&device));
+            let s = scale(case);
+            with_rung(rung, || {
+                bwd(&device, dq, dk, dv, &mut scratch, &dout, &out, &lse, &q, &k, &v, s, case)
+            })
+            .expect("fits");
+            assert_eq!(read(&alone), read(all), "v{rung} {dtype} {i}");
+        }
+    }
+}
+
+#[test]
 fn cross_attention_refuses_what_its_kernels_cannot_do() {
     let Some(device) = device() else { return };
     let refused = |rung, case: CrossAttentionDims, label| {

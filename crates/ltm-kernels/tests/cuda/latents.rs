@@ -79,6 +79,22 @@ fn gaussian_kl_agrees() {
             tol,
         );
     }
+    for rung in [1, 2] {
+        let dims = GaussianKlDims { rows: 2, n: 16 };
+        let [mu, log_var, dkl] =
+            [(1, 32), (2, 32), (3, 2)].map(|(seed, n)| upload(&device, F32, &data(seed, n)));
+        let run = |wants_dmu: bool, wants_dlog_var: bool| {
+            let [mut dmu, mut dlog_var] = [(); 2].map(|()| output(&device, F32, 32));
+            let wanted = (wants_dmu.then_some(&mut dmu), wants_dlog_var.then_some(&mut dlog_var));
+            with_rung(rung, || {
+                gaussian_kl::bwd(&device, wanted.0, wanted.1, &dkl, &mu, &log_var, dims)
+            })
+            .expect("needs hold");
+            (read(&dmu), read(&dlog_var))
+        };
+        let both = run(true, true);
+        assert_eq!((run(true, false).0, run(false, true).1), both, "each may be left out");
+    }
     let x = output(&device, F32, 3);
     let dims = GaussianKlDims { rows: 1, n: 3 };
     let dkl = output(&device, F32, 1);

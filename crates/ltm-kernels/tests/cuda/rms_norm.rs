@@ -95,6 +95,34 @@ fn v3_agrees_and_repeats() {
 }
 
 #[test]
+fn gradients_may_be_left_out_and_nothing_may_pass_by() {
+    let Some(device) = device() else { return };
+    let dims = RmsNormDims { rows: 19, c: 40 };
+    let n = dims.rows * dims.c;
+    for (rung, dtype) in [1, 2, 3].into_iter().flat_map(|r| [(r, F32), (r, DType::BF16)]) {
+        let [dout, x] = [1, 2].map(|seed| upload(&device, dtype, &data(seed, n)));
+        let (weight, none) = (upload(&device, F32, &data(3, dims.c)), vec![0.0; n]);
+        let none = upload(&device, dtype, &none);
+        let run = |wants_dx: bool, wants_dweight: bool, past: Option<&Buffer>| {
+            let (mut dx, mut dweight) = (output(&device, dtype, n), output(&device, F32, dims.c));
+            let mut scratch = output(&device, F32, dims.scratch_len(&device));
+            let wanted = (wants_dx.then_some(&mut dx), wants_dweight.then_some(&mut dweight));
+            with_rung(rung, || {
+                let s = &mut scratch;
+                bwd(&device, wanted.0, wanted.1, s, &dout, &x, &weight, past, EPS, dims)
+            })
+            .expect("needs hold");
+            (read(&dx), read(&dweight))
+        };
+        let both = run(true, true, Some(&none));
+        assert!(both.0.iter().chain(&both.1).all(|x| x.is_finite()));
+        assert_eq!(run(true, true, None), both, "v{rung} {dtype}: no residual is one of zeros");
+        assert_eq!(run(true, false, None).0, both.0, "v{rung} {dtype}");
+        assert_eq!(run(false, true, None).1, both.1, "v{rung} {dtype}");
+    }
+}
+
+#[test]
 fn refusals() {
     let Some(device) = device() else { return };
     let try_fwd = |rung, c: usize, out: DType, weight: DType| {
