@@ -1,6 +1,7 @@
 //! The workspace's chores, one file a verb. Knows paths and commands, never a crate of the workspace.
 
 mod bench;
+mod counters;
 mod flags;
 mod gpu;
 mod kernels;
