@@ -68,7 +68,8 @@ pub fn table(report: &str) -> Result<String> {
         text += &line(&name, &kernel);
         text += &details(&kernel);
     }
-    text += "sectors and bank passes: as many, and how many times the least that could be; lanes: of 32 in a warp\n";
+    text += "lanes: of 32 in a warp; sectors and bank passes: how many, and how many times the least for the bytes that all \
+             lanes ask for, below 1 where lanes ask for the same\n";
     Ok(text)
 }
 

@@ -4,14 +4,20 @@ use anyhow::Result;
 use ltm_kernels::cuda::Context;
 use ltm_kernels::{Buffer, DType, Device};
 
-/// Timed calls of a case, after the first few that are not.
-const SAMPLES: usize = 30;
-const WARM_UP: usize = 5;
+/// How often something is timed.
+#[derive(Clone, Copy, Debug)]
+pub struct Often {
+    /// Calls before the first that is timed.
+    pub warm_up: usize,
+    pub samples: usize,
+    /// Something so slow that all samples would take longer than this is sampled less often,
+    pub most_ms: f64,
+    /// but so many times.
+    pub least_samples: usize,
+}
 
-/// A call so slow that `SAMPLES` of it would take longer than this is sampled less often, but
-/// `LEAST_SAMPLES` times.
-const MOST_MS: f64 = 2000.0;
-const LEAST_SAMPLES: usize = 5;
+/// How often a kernel is timed.
+const OF_A_KERNEL: Often = Often { warm_up: 5, samples: 30, most_ms: 2000.0, least_samples: 5 };
 
 /// More than the L2 cache of any device: copied between calls, so that none finds its inputs there.
 pub const FLUSH_ELEMENTS: usize = 64 << 20;
@@ -55,23 +61,26 @@ impl Clock {
     }
 }
 
-/// Quantiles of what `measure` says, in milliseconds, once it has been called a few times.
-pub fn sample(mut measure: impl FnMut() -> Result<f64>) -> Result<Sample> {
-    let mut slowest = 0.0f64;
-    for _ in 0..WARM_UP {
-        slowest = slowest.max(measure()?);
-        if slowest > MOST_MS / LEAST_SAMPLES as f64 {
+/// Quantiles of what `measure` says of a kernel, in milliseconds.
+pub fn sample(measure: impl FnMut() -> Result<f64>) -> Result<Sample> {
+    Ok(quantiles(times(OF_A_KERNEL, measure)?))
+}
+
+/// What `measure` says, in milliseconds and in order.
+pub fn times(often: Often, mut measure: impl FnMut() -> Result<f64>) -> Result<Vec<f64>> {
+    for _ in 0..often.warm_up {
+        if measure()? * often.least_samples as f64 > often.most_ms {
             break;
         }
     }
     let mut times = Vec::new();
-    while times.len() < SAMPLES {
+    while times.len() < often.samples {
         times.push(measure()?);
-        if times.len() >= LEAST_SAMPLES && times.iter().sum::<f64>() > MOST_MS {
+        if times.len() >= often.least_samples && times.iter().sum::<f64>() > often.most_ms {
             break;
         }
     }
-    Ok(quantiles(times))
+    Ok(times)
 }
 
 /// Quantiles of times in any order.
@@ -94,14 +103,14 @@ mod tests {
             Ok(calls)
         });
         let Sample { p10, median, p90, samples } = counted.expect("nothing fails");
-        assert_eq!((p10, median, p90, samples), (9.0, 21.0, 32.0, SAMPLES));
+        assert_eq!((p10, median, p90, samples), (9.0, 21.0, 32.0, 30));
         let mut calls = 0;
         let slow = sample(|| {
             calls += 1;
             Ok(1000.0)
         });
-        assert_eq!(slow.expect("nothing fails").samples, LEAST_SAMPLES);
-        assert_eq!(calls, LEAST_SAMPLES + 1);
+        assert_eq!(slow.expect("nothing fails").samples, 5);
+        assert_eq!(calls, 6, "one of them to warm up");
         assert!(sample(|| anyhow::bail!("no device")).is_err());
     }
 }

@@ -15,7 +15,7 @@ use ltm_train::step::{clip_scale, global_norm};
 use ltm_vi::{Engine, InferConfig, InferKey, SlowGradient};
 
 use crate::bench::Bench;
-use crate::clock::{Sample, quantiles};
+use crate::clock::{Often, Sample, quantiles, times};
 use crate::record::{Record, Step, StepTimes, rounded};
 
 /// How the steps are run.
@@ -53,9 +53,8 @@ const TOY: ModelConfig = ModelConfig {
 
 const ADAMW: AdamW = AdamW { lr: 4e-4, beta1: 0.9, beta2: 0.95, eps: 1e-8, weight_decay: 0.1 };
 
-/// Fits timed of each length, after two that compile and record.
-const SAMPLES: usize = 20;
-const WARM_UP: usize = 2;
+/// The first call compiles and records.
+const OFTEN: Often = Often { warm_up: 1, samples: 20, most_ms: 20_000.0, least_samples: 3 };
 
 /// Runs the steps and prints a line each.
 pub fn run(options: &Options) -> Result<()> {
@@ -159,19 +158,14 @@ struct Timed {
 
 fn time(mut learner: Learner, context: &'static Context) -> Result<Vec<Timed>> {
     let mut measure = |body: &mut dyn FnMut(&mut Learner) -> Result<()>| -> Result<Vec<f64>> {
-        let mut times = Vec::new();
-        for i in 0..WARM_UP + SAMPLES {
+        times(OFTEN, || {
             let mut outcome = Ok(());
             let elapsed_ms = context.elapsed_ms(|| {
                 outcome = body(&mut learner);
                 Ok(())
             })?;
-            outcome?;
-            if i >= WARM_UP {
-                times.push(elapsed_ms);
-            }
-        }
-        Ok(times)
+            outcome.map(|()| elapsed_ms)
+        })
     };
     let steps = InferConfig::published().steps;
     // The host prepares each fit while the device waits. Two lengths have that in common, and what a longer fit takes
