@@ -25,25 +25,18 @@ impl Bench {
     pub fn new(device: &Device) -> Result<Self> {
         let Device::Cuda(context) = *device else { bail!("a CUDA device was asked for") };
         let clock = Clock::new(context)?;
-        let mut library = CublasLt::open()?;
+        let mut library = open_library();
         let mut rates = [None; 2];
-        match &mut library {
-            None => eprintln!(
-                "libcublasLt was not found: rates and ratios that need it are left out (install the CUDA toolkit, or \
-                 `pip install nvidia-cublas` and add its lib folder to LD_LIBRARY_PATH)"
-            ),
-            Some(library) => {
-                for (rate, (dtype, n)) in rates.iter_mut().zip(LARGE) {
-                    let dims = MatmulDims::new(n, n, n);
-                    let factor = |seed| {
-                        let mut x = Buffer::zeros(device, dtype, n * n)?;
-                        fill(&mut x, seed, 1.0)?;
-                        x.to_f32()
-                    };
-                    let (a, b) = (factor(1)?, factor(2)?);
-                    let (sample, _) = library.time(dims, [dtype, dtype], &a, &b)?;
-                    *rate = Some(rounded(dims.cost().flops as f64 / sample.median / 1e9, 1e3));
-                }
+        if let Some(library) = &mut library {
+            for (rate, (dtype, n)) in rates.iter_mut().zip(LARGE) {
+                let dims = MatmulDims::new(n, n, n);
+                let factor = |seed| {
+                    let mut x = Buffer::zeros(device, dtype, n * n)?;
+                    fill(&mut x, seed, 1.0)?;
+                    x.to_f32()
+                };
+                let (sample, _) = library.time(dims, [dtype, dtype], &factor(1)?, &factor(2)?)?;
+                *rate = Some(rounded(dims.cost().flops as f64 / sample.median / 1e9, 1e3));
             }
         }
         let [bf16_tflop_s, f32_tflop_s] = rates;
@@ -68,4 +61,17 @@ impl Bench {
         let of_flops = rate.map_or(0.0, |tflop_s| flops / tflop_s / 1e9);
         of_flops.max(bytes / self.roofline.copy_gb_s / 1e6)
     }
+}
+
+/// The library; `None`, after saying why, where it is not there or will not start.
+fn open_library() -> Option<CublasLt> {
+    let reason = match CublasLt::open() {
+        Ok(Some(library)) => return Some(library),
+        Ok(None) => "libcublasLt was not found; install the CUDA toolkit, or `pip install nvidia-cublas` and add its \
+                     lib folder to LD_LIBRARY_PATH"
+            .into(),
+        Err(error) => format!("libcublasLt does not start: {error:#}"),
+    };
+    eprintln!("rates and ratios that need cuBLASLt are left out: {reason}");
+    None
 }
