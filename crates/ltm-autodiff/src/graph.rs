@@ -34,8 +34,10 @@ pub enum Kind {
     /// Floats in full precision: weights, latents, statistics, losses, and the gradients of all these.
     Float,
     /// Floats that flow through the model and may be narrower. [`ops::cast`](crate::ops::cast) leads
-    /// from one kind to the other.
+    /// from one kind to another.
     Activation,
+    /// Matrices that activations are multiplied with, cast from weights in full precision.
+    Factor,
     /// `i32` token ids, targets or positions.
     Int,
 }
@@ -288,10 +290,12 @@ impl Graph {
         &self.spec(value).shape
     }
 
-    /// The result of the cast of `value`, if there is one.
-    pub(crate) fn cast_of(&self, value: Value) -> Option<Value> {
-        let is_it =
-            |node: &Node| node.inputs == [value] && node.op.as_ref().is_some_and(|op| op.is_cast());
+    /// The result of the cast of `value` to `kind`, if there is one.
+    pub(crate) fn cast_of(&self, value: Value, kind: Kind) -> Option<Value> {
+        let is_it = |node: &Node| {
+            let casts = node.op.as_ref().is_some_and(|op| op.is_cast());
+            casts && node.inputs == [value] && node.outputs[0].kind == kind
+        };
         let node = self.nodes.iter().position(is_it)?;
         Some(Value { node, output: 0 })
     }

@@ -1,31 +1,47 @@
 //! Which types a plan computes in.
 
-use ltm_kernels::DType;
+use ltm_kernels::{DType, Device};
 
 use crate::Kind;
 
-/// The types of both kinds of floats: one graph runs in any of them.
+/// The type of each kind of floats: one graph runs in any precision.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Precision {
     /// Of [`Kind::Float`], and of working memory.
     pub float: DType,
     /// Of [`Kind::Activation`].
     pub activation: DType,
+    /// Of [`Kind::Factor`].
+    pub factor: DType,
 }
 
 impl Precision {
     /// Single precision everywhere: the default on the CPU.
-    pub const F32: Self = Self { float: DType::F32, activation: DType::F32 };
+    pub const F32: Self = Self { float: DType::F32, activation: DType::F32, factor: DType::F32 };
     /// Double precision everywhere: what gradients are checked in. On the CPU only.
-    pub const F64: Self = Self { float: DType::F64, activation: DType::F64 };
-    /// Activations of 16 bits with sums, weights and latents in single precision. On CUDA only.
-    pub const MIXED: Self = Self { float: DType::F32, activation: DType::BF16 };
+    pub const F64: Self = Self { float: DType::F64, activation: DType::F64, factor: DType::F64 };
+    /// Activations and factors of 16 bits, all else in single precision. On CUDA only.
+    pub const MIXED: Self =
+        Self { float: DType::F32, activation: DType::BF16, factor: DType::BF16 };
+    /// Products of 16 bits, all else in single precision: activations are rounded where they meet a
+    /// factor. On the CPU only.
+    pub const MIXED_PRODUCTS: Self =
+        Self { float: DType::F32, activation: DType::F32, factor: DType::BF16 };
+
+    /// What a device has of 16 bits.
+    pub fn mixed(device: &Device) -> Self {
+        match device {
+            Device::Cpu => Self::MIXED_PRODUCTS,
+            _ => Self::MIXED,
+        }
+    }
 
     /// The type of a value of this kind.
     pub fn dtype(self, kind: Kind) -> DType {
         match kind {
             Kind::Float => self.float,
             Kind::Activation => self.activation,
+            Kind::Factor => self.factor,
             Kind::Int => DType::I32,
         }
     }

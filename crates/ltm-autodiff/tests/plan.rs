@@ -137,7 +137,7 @@ fn a_cast_is_run_once_and_only_between_types() {
     assert_eq!(g.spec(dx).kind, Kind::Float);
     assert!(matches!(ops::add(&mut g, x, narrow), Err(Error::Shape { .. })), "kinds differ");
 
-    let narrowing = Precision { float: DType::F64, activation: DType::F32 };
+    let narrowing = Precision { float: DType::F64, activation: DType::F32, factor: DType::F32 };
     // The sum needs 31 binary digits. There and back, and the same for the gradient: 4 casts.
     let sum = 1.0 + 2f64.powi(-30);
     for (precision, held, casts) in [(Precision::F64, sum, 0), (narrowing, 1.0, 4)] {

@@ -9,25 +9,26 @@ pub struct Compute {
     /// cpu, cuda (the first GPU) or cuda:N; as the run says when left out
     #[arg(long)]
     device: Option<String>,
-    /// Type of the activations; when left out as the run says, or what suits --device
+    /// What to compute in; when left out as the run says, or f32 on the CPU and mixed on CUDA
     #[arg(long, value_enum)]
-    precision: Option<Activations>,
+    precision: Option<Numbers>,
 }
 
-/// The type of activations.
+/// What to compute in.
 #[derive(Clone, Copy, ValueEnum)]
-pub enum Activations {
-    /// Single precision: what the CPU has
+pub enum Numbers {
+    /// Single precision
     F32,
-    /// 16 bits (bf16) with sums and weights in single precision: faster, on CUDA only
+    /// 16 bits (bf16) with sums and weights in single precision: on CUDA for activations and products, on the CPU for
+    /// products alone
     Mixed,
 }
 
-impl From<Activations> for PrecisionKind {
-    fn from(activations: Activations) -> Self {
-        match activations {
-            Activations::F32 => Self::F32,
-            Activations::Mixed => Self::Mixed,
+impl From<Numbers> for PrecisionKind {
+    fn from(numbers: Numbers) -> Self {
+        match numbers {
+            Numbers::F32 => Self::F32,
+            Numbers::Mixed => Self::Mixed,
         }
     }
 }

@@ -17,7 +17,7 @@ use safetensors::tensor::{Dtype, SafeTensors};
 use serde::Deserialize;
 
 use self::limits::Limits;
-use crate::compute::Activations;
+use crate::compute::Numbers;
 
 /// Arguments of `parity`.
 #[derive(clap::Args)]
@@ -28,9 +28,9 @@ pub struct Args {
     /// Where to run: cpu, cuda, or cuda:N
     #[arg(long, default_value = "cpu")]
     device: String,
-    /// Type of the activations; the limits follow it
+    /// What to compute in; the limits follow it
     #[arg(long, value_enum, default_value = "f32")]
-    precision: Activations,
+    precision: Numbers,
 }
 
 /// The metadata `config` of a fixture; other keys are notes.
@@ -84,8 +84,8 @@ impl Row {
 pub fn run(args: Args) -> anyhow::Result<ExitCode> {
     let device: Device = args.device.parse()?;
     let precision = match args.precision {
-        Activations::F32 => Precision::F32,
-        Activations::Mixed => Precision::MIXED,
+        Numbers::F32 => Precision::F32,
+        Numbers::Mixed => Precision::mixed(&device),
     };
     let mut missed = 0;
     for path in &args.files {

@@ -148,12 +148,10 @@ fn configurations_are_shown_and_refused() {
     }
     let nowhere = tempfile::tempdir().expect("a temporary folder");
     let dir = set_dir(&nowhere.path().join("run"));
-    for (compute, status, parts) in [
-        (["--device", "gpu"], 1, &["run.device", "`gpu`", "`cuda:<ordinal>`"][..]),
-        (["--device", "cuda:99"], 1, &["run.device", "`cuda:99`"]),
-        (["--precision", "mixed"], 2, &["`run.precision`", "run.device = \"cuda\""]),
-    ] {
-        bad(&train_args(&config, &dir, &compute), status, parts);
+    for (device, parts) in
+        [("gpu", &["run.device", "`cuda:<ordinal>`"][..]), ("cuda:99", &["run.device"])]
+    {
+        bad(&train_args(&config, &dir, &["--device", device]), 1, &[parts, &[device]].concat());
     }
     assert_eq!(fs::read_dir(&nowhere).expect("listable").count(), 0, "nothing was written");
     bad(&["train", "/no/such.toml"], 1, &["/no/such.toml"]);

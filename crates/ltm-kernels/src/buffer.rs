@@ -14,7 +14,7 @@ pub enum DType {
     F32,
     /// IEEE double precision: gradient checks run in it.
     F64,
-    /// The upper half of a single-precision number: activations on CUDA.
+    /// The upper half of a single-precision number: activations on CUDA, and the weights of products.
     BF16,
     /// Token ids, targets and positions.
     I32,
@@ -96,6 +96,7 @@ pub trait Float:
 pub enum Storage {
     F32(Vec<f32>),
     F64(Vec<f64>),
+    BF16(Vec<bf16>),
     I32(Vec<i32>),
     #[allow(private_interfaces)]
     Cuda(DeviceBuffer),
@@ -126,6 +127,7 @@ macro_rules! element {
 }
 element!(f32, F32);
 element!(f64, F64);
+element!(bf16, BF16);
 element!(i32, I32);
 
 macro_rules! float {
@@ -167,7 +169,7 @@ pub struct Buffer {
 static ALLOCATIONS: AtomicU64 = AtomicU64::new(0);
 
 impl Buffer {
-    /// `len` zeros. The CPU holds `f32`, `f64` and `i32`; CUDA holds `f32`, `bf16` and `i32`.
+    /// `len` zeros. The CPU holds every type; CUDA holds `f32`, `bf16` and `i32`.
     ///
     /// # Errors
     /// [`Error::DType`] when the device cannot hold the type, [`Error::OutOfMemory`] when it has no
@@ -177,9 +179,7 @@ impl Buffer {
             (Device::Cpu, DType::F32) => Ok(Self::from_vec(vec![0f32; len])),
             (Device::Cpu, DType::F64) => Ok(Self::from_vec(vec![0f64; len])),
             (Device::Cpu, DType::I32) => Ok(Self::from_vec(vec![0i32; len])),
-            (Device::Cpu, DType::BF16) => {
-                Err(Error::DType { expected: "f32, f64 or i32 on the CPU", got: dtype })
-            }
+            (Device::Cpu, DType::BF16) => Ok(Self::from_vec(vec![bf16::ZERO; len])),
             (Device::Cuda(_), DType::F64) => {
                 Err(Error::DType { expected: "f32, bf16 or i32 on CUDA", got: dtype })
             }
@@ -222,6 +222,7 @@ impl Buffer {
         let storage = match &self.storage {
             Storage::F32(data) => Storage::F32(data.clone()),
             Storage::F64(data) => Storage::F64(data.clone()),
+            Storage::BF16(data) => Storage::BF16(data.clone()),
             Storage::I32(data) => Storage::I32(data.clone()),
             Storage::Cuda(buffer) => Storage::Cuda(buffer.try_clone()?),
         };
@@ -243,6 +244,7 @@ impl Buffer {
         match &self.storage {
             Storage::F32(data) => data.len(),
             Storage::F64(data) => data.len(),
+            Storage::BF16(data) => data.len(),
             Storage::I32(data) => data.len(),
             Storage::Cuda(buffer) => buffer.len(),
         }
@@ -258,6 +260,7 @@ impl Buffer {
         match &self.storage {
             Storage::F32(_) => DType::F32,
             Storage::F64(_) => DType::F64,
+            Storage::BF16(_) => DType::BF16,
             Storage::I32(_) => DType::I32,
             Storage::Cuda(buffer) => buffer.dtype(),
         }
@@ -305,6 +308,9 @@ impl Buffer {
             Storage::F64(own) => {
                 own.iter_mut().zip(data).for_each(|(own, x)| *own = f64::from(*x));
             }
+            Storage::BF16(own) => {
+                own.iter_mut().zip(data).for_each(|(own, x)| *own = bf16::from_f32(*x));
+            }
             Storage::Cuda(buffer) => match buffer.dtype() {
                 DType::F32 => buffer.upload(data)?,
                 DType::BF16 => {
@@ -315,7 +321,7 @@ impl Buffer {
                 got => return Err(Error::DType { expected: "f32 or bf16", got }),
             },
             Storage::I32(_) => {
-                return Err(Error::DType { expected: "f32 or f64", got: DType::I32 });
+                return Err(Error::DType { expected: "a float", got: DType::I32 });
             }
         }
         Ok(())
@@ -365,6 +371,9 @@ impl Buffer {
             (Storage::F64(own), Storage::F64(data)) => {
                 own[to..to_end].copy_from_slice(&data[from..from_end]);
             }
+            (Storage::BF16(own), Storage::BF16(data)) => {
+                own[to..to_end].copy_from_slice(&data[from..from_end]);
+            }
             (Storage::I32(own), Storage::I32(data)) => {
                 own[to..to_end].copy_from_slice(&data[from..from_end]);
             }
@@ -388,6 +397,7 @@ impl Buffer {
         Ok(match &self.storage {
             Storage::F32(data) => data.clone(),
             Storage::F64(data) => data.iter().map(|&x| x as f32).collect(),
+            Storage::BF16(data) => data.iter().map(|x| x.to_f32()).collect(),
             Storage::I32(data) => data.iter().map(|&x| x as f32).collect(),
             Storage::Cuda(buffer) => match buffer.dtype() {
                 DType::BF16 => widen(&buffer.download::<u16>()?),

@@ -100,12 +100,12 @@ impl Residual {
     }
 }
 
-/// The output matrix `(V,C)` as [`Kind::Activation`]: the embedding, which it is tied to.
+/// The output matrix `(V,C)` as [`Kind::Factor`]: the embedding, which it is tied to.
 ///
 /// # Errors
 /// None for weights as from [`declare_weights`].
 pub fn output_weight(g: &mut Graph, weights: &[Value]) -> Result<Value> {
-    ops::cast(g, weights[0], Kind::Activation) // the table's first entry
+    ops::cast(g, weights[0], Kind::Factor) // the table's first entry
 }
 
 /// Logits `(B,T,V)` of hidden states `(B,T,C)`, both of [`Kind::Activation`].
@@ -121,7 +121,7 @@ pub fn logits(g: &mut Graph, hidden: Value, weights: &[Value]) -> Result<Value> 
 /// of the norms as they are.
 fn cast_matrices(g: &mut Graph, weights: &[Value]) -> Result<Vec<Value>> {
     let cast = |w: &Value| match g.shape(*w).len() {
-        2 => ops::cast(g, *w, Kind::Activation),
+        2 => ops::cast(g, *w, Kind::Factor),
         _ => Ok(*w),
     };
     weights.iter().map(cast).collect()

@@ -38,7 +38,7 @@ pub struct RunConfig {
     /// Where it is computed: `cpu`, `cuda` (the first GPU) or `cuda:N`.
     #[serde(default = "cpu")]
     pub device: String,
-    /// The type of activations; absent, `f32` on the CPU and `mixed` on CUDA.
+    /// What it is computed in; absent, `f32` on the CPU and `mixed` on CUDA.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub precision: Option<PrecisionKind>,
 }
@@ -47,27 +47,24 @@ impl RunConfig {
     /// Opens the device, and says what it computes in.
     ///
     /// # Errors
-    /// [`Error::Device`] when there is no such device, [`Error::Field`] for a precision that it lacks.
+    /// [`Error::Device`] when there is no such device.
     pub fn compute(&self) -> Result<(Device, Precision)> {
         let device: Device = self.device.parse().map_err(Error::Device)?;
-        match (device, self.precision) {
-            (_, Some(PrecisionKind::F32)) | (Device::Cpu, None) => Ok((device, Precision::F32)),
-            (Device::Cpu, Some(PrecisionKind::Mixed)) => {
-                let expected = "f32 on the CPU; mixed needs run.device = \"cuda\"";
-                Err(Error::field("run.precision", expected, "mixed"))
-            }
-            (_, Some(PrecisionKind::Mixed) | None) => Ok((device, Precision::MIXED)),
-        }
+        let precision = match (device, self.precision) {
+            (_, Some(PrecisionKind::F32)) | (Device::Cpu, None) => Precision::F32,
+            (_, Some(PrecisionKind::Mixed) | None) => Precision::mixed(&device),
+        };
+        Ok((device, precision))
     }
 }
 
-/// The type of activations, as written in a file. Weights, latents and sums are `f32` in any case.
+/// The precision, as written in a file. Weights, latents and sums are `f32` in any case.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum PrecisionKind {
     /// Single precision.
     F32,
-    /// 16 bits, `bf16`, on CUDA.
+    /// 16 bits, `bf16`: activations and products on CUDA, products alone on the CPU.
     Mixed,
 }
 

@@ -1,4 +1,4 @@
-//! The step from one kind of float to the other. The only op that a plan may leave out.
+//! The step from one kind of float to another. The only op that a plan may leave out.
 
 use ltm_kernels::Cost;
 use ltm_kernels::ops::cast;
@@ -25,7 +25,7 @@ pub fn cast(g: &mut Graph, x: Value, kind: Kind) -> Result<Value> {
     if from == kind {
         return Ok(x);
     }
-    if let Some(earlier) = g.cast_of(x) {
+    if let Some(earlier) = g.cast_of(x, kind) {
         return Ok(earlier);
     }
     let spec = Spec::new(g.shape(x), kind);

@@ -4,7 +4,7 @@ use ltm_kernels::ops::cross_entropy::{self, CrossEntropyDims};
 use ltm_kernels::ops::elementwise::{self, ScaleRowsDims};
 use ltm_kernels::{Cost, Device};
 
-use super::{check, check_dims, check_kind, check_shape, float_kind, rows};
+use super::{check, check_dims, check_kind, check_shape, product_kind, rows};
 use crate::graph::Grads;
 use crate::{Call, Graph, Io, Kind, Operation, Result, Spec, Value};
 
@@ -29,7 +29,7 @@ struct CrossEntropyBwdWeight(CrossEntropyDims);
 /// [`Error::Shape`](crate::Error::Shape) when the extents disagree. A target outside `-1..V` is
 /// refused when the plan runs.
 pub fn cross_entropy(g: &mut Graph, h: Value, w: Value, targets: Value) -> Result<Value> {
-    float_kind(g, OP, &[h, w])?;
+    product_kind(g, OP, h, w)?;
     check_kind(g, OP, Kind::Int, &[targets])?;
     let spec = g.spec(h).clone();
     let (n, c) = rows(OP, &spec.shape)?;

@@ -15,13 +15,17 @@ struct Embedding(EmbeddingDims);
 #[derive(Debug)]
 struct EmbeddingBwdWeight(EmbeddingDims);
 
-/// The table's row of every token: `table (V,C)`, `tokens (…)` of integers → `(…,C)`.
+/// The table's row of every token: `table (V,C)`, `tokens (…)` of integers → `(…,C)`. A table of
+/// [`Kind::Factor`] gives activations.
 ///
 /// # Errors
 /// [`Error::Shape`](crate::Error::Shape) when `table` is no matrix or `tokens` no integers. A token
 /// outside `0..V` is refused when the plan runs.
 pub fn embedding(g: &mut Graph, table: Value, tokens: Value) -> Result<Value> {
-    let kind = float_kind(g, OP, &[table])?;
+    let kind = match g.spec(table).kind {
+        Kind::Factor => Kind::Activation,
+        _ => float_kind(g, OP, &[table])?,
+    };
     check_kind(g, OP, Kind::Int, &[tokens])?;
     let shape = g.shape(table);
     check(OP, shape.len() == 2, || format!("table must be a matrix, found {shape:?}"))?;

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use ltm_kernels::ops::matmul::{self, Layout, MatmulDims, Write};
 use ltm_kernels::{Buffer, Cost, Device};
 
-use super::{check, check_dims, float_kind, rows, streaming_cost};
+use super::{check, check_dims, product_kind, rows, streaming_cost};
 use crate::graph::Grads;
 use crate::{Call, Graph, Io, Operation, Result, Spec, Value};
 
@@ -49,7 +49,8 @@ pub fn matmul(
     trace(g, a, b, [a_layout, b_layout], Role::Product, None)
 }
 
-/// `x Wᵀ`: `x (…,K)`, `w (N,K)` → `(…,N)`.
+/// `x Wᵀ`: `x (…,K)`, `w (N,K)` → `(…,N)`. For activations `w` may be of
+/// [`Kind::Factor`](crate::Kind::Factor).
 ///
 /// # Errors
 /// [`Error::Shape`](crate::Error::Shape) when `K` differs or `w` is no matrix.
@@ -66,7 +67,7 @@ fn trace(
     role: Role,
     spec: Option<Spec>,
 ) -> Result<Value> {
-    let kind = float_kind(g, OP, &[a, b])?;
+    let kind = product_kind(g, OP, a, b)?;
     let (a_rows, a_columns) = rows(OP, g.shape(a))?;
     let (b_rows, b_columns) = rows(OP, g.shape(b))?;
     let (m, k) = match a_layout {

@@ -69,6 +69,16 @@ fn float_kind(g: &Graph, op: &'static str, values: &[Value]) -> Result<Kind> {
     Ok(kind)
 }
 
+/// The kind of the result of `x` with the factor `w`: that of `x`. Refuses all but equal kinds, and a
+/// [`Kind::Factor`] for activations.
+fn product_kind(g: &Graph, op: &'static str, x: Value, w: Value) -> Result<Kind> {
+    let [x_kind, w_kind] = [x, w].map(|v| g.spec(v).kind);
+    match (x_kind, w_kind) {
+        (Kind::Activation, Kind::Factor) => Ok(Kind::Activation),
+        _ => float_kind(g, op, &[x, w]),
+    }
+}
+
 /// Refuses a value of another shape.
 fn check_shape(
     g: &Graph,

@@ -17,6 +17,12 @@ impl<'a, T> Mat<'a, T> {
         Self { data, row_stride, col_stride: 1 }
     }
 
+    /// Panics when a matrix of these extents reaches past the slice.
+    pub(super) fn check(&self, extents: [usize; 2]) {
+        let strides = [self.row_stride, self.col_stride];
+        assert!(fits(self.data.len(), extents, strides), "a factor reaches past its slice");
+    }
+
     /// The same elements with rows and columns exchanged.
     pub(crate) fn t(self) -> Self {
         Self { data: self.data, row_stride: self.col_stride, col_stride: self.row_stride }
@@ -27,6 +33,15 @@ impl<'a, T> Mat<'a, T> {
 pub(crate) struct MatMut<'a, T> {
     pub(crate) data: &'a mut [T],
     pub(crate) row_stride: usize,
+}
+
+impl<T> MatMut<'_, T> {
+    /// Panics when a matrix of these extents reaches past the slice, or its rows overlap.
+    pub(super) fn check(&self, [rows, columns]: [usize; 2]) {
+        let strides = [self.row_stride, 1];
+        assert!(fits(self.data.len(), [rows, columns], strides), "c reaches past its slice");
+        assert!(rows <= 1 || columns <= self.row_stride, "rows of c overlap");
+    }
 }
 
 /// Who computes a product.
@@ -51,10 +66,9 @@ pub(crate) fn gemm<T: Float>(
     [m, n, k]: [usize; 3],
     threads: Threads,
 ) {
-    assert!(fits(c.data.len(), [m, n], [c.row_stride, 1]), "c reaches past its slice");
-    assert!(fits(a.data.len(), [m, k], [a.row_stride, a.col_stride]), "a reaches past its slice");
-    assert!(fits(b.data.len(), [k, n], [b.row_stride, b.col_stride]), "b reaches past its slice");
-    assert!(m <= 1 || n <= c.row_stride, "rows of c overlap");
+    c.check([m, n]);
+    a.check([m, k]);
+    b.check([k, n]);
     let parallelism = match threads {
         Threads::One => gemm::Parallelism::None,
         Threads::Pool => gemm::Parallelism::Rayon(0),

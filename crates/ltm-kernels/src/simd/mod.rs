@@ -6,14 +6,18 @@
 //! `simd::dispatch(#[inline(always)] || { … simd::dot(a, b) … })`.
 //! Results do not depend on the instruction set chosen, except those of [`gemm()`].
 
+#[cfg(target_arch = "x86_64")]
+mod amx;
 mod exp;
 mod gemm;
 mod lanes;
 pub mod peak;
+mod product;
 
 pub(crate) use exp::{exp, exp_slice};
 pub(crate) use gemm::{Mat, MatMut, Threads, gemm};
 pub(crate) use lanes::{axpy, dot, max, scale, sum};
+pub(crate) use product::{Factor, gemm_bf16};
 
 /// Runs `body` compiled for the widest instruction set that the processor has.
 ///

@@ -45,8 +45,7 @@ pub fn units() -> Vec<Unit> {
             };
             units.push(unit("bf16 avx512", 2 * SUMS * 32, run));
         }
-        #[cfg(target_os = "linux")]
-        if amx::is_there() {
+        if super::amx::available() {
             units.push(unit("bf16 amx", amx::FLOPS, amx::run));
         }
     }
@@ -114,61 +113,24 @@ mod x86 {
 }
 
 /// Tiles of bf16, whose intrinsics are not stable yet.
-#[cfg(all(target_arch = "x86_64", target_os = "linux"))]
+#[cfg(target_arch = "x86_64")]
 mod amx {
     use std::arch::asm;
-    use std::arch::x86_64::{__cpuid, __cpuid_count};
+
+    use crate::simd::amx::Configured;
 
     /// Four products of 16 by 16 numbers, each summed over 32.
     pub(super) const FLOPS: usize = 4 * 2 * 16 * 16 * 32;
 
-    /// What `ldtilecfg` reads: palette 1, every tile of 16 rows of 64 bytes.
-    #[repr(C, align(64))]
-    struct Layout {
-        palette: u8,
-        start_row: u8,
-        reserved: [u8; 14],
-        row_bytes: [u16; 16],
-        rows: [u8; 16],
-    }
-
-    /// Whether the processor has bf16 tiles and the system lets this process use them.
-    pub(super) fn is_there() -> bool {
-        // `arch_prctl`, its request for a part of the processor's state, and the number of the tiles' data.
-        let [arch_prctl, request, tile_data] = [158i64, 0x1023, 18];
-        let bits = if __cpuid(0).eax >= 7 { __cpuid_count(7, 0).edx } else { 0 };
-        let (bf16, tiles) = (1 << 22, 1 << 24);
-        if bits & bf16 == 0 || bits & tiles == 0 {
-            return false;
-        }
-        let refused: i64;
-        // SAFETY: the call takes two numbers, touches no memory of ours and may change nothing but rcx and r11;
-        // a system that does not know it says so.
-        unsafe {
-            asm!("syscall", inlateout("rax") arch_prctl => refused, in("rdi") request, in("rsi") tile_data,
-                 out("rcx") _, out("r11") _, options(nostack));
-        }
-        refused == 0
-    }
-
     pub(super) fn run(rounds: u64) {
-        let mut layout = Layout {
-            palette: 1,
-            start_row: 0,
-            reserved: [0; 14],
-            row_bytes: [0; 16],
-            rows: [0; 16],
-        };
-        layout.row_bytes[..8].fill(64);
-        layout.rows[..8].fill(16);
         if rounds == 0 {
             return;
         }
-        // SAFETY: `units` offers this only after `is_there`. `layout` is the 64 bytes that `ldtilecfg` reads; the
-        // others touch registers alone, all declared, and `tilerelease` leaves them as they were found.
+        let _tiles = Configured::new();
+        // SAFETY: `units` offers this only when tiles are available; the instructions touch registers alone, all
+        // declared.
         unsafe {
             asm!(
-                "ldtilecfg [{layout}]",
                 "tilezero tmm0", "tilezero tmm1", "tilezero tmm2", "tilezero tmm3",
                 "tilezero tmm4", "tilezero tmm5", "tilezero tmm6", "tilezero tmm7",
                 "2:",
@@ -178,8 +140,6 @@ mod amx {
                 "tdpbf16ps tmm3, tmm5, tmm7",
                 "dec {rounds}",
                 "jnz 2b",
-                "tilerelease",
-                layout = in(reg) &layout,
                 rounds = inout(reg) rounds => _,
                 out("tmm0") _, out("tmm1") _, out("tmm2") _, out("tmm3") _,
                 out("tmm4") _, out("tmm5") _, out("tmm6") _, out("tmm7") _,

@@ -4,7 +4,7 @@ mod cuda;
 pub mod reference;
 
 use crate::shape::{check_len, on_float};
-use crate::{Buffer, Cost, Device, Result};
+use crate::{Buffer, Cost, DType, Device, Result};
 
 const OP: &str = "cast";
 
@@ -14,7 +14,7 @@ pub fn cost(n: usize) -> Cost {
 }
 
 /// `out[i] = x[i]`, rounded to nearest, ties to even. Equal types copy. The CPU casts between `f32` and
-/// `f64`, CUDA between `f32` and `bf16`.
+/// `f64`, and from `f32` to `bf16`; CUDA between `f32` and `bf16`.
 ///
 /// # Shapes
 /// Both of one length.
@@ -26,6 +26,10 @@ pub fn fwd(device: &Device, out: &mut Buffer, x: &Buffer) -> Result<()> {
     check_len(OP, "x", x.len(), out.len())?;
     match device {
         Device::Cuda(context) => cuda::fwd(context, out, x),
+        Device::Cpu if out.dtype() == DType::BF16 => {
+            reference::round(out.as_mut_slice()?, x.as_slice()?);
+            Ok(())
+        }
         Device::Cpu => on_float!(out.dtype(), T => on_float!(x.dtype(), S => {
             reference::fwd::<T, S>(out.as_mut_slice()?, x.as_slice()?);
             Ok(())

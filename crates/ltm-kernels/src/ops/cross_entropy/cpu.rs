@@ -10,7 +10,7 @@ use super::{CrossEntropyDims, IGNORED};
 use crate::ops::blocks::{Rows, for_each_block};
 use crate::ops::matmul::Write;
 use crate::ops::parallel::CHUNK;
-use crate::simd::{Mat, MatMut, Threads};
+use crate::simd::{Factor, Mat, MatMut, Threads};
 use crate::{Float, simd};
 
 /// Most rows of a task, and columns of a tile: with the weights of the tile and the rows' gradient
@@ -87,12 +87,12 @@ impl<'a, T> Partial<&'a [T]> {
     }
 }
 
-pub(crate) fn fwd<T: Float>(
+pub(crate) fn fwd<T: Float, W: Factor<T>>(
     nll: Option<&mut [T]>,
     dh: Option<&mut [T]>,
     scratch: &mut [T],
     h: &[T],
-    w: &[T],
+    w: &[W],
     targets: &[i32],
     dims: CrossEntropyDims,
 ) {
@@ -118,10 +118,10 @@ pub(crate) fn fwd<T: Float>(
 }
 
 /// Runs every task's pass through its part of the vocabulary.
-fn partials<T: Float>(
+fn partials<T: Float, W: Factor<T>>(
     tasks: &mut [T],
     h: &[T],
-    w: &[T],
+    w: &[W],
     targets: &[i32],
     wants_mean: bool,
     dims: CrossEntropyDims,
@@ -151,18 +151,18 @@ fn partials<T: Float>(
             if wants_mean {
                 let mean = MatMut { data: &mut partial.mean[..rows * c], row_stride: c };
                 let (p, w) = (Mat::rows(tile, words), Mat::rows(w, c));
-                simd::gemm(mean, p, w, T::ONE, Write::Accumulate, [rows, c, words], Threads::One);
+                W::gemm(mean, p, w, Write::Accumulate, [rows, c, words], Threads::One);
             }
         }
     });
 }
 
 /// `tile = h wᵀ`.
-fn logits<T: Float>(tile: &mut [T], h: &[T], w: &[T], c: usize) {
+fn logits<T: Float, W: Factor<T>>(tile: &mut [T], h: &[T], w: &[W], c: usize) {
     let (rows, words) = (h.len() / c, w.len() / c);
     let (h, w) = (Mat::rows(h, c), Mat::rows(w, c).t());
     let to = MatMut { data: tile, row_stride: words };
-    simd::gemm(to, h, w, T::ONE, Write::Overwrite, [rows, words, c], Threads::One);
+    W::gemm(to, h, w, Write::Overwrite, [rows, words, c], Threads::One);
 }
 
 /// Takes a tile of logits into what is known of its rows, and leaves `exp(logit − max)` in it. What
@@ -202,10 +202,10 @@ fn advance<T: Float>(
 /// Joins what the parts say of row `n`: writes its gradient, and returns the log-sum-exp and the
 /// target's logit; zeros where nothing is scored.
 #[inline(always)]
-fn join<T: Float>(
+fn join<T: Float, W: Factor<T>>(
     dh: Option<&mut [T]>,
     tasks: &[T],
-    w: &[T],
+    w: &[W],
     n: usize,
     target: i32,
     cut: &Cut,
@@ -232,17 +232,19 @@ fn join<T: Float>(
         for p in 0..cut.parts {
             simd::axpy(dh, factor(p) / sum, &part(p).mean[i * c..][..c]);
         }
-        simd::axpy(dh, -T::ONE, &w[target * c..][..c]);
+        for (dh, w) in dh.iter_mut().zip(&w[target * c..][..c]) {
+            *dh = *dh - w.widen();
+        }
     }
     [max + sum.ln(), part(target / cut.words).logit[i]]
 }
 
-pub(crate) fn bwd_weight<T: Float>(
+pub(crate) fn bwd_weight<T: Float, W: Factor<T>>(
     dw: &mut [T],
     scratch: &mut [T],
     dnll: &[T],
     h: &[T],
-    w: &[T],
+    w: &[W],
     targets: &[i32],
     dims: CrossEntropyDims,
 ) {

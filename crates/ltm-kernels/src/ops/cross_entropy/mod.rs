@@ -4,8 +4,11 @@ mod cpu;
 mod cuda;
 pub mod reference;
 
+use half::bf16;
+
 use crate::shape::{check_extents, check_len, on_float};
-use crate::{Buffer, Cost, Device, Error, Result};
+use crate::simd::Factor;
+use crate::{Buffer, Cost, DType, Device, Element, Error, Float, Result};
 
 const OP: &str = "cross_entropy";
 
@@ -98,7 +101,8 @@ impl CrossEntropyDims {
 /// # Shapes
 /// `h (N,C)`, `w (V,C)`, `targets (N)` of `i32` → `nll (N)`, `dh (N,C)`. `scratch` holds
 /// [`CrossEntropyDims::scratch_len`] elements. A target of [`IGNORED`] gives 0 in both outputs.
-/// On CUDA `h`, `w` and `dh` share f32 or bf16, `nll` and `scratch` are f32.
+/// On CUDA `h`, `w` and `dh` share f32 or bf16, `nll` and `scratch` are f32. On the CPU `w` may be bf16 where all else
+/// is f32: then rows are rounded to bf16 where they meet it, and sums are f32.
 ///
 /// # Errors
 /// [`Error::Index`] for any other target outside `0..V`, on the CPU; on CUDA such a row is NaN instead. [`Error::Dims`], [`Error::Shape`] or
@@ -125,14 +129,29 @@ pub fn fwd(
     }
     match device {
         Device::Cuda(context) => cuda::fwd(context, nll, dh, scratch, h, w, targets, dims),
+        Device::Cpu if w.dtype() == DType::BF16 => {
+            fwd_on_cpu::<f32, bf16>(nll, dh, scratch, h, w, targets, dims)
+        }
         Device::Cpu => on_float!(h.dtype(), T => {
-            let nll = nll.map(|buffer| buffer.as_mut_slice()).transpose()?;
-            let dh = dh.map(|buffer| buffer.as_mut_slice()).transpose()?;
-            let (h, w, targets) = (h.as_slice()?, w.as_slice()?, targets.as_slice()?);
-            cpu::fwd::<T>(nll, dh, scratch.as_mut_slice()?, h, w, targets, dims);
-            Ok(())
+            fwd_on_cpu::<T, T>(nll, dh, scratch, h, w, targets, dims)
         }),
     }
+}
+
+fn fwd_on_cpu<T: Float, W: Element + Factor<T>>(
+    nll: Option<&mut Buffer>,
+    dh: Option<&mut Buffer>,
+    scratch: &mut Buffer,
+    h: &Buffer,
+    w: &Buffer,
+    targets: &Buffer,
+    dims: CrossEntropyDims,
+) -> Result<()> {
+    let nll = nll.map(Buffer::as_mut_slice::<T>).transpose()?;
+    let dh = dh.map(Buffer::as_mut_slice::<T>).transpose()?;
+    let (h, w, targets) = (h.as_slice::<T>()?, w.as_slice::<W>()?, targets.as_slice()?);
+    cpu::fwd(nll, dh, scratch.as_mut_slice()?, h, w, targets, dims);
+    Ok(())
 }
 
 /// Gradient of `Σ_n dnll[n]·nll[n]` with respect to the weight, by computing the logits once more.
@@ -161,13 +180,28 @@ pub fn bwd_weight(
     check_len(OP, "dnll", dnll.len(), dims.n)?;
     match device {
         Device::Cuda(context) => cuda::bwd_weight(context, dw, scratch, dnll, h, w, targets, dims),
+        Device::Cpu if w.dtype() == DType::BF16 => {
+            bwd_weight_on_cpu::<f32, bf16>(dw, scratch, dnll, h, w, targets, dims)
+        }
         Device::Cpu => on_float!(h.dtype(), T => {
-            let (dw, scratch) = (dw.as_mut_slice()?, scratch.as_mut_slice()?);
-            let (dnll, h, w) = (dnll.as_slice()?, h.as_slice()?, w.as_slice()?);
-            cpu::bwd_weight::<T>(dw, scratch, dnll, h, w, targets.as_slice()?, dims);
-            Ok(())
+            bwd_weight_on_cpu::<T, T>(dw, scratch, dnll, h, w, targets, dims)
         }),
     }
+}
+
+fn bwd_weight_on_cpu<T: Float, W: Element + Factor<T>>(
+    dw: &mut Buffer,
+    scratch: &mut Buffer,
+    dnll: &Buffer,
+    h: &Buffer,
+    w: &Buffer,
+    targets: &Buffer,
+    dims: CrossEntropyDims,
+) -> Result<()> {
+    let (dnll, h, w) = (dnll.as_slice::<T>()?, h.as_slice()?, w.as_slice::<W>()?);
+    let (dw, scratch) = (dw.as_mut_slice()?, scratch.as_mut_slice()?);
+    cpu::bwd_weight(dw, scratch, dnll, h, w, targets.as_slice()?, dims);
+    Ok(())
 }
 
 #[cfg(test)]

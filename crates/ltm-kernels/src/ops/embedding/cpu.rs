@@ -4,14 +4,21 @@ use rayon::prelude::*;
 
 use super::EmbeddingDims;
 use crate::ops::parallel::CHUNK;
+use crate::simd::Factor;
 use crate::{Float, simd};
 
-pub(crate) fn fwd<T: Float>(out: &mut [T], table: &[T], tokens: &[i32], dims: EmbeddingDims) {
+pub(crate) fn fwd<T: Float, W: Factor<T>>(
+    out: &mut [T],
+    table: &[W],
+    tokens: &[i32],
+    dims: EmbeddingDims,
+) {
     let c = dims.c;
     let rows = (CHUNK / c).max(1);
     out.par_chunks_mut(rows * c).zip(tokens.par_chunks(rows)).for_each(|(out, tokens)| {
         for (out_n, &token) in out.chunks_exact_mut(c).zip(tokens) {
-            out_n.copy_from_slice(&table[token as usize * c..][..c]);
+            let row = &table[token as usize * c..][..c];
+            out_n.iter_mut().zip(row).for_each(|(out, x)| *out = x.widen());
         }
     });
 }

@@ -4,8 +4,10 @@ mod cpu;
 mod cuda;
 pub mod reference;
 
+use half::bf16;
+
 use crate::shape::{check_extents, check_len, on_float};
-use crate::{Buffer, Cost, Device, Error, Result};
+use crate::{Buffer, Cost, DType, Device, Error, Result};
 
 const OP: &str = "embedding";
 
@@ -69,7 +71,7 @@ impl EmbeddingDims {
 /// Copies the row of each token: `out[n,:] = table[tokens[n],:]`.
 ///
 /// # Shapes
-/// `table (V,C)`, `tokens (N)` of `i32` → `out (N,C)`.
+/// `table (V,C)`, `tokens (N)` of `i32` → `out (N,C)`. On the CPU a `table` of bf16 gives an `out` of f32.
 ///
 /// # Errors
 /// [`Error::Index`] for a token outside `0..V` on the CPU; on CUDA, where the host does not see the tokens, its
@@ -88,8 +90,14 @@ pub fn fwd(
     dims.check(device, ("table", table), ("out", out), tokens)?;
     match device {
         Device::Cuda(context) => cuda::fwd(context, out, table, tokens, dims),
+        Device::Cpu if table.dtype() == DType::BF16 => {
+            let (table, tokens) = (table.as_slice::<bf16>()?, tokens.as_slice()?);
+            cpu::fwd::<f32, bf16>(out.as_mut_slice()?, table, tokens, dims);
+            Ok(())
+        }
         Device::Cpu => on_float!(out.dtype(), T => {
-            cpu::fwd::<T>(out.as_mut_slice()?, table.as_slice()?, tokens.as_slice()?, dims);
+            let (table, tokens) = (table.as_slice::<T>()?, tokens.as_slice()?);
+            cpu::fwd::<T, T>(out.as_mut_slice()?, table, tokens, dims);
             Ok(())
         }),
     }

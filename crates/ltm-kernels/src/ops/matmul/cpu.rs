@@ -1,6 +1,7 @@
 //! The fast CPU implementation: decides how a product is shared out; the arithmetic is
 //! `simd::gemm`'s.
 
+use half::bf16;
 use rayon::prelude::*;
 
 use super::{Layout, MatmulDims, Write};
@@ -19,6 +20,19 @@ pub(crate) fn fwd<T: Float>(c: &mut [T], a: &[T], b: &[T], write: Write, dims: M
     }
     let batches = c.par_chunks_mut(m * n).zip(a.par_chunks(m * k)).zip(b.par_chunks(k * n));
     batches.for_each(|((c, a), b)| one(c, a, b, write, dims, Threads::One));
+}
+
+pub(crate) fn fwd_bf16(c: &mut [f32], a: &[f32], b: &[bf16], write: Write, dims: MatmulDims) {
+    let MatmulDims { m, n, k, .. } = dims;
+    let products = c.chunks_mut(m * n).zip(a.chunks(m * k)).zip(b.chunks(k * n));
+    for ((c, a), b) in products {
+        let b = match dims.b {
+            Layout::Normal => Mat::rows(b, n),
+            Layout::Transposed => Mat::rows(b, k).t(),
+        };
+        let c = MatMut { data: c, row_stride: n };
+        simd::gemm_bf16(c, Mat::rows(a, k), b, write, [m, n, k], Threads::Pool);
+    }
 }
 
 fn one<T: Float>(c: &mut [T], a: &[T], b: &[T], write: Write, dims: MatmulDims, threads: Threads) {

@@ -5,7 +5,7 @@ pub(crate) mod cuda;
 pub mod reference;
 
 use crate::shape::{check_dims, check_len, on_float};
-use crate::{Buffer, Cost, Device, Result};
+use crate::{Buffer, Cost, DType, Device, Result};
 
 const OP: &str = "matmul";
 
@@ -77,11 +77,14 @@ impl MatmulDims {
 ///
 /// # Shapes
 /// `a (batch,M,K)` or `(batch,K,M)` when [`Layout::Transposed`]; `b (batch,K,N)` or `(batch,N,K)` →
-/// `c (batch,M,N)`. f32 or f64 on the CPU; on CUDA all f32, or bf16 factors and `c` of bf16 or f32.
+/// `c (batch,M,N)`. On the CPU f32 or f64, or f32 with `b` of bf16: then `a`, which must lie as it is
+/// multiplied, is rounded to bf16 too, and products are summed in f32. On CUDA all f32, or bf16 factors
+/// and `c` of bf16 or f32.
 ///
 /// # Errors
 /// [`crate::Error::Dims`] from [`MatmulDims::validate`], [`crate::Error::Shape`] when a buffer
-/// disagrees with `dims`, [`crate::Error::DType`] when the buffers do not share one float type.
+/// disagrees with `dims`, [`crate::Error::DType`] for other types, [`crate::Error::Dims`] for a
+/// transposed `a` with a `b` of bf16 on the CPU.
 pub fn fwd(
     device: &Device,
     c: &mut Buffer,
@@ -97,6 +100,11 @@ pub fn fwd(
     check_len(OP, "b", b.len(), batch * k * n)?;
     match device {
         Device::Cuda(context) => cuda::fwd(context, c, a, b, write, dims),
+        Device::Cpu if b.dtype() == DType::BF16 => {
+            check_dims(OP, dims.a == Layout::Normal, || "a is transposed and b of bf16".into())?;
+            cpu::fwd_bf16(c.as_mut_slice()?, a.as_slice()?, b.as_slice()?, write, dims);
+            Ok(())
+        }
         Device::Cpu => on_float!(c.dtype(), T => {
             cpu::fwd::<T>(c.as_mut_slice()?, a.as_slice()?, b.as_slice()?, write, dims);
             Ok(())
@@ -107,7 +115,7 @@ pub fn fwd(
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::{DType, Error, Float};
+    use crate::{Error, Float};
     use ltm_testkit::{Tol, assert_close, gradcheck, seeded};
     use proptest::prelude::*;
 
