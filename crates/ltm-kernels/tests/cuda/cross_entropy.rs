@@ -3,7 +3,7 @@
 use ltm_kernels::cuda::with_rung;
 use ltm_kernels::ops::cross_entropy::{CrossEntropyDims, IGNORED, bwd_weight, fwd, reference};
 use ltm_kernels::{Buffer, DType, Device, Error, Result};
-use ltm_testkit::Tol;
+use ltm_testkit::{Tol, assert_close};
 
 use crate::harness::{
     BF16_EPS, F32_EPS, assert_refused, check, data, device, output, read, upload, upload_i32,
@@ -171,6 +171,28 @@ fn ignored_targets_cost_and_move_nothing() {
     for (rung, dtype) in RUNGS {
         let [nll, dh, dw] = with_rung(rung, || run(&device, dtype, &[IGNORED; 7], dims));
         assert!([nll, dh, dw].iter().flatten().all(|&x| x == 0.0), "v{rung} {dtype}");
+    }
+}
+
+#[test]
+fn logits_far_from_zero_are_shifted_before_their_exponentials() {
+    let Some(device) = device() else { return };
+    let dims = CrossEntropyDims { n: 2, c: 8, v: 70 };
+    for (rung, dtype) in RUNGS {
+        for sign in [1.0, -1.0] {
+            // Every logit is 2048 or its opposite, and what pads a tile is 0.
+            let mut call = Call::new(&device, dtype, &[0, 69], dims);
+            call.h = upload(&device, dtype, &[16.0; 16]);
+            call.w = upload(&device, dtype, &[16.0 * sign; 560]);
+            with_rung(rung, || call.fwd(&device, true, true)).expect("needs hold");
+            // ln V beside 2048, which f32 holds to 2^-13 before the difference.
+            let tol = Tol { abs: 2048.0 * F32_EPS, rel: 0.0 };
+            assert_close(&read(&call.nll), &[70f64.ln(); 2], tol);
+            // Equal rows of w cancel: 70 probabilities, rounded to the type, and the target's one.
+            let rounding = if dtype == DType::BF16 { BF16_EPS } else { 70.0 * F32_EPS };
+            let abs = 2.0 * 16.0 * (rounding + 2048.0 * F32_EPS);
+            assert_close(&read(&call.dh), &[0.0; 16], Tol { abs, rel: 0.0 });
+        }
     }
 }
 
