@@ -92,6 +92,7 @@ fi
     echo "- clocks (sm, memory, highest sm, highest memory) and power limit: $clocks"
     echo
     printf '%s\n' "${outcomes[@]}"
+    echo "- device and simulator: $(tail -n 1 logs/compare.log)"
 } >"$run/README.md"
 ./gpu summary "$run/raw.jsonl" >"$run/summary.md"
 cat "$run/README.md" "$run/summary.md"

@@ -96,9 +96,9 @@ fn label(choice: Choice) -> String {
     }
 }
 
-/// Whether a rung said that these dims or this type are not for it.
+/// Whether a rung said that these dims or this type are not for it, or the device that they are too large.
 fn is_refusal(error: &anyhow::Error) -> bool {
-    matches!(error.downcast_ref(), Some(Error::Unsupported { .. }))
+    matches!(error.downcast_ref(), Some(Error::Unsupported { .. } | Error::OutOfMemory { .. }))
 }
 
 /// Checks a case at its small shape, then times it at its full one.
