@@ -30,8 +30,8 @@ pub fn run() -> Result<()> {
     tests.retain(|test| test.package != COMMAND);
     let kernels = tests.iter().find(|test| test.package == KERNELS);
     let kernels = kernels.with_context(|| format!("{KERNELS} has no `cuda` test"))?;
-    let packages = ["--package", "ltm-bench", "--bin", "gpu", "--package", COMMAND, "--bin", "ltm"];
-    exec(cargo(["build", "--release"]).args(packages))?;
+    // The whole workspace's features, as for the tests: nothing is compiled twice.
+    exec(&mut cargo(["build", "--release", "--workspace", "--bin", "gpu", "--bin", "ltm"]))?;
 
     let folder = target_dir().join("gpu");
     if folder.exists() {
