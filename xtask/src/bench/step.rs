@@ -9,18 +9,13 @@ use anyhow::{Context, Result, ensure};
 use serde_json::{Value, json};
 
 use super::{peers, runs, summary, turns::Program};
-use crate::flags::{PEER_VARIANTS, Preset, Step};
+use crate::flags::{PEER_VARIANTS, Step};
 use crate::{cargo, exec, root, target_dir};
 
 /// Builds and starts our side, then profiles it or times it against each variant of the peer.
 pub fn run(step: &Step) -> Result<()> {
     exec(&mut cargo(["build", "--release", "--package", "ltm-bench", "--bin", "step"]))?;
-    let Preset { config, .. } = step.model;
-    let (b, t) = (step.batch.to_string(), step.tokens.to_string());
-    let mut command = Command::new(target_dir().join("release/step"));
-    command.arg(root().join(config)).args([&b, &t]);
-    command.env("RAYON_NUM_THREADS", step.threads.to_string());
-    let mut ours = Program::start("our program", &mut command)?;
+    let mut ours = start(step)?;
 
     let mut lines = vec![json!({
         "kind": "setup", "model": step.model.name, "b": step.batch, "t": step.tokens,
@@ -39,12 +34,22 @@ pub fn run(step: &Step) -> Result<()> {
     if step.save { runs::save(&lines, &table) } else { Ok(()) }
 }
 
+fn start(step: &Step) -> Result<Program> {
+    let mut command = Command::new(target_dir().join("release/step"));
+    command.arg(root().join(step.model.config));
+    command.args([step.batch, step.tokens].map(|extent| extent.to_string()));
+    command.env("RAYON_NUM_THREADS", step.threads.to_string());
+    Program::start("our program", &mut command)
+}
+
 /// Every variant asked for, each in a process of its own.
 fn against_torch(step: &Step, ours: &mut Program, lines: &mut Vec<Value>) -> Result<()> {
     let python = peers::torch()?;
     let folder = target_dir().join("peers/step");
     fs::create_dir_all(&folder).with_context(|| folder.display().to_string())?;
-    ours.ask(&format!("inputs {}", folder.display()))?;
+    // What a comparison leaves in a process is no part of the memory that training takes.
+    let mut judge = start(step)?;
+    judge.ask(&format!("inputs {}", folder.display()))?;
     for variant in PEER_VARIANTS {
         if step.variant.as_ref().is_some_and(|wanted| wanted != variant) {
             continue;
@@ -57,17 +62,17 @@ fn against_torch(step: &Step, ours: &mut Program, lines: &mut Vec<Value>) -> Res
         command.env("TORCHINDUCTOR_CACHE_DIR", target_dir().join("peers/inductor"));
         let mut peer = Program::start("the peer", &mut command)?;
         lines.push(json!({ "kind": "peer", "variant": variant, "is": peer.greeting }));
-        lines.push(compare(ours, &mut peer, variant, &folder)?);
+        lines.push(compare(&mut judge, &mut peer, variant, &folder)?);
         turns(step, ours, Some(&mut peer), variant, lines)?;
     }
     Ok(())
 }
 
 /// Fails unless the peer's loss and every gradient are ours, up to rounding.
-fn compare(ours: &mut Program, peer: &mut Program, variant: &str, folder: &Path) -> Result<Value> {
+fn compare(judge: &mut Program, peer: &mut Program, variant: &str, folder: &Path) -> Result<Value> {
     let file = folder.join("gradients.safetensors");
     peer.ask(&format!("gradients {}", file.display()))?;
-    let answer = ours.ask(&format!("compare {}", file.display()))?;
+    let answer = judge.ask(&format!("compare {}", file.display()))?;
     fs::remove_file(&file).with_context(|| file.display().to_string())?;
     // Roundings of random sign add up like the root of their number. Products in bf16 are summed in
     // f32, so there only what is stored between two ops counts.

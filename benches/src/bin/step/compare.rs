@@ -38,11 +38,11 @@ pub fn gradients(inputs: &Inputs, path: &Path) -> Result<Value> {
 
 /// `bound` and `loss`, the gradients of the bound for `mu` and `log_var`, and those of the loss for every weight.
 fn ours(inputs: &Inputs) -> Result<Vec<(String, Vec<f64>)>> {
-    let Inputs { config, weights, batch, posterior } = inputs;
+    let Inputs { config, batch, posterior } = inputs;
     let (b, t) = (config.train.batch, config.train.seq_len);
     let kind = SlowGradient::Final;
     let mut engine = Engine::new(&config.model, b, t, &Device::Cpu, Precision::F32, kind)?;
-    engine.set_weights(weights)?;
+    engine.set_weights(&inputs.weights()?)?;
     engine.set_batch(&batch.tokens, &batch.targets)?;
     engine.set_posterior(posterior)?;
 

@@ -18,7 +18,6 @@ use serde_json::json;
 /// A model, a batch and a posterior.
 pub struct Inputs {
     pub config: Config,
-    pub weights: Weights,
     pub batch: Batch,
     /// For the comparison of gradients; an iteration draws its own.
     pub posterior: Posterior,
@@ -30,16 +29,6 @@ impl Inputs {
         let shape = [format!("train.batch={b}"), format!("train.seq_len={t}")];
         let overrides = [&shape[..], &["train.micro_batches=1".into()]].concat();
         let config = Config::load(config, &overrides)?;
-        let mut weights = Weights::init(&config.model, config.run.seed)?;
-        for (i, (spec, values)) in
-            param_table(&config.model).iter().zip(&mut weights.params).enumerate()
-        {
-            // Norms start at 1: a peer that leaves them out must show.
-            if spec.init == Init::Ones {
-                let noise = seeded(i as u64, values.len());
-                values.iter_mut().zip(noise).for_each(|(value, x)| *value += 0.1 * x as f32);
-            }
-        }
         let vocabulary = config.model.vocab_size;
         let ids = |seed| {
             let below = |x: f64| ((x.abs() * 1e6) as usize % vocabulary) as i32;
@@ -57,7 +46,23 @@ impl Inputs {
             log_var: normal(1003, -1.0, 0.5),
             noise: normal(1004, 0.0, 1.0),
         };
-        Ok(Self { config, weights, batch, posterior })
+        Ok(Self { config, batch, posterior })
+    }
+
+    /// The weights, made anew, so that no copy lies beside those of a learner.
+    pub fn weights(&self) -> Result<Weights> {
+        let config = &self.config;
+        let mut weights = Weights::init(&config.model, config.run.seed)?;
+        for (i, (spec, values)) in
+            param_table(&config.model).iter().zip(&mut weights.params).enumerate()
+        {
+            // Norms start at 1: a peer that leaves them out must show.
+            if spec.init == Init::Ones {
+                let noise = seeded(i as u64, values.len());
+                values.iter_mut().zip(noise).for_each(|(value, x)| *value += 0.1 * x as f32);
+            }
+        }
+        Ok(weights)
     }
 
     /// Writes `setup.json` and `inputs.safetensors`: weights under their names, batch and posterior.
@@ -68,13 +73,14 @@ impl Inputs {
         std::fs::write(&path, setup.to_string()).with_context(|| path.display().to_string())?;
 
         let (b, t) = (train.batch, train.seq_len);
+        let weights = self.weights()?;
         let mut tensors = BTreeMap::new();
         let mut insert = |name: &str, dtype, shape: &[usize], bytes| {
             let view = TensorView::new(dtype, shape.to_vec(), bytes)?;
             tensors.insert(name.to_owned(), view);
             anyhow::Ok(())
         };
-        for (spec, values) in param_table(model).iter().zip(&self.weights.params) {
+        for (spec, values) in param_table(model).iter().zip(&weights.params) {
             insert(&spec.name, Dtype::F32, &spec.shape, cast_slice(values))?;
         }
         for (name, ids) in [("tokens", &self.batch.tokens), ("targets", &self.batch.targets)] {

@@ -36,7 +36,7 @@ fn main() -> Result<()> {
             "iterate" => {
                 let learner = match &mut learner {
                     Some(learner) => learner,
-                    empty => empty.insert(SlowLearner::new(&inputs.config, &inputs.weights)?),
+                    empty => empty.insert(SlowLearner::new(&inputs.config, &inputs.weights()?)?),
                 };
                 iterations += 1;
                 iterate(&inputs, learner, number(argument)?, iterations)?

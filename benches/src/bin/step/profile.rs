@@ -12,7 +12,7 @@ use crate::inputs::Inputs;
 /// Seconds, operations and bytes of each kind of node: of `steps` fast steps, and of one pass for the weights'
 /// gradients.
 pub fn table(inputs: &Inputs, steps: usize) -> Result<serde_json::Value> {
-    let Inputs { config, weights, batch, posterior } = inputs;
+    let Inputs { config, batch, posterior } = inputs;
     let (b, t, model) = (config.train.batch, config.train.seq_len, &config.model);
     let mut graph = Graph::new();
     let g = &mut graph;
@@ -34,8 +34,8 @@ pub fn table(inputs: &Inputs, steps: usize) -> Result<serde_json::Value> {
 
     let device = Device::Cpu;
     let mut store = Store::new(g, &device, Precision::F32)?;
-    for (value, data) in params.iter().zip(&weights.params) {
-        store.write_f32(*value, data)?;
+    for (value, data) in params.iter().zip(inputs.weights()?.params) {
+        store.write_f32(*value, &data)?;
     }
     store.write_i32(tokens, &batch.tokens)?;
     store.write_i32(targets, &batch.targets)?;
