@@ -52,17 +52,21 @@ static SHAPES: Shapes = Shapes {
 pub(super) fn available() -> bool {
     static ANSWER: OnceLock<bool> = OnceLock::new();
     *ANSWER.get_or_init(|| {
-        let bits = if __cpuid(0).eax >= 7 { __cpuid_count(7, 0).edx } else { 0 };
-        let (has_bf16, has_tiles) = (bits & (1 << 22) != 0, bits & (1 << 24) != 0);
         let vectors =
             is_x86_feature_detected!("avx512bw") && is_x86_feature_detected!("avx512bf16");
-        has_bf16 && has_tiles && vectors && ask_the_system()
+        vectors && has_tiles()
     })
 }
 
-/// Asks for the tiles' part of the processor's state, which Linux gives to processes that ask.
+/// Whether Linux tells of the tiles, and gives them when asked: their part of a process's state is
+/// large, and a process has it only after asking.
 #[cfg(target_os = "linux")]
-fn ask_the_system() -> bool {
+fn has_tiles() -> bool {
+    // The detection macro for them is not stable.
+    let processor = std::fs::read_to_string("/proc/cpuinfo").unwrap_or_default();
+    if !processor.contains(" amx_bf16") {
+        return false;
+    }
     // `arch_prctl`, its request for a part of the state, and the number of the tiles' data.
     let [arch_prctl, request, tile_data] = [158i64, 0x1023, 18];
     let refused: i64;
@@ -76,7 +80,7 @@ fn ask_the_system() -> bool {
 }
 
 #[cfg(not(target_os = "linux"))]
-fn ask_the_system() -> bool {
+fn has_tiles() -> bool {
     false
 }
 
