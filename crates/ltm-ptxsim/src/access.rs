@@ -8,6 +8,7 @@ use crate::exec::lanes;
 use crate::fault::{FaultKind, Trouble};
 use crate::float::f;
 use crate::inst::{Access, Op, Reg, Space, Update};
+use crate::memory::Allocation;
 use crate::warp::{PendingCopy, Warp};
 
 /// A space and an address within it.
@@ -21,8 +22,13 @@ fn place(space: Space, address: u64) -> (Space, u64) {
     }
 }
 
+/// An element of 1, 2, 4 or 8 bytes.
 fn little_endian(bytes: &[u8]) -> u64 {
-    bytes.iter().rev().fold(0, |x, byte| x << 8 | u64::from(*byte))
+    match *bytes {
+        [a, b, c, d] => u64::from(u32::from_le_bytes([a, b, c, d])),
+        [a, b] => u64::from(u16::from_le_bytes([a, b])),
+        _ => bytes.iter().rev().fold(0, |x, byte| x << 8 | u64::from(*byte)),
+    }
 }
 
 impl Block<'_> {
@@ -47,26 +53,28 @@ impl Block<'_> {
                 let detail = format!("load of {whole} bytes");
                 return Err(Trouble::at(FaultKind::Misaligned, lane, address, detail));
             }
-            for (i, out) in out[..d.len()].iter_mut().enumerate() {
-                let at = address + (i * element) as u64;
-                let value = match space {
-                    Space::Shared => {
-                        little_endian(self.shared.read(at, element, warp.index, lane)?)
-                    }
-                    Space::Local => {
-                        let start = self.local(warp, at, element, lane)?;
-                        little_endian(&warp.local[start..start + element])
-                    }
-                    Space::Param => {
-                        let params = self.launch.params;
-                        let bytes = params.get(at as usize..at as usize + element);
-                        little_endian(bytes.ok_or_else(|| {
-                            let detail = "load past the parameters";
-                            Trouble::at(FaultKind::OutOfBounds, lane, at, detail)
-                        })?)
-                    }
-                    _ => self.global_load(at, element, lane)?,
-                };
+            let mut copy = [0; 16];
+            let bytes = match space {
+                Space::Shared => self.shared.read(address, whole, warp.index, lane)?,
+                Space::Local => {
+                    let start = self.local(warp, address, whole, lane)?;
+                    &warp.local[start..start + whole]
+                }
+                Space::Param => {
+                    let params = self.launch.params;
+                    let bytes = params.get(address as usize..address as usize + whole);
+                    bytes.ok_or_else(|| {
+                        let detail = "load past the parameters";
+                        Trouble::at(FaultKind::OutOfBounds, lane, address, detail)
+                    })?
+                }
+                _ => {
+                    self.global_load(address, &mut copy[..whole], lane)?;
+                    &copy[..whole]
+                }
+            };
+            for (bytes, out) in bytes.chunks_exact(element).zip(&mut out) {
+                let value = little_endian(bytes);
                 out[lane] =
                     if access.signed { sign_extend(value, 8 * access.bytes) } else { value };
             }
@@ -97,18 +105,18 @@ impl Block<'_> {
                 let detail = format!("store of {whole} bytes");
                 return Err(Trouble::at(FaultKind::Misaligned, lane, address, detail));
             }
-            for (i, s) in s.iter().enumerate() {
-                let at = address + (i * element) as u64;
-                let value = warp.get(*s)[lane];
-                let data = &value.to_le_bytes()[..element];
-                match space {
-                    Space::Shared => self.shared.write(at, data, warp.index, lane)?,
-                    Space::Local => {
-                        let start = self.local(warp, at, element, lane)?;
-                        warp.local[start..start + element].copy_from_slice(data);
-                    }
-                    _ => self.global_store(at, element, value, lane)?,
+            let mut data = [0; 16];
+            for (bytes, s) in data.chunks_exact_mut(element).zip(s) {
+                bytes.copy_from_slice(&warp.get(*s)[lane].to_le_bytes()[..element]);
+            }
+            let data = &data[..whole];
+            match space {
+                Space::Shared => self.shared.write(address, data, warp.index, lane)?,
+                Space::Local => {
+                    let start = self.local(warp, address, whole, lane)?;
+                    warp.local[start..start + whole].copy_from_slice(data);
                 }
+                _ => self.global_store(address, data, lane)?,
             }
         }
         self.count(access.space, &addresses, whole, mask);
@@ -124,8 +132,9 @@ impl Block<'_> {
         Ok(lane * size + at as usize)
     }
 
-    fn global_load(&mut self, at: u64, bytes: usize, lane: usize) -> Result<u64, Trouble> {
-        let launch = self.launch;
+    /// Loads at most 16 bytes, which do not reach over a multiple of 16.
+    fn global_load(&mut self, at: u64, out: &mut [u8], lane: usize) -> Result<(), Trouble> {
+        let (launch, bytes) = (self.launch, out.len());
         let Some(allocation) = launch.memory.find(at, bytes as u64, &mut self.hint) else {
             let (kind, detail) = launch.memory.explain(at, bytes as u64);
             return Err(Trouble::at(kind, lane, at, format!("load of {detail}")));
@@ -135,44 +144,41 @@ impl Block<'_> {
             let detail = format!("load of {bytes} bytes of global memory that nothing wrote");
             return Err(Trouble::at(FaultKind::Uninitialised, lane, at, detail));
         }
-        if launch.options.races {
-            self.touch(at, bytes, lane, false)?;
-        }
-        Ok(allocation.load(offset, bytes))
+        self.touch(allocation, at, bytes, lane, false)?;
+        allocation.load(offset, out);
+        Ok(())
     }
 
-    fn global_store(
-        &mut self,
-        at: u64,
-        bytes: usize,
-        value: u64,
-        lane: usize,
-    ) -> Result<(), Trouble> {
-        let launch = self.launch;
+    /// Stores at most 16 bytes, which do not reach over a multiple of 16.
+    fn global_store(&mut self, at: u64, data: &[u8], lane: usize) -> Result<(), Trouble> {
+        let (launch, bytes) = (self.launch, data.len());
         let Some(allocation) = launch.memory.find(at, bytes as u64, &mut self.hint) else {
             let (kind, detail) = launch.memory.explain(at, bytes as u64);
             return Err(Trouble::at(kind, lane, at, format!("store of {detail}")));
         };
-        if launch.options.races {
-            self.touch(at, bytes, lane, true)?;
-        }
-        allocation.store(allocation.offset(at), bytes, value);
+        self.touch(allocation, at, bytes, lane, true)?;
+        allocation.store(allocation.offset(at), data);
         Ok(())
     }
 
-    /// Notes who touched these bytes, which lie in an allocation, and finds races between blocks.
-    fn touch(&mut self, at: u64, bytes: usize, lane: usize, write: bool) -> Result<(), Trouble> {
-        let launch = self.launch;
-        let allocation =
-            launch.memory.find(at, bytes as u64, &mut self.hint).expect("found before");
-        let (block, number) = (self.number, launch.number);
-        for i in (0..bytes).step_by(4) {
-            let offset = allocation.offset(at) + i;
-            if let Some(other) = allocation.touch(offset, bytes.min(4), block, number, write) {
-                let verb = if write { "writes" } else { "reads" };
-                let detail = format!("block {block} {verb} what block {other} used in this launch");
-                return Err(Trouble::at(FaultKind::GlobalRace, lane, at + i as u64, detail));
-            }
+    /// Notes who touched these bytes of an allocation, and finds races between blocks.
+    fn touch(
+        &self,
+        allocation: &Allocation,
+        at: u64,
+        bytes: usize,
+        lane: usize,
+        write: bool,
+    ) -> Result<(), Trouble> {
+        if !self.launch.options.races {
+            return Ok(());
+        }
+        let (block, number) = (self.number, self.launch.number);
+        let offset = allocation.offset(at);
+        if let Some((i, other)) = allocation.touch(offset, bytes, block, number, write) {
+            let verb = if write { "writes" } else { "reads" };
+            let detail = format!("block {block} {verb} what block {other} used in this launch");
+            return Err(Trouble::at(FaultKind::GlobalRace, lane, at + i as u64, detail));
         }
         Ok(())
     }
@@ -272,12 +278,8 @@ impl Block<'_> {
                 return Err(Trouble::at(FaultKind::Misaligned, lane, source, detail));
             }
             let mut data = [0; 16];
-            let mut i = 0;
-            while i < valid {
-                let element = if valid - i >= 4 { 4 } else { 1 };
-                let value = self.global_load(source + i as u64, element, lane)?;
-                data[i..i + element].copy_from_slice(&value.to_le_bytes()[..element]);
-                i += element;
+            if valid > 0 {
+                self.global_load(source, &mut data[..valid], lane)?;
             }
             match self.launch.options.async_copies {
                 AsyncCopies::Eager => self.shared.write(at, &data[..bytes], warp.index, lane)?,
@@ -378,22 +380,19 @@ impl Block<'_> {
                 self.counters.ideal_sectors += (n * bytes).div_ceil(32) as u64;
             }
             Space::Shared => {
-                // Lanes share a pass until it has moved 128 bytes.
-                let words_each = bytes.div_ceil(4);
-                let per_pass = (32 / words_each).max(1);
+                // Lanes share a pass until it has moved 128 bytes. What a lane accesses lies in banks
+                // of its own, so that whole accesses can be counted in place of words.
+                let unit = bytes.max(4) as u64;
+                let per_pass = 128 / unit as usize;
                 let mut of_mask = lanes(mask);
                 for _ in 0..n.div_ceil(per_pass) {
-                    let (mut words, mut n_words) = ([0; 32], 0);
+                    let (mut units, mut n_units) = ([0; 32], 0);
                     for lane in of_mask.by_ref().take(per_pass) {
-                        for i in 0..words_each {
-                            words[n_words] = addresses[lane] / 4 + i as u64;
-                            n_words += 1;
-                        }
+                        units[n_units] = addresses[lane] / unit;
+                        n_units += 1;
                     }
-                    let n_words = distinct(&mut words[..n_words]);
-                    let mut banks = [0u64; 32];
-                    words[..n_words].iter().for_each(|word| banks[(word % 32) as usize] += 1);
-                    self.counters.shared_wavefronts += banks.into_iter().max().unwrap_or(0);
+                    let n_units = distinct(&mut units[..n_units]);
+                    self.counters.shared_wavefronts += wavefronts(&units[..n_units], per_pass);
                     self.counters.ideal_wavefronts += 1;
                 }
             }
@@ -402,7 +401,19 @@ impl Block<'_> {
     }
 }
 
-/// Moves the distinct numbers to the front and returns how many there are.
+/// Passes that rising numbers take, of which one of each remainder goes into a pass.
+fn wavefronts(units: &[u64], per_pass: usize) -> u64 {
+    if let [first, .., last] = units
+        && last - first < per_pass as u64
+    {
+        return 1;
+    }
+    let mut banks = [0u8; 32];
+    units.iter().for_each(|unit| banks[*unit as usize % per_pass] += 1);
+    banks.into_iter().max().unwrap_or(0).into()
+}
+
+/// Moves the distinct numbers to the front, in order, and returns how many there are.
 fn distinct(numbers: &mut [u64]) -> usize {
     if !numbers.is_sorted() {
         numbers.sort_unstable();

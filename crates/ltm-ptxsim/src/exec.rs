@@ -396,12 +396,11 @@ fn step(
                 };
             }
             let mut out = [[0; 32]; 4];
-            {
-                let get = |r: &u32| warp.get(*r);
-                let (a, b): (Vec<_>, Vec<_>) =
-                    (a.iter().map(get).collect(), b.iter().map(get).collect());
-                mma.run(&mut out, &a, &b, &c.each_ref().map(get));
-            }
+            let get = |r: &u32| warp.get(*r);
+            // Fewer registers than the four and two of the widest leave the rest unused.
+            let left: [_; 4] = std::array::from_fn(|i| get(&a[i.min(a.len() - 1)]));
+            let right: [_; 2] = std::array::from_fn(|i| get(&b[i.min(b.len() - 1)]));
+            mma.run(&mut out, &left[..a.len()], &right[..b.len()], c.each_ref().map(get));
             for (d, out) in d.iter().zip(&out) {
                 warp.set(*d, out, active);
             }

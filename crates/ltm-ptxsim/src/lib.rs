@@ -15,6 +15,7 @@ mod inst;
 mod memory;
 mod mma;
 mod occupancy;
+mod order;
 mod parse;
 mod program;
 mod rounding;

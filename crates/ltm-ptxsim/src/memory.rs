@@ -266,34 +266,33 @@ impl Allocation {
         (self.words[at / 4].load(Relaxed) >> (at % 4 * 8)) as u8
     }
 
-    /// The element of 1, 2, 4 or 8 bytes at an aligned offset.
-    pub fn load(&self, at: usize, bytes: usize) -> u64 {
-        let word = |i: usize| u64::from(self.words[i].load(Relaxed));
-        match bytes {
-            8 => word(at / 4) | word(at / 4 + 1) << 32,
-            4 => word(at / 4),
-            _ => word(at / 4) >> (at % 4 * 8) & ((1 << (8 * bytes)) - 1),
+    /// Copies out bytes that start a word, or lie within one.
+    pub fn load(&self, at: usize, out: &mut [u8]) {
+        for (word, part) in self.words[at / 4..].iter().zip(out.chunks_mut(4)) {
+            let bytes = (word.load(Relaxed) >> (at % 4 * 8)).to_le_bytes();
+            match part {
+                [a, b, c, d] => [*a, *b, *c, *d] = bytes,
+                part => part.copy_from_slice(&bytes[..part.len()]),
+            }
         }
     }
 
-    /// Stores an element of 1, 2, 4 or 8 bytes at an aligned offset.
-    pub fn store(&self, at: usize, bytes: usize, value: u64) {
-        let word = &self.words[at / 4];
-        match bytes {
-            8 => {
-                word.store(value as u32, Relaxed);
-                self.words[at / 4 + 1].store((value >> 32) as u32, Relaxed);
+    /// Stores bytes that start a word, or lie within one.
+    pub fn store(&self, at: usize, data: &[u8]) {
+        for (word, part) in self.words[at / 4..].iter().zip(data.chunks(4)) {
+            if let [a, b, c, d] = *part {
+                word.store(u32::from_le_bytes([a, b, c, d]), Relaxed);
+                continue;
             }
-            4 => word.store(value as u32, Relaxed),
-            _ => {
-                let shift = at % 4 * 8;
-                let mask = ((1u32 << (8 * bytes)) - 1) << shift;
-                let set = |old| Some(old & !mask | (value as u32) << shift & mask);
-                // Other blocks may write the word's other half.
-                let _ = word.fetch_update(Relaxed, Relaxed, set);
-            }
+            let mut bytes = [0; 4];
+            bytes[..part.len()].copy_from_slice(part);
+            let shift = at % 4 * 8;
+            let mask = ((1u32 << (8 * part.len())) - 1) << shift;
+            let set = |old| Some(old & !mask | u32::from_le_bytes(bytes) << shift);
+            // Other blocks may write the word's other half.
+            let _ = word.fetch_update(Relaxed, Relaxed, set);
         }
-        self.mark_written(at, bytes);
+        self.mark_written(at, data.len());
     }
 
     /// Replaces the 4- or 8-byte element at an aligned offset by a function of it; returns the old.
@@ -303,8 +302,10 @@ impl Allocation {
         self.mark_written(at, bytes);
         if bytes == 8 {
             let _one_at_a_time = WIDE.lock().unwrap_or_else(PoisonError::into_inner);
-            let old = self.load(at, 8);
-            self.store(at, 8, f(old));
+            let mut bytes = [0; 8];
+            self.load(at, &mut bytes);
+            let old = u64::from_le_bytes(bytes);
+            self.store(at, &f(old).to_le_bytes());
             return old;
         }
         let set = |old| Some(f(u64::from(old)) as u32);
@@ -359,11 +360,11 @@ impl Allocation {
         self.written[at / 32].load(Relaxed) & bits == bits
     }
 
-    /// Notes that block `block` reads or writes an element of `bytes` (at most 4) and returns the
-    /// other block of a conflict.
+    /// Notes that block `block` reads or writes bytes, which do not reach over a multiple of 16;
+    /// returns where they clash with another block, and which.
     ///
-    /// A record holds, from its low bits: last writer's block + 1 (22), last reader's block + 1
-    /// (22), the bytes written (4), and the launch (16), which outdates what earlier ones left.
+    /// A word's record holds, from its low bits: last writer's block + 1 (22), last reader's block
+    /// + 1 (22), the bytes written (4), and the launch (16), which outdates what earlier ones left.
     pub fn touch(
         &self,
         at: usize,
@@ -371,34 +372,37 @@ impl Allocation {
         block: u32,
         launch: u64,
         write: bool,
-    ) -> Option<u32> {
+    ) -> Option<(usize, u32)> {
         const FIELD: u64 = (1 << 22) - 1;
         let page = self.touched[at / 4 / PAGE_WORDS]
             .get_or_init(|| (0..PAGE_WORDS).map(|_| AtomicU64::new(0)).collect());
-        let record = &page[at / 4 % PAGE_WORDS];
-        let old = record.load(Relaxed);
         let launch = launch & 0xffff;
         let me = u64::from(block + 1) & FIELD;
-        let bits = ((1u64 << bytes) - 1) << (at % 4);
-        let (writer, reader, mask) = if old >> 48 == launch {
-            (old & FIELD, old >> 22 & FIELD, old >> 44 & 15)
-        } else {
-            (0, 0, 0)
-        };
         let clash = |other: u64| other != 0 && other != me;
-        if clash(writer) && mask & bits != 0 {
-            return Some(writer as u32 - 1);
-        }
-        if write && clash(reader) && bytes == 4 {
-            return Some(reader as u32 - 1);
-        }
-        let new = if write {
-            me | reader << 22 | (mask | bits) << 44 | launch << 48
-        } else {
-            writer | me << 22 | mask << 44 | launch << 48
-        };
-        if new != old {
-            record.store(new, Relaxed);
+        let first = at / 4 % PAGE_WORDS;
+        for (i, record) in page[first..][..bytes.div_ceil(4)].iter().enumerate() {
+            let here = (bytes - 4 * i).min(4);
+            let old = record.load(Relaxed);
+            let bits = ((1u64 << here) - 1) << (at % 4);
+            let (writer, reader, mask) = if old >> 48 == launch {
+                (old & FIELD, old >> 22 & FIELD, old >> 44 & 15)
+            } else {
+                (0, 0, 0)
+            };
+            if clash(writer) && mask & bits != 0 {
+                return Some((4 * i, writer as u32 - 1));
+            }
+            if write && clash(reader) && here == 4 {
+                return Some((4 * i, reader as u32 - 1));
+            }
+            let new = if write {
+                me | reader << 22 | (mask | bits) << 44 | launch << 48
+            } else {
+                writer | me << 22 | mask << 44 | launch << 48
+            };
+            if new != old {
+                record.store(new, Relaxed);
+            }
         }
         None
     }

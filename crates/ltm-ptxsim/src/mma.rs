@@ -55,52 +55,68 @@ impl Mma {
         2 * 16 * 8 * self.k as u64
     }
 
-    fn element(self, register: u64, i: usize) -> f32 {
-        let bits = (register >> (16 * i)) as u16;
-        match self.factor {
-            Factor::Bf16 => f32::from_bits(u32::from(bits) << 16),
-            Factor::F16 => f16::from_bits(bits).to_f32(),
-            // The hardware reads ten bits of fraction.
-            Factor::Tf32 => f32::from_bits(register as u32 & !0x1fff),
-        }
-    }
-
     /// `d = a b + c` on the fragments of all lanes, registers outermost.
-    pub fn run(self, d: &mut [Lanes; 4], a: &[&Lanes], b: &[&Lanes], c: &[&Lanes]) {
-        let per = self.per_register();
-        let mut left = [[0f32; 16]; 16];
-        let mut right = [[0f32; 8]; 16];
-        let mut sums = [[0f32; 8]; 16];
-        for lane in 0..32 {
-            let (group, within) = (lane / 4, lane % 4);
-            // Registers go down by 8 rows first, then right by 4 lanes' columns.
-            for (r, register) in a.iter().enumerate() {
-                for i in 0..per {
-                    let column = within * per + i + (r / 2) * 4 * per;
-                    left[group + r % 2 * 8][column] = self.element(register[lane], i);
+    pub fn run(self, d: &mut [Lanes; 4], a: &[&Lanes], b: &[&Lanes], c: [&Lanes; 4]) {
+        let halves = |x: u64| [x as u16, (x >> 16) as u16];
+        let (left, right) = match self.factor {
+            Factor::Bf16 => factors(a, b, |x| halves(x).map(|bits| u32::from(bits) << 16)),
+            Factor::F16 => {
+                factors(a, b, |x| halves(x).map(|bits| f16::from_bits(bits).to_f32().to_bits()))
+            }
+            // The hardware reads ten bits of fraction.
+            Factor::Tf32 => factors(a, b, |x| [x as u32 & !0x1fff]),
+        };
+        for (half, rows) in left.chunks_exact(8).enumerate() {
+            // The sums of a row's columns two by two, as the lanes of two registers hold them.
+            let (even, odd) = (c[2 * half], c[2 * half + 1]);
+            let (d_even, d_odd) = d[2 * half..2 * half + 2].split_at_mut(1);
+            for (group, left) in rows.iter().enumerate() {
+                let mut sums = [0f32; 8];
+                for within in 0..4 {
+                    sums[2 * within] = f(even[4 * group + within]);
+                    sums[2 * within + 1] = f(odd[4 * group + within]);
                 }
-            }
-            for (r, register) in b.iter().enumerate() {
-                for i in 0..per {
-                    right[within * per + i + r * 4 * per][group] = self.element(register[lane], i);
+                for (x, right) in left[..self.k].iter().zip(&right) {
+                    for (sum, y) in sums.iter_mut().zip(right) {
+                        *sum += f32::from_bits(*x) * f32::from_bits(*y);
+                    }
                 }
-            }
-            for (r, register) in c.iter().enumerate() {
-                sums[group + r / 2 * 8][within * 2 + r % 2] = f(register[lane]);
-            }
-        }
-        for (sums, left) in sums.iter_mut().zip(&left) {
-            for (x, right) in left[..self.k].iter().zip(&right) {
-                for (sum, y) in sums.iter_mut().zip(right) {
-                    *sum += x * y;
+                for within in 0..4 {
+                    d_even[0][4 * group + within] = fb(sums[2 * within]);
+                    d_odd[0][4 * group + within] = fb(sums[2 * within + 1]);
                 }
-            }
-        }
-        for lane in 0..32 {
-            let (group, within) = (lane / 4, lane % 4);
-            for (r, register) in d.iter_mut().enumerate() {
-                register[lane] = fb(sums[group + r / 2 * 8][within * 2 + r % 2]);
             }
         }
     }
+}
+
+/// The rows of `a` and of `b`, of `PER` elements a register, in single-precision bits.
+///
+/// A register's four neighbouring lanes hold neighbours in a row of `a`, in a column of `b`.
+/// Registers go down by 8 rows first, then right by 4 lanes' columns.
+fn factors<const PER: usize>(
+    a: &[&Lanes],
+    b: &[&Lanes],
+    elements: impl Fn(u64) -> [u32; PER],
+) -> ([[u32; 16]; 16], [[u32; 8]; 16]) {
+    let (mut left, mut right) = ([[0; 16]; 16], [[0; 8]; 16]);
+    for (r, register) in a.iter().enumerate() {
+        for (group, lanes) in register.as_chunks::<4>().0.iter().enumerate() {
+            let row = &mut left[group + r % 2 * 8][r / 2 * 4 * PER..][..4 * PER];
+            for (x, row) in lanes.iter().zip(row.as_chunks_mut::<PER>().0) {
+                *row = elements(*x);
+            }
+        }
+    }
+    for (r, register) in b.iter().enumerate() {
+        let rows: &mut [[u32; 8]] = &mut right[r * 4 * PER..][..4 * PER];
+        for (group, lanes) in register.as_chunks::<4>().0.iter().enumerate() {
+            for (x, rows) in lanes.iter().zip(rows.as_chunks_mut::<PER>().0) {
+                for (row, element) in rows.iter_mut().zip(elements(*x)) {
+                    row[group] = element;
+                }
+            }
+        }
+    }
+    (left, right)
 }

@@ -6,16 +6,13 @@
 //! runs its lanes together orders nothing: hardware schedules them independently.
 
 use crate::fault::{FaultKind, Trouble};
+use crate::order::{Before, LANES, Meetings, Order, WARPS, joined, thread, warp_of};
 
-/// Bytes of one record. Accesses to less are not looked at for races.
+/// Bytes that have a record of their own where need be. Accesses to less are not looked at for races.
 const GRAIN: usize = 2;
+/// Bytes whose records lie together: as many as the widest access has.
+const CHUNK: usize = 16;
 
-/// The thread of a block in a record, beside the flags below.
-const THREAD: u16 = 0x3ff;
-/// Other lanes of the thread's warp did so too.
-const LANES: u16 = 1 << 10;
-/// Threads of other warps did so too.
-const WARPS: u16 = 1 << 11;
 const WRITTEN: u16 = 1 << 12;
 /// An asynchronous copy to these bytes has not been waited for.
 const PENDING: u16 = 1 << 13;
@@ -49,20 +46,48 @@ impl Record {
     }
 }
 
-/// When lanes of a warp met.
-#[derive(Clone, Default)]
-struct Meetings {
-    /// The last time that all of them did.
-    all: u32,
-    /// By lane and other lane, the time up to which the first knows what the other did; made when
-    /// first a part of the warp meets.
-    some: Option<Box<[[u32; 32]; 32]>>,
+/// The records of a chunk: one a part, and the parts as small as any access to it was since it was
+/// last written as a whole.
+#[derive(Clone)]
+struct Chunk {
+    /// Bytes of a part.
+    grain: usize,
+    /// By the part's first bytes; those in between mean nothing.
+    records: [Record; CHUNK / GRAIN],
+}
+
+impl Chunk {
+    /// The records of an access.
+    #[inline]
+    fn of(&mut self, at: usize, bytes: usize) -> impl Iterator<Item = &mut Record> {
+        if self.grain > bytes.max(GRAIN) {
+            self.split(bytes.max(GRAIN));
+        }
+        let first = at % CHUNK / GRAIN;
+        let records = self.records[first..].iter_mut().step_by(self.grain / GRAIN);
+        records.take(bytes.div_ceil(self.grain))
+    }
+
+    #[cold]
+    fn split(&mut self, grain: usize) {
+        while self.grain > grain {
+            self.grain /= 2;
+            for i in (0..CHUNK / GRAIN).step_by(2 * self.grain / GRAIN) {
+                self.records[i + self.grain / GRAIN] = self.records[i];
+            }
+        }
+    }
+
+    /// All of it was written, and nothing else counts any more.
+    fn become_one(&mut self) {
+        self.grain = CHUNK;
+    }
 }
 
 /// Shared memory of a block.
 pub(crate) struct Shared {
     bytes: Vec<u8>,
-    records: Vec<Record>,
+    chunks: Vec<Chunk>,
     /// Counts what tells accesses apart: barriers, meetings, storing instructions. It starts at 1,
     /// so that a record of nothing is from before.
     time: u32,
@@ -72,17 +97,13 @@ pub(crate) struct Shared {
     races: bool,
 }
 
-/// A thread as records name it; with `LANES` it stands for its whole warp.
-fn thread(warp: usize, lane: usize) -> u16 {
-    (32 * warp + lane) as u16
-}
-
 impl Shared {
     pub fn new(bytes: usize, warps: usize, races: bool) -> Self {
-        let records = vec![Record::default(); bytes.div_ceil(GRAIN)];
+        let chunk = Chunk { grain: CHUNK, records: [Record::default(); CHUNK / GRAIN] };
+        let chunks = vec![chunk; bytes.div_ceil(CHUNK)];
         let meetings = vec![Meetings::default(); warps];
         // Poison: a NaN in every float type.
-        Self { bytes: vec![0xff; bytes], records, time: 1, barrier: 1, meetings, races }
+        Self { bytes: vec![0xff; bytes], chunks, time: 1, barrier: 1, meetings, races }
     }
 
     /// All threads of the block have come to a barrier.
@@ -94,19 +115,7 @@ impl Shared {
     /// These lanes of a warp have waited for each other; `live` are those that have not exited.
     pub fn meet(&mut self, warp: usize, members: u32, live: u32) {
         self.time += 1;
-        let meetings = &mut self.meetings[warp];
-        if members == live {
-            meetings.all = self.time;
-            return;
-        }
-        let some = meetings.some.get_or_insert_default();
-        let is_member = |lane: &usize| members >> lane & 1 != 0;
-        // What one of them knew of any lane, all know now.
-        let known: [u32; 32] = std::array::from_fn(|lane| {
-            let knew = (0..32).filter(is_member).map(|member| some[member][lane]);
-            if is_member(&lane) { self.time } else { knew.max().unwrap_or(0) }
-        });
-        (0..32).filter(is_member).for_each(|member| some[member] = known);
+        self.meetings[warp].meet(self.time, members, live);
     }
 
     /// An instruction that stores begins: what its lanes write is told from what came before.
@@ -153,7 +162,7 @@ impl Shared {
         let at = self.check(at, bytes, lane)?;
         let races = self.races && bytes >= GRAIN;
         let order = Order { barrier: self.barrier, meetings: &self.meetings[warp_of(me)], me };
-        for record in &mut self.records[at / GRAIN..(at + bytes).div_ceil(GRAIN)] {
+        for record in self.chunks[at / CHUNK].of(at, bytes) {
             if record.writer & (WRITTEN | PENDING) != WRITTEN {
                 return Err(not_there(record, "read", lane, at));
             }
@@ -203,7 +212,7 @@ impl Shared {
     ) -> Result<(), Trouble> {
         let at = self.check(at, bytes, lane)?;
         self.claim(at, bytes, thread(warp, lane), None)?;
-        for record in &mut self.records[at / GRAIN..(at + bytes).div_ceil(GRAIN)] {
+        for record in self.chunks[at / CHUNK].of(at, bytes) {
             record.writer |= PENDING;
         }
         Ok(())
@@ -213,7 +222,7 @@ impl Shared {
     pub fn end_copy(&mut self, at: u64, data: &[u8], warp: usize, lane: usize) {
         let at = at as usize;
         self.bytes[at..at + data.len()].copy_from_slice(data);
-        for record in &mut self.records[at / GRAIN..(at + data.len()).div_ceil(GRAIN)] {
+        for record in self.chunks[at / CHUNK].of(at, data.len()) {
             (record.wrote, record.writer) = (self.time, thread(warp, lane) | WRITTEN);
         }
     }
@@ -228,19 +237,18 @@ impl Shared {
     ) -> Result<(), Trouble> {
         let races = self.races && bytes >= GRAIN;
         let order = Order { barrier: self.barrier, meetings: &self.meetings[warp_of(me)], me };
-        let first = at / GRAIN;
-        for i in first..(at + bytes).div_ceil(GRAIN) {
-            let record = &mut self.records[i];
+        let chunk = &mut self.chunks[at / CHUNK];
+        for record in chunk.of(at, bytes) {
             if record.writer & PENDING != 0 {
                 return Err(not_there(record, "written", usize::from(me & 31), at));
             }
             let mut writer = me;
             if races && !order.after(record.wrote, record.writer) {
-                let part = (i - first) * GRAIN..(i - first + 1) * GRAIN;
-                let old = &self.bytes[i * GRAIN..(i + 1) * GRAIN];
                 if record.wrote != self.time || warp_of(record.writer) != warp_of(me) {
                     return Err(race(me, "writes", record.writer, "wrote", at));
-                } else if data.is_none_or(|data| data[part] != *old) {
+                }
+                // All accesses of one instruction have the same size.
+                if data.is_none_or(|data| *data != self.bytes[at..at + bytes]) {
                     let (lane, other) = (me & 31, record.writer & 31);
                     let detail = format!(
                         "lanes {other} and {lane} of a warp write different values there in one \
@@ -256,6 +264,13 @@ impl Shared {
                 return Err(race(me, "writes", record.reader, did, at));
             }
             (record.wrote, record.writer) = (self.time, writer | WRITTEN);
+            if races {
+                // Who comes after this write comes after what it comes after.
+                (record.read, record.reader) = (0, 0);
+            }
+        }
+        if bytes == CHUNK {
+            chunk.become_one();
         }
         Ok(())
     }
@@ -273,7 +288,7 @@ impl Shared {
         let at = self.check(at, bytes, lane)?;
         let me = thread(warp, lane);
         let order = Order { barrier: self.barrier, meetings: &self.meetings[warp], me };
-        for record in &mut self.records[at / GRAIN..(at + bytes).div_ceil(GRAIN)] {
+        for record in self.chunks[at / CHUNK].of(at, bytes) {
             if record.writer & (WRITTEN | PENDING) != WRITTEN {
                 return Err(not_there(record, "changed by an atomic", lane, at));
             }
@@ -292,76 +307,6 @@ impl Shared {
         element.copy_from_slice(&f(old).to_le_bytes()[..bytes]);
         Ok(old)
     }
-}
-
-/// What a thread, or with `LANES` its whole warp, comes after.
-struct Order<'a> {
-    barrier: u32,
-    meetings: &'a Meetings,
-    me: u16,
-}
-
-/// What orders an earlier access before a later one.
-#[derive(PartialEq, Eq)]
-enum Before {
-    /// A barrier, or that the lanes met.
-    Met,
-    /// They are one thread's.
-    Own,
-    /// Nothing: together they may be a race.
-    No,
-}
-
-impl Order<'_> {
-    /// Whether what `who` did at a time is ordered before what happens now.
-    fn after(&self, time: u32, who: u16) -> bool {
-        time < self.barrier || self.within_warp(time, who) != Before::No
-    }
-
-    fn of(&self, time: u32, who: u16) -> Before {
-        if time < self.barrier { Before::Met } else { self.within_warp(time, who) }
-    }
-
-    fn within_warp(&self, time: u32, who: u16) -> Before {
-        let (me, meetings) = (self.me, self.meetings);
-        if who & WARPS != 0 || warp_of(who) != warp_of(me) {
-            return Before::No;
-        }
-        if time < meetings.all {
-            return Before::Met;
-        }
-        if me & LANES != 0 {
-            return Before::No;
-        }
-        let (lane, other) = (usize::from(me & 31), usize::from(who & 31));
-        // Of several lanes it is not known which: whoever met any since is believed.
-        let other_met = if who & LANES != 0 { lane } else { other };
-        if meetings.some.as_ref().is_some_and(|some| some[lane][other_met] > time) {
-            Before::Met
-        } else if who & LANES == 0 && lane == other {
-            Before::Own
-        } else {
-            Before::No
-        }
-    }
-}
-
-fn warp_of(who: u16) -> usize {
-    usize::from((who & THREAD) >> 5)
-}
-
-/// A thread together with those that did the same before it, unordered.
-fn joined(me: u16, others: u16) -> u16 {
-    let same_warp = warp_of(me) == warp_of(others);
-    let same = me & (THREAD | LANES) == others & (THREAD | LANES);
-    let more = if !same_warp {
-        WARPS
-    } else if same {
-        0
-    } else {
-        LANES
-    };
-    me | more | others & (WARPS | if same_warp { LANES } else { 0 })
 }
 
 /// An access to bytes that nobody wrote, or that a copy is still to write.

@@ -270,6 +270,7 @@ fn what_is_not_known_is_refused_by_name() {
         "atom.global.add.noftz.f16 %h1, [%rd1], %h1;",
         "atom.global.cas.b16 %h1, [%rd1], %h1, %h2;",
         "ld.global.v8.f32 {%f1, %f1, %f1, %f1, %f1, %f1, %f1, %f1}, [%rd1];",
+        "st.global.v4.u64 [%rd1], {%rd1, %rd1, %rd1, %rd1};",
         "redux.sync.min.abs.f32 %f1, %f1, -1;",
         "cp.async.ca.shared.global [%r1], [%rd1], 4, %p1;",
     ];
@@ -308,6 +309,40 @@ st.global.u32 [%rd2], %r2;"
     assert_eq!(kind, FaultKind::Endless, "{text}");
     assert!(text.contains("more than 2000 instructions"), "{text}");
     assert_eq!(run(u32::MAX, 100_000).expect_err("no end").0, FaultKind::Endless);
+}
+
+#[test]
+fn shared_accesses_take_as_many_passes_as_their_banks_need() {
+    // 32 banks of words; a pass moves 128 bytes at most, and a word that many lanes read once.
+    let check = |address: &str, access: &str, passes: u64, ideal: u64| {
+        let body = format!("mov.u32 %r4, tile; {address} add.u32 %r5, %r5, %r4; {access}");
+        let memory = Memory::new(1 << 20);
+        let ptx = kernel(&body).replace("tile[1024]", "tile[8192]");
+        let program = Program::parse(&ptx).expect("the text is PTX");
+        let module = Module::load(program, &memory).expect("no variables");
+        let config = LaunchConfig { grid: [1; 3], block: [32, 1, 1], dynamic_shared_bytes: 0 };
+        let counters = launch(&module, "k", config, &[0; 16], &memory, &Options::default());
+        let counters = counters.expect("a sound program");
+        let got = (counters.shared_wavefronts, counters.ideal_wavefronts);
+        assert_eq!(got, (passes, ideal), "{address} {access}");
+    };
+    let (word, half) =
+        ("st.shared.u32 [%r5], %r4;", "mov.b32 {%h1, %h2}, %r4; st.shared.u16 [%r5], %h1;");
+    let (two, four) =
+        ("st.shared.v2.u32 [%r5], {%r4, %r4};", "st.shared.v4.u32 [%r5], {%r4, %r4, %r4, %r4};");
+    check("mul.lo.u32 %r5, %r0, 4;", word, 1, 1);
+    check("xor.b32 %r5, %r0, 21; mul.lo.u32 %r5, %r5, 4;", word, 1, 1);
+    check("mul.lo.u32 %r5, %r0, 8;", word, 2, 1);
+    check("mul.lo.u32 %r5, %r0, 132;", word, 1, 1);
+    check("mul.lo.u32 %r5, %r0, 128;", word, 32, 1);
+    check("mov.u32 %r5, 0;", word, 1, 1);
+    check("mul.lo.u32 %r5, %r0, 2;", half, 1, 1);
+    check("mul.lo.u32 %r5, %r0, 8;", two, 2, 2);
+    check("mul.lo.u32 %r5, %r0, 16;", two, 4, 2);
+    check("mul.lo.u32 %r5, %r0, 16;", four, 4, 4);
+    check("mul.lo.u32 %r5, %r0, 32;", four, 8, 4);
+    check("mul.lo.u32 %r5, %r0, 144;", four, 4, 4);
+    check("mul.lo.u32 %r5, %r0, 128;", four, 32, 4);
 }
 
 #[test]

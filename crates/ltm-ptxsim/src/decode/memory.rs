@@ -155,6 +155,9 @@ impl Decoder<'_> {
         let bytes = type_bytes(ty).filter(|b| *b <= 8).ok_or(format!("unknown type `{ty}`"))?;
         let count =
             form.parts.iter().find_map(|part| part.strip_prefix('v')?.parse().ok()).unwrap_or(1);
+        if bytes as usize * count > 16 {
+            return Err(format!("{count} times {bytes} bytes, at most 16 are known"));
+        }
         let (address, offset) = self.address(scope, address)?;
         let signed = ty.starts_with('s');
         Ok((Access { space, bytes, signed, address, offset }, count))
