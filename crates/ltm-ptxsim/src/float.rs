@@ -1,7 +1,7 @@
 //! Floating-point arithmetic of single lanes. Knows values, not where they come from.
 //!
-//! Sums and products are made in double precision, exact or marked, and rounded once; the
-//! approximate functions are as good as the host's.
+//! Where the host has no operation that rounds as asked, double precision holds the result, exact or
+//! marked, and it is rounded once. The approximate functions are as good as the host's.
 
 use half::{bf16, f16};
 
@@ -128,14 +128,13 @@ pub(crate) fn single(base: &str, modifiers: &[&str]) -> Option<(Alu, Class, u64)
         "add" if sat => (single!(ftz, |a, b, c| saturate(a + b)), 1),
         "sub" if sat => (single!(ftz, |a, b, c| saturate(a - b)), 1),
         "mul" if sat => (single!(ftz, |a, b, c| saturate(a * b)), 1),
-        "fma" | "mad" if sat => {
-            (single!(ftz, |a, b, c| saturate(sum(w(a) * w(b), w(c)) as f32)), 2)
-        }
+        "fma" | "mad" if sat => (single!(ftz, |a, b, c| saturate(a.mul_add(b, c))), 2),
         // Of two single-precision numbers the host's own operations are right.
         "add" if nearest => (single!(ftz, |a, b, c| a + b), 1),
         "sub" if nearest => (single!(ftz, |a, b, c| a - b), 1),
         "mul" if nearest => (single!(ftz, |a, b, c| a * b), 1),
-        "fma" | "mad" if nearest => (single!(ftz, |a, b, c| sum(w(a) * w(b), w(c)) as f32), 2),
+        "fma" | "mad" if nearest && !ftz => (fused, 2),
+        "fma" | "mad" if nearest => (single!(ftz, |a, b, c| a.mul_add(b, c)), 2),
         "add" => (rounded!(ftz, rounding, |a, b, c, r| rounded_sum(w(a), w(b), r)), 1),
         "sub" => (rounded!(ftz, rounding, |a, b, c, r| rounded_sum(w(a), -w(b), r)), 1),
         "mul" => (rounded!(ftz, rounding, |a, b, c, r| to_f32(w(a) * w(b), r)), 1),
@@ -163,6 +162,18 @@ pub(crate) fn single(base: &str, modifiers: &[&str]) -> Option<(Alu, Class, u64)
     let special =
         matches!(base, "div" | "sqrt" | "rcp" | "rsqrt" | "ex2" | "lg2" | "sin" | "cos" | "tanh");
     Some((alu, if special { Class::Special } else { Class::F32 }, flops))
+}
+
+/// The commonest of all, with the host's widest registers.
+fn fused(out: &mut Lanes, a: &Lanes, b: &Lanes, c: &Lanes) {
+    pulp::Arch::new().dispatch(
+        #[inline(always)]
+        || {
+            for i in 0..32 {
+                out[i] = fb(f(a[i]).mul_add(f(b[i]), f(c[i])));
+            }
+        },
+    );
 }
 
 /// Double-precision arithmetic, as [`single`].

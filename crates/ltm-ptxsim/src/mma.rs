@@ -57,6 +57,29 @@ impl Mma {
 
     /// `d = a b + c` on the fragments of all lanes, registers outermost.
     pub fn run(self, d: &mut [Lanes; 4], a: &[&Lanes], b: &[&Lanes], c: [&Lanes; 4]) {
+        // With the host's widest registers; products and sums stay apart whichever they are.
+        pulp::Arch::new().dispatch(
+            #[inline(always)]
+            move || {
+                // Moved, so that the closure is called once and becomes part of its caller.
+                let d = { d };
+                match self.k {
+                    16 => self.product::<16>(d, a, b, c),
+                    8 => self.product::<8>(d, a, b, c),
+                    _ => self.product::<4>(d, a, b, c),
+                }
+            },
+        );
+    }
+
+    #[inline(always)]
+    fn product<const K: usize>(
+        self,
+        d: &mut [Lanes; 4],
+        a: &[&Lanes],
+        b: &[&Lanes],
+        c: [&Lanes; 4],
+    ) {
         let halves = |x: u64| [x as u16, (x >> 16) as u16];
         let (left, right) = match self.factor {
             Factor::Bf16 => factors(a, b, |x| halves(x).map(|bits| u32::from(bits) << 16)),
@@ -76,10 +99,9 @@ impl Mma {
                     sums[2 * within] = f(even[4 * group + within]);
                     sums[2 * within + 1] = f(odd[4 * group + within]);
                 }
-                for (x, right) in left[..self.k].iter().zip(&right) {
-                    for (sum, y) in sums.iter_mut().zip(right) {
-                        *sum += f32::from_bits(*x) * f32::from_bits(*y);
-                    }
+                for (x, right) in left[..K].iter().zip(&right) {
+                    let x = f32::from_bits(*x);
+                    sums = std::array::from_fn(|n| sums[n] + x * f32::from_bits(right[n]));
                 }
                 for within in 0..4 {
                     d_even[0][4 * group + within] = fb(sums[2 * within]);
@@ -94,6 +116,7 @@ impl Mma {
 ///
 /// A register's four neighbouring lanes hold neighbours in a row of `a`, in a column of `b`.
 /// Registers go down by 8 rows first, then right by 4 lanes' columns.
+#[inline(always)]
 fn factors<const PER: usize>(
     a: &[&Lanes],
     b: &[&Lanes],
