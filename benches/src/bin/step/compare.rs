@@ -3,8 +3,6 @@
 use std::path::Path;
 
 use anyhow::{Context, Result, ensure};
-use ltm_autodiff::Precision;
-use ltm_kernels::Device;
 use ltm_model::param_table;
 use ltm_testkit::relative_frobenius;
 use ltm_vi::{Engine, InferConfig, SlowGradient};
@@ -41,7 +39,8 @@ fn ours(inputs: &Inputs) -> Result<Vec<(String, Vec<f64>)>> {
     let Inputs { config, batch, posterior } = inputs;
     let (b, t) = (config.train.batch, config.train.seq_len);
     let kind = SlowGradient::Final;
-    let mut engine = Engine::new(&config.model, b, t, &Device::Cpu, Precision::F32, kind)?;
+    let (device, precision) = config.run.compute()?;
+    let mut engine = Engine::new(&config.model, b, t, &device, precision, kind)?;
     engine.set_weights(&inputs.weights()?)?;
     engine.set_batch(&batch.tokens, &batch.targets)?;
     engine.set_posterior(posterior)?;

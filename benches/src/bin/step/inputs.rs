@@ -24,9 +24,10 @@ pub struct Inputs {
 }
 
 impl Inputs {
-    /// The model of a configuration file, with `b` sequences of `t` tokens in one micro-batch.
-    pub fn new(config: &Path, b: usize, t: usize) -> Result<Self> {
-        let shape = [format!("train.batch={b}"), format!("train.seq_len={t}")];
+    /// The model of a configuration file in `f32` or `mixed`, with `b` sequences of `t` tokens in one micro-batch.
+    pub fn new(config: &Path, b: usize, t: usize, precision: &str) -> Result<Self> {
+        let precision = format!("run.precision=\"{precision}\"");
+        let shape = [format!("train.batch={b}"), format!("train.seq_len={t}"), precision];
         let overrides = [&shape[..], &["train.micro_batches=1".into()]].concat();
         let config = Config::load(config, &overrides)?;
         let vocabulary = config.model.vocab_size;

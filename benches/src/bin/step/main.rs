@@ -1,4 +1,4 @@
-//! Our side of `cargo xtask bench step`: `step CONFIG B T` reads a command a line and answers each with a line of
+//! Our side of `cargo xtask bench step`: `step CONFIG B T PRECISION` reads a command a line and answers each with a line of
 //! JSON, as the peers in `benches/peers/` do. Knows no peer and no clock.
 //!
 //! `inputs FOLDER` writes what a peer starts from, `compare FILE` holds a peer's gradients to ours, `iterate S`
@@ -21,9 +21,11 @@ use serde_json::{Value, json};
 
 fn main() -> Result<()> {
     let args: Vec<_> = std::env::args().skip(1).collect();
-    let [config, b, t] = args.as_slice() else { bail!("usage: step CONFIG B T") };
+    let [config, b, t, precision] = args.as_slice() else {
+        bail!("usage: step CONFIG B T PRECISION")
+    };
     let number = |text: &str| text.parse().with_context(|| format!("`{text}` is not a number"));
-    let inputs = Inputs::new(Path::new(config), number(b)?, number(t)?)?;
+    let inputs = Inputs::new(Path::new(config), number(b)?, number(t)?, precision)?;
     let mut learner = None;
     let mut iterations = 0;
     println!("{}", json!({ "peer": "ours", "threads": rayon::current_num_threads() }));

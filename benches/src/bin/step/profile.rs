@@ -2,8 +2,7 @@
 //! Knows no peer.
 
 use anyhow::Result;
-use ltm_autodiff::{Graph, Kind, Lifetime, Plan, Precision, Store, Value, grad, ops};
-use ltm_kernels::Device;
+use ltm_autodiff::{Graph, Kind, Lifetime, Plan, Store, Value, grad, ops};
 use ltm_model::model;
 use serde_json::json;
 
@@ -32,8 +31,8 @@ pub fn table(inputs: &Inputs, steps: usize) -> Result<serde_json::Value> {
     let fast = grad(g, bound, &[mu, log_var])?;
     let slow = grad(g, loss, &params)?;
 
-    let device = Device::Cpu;
-    let mut store = Store::new(g, &device, Precision::F32)?;
+    let (device, precision) = config.run.compute()?;
+    let mut store = Store::new(g, &device, precision)?;
     for (value, data) in params.iter().zip(inputs.weights()?.params) {
         store.write_f32(*value, &data)?;
     }
@@ -44,7 +43,7 @@ pub fn table(inputs: &Inputs, steps: usize) -> Result<serde_json::Value> {
     }
     let mut counts = |outputs: &[Value], changing, runs| {
         // Memory is touched for the first time in a run that is not counted.
-        let mut plan = Plan::new(&graph, &device, Precision::F32, outputs)?;
+        let mut plan = Plan::new(&graph, &device, precision, outputs)?;
         plan.run(&store)?;
         let before = plan.counts();
         for _ in 0..runs {
