@@ -13,9 +13,9 @@ use crate::ops::parallel::CHUNK;
 use crate::simd::{Factor, Mat, MatMut, Threads};
 use crate::{Float, simd};
 
-/// Most rows of a task, and columns of a tile: with the weights of the tile and the rows' gradient
-/// they fill about a level-2 cache.
-const BLOCK: usize = 256;
+/// Most rows of a task, and columns of a tile. More rows use the weights of a tile once they are packed,
+/// but then a tile does not stay in the level-2 cache between its two products.
+const BLOCK: usize = 512;
 pub(super) const TILE: usize = 256;
 /// Tasks that a call has at least, if the vocabulary allows: work for so many cores.
 pub(super) const TASKS: usize = 8;
