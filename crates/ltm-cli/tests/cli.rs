@@ -160,6 +160,16 @@ fn configurations_are_shown_and_refused() {
 }
 
 #[test]
+fn products_in_16_bits_stay_within_the_limits_of_parity() {
+    let fixture = root().join("crates/ltm-model/tests/fixtures/tiny.safetensors");
+    let fixture = fixture.display().to_string();
+    for precision in ["f32", "mixed"] {
+        let text = good(&["parity", "--precision", precision, &fixture]);
+        assert!(text.contains("150 quantities, 0 miss"), "{text}");
+    }
+}
+
+#[test]
 fn damaged_files_are_refused_by_name() {
     let temp = tempfile::tempdir().expect("a temporary folder");
     let path = |name: &str| temp.path().join(name).display().to_string();

@@ -1,5 +1,6 @@
-//! Slow steps on CUDA beside the same ones on the CPU: on a GPU, or on the simulator where its library
-//! stands in for the driver. Without `LTM_DEVICE=cuda` it is skipped.
+//! Slow steps in other precisions and on CUDA beside the same ones in single precision on the CPU. On CUDA
+//! that is on a GPU, or on the simulator where its library stands in for the driver; without
+//! `LTM_DEVICE=cuda` it is skipped.
 
 use std::path::Path;
 
@@ -69,25 +70,37 @@ fn check(found: &[StepReport], expected: &[StepReport], nats: f64, rel: f64) {
     assert_close(&of(found, norm), &of(expected, norm), Tol { abs: 0.0, rel });
 }
 
-#[test]
-fn twenty_steps_follow_the_cpu() {
-    let Some(device) = cuda_device() else { return };
-    let expected = train("cpu", PrecisionKind::F32);
-    let fall = expected[0].loss - expected[STEPS as usize - 1].loss;
-    assert!(
-        fall > 0.5,
-        "the run must learn for the comparison to mean something, it fell by {fall}"
-    );
+/// A run in single precision on the CPU, and by how much its loss fell.
+fn expected() -> (Vec<StepReport>, f64) {
+    let reports = train("cpu", PrecisionKind::F32);
+    let fall = reports[0].loss - reports[STEPS as usize - 1].loss;
+    assert!(fall > 0.5, "a comparison means something when the run learns, it fell by {fall}");
+    (reports, fall)
+}
 
-    // A step's roundings are those of the recorded numbers, 2e-5; a gradient off by so much changes
-    // the fall so far by as much of it, and the loss is of the fall's size.
-    check(&train(&device, PrecisionKind::F32), &expected, 4e-5 * expected[0].loss, 1e-4);
-
+/// Holds a run in 16 bits against the CPU's in single precision.
+fn check_mixed(device: &str) {
+    let (expected, fall) = expected();
     // 51 independent roundings to bf16 on the way to a logit, twice as many to a gradient.
     let logits = 51f64.sqrt() / 256.0;
     let gradient = 2f64.sqrt() * logits;
     // A loss is a difference of logits, which are below 1 in the root mean square until the model has
     // learned; the fall is off by the gradient's share of it.
     let nats = 2f64.sqrt() * logits + gradient * fall;
-    check(&train(&device, PrecisionKind::Mixed), &expected, nats, gradient);
+    check(&train(device, PrecisionKind::Mixed), &expected, nats, gradient);
+}
+
+#[test]
+fn products_in_16_bits_follow_f32() {
+    check_mixed("cpu");
+}
+
+#[test]
+fn on_cuda_twenty_steps_follow_the_cpu() {
+    let Some(device) = cuda_device() else { return };
+    // A step's roundings are those of the recorded numbers, 2e-5; a gradient off by so much changes
+    // the fall so far by as much of it, and the loss is of the fall's size.
+    let (expected, _) = expected();
+    check(&train(&device, PrecisionKind::F32), &expected, 4e-5 * expected[0].loss, 1e-4);
+    check_mixed(&device);
 }
