@@ -133,14 +133,8 @@ mod tests {
             .collect();
         // Sums of k products below 3.5², and one more number, each step rounding by half of epsilon.
         let abs = 3.5 * 3.5 * ((k + 1) * (k + 1)) as f64 * f64::from(f32::EPSILON) / 2.0;
-        let run = |product: fn(
-            MatMut<'_, f32>,
-            Mat<'_, f32>,
-            Mat<'_, bf16>,
-            Write,
-            [usize; 3],
-            Threads,
-        )| {
+        type Product = fn(MatMut<'_, f32>, Mat<'_, f32>, Mat<'_, bf16>, Write, [usize; 3], Threads);
+        let run = |product: Product| {
             let mut c = old.clone();
             let b = if transposed { Mat::rows(&b, k).t() } else { Mat::rows(&b, n) };
             let to = MatMut { data: &mut c, row_stride: n };
