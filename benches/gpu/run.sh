@@ -74,7 +74,9 @@ for test in tests/*; do
 done
 part compare ./gpu compare sim/kernels.jsonl logs/ltm-kernels.jsonl
 tail -n 1 logs/compare.log
-part parity ./ltm parity --device cuda fixtures/*.safetensors
+for precision in f32 mixed; do
+    part "parity-$precision" ./ltm parity --device cuda --precision "$precision" fixtures/*.safetensors
+done
 
 echo "==> times"
 lines raw.jsonl kernels ./gpu kernels ${once[@]+"${once[@]}"}

@@ -31,6 +31,8 @@ pub struct Step {
     pub batch: usize,
     pub tokens: usize,
     pub fast_steps: usize,
+    /// Of our side: `f32` or `mixed`.
+    pub precision: String,
     pub threads: usize,
     pub rounds: usize,
     /// Whether PyTorch takes turns with us.
@@ -92,6 +94,7 @@ const VERBS: &[(&str, &str)] = &[
 /// The options of `bench step`.
 const STEP_OPTIONS: &str = "  \
   --model small|medium|large|quickstart   with --batch n, --tokens n, --fast-steps n where its shape is to differ
+  --precision f32|mixed                   of our side; f32 unless given
   --threads n, --rounds n                 2 and 5 unless given
   --peer torch                            check and time PyTorch too, or with --variant v one way of it
   --profile                               the time of each kind of op instead
@@ -177,11 +180,16 @@ fn parse_step(words: &[&str]) -> Result<Step, String> {
     if variant.is_some() && peer.is_none() {
         return Err("`--variant` needs `--peer torch`".into());
     }
+    let precision = value("--precision").unwrap_or("f32");
+    if !["f32", "mixed"].contains(&precision) {
+        return Err("`--precision` takes f32 or mixed".into());
+    }
     let step = Step {
         model,
         batch: number("--batch", model.batch)?,
         tokens: number("--tokens", model.tokens)?,
         fast_steps: number("--fast-steps", model.fast_steps)?,
+        precision: precision.into(),
         threads: number("--threads", 2)?,
         rounds: number("--rounds", 5)?,
         peer: peer.is_some(),
@@ -194,7 +202,7 @@ fn parse_step(words: &[&str]) -> Result<Step, String> {
         match *word {
             "--profile" | "--save" => {}
             "--model" | "--peer" | "--variant" | "--batch" | "--tokens" | "--fast-steps"
-            | "--threads" | "--rounds" => drop(words.next()),
+            | "--precision" | "--threads" | "--rounds" => drop(words.next()),
             other => return Err(format!("`bench step` does not take `{other}`")),
         }
     }
@@ -231,10 +239,12 @@ mod tests {
     fn a_step_bench_has_the_shape_of_its_model() {
         let Ok(Verb::Step(plain)) = check("bench step") else { panic!("a verb without options") };
         assert_eq!((plain.batch, plain.tokens, plain.fast_steps), (2, 256, 16));
-        assert!(!plain.peer && !plain.profile && !plain.save);
-        let line = "bench step --model quickstart --tokens 32 --peer torch --variant frozen --save";
+        assert!(!plain.peer && !plain.profile && !plain.save && plain.precision == "f32");
+        let line = "bench step --model quickstart --tokens 32 --peer torch --variant frozen --save \
+                    --precision mixed";
         let Ok(Verb::Step(step)) = check(line) else { panic!("every option is known") };
         assert_eq!((step.batch, step.tokens, step.model.name), (16, 32, "quickstart"));
+        assert_eq!(step.precision, "mixed");
         assert_eq!((step.variant.as_deref(), step.peer, step.save), (Some("frozen"), true, true));
     }
 
@@ -247,6 +257,7 @@ mod tests {
             ("bench --rung 2", "`--rung` needs"),
             ("bench --device tpu", "`--device` takes cpu, sim or cuda"),
             ("bench step --model huge", "`--model` takes small, medium, large or quickstart"),
+            ("bench step --precision f16", "`--precision` takes f32 or mixed"),
             ("bench step --rounds 0", "`--rounds` takes a number above 0"),
             ("bench step --tokens", "`--tokens` takes a number above 0"),
             ("bench step --variant frozen", "`--variant` needs `--peer torch`"),

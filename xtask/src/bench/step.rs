@@ -19,7 +19,7 @@ pub fn run(step: &Step) -> Result<()> {
 
     let mut lines = vec![json!({
         "kind": "setup", "model": step.model.name, "b": step.batch, "t": step.tokens,
-        "fast_steps": step.fast_steps, "threads": step.threads,
+        "fast_steps": step.fast_steps, "precision": step.precision, "threads": step.threads,
     })];
     if step.profile {
         let profile = ours.ask(&format!("profile {}", step.fast_steps))?;
@@ -38,6 +38,7 @@ fn start(step: &Step) -> Result<Program> {
     let mut command = Command::new(target_dir().join("release/step"));
     command.arg(root().join(step.model.config));
     command.args([step.batch, step.tokens].map(|extent| extent.to_string()));
+    command.arg(&step.precision);
     command.env("RAYON_NUM_THREADS", step.threads.to_string());
     Program::start("our program", &mut command)
 }
@@ -62,25 +63,29 @@ fn against_torch(step: &Step, ours: &mut Program, lines: &mut Vec<Value>) -> Res
         command.env("TORCHINDUCTOR_CACHE_DIR", target_dir().join("peers/inductor"));
         let mut peer = Program::start("the peer", &mut command)?;
         lines.push(json!({ "kind": "peer", "variant": variant, "is": peer.greeting }));
-        lines.push(compare(&mut judge, &mut peer, variant, &folder)?);
+        lines.push(compare(step, &mut judge, &mut peer, variant, &folder)?);
         turns(step, ours, Some(&mut peer), variant, lines)?;
     }
     Ok(())
 }
 
 /// Fails unless the peer's loss and every gradient are ours, up to rounding.
-fn compare(judge: &mut Program, peer: &mut Program, variant: &str, folder: &Path) -> Result<Value> {
+fn compare(
+    step: &Step,
+    judge: &mut Program,
+    peer: &mut Program,
+    variant: &str,
+    folder: &Path,
+) -> Result<Value> {
     let file = folder.join("gradients.safetensors");
     peer.ask(&format!("gradients {}", file.display()))?;
     let answer = judge.ask(&format!("compare {}", file.display()))?;
     fs::remove_file(&file).with_context(|| file.display().to_string())?;
     // Roundings of random sign add up like the root of their number. Products in bf16 are summed in
     // f32, so there only what is stored between two ops counts.
-    let (eps, roundings) = if variant.ends_with("bf16") {
-        (1.0 / 128.0, "stored")
-    } else {
-        (f64::from(f32::EPSILON), "summed")
-    };
+    let rounds = variant.ends_with("bf16") || step.precision == "mixed";
+    let (eps, roundings) =
+        if rounds { (1.0 / 128.0, "stored") } else { (f64::from(f32::EPSILON), "summed") };
     let allowed = eps * answer[roundings].as_f64().context("our program states its roundings")?;
     let distances = answer["distances"].as_object().context("our program states the distances")?;
     let distance = |value: &Value| value.as_f64().unwrap_or(f64::NAN);

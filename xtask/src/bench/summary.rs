@@ -20,10 +20,11 @@ pub fn table(lines: &[Value]) -> String {
     for setup in of_kind("setup") {
         fast_steps = setup["fast_steps"].as_f64().unwrap_or(1.0);
         text += &format!(
-            "{}: B = {}, T = {}, {fast_steps} fast steps and a slow one, f32 on our side, {} threads.\n",
+            "{}: B = {}, T = {}, {fast_steps} fast steps and a slow one, {} on our side, {} threads.\n",
             setup["model"].as_str().unwrap_or("?"),
             setup["b"],
             setup["t"],
+            setup["precision"].as_str().unwrap_or("?"),
             setup["threads"],
         );
     }
@@ -154,7 +155,7 @@ mod tests {
     #[test]
     fn ratios_are_taken_within_a_round() {
         let lines = [
-            json!({ "kind": "setup", "model": "small", "fast_steps": 4, "threads": 2, "b": 2, "t": 8 }),
+            json!({ "kind": "setup", "model": "small", "fast_steps": 4, "precision": "f32", "threads": 2, "b": 2, "t": 8 }),
             line([5.0, 1.0], [10.0, 3.0]),
             line([50.0, 10.0], [50.0, 10.0]),
             line([5.0, 1.0], [10.0, 3.0]),
