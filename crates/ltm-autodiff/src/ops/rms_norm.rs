@@ -36,7 +36,7 @@ pub fn rms_norm(g: &mut Graph, x: Value, w: Value, eps: f64) -> Result<Value> {
     Ok(g.apply1(norm, &[x, w], spec))
 }
 
-/// `a + b`, and [`rms_norm`] of that, in one pass over memory: `a` and `b (…,C)`, `w (C)` of
+/// `a + b`, and [`rms_norm()`] of that, in one pass over memory: `a` and `b (…,C)`, `w (C)` of
 /// [`Kind::Float`] → the sum and its norm, both `(…,C)`.
 ///
 /// # Errors
