@@ -21,7 +21,7 @@ const FIXTURES: &str = "crates/ltm-model/tests/fixtures";
 const COMMAND: &str = "ltm-cli";
 
 /// The folder is to be sent to another machine.
-const MOST_BYTES: u64 = 40 << 20;
+const MOST_BYTES: u64 = 40_000_000;
 
 /// Builds the folder afresh and says how large it is.
 pub fn run() -> Result<()> {
@@ -95,10 +95,10 @@ fn copy(from: &Path, to: &Path) -> Result<()> {
     Ok(())
 }
 
-/// Copies a program or library without its debug information.
+/// Copies a program or library without what only a debugger reads.
 fn copy_stripped(from: &Path, to: &Path) -> Result<()> {
     copy(from, to)?;
-    exec(Command::new("strip").arg("--strip-debug").arg(to))
+    exec(Command::new("strip").arg("--strip-unneeded").arg(to))
 }
 
 fn size(folder: &Path) -> Result<u64> {
