@@ -57,6 +57,16 @@ mod tests {
     }
 
     #[test]
+    fn rounds_to_bf16_with_ties_to_even() {
+        // 8 binary digits: half of the spacing above 1 is a tie, and so is the next half.
+        let (spacing, tie) = (2f64.powi(-7), 2f64.powi(-8));
+        let mut narrow = Buffer::zeros(CPU, DType::BF16, 3).expect("the CPU holds bf16");
+        fwd(CPU, &mut narrow, &f32s(&[1.0 + tie, 1.0 + 3.0 * tie, -0.5])).expect("shapes agree");
+        assert_eq!(narrow.to_f64().expect("on the CPU"), [1.0, 1.0 + 2.0 * spacing, -0.5]);
+        assert!(matches!(fwd(CPU, &mut narrow, &out64(3)), Err(Error::DType { .. })));
+    }
+
+    #[test]
     fn equal_types_copy() {
         let x = [1.5, -0.0, 3.0];
         let (mut narrow, mut wide) = (out32(3), out64(3));

@@ -13,8 +13,8 @@ use crate::ops::parallel::CHUNK;
 use crate::simd::{Factor, Mat, MatMut, Threads};
 use crate::{Float, simd};
 
-/// Most rows of a task, and columns of a tile. More rows use the weights of a tile once they are packed,
-/// but then a tile does not stay in the level-2 cache between its two products.
+/// Most rows of a task, and columns of a tile: many rows for each packing of the weights, and yet a
+/// tile that stays in a level-2 cache between its two products.
 const BLOCK: usize = 512;
 pub(super) const TILE: usize = 256;
 /// Tasks that a call has at least, if the vocabulary allows: work for so many cores.
@@ -135,7 +135,9 @@ fn partials<T: Float, W: Factor<T>>(
         let mut partial = Partial::cut_mut(memory, cut.rows);
         partial.max.fill(T::NEG_INFINITY);
         partial.sum.fill(T::ZERO);
-        partial.mean.fill(T::ZERO);
+        if wants_mean {
+            partial.mean.fill(T::ZERO);
+        }
         let h = &h[first_row * c..][..rows * c];
         let end = dims.v.min((part + 1) * cut.words);
         for first_word in (part * cut.words..end).step_by(TILE) {

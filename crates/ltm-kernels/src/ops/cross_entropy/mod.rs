@@ -273,6 +273,41 @@ mod tests {
     }
 
     #[test]
+    fn weights_of_bf16_round_the_probabilities_alone() {
+        let dims = CrossEntropyDims { n: 7, c: 40, v: 600 };
+        let CrossEntropyDims { n, c, v } = dims;
+        let rounded =
+            |seed, n| -> Vec<bf16> { data(seed, n).into_iter().map(bf16::from_f64).collect() };
+        // Numbers that bf16 holds, so that logits are those of f32.
+        let (h, w, targets) = (rounded(1, n * c), rounded(2, v * c), targets_for(dims));
+        let wide = |x: &[bf16]| -> Vec<f64> { x.iter().map(|x| x.to_f64()).collect() };
+        let (mut nll, mut dh, mut dw) = (vec![0.0; n], vec![0.0; n * c], vec![0.0; v * c]);
+        let (mut p_n, dnll) = (vec![0.0; v], data(3, n));
+        let (h, wide_w) = (wide(&h), wide(&w));
+        reference::fwd(Some(&mut nll), Some(&mut dh), &mut p_n, &h, &wide_w, &targets, dims);
+        reference::bwd_weight(&mut dw, &mut p_n, &dnll, &h, &wide_w, &targets, dims);
+
+        let (h, w, targets) = (f32s(&h), Buffer::from_vec(w), Buffer::from_vec(targets));
+        let (mut got_nll, mut got_dh, mut got_dw) = (out32(n), out32(n * c), out32(v * c));
+        let mut scratch = out32(dims.scratch_len(&Device::Cpu));
+        let outputs = (Some(&mut got_nll), Some(&mut got_dh));
+        fwd(&Device::Cpu, outputs.0, outputs.1, &mut scratch, &h, &w, &targets, dims)
+            .expect("shapes agree");
+        let dnll = f32s(&dnll);
+        bwd_weight(&Device::Cpu, &mut got_dw, &mut scratch, &dnll, &h, &w, &targets, dims)
+            .expect("shapes agree");
+        // As in `check`, but for the mean of the weights: probabilities there are off by half of a
+        // bf16's spacing, 1/256, and weights lie within 3.5.
+        let p = 3.5 * 3.5 * (c * c) as f64 * EPS + 100.0 * EPS;
+        let close = |got: &Buffer, expected: &[f64], abs| {
+            assert_close(&got.to_f64().expect("on the CPU"), expected, Tol { abs, rel: EPS });
+        };
+        close(&got_nll, &nll, 2.0 * p);
+        close(&got_dh, &dh, 2.0 * 3.5 * (p + v as f64 * EPS) + 3.5 / 256.0);
+        close(&got_dw, &dw, n as f64 * 3.5 * 3.5 * (p + n as f64 * EPS));
+    }
+
+    #[test]
     fn logits_that_rise_from_tile_to_tile_stay_finite() {
         // From one tile to the next the maximum grows by 128, and exp(-128) is no f32.
         let dims = CrossEntropyDims { n: 2, c: 1, v: 4000 };

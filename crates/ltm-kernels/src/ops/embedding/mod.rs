@@ -215,4 +215,16 @@ mod tests {
         let empty = EmbeddingDims { c: 0, ..dims };
         assert!(matches!(try_fwd(8, 12, &[0, 2], empty), Err(Error::Dims { .. })));
     }
+
+    #[test]
+    fn a_table_of_bf16_is_widened() {
+        let (table, tokens) = (data(1, 12), Buffer::from_vec(vec![2i32, 0, 2]));
+        let table: Vec<_> = table.iter().map(|x| bf16::from_f64(*x)).collect();
+        let rows = [2, 0, 2].into_iter().flat_map(|v| &table[v * 3..v * 3 + 3]);
+        let expected: Vec<f64> = rows.map(|x| x.to_f64()).collect();
+        let (mut out, table) = (out32(9), Buffer::from_vec(table));
+        let dims = EmbeddingDims { n: 3, v: 4, c: 3 };
+        fwd(&Device::Cpu, &mut out, &table, &tokens, dims).expect("shapes agree");
+        assert_eq!(out.to_f64().expect("on the CPU"), expected);
+    }
 }

@@ -232,4 +232,16 @@ mod tests {
         let refused = fwd(&Device::Cpu, &mut wide, &buffer(8), &buffer(12), Write::Overwrite, dims);
         assert_eq!(refused, Err(Error::DType { expected: "f64", got: DType::F32 }));
     }
+
+    #[test]
+    fn a_transposed_left_factor_of_bf16_products_is_refused() {
+        let (mut c, a) = (Buffer::from_vec(vec![0f32; 4]), Buffer::from_vec(vec![1f32; 6]));
+        let b = Buffer::zeros(&Device::Cpu, DType::BF16, 6).expect("the CPU holds bf16");
+        let mut run = |a_layout| {
+            let dims = MatmulDims { a: a_layout, ..MatmulDims::new(2, 2, 3) };
+            fwd(&Device::Cpu, &mut c, &a, &b, Write::Overwrite, dims)
+        };
+        assert_eq!(run(Layout::Normal), Ok(()));
+        assert!(matches!(run(Layout::Transposed), Err(Error::Dims { .. })));
+    }
 }
