@@ -56,8 +56,8 @@ impl Call {
     }
 
     fn bwd_weight(&mut self) -> ltm_kernels::Result<()> {
-        let Self { dims, h, w, targets, dnll, dw, scratch, .. } = self;
-        bwd_weight(&DEVICE, dw, scratch, dnll, h, w, targets, *dims)
+        let Self { dims, h, w, targets, dnll, nll, dw, scratch, .. } = self;
+        bwd_weight(&DEVICE, dw, scratch, dnll, nll, h, w, targets, *dims)
     }
 }
 

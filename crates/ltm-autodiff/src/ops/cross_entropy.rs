@@ -60,10 +60,12 @@ impl Operation for CrossEntropy {
         };
         let (dh, dw) = (g.spec(h).clone(), g.gradient_spec(w));
         let CrossEntropyDims { n, c, .. } = self.0;
-        let scale = CrossEntropyBwd(ScaleRowsDims { rows: n, c });
+        let (scale, bwd_weight) =
+            (CrossEntropyBwd(ScaleRowsDims { rows: n, c }), CrossEntropyBwdWeight(self.0));
+        let nll = node.outputs[0];
         Ok(vec![
             wanted[0].then(|| g.apply1(scale, &[node.outputs[1], dnll], dh)),
-            wanted[1].then(|| g.apply1(CrossEntropyBwdWeight(self.0), &[dnll, h, w, targets], dw)),
+            wanted[1].then(|| g.apply1(bwd_weight, &[dnll, nll, h, w, targets], dw)),
             None,
         ])
     }
@@ -98,10 +100,12 @@ impl Operation for CrossEntropyBwdWeight {
     }
 
     fn run(&self, mut call: Call<'_, '_>) -> Result<()> {
-        let &[dnll, h, w, targets] = call.inputs else { unreachable!("traced with four inputs") };
+        let &[dnll, nll, h, w, targets] = call.inputs else {
+            unreachable!("traced with five inputs")
+        };
         let dw = call.output();
         let Call { device, scratch, .. } = call;
-        Ok(cross_entropy::bwd_weight(device, dw, scratch, dnll, h, w, targets, self.0)?)
+        Ok(cross_entropy::bwd_weight(device, dw, scratch, dnll, nll, h, w, targets, self.0)?)
     }
 
     fn scratch_len(&self, device: &Device) -> usize {

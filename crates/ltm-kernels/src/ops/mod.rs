@@ -22,4 +22,4 @@ pub mod self_attention;
 pub mod slice;
 pub mod swiglu;
 #[cfg(test)]
-mod testing;
+pub(crate) mod testing;

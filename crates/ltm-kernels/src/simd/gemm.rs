@@ -1,6 +1,10 @@
 //! Matrix products over strided slices: the one door to the `gemm` crate.
 #![expect(unsafe_code, reason = "the crate's entry point takes raw pointers")]
 
+use std::ops::Range;
+
+use rayon::prelude::*;
+
 use crate::{Float, ops::matmul::Write};
 
 /// A matrix to read: element `(i, j)` is `data[i * row_stride + j * col_stride]`.
@@ -69,30 +73,71 @@ pub(crate) fn gemm<T: Float>(
     c.check([m, n]);
     a.check([m, k]);
     b.check([k, n]);
-    let parallelism = match threads {
-        Threads::One => gemm::Parallelism::None,
-        Threads::Pool => gemm::Parallelism::Rayon(0),
+    let c = Shared { data: c.data.as_mut_ptr(), row_stride: c.row_stride };
+    let parts = match threads {
+        Threads::One => 1,
+        Threads::Pool => rayon::current_num_threads().min(m.max(n).div_ceil(LEAST_PART)),
     };
+    let part = |part: usize| {
+        // The longer side is cut: each part packs the whole other factor.
+        let cut = |extent: usize| (extent * part / parts)..(extent * (part + 1) / parts);
+        let (rows, columns) = if m > n { (cut(m), 0..n) } else { (0..m, cut(n)) };
+        // SAFETY: by the checks above every element of each matrix lies in its slice; parts are disjoint.
+        unsafe { rectangle(c, a, b, alpha, write, rows, columns, k) };
+    };
+    if parts == 1 { part(0) } else { (0..parts).into_par_iter().for_each(part) }
+}
+
+/// Rows or columns that a thread should have at least for its packing to pay.
+const LEAST_PART: usize = 128;
+
+/// Where the parts of a product are written.
+#[derive(Clone, Copy)]
+struct Shared<T> {
+    data: *mut T,
+    row_stride: usize,
+}
+
+// SAFETY: the parts of a product write disjoint elements.
+unsafe impl<T: Send> Send for Shared<T> {}
+// SAFETY: as above.
+unsafe impl<T: Send> Sync for Shared<T> {}
+
+/// The rows and columns of a product that these ranges say, by the calling thread. Their extents do not change
+/// the order of any sum: `gemm` cuts the inner extent by its length alone.
+///
+/// # Safety
+/// Each element of the rectangle, and of the rows and columns behind it, lies in its matrix; rows of `c` do not
+/// overlap, and nothing else reads or writes the rectangle meanwhile.
+#[expect(clippy::too_many_arguments, reason = "a product")]
+unsafe fn rectangle<T: Float>(
+    c: Shared<T>,
+    a: Mat<'_, T>,
+    b: Mat<'_, T>,
+    alpha: T,
+    write: Write,
+    rows: Range<usize>,
+    columns: Range<usize>,
+    k: usize,
+) {
     // Strides of a one-row or one-column matrix are never multiplied by more than 0 but must be in
     // isize's range.
     let stride = |s: usize| isize::try_from(s).expect("a stride within a slice fits isize");
-    // SAFETY: `T` is `f32` or `f64`, the only types with `Float`, and `gemm` knows both. By `fits`,
-    // every element `(i, j)` of each matrix lies in its slice. `c` is borrowed mutably, so it
-    // overlaps neither `a` nor `b`; its rows do not overlap each other, so no two threads write one
-    // element.
+    // SAFETY: `T` is `f32` or `f64`, the only types with `Float`, and `gemm` knows both; the rest is the
+    // caller's promise. An empty range may begin past the slice, which `wrapping_add` allows.
     unsafe {
         gemm::gemm(
-            m,
-            n,
+            rows.len(),
+            columns.len(),
             k,
-            c.data.as_mut_ptr(),
+            c.data.wrapping_add(rows.start * c.row_stride + columns.start),
             1,
             stride(c.row_stride),
             matches!(write, Write::Accumulate),
-            a.data.as_ptr(),
+            a.data.as_ptr().wrapping_add(rows.start * a.row_stride),
             stride(a.col_stride),
             stride(a.row_stride),
-            b.data.as_ptr(),
+            b.data.as_ptr().wrapping_add(columns.start * b.col_stride),
             stride(b.col_stride),
             stride(b.row_stride),
             T::ONE,
@@ -100,7 +145,7 @@ pub(crate) fn gemm<T: Float>(
             false,
             false,
             false,
-            parallelism,
+            gemm::Parallelism::None,
         );
     }
 }
@@ -119,13 +164,33 @@ fn fits(len: usize, extents: [usize; 2], strides: [usize; 2]) -> bool {
 
 #[cfg(test)]
 mod tests {
+    use ltm_testkit::seeded;
+
     use super::*;
+    use crate::ops::testing::assert_same_on_any_pool;
 
     #[test]
     fn fits_is_exact() {
         assert!(fits(6, [2, 3], [3, 1]) && !fits(5, [2, 3], [3, 1]));
         assert!(fits(8, [2, 3], [5, 1]) && !fits(7, [2, 3], [5, 1]));
         assert!(fits(0, [0, 3], [3, 1]) && !fits(9, [3, 3], [usize::MAX, 1]));
+    }
+
+    #[test]
+    fn bits_do_not_depend_on_the_number_of_threads() {
+        // Both sides cut, parts of uneven lengths, an inner extent of several blocks.
+        for [m, n, k] in [[300, 700, 9], [700, 300, 1300], [129, 130, 600]] {
+            let numbers =
+                |seed, n| -> Vec<f32> { seeded(seed, n).iter().map(|x| *x as f32).collect() };
+            let (a, b) = (numbers(1, m * k), numbers(2, n * k));
+            assert_same_on_any_pool(|| {
+                let mut c = vec![0f32; m * n];
+                let (a, b) = (Mat::rows(&a, k), Mat::rows(&b, k).t());
+                let to = MatMut { data: &mut c, row_stride: n };
+                gemm(to, a, b, 1.0, Write::Overwrite, [m, n, k], Threads::Pool);
+                c.into_iter().map(f64::from).collect()
+            });
+        }
     }
 
     #[test]

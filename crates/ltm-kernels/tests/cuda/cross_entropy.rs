@@ -53,8 +53,8 @@ impl Call {
     }
 
     fn bwd_weight(&mut self, device: &Device) -> Result<()> {
-        let (dw, scratch) = (&mut self.dw, &mut self.scratch);
-        bwd_weight(device, dw, scratch, &self.dnll, &self.h, &self.w, &self.targets, self.dims)
+        let Self { dw, scratch, dnll, nll, h, w, targets, dims, .. } = self;
+        bwd_weight(device, dw, scratch, dnll, nll, h, w, targets, *dims)
     }
 
     fn all(mut self, device: &Device) -> Result<[Buffer; 3]> {

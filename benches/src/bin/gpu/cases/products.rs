@@ -1,8 +1,8 @@
 //! Matrix products of a training step, and the output layer with its loss.
 
-use ltm_kernels::Device;
 use ltm_kernels::ops::cross_entropy::{self, CrossEntropyDims};
 use ltm_kernels::ops::matmul::{self, Layout, MatmulDims, Write};
+use ltm_kernels::{Buffer, DType, Device};
 
 use super::{HIDDEN, TOKENS, VOCABULARY, WIDTH};
 use crate::spec::{BF16_ONLY, BOTH, Case, Operand, Spec, activation, float, index};
@@ -140,19 +140,25 @@ fn loss_and_dh(shape: [usize; 3], device: &Device) -> Spec {
 fn bwd_weight(shape: [usize; 3], device: &Device) -> Spec {
     let (dims, [h, w, targets]) = output_layer(shape);
     Spec {
-        inputs: vec![float(dims.n), h, w, targets],
+        inputs: vec![float(dims.n), float(dims.n), h, w, targets],
         outputs: vec![float(dims.v * dims.c)],
         scratch: dims.scratch_len(device),
         terms: dims.c + dims.v + dims.n,
         cost: dims.cost_bwd_weight(),
         product: None,
-        prepare: None,
+        prepare: Some(Box::new(move |device, inputs| {
+            let [_, nll, h, w, targets] = inputs else {
+                unreachable!("five inputs are stated above")
+            };
+            let mut scratch = Buffer::zeros(device, DType::F32, dims.scratch_len(device))?;
+            cross_entropy::fwd(device, Some(nll), None, &mut scratch, h, w, targets, dims)
+        })),
         run: Box::new(move |device, inputs, outputs| {
-            let [dnll, h, w, targets] = inputs else {
-                unreachable!("four inputs are stated above")
+            let [dnll, nll, h, w, targets] = inputs else {
+                unreachable!("five inputs are stated above")
             };
             let [dw, scratch] = outputs else { unreachable!("two outputs are stated above") };
-            cross_entropy::bwd_weight(device, dw, scratch, dnll, h, w, targets, dims)
+            cross_entropy::bwd_weight(device, dw, scratch, dnll, nll, h, w, targets, dims)
         }),
     }
 }

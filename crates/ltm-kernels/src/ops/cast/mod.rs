@@ -1,5 +1,6 @@
 //! The same numbers in another floating-point type.
 
+mod cpu;
 mod cuda;
 pub mod reference;
 
@@ -27,7 +28,7 @@ pub fn fwd(device: &Device, out: &mut Buffer, x: &Buffer) -> Result<()> {
     match device {
         Device::Cuda(context) => cuda::fwd(context, out, x),
         Device::Cpu if out.dtype() == DType::BF16 => {
-            reference::round(out.as_mut_slice()?, x.as_slice()?);
+            cpu::round(out.as_mut_slice()?, x.as_slice()?);
             Ok(())
         }
         Device::Cpu => on_float!(out.dtype(), T => on_float!(x.dtype(), S => {

@@ -1,4 +1,4 @@
-//! The definition of `cast`: one conversion an element, fast enough to need no twin.
+//! The definition of `cast`: one conversion an element.
 
 use half::bf16;
 

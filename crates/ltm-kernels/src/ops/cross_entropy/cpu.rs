@@ -52,7 +52,7 @@ impl Cut {
 /// Elements of scratch for a call.
 pub(crate) fn scratch_len(dims: CrossEntropyDims) -> usize {
     let cut = Cut::new(dims);
-    // The gradient of the weight needs a log-sum-exp for every row beside the tasks'.
+    // Beside the tasks' memory, the gradient of the weight keeps the log-sum-exp of every row.
     cut.tasks() * cut.task_len(dims.c) + dims.n
 }
 
@@ -106,12 +106,12 @@ pub(crate) fn fwd<T: Float, W: Factor<T>>(
     for_each_block(1, dims.n, CHUNK.div_ceil(c), outputs, |_, rows, (mut nll, mut dh)| {
         for (i, n) in rows.enumerate() {
             let dh = dh.as_mut().map(|dh| &mut dh.data[i * c..][..c]);
-            let [lse, logit] = simd::dispatch(
+            let loss = simd::dispatch(
                 #[inline(always)]
                 || join(dh, tasks, w, n, targets[n], &cut),
             );
             if let Some(nll) = &mut nll {
-                nll.data[i] = lse - logit;
+                nll.data[i] = loss;
             }
         }
     });
@@ -201,8 +201,8 @@ fn advance<T: Float>(
     }
 }
 
-/// Joins what the parts say of row `n`: writes its gradient, and returns the log-sum-exp and the
-/// target's logit; zeros where nothing is scored.
+/// Joins what the parts say of row `n`: writes its gradient, and returns its loss; zeros where nothing is
+/// scored.
 #[inline(always)]
 fn join<T: Float, W: Factor<T>>(
     dh: Option<&mut [T]>,
@@ -211,13 +211,13 @@ fn join<T: Float, W: Factor<T>>(
     n: usize,
     target: i32,
     cut: &Cut,
-) -> [T; 2] {
+) -> T {
     let c = dh.as_ref().map_or(0, |dh| dh.len());
     if target == IGNORED {
         if let Some(dh) = dh {
             dh.fill(T::ZERO);
         }
-        return [T::ZERO; 2];
+        return T::ZERO;
     }
     let target = target as usize;
     let (block, i) = (n / cut.rows, n % cut.rows);
@@ -238,13 +238,13 @@ fn join<T: Float, W: Factor<T>>(
             *dh = *dh - w.widen();
         }
     }
-    [max + sum.ln(), part(target / cut.words).logit[i]]
+    max + sum.ln() - part(target / cut.words).logit[i]
 }
 
 pub(crate) fn bwd_weight<T: Float, W: Factor<T>>(
     dw: &mut [T],
     scratch: &mut [T],
-    dnll: &[T],
+    [dnll, nll]: [&[T]; 2],
     h: &[T],
     w: &[W],
     targets: &[i32],
@@ -252,10 +252,15 @@ pub(crate) fn bwd_weight<T: Float, W: Factor<T>>(
 ) {
     let (cut, c) = (Cut::new(dims), dims.c);
     let (tasks, lse) = scratch.split_at_mut(cut.tasks() * cut.task_len(c));
-    partials(tasks, h, w, targets, false, dims);
-    for (n, lse) in lse[..dims.n].iter_mut().enumerate() {
-        [*lse, _] = join(None, tasks, w, n, targets[n], &cut);
-    }
+    let lse = &mut lse[..dims.n];
+    lse.par_iter_mut().enumerate().for_each(|(n, lse)| {
+        // Nothing is scored where there is no word.
+        if let Ok(target) = usize::try_from(targets[n]) {
+            let mut logit = [T::ZERO];
+            logits(&mut logit, &h[n * c..][..c], &w[target * c..][..c], c);
+            *lse = nll[n] + logit[0];
+        }
+    });
     let lse = &*lse;
     let words = dims.v.div_ceil(cut.tasks()).next_multiple_of(TILE);
     let memory = tasks.par_chunks_mut(cut.task_len(c));
