@@ -14,6 +14,6 @@ pub use error::{Error, Result};
 pub use grad::grad;
 pub use graph::{Call, Grads, Graph, Io, Kind, Lifetime, Operation, Spec, Value};
 pub use optim::AdamWState;
-pub use plan::{NodeCount, Plan};
+pub use plan::{NodeCount, Plan, count};
 pub use precision::Precision;
 pub use store::Store;

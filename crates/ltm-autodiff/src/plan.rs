@@ -278,18 +278,7 @@ impl Plan {
     pub fn counts(&self) -> Vec<NodeCount> {
         let mut counts: Vec<NodeCount> = Vec::new();
         for step in &self.steps {
-            let name = step.op.name();
-            let found = counts.iter().position(|count| count.name == name).unwrap_or(counts.len());
-            if found == counts.len() {
-                let (time, cost) = (Duration::ZERO, Cost::default());
-                counts.push(NodeCount { name, nodes: 0, runs: 0, time, cost });
-            }
-            let (count, cost) = (&mut counts[found], step.op.cost());
-            count.nodes += 1;
-            count.runs += step.runs;
-            count.time += step.time;
-            count.cost.flops += step.runs * cost.flops;
-            count.cost.bytes += step.runs * cost.bytes;
+            add_count(&mut counts, step.op.as_ref(), step.runs, step.time);
         }
         counts.sort_unstable_by_key(|count| count.name);
         counts
@@ -361,6 +350,45 @@ impl Step {
         self.time += started.elapsed();
         result
     }
+}
+
+/// What a run of `outputs` that starts at `since` would count, sorted by name, each node once: known from the
+/// graph alone, so that nothing is allocated.
+pub fn count(
+    g: &Graph,
+    precision: Precision,
+    outputs: &[Value],
+    since: Lifetime,
+) -> Vec<NodeCount> {
+    let mut counts = Vec::new();
+    for node_idx in order(g, outputs) {
+        let node = &g.nodes[node_idx];
+        let value = Value { node: node_idx, output: 0 };
+        match &node.op {
+            Some(op) if node.lifetime >= since && origin(g, precision, value) == value => {
+                add_count(&mut counts, op.as_ref(), 1, Duration::ZERO);
+            }
+            _ => {}
+        }
+    }
+    counts.sort_unstable_by_key(|count| count.name);
+    counts
+}
+
+/// Adds a node that ran `runs` times to those of its name.
+fn add_count(counts: &mut Vec<NodeCount>, op: &dyn Operation, runs: u64, time: Duration) {
+    let name = op.name();
+    let found = counts.iter().position(|count| count.name == name).unwrap_or(counts.len());
+    if found == counts.len() {
+        let (time, cost) = (Duration::ZERO, Cost::default());
+        counts.push(NodeCount { name, nodes: 0, runs: 0, time, cost });
+    }
+    let (count, cost) = (&mut counts[found], op.cost());
+    count.nodes += 1;
+    count.runs += runs;
+    count.time += time;
+    count.cost.flops += runs * cost.flops;
+    count.cost.bytes += runs * cost.bytes;
 }
 
 /// The nodes that `outputs` need, by lifetime and then in the order they were traced. An edge never

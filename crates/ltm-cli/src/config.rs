@@ -4,12 +4,12 @@ use std::path::PathBuf;
 use std::process::ExitCode;
 
 use clap::Subcommand;
-use ltm_train::Config;
+use ltm_train::{Config, flops};
 
 /// What to do with a configuration file.
 #[derive(Subcommand)]
 pub enum Verb {
-    /// Print the configuration with every default filled in, and the parameter count
+    /// Print the configuration with every default filled in, the parameter count and the FLOPs of training
     Show(Args),
     /// Say whether the configuration can work; exit status 2 when not
     Check(Args),
@@ -34,7 +34,17 @@ pub fn run(verb: Verb) -> anyhow::Result<ExitCode> {
             println!("# weights: {:.1} MB in f32", 4e-6 * model.param_count() as f64);
             println!("# latent numbers per sequence: {}", model.n_latents * model.dim);
             let tokens = config.train.batch * config.train.micro_batches * config.train.seq_len;
-            println!("# tokens per slow step: {tokens}\n");
+            println!("# tokens per slow step: {tokens}");
+            let flops = flops::count(&config)?;
+            let counted = 1e-9 * flops.per_token;
+            let formula = 1e-9 * flops.formula_per_token;
+            println!(
+                "# GFLOP per token of training: {counted:.4} counted, {formula:.4} by the paper's formula"
+            );
+            println!(
+                "#   (S+1)(6P + 6LCT), which counts weight gradients in every fast step; counted are those"
+            );
+            println!("#   of the graphs, which have none there\n");
             print!("{}", config.to_toml());
         }
         Verb::Check(args) => {

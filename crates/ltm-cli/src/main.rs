@@ -6,6 +6,9 @@ mod data;
 mod eval;
 mod generate;
 mod parity;
+mod probe;
+mod report;
+mod sweep;
 mod think;
 mod train;
 
@@ -35,12 +38,19 @@ enum Verb {
     Data(data::Verb),
     /// Train a model from a configuration file
     Train(train::Args),
+    /// Train and score a grid of configurations under one budget
+    Sweep(sweep::Args),
+    /// Draw runs and sweeps as one page, with what their numbers say in words
+    Report(report::Args),
     /// Score a corpus by named protocols, with standard errors
     Eval(eval::Args),
     /// Continue a prompt, or write from nothing
     Generate(generate::Args),
     /// Show how the thoughts of a text are found, step by step
     Think(think::Args),
+    /// Change thoughts and see what becomes of the text: by layers, between two texts, exchanged
+    #[command(subcommand)]
+    Probe(probe::Verb),
     /// Hold this build's numbers against recorded ones
     Parity(parity::Args),
     /// Show or check a configuration file
@@ -52,9 +62,12 @@ fn main() -> ExitCode {
     let result = match Cli::parse().verb {
         Verb::Data(verb) => data::run(verb),
         Verb::Train(args) => train::run(args),
+        Verb::Sweep(args) => sweep::run(args),
+        Verb::Report(args) => report::run(args),
         Verb::Eval(args) => eval::run(args),
         Verb::Generate(args) => generate::run(args),
         Verb::Think(args) => think::run(args),
+        Verb::Probe(verb) => probe::run(verb),
         Verb::Parity(args) => parity::run(args),
         Verb::Config(verb) => config::run(verb),
     };

@@ -8,9 +8,12 @@ pub mod data;
 mod error;
 pub mod eval;
 mod files;
+pub mod flops;
 pub mod metrics;
+pub mod report;
 mod schedule;
 pub mod step;
+pub mod sweep;
 pub mod trainer;
 
 pub use checkpoint::Checkpoint;
@@ -18,4 +21,5 @@ pub use config::Config;
 pub use error::{Error, Result};
 pub use eval::{Evaluation, evaluate};
 pub use step::{SlowLearner, StepReport};
+pub use sweep::Sweep;
 pub use trainer::{Observer, Start, Summary, Trainer};

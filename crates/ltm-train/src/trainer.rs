@@ -342,16 +342,19 @@ pub fn open_corpus(config: &Config, corpus: Corpus, order: Order) -> Result<Batc
     Batches::new(corpus, options)
 }
 
-/// Draws a run's numbers so far and returns the charts' files.
+/// Named points along the steps of a run.
+pub(crate) type Curves = Vec<(String, Vec<(f64, f64)>)>;
+
+/// A run's numbers so far, by step: those of its training batches, and those of its evaluations by protocol.
 ///
 /// # Errors
-/// [`Error::Io`], [`Error::Plot`].
-pub fn draw(run_dir: &Path) -> Result<Vec<PathBuf>> {
+/// [`Error::Io`].
+pub(crate) fn curves(run_dir: &Path) -> Result<(Curves, Curves)> {
     let path = run_dir.join(METRICS_FILE);
     let file = fs::File::open(&path).map_err(Error::io(&path, "open"))?;
-    let mut train: Vec<(String, Vec<(f64, f64)>)> =
+    let mut train: Curves =
         ["loss", "kl", "bound_fitted_noise"].map(|name| (name.into(), Vec::new())).into();
-    let mut val: Vec<(String, Vec<(f64, f64)>)> = Vec::new();
+    let mut val: Curves = Vec::new();
     for line in std::io::BufReader::new(file).lines() {
         let line = line.map_err(Error::io(&path, "read"))?;
         let Ok(line) = serde_json::from_str::<Value>(&line) else { continue };
@@ -367,6 +370,15 @@ pub fn draw(run_dir: &Path) -> Result<Vec<PathBuf>> {
             }
         }
     }
+    Ok((train, val))
+}
+
+/// Draws a run's numbers so far and returns the charts' files.
+///
+/// # Errors
+/// [`Error::Io`], [`Error::Plot`].
+pub fn draw(run_dir: &Path) -> Result<Vec<PathBuf>> {
+    let (train, val) = curves(run_dir)?;
     let dir = run_dir.join(PLOTS);
     create_dir(&dir)?;
     let mut drawn = Vec::new();

@@ -1,7 +1,9 @@
 //! One model at one batch shape, traced once: the fast loop over the posterior, scores, and the
 //! weight gradients of the slow step. Knows no corpus, no estimator and no weight optimiser.
 
-use ltm_autodiff::{AdamWState, Graph, Kind, Lifetime, Plan, Precision, Store, Value, grad, ops};
+use ltm_autodiff::{
+    AdamWState, Graph, Kind, Lifetime, NodeCount, Plan, Precision, Store, Value, count, grad, ops,
+};
 use ltm_kernels::cuda::{Context, Recording};
 use ltm_kernels::ops::adamw::{self, AdamW};
 use ltm_kernels::ops::elementwise;
@@ -438,15 +440,28 @@ impl Engine {
     /// Makes the plan of the fast loop when it is first needed.
     fn make_fast_plan(&mut self) -> Result<()> {
         if self.fast_plan.is_none() {
-            let mut outputs = vec![self.nll];
-            if let Some(latents) = &self.latents {
-                outputs.extend([latents.kl, latents.dmu, latents.dlog_var]);
-                outputs.extend(&latents.dweights);
-            }
+            let outputs = self.fast_outputs();
             let plan = Plan::new(&self.graph, &self.device, self.precision, &outputs)?;
             self.fast_plan = Some(plan);
         }
         Ok(())
+    }
+
+    /// What a fast step computes.
+    fn fast_outputs(&self) -> Vec<Value> {
+        let mut outputs = vec![self.nll];
+        if let Some(latents) = &self.latents {
+            outputs.extend([latents.kl, latents.dmu, latents.dlog_var]);
+            outputs.extend(&latents.dweights);
+        }
+        outputs
+    }
+
+    /// What a slow gradient computes.
+    fn slow_outputs(&self) -> Vec<Value> {
+        let mut outputs = self.slow.clone();
+        outputs.push(self.nll);
+        outputs
     }
 
     /// One step of AdamW on mean and log-variance from where they are, at the sample of the present
@@ -544,14 +559,12 @@ impl Engine {
             ));
         }
         self.store.write_f32(self.token_weight, token_weight)?;
-        let plan = match &mut self.slow_plan {
-            Some(plan) => plan,
-            empty => {
-                let mut outputs = self.slow.clone();
-                outputs.push(self.nll);
-                empty.insert(Plan::new(&self.graph, &self.device, self.precision, &outputs)?)
-            }
-        };
+        if self.slow_plan.is_none() {
+            let outputs = self.slow_outputs();
+            let plan = Plan::new(&self.graph, &self.device, self.precision, &outputs)?;
+            self.slow_plan = Some(plan);
+        }
+        let plan = self.slow_plan.as_mut().expect("made above");
         plan.run(&self.store)?;
         self.slow.iter().map(|value| Ok(plan.output(*value)?)).collect()
     }
@@ -607,6 +620,34 @@ impl Engine {
         let fast = self.fast_plan.as_ref().map(|plan| plan.cost(Lifetime::Step));
         [fast, self.slow_plan.as_ref().map(|plan| plan.cost(Lifetime::Weights))]
     }
+
+    /// Counts what training on a batch computes, from the graph alone: no plan is made. The updates of
+    /// the optimisers are no nodes and not counted.
+    pub fn training_counts(&self) -> TrainingCounts {
+        let count = |outputs: &[Value], since| count(&self.graph, self.precision, outputs, since);
+        let fast = self.latents.as_ref().map(|_| self.fast_outputs()).unwrap_or_default();
+        let slow = match self.slow_gradient {
+            SlowGradient::None => Vec::new(),
+            SlowGradient::Final | SlowGradient::Trajectory => self.slow_outputs(),
+        };
+        TrainingCounts {
+            first_step: count(&fast, Lifetime::Weights),
+            later_step: count(&fast, Lifetime::Step),
+            slow: count(&slow, Lifetime::Weights),
+        }
+    }
+}
+
+/// What training on one batch computes, by kind of node and each node once; see
+/// [`Engine::training_counts`].
+#[derive(Clone, Debug)]
+pub struct TrainingCounts {
+    /// The first fast step after the weights were moved; empty without latents.
+    pub first_step: Vec<NodeCount>,
+    /// Every later fast step of the batch; empty without latents.
+    pub later_step: Vec<NodeCount>,
+    /// The slow gradient after the last; empty for [`SlowGradient::None`].
+    pub slow: Vec<NodeCount>,
 }
 
 /// The sum of `n` numbers, as a node.

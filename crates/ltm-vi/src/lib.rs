@@ -9,11 +9,12 @@ mod fast_loop;
 mod generate;
 mod latent_use;
 mod posterior;
+pub mod probe;
 mod schedule;
 
 pub use config::{InferConfig, Noise, Schedule};
 pub use elbo::{Estimate, Protocol, Scores, score_batch};
-pub use engine::{Engine, FastStep, SlowGradient};
+pub use engine::{Engine, FastStep, SlowGradient, TrainingCounts};
 pub use error::{Error, Result};
 pub use generate::{GenerateOptions, Generation, LatentSource, generate};
 pub use latent_use::LatentUse;

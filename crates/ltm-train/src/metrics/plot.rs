@@ -8,7 +8,7 @@ use crate::files::write_whole;
 use crate::{Error, Result};
 
 /// Colours that stay apart for most eyes (Okabe and Ito 2008), without the yellow, which is faint on white.
-const COLORS: [RGBColor; 7] = [
+pub(super) const COLORS: [RGBColor; 7] = [
     RGBColor(0, 114, 178),
     RGBColor(213, 94, 0),
     RGBColor(0, 158, 115),
@@ -90,7 +90,7 @@ fn draw(
 }
 
 /// The range of some numbers with a little room, never empty.
-fn range(numbers: impl Iterator<Item = f64>) -> std::ops::Range<f64> {
+pub(super) fn range(numbers: impl Iterator<Item = f64>) -> std::ops::Range<f64> {
     let (min, max) =
         numbers.fold((f64::INFINITY, f64::NEG_INFINITY), |(min, max), x| (min.min(x), max.max(x)));
     if min > max {

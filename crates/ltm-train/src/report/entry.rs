@@ -1,0 +1,297 @@
+//! A measured run as the report sees it: its settings, its numbers by protocol, and how two runs differ.
+//! Draws nothing.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use serde_json::Value;
+
+/// One run with its numbers: a sweep's line, or a run's folder told in the same way.
+#[derive(Clone, Debug)]
+pub(super) struct Entry {
+    pub(super) name: String,
+    /// The configuration by `section.key`.
+    pub(super) config: BTreeMap<String, Value>,
+    pub(super) scores: Vec<Score>,
+    pub(super) line: Value,
+}
+
+/// A number of nats per token.
+#[derive(Clone, Debug, PartialEq)]
+pub(super) struct Score {
+    /// The protocol with its numbers, such as `elbo:8`.
+    pub(super) protocol: String,
+    pub(super) nats: f64,
+    pub(super) error: f64,
+    pub(super) perplexity: f64,
+}
+
+/// How far a number of this protocol may be trusted.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub(super) enum Kind {
+    /// A bound, or exact: what no model can have below the entropy, but for chance.
+    Honest,
+    /// The published bound, whose noise the fit has seen.
+    Published,
+    /// No bound.
+    Unbounded,
+}
+
+/// A difference with its standard error.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub(super) struct Difference {
+    pub(super) nats: f64,
+    pub(super) error: f64,
+}
+
+impl Difference {
+    /// In units of its standard error.
+    pub(super) fn errors(self) -> f64 {
+        self.nats / self.error
+    }
+}
+
+/// The kind of a protocol, by its name.
+pub(super) fn kind(protocol: &str) -> Kind {
+    match protocol.split(':').next().unwrap_or(protocol) {
+        "reconstruction" => Kind::Unbounded,
+        "elbo-fitted-noise" => Kind::Published,
+        _ => Kind::Honest,
+    }
+}
+
+impl Entry {
+    /// From a line of a sweep's results.
+    pub(super) fn new(line: Value) -> Self {
+        let mut config = BTreeMap::new();
+        for (section, keys) in line["config"].as_object().into_iter().flatten() {
+            for (key, value) in keys.as_object().into_iter().flatten() {
+                config.insert(format!("{section}.{key}"), value.clone());
+            }
+        }
+        let mut scores: Vec<Score> = Vec::new();
+        for (protocol, numbers) in line["evaluation"].as_object().into_iter().flatten() {
+            let number = |key: &str| numbers[key].as_f64().unwrap_or(f64::NAN);
+            if numbers["nats_per_token"].is_number() {
+                scores.push(Score {
+                    protocol: protocol.clone(),
+                    nats: number("nats_per_token"),
+                    error: number("standard_error"),
+                    perplexity: number("perplexity"),
+                });
+            }
+        }
+        scores.sort_by(|a, b| {
+            (kind(&b.protocol), &a.protocol).cmp(&(kind(&a.protocol), &b.protocol))
+        });
+        let name = line["name"].as_str().unwrap_or_default().into();
+        Self { name, config, scores, line }
+    }
+
+    pub(super) fn score(&self, protocol: &str) -> Option<&Score> {
+        self.scores.iter().find(|score| score.protocol == protocol)
+    }
+
+    /// A number of the configuration.
+    pub(super) fn number(&self, key: &str) -> Option<f64> {
+        self.config.get(key).and_then(Value::as_f64)
+    }
+
+    /// Whether the fast loop's noise is one draw.
+    pub(super) fn fixed_noise(&self) -> bool {
+        self.config.get("infer.noise").is_some_and(|noise| noise == "fixed")
+    }
+
+    /// Whether the model has thoughts; without, there is no fast loop.
+    pub(super) fn has_latents(&self) -> bool {
+        self.number("model.n_latents").is_some_and(|n| n > 0.0)
+    }
+
+    /// Tokens of every scored sequence.
+    fn tokens(&self) -> Vec<f64> {
+        numbers(&self.line["sequence_tokens"]).into_iter().filter(|n| *n > 0.0).collect()
+    }
+
+    /// Nats of every scored sequence, where they belong to [`tokens`](Self::tokens).
+    fn nats(&self, protocol: &str) -> Option<Vec<f64>> {
+        let (nats, tokens) = (numbers(&self.line["nats"][protocol]), self.tokens());
+        let scored = self.line["evaluation"][protocol]["tokens"].as_f64()?;
+        (nats.len() == tokens.len() && tokens.iter().sum::<f64>() == scored).then_some(nats)
+    }
+
+    /// This entry's nats per token minus another's, sequence by sequence where both scored the same ones.
+    pub(super) fn minus(
+        &self,
+        protocol: &str,
+        other: &Entry,
+        other_protocol: &str,
+    ) -> Option<Difference> {
+        let (own, its) = (self.score(protocol)?, other.score(other_protocol)?);
+        let tokens = self.tokens();
+        match (self.nats(protocol), other.nats(other_protocol)) {
+            (Some(own), Some(its)) if tokens == other.tokens() => paired(&own, &its, &tokens),
+            _ => Some(Difference { nats: own.nats - its.nats, error: own.error.hypot(its.error) }),
+        }
+    }
+
+    /// Nats per token above the exact likelihood of the same texts, where that is known.
+    pub(super) fn above_truth(&self, protocol: &str) -> Option<Difference> {
+        let truth = numbers(&self.line["true_entropy"]["nats"]);
+        let own = self.nats(protocol)?;
+        (own.len() == truth.len()).then(|| paired(&own, &truth, &self.tokens()))?
+    }
+}
+
+/// The numbers of a list; NaN for what is none.
+pub(super) fn numbers(list: &Value) -> Vec<f64> {
+    let number = |value: &Value| value.as_f64().unwrap_or(f64::NAN);
+    list.as_array().into_iter().flatten().map(number).collect()
+}
+
+/// The ratio of the summed differences to the summed tokens, with the standard error of that ratio to first
+/// order; `None` for fewer than two sequences, or numbers that are not finite.
+fn paired(a: &[f64], b: &[f64], tokens: &[f64]) -> Option<Difference> {
+    let n = tokens.len() as f64;
+    let total: f64 = tokens.iter().sum();
+    let differences: Vec<f64> = a.iter().zip(b).map(|(a, b)| a - b).collect();
+    let nats = differences.iter().sum::<f64>() / total;
+    let squares: f64 = differences.iter().zip(tokens).map(|(d, t)| (d - nats * t).powi(2)).sum();
+    let error = (squares * n / (n - 1.0)).sqrt() / total;
+    (n >= 2.0 && nats.is_finite()).then_some(Difference { nats, error })
+}
+
+/// The keys that differ between some entries, without those that follow from others under a budget.
+pub(super) fn varying(entries: &[&Entry]) -> Vec<String> {
+    let keys: BTreeSet<&String> = entries.iter().flat_map(|entry| entry.config.keys()).collect();
+    let follows = ["train.steps", "train.eval_sequences"];
+    let differs = |key: &&&String| {
+        let values: BTreeSet<String> = entries
+            .iter()
+            .map(|e| e.config.get(**key).map_or("".into(), Value::to_string))
+            .collect();
+        values.len() > 1 && !follows.contains(&key.as_str())
+    };
+    keys.iter().filter(differs).map(|key| key.to_string()).collect()
+}
+
+/// Entries that agree in everything but `along`, in its order: only groups with two values of it or more,
+/// each with a label of what tells it from the others.
+pub(super) fn groups<'a>(entries: &[&'a Entry], along: &str) -> Vec<(String, Vec<&'a Entry>)> {
+    let keys: Vec<String> = varying(entries).into_iter().filter(|key| key != along).collect();
+    let mut groups: BTreeMap<Vec<String>, Vec<&Entry>> = BTreeMap::new();
+    for entry in entries {
+        let value = |key: &String| entry.config.get(key).map_or("".into(), Value::to_string);
+        groups.entry(keys.iter().map(value).collect()).or_default().push(entry);
+    }
+    groups.retain(|_, group| {
+        let mut values: Vec<_> = group.iter().filter_map(|entry| entry.number(along)).collect();
+        values.sort_by(f64::total_cmp);
+        values.dedup();
+        values.len() > 1
+    });
+    // A label needs only the keys in which the groups that are left differ.
+    let told: Vec<usize> = (0..keys.len())
+        .filter(|i| groups.keys().map(|values| &values[*i]).collect::<BTreeSet<_>>().len() > 1)
+        .collect();
+    let mut labelled: Vec<(String, Vec<&Entry>)> = groups
+        .into_iter()
+        .map(|(values, mut group)| {
+            let order = |entry: &&Entry| entry.number(along).unwrap_or(f64::NAN);
+            group.sort_by(|a, b| order(a).total_cmp(&order(b)));
+            let part = |i: &usize| label(&keys[*i], &values[*i]);
+            (told.iter().map(part).collect::<Vec<_>>().join(", "), group)
+        })
+        .collect();
+    // By number where labels have numbers: 6 latents before 24.
+    labelled.sort_by_key(|(label, group)| {
+        let latents = group[0].number("model.n_latents").unwrap_or(0.0);
+        let steps = group[0].number("infer.steps").unwrap_or(0.0);
+        (latents as u64, steps as u64, label.clone())
+    });
+    labelled
+}
+
+/// A setting in words.
+fn label(key: &str, value: &str) -> String {
+    let value = value.trim_matches('"');
+    match key {
+        "model.n_latents" => format!("{value} latents"),
+        "infer.steps" => format!("{value} fast steps"),
+        "infer.noise" => format!("{value} noise"),
+        "run.seed" => format!("seed {value}"),
+        _ => format!("{} {value}", key.split_once('.').map_or(key, |(_, key)| key)),
+    }
+}
+
+#[cfg(test)]
+pub(super) mod tests {
+    use super::*;
+    use serde_json::json;
+
+    /// An entry with the nats of four sequences of 2, 3, 2 and 3 tokens.
+    pub(crate) fn entry(
+        name: &str,
+        [n_latents, steps]: [u64; 2],
+        noise: &str,
+        protocols: &[(&str, [f64; 4])],
+    ) -> Entry {
+        let mut evaluation = serde_json::Map::new();
+        let mut nats = serde_json::Map::new();
+        for (protocol, numbers) in protocols {
+            let mean = numbers.iter().sum::<f64>() / 10.0;
+            evaluation.insert(
+                (*protocol).into(),
+                json!({ "nats_per_token": mean, "standard_error": 0.1, "tokens": 10,
+                        "perplexity": mean.exp() }),
+            );
+            nats.insert((*protocol).into(), json!(numbers));
+        }
+        Entry::new(json!({
+            "name": name,
+            "config": { "model": { "n_latents": n_latents },
+                        "infer": { "steps": steps, "noise": noise }, "train": { "steps": 10 * steps } },
+            "evaluation": evaluation, "nats": nats, "sequence_tokens": [2, 3, 2, 3],
+            "true_entropy": { "nats_per_token": 1.0, "standard_error": 0.01,
+                              "nats": [2.0, 3.0, 2.0, 3.0] },
+        }))
+    }
+
+    #[test]
+    fn pairs_lose_what_the_sequences_share() {
+        let a = entry("a", [4, 4], "fresh", &[("elbo:8", [12.0, 33.0, 2.0, 3.0])]);
+        let b = entry("b", [4, 8], "fresh", &[("elbo:8", [10.0, 30.0, 0.2, 0.0])]);
+        let found = a.minus("elbo:8", &b, "elbo:8").expect("both have it");
+        // Differences 2, 3, 1.8, 3 of 2, 3, 2, 3 tokens: 0.98 nats per token, and residuals 0.04, 0.06,
+        // -0.16, 0.06.
+        assert!((found.nats - 0.98).abs() <= 1e-12, "{found:?}");
+        let squares: f64 = [0.04f64, 0.06, -0.16, 0.06].iter().map(|x| x * x).sum();
+        assert!((found.error - (squares * 4.0 / 3.0).sqrt() / 10.0).abs() <= 1e-12, "{found:?}");
+        let mut other = b.clone();
+        other.line["sequence_tokens"] = json!([3, 2, 2, 3]);
+        let unpaired = a.minus("elbo:8", &other, "elbo:8").expect("both have it");
+        assert!((unpaired.error - 0.1 * 2f64.sqrt()).abs() <= 1e-12, "{unpaired:?}");
+        assert!((a.above_truth("elbo:8").expect("known").nats - 4.0).abs() <= 1e-12);
+        assert_eq!(a.minus("iwae:8", &b, "elbo:8"), None);
+    }
+
+    #[test]
+    fn groups_agree_in_all_but_one_key() {
+        let entries: Vec<Entry> = [(6, 64), (6, 4), (24, 4), (24, 64), (12, 4)]
+            .iter()
+            .flat_map(|(n, s)| ["fresh", "fixed"].map(|noise| entry("x", [*n, *s], noise, &[])))
+            .collect();
+        let all: Vec<&Entry> = entries.iter().collect();
+        let found: Vec<_> = groups(&all, "infer.steps")
+            .into_iter()
+            .map(|(label, group)| {
+                (label, group.iter().filter_map(|e| e.number("infer.steps")).collect())
+            })
+            .collect();
+        let expected: Vec<(String, Vec<f64>)> = ["6 latents", "24 latents"]
+            .iter()
+            .flat_map(|n| {
+                ["fixed", "fresh"].map(|noise| (format!("{noise} noise, {n}"), vec![4.0, 64.0]))
+            })
+            .collect();
+        assert_eq!(found, expected);
+    }
+}

@@ -1,0 +1,348 @@
+//! The page's HTML: sections, tables, and charts as they were drawn. Knows no file but those it shows.
+
+use std::fmt::Write as _;
+use std::path::Path;
+
+use serde_json::Value;
+
+use super::Source;
+use super::charts::{Drawer, Drawn};
+use super::entry::{Entry, Kind, kind, numbers};
+use super::words::{Way, claims, protocols, sentences};
+use crate::Result;
+
+/// Black and white in a chart are ink and paper, which follow the reader's choice of light or dark.
+const STYLE: &str = "
+:root { color-scheme: light dark; --paper: #fff; --ink: #1a1a1a; --faint: #6b6b6b; --line: #dcdcdc;
+  --band: #f5f6f8; --good: #00694c; --bad: #b04a00; }
+@media (prefers-color-scheme: dark) { :root { --paper: #15171a; --ink: #e6e6e6; --faint: #9aa0a6;
+  --line: #34383d; --band: #1e2125; --good: #4fd0a6; --bad: #ff9b57; } }
+body { background: var(--paper); color: var(--ink); font: 16px/1.55 system-ui, sans-serif;
+  margin: 0 auto; max-width: 1160px; padding: 1.5rem 1.25rem 4rem; }
+h1 { font-size: 1.7rem; margin: 0 0 .2rem; } h2 { font-size: 1.35rem; margin: 2.6rem 0 .4rem;
+  border-top: 2px solid var(--line); padding-top: 1.2rem; } h3 { font-size: 1.08rem; margin: 1.8rem 0 .3rem; }
+p, li { max-width: 52rem; } p.note { color: var(--faint); font-size: .92rem; }
+code { font-size: .92em; }
+.scroll { overflow-x: auto; }
+table { border-collapse: collapse; font-size: .86rem; font-variant-numeric: tabular-nums; margin: .6rem 0; }
+th { text-align: right; font-weight: 600; vertical-align: bottom; border-bottom: 2px solid var(--line); }
+td { text-align: right; white-space: nowrap; border-bottom: 1px solid var(--line); }
+th, td { padding: .28rem .6rem; } th:first-child, td:first-child { text-align: left; }
+td.text { text-align: left; } th.text { text-align: left; }
+tbody tr:hover { background: var(--band); }
+.falls { color: var(--good); } .rises { color: var(--bad); } .unclear { color: var(--faint); }
+.charts { display: flex; flex-wrap: wrap; gap: .8rem; } .charts figure { margin: 0; }
+figure svg { max-width: 100%; height: auto; display: block; }
+figure svg [fill=\"#FFFFFF\"] { fill: var(--paper); } figure svg [fill=\"#000000\"] { fill: var(--ink); }
+figure svg [stroke=\"#000000\"] { stroke: var(--ink); }
+figcaption { font-size: .8rem; color: var(--faint); } a { color: inherit; }
+pre { background: var(--band); padding: .7rem .9rem; white-space: pre-wrap; font-size: .86rem; margin: .3rem 0 .8rem; }
+details { margin: .4rem 0; } summary { cursor: pointer; }
+";
+
+/// A page in the making.
+pub(super) struct Page<'a> {
+    out: &'a Path,
+    body: String,
+}
+
+impl<'a> Page<'a> {
+    /// An empty page, whose charts go to `out`.
+    pub(super) fn new(out: &'a Path) -> Self {
+        Self { out, body: String::new() }
+    }
+
+    /// Adds a section for a source; its files' names begin with `prefix`.
+    pub(super) fn source(&mut self, source: &Source, prefix: &str) -> Result<()> {
+        let drawer = Drawer { out: self.out, prefix };
+        match source {
+            Source::Sweep { name, entries, failed } => self.sweep(&drawer, name, entries, failed),
+            Source::Run { entry, train, val } => {
+                self.heading(2, &format!("Run {}", entry.name));
+                self.note(RUN_NOTE);
+                let one = std::slice::from_ref(entry.as_ref());
+                self.table(one);
+                let train = drawer.curve("training", "Training batches", train)?;
+                let val = drawer.curve("validation", "Validation split, by protocol", val)?;
+                self.heading(3, "Training");
+                self.charts(&train.into_iter().chain(val).collect::<Vec<_>>());
+                self.shared(&drawer, one)
+            }
+        }
+    }
+
+    /// The whole page.
+    pub(super) fn finish(self) -> String {
+        format!(
+            "<!doctype html>\n<html lang=\"en\">\n<head>\n<meta charset=\"utf-8\">\n\
+             <meta name=\"viewport\" content=\"width=device-width, initial-scale=1\">\n\
+             <title>Latent Thought Models: report</title>\n<style>{STYLE}</style>\n</head>\n<body>\n\
+             <h1>Latent Thought Models</h1>\n<p class=\"note\">{INTRODUCTION}</p>\n{}</body>\n</html>\n",
+            self.body
+        )
+    }
+
+    fn sweep(
+        &mut self,
+        drawer: &Drawer<'_>,
+        name: &str,
+        entries: &[Entry],
+        failed: &[(String, String)],
+    ) -> Result<()> {
+        self.heading(2, &format!("Sweep {name}"));
+        self.heading(3, "What the numbers say");
+        self.push("<ul>\n");
+        for sentence in sentences(entries) {
+            let text = code(&sentence);
+            self.push(&format!("<li>{text}</li>\n"));
+        }
+        self.push("</ul>\n");
+        self.claims(entries);
+        for (key, what, title) in [
+            ("infer.steps", "fast steps", "Against fast steps"),
+            ("model.n_latents", "latents", "Against latents"),
+        ] {
+            let drawn = drawer.against(entries, key, what)?;
+            if !drawn.is_empty() {
+                self.heading(3, title);
+                self.note("Bars are one standard error to both sides.");
+                self.charts(&drawn);
+            }
+        }
+        let drawn = drawer.against_flops(entries)?;
+        if !drawn.is_empty() {
+            self.heading(3, "Against training FLOPs");
+            self.note("Counted from the graphs, padding included; points that differ in fast steps alone are joined.");
+            self.charts(&drawn);
+        }
+        self.heading(3, "Every point");
+        self.table(entries);
+        for (name, error) in failed {
+            let (name, error) = (escape(name), escape(error));
+            self.push(&format!("<p><strong>{name}</strong> failed: {error}</p>\n"));
+        }
+        self.shared(drawer, entries)
+    }
+
+    /// KL by layer, fast loops and samples.
+    fn shared(&mut self, drawer: &Drawer<'_>, entries: &[Entry]) -> Result<()> {
+        if let Some(drawn) = drawer.kl_per_layer(entries)? {
+            self.heading(3, "What the thoughts carry");
+            self.charts(&[drawn]);
+        }
+        let drawn = drawer.traces(entries)?;
+        if !drawn.is_empty() {
+            self.heading(3, "The fast loop");
+            self.note(
+                "The first validation batch: likelihood at the present sample and KL, before each fast step \
+                 and after the last. With fixed noise their sum is the published number, not a bound.",
+            );
+            self.charts(&drawn);
+        }
+        self.samples(entries);
+        Ok(())
+    }
+
+    fn claims(&mut self, entries: &[Entry]) {
+        for claim in claims(entries) {
+            let what = claim.what;
+            self.push(&format!(
+                "<details><summary>Every comparison over {what}</summary>\n<div class=\"scroll\"><table>\n\
+                 <thead><tr><th>protocol</th><th class=\"text\">noise</th><th class=\"text\">at</th>\
+                 <th>{what}</th><th>difference</th><th>standard errors</th><th class=\"text\">the number</th>\
+                 </tr></thead>\n<tbody>\n"
+            ));
+            for finding in &claim.findings {
+                for step in &finding.steps {
+                    let (class, word) = match step.way() {
+                        Way::Falls => ("falls", "falls"),
+                        Way::Rises => ("rises", "rises"),
+                        Way::Unclear => ("unclear", "unclear"),
+                    };
+                    let row = format!(
+                        "<tr><td><code>{}</code></td><td class=\"text\">{}</td><td class=\"text\">{}</td>\
+                         <td>{} → {}</td><td>{:+.4} ± {:.4}</td><td>{:+.1}</td>\
+                         <td class=\"text {class}\">{word}</td></tr>\n",
+                        escape(&finding.protocol),
+                        finding.noise,
+                        escape(&step.setting),
+                        step.from,
+                        step.to,
+                        step.difference.nats,
+                        step.difference.error,
+                        step.difference.errors(),
+                    );
+                    self.push(&row);
+                }
+            }
+            self.push("</tbody></table></div></details>\n");
+        }
+    }
+
+    fn table(&mut self, entries: &[Entry]) {
+        let protocols = protocols(entries);
+        self.push("<div class=\"scroll\"><table>\n<thead><tr><th>point</th>");
+        for protocol in &protocols {
+            let what = match kind(protocol) {
+                Kind::Honest => "",
+                Kind::Published => "<br>optimistic",
+                Kind::Unbounded => "<br>no bound",
+            };
+            let head =
+                format!("<th><code>{}</code>{what}<br>nats per token</th>", escape(protocol));
+            self.push(&head);
+        }
+        self.push(
+            "<th>KL<br>nats per<br>sequence</th><th>KL floor</th><th>active<br>units</th>\
+             <th>parameters</th><th>slow<br>steps</th><th>tokens</th><th>training<br>FLOPs</th>\
+             <th>MFLOP per<br>token<br>counted</th><th>by the<br>paper's<br>formula</th><th>seconds</th>\
+             </tr></thead>\n<tbody>\n",
+        );
+        for entry in entries {
+            let mut row = format!("<tr><td>{}</td>", escape(&entry.name));
+            for protocol in &protocols {
+                let text = entry.score(protocol).map_or(String::new(), |score| {
+                    let (nats, error, perplexity) = (score.nats, score.error, score.perplexity);
+                    format!(
+                        "<span title=\"perplexity {perplexity:.3}\">{nats:.4} ± {error:.4}</span>"
+                    )
+                });
+                let _ = write!(row, "<td>{text}</td>");
+            }
+            let line = &entry.line;
+            let kl = numbers(&line["latents"]["kl_per_layer_nats_a_sequence"]);
+            let kl = if kl.is_empty() {
+                String::new()
+            } else {
+                format!("{:.2}", kl.iter().sum::<f64>())
+            };
+            let number = |value: &Value, digits: usize, scale: f64| {
+                value.as_f64().map_or(String::new(), |x| format!("{:.digits$}", x * scale))
+            };
+            let flops =
+                line["training_flops"].as_f64().map_or(String::new(), |x| format!("{x:.2e}"));
+            for cell in [
+                kl,
+                number(&line["latents"]["kl_floor_nats_a_sequence"], 2, 1.0),
+                number(&line["latents"]["active_units"], 0, 1.0),
+                number(&line["parameters"], 0, 1.0),
+                number(&line["steps"], 0, 1.0),
+                number(&line["tokens"], 0, 1.0),
+                flops,
+                number(&line["flops_per_token"], 2, 1e-6),
+                number(&line["flops_per_token_formula"], 2, 1e-6),
+                number(&line["seconds"], 0, 1.0),
+            ] {
+                let _ = write!(row, "<td>{cell}</td>");
+            }
+            self.push(&row);
+            self.push("</tr>\n");
+        }
+        self.push("</tbody></table></div>\n");
+        let truth = entries.iter().map(|e| &e.line["true_entropy"]).find(|truth| truth.is_object());
+        if let Some(truth) = truth {
+            let number = |key: &str| truth[key].as_f64().unwrap_or(f64::NAN);
+            let (nats, error) = (number("nats_per_token"), number("standard_error"));
+            self.note(&format!(
+                "True entropy of the corpus: {nats:.4} ± {error:.4} nats per token."
+            ));
+        }
+    }
+
+    fn samples(&mut self, entries: &[Entry]) {
+        let with: Vec<&Entry> =
+            entries.iter().filter(|entry| entry.line["samples"]["written"].is_string()).collect();
+        if with.is_empty() {
+            return;
+        }
+        self.heading(3, "Samples");
+        self.note("Temperature 0.8, nucleus 0.95; the given text is the beginning of the first validation text.");
+        for entry in with {
+            let text = |key: &str| escape(entry.line["samples"][key].as_str().unwrap_or_default());
+            let html = format!(
+                "<details><summary>{}</summary>\nfrom nothing<pre>{}</pre>\ngiven<pre>{}</pre>\nwritten\
+                 <pre>{}</pre></details>\n",
+                escape(&entry.name),
+                text("from_nothing"),
+                text("given"),
+                text("written")
+            );
+            self.push(&html);
+        }
+    }
+
+    fn charts(&mut self, drawn: &[Drawn]) {
+        self.push("<div class=\"charts\">\n");
+        for Drawn { svg, file } in drawn {
+            let file = escape(file);
+            self.push(&format!(
+                "<figure>{svg}<figcaption><a href=\"{file}\">{file}</a></figcaption></figure>\n"
+            ));
+        }
+        self.push("</div>\n");
+    }
+
+    fn heading(&mut self, level: u8, text: &str) {
+        let text = escape(text);
+        self.push(&format!("<h{level}>{text}</h{level}>\n"));
+    }
+
+    fn note(&mut self, text: &str) {
+        let text = code(text);
+        self.push(&format!("<p class=\"note\">{text}</p>\n"));
+    }
+
+    fn push(&mut self, html: &str) {
+        self.body.push_str(html);
+    }
+}
+
+const INTRODUCTION: &str = "Every number is labelled by its protocol, and numbers of different protocols must \
+    not be compared but where both are bounds on the same likelihood, or it itself. <code>reconstruction</code> \
+    scores at the fitted thought and is no bound. <code>elbo-fitted-noise</code> is the bound as published, \
+    optimistic because the fit has seen the noise. <code>elbo</code> draws fresh noise, <code>iwae</code> weighs \
+    many samples and is tighter, <code>prequential</code> fits thoughts to the past alone, \
+    <code>autoregressive</code> is exact for a model without thoughts: these are the honest ones. Lower is better.";
+
+const RUN_NOTE: &str = "Numbers are those of the run's last evaluation; score it by other protocols with \
+    `ltm eval`.";
+
+/// Text as HTML.
+fn escape(text: &str) -> String {
+    let mut html = String::with_capacity(text.len());
+    for c in text.chars() {
+        match c {
+            '&' => html.push_str("&amp;"),
+            '<' => html.push_str("&lt;"),
+            '>' => html.push_str("&gt;"),
+            '"' => html.push_str("&quot;"),
+            c => html.push(c),
+        }
+    }
+    html
+}
+
+/// Text as HTML, with what stands between back-ticks as code.
+fn code(text: &str) -> String {
+    let mut html = String::new();
+    for (idx, part) in text.split('`').enumerate() {
+        let part = escape(part);
+        if idx % 2 == 1 {
+            let _ = write!(html, "<code>{part}</code>");
+        } else {
+            html.push_str(&part);
+        }
+    }
+    html
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn text_is_escaped_and_code_marked() {
+        assert_eq!(escape("a<b & \"c\">"), "a&lt;b &amp; &quot;c&quot;&gt;");
+        assert_eq!(code("under `elbo:8` <1"), "under <code>elbo:8</code> &lt;1");
+    }
+}

@@ -1,0 +1,209 @@
+//! What a report needs to know of a trained run beside its scores: nats by sequence, the fast loop's trace,
+//! samples, the exact likelihood. Trains nothing.
+
+use std::path::Path;
+
+use ltm_model::{SampleConfig, Weights};
+use ltm_vi::{
+    Engine, GenerateOptions, InferKey, LatentSource, LatentUse, Protocol, SlowGradient, generate,
+};
+use serde_json::{Map, Value, json};
+
+use crate::config::Config;
+use crate::data::{Batches, Tokenizer, storyworld};
+use crate::error::chain;
+use crate::eval::{Evaluation, evaluate};
+use crate::trainer::METRICS_FILE;
+use crate::{Error, Result};
+
+/// Stories that the true entropy is estimated from.
+const ENTROPY_DOCUMENTS: u64 = 4000;
+/// The training step under which evaluations draw.
+const KEY_STEP: u64 = u64::MAX;
+
+/// The protocols asked for that suit a point, with those of its own evaluations where it has no latents or
+/// none suits, and why the others do not.
+///
+/// The library is asked by scoring one sequence without fast steps: what it refuses does not suit.
+pub(crate) fn suitable(
+    asked: &[Protocol],
+    config: &Config,
+    weights: &Weights,
+    val: &Batches,
+) -> Result<(Vec<Protocol>, Map<String, Value>)> {
+    let mut trial = config.clone();
+    trial.infer.steps = 0;
+    let (mut suitable, mut left_out) = (Vec::new(), Map::new());
+    for protocol in asked {
+        match evaluate(&trial, weights, val, &[*protocol], 1, &mut |_, _| ()) {
+            Err(Error::Infer(error)) => {
+                left_out.insert(protocol.to_string(), chain(&error).into());
+            }
+            // A number that is not finite is the real evaluation's to report.
+            Ok(_) | Err(Error::NonFinite { .. }) => suitable.push(*protocol),
+            Err(error) => return Err(error),
+        }
+    }
+    if suitable.is_empty() || config.model.n_latents == 0 {
+        let own = crate::eval::protocols(config);
+        suitable.extend(own.into_iter().filter(|protocol| !asked.contains(protocol)));
+    }
+    Ok((suitable, left_out))
+}
+
+/// Tokens that a run was trained on: the sum of its steps' own counts.
+pub(crate) fn tokens_seen(run_dir: &Path) -> Result<u64> {
+    let path = run_dir.join(METRICS_FILE);
+    let text = std::fs::read_to_string(&path).map_err(Error::io(&path, "read"))?;
+    let tokens =
+        |line| serde_json::from_str::<Value>(line).ok().and_then(|line| line["tokens"].as_u64());
+    Ok(text.lines().filter_map(tokens).sum())
+}
+
+/// The numbers of a run's last evaluation, as its metrics have them; null before the first.
+pub(crate) fn last_evaluation(run_dir: &Path) -> Result<Value> {
+    let path = run_dir.join(METRICS_FILE);
+    let text = std::fs::read_to_string(&path).map_err(Error::io(&path, "read"))?;
+    let evaluation = |line| {
+        let line: Value = serde_json::from_str(line).ok()?;
+        line.get("eval").cloned()
+    };
+    Ok(text.lines().rev().find_map(evaluation).unwrap_or_default())
+}
+
+/// Nats of every sequence by protocol, so that two points can be compared sequence by sequence.
+pub(crate) fn nats(evaluation: &Evaluation) -> Value {
+    let round = |nats: &f64| (nats * 1e6).round() / 1e6;
+    let of =
+        |e: &ltm_vi::Estimate| (e.protocol.to_string(), e.per_sequence.iter().map(round).collect());
+    Value::Object(evaluation.estimates.iter().map(of).collect::<Map<_, _>>())
+}
+
+/// The first `sequences` rows (0 for all) of a split: the targets of each.
+fn rows(batches: &Batches, sequences: u64) -> Result<Vec<Vec<i32>>> {
+    let options = batches.options();
+    let rows = if sequences == 0 { batches.rows() } else { sequences.min(batches.rows()) };
+    let mut targets = Vec::with_capacity(rows as usize);
+    for index in 0..rows.div_ceil(options.batch as u64) {
+        let batch = batches.batch(index)?;
+        let scored = |row: &[i32]| row.iter().filter(|id| **id >= 0).copied().collect::<Vec<_>>();
+        targets.extend(batch.targets.chunks(options.seq_len).map(scored));
+    }
+    targets.truncate(rows as usize);
+    Ok(targets)
+}
+
+pub(crate) fn sequence_tokens(batches: &Batches, sequences: u64) -> Result<Vec<usize>> {
+    Ok(rows(batches, sequences)?.iter().map(Vec::len).collect())
+}
+
+pub(crate) fn latent_use(config: &Config, latents: &LatentUse) -> Value {
+    json!({
+        "kl_per_layer_nats_a_sequence": latents.kl_per_layer(),
+        "kl_floor_nats_a_sequence": latents.kl_floor(LatentUse::ACTIVE),
+        "active_units": latents.active_units(LatentUse::ACTIVE),
+        "units": config.model.n_latents * config.model.dim,
+    })
+}
+
+/// The [`trace`] for a line: empty where latents are found in a way that has no KL.
+pub(crate) fn shown_trace(config: &Config, weights: &Weights, val: &Batches) -> Result<Vec<Value>> {
+    match trace(config, weights, val) {
+        Err(Error::Infer(_)) => Ok(Vec::new()),
+        trace => trace,
+    }
+}
+
+/// NLL and KL per token of the first validation batch, before each fast step and after the last.
+fn trace(config: &Config, weights: &Weights, val: &Batches) -> Result<Vec<Value>> {
+    let mut trace = Vec::new();
+    if config.model.n_latents == 0 {
+        return Ok(trace);
+    }
+    let batch = val.batch(0)?;
+    let t = val.options().seq_len;
+    // Without the rows that are padding alone, whose thoughts say nothing.
+    let b = batch.rows;
+    let (device, precision) = config.run.compute()?;
+    let mut engine = Engine::new(&config.model, b, t, &device, precision, SlowGradient::None)?;
+    engine.set_weights(weights)?;
+    engine.set_batch(&batch.tokens[..b * t], &batch.targets[..b * t])?;
+    let key = InferKey { seed: config.run.seed, step: KEY_STEP, first_sequence: 0 };
+    let per_token = 1.0 / batch.scored.max(1) as f64;
+    let entry = |step: usize, nll: f64, kl: f64| json!({ "step": step, "nll": nll * per_token, "kl": kl * per_token });
+    engine.infer(&config.infer, 1.0, key, &mut |step| {
+        trace.push(entry(step.step, step.nll, step.kl_per_layer.iter().sum()));
+        Ok(())
+    })?;
+    let nll: f64 = engine.token_nll()?.iter().sum();
+    let kl: f64 = engine.posterior()?.kl(b).iter().sum();
+    trace.push(entry(config.infer.steps, nll, kl));
+    Ok(trace)
+}
+
+/// A text written from nothing and one that goes on from a validation text, or why there is none.
+pub(crate) fn samples(
+    config: &Config,
+    weights: &Weights,
+    tokenizer: &Tokenizer,
+    val: &Batches,
+) -> Value {
+    try_samples(config, weights, tokenizer, val)
+        .unwrap_or_else(|error| json!({ "none": chain(&error) }))
+}
+
+fn try_samples(
+    config: &Config,
+    weights: &Weights,
+    tokenizer: &Tokenizer,
+    val: &Batches,
+) -> Result<Value> {
+    let separator = i32::from(tokenizer.separator());
+    let (device, precision) = config.run.compute()?;
+    let options = GenerateOptions {
+        max_tokens: config.model.max_seq_len.min(160),
+        sample: SampleConfig { temperature: 0.8, top_k: 0, top_p: 0.95 },
+        latents: LatentSource::Prior,
+        seed: config.run.seed,
+        stop: Some(separator),
+        device,
+        precision,
+    };
+    let text = |tokens: &[i32]| {
+        let ids = tokens.iter().filter(|id| **id != separator).map(|id| *id as u16);
+        tokenizer.decode(&ids.collect::<Vec<_>>())
+    };
+    let write = |prompt: &[i32], options: &GenerateOptions| -> Result<String> {
+        let written = generate(weights, &config.model, &config.infer, prompt, options)?;
+        Ok(text(&written.tokens))
+    };
+    let from_nothing = write(&[separator], &options)?;
+    let t = val.options().seq_len;
+    let batch = val.batch(0)?;
+    let end = batch.targets[..t].iter().take_while(|id| **id >= 0).count();
+    // A prompt of a third of the text: enough to fit thoughts to, and something left to say.
+    let prompt = &batch.tokens[..(end / 3).max(2).min(t)];
+    let options = GenerateOptions { latents: LatentSource::Prompt, ..options };
+    Ok(json!({
+        "from_nothing": from_nothing,
+        "given": text(&prompt[1..]),
+        "written": write(prompt, &options)?,
+    }))
+}
+
+/// The corpus's entropy, and the exact nats of the very stories that were scored.
+pub(crate) fn true_entropy(config: &Config, val: &Batches, sequences: u64) -> Result<Value> {
+    let entropy = storyworld::true_entropy(config.run.seed, ENTROPY_DOCUMENTS)?;
+    let exact = |row: &Vec<i32>| {
+        let ids: Vec<u16> = row.iter().map(|id| *id as u16).collect();
+        -storyworld::log_prob(&ids)
+    };
+    // A story longer than a row is cut, and no story then: infinite, which JSON has as null.
+    let nats: Vec<f64> = rows(val, sequences)?.iter().map(exact).collect();
+    Ok(json!({
+        "nats_per_token": entropy.nats_per_token,
+        "standard_error": entropy.nats_per_token_se,
+        "documents": ENTROPY_DOCUMENTS,
+        "nats": nats,
+    }))
+}

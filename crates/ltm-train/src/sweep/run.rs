@@ -1,0 +1,233 @@
+//! Runs what is left of a sweep: trains a point, scores it, and writes its line. Prints nothing: an observer
+//! is told.
+
+use std::path::Path;
+use std::sync::atomic::{AtomicBool, Ordering};
+
+use serde_json::{Value, json};
+
+use super::measure::{
+    latent_use, nats, samples, sequence_tokens, shown_trace, suitable, tokens_seen, true_entropy,
+};
+use super::record::{
+    RESULTS_FILE, check_folder, check_line, identity, read_results, write_results,
+};
+use super::{Point, Sweep, generated};
+use crate::checkpoint::Checkpoint;
+use crate::data::{Meta, Split, storyworld};
+use crate::error::chain;
+use crate::eval::{Evaluation, evaluate};
+use crate::files::{create_dir, write_whole};
+use crate::step::StepReport;
+use crate::trainer::{Observer, Start, Trainer, open};
+use crate::{Error, Result, flops};
+
+/// The file of a point's run that says how long its steps took, up to its newest checkpoint.
+const TIMING_FILE: &str = "timing.json";
+
+/// Is told how a sweep goes, and how each of its runs does.
+pub trait SweepObserver: Observer {
+    /// Work on a point begins: the points done before it, of how many.
+    fn point_started(&mut self, _point: &Point, _done: usize, _all: usize) {}
+    /// A point is trained and is being scored: batches done, of all.
+    fn scoring(&mut self, _done: u64, _all: u64) {}
+    /// A point's line was written.
+    fn point_finished(&mut self, _line: &Value) {}
+}
+
+/// How a sweep ended.
+#[derive(Clone, Debug)]
+pub struct SweepSummary {
+    /// Whether every point has a line: false after a stop.
+    pub finished: bool,
+    /// The lines of the file's points, in its order, as far as they have one.
+    pub results: Vec<Value>,
+}
+
+impl Sweep {
+    /// Forgets results, so that [`run`](Self::run) makes them anew: every line, whose runs stay and are only
+    /// scored again, or with `failed_only` the lines of points that failed, whose runs are removed.
+    ///
+    /// # Errors
+    /// [`Error::Io`], and those of [`read_results`].
+    pub fn forget(&self, failed_only: bool) -> Result<()> {
+        let results = read_results(&self.dir)?;
+        if results.is_empty() {
+            return Ok(());
+        }
+        let failed = |line: &&Value| line.get("error").is_some();
+        if failed_only {
+            for line in results.iter().filter(failed) {
+                if let Some(point) = self.points.iter().find(|point| line["name"] == point.name) {
+                    remove(&point.placed.run.dir)?;
+                }
+            }
+        }
+        let kept = results.iter().filter(|line| failed_only && !failed(line));
+        write_results(&self.dir, &kept.cloned().collect::<Vec<_>>())
+    }
+
+    /// Runs every point that has no line yet, one after the other, until `stop` is set: then the present
+    /// step is finished and saved, and a later call goes on from there.
+    ///
+    /// A point that fails gets a line with an `error`, and the sweep goes on.
+    ///
+    /// # Errors
+    /// [`Error::Data`] when a recorded point was run with other settings, [`Error::Io`].
+    pub fn run(&self, stop: &AtomicBool, observer: &mut dyn SweepObserver) -> Result<SweepSummary> {
+        create_dir(&self.dir)?;
+        let mut results = read_results(&self.dir)?;
+        for point in &self.points {
+            match results.iter().find(|line| line["name"] == point.name) {
+                Some(line) => check_line(self, point, line)?,
+                None => check_folder(point)?,
+            }
+        }
+        // A last line that was cut off would garble the next one.
+        write_results(&self.dir, &results)?;
+        for (idx, point) in self.points.iter().enumerate() {
+            if stop.load(Ordering::Relaxed) {
+                break;
+            }
+            if results.iter().any(|line| line["name"] == point.name) {
+                continue;
+            }
+            observer.point_started(point, idx, self.points.len());
+            let mut line = identity(self, point);
+            let found = match self.run_point(point, stop, observer) {
+                Ok(Some(found)) => found,
+                Ok(None) => break,
+                Err(error @ Error::Io { .. }) => return Err(error),
+                Err(error) => json!({ "error": chain(&error) }),
+            };
+            if let (Value::Object(line), Value::Object(found)) = (&mut line, found) {
+                line.extend(found);
+            }
+            self.append(&line)?;
+            observer.point_finished(&line);
+            results.push(line);
+        }
+        let of = |point: &Point| results.iter().find(|line| line["name"] == point.name).cloned();
+        let results: Vec<Value> = self.points.iter().filter_map(of).collect();
+        Ok(SweepSummary { finished: results.len() == self.points.len(), results })
+    }
+
+    fn append(&self, line: &Value) -> Result<()> {
+        let path = self.dir.join(RESULTS_FILE);
+        let mut file = std::fs::OpenOptions::new()
+            .append(true)
+            .open(&path)
+            .map_err(Error::io(&path, "open"))?;
+        let text = format!("{line}\n");
+        std::io::Write::write_all(&mut file, text.as_bytes()).map_err(Error::io(&path, "write"))
+    }
+
+    /// Trains and scores a point; `None` after a stop.
+    fn run_point(
+        &self,
+        point: &Point,
+        stop: &AtomicBool,
+        observer: &mut dyn SweepObserver,
+    ) -> Result<Option<Value>> {
+        let config = &point.placed;
+        if let (true, Some(dir)) = (generated(&point.config), &config.data.path)
+            && Meta::read(dir)?.is_none()
+        {
+            // The seed of the whole sweep is part of the folder's name.
+            let seed = self.points[0].config.run.seed;
+            storyworld::write(dir, seed, config.data.documents, config.data.val_documents)?;
+        }
+        let mut trainer = Trainer::new(config.clone(), Start::Resume)?;
+        let tokenizer = trainer.tokenizer().clone();
+        let mut timed = Timed::new(observer, &config.run.dir);
+        let summary = trainer.run(stop, &mut timed)?;
+        if !summary.finished {
+            return Ok(None);
+        }
+        let seconds = timed.seconds;
+        drop(trainer);
+        let weights = Checkpoint::load(&summary.checkpoint)?.weights;
+        let val = open(config, Split::Val)?;
+        let (protocols, left_out) = suitable(&self.protocols, config, &weights, &val)?;
+        let mut progress = |done, all| observer.scoring(done, all);
+        let evaluation =
+            evaluate(config, &weights, &val, &protocols, self.eval_sequences, &mut progress)?;
+        let flops = flops::count(config)?;
+        let steps = config.train.steps;
+        let mut line = json!({
+            "parameters": config.model.param_count(),
+            "steps": steps,
+            "tokens": tokens_seen(&config.run.dir)?,
+            "training_flops": flops.per_slow_step * steps as f64,
+            "flops_per_token": flops.per_token,
+            "flops_per_token_formula": flops.formula_per_token,
+            "seconds": seconds,
+            "evaluation": evaluation.to_json(),
+            "left_out": left_out,
+            "nats": nats(&evaluation),
+            "sequence_tokens": sequence_tokens(&val, self.eval_sequences)?,
+            "latents": evaluation.latents.as_ref().map(|latents| latent_use(config, latents)),
+            "trace": shown_trace(config, &weights, &val)?,
+            "samples": samples(config, &weights, &tokenizer, &val),
+        });
+        if generated(&point.config) {
+            line["true_entropy"] = true_entropy(config, &val, self.eval_sequences)?;
+        }
+        Ok(Some(line))
+    }
+}
+
+/// Passes on what a run tells, and adds up the seconds of its steps over interruptions.
+struct Timed<'a> {
+    observer: &'a mut dyn SweepObserver,
+    path: std::path::PathBuf,
+    seconds: f64,
+    step: u64,
+}
+
+impl<'a> Timed<'a> {
+    fn new(observer: &'a mut dyn SweepObserver, run_dir: &Path) -> Self {
+        Self { observer, path: run_dir.join(TIMING_FILE), seconds: 0.0, step: 0 }
+    }
+}
+
+impl Observer for Timed<'_> {
+    fn started(&mut self, done: u64, steps: u64) {
+        if done > 0 {
+            let text = std::fs::read_to_string(&self.path).unwrap_or_default();
+            let timing: Value = serde_json::from_str(&text).unwrap_or_default();
+            self.seconds = timing["seconds"].as_f64().unwrap_or(f64::NAN);
+        }
+        self.observer.started(done, steps);
+    }
+
+    fn stepped(&mut self, report: &StepReport, seconds: f64) {
+        self.seconds += seconds;
+        self.step = report.step;
+        self.observer.stepped(report, seconds);
+    }
+
+    fn evaluating(&mut self, done: u64, all: u64) {
+        self.observer.evaluating(done, all);
+    }
+
+    fn evaluated(&mut self, step: u64, evaluation: &Evaluation) {
+        self.observer.evaluated(step, evaluation);
+    }
+
+    fn saved(&mut self, dir: &Path) {
+        let timing = json!({ "step": self.step, "seconds": self.seconds });
+        // What is lost with it is a duration, which is null in the point's line then.
+        let _ = write_whole(&self.path, timing.to_string().as_bytes());
+        self.observer.saved(dir);
+    }
+}
+
+fn remove(dir: &Path) -> Result<()> {
+    match std::fs::remove_dir_all(dir) {
+        Err(error) if error.kind() != std::io::ErrorKind::NotFound => {
+            Err(Error::io(dir, "remove")(error))
+        }
+        _ => Ok(()),
+    }
+}

@@ -1,0 +1,367 @@
+//! What thoughts carry, found by changing them: only the first layers', those on the line between two texts',
+//! one layer's of another text. Knows no text and no corpus.
+
+use ltm_autodiff::Precision;
+use ltm_kernels::Device;
+use ltm_model::{Decoder, ModelConfig, SampleConfig, Weights, sample};
+
+use crate::engine::argument;
+use crate::{Engine, InferConfig, InferKey, Result, SlowGradient};
+
+/// How well texts are told from the thoughts of their first layers alone.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct Told {
+    /// Scored tokens of each sequence.
+    pub tokens: Vec<usize>,
+    /// Nats of each sequence.
+    pub nll: Vec<f64>,
+    /// Tokens of each sequence that were the likeliest, given the true ones before them.
+    pub correct: Vec<usize>,
+}
+
+impl Told {
+    /// Adds the sequences of another batch.
+    pub fn extend(&mut self, batch: Told) {
+        self.tokens.extend(batch.tokens);
+        self.nll.extend(batch.nll);
+        self.correct.extend(batch.correct);
+    }
+
+    /// Nats per token with their standard error over the sequences.
+    pub fn nats_per_token(&self) -> (f64, f64) {
+        ratio(&self.nll, &self.tokens)
+    }
+
+    /// The share of tokens that were the likeliest, with its standard error over the sequences.
+    pub fn accuracy(&self) -> (f64, f64) {
+        let correct: Vec<f64> = self.correct.iter().map(|n| *n as f64).collect();
+        ratio(&correct, &self.tokens)
+    }
+}
+
+/// The ratio of two sums with its standard error to first order; NaN for one sequence.
+fn ratio(x: &[f64], tokens: &[usize]) -> (f64, f64) {
+    let total = tokens.iter().sum::<usize>() as f64;
+    let mean = x.iter().sum::<f64>() / total;
+    let squares: f64 = x.iter().zip(tokens).map(|(x, n)| (x - mean * *n as f64).powi(2)).sum();
+    let n = x.len() as f64;
+    (mean, (squares * n / (n - 1.0)).sqrt() / total)
+}
+
+/// `z (B,L·Z,C)` with the latents of the first `layers` layers as they are and the others at 0, the
+/// prior's mean.
+///
+/// # Errors
+/// [`Error::Argument`](crate::Error::Argument) when `z` is not one of whole sequences.
+pub fn first_layers(config: &ModelConfig, z: &[f32], layers: usize) -> Result<Vec<f32>> {
+    let group = group_len(config, "z", z)?;
+    let kept = |i: usize| i / group % config.n_layers < layers;
+    Ok(z.iter().enumerate().map(|(i, z)| if kept(i) { *z } else { 0.0 }).collect())
+}
+
+/// `z (B,L·Z,C)` with the latents of layer `layer`, from 0, taken from `other`.
+///
+/// # Errors
+/// [`Error::Argument`](crate::Error::Argument) when there is no such layer, or the two are not of as many
+/// whole sequences.
+pub fn swap_layer(
+    config: &ModelConfig,
+    z: &[f32],
+    other: &[f32],
+    layer: usize,
+) -> Result<Vec<f32>> {
+    let group = group_len(config, "z", z)?;
+    if other.len() != z.len() {
+        return Err(argument("other", format!("{} numbers, as z has", z.len()), other.len()));
+    }
+    if layer >= config.n_layers {
+        return Err(argument("layer", format!("below {}", config.n_layers), layer));
+    }
+    let swapped = |i: usize| i / group % config.n_layers == layer;
+    let both = z.iter().zip(other).enumerate();
+    Ok(both.map(|(i, (z, other))| if swapped(i) { *other } else { *z }).collect())
+}
+
+/// The latents that lie `share` of the way from `from` to `to`, which are of one length.
+pub fn between(from: &[f32], to: &[f32], share: f32) -> Vec<f32> {
+    from.iter().zip(to).map(|(from, to)| (1.0 - share) * from + share * to).collect()
+}
+
+/// Numbers of one layer's latents of one sequence.
+fn group_len(config: &ModelConfig, arg: &'static str, z: &[f32]) -> Result<usize> {
+    let sequence = config.n_latents * config.dim;
+    if sequence == 0 || !z.len().is_multiple_of(sequence) {
+        return Err(argument(arg, format!("a multiple of L·Z·C = {sequence} numbers"), z.len()));
+    }
+    Ok(config.latents_per_layer() * config.dim)
+}
+
+/// Scores the batch that `engine` holds and has fitted, `tokens (B,T)` with `targets (B,T)`, at the means of
+/// its posterior with the latents of the first 0, 1, … `L` layers: an entry each. `decoder` is one of the
+/// same weights for `B` sequences.
+///
+/// # Errors
+/// [`Error::Argument`](crate::Error::Argument) when lengths differ, and those of [`Engine::token_nll_at`].
+pub fn progressive(
+    engine: &mut Engine,
+    decoder: &mut Decoder,
+    tokens: &[i32],
+    targets: &[i32],
+) -> Result<Vec<Told>> {
+    let (config, (b, t)) = (*engine.config(), engine.batch_shape());
+    for (arg, len) in [("tokens", tokens.len()), ("targets", targets.len())] {
+        if len != b * t {
+            return Err(argument(arg, format!("{} entries, B·T", b * t), len));
+        }
+    }
+    let mu = engine.posterior()?.mu;
+    let scored: Vec<usize> = (0..b).filter(|b| engine.scored_tokens()[*b] > 0).collect();
+    let mut told = Vec::with_capacity(config.n_layers + 1);
+    for layers in 0..=config.n_layers {
+        let z = first_layers(&config, &mu, layers)?;
+        let nll: Vec<f64> =
+            engine.token_nll_at(&z)?.chunks(t).map(|row| row.iter().sum()).collect();
+        let correct = correct(decoder, &z, tokens, targets, b)?;
+        told.push(Told {
+            tokens: scored.iter().map(|b| engine.scored_tokens()[*b]).collect(),
+            nll: scored.iter().map(|b| nll[*b]).collect(),
+            correct: scored.iter().map(|b| correct[*b]).collect(),
+        });
+    }
+    Ok(told)
+}
+
+/// How many targets of each of `b` sequences are the likeliest token, given the true ones before them.
+fn correct(
+    decoder: &mut Decoder,
+    z: &[f32],
+    tokens: &[i32],
+    targets: &[i32],
+    b: usize,
+) -> Result<Vec<usize>> {
+    let t = tokens.len() / b;
+    decoder.set_latents(z)?;
+    let mut correct = vec![0; b];
+    // Behind the last target there is only padding.
+    let end = (0..t).rev().find(|t_idx| (0..b).any(|b| targets[b * t + t_idx] >= 0));
+    for t_idx in 0..end.map_or(0, |last| last + 1) {
+        let column: Vec<i32> = (0..b).map(|b| tokens[b * t + t_idx]).collect();
+        let logits = if t_idx == 0 { decoder.prefill(&column)? } else { decoder.step(&column)? };
+        for (b, logits) in logits.chunks(logits.len() / b).enumerate() {
+            let target = targets[b * t + t_idx];
+            if target >= 0 && sample(logits, &SampleConfig::GREEDY, 0.0)? as i32 == target {
+                correct[b] += 1;
+            }
+        }
+    }
+    Ok(correct)
+}
+
+/// The likeliest tokens one after the other from given latents `z (L·Z,C)`: at most `max_tokens`, and no
+/// further than `stop` or the end of the context. `decoder` is one for a single sequence.
+///
+/// # Errors
+/// Those of [`Decoder::set_latents`] and [`Decoder::prefill`].
+pub fn decode_greedily(
+    decoder: &mut Decoder,
+    max_seq_len: usize,
+    z: &[f32],
+    prompt: &[i32],
+    max_tokens: usize,
+    stop: i32,
+) -> Result<Vec<i32>> {
+    decoder.set_latents(z)?;
+    let mut logits = decoder.prefill(prompt)?;
+    let mut tokens = Vec::new();
+    let room = max_tokens.min((max_seq_len + 1).saturating_sub(prompt.len()));
+    while tokens.len() < room {
+        let token = sample(logits, &SampleConfig::GREEDY, 0.0)? as i32;
+        tokens.push(token);
+        if token == stop || tokens.len() == room {
+            break;
+        }
+        logits = decoder.step(&[token])?;
+    }
+    Ok(tokens)
+}
+
+/// A text with its thought, that can be scored at other thoughts too.
+pub struct Thought {
+    engine: Engine,
+    /// The mean of its fitted posterior, `(L·Z,C)`.
+    pub z: Vec<f32>,
+}
+
+impl Thought {
+    /// Fits a thought to `text`, whose first token is the one that documents begin with.
+    ///
+    /// # Errors
+    /// [`Error::Argument`](crate::Error::Argument) for a text of no token or more than the context holds, or a
+    /// model without latents; those of [`Engine::infer`].
+    pub fn fit(
+        weights: &Weights,
+        config: &ModelConfig,
+        infer: &InferConfig,
+        text: &[i32],
+        seed: u64,
+        device: &Device,
+        precision: Precision,
+    ) -> Result<Self> {
+        if config.n_latents == 0 {
+            return Err(argument("model", "one with latents", "n_latents = 0"));
+        }
+        let t = text.len().saturating_sub(1);
+        if !(1..=config.max_seq_len).contains(&t) {
+            return Err(argument("text", format!("1 to {} tokens", config.max_seq_len), t));
+        }
+        let mut engine = Engine::new(config, 1, t, device, precision, SlowGradient::None)?;
+        engine.set_weights(weights)?;
+        engine.set_batch(&text[..t], &text[1..])?;
+        let key = InferKey { seed, step: 0, first_sequence: 0 };
+        engine.infer(infer, 1.0, key, &mut |_| Ok(()))?;
+        let z = engine.posterior()?.mu;
+        Ok(Self { engine, z })
+    }
+
+    /// The text's nats per token at latents `z (L·Z,C)`.
+    ///
+    /// # Errors
+    /// [`Error::Argument`](crate::Error::Argument) when `z` has another length.
+    pub fn nats_per_token_at(&mut self, z: &[f32]) -> Result<f64> {
+        let nll = self.engine.token_nll_at(z)?;
+        Ok(nll.iter().sum::<f64>() / nll.len() as f64)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const CONFIG: ModelConfig = ModelConfig {
+        dim: 8,
+        n_layers: 2,
+        n_heads: 2,
+        n_kv_heads: 1,
+        vocab_size: 11,
+        max_seq_len: 6,
+        window: 3,
+        n_latents: 4,
+        ffn_hidden: 16,
+        norm_eps: 1e-5,
+        rope_theta: 10_000.0,
+    };
+
+    /// Large enough weights for the latents to matter.
+    fn weights() -> Weights {
+        let mut weights = Weights::init(&CONFIG, 5).unwrap();
+        weights.params.iter_mut().flatten().for_each(|x| *x *= if *x == 1.0 { 1.0 } else { 12.0 });
+        weights
+    }
+
+    fn infer() -> InferConfig {
+        InferConfig { steps: 6, ..InferConfig::published() }
+    }
+
+    const TOKENS: [i32; 12] = [0, 4, 7, 1, 9, 3, 0, 2, 2, 8, 0, 0];
+    const TARGETS: [i32; 12] = [4, 7, 1, 9, 3, 5, 2, 2, 8, -1, -1, -1];
+
+    fn fitted() -> (Engine, Decoder) {
+        let (device, precision) = (Device::Cpu, Precision::F32);
+        let mut engine =
+            Engine::new(&CONFIG, 2, 6, &device, precision, SlowGradient::None).unwrap();
+        engine.set_weights(&weights()).unwrap();
+        engine.set_batch(&TOKENS, &TARGETS).unwrap();
+        let key = InferKey { seed: 3, step: 0, first_sequence: 0 };
+        engine.infer(&infer(), 1.0, key, &mut |_| Ok(())).unwrap();
+        (engine, Decoder::new(CONFIG, &weights(), device, 2).unwrap())
+    }
+
+    #[test]
+    fn groups_belong_to_layers() {
+        // Two sequences of two layers of 2·8 numbers.
+        let z: Vec<f32> = (1..=64).map(|x| x as f32).collect();
+        let other: Vec<f32> = z.iter().map(|x| -x).collect();
+        let first = first_layers(&CONFIG, &z, 1).unwrap();
+        for (i, x) in first.iter().enumerate() {
+            assert_eq!(*x, if i / 16 % 2 == 0 { z[i] } else { 0.0 });
+        }
+        assert_eq!(first_layers(&CONFIG, &z, 2).unwrap(), z);
+        let swapped = swap_layer(&CONFIG, &z, &other, 1).unwrap();
+        for (i, x) in swapped.iter().enumerate() {
+            assert_eq!(*x, if i / 16 % 2 == 1 { -z[i] } else { z[i] });
+        }
+        assert!(swap_layer(&CONFIG, &z, &other, 2).is_err());
+        assert!(swap_layer(&CONFIG, &z, &other[1..], 0).is_err());
+        assert!(first_layers(&CONFIG, &z[1..], 1).is_err());
+        assert_eq!(between(&[0.0, 4.0], &[2.0, 0.0], 0.25), [0.5, 3.0]);
+    }
+
+    #[test]
+    fn progressive_counts_what_one_pass_a_prefix_finds() {
+        let (mut engine, mut decoder) = fitted();
+        let told = progressive(&mut engine, &mut decoder, &TOKENS, &TARGETS).unwrap();
+        assert_eq!(told.len(), 3);
+        let mu = engine.posterior().unwrap().mu;
+        for (layers, told) in told.iter().enumerate() {
+            let z = first_layers(&CONFIG, &mu, layers).unwrap();
+            let nll = engine.token_nll_at(&z).unwrap();
+            let expected = [nll[..6].iter().sum::<f64>(), nll[6..].iter().sum()];
+            assert_eq!((told.nll.as_slice(), told.tokens.as_slice()), (&expected[..], &[6, 3][..]));
+            // Each sequence alone, from scratch for each prefix.
+            for (b, z) in z.chunks(32).enumerate() {
+                let mut one = Decoder::new(CONFIG, &weights(), Device::Cpu, 1).unwrap();
+                one.set_latents(z).unwrap();
+                let hit = |t: &usize| {
+                    let logits = one.prefill(&TOKENS[b * 6..b * 6 + t + 1]).unwrap();
+                    let best = (0..11).max_by(|i, j| logits[*i].total_cmp(&logits[*j])).unwrap();
+                    best as i32 == TARGETS[b * 6 + t]
+                };
+                let expected = (0..told.tokens[b]).filter(hit).count();
+                assert_eq!(told.correct[b], expected, "{layers} layers, sequence {b}");
+            }
+        }
+        // The fit is of both layers: with both it tells the text better than with none.
+        assert!(told[2].nats_per_token().0 < told[0].nats_per_token().0, "{told:?}");
+        assert!(progressive(&mut engine, &mut decoder, &TOKENS[1..], &TARGETS).is_err());
+    }
+
+    #[test]
+    fn rates_weigh_tokens_and_have_errors() {
+        let mut told = Told { tokens: vec![1], nll: vec![5.0], correct: vec![1] };
+        assert!(told.accuracy().1.is_nan());
+        told.extend(Told { tokens: vec![3], nll: vec![3.0], correct: vec![1] });
+        // Residuals 3 and -3 of two sequences, over four tokens.
+        assert_eq!(told.nats_per_token(), (2.0, 36f64.sqrt() / 4.0));
+        assert_eq!(told.accuracy().0, 0.5);
+    }
+
+    #[test]
+    fn a_thought_tells_its_own_text_best() {
+        let fit = |text: &[i32]| {
+            let (device, precision) = (Device::Cpu, Precision::F32);
+            Thought::fit(&weights(), &CONFIG, &infer(), text, 1, &device, precision).unwrap()
+        };
+        let (mut a, b) = (fit(&[0, 4, 7, 1]), fit(&[0, 2, 2, 8]));
+        let own = a.nats_per_token_at(&a.z.clone()).unwrap();
+        assert!(own < a.nats_per_token_at(&b.z).unwrap());
+        assert!(a.nats_per_token_at(&b.z[1..]).is_err());
+        let none = ModelConfig { n_latents: 0, ..CONFIG };
+        let refused = |config: &ModelConfig, text: &[i32]| {
+            let weights = Weights::init(config, 1).unwrap();
+            let (device, precision) = (Device::Cpu, Precision::F32);
+            Thought::fit(&weights, config, &infer(), text, 1, &device, precision).is_err()
+        };
+        assert!(refused(&none, &[0, 1]) && refused(&CONFIG, &[0]) && refused(&CONFIG, &[0; 8]));
+    }
+
+    #[test]
+    fn greedy_decoding_ends_at_stop_length_and_context() {
+        let mut decoder = Decoder::new(CONFIG, &weights(), Device::Cpu, 1).unwrap();
+        let z = vec![0.5; 32];
+        let all = decode_greedily(&mut decoder, 6, &z, &[0], 99, -1).unwrap();
+        assert_eq!(all.len(), 6);
+        assert_eq!(decode_greedily(&mut decoder, 6, &z, &[0], 2, -1).unwrap(), all[..2]);
+        let stopped = decode_greedily(&mut decoder, 6, &z, &[0], 99, all[0]).unwrap();
+        assert_eq!(stopped, all[..1]);
+    }
+}
