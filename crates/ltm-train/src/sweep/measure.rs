@@ -192,8 +192,8 @@ fn try_samples(
 }
 
 /// The corpus's entropy, and the exact nats of the very stories that were scored.
-pub(crate) fn true_entropy(config: &Config, val: &Batches, sequences: u64) -> Result<Value> {
-    let entropy = storyworld::true_entropy(config.run.seed, ENTROPY_DOCUMENTS)?;
+pub(crate) fn true_entropy(seed: u64, val: &Batches, sequences: u64) -> Result<Value> {
+    let entropy = storyworld::true_entropy(seed, ENTROPY_DOCUMENTS)?;
     let exact = |row: &Vec<i32>| {
         let ids: Vec<u16> = row.iter().map(|id| *id as u16).collect();
         -storyworld::log_prob(&ids)

@@ -85,6 +85,7 @@ impl Sweep {
         }
         // A last line that was cut off would garble the next one.
         write_results(&self.dir, &results)?;
+        let mut entropy = None;
         for (idx, point) in self.points.iter().enumerate() {
             if stop.load(Ordering::Relaxed) {
                 break;
@@ -94,7 +95,7 @@ impl Sweep {
             }
             observer.point_started(point, idx, self.points.len());
             let mut line = identity(self, point);
-            let found = match self.run_point(point, stop, observer) {
+            let found = match self.run_point(point, stop, observer, &mut entropy) {
                 Ok(Some(found)) => found,
                 Ok(None) => break,
                 Err(error @ Error::Io { .. }) => return Err(error),
@@ -128,6 +129,7 @@ impl Sweep {
         point: &Point,
         stop: &AtomicBool,
         observer: &mut dyn SweepObserver,
+        entropy: &mut Option<Value>,
     ) -> Result<Option<Value>> {
         let config = &point.placed;
         if let (true, Some(dir)) = (generated(&point.config), &config.data.path)
@@ -171,7 +173,12 @@ impl Sweep {
             "samples": samples(config, &weights, &tokenizer, &val),
         });
         if generated(&point.config) {
-            line["true_entropy"] = true_entropy(config, &val, self.eval_sequences)?;
+            // One corpus and one split for all points: its entropy is found once.
+            if entropy.is_none() {
+                let seed = self.points[0].config.run.seed;
+                *entropy = Some(true_entropy(seed, &val, self.eval_sequences)?);
+            }
+            line["true_entropy"] = entropy.clone().unwrap_or_default();
         }
         Ok(Some(line))
     }

@@ -1,0 +1,88 @@
+//! The page of a sweep and of a run, from outside.
+
+use std::fs;
+use std::path::Path;
+use std::sync::atomic::AtomicBool;
+
+use ltm_train::sweep::SweepObserver;
+use ltm_train::{Observer, Start, Sweep, Trainer, report};
+
+struct Quiet;
+
+impl Observer for Quiet {}
+impl SweepObserver for Quiet {}
+
+fn sweep(dir: &Path) -> Sweep {
+    let base = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/tiny.toml");
+    let text = format!(
+        "base = {base:?}\ndir = {:?}\nprotocols = [\"elbo:2\", \"elbo-fitted-noise\"]\n\
+         eval_sequences = 4\n[budget]\nsteps = 1\n[set]\n\"train.lr_min\" = 0.0\n\
+         [[grid]]\n\"infer.steps\" = [1, 2]\n\"infer.noise\" = [\"fixed\", \"fresh\"]\n\
+         [[grid]]\n\"model.n_latents\" = [0]\n[[grid]]\nname = \"wild\"\n\"train.lr\" = 1e38\n\
+         \"train.warmup\" = 0\n\"train.steps\" = 1\n",
+        dir.join("sweep <1>")
+    );
+    let file = dir.join("sweep.toml");
+    fs::write(&file, text).expect("writable");
+    Sweep::load(&file, &[]).expect("good")
+}
+
+#[test]
+fn a_page_shows_every_point_and_stands_alone() {
+    let temp = tempfile::tempdir().expect("a temporary folder");
+    let sweep = sweep(temp.path());
+    let never = AtomicBool::new(false);
+    sweep.run(&never, &mut Quiet).expect("runs");
+    let mut config = sweep.points[0].placed.clone();
+    config.run.dir = temp.path().join("run");
+    Trainer::new(config, Start::Fresh).expect("ready").run(&never, &mut Quiet).expect("runs");
+
+    let out = temp.path().join("page");
+    let inputs = [sweep.dir.clone(), temp.path().join("run")];
+    let page = report::write(&inputs, &out, &mut |_, _| {}).expect("written");
+    let html = fs::read_to_string(page).expect("there");
+    for part in [
+        "Sweep sweep &lt;1&gt;",
+        "Run run",
+        "noise=fixed,infer.steps=1",
+        "n_latents=0",
+        "<code>elbo:2</code>",
+        "optimistic",
+        "More fast steps lower the number under <code>elbo-fitted-noise</code> with fixed noise (the \
+         published protocol)",
+        "above the true entropy",
+        "True entropy of the corpus",
+        "<strong>wild</strong> failed",
+        "not finite",
+        "KL of the thoughts",
+        "Training batches",
+        "from nothing<pre>",
+    ] {
+        assert!(html.contains(part), "`{part}` is not in\n{html}");
+    }
+    for loaded in ["src=", "<script", "<link", "@import", "url("] {
+        assert!(!html.contains(loaded), "{loaded} would load something");
+    }
+    // Every chart of the page lies beside it too.
+    let files: Vec<String> = fs::read_dir(&out)
+        .expect("listable")
+        .flatten()
+        .map(|entry| entry.file_name().to_string_lossy().into_owned())
+        .filter(|name| name.ends_with(".svg"))
+        .collect();
+    assert_eq!(html.matches("<svg").count(), files.len());
+    assert!(files.iter().all(|file| html.contains(&format!("href=\"{file}\""))), "{files:?}");
+    assert!(files.iter().any(|file| file.starts_with("1-fast-steps-elbo-2")), "{files:?}");
+    assert!(files.iter().any(|file| file == "2-training.svg"), "{files:?}");
+}
+
+#[test]
+fn a_folder_that_is_neither_is_named() {
+    let temp = tempfile::tempdir().expect("a temporary folder");
+    let write = || report::write(&[temp.path().into()], &temp.path().join("out"), &mut |_, _| {});
+    let error = write().expect_err("empty").to_string();
+    assert!(error.contains("results.jsonl") && error.contains("metrics.jsonl"), "{error}");
+    assert!(!temp.path().join("out").exists());
+    fs::write(temp.path().join("results.jsonl"), "").expect("writable");
+    assert!(write().expect_err("no line").to_string().contains("a line a point"));
+}
