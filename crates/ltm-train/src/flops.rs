@@ -112,6 +112,9 @@ mod tests {
         /// `B·H·D` times the pairs of one layer, forward (two products of 2 operations).
         pairs: u64,
         cross_pairs: u64,
+        /// `B·T·C` and `B·Z·C`.
+        token_sum: u64,
+        latent_sum: u64,
     }
 
     fn terms(config: &Config) -> Terms {
@@ -127,6 +130,8 @@ mod tests {
             cross_keys_and_values: of(2 * b * z * 2 * c * kv),
             pairs: of(4 * b * c * pairs),
             cross_pairs: of(4 * b * c * t * z),
+            token_sum: of(b * t * c),
+            latent_sum: of(b * z * c),
         }
     }
 
@@ -166,14 +171,19 @@ mod tests {
             let backward = (layers - 1) * per_layer
                 + layers * (x.feed_forward + x.cross_keys_and_values + x.cross_pairs / 4 * 10)
                 + layers * x.cross_query_and_out
-                - x.cross_query_and_out / 2;
+                - x.cross_query_and_out / 2
+                // Where gradients meet, a product adds to the sum: an addition a number, at queries, keys and
+                // values of a token, at gate and up, at keys and values of a thought.
+                + (layers - 1) * 2 * x.token_sum
+                + layers * (x.token_sum + x.latent_sum);
             assert_eq!(products(&counts.later_step), forward - once + backward, "{overrides:?}");
             assert_eq!(products(&counts.first_step), forward + backward, "{overrides:?}");
             // The slow step has every gradient but those of the latents: two for each product of weights.
             let slow = layers
                 * (3 * (x.self_attention + x.cross_query_and_out + x.feed_forward)
                     + 2 * x.cross_keys_and_values
-                    + (x.pairs + x.cross_pairs) / 4 * 14);
+                    + (x.pairs + x.cross_pairs) / 4 * 14
+                    + 3 * x.token_sum);
             assert_eq!(products(&counts.slow), slow, "{overrides:?}");
             // All else is small beside the products and the output layer, which are most of the whole.
             let flops = count(&config).expect("counted");
