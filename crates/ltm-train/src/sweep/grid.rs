@@ -11,8 +11,10 @@ pub(super) struct Grid {
     /// What errors in it name.
     pub(super) path: PathBuf,
     prefix: Option<String>,
-    /// The values of each key: several for an axis, one for a setting.
+    /// The values of each key: a list for an axis, one value for a setting.
     axes: Vec<(String, Vec<toml::Value>)>,
+    /// The keys that names tell: those of axes, and of settings where nothing else names the grid.
+    named: Vec<String>,
 }
 
 impl Grid {
@@ -55,17 +57,25 @@ impl Grid {
                 return Err(fail(format!("base: expected {expected}, found none")));
             }
         };
-        let mut axes = Vec::new();
+        let (mut axes, mut named) = (Vec::new(), Vec::new());
         for (key, value) in flatten(&table).map_err(fail)? {
             match value {
                 toml::Value::Array(values) if values.is_empty() => {
                     return Err(fail(format!("grid: `{key}` has no values")));
                 }
-                toml::Value::Array(values) => axes.push((key, values)),
-                value => axes.push((key, vec![value])),
+                toml::Value::Array(values) => {
+                    named.push(key.clone());
+                    axes.push((key, values));
+                }
+                value => {
+                    if prefix.is_none() {
+                        named.push(key.clone());
+                    }
+                    axes.push((key, vec![value]));
+                }
             }
         }
-        Ok(Self { text, path: base_path, prefix, axes })
+        Ok(Self { text, path: base_path, prefix, axes, named })
     }
 
     /// Name and settings of every point; the last axis varies fastest.
@@ -86,7 +96,7 @@ impl Grid {
     /// alone could be another's.
     fn name(&self, settings: &toml::Table) -> String {
         let mut parts: Vec<String> = self.prefix.iter().cloned().collect();
-        for (key, value) in settings {
+        for (key, value) in settings.iter().filter(|(key, _)| self.named.contains(key)) {
             let short = key.split_once('.').map_or(key.as_str(), |(_, short)| short);
             let shared = ["steps", "lr", "weight_decay"].contains(&short);
             let value = match value {
