@@ -17,8 +17,8 @@ pub struct Args {
     checkpoint: PathBuf,
     /// A corpus folder; the run's own validation split when left out
     data: Option<PathBuf>,
-    /// reconstruction, elbo-fitted-noise, elbo or elbo:SAMPLES, iwae or iwae:SAMPLES, autoregressive; may be repeated;
-    /// all that suit the model when left out
+    /// reconstruction, elbo-fitted-noise, elbo or elbo:SAMPLES, iwae or iwae:SAMPLES, prequential:STRIDE[:SAMPLES], autoregressive; may be repeated;
+    /// those that suit the model and need no fit of their own when left out
     #[arg(long)]
     protocol: Vec<Protocol>,
     /// Score this many sequences only; 0 for all
@@ -95,12 +95,12 @@ pub fn run(args: Args) -> anyhow::Result<ExitCode> {
 /// The estimates as a table, and what the latents carry.
 pub fn print_table(evaluation: &Evaluation, config: &Config) {
     println!(
-        "{:<26}  {:>20}  {:>10}  {:>8}  {:>9}",
+        "{:<30}  {:>20}  {:>10}  {:>8}  {:>9}",
         "protocol", "nats per token", "perplexity", "tokens", "sequences"
     );
     for e in &evaluation.estimates {
         println!(
-            "{:<26}  {:>20}  {:>10.3}  {:>8}  {:>9}",
+            "{:<30}  {:>20}  {:>10.3}  {:>8}  {:>9}",
             label(e.protocol),
             format!("{:.4} ± {:.4}", e.mean_nats_per_token, e.standard_error),
             e.perplexity(),
@@ -123,7 +123,7 @@ pub fn print_table(evaluation: &Evaluation, config: &Config) {
 fn label(protocol: Protocol) -> String {
     match protocol {
         Protocol::Reconstruction => "reconstruction (no bound)".into(),
-        Protocol::ElboFittedNoise => "elbo-fitted-noise".into(),
+        Protocol::ElboFittedNoise => "elbo-fitted-noise (optimistic)".into(),
         Protocol::Elbo { samples } => format!("elbo, {samples} fresh samples"),
         Protocol::Iwae { samples } => format!("iwae, {samples} fresh samples"),
         other => other.to_string(),

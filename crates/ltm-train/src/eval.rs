@@ -81,6 +81,13 @@ pub fn evaluate(
 ) -> Result<Evaluation> {
     let options = batches.options();
     let (b, t) = (options.batch, options.seq_len);
+    for protocol in protocols {
+        protocol.check(&config.model, t)?;
+        if protocol.overlap().is_some() {
+            let expected = "one of rows that do not overlap, as those of this corpus";
+            return Err(Error::field("protocol", expected, protocol));
+        }
+    }
     let (device, precision) = config.run.compute()?;
     let mut engine = Engine::new(&config.model, b, t, &device, precision, SlowGradient::None)?;
     engine.set_weights(weights)?;
@@ -102,7 +109,7 @@ pub fn evaluate(
             latents.add(&engine.posterior()?, engine.scored_tokens())?;
         }
         for scores in &mut scores {
-            scores.extend(score_batch(&mut engine, scores.protocol, key)?)?;
+            scores.extend(score_batch(&mut engine, scores.protocol, &config.infer, key)?)?;
         }
     }
     progress(count, count);

@@ -94,6 +94,8 @@ pub struct Engine {
     adam_mu: AdamWState,
     adam_log_var: AdamWState,
     trajectory: Vec<Buffer>,
+    /// The batch's targets; those of the graph may lie on a device.
+    host_targets: Vec<i32>,
     scored_tokens: Vec<usize>,
 }
 
@@ -193,6 +195,7 @@ impl Engine {
             adam_mu: AdamWState::new(device, precision.float, len)?,
             adam_log_var: AdamWState::new(device, precision.float, len)?,
             trajectory,
+            host_targets: vec![-1; b * t],
             scored_tokens: vec![0; b],
             graph,
         })
@@ -247,39 +250,60 @@ impl Engine {
     /// Copies a batch in: `tokens (B,T)` and the `targets (B,T)` to predict; -1 is not scored.
     ///
     /// # Errors
-    /// [`Error::Argument`] when a length differs. Tokens are checked when they are used.
+    /// [`Error::Argument`] when a length differs. Tokens and targets are checked when they are used,
+    /// or here when a device is to use them.
     pub fn set_batch(&mut self, tokens: &[i32], targets: &[i32]) -> Result<()> {
-        let len = self.b * self.t;
-        for (arg, found) in [("tokens", tokens.len()), ("targets", targets.len())] {
-            if found != len {
-                return Err(argument(arg, format!("{len} entries, B·T"), found));
-            }
-        }
-        if self.device != Device::Cpu {
-            self.check_indices(tokens, targets)?;
-        }
-        self.store.write_i32(self.tokens, tokens)?;
+        self.check_length("tokens", tokens)?;
+        self.check_length("targets", targets)?;
+        self.check_indices("embedding", tokens)?;
+        self.set_targets(targets)?;
+        Ok(self.store.write_i32(self.tokens, tokens)?)
+    }
+
+    /// Copies other `targets (B,T)` in for the batch's tokens; -1 is not scored. The posterior stays.
+    ///
+    /// # Errors
+    /// Those of [`set_batch`](Self::set_batch).
+    pub fn set_targets(&mut self, targets: &[i32]) -> Result<()> {
+        self.check_length("targets", targets)?;
+        self.check_indices("cross_entropy", targets)?;
         self.store.write_i32(self.targets, targets)?;
         let scored = |targets: &[i32]| targets.iter().filter(|target| **target >= 0).count();
         self.scored_tokens = targets.chunks(self.t).map(scored).collect();
+        self.host_targets.copy_from_slice(targets);
         Ok(())
     }
 
-    /// Refuses what a device would turn into NaN: tokens and targets outside the vocabulary.
-    fn check_indices(&self, tokens: &[i32], targets: &[i32]) -> Result<()> {
-        let limit = self.config.vocab_size;
-        let outside = |x: &i32, ignored| {
-            !(*x == -1 && ignored || usize::try_from(*x).is_ok_and(|x| x < limit))
-        };
-        for (op, indices, ignored) in
-            [("embedding", tokens, false), ("cross_entropy", targets, true)]
-        {
-            if let Some(position) = indices.iter().position(|x| outside(x, ignored)) {
-                let got = i64::from(indices[position]);
-                return Err(ltm_kernels::Error::Index { op, position, got, limit }.into());
-            }
+    /// The batch's targets `(B,T)`: none before [`set_batch`](Self::set_batch).
+    pub fn targets(&self) -> &[i32] {
+        &self.host_targets
+    }
+
+    fn check_length(&self, arg: &'static str, entries: &[i32]) -> Result<()> {
+        let len = self.b * self.t;
+        if entries.len() == len {
+            return Ok(());
         }
-        Ok(())
+        Err(argument(arg, format!("{len} entries, B·T"), entries.len()))
+    }
+
+    /// Refuses what a device would turn into NaN: tokens, and targets but for -1, outside the
+    /// vocabulary.
+    fn check_indices(&self, op: &'static str, indices: &[i32]) -> Result<()> {
+        let limit = self.config.vocab_size;
+        let ignored = op == "cross_entropy";
+        let outside =
+            |x: &i32| !(*x == -1 && ignored || usize::try_from(*x).is_ok_and(|x| x < limit));
+        if self.device == Device::Cpu {
+            return Ok(());
+        }
+        match indices.iter().position(outside) {
+            Some(position) => {
+                let got = i64::from(indices[position]);
+                Err(ltm_kernels::Error::Index { op, position, got, limit }.into())
+            }
+            None => Ok(()),
+        }
     }
 
     /// Targets of each sequence of the batch that are scored.

@@ -37,8 +37,7 @@ pub enum Error {
         /// The name.
         name: String,
     },
-    /// A protocol that does not apply: `autoregressive` is for models without latents, and the
-    /// others are for models with latents.
+    /// A protocol that does not apply: see [`Protocol::check`](crate::Protocol::check).
     Protocol {
         /// The protocol's name.
         protocol: &'static str,
@@ -72,13 +71,23 @@ impl std::fmt::Display for Error {
             Self::UnknownProtocol { name } => write!(
                 f,
                 "no protocol is named `{name}`; there are reconstruction, elbo-fitted-noise, \
-                 elbo[:samples], iwae[:samples] and autoregressive"
+                 elbo[:SAMPLES], iwae[:SAMPLES], prequential:STRIDE[:SAMPLES], \
+                 prequential-overlap:STRIDE[:SAMPLES], autoregressive and \
+                 autoregressive-overlap:STRIDE"
             ),
             Self::Protocol { protocol, n_latents: 0 } => {
-                write!(f, "protocol `{protocol}` needs latents; use `autoregressive` without them")
+                write!(
+                    f,
+                    "protocol `{protocol}` needs latents; use `autoregressive` or `prequential` \
+                     without them"
+                )
             }
             Self::Protocol { protocol, n_latents } => {
-                write!(f, "protocol `{protocol}` does not apply to a model of {n_latents} latents")
+                write!(
+                    f,
+                    "protocol `{protocol}` does not apply to a model of {n_latents} latents; use \
+                     `prequential`, which may be compared with it"
+                )
             }
             Self::NoSlowGradient => {
                 f.write_str("the engine was made without weight gradients (SlowGradient::None)")

@@ -92,7 +92,8 @@ fn a_fit_depends_on_its_key_and_not_on_history() {
         let other = InferKey { step: 4, ..KEY };
         fit(&mut fresh, &infer, other);
         assert_ne!(fresh.posterior().unwrap(), expected);
-        score_batch(&mut fresh, Protocol::Iwae { samples: 2 }, KEY).unwrap();
+        score_batch(&mut fresh, Protocol::Iwae { samples: 2 }, &InferConfig::published(), KEY)
+            .unwrap();
         fit(&mut fresh, &infer, KEY);
         assert_eq!(fresh.posterior().unwrap(), expected);
         let start = Posterior::initial(&CONFIG, &infer, 2, KEY).unwrap();
@@ -121,7 +122,8 @@ fn scoring_leaves_the_posterior_alone() {
     let distance = ltm_testkit::relative_frobenius(&at, &nll);
     assert!(distance <= 1e-5, "{distance:e}");
     assert_ne!(engine.token_nll_at(&vec![0.0; before.mu.len()]).unwrap(), nll);
-    score_batch(&mut engine, Protocol::Elbo { samples: 3 }, KEY).unwrap();
+    score_batch(&mut engine, Protocol::Elbo { samples: 3 }, &InferConfig::published(), KEY)
+        .unwrap();
     assert_eq!(engine.posterior().unwrap(), before);
     assert_eq!(engine.token_nll().unwrap(), nll);
 }
@@ -131,7 +133,8 @@ fn importance_weights_tighten_the_bound() {
     let mut engine = engine(CONFIG, Precision::F64, SlowGradient::None);
     let infer = InferConfig { noise: Noise::Fresh, ..InferConfig::published() };
     fit(&mut engine, &infer, KEY);
-    let mut score = |protocol| score_batch(&mut engine, protocol, KEY).unwrap();
+    let mut score =
+        |protocol| score_batch(&mut engine, protocol, &InferConfig::published(), KEY).unwrap();
     let elbo = score(Protocol::Elbo { samples: 64 });
     let iwae = score(Protocol::Iwae { samples: 64 });
     let single = score(Protocol::Iwae { samples: 1 });
@@ -157,7 +160,8 @@ fn bounds_on_a_known_likelihood() {
     let n = 2 * CONFIG.n_latents * CONFIG.dim;
     let posterior = Posterior { mu: vec![0.1; n], log_var: vec![-0.2; n], noise: vec![0.0; n] };
     engine.set_posterior(&posterior).unwrap();
-    let mut score = |protocol| score_batch(&mut engine, protocol, KEY).unwrap();
+    let mut score =
+        |protocol| score_batch(&mut engine, protocol, &InferConfig::published(), KEY).unwrap();
     let exact = score(Protocol::Reconstruction).nats;
     let elbo = score(Protocol::Elbo { samples: 4 });
     let iwae = score(Protocol::Iwae { samples: 400 });
@@ -221,12 +225,14 @@ fn the_baseline_has_no_posterior() {
     let mut engine = engine(config, Precision::F32, SlowGradient::Trajectory);
     assert!(fit(&mut engine, &InferConfig::published(), KEY).is_empty());
     assert!(engine.posterior().unwrap().mu.is_empty());
-    let scores = score_batch(&mut engine, Protocol::Autoregressive, KEY).unwrap();
+    let scores =
+        score_batch(&mut engine, Protocol::Autoregressive, &InferConfig::published(), KEY).unwrap();
     let total: f64 = engine.token_nll().unwrap().iter().sum();
     assert_eq!(scores.nats.iter().sum::<f64>(), total);
     assert_eq!(engine.slow_gradients(&[1.0; 10]).unwrap().len(), param_table(&config).len());
     assert!(engine.trajectory_gradients().is_empty());
-    let refused = score_batch(&mut engine, Protocol::Elbo { samples: 1 }, KEY);
+    let refused =
+        score_batch(&mut engine, Protocol::Elbo { samples: 1 }, &InferConfig::published(), KEY);
     assert!(matches!(refused, Err(Error::Protocol { .. })));
 }
 
@@ -241,7 +247,8 @@ fn refusals_are_errors() {
     assert!(matches!(engine.slow_gradients(&[1.0; 10]), Err(Error::NoSlowGradient)));
     assert!(matches!(engine.set_batch(&[0; 9], &[0; 10]), Err(Error::Argument { .. })));
     assert!(engine.weight_mut(999).is_err());
-    let refused = score_batch(&mut engine, Protocol::Autoregressive, KEY);
+    let refused =
+        score_batch(&mut engine, Protocol::Autoregressive, &InferConfig::published(), KEY);
     assert!(matches!(refused, Err(Error::Protocol { .. })));
     engine.set_batch(&[11; 10], &TARGETS).unwrap();
     let infer = InferConfig::published();

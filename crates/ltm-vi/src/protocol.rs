@@ -1,0 +1,276 @@
+//! The protocols by name: what a number of nats per token stands for, and which model it suits.
+//! Scores nothing.
+
+use ltm_model::ModelConfig;
+
+use crate::engine::argument;
+use crate::{Error, Result};
+
+/// What a number of nats per token, or a perplexity, stands for. Numbers of different protocols
+/// must not be compared, but for the exact ones and bounds on them: see the bias of each.
+///
+/// Every protocol gives nats, divided by the scored tokens of the corpus, with a standard error as
+/// sequences vary and, where latents are sampled, the part of it that sampling is to blame for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Protocol {
+    /// `-log p(x|z)` at the sample that the fit ended with, which saw `x`. It is no bound, since the
+    /// latents cost nothing: a part of a bound, and a measure of what the latents hold.
+    Reconstruction,
+    /// Reconstruction and KL, with the noise that the fit ended with, in one sample. With
+    /// [`Noise::Fixed`](crate::Noise) it is what the paper reports, and optimistic: the fit has seen
+    /// the noise and may hide information in it, so that the number can fall below `-log p(x)`.
+    ElboFittedNoise,
+    /// The evidence lower bound, `E_q[-log p(x|z)] + KL`: the KL exactly, the expectation as a mean
+    /// over fresh samples, unbiased. In expectation never below `-log p(x)`, and above it by the KL
+    /// of `q` from the true posterior. The latents saw `x`, and the KL charges for that.
+    Elbo {
+        /// Samples a sequence.
+        samples: usize,
+    },
+    /// The importance-weighted bound `-log mean_k p(x,z_k)/q(z_k)` over fresh samples (Burda et al.
+    /// 2016). In expectation never below `-log p(x)`, never above the evidence lower bound, and
+    /// nearer with more samples. The standard error is to first order, and too small where a few
+    /// samples carry all the weight.
+    Iwae {
+        /// Samples a sequence.
+        samples: usize,
+    },
+    /// Next-block prediction. A row is cut in blocks of `stride` targets; for each block the latents
+    /// are fitted to the targets before it and to nothing else (for a row's first block they come
+    /// from the prior), and the block costs `-log mean_s p(block | z_s, tokens before it)` over
+    /// fresh samples `z_s` of that fit.
+    ///
+    /// The samples do not depend on the block, so this is the code length of a normalised
+    /// distribution: it can be compared with [`Autoregressive`](Self::Autoregressive), which it
+    /// equals for a model without latents, and no model's is below the entropy of its data. Fewer
+    /// samples make it longer in expectation. A row costs a fit a block.
+    Prequential {
+        /// Targets of a block.
+        stride: usize,
+        /// Samples a block.
+        samples: usize,
+    },
+    /// As [`Prequential`](Self::Prequential), in windows that overlap: each begins `stride` tokens
+    /// behind the one before and only its last `stride` targets are scored (those of the first
+    /// window all), so that a block always has the longest past that a row holds. To be compared
+    /// with [`AutoregressiveOverlap`](Self::AutoregressiveOverlap) of the same stride.
+    PrequentialOverlap {
+        /// Targets of a block, and how far one window is behind the other.
+        stride: usize,
+        /// Samples a block.
+        samples: usize,
+    },
+    /// `-log p(x)` of a model without latents, exact: no sampling, no bias. A row's first tokens
+    /// have little to go by.
+    Autoregressive,
+    /// As [`Autoregressive`](Self::Autoregressive), in windows that overlap: each begins `stride`
+    /// tokens behind the one before and only its last `stride` targets are scored (those of the
+    /// first window all), each token once. Exact too, for a predictor that sees a longer past.
+    AutoregressiveOverlap {
+        /// How far one window is behind the other.
+        stride: usize,
+    },
+}
+
+impl Protocol {
+    /// Samples of the protocols that draw any, when none are named.
+    pub const DEFAULT_SAMPLES: usize = 8;
+
+    /// The name, without numbers.
+    pub fn name(&self) -> &'static str {
+        match self {
+            Self::Reconstruction => "reconstruction",
+            Self::ElboFittedNoise => "elbo-fitted-noise",
+            Self::Elbo { .. } => "elbo",
+            Self::Iwae { .. } => "iwae",
+            Self::Prequential { .. } => "prequential",
+            Self::PrequentialOverlap { .. } => "prequential-overlap",
+            Self::Autoregressive => "autoregressive",
+            Self::AutoregressiveOverlap { .. } => "autoregressive-overlap",
+        }
+    }
+
+    /// What the number is, beside `-log p(x)`, in a few words.
+    pub fn meaning(&self) -> &'static str {
+        match self {
+            Self::Reconstruction => "no bound: latents are free",
+            Self::ElboFittedNoise => "optimistic: the fit saw the noise",
+            Self::Elbo { .. } => "bound, in expectation",
+            Self::Iwae { .. } => "tighter bound, in expectation",
+            Self::Prequential { .. } | Self::PrequentialOverlap { .. } => "code length",
+            Self::Autoregressive | Self::AutoregressiveOverlap { .. } => "exact",
+        }
+    }
+
+    /// How far windows are apart, for a protocol whose windows overlap.
+    pub fn overlap(&self) -> Option<usize> {
+        match self {
+            Self::PrequentialOverlap { stride, .. } | Self::AutoregressiveOverlap { stride } => {
+                Some(*stride)
+            }
+            _ => None,
+        }
+    }
+
+    /// Whether the latents must have been fitted to the whole row before it is scored.
+    pub fn needs_fit(&self) -> bool {
+        matches!(
+            self,
+            Self::Reconstruction | Self::ElboFittedNoise | Self::Elbo { .. } | Self::Iwae { .. }
+        )
+    }
+
+    /// Checks that the protocol suits a model, in rows of `t` targets.
+    ///
+    /// # Errors
+    /// [`Error::Protocol`] when it does not apply to the model, [`Error::Argument`] for no samples
+    /// or a stride that is not in `1..=t`.
+    pub fn check(&self, config: &ModelConfig, t: usize) -> Result<()> {
+        let n_latents = config.n_latents;
+        let suits = match self {
+            Self::Autoregressive | Self::AutoregressiveOverlap { .. } => n_latents == 0,
+            Self::Prequential { .. } | Self::PrequentialOverlap { .. } => true,
+            _ => n_latents > 0,
+        };
+        if !suits {
+            return Err(Error::Protocol { protocol: self.name(), n_latents });
+        }
+        let samples = match self {
+            Self::Elbo { samples } | Self::Iwae { samples } => Some(*samples),
+            Self::Prequential { samples, .. } | Self::PrequentialOverlap { samples, .. } => {
+                Some(*samples)
+            }
+            _ => None,
+        };
+        if samples == Some(0) {
+            return Err(argument("samples", "at least 1", 0));
+        }
+        match self {
+            Self::Prequential { stride, .. }
+            | Self::PrequentialOverlap { stride, .. }
+            | Self::AutoregressiveOverlap { stride }
+                if !(1..=t).contains(stride) =>
+            {
+                Err(argument("stride", format!("in 1..={t}, the tokens of a row"), stride))
+            }
+            _ => Ok(()),
+        }
+    }
+}
+
+impl std::fmt::Display for Protocol {
+    /// The name with its numbers behind it, as it is parsed.
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str(self.name())?;
+        match self {
+            Self::Reconstruction | Self::ElboFittedNoise | Self::Autoregressive => Ok(()),
+            Self::Elbo { samples } | Self::Iwae { samples } => write!(f, ":{samples}"),
+            Self::Prequential { stride, samples }
+            | Self::PrequentialOverlap { stride, samples } => write!(f, ":{stride}:{samples}"),
+            Self::AutoregressiveOverlap { stride } => write!(f, ":{stride}"),
+        }
+    }
+}
+
+impl std::str::FromStr for Protocol {
+    type Err = Error;
+
+    /// Parses `reconstruction`, `elbo-fitted-noise`, `elbo[:SAMPLES]`, `iwae[:SAMPLES]`,
+    /// `prequential:STRIDE[:SAMPLES]`, `prequential-overlap:STRIDE[:SAMPLES]`, `autoregressive` and
+    /// `autoregressive-overlap:STRIDE`.
+    ///
+    /// # Errors
+    /// [`Error::UnknownProtocol`], also for a number that is missing, too many, 0 or no number.
+    fn from_str(text: &str) -> Result<Self> {
+        let unknown = || Error::UnknownProtocol { name: text.into() };
+        let mut parts = text.split(':');
+        let name = parts.next().unwrap_or_default();
+        let number = |part: &str| part.parse().ok().filter(|n| *n > 0).ok_or_else(unknown);
+        let numbers = parts.map(number).collect::<Result<Vec<usize>>>()?;
+        let samples = |i: usize| numbers.get(i).copied().unwrap_or(Self::DEFAULT_SAMPLES);
+        match (name, numbers.as_slice()) {
+            ("reconstruction", []) => Ok(Self::Reconstruction),
+            ("elbo-fitted-noise", []) => Ok(Self::ElboFittedNoise),
+            ("elbo", [] | [_]) => Ok(Self::Elbo { samples: samples(0) }),
+            ("iwae", [] | [_]) => Ok(Self::Iwae { samples: samples(0) }),
+            ("prequential", &[stride] | &[stride, _]) => {
+                Ok(Self::Prequential { stride, samples: samples(1) })
+            }
+            ("prequential-overlap", &[stride] | &[stride, _]) => {
+                Ok(Self::PrequentialOverlap { stride, samples: samples(1) })
+            }
+            ("autoregressive", []) => Ok(Self::Autoregressive),
+            ("autoregressive-overlap", &[stride]) => Ok(Self::AutoregressiveOverlap { stride }),
+            _ => Err(unknown()),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const ALL: [Protocol; 8] = [
+        Protocol::Reconstruction,
+        Protocol::ElboFittedNoise,
+        Protocol::Elbo { samples: 3 },
+        Protocol::Iwae { samples: 64 },
+        Protocol::Prequential { stride: 16, samples: 4 },
+        Protocol::PrequentialOverlap { stride: 5, samples: 2 },
+        Protocol::Autoregressive,
+        Protocol::AutoregressiveOverlap { stride: 7 },
+    ];
+
+    #[test]
+    fn names_parse_back() {
+        for protocol in ALL {
+            assert_eq!(protocol.to_string().parse::<Protocol>().unwrap(), protocol);
+        }
+        let samples = Protocol::DEFAULT_SAMPLES;
+        for (text, expected) in [
+            ("elbo", Protocol::Elbo { samples }),
+            ("prequential:32", Protocol::Prequential { stride: 32, samples }),
+        ] {
+            assert_eq!(text.parse::<Protocol>().unwrap(), expected);
+        }
+        for wrong in [
+            "",
+            "ELBO",
+            "elbo:0",
+            "elbo:1:2",
+            "iwae:",
+            "reconstruction:2",
+            "iwae:x",
+            "prequential",
+            "prequential:8:0",
+            "prequential:8:1:1",
+            "autoregressive:8",
+            "autoregressive-overlap",
+        ] {
+            let error = wrong.parse::<Protocol>().unwrap_err().to_string();
+            for protocol in ALL {
+                assert!(error.contains(protocol.name()), "{wrong}: {error}");
+            }
+        }
+    }
+
+    #[test]
+    fn protocols_suit_their_models() {
+        let latents = ModelConfig::ltm_small();
+        let baseline = ModelConfig { n_latents: 0, ..latents };
+        for protocol in ALL {
+            let either = protocol.name().starts_with("prequential");
+            let exact = protocol.name().starts_with("autoregressive");
+            assert_eq!(protocol.check(&latents, 16).is_ok(), either || !exact, "{protocol}");
+            assert_eq!(protocol.check(&baseline, 16).is_ok(), either || exact, "{protocol}");
+        }
+        for (wrong, part) in [
+            (Protocol::Elbo { samples: 0 }, "samples"),
+            (Protocol::Prequential { stride: 17, samples: 1 }, "1..=16"),
+            (Protocol::PrequentialOverlap { stride: 0, samples: 1 }, "stride"),
+        ] {
+            let error = wrong.check(&latents, 16).unwrap_err().to_string();
+            assert!(error.contains(part), "{error}");
+        }
+    }
+}
