@@ -17,7 +17,8 @@ pub struct Args {
     checkpoint: PathBuf,
     /// A corpus folder; the run's own validation split when left out
     data: Option<PathBuf>,
-    /// reconstruction, elbo-fitted-noise, elbo or elbo:SAMPLES, iwae or iwae:SAMPLES, prequential:STRIDE[:SAMPLES], autoregressive; may be repeated;
+    /// reconstruction, elbo-fitted-noise, elbo or elbo:SAMPLES, iwae or iwae:SAMPLES, prequential:STRIDE[:SAMPLES],
+    /// autoregressive, masked-diffusion or masked-diffusion:MASKS; may be repeated;
     /// those that suit the model and need no fit of their own when left out
     #[arg(long)]
     protocol: Vec<Protocol>,
@@ -59,16 +60,13 @@ pub fn run(args: Args) -> anyhow::Result<ExitCode> {
     let dir = args.data.unwrap_or_else(|| trainer::corpus_dir(&config));
     let corpus = Corpus::open(&dir, split, Some(&checkpoint.state.tokenizer))?;
     let batches = trainer::open_corpus(&config, corpus, Order::Sequential)?;
-    let protocols = match (args.protocol.is_empty(), config.model.n_latents) {
-        (false, _) => args.protocol,
-        (true, 0) => vec![Protocol::Autoregressive],
-        (true, _) => vec![
-            Protocol::Reconstruction,
-            Protocol::ElboFittedNoise,
-            Protocol::Elbo { samples: Protocol::DEFAULT_SAMPLES },
-            Protocol::Iwae { samples: Protocol::DEFAULT_SAMPLES },
-        ],
-    };
+    let mut protocols = args.protocol;
+    if protocols.is_empty() {
+        protocols = ltm_train::eval::protocols(&config, Protocol::DEFAULT_SAMPLES);
+        if protocols.iter().any(|protocol| matches!(protocol, Protocol::Elbo { .. })) {
+            protocols.push(Protocol::Iwae { samples: Protocol::DEFAULT_SAMPLES });
+        }
+    }
     let bar = crate::progress_bar(0, "{bar:40} batch {pos}/{len} ETA {eta}");
     let evaluation = evaluate(
         &config,
@@ -126,6 +124,7 @@ fn label(protocol: Protocol) -> String {
         Protocol::ElboFittedNoise => "elbo-fitted-noise (optimistic)".into(),
         Protocol::Elbo { samples } => format!("elbo, {samples} fresh samples"),
         Protocol::Iwae { samples } => format!("iwae, {samples} fresh samples"),
+        Protocol::MaskedDiffusion { samples } => format!("masked-diffusion, {samples} masks"),
         other => other.to_string(),
     }
 }

@@ -189,6 +189,8 @@ fn compare(fixture: &Fixture, device: &Device, precision: Precision) -> anyhow::
         ffn_hidden: c.ffn_hidden,
         norm_eps: c.norm_eps,
         rope_theta: c.rope_theta,
+        attention: ltm_model::Attention::Causal,
+        encoder_layers: 0,
     };
     let (b, tokens, targets) = (c.batch, fixture.ints("tokens")?, fixture.ints("targets")?);
     ensure!(b > 0 && tokens.len().is_multiple_of(b), "`tokens` is no batch of {b}");

@@ -144,10 +144,10 @@ impl Observer for Progress {
         let left = self.inner.length().unwrap_or(0).saturating_sub(report.step);
         let eta = self.spent / self.timed as f64 * left as f64;
         self.inner.set_position(report.step);
+        let bound = report.bound().map_or(String::new(), |bound| format!(" bound {bound:.3}"));
         self.inner.set_message(format!(
-            "training: loss {:.3} bound {:.3} ETA {}",
+            "training: loss {:.3}{bound} ETA {}",
             report.loss,
-            report.bound(),
             HumanDuration(std::time::Duration::from_secs_f64(eta)),
         ));
     }

@@ -4,7 +4,7 @@ use std::path::PathBuf;
 use std::process::ExitCode;
 
 use ltm_train::Checkpoint;
-use ltm_vi::{Engine, FastStep, InferKey, SlowGradient};
+use ltm_vi::{Engine, FastStep, InferKey, Method, SlowGradient};
 use safetensors::tensor::{Dtype, TensorView};
 
 use crate::compute::Compute;
@@ -46,6 +46,10 @@ pub fn run(args: Args) -> anyhow::Result<ExitCode> {
     anyhow::ensure!(t <= context, "the text has {t} tokens, the context holds {context}");
     let mut infer = checkpoint.config.infer;
     infer.steps = args.steps.unwrap_or(infer.steps);
+    anyhow::ensure!(
+        infer.method == Method::Variational,
+        "the run's infer.method is not variational: there is no posterior to watch being fitted"
+    );
     let mut engine = Engine::new(model, 1, t, &device, precision, SlowGradient::None)?;
     engine.set_weights(&checkpoint.weights)?;
     engine.set_batch(&tokens[..t], &tokens[1..])?;

@@ -7,6 +7,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 
 use anyhow::Context;
 use indicatif::{HumanDuration, ProgressBar};
+use ltm_model::Attention;
 use ltm_train::data::{Split, storyworld};
 use ltm_train::{Checkpoint, Config, Evaluation, Observer, Start, StepReport, Summary, Trainer};
 use ltm_vi::{GenerateOptions, LatentSource};
@@ -96,10 +97,10 @@ impl Observer for Progress {
         let left = self.bar.length().unwrap_or(0).saturating_sub(report.step);
         let eta = self.spent / self.timed as f64 * left as f64;
         self.bar.set_position(report.step);
+        let bound = report.bound().map_or(String::new(), |bound| format!(" bound {bound:.3}"));
         self.bar.set_message(format!(
-            "loss {:.3} bound {:.3} {:.0} tokens/s ETA {}",
+            "loss {:.3}{bound} {:.0} tokens/s ETA {}",
             report.loss,
-            report.bound(),
             report.tokens as f64 / seconds,
             HumanDuration(std::time::Duration::from_secs_f64(eta)),
         ));
@@ -136,7 +137,8 @@ fn report(config: &Config, summary: &Summary, args: &Args) -> anyhow::Result<()>
     if let Some(evaluation) = &summary.evaluation {
         crate::eval::print_table(evaluation, config);
     }
-    if !args.no_samples {
+    // A masked diffusion model does not write token by token.
+    if !args.no_samples && config.model.attention == Attention::Causal {
         print_samples(config, &summary.checkpoint)?;
     }
     println!("\ncheckpoint  {}", summary.checkpoint.display());

@@ -4,6 +4,18 @@ use serde::{Deserialize, Serialize};
 
 use crate::{Error, Result};
 
+/// What a token's self-attention sees.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Attention {
+    /// Itself and the tokens before it that the window reaches: a model of the next token.
+    #[default]
+    Causal,
+    /// Every token: a masked diffusion model, which says what is hidden behind masks. Its last word is
+    /// the mask, see [`ModelConfig::mask_id`].
+    Bidirectional,
+}
+
 /// The extents and constants that define a decoder; nothing here changes during training.
 #[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -33,6 +45,13 @@ pub struct ModelConfig {
     pub norm_eps: f64,
     /// Base of the rotary frequencies.
     pub rope_theta: f64,
+    /// What a token's self-attention sees; causal when absent from a file.
+    #[serde(default)]
+    pub attention: Attention,
+    /// Layers of the encoder that reads a text and says its posterior in one pass: the amortised
+    /// baseline. 0, or absent from a file, is no encoder.
+    #[serde(default)]
+    pub encoder_layers: usize,
 }
 
 impl ModelConfig {
@@ -65,6 +84,8 @@ impl ModelConfig {
             ffn_hidden: Self::default_ffn_hidden(512),
             norm_eps: 1e-5,
             rope_theta: 10_000.0,
+            attention: Attention::Causal,
+            encoder_layers: 0,
         }
     }
 
@@ -137,6 +158,20 @@ impl ModelConfig {
         };
         positive("norm_eps", self.norm_eps)?;
         positive("rope_theta", self.rope_theta)?;
+        if self.attention == Attention::Bidirectional {
+            let without =
+                || "0 for bidirectional attention, which is a model without latents".into();
+            check("n_latents", self.n_latents == 0, without, self.n_latents)?;
+            let context = self.max_seq_len;
+            let whole = || {
+                format!(
+                    "at least max_seq_len, {context}, for bidirectional attention, which has no window"
+                )
+            };
+            check("window", self.window >= context, whole, self.window)?;
+        }
+        let encodes = self.encoder_layers == 0 || self.n_latents > 0;
+        check("encoder_layers", encodes, || "0 without latents".into(), self.encoder_layers)?;
 
         // Bytes must be countable, so that no later product of extents overflows.
         let bytes = self.checked_param_count().and_then(|count| count.checked_mul(4));
@@ -153,6 +188,17 @@ impl ModelConfig {
             || "small enough for n_latents x dim numbers to be addressed".into(),
             self.n_latents,
         )
+    }
+
+    /// The word that hides another: the last one of a model with bidirectional attention, so that its
+    /// vocabulary is the data's and one more. `None` for a causal model.
+    pub fn mask_id(&self) -> Option<usize> {
+        (self.attention == Attention::Bidirectional).then(|| self.vocab_size - 1)
+    }
+
+    /// Words that stand in a text: all but the [mask](Self::mask_id).
+    pub fn n_words(&self) -> usize {
+        self.mask_id().unwrap_or(self.vocab_size)
     }
 
     /// Width `D` of one head.
@@ -191,11 +237,23 @@ impl ModelConfig {
             width.checked_add(self.kv_dim())?.checked_mul(2)?.checked_add(1)?.checked_mul(width)?;
         let attentions = if self.n_latents == 0 { 1 } else { 2 };
         let feed_forward = self.ffn_hidden.checked_mul(3)?.checked_add(1)?.checked_mul(width)?;
+        let encoder = if self.encoder_layers == 0 {
+            0
+        } else {
+            // The layers and the pooling; an embedding with one word more, the queries, two norms, and
+            // two maps to mean and log-variance.
+            let rows = self.vocab_size.checked_add(self.n_latents)?.checked_add(3)?;
+            attention
+                .checked_add(feed_forward)?
+                .checked_mul(self.encoder_layers.checked_add(1)?)?
+                .checked_add(rows.checked_add(width.checked_mul(2)?)?.checked_mul(width)?)?
+        };
         attention
             .checked_mul(attentions)?
             .checked_add(feed_forward)?
             .checked_mul(self.n_layers)?
-            .checked_add(self.vocab_size.checked_add(1)?.checked_mul(width)?)
+            .checked_add(self.vocab_size.checked_add(1)?.checked_mul(width)?)?
+            .checked_add(encoder)
     }
 }
 
@@ -235,8 +293,9 @@ mod tests {
 
     #[test]
     fn the_count_is_that_of_the_table() {
-        for n_latents in [0, 24] {
-            let config = ModelConfig { n_kv_heads: 2, n_latents, ..ModelConfig::ltm_small() };
+        for (n_latents, encoder_layers) in [(0, 0), (24, 0), (24, 2)] {
+            let small = ModelConfig::ltm_small();
+            let config = ModelConfig { n_kv_heads: 2, n_latents, encoder_layers, ..small };
             let sum: usize = param_table(&config).iter().map(|spec| spec.len()).sum();
             assert_eq!(config.param_count(), sum);
         }
@@ -268,6 +327,10 @@ mod tests {
             ("norm_eps", ModelConfig { norm_eps: f64::NAN, ..good }),
             ("norm_eps", ModelConfig { norm_eps: 0.0, ..good }),
             ("rope_theta", ModelConfig { rope_theta: -1.0, ..good }),
+            ("n_latents", ModelConfig { attention: Attention::Bidirectional, ..good }),
+            ("window", ModelConfig { attention: Attention::Bidirectional, n_latents: 0, ..good }),
+            ("encoder_layers", ModelConfig { encoder_layers: 1, n_latents: 0, ..good }),
+            ("dim", ModelConfig { encoder_layers: usize::MAX, ..good }),
         ];
         for (expected, config) in cases {
             match config.validate() {

@@ -8,7 +8,7 @@ use std::sync::Arc;
 use ltm_kernels::{Buffer, Device};
 
 use crate::params::ModelParams;
-use crate::{Error, ModelConfig, Result, Weights};
+use crate::{Attention, Error, ModelConfig, Result, Weights};
 
 use pass::{KeyValues, Model, Workspace, zeros};
 
@@ -46,7 +46,8 @@ impl Decoder {
     /// A decoder for `batch` sequences, with a copy of `weights` on `device`.
     ///
     /// # Errors
-    /// Those of [`Weights::check`], and [`Error::Argument`] when `batch` is 0 or absurd.
+    /// Those of [`Weights::check`], [`Error::Config`] for a model whose attention is not causal, and
+    /// [`Error::Argument`] when `batch` is 0 or absurd.
     pub fn new(
         config: ModelConfig,
         weights: &Weights,
@@ -54,6 +55,13 @@ impl Decoder {
         batch: usize,
     ) -> Result<Self> {
         weights.check(&config)?;
+        if config.attention != Attention::Causal {
+            return Err(Error::Config {
+                field: "attention",
+                expected: "`causal` to decode token by token".into(),
+                found: "bidirectional".into(),
+            });
+        }
         // No buffer of this file is longer than the batch times this.
         let per_sequence = config
             .max_seq_len
@@ -200,6 +208,8 @@ mod tests {
         ffn_hidden: 32,
         norm_eps: 1e-5,
         rope_theta: 10_000.0,
+        attention: crate::Attention::Causal,
+        encoder_layers: 0,
     };
     const BATCH: usize = 2;
 

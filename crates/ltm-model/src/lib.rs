@@ -3,17 +3,19 @@
 
 mod config;
 mod decode;
+pub mod encoder;
 mod error;
 pub mod model;
 mod params;
 mod sample;
 mod weights;
 
-pub use config::ModelConfig;
+pub use config::{Attention, ModelConfig};
 pub use decode::Decoder;
 pub use error::{Error, Result};
 pub use params::{
-    AttentionParams, FeedForwardParams, Init, LayerParams, ModelParams, ParamSpec, param_table,
+    AttentionParams, EncoderParams, FeedForwardParams, Init, LayerParams, ModelParams, ParamSpec,
+    param_table,
 };
 pub use sample::{SampleConfig, sample};
 pub use weights::{Weights, write_atomically};

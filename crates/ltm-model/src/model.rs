@@ -3,7 +3,7 @@
 
 use ltm_autodiff::{Error, Graph, Kind, Lifetime, Result, Value, ops};
 
-use crate::{AttentionParams, FeedForwardParams, ModelConfig, ModelParams, param_table};
+use crate::{Attention, AttentionParams, FeedForwardParams, ModelConfig, ModelParams, param_table};
 
 /// Declares every parameter as a graph input of [`Lifetime::Weights`], named and ordered as in
 /// [`param_table`].
@@ -21,7 +21,8 @@ pub fn declare_weights(g: &mut Graph, config: &ModelConfig) -> Vec<Value> {
 /// are of [`Kind::Float`]; what is returned, `(B,T,C)`, is of [`Kind::Activation`].
 ///
 /// Every layer adds, in this order, self-attention within the window, cross-attention to its own
-/// latents, and the gated feed-forward, each of the normed state (Kong et al. 2025).
+/// latents, and the gated feed-forward, each of the normed state (Kong et al. 2025). With
+/// [`Attention::Bidirectional`] self-attention sees every token.
 ///
 /// # Errors
 /// [`Error::Shape`] when an input does not fit `config`, `b` and `t`, or `t` exceeds the context.
@@ -35,9 +36,7 @@ pub fn trace(
     t: usize,
 ) -> Result<Value> {
     let indices = ModelParams::indices(config);
-    check(weights.len() == indices.norm + 1, || {
-        format!("{} weights, the configuration has {}", weights.len(), indices.norm + 1)
-    })?;
+    check_weights(config, weights)?;
     check(g.shape(tokens) == [b, t] && t <= config.max_seq_len, || {
         let (found, most) = (g.shape(tokens), config.max_seq_len);
         format!("tokens must be [{b}, {t}] and at most {most} long, found {found:?}")
@@ -64,7 +63,9 @@ pub fn trace(
     let mut h = Residual { sum: embedded, last: None, eps: config.norm_eps };
     for (layer_idx, layer) in indices.layers.iter().enumerate() {
         let x = h.norm(g, weights[layer.attention.norm])?;
-        h.last = Some(self_attention(g, config, weights, &layer.attention, x, token_table)?);
+        let window = (config.attention == Attention::Causal).then_some(config.window);
+        let params = &layer.attention;
+        h.last = Some(self_attention(g, config, weights, params, x, token_table, window)?);
         if let (Some((z, latent_table)), Some(params)) = (latents, &layer.cross_attention) {
             let n = config.latents_per_layer();
             let z = ops::slice(g, z, layer_idx * n, n)?;
@@ -81,16 +82,16 @@ pub fn trace(
 
 /// The state that every sublayer adds to. The addition waits for the norm that reads the sum, so that
 /// both are one pass over memory.
-struct Residual {
-    sum: Value,
+pub(crate) struct Residual {
+    pub sum: Value,
     /// What the last sublayer gave, not yet in the sum.
-    last: Option<Value>,
-    eps: f64,
+    pub last: Option<Value>,
+    pub eps: f64,
 }
 
 impl Residual {
     /// The norm of the state.
-    fn norm(&mut self, g: &mut Graph, weight: Value) -> Result<Value> {
+    pub fn norm(&mut self, g: &mut Graph, weight: Value) -> Result<Value> {
         let Some(last) = self.last.take() else {
             return ops::rms_norm(g, self.sum, weight, self.eps);
         };
@@ -119,7 +120,7 @@ pub fn logits(g: &mut Graph, hidden: Value, weights: &[Value]) -> Result<Value> 
 
 /// The weights as the layers multiply them: matrices cast, once for all that read them, and the gains
 /// of the norms as they are.
-fn cast_matrices(g: &mut Graph, weights: &[Value]) -> Result<Vec<Value>> {
+pub(crate) fn cast_matrices(g: &mut Graph, weights: &[Value]) -> Result<Vec<Value>> {
     let cast = |w: &Value| match g.shape(*w).len() {
         2 => ops::cast(g, *w, Kind::Factor),
         _ => Ok(*w),
@@ -127,27 +128,32 @@ fn cast_matrices(g: &mut Graph, weights: &[Value]) -> Result<Vec<Value>> {
     weights.iter().map(cast).collect()
 }
 
-fn self_attention(
+/// Self-attention over the past within a window, or without a window over all tokens.
+pub(crate) fn self_attention(
     g: &mut Graph,
     config: &ModelConfig,
     weights: &[Value],
     params: &AttentionParams<usize>,
     x: Value,
     table: Value,
+    window: Option<usize>,
 ) -> Result<Value> {
+    let Some(window) = window else {
+        return cross_attention(g, config, weights, params, x, x, [table, table]);
+    };
     let (n_heads, n_kv_heads) = (config.n_heads, config.n_kv_heads);
     let q = ops::linear(g, x, weights[params.wq])?;
     let q = ops::rope(g, q, table, n_heads)?;
     let k = ops::linear(g, x, weights[params.wk])?;
     let k = ops::rope(g, k, table, n_kv_heads)?;
     let v = ops::linear(g, x, weights[params.wv])?;
-    let x = ops::self_attention(g, q, k, v, n_heads, n_kv_heads, config.window)?;
+    let x = ops::self_attention(g, q, k, v, n_heads, n_kv_heads, window)?;
     ops::linear(g, x, weights[params.wo])
 }
 
-/// Queries from the tokens, keys and values from the layer's latents `z (B,Z,C)`; `tables` holds
-/// the angles of tokens and of latents.
-fn cross_attention(
+/// Queries from `x (B,T,C)`, keys and values from `z (B,Z,C)`, such as the layer's latents; `tables`
+/// holds the angles of both.
+pub(crate) fn cross_attention(
     g: &mut Graph,
     config: &ModelConfig,
     weights: &[Value],
@@ -166,7 +172,7 @@ fn cross_attention(
     ops::linear(g, x, weights[params.wo])
 }
 
-fn feed_forward(
+pub(crate) fn feed_forward(
     g: &mut Graph,
     weights: &[Value],
     params: &FeedForwardParams<usize>,
@@ -178,6 +184,13 @@ fn feed_forward(
     ops::linear(g, x, weights[params.w2])
 }
 
-fn check(holds: bool, reason: impl FnOnce() -> String) -> Result<()> {
+/// Refuses another number of weights than the configuration has.
+pub(crate) fn check_weights(config: &ModelConfig, weights: &[Value]) -> Result<()> {
+    let expected = param_table(config).len();
+    let found = weights.len();
+    check(found == expected, || format!("{found} weights, the configuration has {expected}"))
+}
+
+pub(crate) fn check(holds: bool, reason: impl FnOnce() -> String) -> Result<()> {
     if holds { Ok(()) } else { Err(Error::Shape { op: "model", reason: reason() }) }
 }

@@ -45,6 +45,30 @@ pub struct ModelParams<T> {
     pub layers: Vec<LayerParams<T>>,
     /// Weight of the last norm, `(C)`.
     pub norm: T,
+    /// The encoder of the amortised baseline.
+    pub encoder: Option<EncoderParams<T>>,
+}
+
+/// One thing per parameter of the encoder: layers that read a text, and a pooling of what they found
+/// by one query a latent.
+#[derive(Clone, Debug, PartialEq)]
+pub struct EncoderParams<T> {
+    /// Embedding `(V+1,C)`; the last word is a position without text.
+    pub tok_embeddings: T,
+    /// The layers that read, without cross-attention.
+    pub layers: Vec<LayerParams<T>>,
+    /// Weight of the norm of what was read, `(C)`.
+    pub norm: T,
+    /// One query a latent, `(L·Z,C)`.
+    pub queries: T,
+    /// The attention of the queries to what was read, and a feed-forward.
+    pub pool: LayerParams<T>,
+    /// Weight of the norm of the pooled, `(C)`.
+    pub pool_norm: T,
+    /// The map to means, `(C,C)`.
+    pub mu: T,
+    /// The map to log-variances, `(C,C)`.
+    pub log_var: T,
 }
 
 /// One thing per parameter of a layer.
@@ -94,7 +118,7 @@ impl<T> ModelParams<T> {
     /// normal(0, 0.02 / sqrt(2 L)), so that the residual sum does not grow with depth. That it is
     /// `w3`, and not the down projection `w2` that writes into the sum, follows the published code.
     pub fn new(config: &ModelConfig, mut make: impl FnMut(ParamSpec) -> T) -> Self {
-        let (width, hidden) = (config.dim, config.ffn_hidden);
+        let width = config.dim;
         let residual_std = STD / (2.0 * config.n_layers as f64).sqrt();
         Self {
             tok_embeddings: make(matrix(
@@ -104,32 +128,86 @@ impl<T> ModelParams<T> {
             )),
             layers: (0..config.n_layers)
                 .map(|layer| {
-                    let mut attention = |kind: &str| {
-                        let name = |part: &str| format!("layers.{layer}.{kind}.{part}.weight");
-                        let norm_name = format!("layers.{layer}.{kind}_norm.weight");
-                        AttentionParams {
-                            norm: make(norm(norm_name, width)),
-                            wq: make(matrix(name("wq"), [width, width], STD)),
-                            wk: make(matrix(name("wk"), [config.kv_dim(), width], STD)),
-                            wv: make(matrix(name("wv"), [config.kv_dim(), width], STD)),
-                            wo: make(matrix(name("wo"), [width, width], residual_std)),
-                        }
-                    };
+                    let prefix = format!("layers.{layer}");
+                    let mut attention =
+                        |kind| attention(config, &prefix, kind, residual_std, &mut make);
                     let self_attention = attention("attention");
                     let cross_attention =
                         (config.n_latents > 0).then(|| attention("cross_attention"));
-                    let name = |part: &str| format!("layers.{layer}.feed_forward.{part}.weight");
-                    let feed_forward = FeedForwardParams {
-                        norm: make(norm(format!("layers.{layer}.ffn_norm.weight"), width)),
-                        w1: make(matrix(name("w1"), [hidden, width], STD)),
-                        w2: make(matrix(name("w2"), [width, hidden], STD)),
-                        w3: make(matrix(name("w3"), [hidden, width], residual_std)),
-                    };
+                    let feed_forward = feed_forward(config, &prefix, residual_std, &mut make);
                     LayerParams { attention: self_attention, cross_attention, feed_forward }
                 })
                 .collect(),
             norm: make(norm("norm.weight".into(), width)),
+            encoder: (config.encoder_layers > 0).then(|| EncoderParams::new(config, &mut make)),
         }
+    }
+}
+
+impl<T> EncoderParams<T> {
+    /// As in the decoder; the map to log-variances starts at 0, so that every text starts with the
+    /// variance of the prior.
+    fn new<F: FnMut(ParamSpec) -> T>(config: &ModelConfig, make: &mut F) -> Self {
+        let width = config.dim;
+        let residual_std = STD / (2.0 * config.encoder_layers as f64).sqrt();
+        let layer = |prefix: &str, make: &mut F| LayerParams {
+            attention: attention(config, prefix, "attention", residual_std, make),
+            cross_attention: None,
+            feed_forward: feed_forward(config, prefix, residual_std, make),
+        };
+        let name = |part: &str| format!("encoder.{part}.weight");
+        Self {
+            tok_embeddings: make(matrix(
+                name("tok_embeddings"),
+                [config.vocab_size + 1, width],
+                STD,
+            )),
+            layers: (0..config.encoder_layers)
+                .map(|idx| layer(&format!("encoder.layers.{idx}"), make))
+                .collect(),
+            norm: make(norm(name("norm"), width)),
+            queries: make(matrix(name("queries"), [config.n_latents, width], STD)),
+            pool: layer("encoder.pool", make),
+            pool_norm: make(norm(name("pool_norm"), width)),
+            mu: make(matrix(name("mu"), [width, width], STD)),
+            log_var: make(matrix(name("log_var"), [width, width], 0.0)),
+        }
+    }
+}
+
+/// The parameters of an attention of `kind` in the layer whose names begin with `prefix`.
+fn attention<T>(
+    config: &ModelConfig,
+    prefix: &str,
+    kind: &str,
+    residual_std: f64,
+    make: &mut impl FnMut(ParamSpec) -> T,
+) -> AttentionParams<T> {
+    let width = config.dim;
+    let name = |part: &str| format!("{prefix}.{kind}.{part}.weight");
+    AttentionParams {
+        norm: make(norm(format!("{prefix}.{kind}_norm.weight"), width)),
+        wq: make(matrix(name("wq"), [width, width], STD)),
+        wk: make(matrix(name("wk"), [config.kv_dim(), width], STD)),
+        wv: make(matrix(name("wv"), [config.kv_dim(), width], STD)),
+        wo: make(matrix(name("wo"), [width, width], residual_std)),
+    }
+}
+
+/// The parameters of the feed-forward in the layer whose names begin with `prefix`.
+fn feed_forward<T>(
+    config: &ModelConfig,
+    prefix: &str,
+    residual_std: f64,
+    make: &mut impl FnMut(ParamSpec) -> T,
+) -> FeedForwardParams<T> {
+    let (width, hidden) = (config.dim, config.ffn_hidden);
+    let name = |part: &str| format!("{prefix}.feed_forward.{part}.weight");
+    FeedForwardParams {
+        norm: make(norm(format!("{prefix}.ffn_norm.weight"), width)),
+        w1: make(matrix(name("w1"), [hidden, width], STD)),
+        w2: make(matrix(name("w2"), [width, hidden], STD)),
+        w3: make(matrix(name("w3"), [hidden, width], residual_std)),
     }
 }
 
@@ -196,6 +274,25 @@ mod tests {
         assert_eq!(table[layer.feed_forward.w3].name, "layers.2.feed_forward.w3.weight");
         let cross = layer.cross_attention.as_ref().unwrap();
         assert_eq!(table[cross.norm].name, "layers.2.cross_attention_norm.weight");
+    }
+
+    #[test]
+    fn the_encoder_comes_last() {
+        let config = ModelConfig { encoder_layers: 2, ..ModelConfig::ltm_small() };
+        let (table, indices) = (param_table(&config), ModelParams::indices(&config));
+        let decoder = param_table(&ModelConfig::ltm_small());
+        assert_eq!(table[..decoder.len()], decoder);
+        assert!(table[decoder.len()..].iter().all(|spec| spec.name.starts_with("encoder.")));
+        let encoder = indices.encoder.unwrap();
+        assert_eq!(table[encoder.tok_embeddings].shape, [50_259, 512]);
+        assert_eq!(table[encoder.queries].shape, [24, 512]);
+        assert_eq!(
+            table[encoder.layers[1].attention.wo].name,
+            "encoder.layers.1.attention.wo.weight"
+        );
+        assert_eq!(table[encoder.pool.attention.norm].name, "encoder.pool.attention_norm.weight");
+        assert_eq!(encoder.log_var + 1, table.len());
+        assert_eq!(table[encoder.log_var].init, Init::Normal { std: 0.0 });
     }
 
     #[test]

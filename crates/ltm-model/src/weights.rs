@@ -221,6 +221,8 @@ mod tests {
         ffn_hidden: 32,
         norm_eps: 1e-5,
         rope_theta: 10_000.0,
+        attention: crate::Attention::Causal,
+        encoder_layers: 0,
     };
 
     /// A file of chosen tensors in a fresh folder, loaded as `CONFIG`.

@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 use ltm_autodiff::Precision;
 use ltm_kernels::Device;
 use ltm_model::ModelConfig;
-use ltm_vi::InferConfig;
+use ltm_vi::{InferConfig, Method};
 use serde::{Deserialize, Serialize};
 
 use crate::data::{Meta, Rows, Tokenizer, storyworld};
@@ -193,11 +193,14 @@ const SECTIONS: [(&str, &[&str]); 5] = [
             "ffn_hidden",
             "norm_eps",
             "rope_theta",
+            "attention",
+            "encoder_layers",
         ],
     ),
     (
         "infer",
         &[
+            "method",
             "steps",
             "lr",
             "lr_end",
@@ -268,9 +271,13 @@ impl Config {
         let data: DataConfig = section(&table, "data").map_err(fail)?;
         let tokenizer = data.tokenizer()?;
         if let Some(model) = table.get_mut("model").and_then(toml::Value::as_table_mut) {
+            // A misspelt kind of attention is refused below.
+            let attention = model.get("attention").and_then(toml::Value::as_str);
+            let masks = usize::from(attention == Some("bidirectional"));
             match (tokenizer, &data.path) {
                 (Some(tokenizer), _) => {
-                    model.insert("vocab_size".into(), (tokenizer.vocab_size() as i64).into());
+                    let words = tokenizer.vocab_size() + masks;
+                    model.insert("vocab_size".into(), (words as i64).into());
                 }
                 (None, Some(dir)) if !model.contains_key("vocab_size") => {
                     return Err(fail(format!(
@@ -313,6 +320,11 @@ impl Config {
     pub fn validate(&self) -> Result<()> {
         self.model.validate()?;
         self.infer.validate()?;
+        if self.infer.method == Method::Amortised && self.model.encoder_layers == 0 {
+            let expected = "another method for a model without encoder, or model.encoder_layers at \
+                            least 1";
+            return Err(Error::field("infer.method", expected, "amortised"));
+        }
         let t = &self.train;
         let check = |holds: bool, field: &str, expected: &str, found: String| {
             if holds { Ok(()) } else { Err(Error::field(field, expected, found)) }
@@ -470,6 +482,10 @@ mod tests {
         assert_eq!(config.model.vocab_size, storyworld::tokenizer().vocab_size());
         let again = Config::parse(&config.to_toml(), Path::new("a"), &[]).expect("good");
         assert_eq!(again, config);
+        let masked = ["model.attention=bidirectional", "model.n_latents=0", "model.window=96"];
+        let masked = parse(&masked).expect("good");
+        assert_eq!(masked.model.n_words(), config.model.vocab_size);
+        assert_eq!(masked.model.mask_id(), Some(config.model.vocab_size));
     }
 
     #[test]
@@ -512,6 +528,9 @@ mod tests {
             ("model.n_heads=5", &["dim", "multiple of n_heads"]),
             ("model.n_latents=3", &["n_latents", "n_layers"]),
             ("infer.noise=none", &["[infer]", "none"]),
+            ("infer.method=amortised", &["infer.method", "encoder_layers"]),
+            ("model.attention=both", &["[model]", "both"]),
+            ("model.attention=bidirectional", &["n_latents", "bidirectional"]),
             ("train.clip=nan", &["train.clip"]),
         ] {
             let message = parse(&[text]).expect_err(text).to_string();

@@ -1,7 +1,9 @@
 //! Scores of a corpus by named protocols. Trains nothing.
 
-use ltm_model::Weights;
-use ltm_vi::{Engine, Estimate, InferKey, LatentUse, Protocol, Scores, SlowGradient, score_batch};
+use ltm_model::{Attention, Weights};
+use ltm_vi::{
+    Engine, Estimate, InferKey, LatentUse, Method, Protocol, Scores, SlowGradient, score_batch,
+};
 use serde_json::{Map, Value, json};
 
 use crate::config::Config;
@@ -17,7 +19,7 @@ const KEY_STEP: u64 = u64::MAX;
 pub struct Evaluation {
     /// One estimate a protocol, in the order asked for.
     pub estimates: Vec<Estimate>,
-    /// What the latents carry; `None` without latents.
+    /// What the latents carry; `None` without latents, or without their density.
     pub latents: Option<LatentUse>,
 }
 
@@ -27,9 +29,9 @@ impl Evaluation {
         self.estimates.iter().find(|estimate| estimate.protocol.name() == name)
     }
 
-    /// The bound that may be compared: with fresh noise, or exact without latents.
+    /// The bound that may be compared: with fresh noise or masks, or exact without latents.
     pub fn honest(&self) -> Option<&Estimate> {
-        self.get("elbo").or_else(|| self.get("autoregressive"))
+        ["elbo", "autoregressive", "masked-diffusion"].iter().find_map(|name| self.get(name))
     }
 
     /// The numbers as JSON, by protocol.
@@ -50,15 +52,16 @@ impl Evaluation {
     }
 }
 
-/// The protocols of a periodic evaluation: all that cost little beside the fit.
-pub fn protocols(config: &Config) -> Vec<Protocol> {
-    match config.model.n_latents {
-        0 => vec![Protocol::Autoregressive],
-        _ => vec![
-            Protocol::Reconstruction,
-            Protocol::ElboFittedNoise,
-            Protocol::Elbo { samples: config.train.eval_samples },
-        ],
+/// The protocols that suit a run and cost little beside the fit, with this many samples where any are
+/// drawn.
+pub fn protocols(config: &Config, samples: usize) -> Vec<Protocol> {
+    match (config.model.n_latents, config.infer.method) {
+        _ if config.model.attention == Attention::Bidirectional => {
+            vec![Protocol::MaskedDiffusion { samples }]
+        }
+        (0, _) => vec![Protocol::Autoregressive],
+        (_, Method::Langevin) => vec![Protocol::Reconstruction],
+        _ => vec![Protocol::Reconstruction, Protocol::ElboFittedNoise, Protocol::Elbo { samples }],
     }
 }
 
@@ -92,7 +95,8 @@ pub fn evaluate(
     let mut engine = Engine::new(&config.model, b, t, &device, precision, SlowGradient::None)?;
     engine.set_weights(weights)?;
     let mut scores: Vec<Scores> = protocols.iter().map(|p| Scores::new(*p)).collect();
-    let mut latents = (config.model.n_latents > 0).then(|| LatentUse::new(&config.model));
+    let has_density = config.model.n_latents > 0 && config.infer.method != Method::Langevin;
+    let mut latents = has_density.then(|| LatentUse::new(&config.model));
     let rows = if sequences == 0 { batches.rows() } else { sequences.min(batches.rows()) };
     let count = rows.div_ceil(b as u64);
     for index in 0..count {

@@ -5,8 +5,8 @@ use ltm_autodiff::AdamWState;
 use ltm_kernels::ops::adamw::AdamW;
 use ltm_kernels::ops::{elementwise, reduce};
 use ltm_kernels::{Buffer, Device};
-use ltm_model::{ParamSpec, Weights, param_table};
-use ltm_vi::{Engine, InferKey, SlowGradient};
+use ltm_model::{Attention, ParamSpec, Weights, param_table};
+use ltm_vi::{Engine, InferKey, Method, SlowGradient, mask_batch};
 
 use crate::config::{Config, SlowGradientKind};
 use crate::data::Batch;
@@ -20,10 +20,10 @@ const ADAMW_EPS: f64 = 1e-8;
 pub struct StepReport {
     /// Steps taken, this one included.
     pub step: u64,
-    /// Cross-entropy at the fitted sample: what the slow gradient lowers.
+    /// Cross-entropy at the fitted sample: what the slow gradient lowers. With masks, their bound.
     pub loss: f64,
-    /// KL of the fitted posterior from the prior.
-    pub kl: f64,
+    /// KL of the fitted posterior from the prior; `None` where the latents have no density.
+    pub kl: Option<f64>,
     /// Global norm of the gradient, before clipping.
     pub grad_norm: f64,
     /// Rate of the weights.
@@ -36,8 +36,8 @@ pub struct StepReport {
 
 impl StepReport {
     /// Loss and KL together: the bound with the fitted noise. Optimistic where the noise is fixed.
-    pub fn bound(&self) -> f64 {
-        self.loss + self.kl
+    pub fn bound(&self) -> Option<f64> {
+        self.kl.map(|kl| self.loss + kl)
     }
 }
 
@@ -55,9 +55,11 @@ impl SlowLearner {
     /// A learner for `config` that starts from `weights` with an optimiser that has seen nothing.
     ///
     /// # Errors
-    /// Those of [`RunConfig::compute`](crate::config::RunConfig::compute), and [`Error::Infer`] when
-    /// the weights are another model's or memory runs out.
+    /// Those of [`RunConfig::compute`](crate::config::RunConfig::compute), [`Error::Field`] for a method
+    /// that cannot train the model, and [`Error::Infer`] when the weights are another model's or memory
+    /// runs out.
     pub fn new(config: &Config, weights: &Weights) -> Result<Self> {
+        check_method(config)?;
         let (device, precision) = config.run.compute()?;
         let slow_gradient = match config.train.slow_gradient {
             SlowGradientKind::Final => SlowGradient::Final,
@@ -107,7 +109,8 @@ impl SlowLearner {
     }
 
     /// Takes slow step number `step`, counted from 0, on these micro-batches: fits each, adds up the
-    /// gradients of the mean cross-entropy over all their tokens, clips, and moves the weights.
+    /// gradients of the mean cross-entropy over all their tokens, clips, and moves the weights. With an
+    /// encoder the gradients are those of the bound, and a masked diffusion model is not fitted.
     ///
     /// All random numbers are functions of `config.run.seed`, `step` and a sequence's place.
     ///
@@ -128,20 +131,25 @@ impl SlowLearner {
         for (idx, batch) in batches.iter().enumerate() {
             let first_sequence = (idx * train.batch) as u64;
             let key = InferKey { seed: config.run.seed, step, first_sequence };
+            if config.model.attention == Attention::Bidirectional {
+                nll += self.unmask(config, batch, key, share)?;
+                continue;
+            }
             self.engine.set_batch(&batch.tokens, &batch.targets)?;
             self.engine.infer(&config.infer, progress, key, &mut |_| Ok(()))?;
             self.engine.add_slow_gradients(&token_weight, &mut self.sums)?;
             nll += self.engine.slow_token_nll()?.iter().sum::<f64>();
             kl += self.engine.posterior()?.kl(train.batch).iter().take(batch.rows).sum::<f64>();
         }
-        let (loss, kl) = (nll * share, kl * share);
+        let loss = nll * share;
+        let kl = self.engine.has_density().then_some(kl * share);
         let fail = |tensor: &str| {
             Err(Error::NonFinite { step: step + 1, tensor: tensor.into(), last_good: None })
         };
         if !loss.is_finite() {
             return fail("the loss");
         }
-        if !kl.is_finite() {
+        if !kl.is_none_or(f64::is_finite) {
             return fail("the KL of the posterior");
         }
         let grad_norm = global_norm(&self.sums)?;
@@ -165,6 +173,33 @@ impl SlowLearner {
         let fast_lr = config.infer.lr_at(0, progress);
         Ok(StepReport { step: step + 1, loss, kl, grad_norm, lr, fast_lr, tokens })
     }
+
+    /// Adds the gradient of `share` of a batch's masked-diffusion bound, under masks of their own, and
+    /// returns the bound in nats.
+    fn unmask(&mut self, config: &Config, batch: &Batch, key: InferKey, share: f64) -> Result<f64> {
+        let t = config.train.seq_len;
+        let masked = mask_batch(&config.model, key, &batch.tokens, &batch.targets, t)?;
+        self.engine.set_batch(&masked.tokens, &masked.targets)?;
+        let weight: Vec<f32> = masked.weight.iter().map(|w| w * share as f32).collect();
+        self.engine.add_slow_gradients(&weight, &mut self.sums)?;
+        let nll = self.engine.slow_token_nll()?;
+        Ok(nll.iter().zip(&masked.weight).map(|(nll, w)| nll * f64::from(*w)).sum())
+    }
+}
+
+/// Refuses what an engine could compute, but would not be the training that was asked for.
+fn check_method(config: &Config) -> Result<()> {
+    let (method, encoder_layers) = (config.infer.method, config.model.encoder_layers);
+    if encoder_layers > 0 && method != Method::Amortised {
+        let expected = "`amortised` to train a model with an encoder, which is else never moved";
+        return Err(Error::field("infer.method", expected, format!("{method:?}")));
+    }
+    let trajectory = config.train.slow_gradient == SlowGradientKind::Trajectory;
+    if trajectory && method != Method::Variational {
+        let expected = "`final` where infer.method is not variational";
+        return Err(Error::field("train.slow_gradient", expected, "trajectory"));
+    }
+    Ok(())
 }
 
 /// Euclidean norm of all gradients together.

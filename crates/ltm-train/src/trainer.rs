@@ -107,8 +107,11 @@ impl Trainer {
             Err(error) => return Err(error),
         };
         let tokenizer = train.corpus().tokenizer().clone();
-        if tokenizer.vocab_size() != config.model.vocab_size {
-            let expected = format!("that of the data, {}", tokenizer.vocab_size());
+        if tokenizer.vocab_size() != config.model.n_words() {
+            let expected = format!(
+                "that of the data, {}, and a mask where one is needed",
+                tokenizer.vocab_size()
+            );
             return Err(Error::field("model.vocab_size", expected, config.model.vocab_size));
         }
         if let Some(checkpoint) = &resumed
@@ -223,14 +226,16 @@ impl Trainer {
             "grad_norm": grad_norm, "lr": lr, "fast_lr": fast_lr, "tokens": tokens,
         }))?;
         for (tag, value) in [
-            ("train/loss", loss),
+            ("train/loss", Some(loss)),
             ("train/kl", kl),
             ("train/bound_fitted_noise", bound),
-            ("train/grad_norm", grad_norm),
-            ("train/lr", lr),
-            ("train/tokens_per_second", tokens as f64 / seconds),
+            ("train/grad_norm", Some(grad_norm)),
+            ("train/lr", Some(lr)),
+            ("train/tokens_per_second", Some(tokens as f64 / seconds)),
         ] {
-            self.events.scalar(tag, step, value)?;
+            if let Some(value) = value {
+                self.events.scalar(tag, step, value)?;
+            }
         }
         Ok(())
     }
@@ -248,7 +253,7 @@ impl Trainer {
         let Some(val) = &self.val else { return Ok(None) };
         let weights = self.learner.weights()?;
         let sequences = self.config.train.eval_sequences;
-        let protocols = protocols(&self.config);
+        let protocols = protocols(&self.config, self.config.train.eval_samples);
         let mut progress = |done, all| observer.evaluating(done, all);
         evaluate(&self.config, &weights, val, &protocols, sequences, &mut progress)
             .map(Some)

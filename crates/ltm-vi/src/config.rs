@@ -2,7 +2,24 @@
 
 use serde::{Deserialize, Serialize};
 
+use crate::engine::argument;
 use crate::{Error, Result};
+
+/// How the latents of a text are found.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Method {
+    /// A Gaussian posterior, fitted by AdamW on its mean and log-variance (Kong et al. 2025).
+    #[default]
+    Variational,
+    /// One sample of the posterior, by the unadjusted Langevin algorithm: each step moves the latents
+    /// by `-lr·dU + sqrt(2·lr)·N(0,I)` with `U(z) = -log p(x|z) - log p(z)`. It has no density, so
+    /// no bound can be had from it.
+    Langevin,
+    /// The Gaussian posterior that the model's encoder says, in one pass and without steps: the
+    /// variational autoencoder. Needs a model with `encoder_layers`, and trains the encoder along.
+    Amortised,
+}
 
 /// The rate within one fit.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -25,10 +42,14 @@ pub enum Noise {
     Fresh,
 }
 
-/// Configuration of the fast learner: AdamW on the mean and log-variance of each sequence.
+/// Configuration of the fast learner: AdamW on the mean and log-variance of each sequence, or another
+/// [`Method`].
 #[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct InferConfig {
+    /// How latents are found; variational when absent from a file.
+    #[serde(default)]
+    pub method: Method,
     /// Fast steps `S`; 0 leaves the posterior at its start.
     pub steps: usize,
     /// Learning rate at the beginning of training.
@@ -51,7 +72,7 @@ pub struct InferConfig {
     pub weight_decay: f64,
     /// The noise of a fit.
     pub noise: Noise,
-    /// Standard deviation of the mean at the start, around 0.
+    /// Standard deviation of the mean, or of Langevin's sample, at the start, around 0.
     pub init_mu_std: f64,
     /// Mean of the log-variance at the start.
     pub init_log_var_mean: f64,
@@ -67,6 +88,7 @@ impl InferConfig {
     /// What the published code does: 16 steps, rate 0.3 to 0.34, one noise for all steps.
     pub fn published() -> Self {
         Self {
+            method: Method::Variational,
             steps: 16,
             lr: 0.3,
             lr_end: Some(0.34),
@@ -107,7 +129,12 @@ impl InferConfig {
         least_0("init_mu_std", self.init_mu_std)?;
         let mean = self.init_log_var_mean;
         check("init_log_var_mean", mean.abs() <= 50.0, "within -50..=50", mean)?;
-        least_0("init_log_var_std", self.init_log_var_std)
+        least_0("init_log_var_std", self.init_log_var_std)?;
+        if self.method == Method::Langevin && self.noise != Noise::Fresh {
+            let expected = "`fresh` for `infer.method = \"langevin\"`, which draws at every step";
+            return Err(argument("infer.noise", expected, "fixed"));
+        }
+        Ok(())
     }
 }
 
@@ -137,5 +164,8 @@ mod tests {
                 other => panic!("{config:?} gave {other:?}"),
             }
         }
+        let fixed = InferConfig { method: Method::Langevin, ..good };
+        assert!(matches!(fixed.validate(), Err(Error::Argument { arg: "infer.noise", .. })));
+        InferConfig { noise: Noise::Fresh, ..fixed }.validate().unwrap();
     }
 }

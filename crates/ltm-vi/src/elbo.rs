@@ -4,7 +4,9 @@
 use crate::engine::argument;
 use crate::estimators::{self, Sampled};
 use crate::posterior::Purpose;
-use crate::{Engine, InferConfig, InferKey, Protocol, Result, Scores, prequential};
+use crate::{
+    Engine, InferConfig, InferKey, Protocol, Result, Scores, masked_diffusion, prequential,
+};
 
 /// Scores the batch that `engine` holds by one protocol: at the posterior that it holds, where the
 /// protocol [needs a fit](Protocol::needs_fit), or at fits of its own by `infer`.
@@ -13,7 +15,8 @@ use crate::{Engine, InferConfig, InferKey, Protocol, Result, Scores, prequential
 /// noise stay as they are; a fit cannot be gone on with after [`Protocol::Prequential`].
 ///
 /// # Errors
-/// Those of [`Protocol::check`], [`Engine::infer`] and [`Engine::token_nll`].
+/// Those of [`Protocol::check`], [`Engine::infer`] and [`Engine::token_nll`], and
+/// [`Error::NoDensity`](crate::Error::NoDensity) when it does not suit how the latents were found.
 pub fn score_batch(
     engine: &mut Engine,
     protocol: Protocol,
@@ -39,6 +42,9 @@ pub fn score_batch_after(
 ) -> Result<Scores> {
     let (b, t) = engine.batch_shape();
     protocol.check(engine.config(), t)?;
+    if protocol != Protocol::Reconstruction {
+        engine.need_density(protocol.name())?;
+    }
     if context.len() != b {
         return Err(argument("context", format!("{b} numbers, one a row"), context.len()));
     }
@@ -75,6 +81,7 @@ pub fn score_batch_after(
         | Protocol::PrequentialOverlap { stride, samples } => {
             prequential::score(engine, stride, samples, infer, context, key)?
         }
+        Protocol::MaskedDiffusion { samples } => masked_diffusion::score(engine, samples, key)?,
     };
     let scored = |(row, known): (&[i32], &usize)| {
         row.iter().skip(*known).filter(|target| **target >= 0).count()

@@ -1,6 +1,9 @@
 //! One model at one batch shape, traced once: the fast loop over the posterior, scores, and the
 //! weight gradients of the slow step. Knows no corpus, no estimator and no weight optimiser.
 
+mod amortised;
+mod langevin;
+
 use ltm_autodiff::{
     AdamWState, Graph, Kind, Lifetime, NodeCount, Plan, Precision, Store, Value, count, grad, ops,
 };
@@ -10,9 +13,11 @@ use ltm_kernels::ops::elementwise;
 use ltm_kernels::{Buffer, Cost, Device};
 use ltm_model::{ModelConfig, Weights, model, param_table};
 
+use amortised::Encoder;
+
 use crate::fast_loop::FastLoop;
 use crate::posterior::Purpose;
-use crate::{Error, InferConfig, InferKey, Noise, Posterior, Result};
+use crate::{Error, InferConfig, InferKey, Method, Noise, Posterior, Result};
 
 /// Which weight gradients an [`Engine`] can compute.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -84,8 +89,12 @@ pub struct Engine {
     /// `(B·T)`.
     nll: Value,
     latents: Option<Latents>,
-    /// Gradients of the weighted likelihood for each weight; none unless asked for.
+    encoder: Option<Encoder>,
+    /// Gradients of the weighted likelihood, or of the encoder's bound, for each weight; none unless
+    /// asked for.
     slow: Vec<Value>,
+    /// `nll` as the slow gradient sees it: with an encoder, at its sample.
+    slow_nll: Value,
     fast_plan: Option<Plan>,
     /// On CUDA, what the fast loop runs by.
     fast_loop: Option<FastLoop>,
@@ -97,14 +106,17 @@ pub struct Engine {
     /// The batch's targets; those of the graph may lie on a device.
     host_targets: Vec<i32>,
     scored_tokens: Vec<usize>,
+    /// How the present latents were found.
+    method: Method,
 }
 
 impl Engine {
     /// Traces the model for `b` sequences of `t` tokens, computing in `precision`.
     ///
     /// # Errors
-    /// [`Error::Model`] for an invalid configuration, [`Error::Argument`] when `b` is 0 or `t` is
-    /// not in `1..=max_seq_len`, [`Error::Kernel`] when memory runs out.
+    /// [`Error::Model`] for an invalid configuration, [`Error::Argument`] when `b` is 0, `t` is not in
+    /// `1..=max_seq_len` or a trajectory is asked for with an encoder, [`Error::Kernel`] when memory
+    /// runs out.
     pub fn new(
         config: &ModelConfig,
         b: usize,
@@ -114,6 +126,10 @@ impl Engine {
         slow_gradient: SlowGradient,
     ) -> Result<Self> {
         config.validate()?;
+        if config.encoder_layers > 0 && slow_gradient == SlowGradient::Trajectory {
+            let expected = "`final` for a model with an encoder, which fits in one pass";
+            return Err(argument("slow_gradient", expected, "trajectory"));
+        }
         if b == 0 {
             return Err(argument("b", "at least 1", b));
         }
@@ -157,13 +173,23 @@ impl Engine {
                 Some(Latents { mu, log_var, noise, kl, dmu, dlog_var, dweights })
             }
         };
-        let slow = match slow_gradient {
-            SlowGradient::None => Vec::new(),
-            SlowGradient::Final | SlowGradient::Trajectory => {
-                let loss = ops::dot(g, nll, token_weight)?;
-                grad(g, loss, &weights)?
-            }
+        let encoder = match config.encoder_layers {
+            0 => None,
+            _ => Some(Encoder::trace(g, config, &weights, b, t)?),
         };
+        let (mut slow, mut slow_nll) = (Vec::new(), nll);
+        if slow_gradient != SlowGradient::None {
+            let loss = match (&encoder, &latents) {
+                (Some(encoder), Some(latents)) => {
+                    let z = encoder.sample(g, latents.noise)?;
+                    let hidden = model::trace(g, config, &weights, tokens, Some(z), b, t)?;
+                    slow_nll = ops::cross_entropy(g, hidden, output_weight, targets)?;
+                    encoder.bound(g, slow_nll, token_weight)?
+                }
+                _ => ops::dot(g, nll, token_weight)?,
+            };
+            slow = grad(g, loss, &weights)?;
+        }
 
         let store = Store::new(g, device, precision)?;
         let len = latent_shape.iter().product();
@@ -173,7 +199,7 @@ impl Engine {
                 trajectory.push(Buffer::zeros(device, precision.float, spec.len())?);
             }
         }
-        Ok(Self {
+        let mut engine = Self {
             config: *config,
             b,
             t,
@@ -187,7 +213,9 @@ impl Engine {
             token_weight,
             nll,
             latents,
+            encoder,
             slow,
+            slow_nll,
             fast_plan: None,
             fast_loop: None,
             score_plan: None,
@@ -197,8 +225,11 @@ impl Engine {
             trajectory,
             host_targets: vec![-1; b * t],
             scored_tokens: vec![0; b],
+            method: Method::Variational,
             graph,
-        })
+        };
+        engine.name_latents()?;
+        Ok(engine)
     }
 
     /// The model's configuration.
@@ -268,6 +299,7 @@ impl Engine {
         self.check_length("targets", targets)?;
         self.check_indices("cross_entropy", targets)?;
         self.store.write_i32(self.targets, targets)?;
+        self.set_text(targets)?;
         let scored = |targets: &[i32]| targets.iter().filter(|target| **target >= 0).count();
         self.scored_tokens = targets.chunks(self.t).map(scored).collect();
         self.host_targets.copy_from_slice(targets);
@@ -306,6 +338,11 @@ impl Engine {
         }
     }
 
+    /// A copy of the batch's tokens and targets.
+    pub(crate) fn batch(&self) -> Result<(Vec<i32>, Vec<i32>)> {
+        Ok((self.store.get(self.tokens)?.to_i32()?, self.store.get(self.targets)?.to_i32()?))
+    }
+
     /// Targets of each sequence of the batch that are scored.
     pub fn scored_tokens(&self) -> &[usize] {
         &self.scored_tokens
@@ -318,6 +355,7 @@ impl Engine {
     /// [`Error::Autodiff`] when a length differs.
     pub fn set_posterior(&mut self, posterior: &Posterior) -> Result<()> {
         let Some(latents) = &self.latents else { return Ok(()) };
+        self.method = Method::Variational;
         self.store.write_f32(latents.mu, &posterior.mu)?;
         self.store.write_f32(latents.log_var, &posterior.log_var)?;
         self.store.write_f32(latents.noise, &posterior.noise)?;
@@ -341,7 +379,14 @@ impl Engine {
         }
     }
 
-    /// A copy of the posterior, with the noise of the present sample; empty without latents.
+    /// Whether the latents have the Gaussian density that [`posterior`](Self::posterior) describes.
+    /// After [`Method::Langevin`] they are a sample and no more: its mean, without a variance.
+    pub fn has_density(&self) -> bool {
+        self.method != Method::Langevin
+    }
+
+    /// A copy of the posterior, with the noise of the present sample; empty without latents. Where
+    /// there is [no density](Self::has_density) the mean is the sample, noise and log-variance are 0.
     ///
     /// # Errors
     /// [`Error::Autodiff`] before a first fit.
@@ -358,13 +403,14 @@ impl Engine {
     }
 
     /// Fits the posterior of the batch: from its start under `key`, `infer.steps` times
-    /// [`fast_step`](Self::fast_step), each told to `observer`. Nothing carries over from earlier
+    /// [`fast_step`](Self::fast_step), or whatever else `infer.method` says, each told to `observer`. Nothing carries over from earlier
     /// fits. `progress` of training, from 0 to 1, moves the rate from `lr` to `lr_end`. Without
     /// latents nothing happens.
     ///
     /// # Errors
-    /// [`Error::Config`], those of [`fast_step`](Self::fast_step), and whatever the observer
-    /// returns, such as [`Error::Stopped`].
+    /// [`Error::Config`], [`Error::Argument`] for a method that does not suit the engine, those of
+    /// [`fast_step`](Self::fast_step), and whatever the observer returns, such as
+    /// [`Error::Stopped`].
     pub fn infer(
         &mut self,
         infer: &InferConfig,
@@ -376,7 +422,13 @@ impl Engine {
         if self.latents.is_none() {
             return Ok(());
         }
-        self.set_posterior(&Posterior::initial(&self.config, infer, self.b, key)?)?;
+        let start = Posterior::initial(&self.config, infer, self.b, key)?;
+        match infer.method {
+            Method::Variational => {}
+            Method::Langevin => return self.langevin(start, infer, progress, key, observer),
+            Method::Amortised => return self.encode(start),
+        }
+        self.set_posterior(&start)?;
         if let Device::Cuda(context) = self.device {
             return self.infer_on_device(context, infer, progress, key, observer);
         }
@@ -484,7 +536,7 @@ impl Engine {
     /// What a slow gradient computes.
     fn slow_outputs(&self) -> Vec<Value> {
         let mut outputs = self.slow.clone();
-        outputs.push(self.nll);
+        outputs.push(self.slow_nll);
         outputs
     }
 
@@ -567,6 +619,10 @@ impl Engine {
     /// of [`param_table`]. `token_weight (B·T)` of one over the number of scored tokens gives those
     /// of the mean.
     ///
+    /// With an encoder they are of the whole bound at the encoder's sample, encoder's weights included:
+    /// `sum(token_weight · nll) + sum_b w_b · KL_b`, where `w_b` is the mean weight of the sequence's
+    /// scored tokens.
+    ///
     /// # Errors
     /// [`Error::NoSlowGradient`] for [`SlowGradient::None`], [`Error::Argument`] when the length
     /// differs, and those of [`fast_step`](Self::fast_step).
@@ -583,6 +639,7 @@ impl Engine {
             ));
         }
         self.store.write_f32(self.token_weight, token_weight)?;
+        self.set_kl_weight(token_weight)?;
         if self.slow_plan.is_none() {
             let outputs = self.slow_outputs();
             let plan = Plan::new(&self.graph, &self.device, self.precision, &outputs)?;
@@ -600,7 +657,7 @@ impl Engine {
     /// [`Error::NoSlowGradient`] before there was one.
     pub fn slow_token_nll(&self) -> Result<Vec<f64>> {
         let plan = self.slow_plan.as_ref().ok_or(Error::NoSlowGradient)?;
-        Ok(plan.output(self.nll)?.to_f64()?)
+        Ok(plan.output(self.slow_nll)?.to_f64()?)
     }
 
     /// Weight gradients of the bound, summed over batch and tokens and over the fast steps since
@@ -634,8 +691,9 @@ impl Engine {
 
     /// Bytes of memory that the plans made so far hold.
     pub fn plan_bytes(&self) -> usize {
-        let plans = [&self.fast_plan, &self.score_plan, &self.slow_plan];
-        plans.into_iter().flatten().map(Plan::size_bytes).sum()
+        let encoder = self.encoder.as_ref().and_then(Encoder::plan);
+        let plans = [self.fast_plan.as_ref(), self.score_plan.as_ref(), self.slow_plan.as_ref()];
+        plans.into_iter().chain([encoder]).flatten().map(Plan::size_bytes).sum()
     }
 
     /// Arithmetic and traffic of the plans made so far: of one fast step, and of a slow gradient

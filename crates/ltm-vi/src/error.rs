@@ -1,5 +1,7 @@
 //! What can go wrong while fitting, scoring or generating: facts, not prose.
 
+use ltm_model::Attention;
+
 /// Shorthand for results of this crate.
 pub type Result<T> = std::result::Result<T, Error>;
 
@@ -43,6 +45,13 @@ pub enum Error {
         protocol: &'static str,
         /// Latent vectors of the model.
         n_latents: usize,
+        /// What its tokens see.
+        attention: Attention,
+    },
+    /// A protocol that needs the latents' density, asked for after a method that has none.
+    NoDensity {
+        /// The protocol's name.
+        protocol: &'static str,
     },
     /// An engine was asked for weight gradients that it was not made for.
     NoSlowGradient,
@@ -72,23 +81,39 @@ impl std::fmt::Display for Error {
                 f,
                 "no protocol is named `{name}`; there are reconstruction, elbo-fitted-noise, \
                  elbo[:SAMPLES], iwae[:SAMPLES], prequential:STRIDE[:SAMPLES], \
-                 prequential-overlap:STRIDE[:SAMPLES], autoregressive and \
-                 autoregressive-overlap:STRIDE"
+                 prequential-overlap:STRIDE[:SAMPLES], autoregressive, \
+                 autoregressive-overlap:STRIDE and masked-diffusion[:MASKS]"
             ),
-            Self::Protocol { protocol, n_latents: 0 } => {
+            Self::Protocol { protocol, attention: Attention::Bidirectional, .. } => {
+                write!(
+                    f,
+                    "protocol `{protocol}` does not apply to bidirectional attention; use \
+                     `masked-diffusion`"
+                )
+            }
+            Self::Protocol { protocol: "masked-diffusion", .. } => f.write_str(
+                "protocol `masked-diffusion` is for models with attention = \"bidirectional\"",
+            ),
+            Self::Protocol { protocol, n_latents: 0, .. } => {
                 write!(
                     f,
                     "protocol `{protocol}` needs latents; use `autoregressive` or `prequential` \
                      without them"
                 )
             }
-            Self::Protocol { protocol, n_latents } => {
+            Self::Protocol { protocol, n_latents, .. } => {
                 write!(
                     f,
                     "protocol `{protocol}` does not apply to a model of {n_latents} latents; use \
                      `prequential`, which may be compared with it"
                 )
             }
+            Self::NoDensity { protocol } => write!(
+                f,
+                "protocol `{protocol}` needs a density of the latents, and Langevin dynamics gives \
+                 only a sample; use `reconstruction`, or score the same weights with a fitted \
+                 Gaussian by infer.method=variational"
+            ),
             Self::NoSlowGradient => {
                 f.write_str("the engine was made without weight gradients (SlowGradient::None)")
             }

@@ -125,9 +125,11 @@ fn latents(
         fit.push(step.clone());
         Ok(())
     })?;
-    // A draw of its own: the fit knows its noise too well.
     let mut posterior = engine.posterior()?;
-    posterior.noise = fresh;
+    if engine.has_density() {
+        // A draw of its own: the fit knows its noise too well.
+        posterior.noise = fresh;
+    }
     Ok((posterior.sample(), fit))
 }
 
@@ -147,6 +149,8 @@ mod tests {
         ffn_hidden: 16,
         norm_eps: 1e-5,
         rope_theta: 10_000.0,
+        attention: ltm_model::Attention::Causal,
+        encoder_layers: 0,
     };
     const OPTIONS: GenerateOptions = GenerateOptions {
         max_tokens: 3,

@@ -29,6 +29,8 @@ pub(crate) enum Purpose {
     FitNoise = 0x7468_6f33 << 32,
     ScoreNoise = 0x7468_6f34 << 32,
     Token = 0x7468_6f35 << 32,
+    MaskCount = 0x7468_6f36 << 32,
+    Mask = 0x7468_6f37 << 32,
 }
 
 impl InferKey {
@@ -141,6 +143,8 @@ mod tests {
         ffn_hidden: 8,
         norm_eps: 1e-5,
         rope_theta: 1e4,
+        attention: ltm_model::Attention::Causal,
+        encoder_layers: 0,
     };
 
     #[test]

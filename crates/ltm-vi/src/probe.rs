@@ -249,6 +249,8 @@ mod tests {
         ffn_hidden: 16,
         norm_eps: 1e-5,
         rope_theta: 10_000.0,
+        attention: ltm_model::Attention::Causal,
+        encoder_layers: 0,
     };
 
     /// Large enough weights for the latents to matter.

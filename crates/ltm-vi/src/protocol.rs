@@ -1,7 +1,7 @@
 //! The protocols by name: what a number of nats per token stands for, and which model it suits.
 //! Scores nothing.
 
-use ltm_model::ModelConfig;
+use ltm_model::{Attention, ModelConfig};
 
 use crate::engine::argument;
 use crate::{Error, Result};
@@ -70,6 +70,13 @@ pub enum Protocol {
         /// How far one window is behind the other.
         stride: usize,
     },
+    /// The bound of a masked diffusion model, `E_t[ 1/t · sum over hidden of -log p ]` (Sahoo et al.
+    /// 2024), as a mean over random masks, stratified in the share that is hidden. It is a bound on
+    /// `-log p` of a text and its padding, which is never below that of the text.
+    MaskedDiffusion {
+        /// Masks a sequence.
+        samples: usize,
+    },
 }
 
 impl Protocol {
@@ -87,6 +94,7 @@ impl Protocol {
             Self::PrequentialOverlap { .. } => "prequential-overlap",
             Self::Autoregressive => "autoregressive",
             Self::AutoregressiveOverlap { .. } => "autoregressive-overlap",
+            Self::MaskedDiffusion { .. } => "masked-diffusion",
         }
     }
 
@@ -95,7 +103,7 @@ impl Protocol {
         match self {
             Self::Reconstruction => "no bound: latents are free",
             Self::ElboFittedNoise => "optimistic: the fit saw the noise",
-            Self::Elbo { .. } => "bound, in expectation",
+            Self::Elbo { .. } | Self::MaskedDiffusion { .. } => "bound, in expectation",
             Self::Iwae { .. } => "tighter bound, in expectation",
             Self::Prequential { .. } | Self::PrequentialOverlap { .. } => "code length",
             Self::Autoregressive | Self::AutoregressiveOverlap { .. } => "exact",
@@ -128,15 +136,20 @@ impl Protocol {
     pub fn check(&self, config: &ModelConfig, t: usize) -> Result<()> {
         let n_latents = config.n_latents;
         let suits = match self {
+            Self::MaskedDiffusion { .. } => config.attention == Attention::Bidirectional,
+            _ if config.attention == Attention::Bidirectional => false,
             Self::Autoregressive | Self::AutoregressiveOverlap { .. } => n_latents == 0,
             Self::Prequential { .. } | Self::PrequentialOverlap { .. } => true,
             _ => n_latents > 0,
         };
         if !suits {
-            return Err(Error::Protocol { protocol: self.name(), n_latents });
+            let attention = config.attention;
+            return Err(Error::Protocol { protocol: self.name(), n_latents, attention });
         }
         let samples = match self {
-            Self::Elbo { samples } | Self::Iwae { samples } => Some(*samples),
+            Self::Elbo { samples } | Self::Iwae { samples } | Self::MaskedDiffusion { samples } => {
+                Some(*samples)
+            }
             Self::Prequential { samples, .. } | Self::PrequentialOverlap { samples, .. } => {
                 Some(*samples)
             }
@@ -164,7 +177,9 @@ impl std::fmt::Display for Protocol {
         f.write_str(self.name())?;
         match self {
             Self::Reconstruction | Self::ElboFittedNoise | Self::Autoregressive => Ok(()),
-            Self::Elbo { samples } | Self::Iwae { samples } => write!(f, ":{samples}"),
+            Self::Elbo { samples } | Self::Iwae { samples } | Self::MaskedDiffusion { samples } => {
+                write!(f, ":{samples}")
+            }
             Self::Prequential { stride, samples }
             | Self::PrequentialOverlap { stride, samples } => write!(f, ":{stride}:{samples}"),
             Self::AutoregressiveOverlap { stride } => write!(f, ":{stride}"),
@@ -176,8 +191,8 @@ impl std::str::FromStr for Protocol {
     type Err = Error;
 
     /// Parses `reconstruction`, `elbo-fitted-noise`, `elbo[:SAMPLES]`, `iwae[:SAMPLES]`,
-    /// `prequential:STRIDE[:SAMPLES]`, `prequential-overlap:STRIDE[:SAMPLES]`, `autoregressive` and
-    /// `autoregressive-overlap:STRIDE`.
+    /// `prequential:STRIDE[:SAMPLES]`, `prequential-overlap:STRIDE[:SAMPLES]`, `autoregressive`,
+    /// `autoregressive-overlap:STRIDE` and `masked-diffusion[:MASKS]`.
     ///
     /// # Errors
     /// [`Error::UnknownProtocol`], also for a number that is missing, too many, 0 or no number.
@@ -201,6 +216,7 @@ impl std::str::FromStr for Protocol {
             }
             ("autoregressive", []) => Ok(Self::Autoregressive),
             ("autoregressive-overlap", &[stride]) => Ok(Self::AutoregressiveOverlap { stride }),
+            ("masked-diffusion", [] | [_]) => Ok(Self::MaskedDiffusion { samples: samples(0) }),
             _ => Err(unknown()),
         }
     }
@@ -210,7 +226,7 @@ impl std::str::FromStr for Protocol {
 mod tests {
     use super::*;
 
-    const ALL: [Protocol; 8] = [
+    const ALL: [Protocol; 9] = [
         Protocol::Reconstruction,
         Protocol::ElboFittedNoise,
         Protocol::Elbo { samples: 3 },
@@ -219,6 +235,7 @@ mod tests {
         Protocol::PrequentialOverlap { stride: 5, samples: 2 },
         Protocol::Autoregressive,
         Protocol::AutoregressiveOverlap { stride: 7 },
+        Protocol::MaskedDiffusion { samples: 16 },
     ];
 
     #[test]
@@ -258,7 +275,14 @@ mod tests {
     fn protocols_suit_their_models() {
         let latents = ModelConfig::ltm_small();
         let baseline = ModelConfig { n_latents: 0, ..latents };
+        let masked = ModelConfig { attention: Attention::Bidirectional, ..baseline };
         for protocol in ALL {
+            let diffusion = protocol.name() == "masked-diffusion";
+            assert_eq!(protocol.check(&masked, 16).is_ok(), diffusion, "{protocol}");
+            if diffusion {
+                assert!(protocol.check(&baseline, 16).is_err());
+                continue;
+            }
             let either = protocol.name().starts_with("prequential");
             let exact = protocol.name().starts_with("autoregressive");
             assert_eq!(protocol.check(&latents, 16).is_ok(), either || !exact, "{protocol}");

@@ -19,6 +19,8 @@ const CONFIG: ModelConfig = ModelConfig {
     ffn_hidden: 16,
     norm_eps: 1e-5,
     rope_theta: 10_000.0,
+    attention: ltm_model::Attention::Causal,
+    encoder_layers: 0,
 };
 const TOKENS: [i32; 10] = [0, 1, 2, 3, 4, 0, 5, 6, 7, 8];
 const TARGETS: [i32; 10] = [1, 2, 3, 4, 5, 5, 6, 7, 8, -1];

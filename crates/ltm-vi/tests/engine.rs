@@ -20,6 +20,8 @@ const CONFIG: ModelConfig = ModelConfig {
     ffn_hidden: 16,
     norm_eps: 1e-5,
     rope_theta: 10_000.0,
+    attention: ltm_model::Attention::Causal,
+    encoder_layers: 0,
 };
 const KEY: InferKey = InferKey { seed: 2, step: 3, first_sequence: 0 };
 const TOKENS: [i32; 10] = [0, 1, 2, 3, 4, 0, 5, 6, 7, 8];

@@ -3,7 +3,7 @@
 
 use ltm_autodiff::Precision;
 use ltm_kernels::Device;
-use ltm_model::{ModelConfig, Weights};
+use ltm_model::{Attention, ModelConfig, Weights};
 use ltm_vi::{
     Engine, Error, InferConfig, InferKey, Noise, Protocol, SlowGradient, score_batch,
     score_batch_after,
@@ -22,6 +22,8 @@ const CONFIG: ModelConfig = ModelConfig {
     ffn_hidden: 8,
     norm_eps: 1e-5,
     rope_theta: 10_000.0,
+    attention: Attention::Causal,
+    encoder_layers: 0,
 };
 const KEY: InferKey = InferKey { seed: 4, step: 0, first_sequence: 0 };
 

@@ -65,6 +65,8 @@ impl Fixture {
             ffn_hidden: extent("ffn_hidden"),
             norm_eps: self.number("norm_eps"),
             rope_theta: self.number("rope_theta"),
+            attention: ltm_model::Attention::Causal,
+            encoder_layers: 0,
         }
     }
 

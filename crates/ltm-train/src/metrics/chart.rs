@@ -181,19 +181,16 @@ impl Chart {
                 chart.draw_series(DashedLineSeries::new(ends, 7, 5, color.stroke_width(2)))?;
             }
         }
-        if legend_rows > 0 {
-            for (idx, (name, color, dashed)) in entries.into_iter().enumerate() {
-                let column = (idx / legend_rows) as i32 * (width as i32 / 2);
-                let (x, y) = (64 + column, 20 * (idx % legend_rows) as i32 + 8);
-                let x = if column > 0 { x - 32 } else { x };
-                let dash =
-                    if dashed { vec![(x, x + 9), (x + 15, x + 24)] } else { vec![(x, x + 24)] };
-                for (from, to) in dash {
-                    lower.draw(&PathElement::new([(from, y), (to, y)], color.stroke_width(2)))?;
-                }
-                let style = ("sans-serif", 13).into_font().color(&BLACK);
-                lower.draw(&Text::new(name.to_string(), (x + 30, y - 6), style))?;
+        for (idx, (name, color, dashed)) in entries.into_iter().enumerate() {
+            let (column, row) = (idx / legend_rows.max(1), idx % legend_rows.max(1));
+            let (x, y) = (64 + column as i32 * (width as i32 / 2), 20 * row as i32 + 8);
+            let x = if column > 0 { x - 32 } else { x };
+            let dash = if dashed { vec![(x, x + 9), (x + 15, x + 24)] } else { vec![(x, x + 24)] };
+            for (from, to) in dash {
+                lower.draw(&PathElement::new([(from, y), (to, y)], color.stroke_width(2)))?;
             }
+            let style = ("sans-serif", 13).into_font().color(&BLACK);
+            lower.draw(&Text::new(name.to_string(), (x + 30, y - 6), style))?;
         }
         area.present()
     }

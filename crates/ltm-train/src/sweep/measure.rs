@@ -45,7 +45,7 @@ pub(crate) fn suitable(
         }
     }
     if suitable.is_empty() || config.model.n_latents == 0 {
-        let own = crate::eval::protocols(config);
+        let own = crate::eval::protocols(config, config.train.eval_samples);
         suitable.extend(own.into_iter().filter(|protocol| !asked.contains(protocol)));
     }
     Ok((suitable, left_out))

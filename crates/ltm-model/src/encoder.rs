@@ -1,0 +1,74 @@
+//! The amortised encoder as a graph: a text in, the posterior of its latents out. Knows no decoder, no
+//! loss and no training.
+
+use ltm_autodiff::{Graph, Kind, Result, Value, ops};
+
+use crate::model::{
+    Residual, cast_matrices, check, check_weights, cross_attention, feed_forward, self_attention,
+};
+use crate::{ModelConfig, ModelParams};
+
+/// Traces the encoder: mean and log-variance `(B,L·Z,C)`, both of [`Kind::Float`].
+///
+/// `weights` as from [`declare_weights`](crate::model::declare_weights) for a configuration with
+/// `encoder_layers`; `text (B,T)` of integers in `0..=V`, where `V` stands for a position without text;
+/// `latents (B,L·Z)` of integers, each row `0..L·Z`.
+///
+/// The layers attend to the whole text. Then each latent's own query attends to what they found, and two
+/// matrices read mean and log-variance off the result: an encoder in the manner of the variational
+/// autoencoder (Kingma and Welling 2014).
+///
+/// # Errors
+/// [`Error::Shape`](ltm_autodiff::Error::Shape) when an input does not fit `config`, or it has no encoder.
+pub fn trace(
+    g: &mut Graph,
+    config: &ModelConfig,
+    weights: &[Value],
+    text: Value,
+    latents: Value,
+) -> Result<[Value; 2]> {
+    check_weights(config, weights)?;
+    let params = ModelParams::indices(config).encoder;
+    check(params.is_some(), || "the configuration has no encoder".into())?;
+    let Some(params) = params else { unreachable!("checked above") };
+    let shape = g.shape(text);
+    check(shape.len() == 2 && shape[1] <= config.max_seq_len, || {
+        format!("text must be (B,T) within the context, found {shape:?}")
+    })?;
+    let (b, t) = (shape[0], shape[1]);
+    let found = g.shape(latents);
+    let expected = [b, config.n_latents];
+    check(found == expected, || format!("latents must be {expected:?}, found {found:?}"))?;
+
+    let (theta, head_dim) = (config.rope_theta, config.head_dim());
+    let positions = ops::positions(g, t, 1)?;
+    let text_table = ops::rope_table(g, positions, theta, head_dim)?;
+    // Queries have no place in the text: all stand at its beginning.
+    let positions = ops::positions(g, config.n_latents, 0)?;
+    let query_table = ops::rope_table(g, positions, theta, head_dim)?;
+
+    let weights = &cast_matrices(g, weights)?;
+    let sum = ops::embedding(g, weights[params.tok_embeddings], text)?;
+    let mut h = Residual { sum, last: None, eps: config.norm_eps };
+    for layer in &params.layers {
+        let x = h.norm(g, weights[layer.attention.norm])?;
+        let attended = self_attention(g, config, weights, &layer.attention, x, text_table, None)?;
+        h.last = Some(attended);
+        let x = h.norm(g, weights[layer.feed_forward.norm])?;
+        h.last = Some(feed_forward(g, weights, &layer.feed_forward, x)?);
+    }
+    let read = h.norm(g, weights[params.norm])?;
+
+    let sum = ops::embedding(g, weights[params.queries], latents)?;
+    let mut h = Residual { sum, last: None, eps: config.norm_eps };
+    let x = h.norm(g, weights[params.pool.attention.norm])?;
+    let tables = [query_table, text_table];
+    let pooled = cross_attention(g, config, weights, &params.pool.attention, x, read, tables)?;
+    h.last = Some(pooled);
+    let x = h.norm(g, weights[params.pool.feed_forward.norm])?;
+    h.last = Some(feed_forward(g, weights, &params.pool.feed_forward, x)?);
+    let x = h.norm(g, weights[params.pool_norm])?;
+    let mu = ops::linear(g, x, weights[params.mu])?;
+    let log_var = ops::linear(g, x, weights[params.log_var])?;
+    Ok([ops::cast(g, mu, Kind::Float)?, ops::cast(g, log_var, Kind::Float)?])
+}

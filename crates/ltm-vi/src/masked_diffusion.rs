@@ -1,0 +1,143 @@
+//! Masked diffusion: positions hidden by chance, and the bound that saying them gives. Knows no corpus
+//! and no training.
+
+use ltm_model::ModelConfig;
+
+use crate::engine::argument;
+use crate::posterior::Purpose;
+use crate::{Engine, InferKey, Result, estimators::Sampled};
+
+/// A batch with positions hidden, `(B,T)` throughout.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Masked {
+    /// The text, with the mask in hidden positions: what the model reads.
+    pub tokens: Vec<i32>,
+    /// The hidden words, -1 elsewhere: what it should say.
+    pub targets: Vec<i32>,
+    /// What the nats of a hidden word count, so that a row's weighted sum is an unbiased estimate of its
+    /// bound; 0 elsewhere.
+    pub weight: Vec<f32>,
+}
+
+/// Hides positions of a batch for one step of training; `key` says which.
+///
+/// The bound is that of masked diffusion in continuous time (Sahoo et al. 2024),
+/// `-log p(x) <= E_t[ 1/t · sum over hidden i of -log p(x_i | the others) ]` where `t` is uniform in (0,1)
+/// and each position is hidden with probability `t`. Given the number `k` of hidden positions all choices
+/// are equally likely, and the integral over `t` leaves `E_k[ T/k · sum ]` with `k` uniform in `1..=T`
+/// (Hoogeboom et al. 2022): the same number, drawn with less variance. Over sequences that follow each
+/// other `k` is spread evenly.
+///
+/// A row's text is all of its `T` positions: padding, which are positions without a target, is text
+/// too, of the words that stand there as tokens. So a text's length is not given away, and the bound holds
+/// for `-log p(text and padding) >= -log p(text)`. A row without any target stays empty.
+///
+/// # Errors
+/// [`Error::Argument`](crate::Error::Argument) for a model without a mask, or lengths that are no
+/// multiple of `t` or differ.
+pub fn mask_batch(
+    config: &ModelConfig,
+    key: InferKey,
+    tokens: &[i32],
+    targets: &[i32],
+    t: usize,
+) -> Result<Masked> {
+    let first = InferKey { first_sequence: 0, ..key };
+    let shift = first.generator(0, Purpose::MaskCount, 0).uniform(0);
+    let share = |row: usize| {
+        // Multiples of the golden ratio's inverse fill the unit interval evenly from any start.
+        let sequence = key.first_sequence.wrapping_add(row as u64);
+        (shift + (sequence % (1 << 32)) as f64 * 0.618_033_988_749_894_9).fract()
+    };
+    mask_rows(config, key, 0, tokens, targets, t, share)
+}
+
+/// Hides in each row as many of its `t` positions as `share(row)`, in 0..1, of them says.
+fn mask_rows(
+    config: &ModelConfig,
+    key: InferKey,
+    draw: usize,
+    tokens: &[i32],
+    targets: &[i32],
+    t: usize,
+    share: impl Fn(usize) -> f64,
+) -> Result<Masked> {
+    let Some(mask) = config.mask_id() else {
+        let expected = "`bidirectional` for masked diffusion";
+        return Err(argument("model.attention", expected, "causal"));
+    };
+    if t == 0 || !tokens.len().is_multiple_of(t) || tokens.len() != targets.len() {
+        let expected = format!("{} entries, a multiple of {t}", tokens.len());
+        return Err(argument("targets", expected, targets.len()));
+    }
+    let mut masked = Masked {
+        tokens: tokens.to_vec(),
+        targets: vec![-1; targets.len()],
+        weight: vec![0.0; targets.len()],
+    };
+    for (row, targets) in targets.chunks(t).enumerate() {
+        if targets.iter().all(|id| *id < 0) {
+            continue;
+        }
+        let mut left = 1 + ((share(row) * t as f64) as usize).min(t - 1);
+        let weight = t as f32 / left as f32;
+        let philox = key.generator(row, Purpose::Mask, draw);
+        for (position, target) in targets.iter().enumerate() {
+            let at = row * t + position;
+            let word = if *target < 0 { tokens[at] } else { *target };
+            // Each of what is left is among the `left` to be hidden with the same chance (Knuth's
+            // selection sampling).
+            let rest = (t - position) as u64;
+            if philox.below(position as u64, rest) < left as u64 {
+                left -= 1;
+                masked.tokens[at] = mask as i32;
+                masked.targets[at] = word;
+                masked.weight[at] = weight;
+            } else {
+                masked.tokens[at] = word;
+            }
+        }
+    }
+    Ok(masked)
+}
+
+/// The bound of [`mask_batch`] for each sequence of the batch that `engine` holds, as a mean over
+/// `samples` draws whose shares of hidden positions are stratified. The batch stays.
+pub(crate) fn score(engine: &mut Engine, samples: usize, key: InferKey) -> Result<Vec<Sampled>> {
+    let config = *engine.config();
+    let (b, t) = engine.batch_shape();
+    let (tokens, targets) = engine.batch()?;
+    let mut draws = vec![Vec::with_capacity(samples); b];
+    let mut result = Ok(());
+    for sample in 0..samples {
+        let share = |row: usize| {
+            let jitter = key.generator(row, Purpose::MaskCount, 1 + sample).uniform(0);
+            (sample as f64 + jitter) / samples as f64
+        };
+        result =
+            mask_rows(&config, key, 1 + sample, &tokens, &targets, t, share).and_then(|masked| {
+                engine.set_batch(&masked.tokens, &masked.targets)?;
+                let nll = engine.token_nll()?;
+                let rows = nll.chunks(t).zip(masked.weight.chunks(t));
+                for (draws, (nll, weight)) in draws.iter_mut().zip(rows) {
+                    draws.push(nll.iter().zip(weight).map(|(x, w)| x * f64::from(*w)).sum());
+                }
+                Ok(())
+            });
+        if result.is_err() {
+            break;
+        }
+    }
+    engine.set_batch(&tokens, &targets)?;
+    result?;
+    Ok(draws.iter().map(|draws| stratified(draws)).collect())
+}
+
+/// The mean of one draw a stratum, and a variance of it that is not too small: half the mean squared
+/// difference of neighbours holds their variances and, on top, the distance of their means. NaN for one
+/// draw.
+fn stratified(draws: &[f64]) -> Sampled {
+    let n = draws.len() as f64;
+    let squares: f64 = draws.windows(2).map(|pair| (pair[1] - pair[0]).powi(2)).sum();
+    Sampled { nats: draws.iter().sum::<f64>() / n, variance: squares / 2.0 / (n - 1.0) / n }
+}
