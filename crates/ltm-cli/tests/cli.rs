@@ -65,6 +65,8 @@ fn a_run_from_first_to_last() {
     for part in ["true entropy", "elbo", "written from nothing", "given:", "step-6", "val.svg"] {
         assert!(text.contains(part), "`{part}` is not in\n{text}");
     }
+    let shown = good(&["config", "show", &config]);
+    assert!(shown.contains("counted") && shown.contains("by the paper's formula"), "{shown}");
     for file in ["config.toml", "metrics.jsonl", "latest", "plots/train.svg", "plots/val.svg"] {
         assert!(!read(dir.join(file)).is_empty(), "{file}");
     }
@@ -292,4 +294,64 @@ fn interrupted_it_saves_and_says_how_to_go_on() {
     let more = format!("train.steps={}", step + 2);
     good(&train_args(&config, &set, &["--resume", "--set", &more, "--set", "train.eval_every=0"]));
     assert!(dir.join(format!("checkpoints/step-{}", step + 2)).exists());
+}
+
+#[test]
+fn a_sweep_is_listed_run_resumed_and_reported() {
+    let temp = tempfile::tempdir().expect("a temporary folder");
+    let (file, dir) = (temp.path().join("sweep.toml"), temp.path().join("sweep"));
+    let text = format!(
+        "base = {:?}\ndir = {:?}\nprotocols = [\"elbo:2\"]\neval_sequences = 4\n[budget]\nsteps = 1\n\
+         [[grid]]\n\"model.n_latents\" = [0, 4]\n",
+        tiny(),
+        dir.display()
+    );
+    fs::write(&file, &text).expect("writable");
+    let sweep = file.display().to_string();
+    let list = good(&["sweep", &sweep, "--list"]);
+    assert!(list.contains("n_latents=4") && list.contains("FLOP") && !dir.exists(), "{list}");
+    let table = good(&["sweep", &sweep]);
+    assert!(table.contains("autoregressive") && table.contains("elbo:2"), "{table}");
+    let lines = good(&["sweep", &sweep, "--json"]);
+    assert_eq!(lines.lines().count(), 2, "{lines}");
+    assert!(lines.contains("flops_per_token_formula"), "{lines}");
+    bad(&["sweep", &sweep, "--set", "train.lr=1e-4"], 1, &["results.jsonl", "train.lr", "1e-4"]);
+    fs::write(&file, text + "\"model.n_latent\" = 2\n").expect("writable");
+    bad(&["sweep", &sweep], 2, &["n_latent"]);
+    let page = good(&["report", &dir.display().to_string()]);
+    let html = read(page.trim());
+    assert!(String::from_utf8_lossy(&html).contains("n_latents=4"));
+    bad(&["report", &temp.path().display().to_string()], 1, &["results.jsonl"]);
+}
+
+#[test]
+fn thoughts_are_probed() {
+    let temp = tempfile::tempdir().expect("a temporary folder");
+    let (config, dir) = (tiny(), temp.path().join("run"));
+    let run = dir.display().to_string();
+    good(&train_args(&config, &set_dir(&dir), &["--set", "train.steps=2"]));
+    let table = good(&["probe", "layers", &run, "--sequences", "3"]);
+    assert!(table.contains("tokens guessed") && table.contains("3 sequences"), "{table}");
+    assert!(read(dir.join("plots/layers-nll.svg")).starts_with(b"<svg"));
+    let lines = good(&["probe", "layers", &run, "--sequences", "3", "--json"]);
+    let last: serde_json::Value =
+        serde_json::from_str(lines.lines().last().expect("a line")).expect("JSON");
+    assert_eq!((last["layers"].as_u64(), last["sequences"].as_u64()), (Some(2), Some(3)));
+    let texts = ["--from", "on a sunny morning, tom went", "--to", "one snowy evening, mia ran"];
+    let probe = |verb: &str, more: &[&str]| {
+        let json: Vec<serde_json::Value> =
+            good(&[&["probe", verb, &run, "--json"], &texts[..], more].concat())
+                .lines()
+                .map(|line| serde_json::from_str(line).expect("JSON"))
+                .collect();
+        json
+    };
+    let between = probe("between", &["--steps", "3"]);
+    let swapped = probe("swap", &[]);
+    assert_eq!((between.len(), swapped.len()), (3, 6));
+    // Both begin and end with the same two thoughts.
+    assert_eq!(between[0]["nll_from"], swapped[0]["nll_from"]);
+    assert_eq!(between[2]["nll_to"], swapped[1]["nll_to"]);
+    let bad_layer = [&["probe", "swap", &run, "--layer", "3"], &texts[..]].concat();
+    bad(&bad_layer, 1, &["--layer is 3", "1 to 2"]);
 }

@@ -181,16 +181,19 @@ impl Chart {
                 chart.draw_series(DashedLineSeries::new(ends, 7, 5, color.stroke_width(2)))?;
             }
         }
-        for (idx, (name, color, dashed)) in entries.into_iter().enumerate() {
-            let (column, row) = (idx / legend_rows.max(1), idx % legend_rows.max(1));
-            let (x, y) = (64 + column as i32 * (width as i32 / 2), 20 * row as i32 + 8);
-            let x = if column > 0 { x - 32 } else { x };
-            let dash = if dashed { vec![(x, x + 9), (x + 15, x + 24)] } else { vec![(x, x + 24)] };
-            for (from, to) in dash {
-                lower.draw(&PathElement::new([(from, y), (to, y)], color.stroke_width(2)))?;
+        if names > 1 {
+            let places = [64, 32 + width as i32 / 2]
+                .into_iter()
+                .flat_map(|x| (0..legend_rows as i32).map(move |row| (x, 20 * row + 8)));
+            for ((name, color, dashed), (x, y)) in entries.into_iter().zip(places) {
+                let dash =
+                    if dashed { vec![(x, x + 9), (x + 15, x + 24)] } else { vec![(x, x + 24)] };
+                for (from, to) in dash {
+                    lower.draw(&PathElement::new([(from, y), (to, y)], color.stroke_width(2)))?;
+                }
+                let style = ("sans-serif", 13).into_font().color(&BLACK);
+                lower.draw(&Text::new(name.to_string(), (x + 30, y - 6), style))?;
             }
-            let style = ("sans-serif", 13).into_font().color(&BLACK);
-            lower.draw(&Text::new(name.to_string(), (x + 30, y - 6), style))?;
         }
         area.present()
     }
