@@ -315,7 +315,7 @@ fn a_sweep_is_listed_run_resumed_and_reported() {
     let lines = good(&["sweep", &sweep, "--json"]);
     assert_eq!(lines.lines().count(), 2, "{lines}");
     assert!(lines.contains("flops_per_token_formula"), "{lines}");
-    bad(&["sweep", &sweep, "--set", "train.lr=1e-4"], 1, &["results.jsonl", "train.lr", "1e-4"]);
+    bad(&["sweep", &sweep, "--set", "train.lr=1e-4"], 1, &["results.jsonl", "train.lr", "0.0001"]);
     fs::write(&file, text + "\"model.n_latent\" = 2\n").expect("writable");
     bad(&["sweep", &sweep], 2, &["n_latent"]);
     let page = good(&["report", &dir.display().to_string()]);
