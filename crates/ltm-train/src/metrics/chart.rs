@@ -84,7 +84,11 @@ impl Chart {
         let marks = || self.series.iter().flat_map(|series| &series.marks);
         let shown = || marks().filter(|mark| self.place(mark.x).is_some() && mark.y.is_finite());
         let ends = shown().flat_map(|m| [m.y - bar(m), m.y + bar(m)]);
-        let levels = self.levels.iter().map(|(_, y)| *y).filter(|y| y.is_finite());
+        // A level far from every mark would press them together: it stays in the legend alone.
+        let own = range(ends.clone());
+        let room = 1.5 * (own.end - own.start);
+        let near = own.start - room..own.end + room;
+        let levels = self.levels.iter().map(|(_, y)| *y).filter(|y| near.contains(y));
         let y_range = range(ends.chain(levels));
         let placed = shown().filter_map(|mark| self.place(mark.x));
         let (x_range, ticks) = match &self.axis {
@@ -174,8 +178,15 @@ impl Chart {
         }
         // Levels begin where the series' colours end.
         let colors = COLORS.into_iter().rev().cycle();
-        for ((name, y), color) in self.levels.iter().zip(colors) {
-            if y.is_finite() {
+        let far: Vec<String> = self
+            .levels
+            .iter()
+            .map(|(name, y)| format!("{name}: {}, off the chart", short(*y)))
+            .collect();
+        for (((name, y), far), color) in self.levels.iter().zip(&far).zip(colors) {
+            if y.is_finite() && !y_range.contains(y) {
+                entries.push((far, color, true));
+            } else if y.is_finite() {
                 entries.push((name, color, true));
                 let ends = x_ends.map(|x| (x, *y));
                 chart.draw_series(DashedLineSeries::new(ends, 7, 5, color.stroke_width(2)))?;

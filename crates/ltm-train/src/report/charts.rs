@@ -232,7 +232,12 @@ fn title(protocol: &str) -> String {
 
 fn baseline_name(entry: &Entry) -> String {
     let by = entry.scores.iter().find(|score| kind(&score.protocol) == Kind::Honest);
-    by.map_or(entry.name.clone(), |score| format!("{} ({})", entry.name, score.protocol))
+    match by {
+        Some(score) if !entry.name.contains(&score.protocol) => {
+            format!("{} ({})", entry.name, score.protocol)
+        }
+        _ => entry.name.clone(),
+    }
 }
 
 /// The true entropy and the baselines without latents, as heights to compare with.
