@@ -338,14 +338,27 @@ mod tests {
     }
 
     #[test]
-    fn a_thought_tells_its_own_text_best() {
+    fn a_text_is_scored_at_any_thought_as_the_decoder_does() {
         let fit = |text: &[i32]| {
             let (device, precision) = (Device::Cpu, Precision::F32);
             Thought::fit(&weights(), &CONFIG, &infer(), text, 1, &device, precision).unwrap()
         };
-        let (mut a, b) = (fit(&[0, 4, 7, 1]), fit(&[0, 2, 2, 8]));
-        let own = a.nats_per_token_at(&a.z.clone()).unwrap();
-        assert!(own < a.nats_per_token_at(&b.z).unwrap());
+        let text = [0, 4, 7, 1];
+        let (mut a, b) = (fit(&text), fit(&[0, 2, 2, 8]));
+        assert_ne!(a.z, b.z);
+        for z in [a.z.clone(), b.z.clone(), between(&a.z, &b.z, 0.5)] {
+            let mut decoder = Decoder::new(CONFIG, &weights(), Device::Cpu, 1).unwrap();
+            decoder.set_latents(&z).unwrap();
+            let nats = |pair: &[i32]| {
+                let logits = decoder.step(&pair[..1]).unwrap();
+                let sum: f64 = logits.iter().map(|x| f64::from(*x).exp()).sum();
+                sum.ln() - f64::from(logits[pair[1] as usize])
+            };
+            let expected = text.windows(2).map(nats).sum::<f64>() / 3.0;
+            let found = a.nats_per_token_at(&z).unwrap();
+            // Sums in another order, in single precision, of logits up to some tens.
+            assert!((found - expected).abs() <= 1e-4, "{found} is not {expected}");
+        }
         assert!(a.nats_per_token_at(&b.z[1..]).is_err());
         let none = ModelConfig { n_latents: 0, ..CONFIG };
         let refused = |config: &ModelConfig, text: &[i32]| {
