@@ -4,14 +4,17 @@ use std::path::PathBuf;
 use std::process::ExitCode;
 
 use clap::Subcommand;
-use ltm_train::data::{Corpus, Malformed, Meta, PrepareOptions, Split, Tokenizer, prepare};
+use ltm_train::data::{Corpus, Meta, PrepareOptions, Split, Tokenizer, prepare};
+
+use crate::files::{Container, ReadArgs, Reading};
 
 /// What to do with data.
 #[derive(Subcommand)]
 pub enum Verb {
-    /// Tokenise text files, folders and *.jsonl into shards of 16-bit ids
+    /// Tokenise text, JSON lines, tables and folders of them into shards of 16-bit ids
     ///
-    /// A line `<|endoftext|>` in a text parts documents; a *.jsonl file has a document a line. The shards are
+    /// A line `<|endoftext|>` in a text parts documents; *.jsonl has a document a line, *.csv one a record (a column that
+    /// the header names, or AG News's title and description), *.parquet one a row. The shards are
     /// headerless little-endian `train_*.bin` and `val_*.bin`, beside them `meta.json` with the tokeniser.
     Prepare(PrepareArgs),
     /// Print what a corpus folder holds
@@ -21,7 +24,7 @@ pub enum Verb {
 /// Arguments of `prepare`.
 #[derive(clap::Args)]
 pub struct PrepareArgs {
-    /// Text files, *.jsonl files, or folders of both
+    /// *.txt (or any other name, as text), *.jsonl, *.csv, *.parquet, or folders of them
     #[arg(required = true)]
     files: Vec<PathBuf>,
     /// bytes, gpt2, or words (those of storyworld)
@@ -30,18 +33,17 @@ pub struct PrepareArgs {
     /// The folder to write; it must not hold a corpus yet
     #[arg(long)]
     out: PathBuf,
-    /// Where a line of a *.jsonl file holds its text
-    #[arg(long, default_value = "text")]
-    key: String,
+    /// How the files hold documents; each file's extension tells when left out
+    #[arg(long, value_enum)]
+    format: Option<Container>,
+    #[command(flatten)]
+    read: ReadArgs,
     /// The share of the corpus to measure on
     #[arg(long, default_value_t = 0.05)]
     val_fraction: f64,
     /// Tokens of a shard
     #[arg(long, default_value_t = 100_000_000)]
     shard_tokens: u64,
-    /// Leave malformed lines out and count them, instead of stopping at the first
-    #[arg(long)]
-    skip_malformed: bool,
 }
 
 /// Arguments of `inspect`.
@@ -68,18 +70,14 @@ pub fn run(verb: Verb) -> anyhow::Result<ExitCode> {
 fn prepare_corpus(args: PrepareArgs) -> anyhow::Result<()> {
     let tokenizer: Tokenizer = args.tokenizer.parse()?;
     let options = PrepareOptions {
-        jsonl_key: args.key,
+        read: args.read.options(args.format.map(Container::into)),
         val_fraction: args.val_fraction,
         shard_tokens: args.shard_tokens,
-        malformed: if args.skip_malformed { Malformed::Skip } else { Malformed::Refuse },
         ..PrepareOptions::new(args.out.clone(), tokenizer)
     };
-    let bar = crate::progress_bar(0, "{bar:40} {bytes}/{total_bytes} {bytes_per_sec} ETA {eta}");
-    let meta = prepare(&args.files, &options, &mut |done, all| {
-        bar.set_length(all);
-        bar.set_position(done);
-    });
-    bar.finish_and_clear();
+    let mut reading = Reading::new();
+    let meta = prepare(&args.files, &options, &mut |notice| reading.see(notice));
+    reading.finish();
     let meta = meta?;
     print_meta(&meta);
     println!("written to {}", args.out.display());

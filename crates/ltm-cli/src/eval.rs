@@ -1,33 +1,47 @@
-//! `ltm eval`: scores of a corpus by named protocols.
+//! `ltm eval`: scores of a corpus, or of files, by named protocols.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
 use clap::ValueEnum;
-use ltm_train::data::{Corpus, Order, Split};
+use ltm_train::data::{Corpus, Format, Limit, Order, Rows, Split, load};
+use ltm_train::suites::gsm8k::is_gsm8k;
 use ltm_train::{Checkpoint, Config, Evaluation, evaluate, trainer};
 use ltm_vi::{LatentUse, Protocol};
+use serde_json::json;
 
 use crate::compute::Compute;
+use crate::files::{ReadArgs, Reading};
+use crate::gsm8k;
+use crate::suites::{self, Request};
 
 /// Arguments of `eval`.
 #[derive(clap::Args)]
 pub struct Args {
     /// A run's folder (its newest checkpoint) or a checkpoint's
     checkpoint: PathBuf,
-    /// A corpus folder; the run's own validation split when left out
+    /// A corpus folder, or a file of documents; the run's own validation split when left out
     data: Option<PathBuf>,
     /// reconstruction, elbo-fitted-noise, elbo or elbo:SAMPLES, iwae or iwae:SAMPLES, prequential:STRIDE[:SAMPLES],
     /// autoregressive, masked-diffusion or masked-diffusion:MASKS; may be repeated;
     /// those that suit the model and need no fit of their own when left out
     #[arg(long)]
     protocol: Vec<Protocol>,
-    /// Score this many sequences only; 0 for all
+    /// For a file with a protocol of its own: samples of the latents for LAMBADA, 8 when left out; answers to each
+    /// question of GSM8K, 5 when left out
+    #[arg(long)]
+    samples: Option<usize>,
+    /// Score this many sequences (or passages, or questions) only; 0 for all
     #[arg(long, default_value_t = 0)]
     sequences: u64,
-    /// Which part of the corpus
-    #[arg(long, value_enum, default_value_t = Part::Val)]
-    split: Part,
+    /// Which part of a corpus folder; `val` when left out
+    #[arg(long, value_enum)]
+    split: Option<Part>,
+    /// What a file holds; its name tells when left out, and GSM8K's `question` and `answer` do
+    #[arg(long, value_enum)]
+    format: Option<FileFormat>,
+    #[command(flatten)]
+    read: ReadArgs,
     /// Replace a value of the run's configuration, such as `--set infer.steps=64`
     #[arg(long = "set", value_name = "SECTION.KEY=VALUE")]
     set: Vec<String>,
@@ -36,6 +50,8 @@ pub struct Args {
     /// Print JSON
     #[arg(long)]
     json: bool,
+    #[command(flatten)]
+    gsm8k: gsm8k::Args,
 }
 
 /// A part of a corpus.
@@ -47,18 +63,151 @@ pub enum Part {
     Val,
 }
 
+/// What a file holds, and with that how it is scored.
+#[derive(Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub enum FileFormat {
+    /// Plain text; a line `<|endoftext|>` parts documents
+    Text,
+    /// A JSON object a line
+    Jsonl,
+    /// Comma-separated records
+    Csv,
+    /// A table in Parquet
+    Parquet,
+    /// LAMBADA, passages in JSON lines: is the last word foretold?
+    Lambada,
+    /// GSM8K, word problems in JSON lines: pass@k of generated answers
+    Gsm8k,
+}
+
+impl FileFormat {
+    /// The test set that a file's name or its first object tells.
+    fn of_suite(file: &Path) -> anyhow::Result<Option<Self>> {
+        let name = file.file_name().and_then(|name| name.to_str()).unwrap_or("").to_lowercase();
+        let jsonl = name.ends_with(".jsonl");
+        Ok(match jsonl {
+            true if name.contains("lambada") => Some(Self::Lambada),
+            true if is_gsm8k(file)? => Some(Self::Gsm8k),
+            _ => None,
+        })
+    }
+}
+
+/// What is to be scored.
+enum Subject {
+    /// A folder of token shards.
+    Corpus(PathBuf),
+    /// A file of documents, scored as a corpus.
+    Documents(PathBuf, Option<Format>),
+    /// A file of LAMBADA's passages.
+    Lambada(PathBuf),
+    /// A file of GSM8K's problems.
+    Gsm8k(PathBuf),
+}
+
+impl Subject {
+    fn of(args: &Args, config: &Config) -> anyhow::Result<Self> {
+        let of_files = args.format.is_some() || args.read.key.is_some() || args.read.skip_malformed;
+        let file = match &args.data {
+            Some(path) if of_files || !path.is_dir() => path.clone(),
+            _ if of_files => anyhow::bail!(
+                "--format, --key and --skip-malformed say how a file is read: name the file"
+            ),
+            Some(dir) => return Ok(Self::Corpus(dir.clone())),
+            None => return Ok(Self::Corpus(trainer::corpus_dir(config))),
+        };
+        anyhow::ensure!(args.split.is_none(), "--split is for corpus folders: leave it out");
+        let told = match (args.format, &args.read.key) {
+            (None, None) => FileFormat::of_suite(&file)?,
+            (None, Some(_)) => FileFormat::of_suite(&file)?.filter(|f| *f != FileFormat::Gsm8k),
+            (format, _) => format,
+        };
+        Ok(match told {
+            None => Self::Documents(file, None),
+            Some(FileFormat::Text) => Self::Documents(file, Some(Format::Text)),
+            Some(FileFormat::Jsonl) => Self::Documents(file, Some(Format::Jsonl)),
+            Some(FileFormat::Csv) => Self::Documents(file, Some(Format::Csv)),
+            Some(FileFormat::Parquet) => Self::Documents(file, Some(Format::Parquet)),
+            Some(FileFormat::Lambada) => Self::Lambada(file),
+            Some(FileFormat::Gsm8k) => Self::Gsm8k(file),
+        })
+    }
+
+    /// Whether protocols score it, or it has one of its own.
+    fn has_protocols(&self) -> bool {
+        matches!(self, Self::Corpus(_) | Self::Documents(..))
+    }
+}
+
 pub fn run(args: Args) -> anyhow::Result<ExitCode> {
     let checkpoint = Checkpoint::load(&args.checkpoint)?;
     let file = checkpoint.dir.join(ltm_train::checkpoint::CONFIG_FILE);
     let mut config = Config::load_resolved(&file, &args.set)?;
     args.compute.apply(&mut config.run);
     anyhow::ensure!(config.model == checkpoint.config.model, "--set cannot change the model");
-    let split = match args.split {
-        Part::Train => Split::Train,
-        Part::Val => Split::Val,
+    let tokenizer = &checkpoint.state.tokenizer;
+    let subject = Subject::of(&args, &config)?;
+    if subject.has_protocols() {
+        anyhow::ensure!(args.samples.is_none(), "a protocol names its samples: --protocol elbo:8");
+    } else {
+        let hint =
+            "this file has a protocol of its own: leave --protocol out, or say --format jsonl";
+        anyhow::ensure!(args.protocol.is_empty(), hint);
+    }
+    if !matches!(subject, Subject::Gsm8k(_)) {
+        let hint = "this is not GSM8K: leave --shots and the other arguments for it out";
+        anyhow::ensure!(!args.gsm8k.any(), hint);
+    }
+    let (path, corpus, skipped) = match subject {
+        Subject::Corpus(dir) => {
+            let split = match args.split {
+                Some(Part::Train) => Split::Train,
+                Some(Part::Val) | None => Split::Val,
+            };
+            let corpus = Corpus::open(&dir, split, Some(tokenizer))?;
+            (dir, corpus, None)
+        }
+        Subject::Documents(path, format) => {
+            let mut reading = Reading::new();
+            let read = load(
+                std::slice::from_ref(&path),
+                tokenizer,
+                &args.read.options(format),
+                enough(&config, args.sequences),
+                &mut |notice| reading.see(notice),
+            );
+            reading.finish();
+            let (corpus, skipped) = read?;
+            (path, corpus, Some(skipped))
+        }
+        Subject::Lambada(file) => {
+            let request = Request {
+                checkpoint: &checkpoint,
+                config: &config,
+                file: &file,
+                read: args.read.options(None),
+                limit: args.sequences,
+                samples: args.samples.unwrap_or(Protocol::DEFAULT_SAMPLES),
+                json: args.json,
+            };
+            suites::lambada(&request)?;
+            return Ok(ExitCode::SUCCESS);
+        }
+        Subject::Gsm8k(file) => {
+            anyhow::ensure!(args.read.key.is_none(), "GSM8K has its keys: leave --key out");
+            let request = Request {
+                checkpoint: &checkpoint,
+                config: &config,
+                file: &file,
+                read: args.read.options(None),
+                limit: args.sequences,
+                samples: args.samples.unwrap_or(gsm8k::SAMPLES),
+                json: args.json,
+            };
+            gsm8k::run(&request, &args.gsm8k)?;
+            return Ok(ExitCode::SUCCESS);
+        }
     };
-    let dir = args.data.unwrap_or_else(|| trainer::corpus_dir(&config));
-    let corpus = Corpus::open(&dir, split, Some(&checkpoint.state.tokenizer))?;
     let batches = trainer::open_corpus(&config, corpus, Order::Sequential)?;
     let mut protocols = args.protocol;
     if protocols.is_empty() {
@@ -82,12 +231,29 @@ pub fn run(args: Args) -> anyhow::Result<ExitCode> {
     bar.finish_and_clear();
     let evaluation = evaluation?;
     if args.json {
-        println!("{}", serde_json::to_string_pretty(&evaluation.to_json())?);
+        let mut numbers = evaluation.to_json();
+        if let Some(skipped) = skipped {
+            numbers["file"] = json!({ "path": path, "skipped": skipped });
+        }
+        println!("{}", serde_json::to_string_pretty(&numbers)?);
     } else {
-        println!("checkpoint {}, data {}\n", checkpoint.dir.display(), dir.display());
+        println!("checkpoint {}, data {}", checkpoint.dir.display(), path.display());
+        if let Some(skipped @ 1..) = skipped {
+            println!("malformed parts left out    {skipped}");
+        }
+        println!();
         print_table(&evaluation, &config);
     }
     Ok(ExitCode::SUCCESS)
+}
+
+/// How much of a file holds so many rows; 0 asks for all.
+fn enough(config: &Config, sequences: u64) -> Limit {
+    match (sequences, config.data.row_kind()) {
+        (0, _) => Limit::None,
+        (_, Rows::Documents) => Limit::Documents(sequences),
+        (_, Rows::Windows) => Limit::Tokens(sequences.saturating_mul(config.train.seq_len as u64)),
+    }
 }
 
 /// The estimates as a table, and what the latents carry.

@@ -4,10 +4,13 @@ mod compute;
 mod config;
 mod data;
 mod eval;
+mod files;
 mod generate;
+mod gsm8k;
 mod parity;
 mod probe;
 mod report;
+mod suites;
 mod sweep;
 mod think;
 mod train;
@@ -42,9 +45,17 @@ enum Verb {
     Sweep(sweep::Args),
     /// Draw runs and sweeps as one page, with what their numbers say in words
     Report(report::Args),
-    /// Score a corpus by named protocols, with standard errors
+    /// Score a corpus or a file by named protocols, with standard errors
+    ///
+    /// Files are read as by `ltm data prepare`: `ltm eval RUN wikitext2-test.txt`, AG News's test.csv, *.jsonl,
+    /// *.parquet. LAMBADA's passages have a protocol of their own: latents are fitted to all but the last word, which
+    /// samples of them then foretell. GSM8K's problems are answered by generation and scored by pass@k:
+    /// `ltm eval RUN gsm8k-test.jsonl --shots 5 --train-file gsm8k-train.jsonl --samples 5`.
     Eval(eval::Args),
     /// Continue a prompt, or write from nothing
+    ///
+    /// With `--out` many texts go to a file, and their variety, repetition and length are measured, with `--reference`
+    /// beside those of other texts.
     Generate(generate::Args),
     /// Show how the thoughts of a text are found, step by step
     Think(think::Args),

@@ -12,7 +12,7 @@ use crate::{Error, Result};
 
 /// The training step under which evaluations draw: one that training never reaches, so that every
 /// evaluation of a run sees the same noise and differences are the model's.
-const KEY_STEP: u64 = u64::MAX;
+pub(crate) const KEY_STEP: u64 = u64::MAX;
 
 /// What was measured, by protocol.
 #[derive(Clone, Debug)]

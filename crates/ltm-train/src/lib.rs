@@ -13,6 +13,7 @@ pub mod metrics;
 pub mod report;
 mod schedule;
 pub mod step;
+pub mod suites;
 pub mod sweep;
 pub mod trainer;
 

@@ -1,6 +1,8 @@
 //! Thinking before speaking: latents from the prior or fitted to a prompt, then tokens decoded with
 //! the latents fixed. Knows no text.
 
+use std::ops::Range;
+
 use ltm_autodiff::Precision;
 use ltm_kernels::Device;
 use ltm_kernels::ops::philox::{Philox, PhiloxKey};
@@ -64,6 +66,23 @@ pub fn generate(
     prompt: &[i32],
     options: &GenerateOptions,
 ) -> Result<Generation> {
+    let one = generate_many(weights, config, infer, prompt, options, 0..1)?;
+    Ok(one.into_iter().next().expect("one was asked for"))
+}
+
+/// Continues `prompt` several times, decoded together: one fit with the options' seed, and for each of `draws` latents
+/// and tokens drawn with that seed plus its number. Draw 0 is what [`generate`] gives.
+///
+/// # Errors
+/// Those of [`generate`].
+pub fn generate_many(
+    weights: &Weights,
+    config: &ModelConfig,
+    infer: &InferConfig,
+    prompt: &[i32],
+    options: &GenerateOptions,
+    draws: Range<u64>,
+) -> Result<Vec<Generation>> {
     infer.validate()?;
     options.sample.validate()?;
     weights.check(config)?;
@@ -75,62 +94,89 @@ pub fn generate(
         let (tokens, max_seq_len) = (prompt.len(), config.max_seq_len);
         return Err(Error::PromptTooLong { tokens, max_seq_len });
     }
-    let (z, fit) = latents(weights, config, infer, prompt, options)?;
+    let seeds: Vec<u64> = draws.map(|draw| options.seed.wrapping_add(draw)).collect();
+    if seeds.is_empty() {
+        return Ok(Vec::new());
+    }
+    let mut written = latents(weights, config, infer, prompt, options, &seeds)?;
 
-    let mut decoder = Decoder::new(*config, weights, options.device, 1)?;
+    let mut decoder = Decoder::new(*config, weights, options.device, seeds.len())?;
     if config.n_latents > 0 {
+        let z: Vec<f32> = written.iter().flat_map(|one| one.z.iter().copied()).collect();
         decoder.set_latents(&z)?;
     }
-    let key = PhiloxKey { seed: options.seed, stream: Purpose::Token as u64, step: 0 };
-    let uniforms = Philox::new(key);
-    let mut tokens = Vec::new();
-    decoder.prefill(prompt)?;
-    while tokens.len() < options.max_tokens {
+    let stream = Purpose::Token as u64;
+    let uniforms = seeds.iter().map(|&seed| Philox::new(PhiloxKey { seed, stream, step: 0 }));
+    let uniforms: Vec<Philox> = uniforms.collect();
+    decoder.prefill(&prompt.repeat(seeds.len()))?;
+    // What a sequence that has ended reads meanwhile is of no effect on the others.
+    let mut next = vec![prompt[0]; seeds.len()];
+    let mut going = vec![true; seeds.len()];
+    for position in 0..options.max_tokens {
         let logits = decoder.logits().expect("the prompt was read");
-        let token = sample(logits, &options.sample, uniforms.uniform(tokens.len() as u64))? as i32;
-        tokens.push(token);
-        let full = decoder.position() == config.max_seq_len;
-        if options.stop == Some(token) || full || tokens.len() == options.max_tokens {
+        for (i, logits) in logits.chunks(config.vocab_size).enumerate() {
+            if !going[i] {
+                continue;
+            }
+            let uniform = uniforms[i].uniform(position as u64);
+            next[i] = sample(logits, &options.sample, uniform)? as i32;
+            written[i].tokens.push(next[i]);
+            going[i] = options.stop != Some(next[i]);
+        }
+        let full = decoder.position() == config.max_seq_len || position + 1 == options.max_tokens;
+        if full || !going.contains(&true) {
             break;
         }
-        decoder.step(&[token])?;
+        decoder.step(&next)?;
     }
-    Ok(Generation { tokens, fit, z })
+    Ok(written)
 }
 
-/// The latents `(L·Z,C)` and the fit they come from.
+/// A generation without tokens for each seed: its latents, and the fit that they come from.
 fn latents(
     weights: &Weights,
     config: &ModelConfig,
     infer: &InferConfig,
     prompt: &[i32],
     options: &GenerateOptions,
-) -> Result<(Vec<f32>, Vec<FastStep>)> {
+    seeds: &[u64],
+) -> Result<Vec<Generation>> {
     if config.n_latents == 0 {
-        return Ok((Vec::new(), Vec::new()));
+        let nothing = Generation { tokens: Vec::new(), fit: Vec::new(), z: Vec::new() };
+        return Ok(vec![nothing; seeds.len()]);
     }
-    let key = InferKey { seed: options.seed, step: 0, first_sequence: 0 };
-    let fresh = key.normal(config, 1, Purpose::ScoreNoise, 0, 0.0, 1.0)?;
-    if options.latents == LatentSource::Prior || prompt.len() == 1 {
-        return Ok((fresh, Vec::new()));
+    let key = |seed| InferKey { seed, step: 0, first_sequence: 0 };
+    let fresh = |seed| key(seed).normal(config, 1, Purpose::ScoreNoise, 0, 0.0, 1.0);
+    let mut fit = Vec::new();
+    let mut posterior = None;
+    if options.latents == LatentSource::Prompt && prompt.len() > 1 {
+        let t = prompt.len() - 1;
+        let GenerateOptions { device, precision, .. } = options;
+        let mut engine = Engine::new(config, 1, t, device, *precision, SlowGradient::None)?;
+        engine.set_weights(weights)?;
+        engine.set_batch(&prompt[..t], &prompt[1..])?;
+        // A finished model is at the end of its training.
+        engine.infer(infer, 1.0, key(options.seed), &mut |step| {
+            fit.push(step.clone());
+            Ok(())
+        })?;
+        posterior = Some((engine.posterior()?, engine.has_density()));
     }
-    let t = prompt.len() - 1;
-    let GenerateOptions { device, precision, .. } = options;
-    let mut engine = Engine::new(config, 1, t, device, *precision, SlowGradient::None)?;
-    engine.set_weights(weights)?;
-    engine.set_batch(&prompt[..t], &prompt[1..])?;
-    let mut fit = Vec::with_capacity(infer.steps);
-    // A finished model is at the end of its training.
-    engine.infer(infer, 1.0, key, &mut |step| {
-        fit.push(step.clone());
-        Ok(())
-    })?;
-    let mut posterior = engine.posterior()?;
-    if engine.has_density() {
-        // A draw of its own: the fit knows its noise too well.
-        posterior.noise = fresh;
-    }
-    Ok((posterior.sample(), fit))
+    let one = |seed: &u64| {
+        let noise = fresh(*seed)?;
+        let z = match &mut posterior {
+            None => noise,
+            Some((posterior, has_density)) => {
+                if *has_density {
+                    // A draw of its own: the fit knows its noise too well.
+                    posterior.noise = noise;
+                }
+                posterior.sample()
+            }
+        };
+        Ok(Generation { tokens: Vec::new(), fit: fit.clone(), z })
+    };
+    seeds.iter().map(one).collect()
 }
 
 #[cfg(test)]
@@ -175,6 +221,32 @@ mod tests {
         assert_ne!(first.z, check(CONFIG, &[0, 4, 6], OPTIONS).unwrap().z);
         let other = check(CONFIG, &[0, 4, 7], GenerateOptions { seed: 6, ..OPTIONS }).unwrap();
         assert_ne!(first.z, other.z);
+    }
+
+    #[test]
+    fn many_draws_are_those_drawn_alone() {
+        let weights = Weights::init(&CONFIG, 1).unwrap();
+        let infer = InferConfig::published();
+        let draw = |options: &GenerateOptions, draws| {
+            generate_many(&weights, &CONFIG, &infer, &[0, 4, 7], options, draws).unwrap()
+        };
+        let many = draw(&OPTIONS, 0..4);
+        assert_eq!(many[0], check(CONFIG, &[0, 4, 7], OPTIONS).unwrap());
+        assert_eq!(many[2..], draw(&OPTIONS, 2..4));
+        assert!(many[1..].iter().all(|other| other.z != many[0].z && other.fit == many[0].fit));
+        // From the prior nothing is shared but the weights; a seed stands for a draw.
+        let prior = GenerateOptions { latents: LatentSource::Prior, ..OPTIONS };
+        let other = GenerateOptions { seed: OPTIONS.seed + 3, ..prior };
+        assert_eq!(draw(&prior, 3..4), draw(&other, 0..1));
+        // Those that go on are not disturbed by those that have ended.
+        let stop = many[1].tokens[0];
+        assert!(many.iter().any(|one| !one.tokens.contains(&stop)), "{many:?}");
+        let stopped = draw(&GenerateOptions { stop: Some(stop), ..OPTIONS }, 0..4);
+        for (one, whole) in stopped.iter().zip(&many) {
+            let ends = whole.tokens.iter().position(|token| *token == stop).map_or(3, |at| at + 1);
+            assert_eq!(one.tokens, whole.tokens[..ends]);
+        }
+        assert!(draw(&OPTIONS, 0..0).is_empty());
     }
 
     #[test]

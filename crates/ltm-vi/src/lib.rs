@@ -21,7 +21,7 @@ pub use config::{InferConfig, Method, Noise, Schedule};
 pub use elbo::{score_batch, score_batch_after};
 pub use engine::{Engine, FastStep, SlowGradient, TrainingCounts};
 pub use error::{Error, Result};
-pub use generate::{GenerateOptions, Generation, LatentSource, generate};
+pub use generate::{GenerateOptions, Generation, LatentSource, generate, generate_many};
 pub use latent_use::LatentUse;
 pub use masked_diffusion::{Masked, mask_batch};
 pub use posterior::{InferKey, Posterior};

@@ -105,8 +105,27 @@ impl Posterior {
 
     /// The sample `z = mu + noise·exp(log_var/2)`, `(B,L·Z,C)`.
     pub fn sample(&self) -> Vec<f32> {
+        self.sample_by(&self.noise)
+    }
+
+    /// The sample number `index` by fresh noise, `(B,L·Z,C)`: those that scores under `key` see.
+    ///
+    /// # Errors
+    /// [`Error::Kernel`](crate::Error::Kernel) when memory runs out.
+    pub fn fresh_sample(
+        &self,
+        config: &ModelConfig,
+        key: InferKey,
+        index: usize,
+    ) -> Result<Vec<f32>> {
+        let b = self.mu.len() / (config.n_latents * config.dim).max(1);
+        let noise = key.normal(config, b, Purpose::ScoreNoise, index, 0.0, 1.0)?;
+        Ok(self.sample_by(&noise))
+    }
+
+    fn sample_by(&self, noise: &[f32]) -> Vec<f32> {
         let scale = self.log_var.iter().map(|log_var| (log_var / 2.0).exp());
-        self.mu.iter().zip(&self.noise).zip(scale).map(|((mu, e), s)| mu + e * s).collect()
+        self.mu.iter().zip(noise).zip(scale).map(|((mu, e), s)| mu + e * s).collect()
     }
 
     /// `KL(q || N(0,I))` of each of `rows` equal parts, in nats, in double precision: one part a

@@ -225,6 +225,7 @@ fn find_documents(corpus: &Corpus, seq_len: u64) -> Result<Vec<(u64, u32)>> {
 
 #[cfg(test)]
 mod tests {
+    use super::super::pipeline::Sink;
     use super::super::shard::Split;
     use super::super::tokenizer::Tokenizer;
     use super::super::writer::CorpusWriter;

@@ -2,7 +2,9 @@
 //! whose exact likelihood is known. Knows nothing of models or training.
 
 pub mod batches;
+mod documents;
 mod mmap;
+mod pipeline;
 pub mod prepare;
 pub mod shard;
 mod source;
@@ -11,6 +13,9 @@ pub mod tokenizer;
 mod writer;
 
 pub use batches::{Batch, BatchOptions, Batches, Order, Rows};
-pub use prepare::{Malformed, PrepareOptions, prepare};
+pub use documents::{Document, documents};
+pub use prepare::{Limit, Notice, PrepareOptions, load, prepare};
 pub use shard::{Corpus, Meta, Split, SplitMeta};
+pub(crate) use source::objects;
+pub use source::{Format, Malformed, ReadOptions};
 pub use tokenizer::Tokenizer;

@@ -1,33 +1,29 @@
-//! Text to shards: reads documents, parts them into splits, tokenises on all cores and writes, in memory
-//! that does not grow with the corpus. Knows nothing of how files are read or written.
+//! Text to shards, or to a corpus in memory. Knows nothing of how files are read or written, nor of how text becomes
+//! tokens.
 
+use std::cell::RefCell;
 use std::ops::ControlFlow;
 use std::path::PathBuf;
 
-use rayon::prelude::*;
-
-use super::shard::{Meta, Split};
-use super::source::{Event, Source, find, read};
+use super::pipeline::{Partition, Pipeline, Sink};
+use super::shard::{Corpus, Meta, Split, SplitMeta};
+use super::source::{Event, ReadOptions, Source, find, read};
 use super::tokenizer::Tokenizer;
 use super::writer::CorpusWriter;
 use crate::{Error, Result};
 
-/// Documents are tokenised in pieces of about this size, so that a long one keeps all cores busy.
-const PIECE_BYTES: usize = 256 << 10;
-
-/// A run of text without a place to cut is cut anyway at this size.
-const LONGEST_PIECE_BYTES: usize = 4 * PIECE_BYTES;
-
-/// Text waiting to be tokenised together.
-const QUEUE_BYTES: usize = 4 << 20;
-
-/// What to do with lines that are not what they should be.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Malformed {
-    /// Stop with an error that names file and line (or byte).
-    Refuse,
-    /// Leave the line out and count it.
-    Skip,
+/// What a reader of files tells while it works.
+#[derive(Debug)]
+pub enum Notice {
+    /// So many bytes are done, of so many.
+    Read {
+        /// Bytes done.
+        done: u64,
+        /// Bytes in all.
+        total: u64,
+    },
+    /// A malformed part was left out, and why; only by [`Malformed::Skip`](super::Malformed).
+    Skipped(Error),
 }
 
 /// How [`prepare`] works.
@@ -37,26 +33,23 @@ pub struct PrepareOptions {
     pub out: PathBuf,
     /// Text to ids.
     pub tokenizer: Tokenizer,
-    /// Where a `*.jsonl` line holds its text.
-    pub jsonl_key: String,
+    /// How files are read.
+    pub read: ReadOptions,
     /// Tokens in a shard; the last one of a split has fewer.
     pub shard_tokens: u64,
     /// The share of the corpus to measure on, from 0 (no validation split) to 0.5.
     pub val_fraction: f64,
-    /// What to do with malformed lines and empty files.
-    pub malformed: Malformed,
 }
 
 impl PrepareOptions {
-    /// The usual: key `text`, shards of 100 million tokens, a twentieth to measure on, nothing skipped.
+    /// The usual: files as their extensions say, shards of 100 million tokens, a twentieth to measure on, nothing skipped.
     pub fn new(out: PathBuf, tokenizer: Tokenizer) -> Self {
         Self {
             out,
             tokenizer,
-            jsonl_key: "text".into(),
+            read: ReadOptions::default(),
             shard_tokens: 100_000_000,
             val_fraction: 0.05,
-            malformed: Malformed::Refuse,
         }
     }
 
@@ -72,10 +65,9 @@ impl PrepareOptions {
     }
 }
 
-/// Tokenises `inputs` into a corpus folder; calls `progress(bytes done, bytes in all)` now and then.
+/// Tokenises `inputs` into a corpus folder; tells `observer` how far it is and what it leaves out.
 ///
-/// Inputs are text files, `*.jsonl` files with a document a line, and folders of both. In text a line
-/// `<|endoftext|>` parts documents. Every document is followed by the tokeniser's separator; documents of
+/// Inputs are files of a [`Format`](super::Format), and folders of them. Every document is followed by the tokeniser's separator; documents of
 /// white space alone are left out.
 ///
 /// Where there are enough documents, evenly spread ones form the validation split; a corpus of few documents
@@ -92,7 +84,7 @@ impl PrepareOptions {
 pub fn prepare(
     inputs: &[PathBuf],
     options: &PrepareOptions,
-    progress: &mut dyn FnMut(u64, u64),
+    observer: &mut dyn FnMut(Notice),
 ) -> Result<Meta> {
     options.validate()?;
     if inputs.is_empty() {
@@ -100,28 +92,108 @@ pub fn prepare(
     }
     let sources = find(inputs)?;
     let total: u64 = sources.iter().map(|source| source.bytes).sum();
-    let mut pipeline = Pipeline {
-        writer: CorpusWriter::create(&options.out, &options.tokenizer, options.shard_tokens)?,
-        sources: &sources,
-        tokenizer: &options.tokenizer,
-        partition: partition(&sources, options)?,
-        split: Split::Train,
-        documents: 0,
-        bytes: 0,
-        text: String::new(),
-        try_cut_at: PIECE_BYTES,
-        started: false,
-        queue: Vec::new(),
-        queued_bytes: 0,
-        progress: &mut |done| progress(done, total),
-    };
-    pipeline.split = pipeline.next_split();
+    let mut writer = CorpusWriter::create(&options.out, &options.tokenizer, options.shard_tokens)?;
+    let partition = partition(&sources, options)?;
+    let skipped = tokenize(
+        &sources,
+        &options.read,
+        &options.tokenizer,
+        partition,
+        Limit::None,
+        &mut writer,
+        observer,
+    )?;
+    let wanted = if options.val_fraction > 0.0 { &Split::ALL[..] } else { &Split::ALL[..1] };
+    for &split in wanted {
+        if writer.tokens(split) == 0 {
+            let found = format!("{total} bytes, which leave nothing for {split}");
+            let expected = "a corpus large enough to split; val_fraction = 0 makes no val split";
+            return Err(Error::data(&sources[0].path, "corpus", expected, found));
+        }
+    }
+    let names = sources.iter().map(|source| source.path.display().to_string()).collect();
+    writer.finish(names, skipped)
+}
 
+/// Where reading may end.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Limit {
+    /// At the end of the files.
+    None,
+    /// When there are so many documents.
+    Documents(u64),
+    /// When there are so many tokens; those that are tokenised with the last of them stay.
+    Tokens(u64),
+}
+
+/// Tokenises `inputs` into a corpus in memory, at two bytes a token, and returns it with the number of malformed
+/// parts left out. Tells `observer` how far it is and what it leaves out.
+///
+/// # Errors
+/// As those of [`prepare`]; [`Error::Data`] when the files hold no text.
+pub fn load(
+    inputs: &[PathBuf],
+    tokenizer: &Tokenizer,
+    options: &ReadOptions,
+    limit: Limit,
+    observer: &mut dyn FnMut(Notice),
+) -> Result<(Corpus, u64)> {
+    tokenizer.validate()?;
+    let sources = find(inputs)?;
+    let mut memory = Memory { tokenizer, ids: Vec::new(), meta: SplitMeta::default() };
+    let partition = Partition::TrainOnly;
+    let skipped = tokenize(&sources, options, tokenizer, partition, limit, &mut memory, observer)?;
+    let Memory { ids, meta, .. } = memory;
+    match Corpus::in_memory(tokenizer, ids, meta) {
+        Some(corpus) => Ok((corpus, skipped)),
+        None => {
+            let path = inputs.first().map_or(std::path::Path::new(""), PathBuf::as_path);
+            Err(Error::data(path, "content", "some text", "none"))
+        }
+    }
+}
+
+/// A corpus on its way into memory.
+struct Memory<'a> {
+    tokenizer: &'a Tokenizer,
+    ids: Vec<u8>,
+    meta: SplitMeta,
+}
+
+impl Sink for Memory<'_> {
+    fn push(&mut self, _: Split, tokens: &[u16], bytes: u64) -> Result<()> {
+        self.ids.extend(tokens.iter().flat_map(|id| id.to_le_bytes()));
+        self.meta.tokens += tokens.len() as u64;
+        self.meta.bytes += bytes;
+        Ok(())
+    }
+
+    fn end_document(&mut self, split: Split) -> Result<()> {
+        self.meta.documents += 1;
+        self.push(split, &[self.tokenizer.separator()], 0)
+    }
+}
+
+/// Sends the documents of `sources` through a pipeline; returns how many malformed parts were left out.
+fn tokenize(
+    sources: &[Source],
+    options: &ReadOptions,
+    tokenizer: &Tokenizer,
+    partition: Partition,
+    limit: Limit,
+    sink: &mut dyn Sink,
+    observer: &mut dyn FnMut(Notice),
+) -> Result<u64> {
+    let total: u64 = sources.iter().map(|source| source.bytes).sum();
+    // Told by the pipeline and by the reader, never at once.
+    let observer = RefCell::new(observer);
+    let mut progress = |done| (observer.borrow_mut())(Notice::Read { done, total });
+    let mut pipeline = Pipeline::new(sink, sources, tokenizer, partition, &mut progress);
     let mut skipped = 0;
     let mut before = 0; // bytes of the files already read
     for (index, source) in sources.iter().enumerate() {
         let mut position = before;
-        skipped += read(source, &options.jsonl_key, options.malformed, &mut |event| {
+        let mut on_event = |event: Event<'_>| {
             match event {
                 Event::Text(text, read) => {
                     position = before + read;
@@ -129,33 +201,23 @@ pub fn prepare(
                 }
                 Event::EndOfDocument => pipeline.end_document(index, position)?,
             }
-            Ok(ControlFlow::Continue(()))
+            let enough = match limit {
+                Limit::None => false,
+                Limit::Documents(documents) => pipeline.documents >= documents,
+                Limit::Tokens(tokens) => pipeline.reached(tokens, position)?,
+            };
+            Ok(if enough { ControlFlow::Break(()) } else { ControlFlow::Continue(()) })
+        };
+        read(source, options, &mut on_event, &mut |error| {
+            skipped += 1;
+            (observer.borrow_mut())(Notice::Skipped(error));
         })?;
         before += source.bytes;
     }
+    // A text that the limit cut short ends here.
+    pipeline.end_document(sources.len().saturating_sub(1), total)?;
     pipeline.drain(total)?;
-
-    let wanted = if options.val_fraction > 0.0 { &Split::ALL[..] } else { &Split::ALL[..1] };
-    for &split in wanted {
-        if pipeline.writer.tokens(split) == 0 {
-            let found = format!("{total} bytes, which leave nothing for {split}");
-            let expected = "a corpus large enough to split; val_fraction = 0 makes no val split";
-            return Err(Error::data(&sources[0].path, "corpus", expected, found));
-        }
-    }
-    let names = sources.iter().map(|source| source.path.display().to_string()).collect();
-    pipeline.writer.finish(names, skipped)
-}
-
-/// How documents are dealt to the splits.
-#[derive(Clone, Copy, Debug)]
-enum Partition {
-    /// All to train.
-    TrainOnly,
-    /// One document of every `period`, at a place in each period that a hash chooses.
-    OneIn { period: u64 },
-    /// What lies past this byte of the text.
-    Tail { cut: u64 },
+    Ok(skipped)
 }
 
 /// Looks at the corpus until it is known to have documents enough.
@@ -167,14 +229,15 @@ fn partition(sources: &[Source], options: &PrepareOptions) -> Result<Partition> 
     let enough = period.saturating_mul(10);
     let (mut documents, mut bytes) = (0, 0);
     for source in sources {
-        read(source, &options.jsonl_key, options.malformed, &mut |event| {
+        let mut on_event = |event: Event<'_>| {
             match event {
                 Event::Text(text, _) => bytes += text.len() as u64,
                 Event::EndOfDocument => documents += 1,
             }
             let done = documents >= enough;
             Ok(if done { ControlFlow::Break(()) } else { ControlFlow::Continue(()) })
-        })?;
+        };
+        read(source, &options.read, &mut on_event, &mut |_| ())?;
         if documents >= enough {
             return Ok(Partition::OneIn { period });
         }
@@ -182,187 +245,10 @@ fn partition(sources: &[Source], options: &PrepareOptions) -> Result<Partition> 
     Ok(Partition::Tail { cut: ((1.0 - options.val_fraction) * bytes as f64) as u64 })
 }
 
-/// A piece of a document on its way to the tokeniser.
-struct Job {
-    split: Split,
-    text: String,
-    ends_document: bool,
-    source: usize,
-}
-
-struct Pipeline<'a> {
-    writer: CorpusWriter,
-    sources: &'a [Source],
-    tokenizer: &'a Tokenizer,
-    partition: Partition,
-    /// Where the current document goes.
-    split: Split,
-    /// Documents ended so far.
-    documents: u64,
-    /// Bytes of text pushed so far.
-    bytes: u64,
-    /// The current document's text that is not queued yet.
-    text: String,
-    /// Text shorter than this is not searched for a place to cut.
-    try_cut_at: usize,
-    /// Whether a piece of the current document has been queued.
-    started: bool,
-    queue: Vec<Job>,
-    queued_bytes: usize,
-    progress: &'a mut dyn FnMut(u64),
-}
-
-impl Pipeline<'_> {
-    /// Takes more text of the current document, read up to byte `position` of the whole input.
-    fn push(&mut self, text: &str, source: usize, position: u64) -> Result<()> {
-        let mut rest = text;
-        let before = self.bytes;
-        self.bytes += text.len() as u64;
-        if let (Partition::Tail { cut }, Split::Train) = (self.partition, self.split)
-            && self.bytes > cut
-        {
-            let (head, tail) = text.split_at(floor_boundary(text, (cut - before) as usize));
-            self.append(head, source, position)?;
-            self.cut_to_val(source, position)?;
-            rest = tail;
-        }
-        self.append(rest, source, position)
-    }
-
-    fn append(&mut self, mut text: &str, source: usize, position: u64) -> Result<()> {
-        while !text.is_empty() {
-            // In small steps, so that one huge string is cut as finely as many small ones.
-            let (now, later) = text.split_at(floor_boundary(text, PIECE_BYTES.min(text.len())));
-            self.text.push_str(now);
-            text = later;
-            if self.text.len() < self.try_cut_at {
-                continue;
-            }
-            match last_cut(&self.text) {
-                Some(cut) => self.queue_head(cut, source, position)?,
-                None if self.text.len() >= LONGEST_PIECE_BYTES => {
-                    self.queue_head(self.text.len(), source, position)?;
-                }
-                None => self.try_cut_at *= 2,
-            }
-        }
-        Ok(())
-    }
-
-    fn queue_head(&mut self, cut: usize, source: usize, position: u64) -> Result<()> {
-        let later = self.text.split_off(cut);
-        self.try_cut_at = PIECE_BYTES;
-        self.started = true;
-        self.enqueue(later, false, source, position)
-    }
-
-    fn end_document(&mut self, source: usize, position: u64) -> Result<()> {
-        if self.started || !self.text.trim().is_empty() {
-            self.started = false;
-            self.documents += 1;
-            self.enqueue(String::new(), true, source, position)?;
-            self.split = self.next_split();
-        }
-        self.text.clear();
-        self.try_cut_at = PIECE_BYTES;
-        Ok(())
-    }
-
-    /// Queues the current text, and goes on with `later` in its place.
-    fn enqueue(
-        &mut self,
-        later: String,
-        ends_document: bool,
-        source: usize,
-        position: u64,
-    ) -> Result<()> {
-        let text = std::mem::replace(&mut self.text, later);
-        self.queued_bytes += text.len();
-        self.queue.push(Job { split: self.split, text, ends_document, source });
-        // The count of jobs is bounded too: documents may be short.
-        if self.queued_bytes >= QUEUE_BYTES || self.queue.len() >= QUEUE_BYTES / 64 {
-            self.drain(position)?;
-        }
-        Ok(())
-    }
-
-    /// Ends the training part of the current document at the last place to cut, and turns to validation.
-    fn cut_to_val(&mut self, source: usize, position: u64) -> Result<()> {
-        let cut = last_cut(&self.text).unwrap_or(self.text.len());
-        let later = self.text.split_off(cut);
-        self.end_document(source, position)?;
-        self.split = Split::Val;
-        self.append(&later, source, position)
-    }
-
-    fn next_split(&self) -> Split {
-        match self.partition {
-            Partition::TrainOnly => Split::Train,
-            Partition::Tail { .. } => self.split,
-            Partition::OneIn { period } => {
-                let chosen = hash(self.documents / period) % period;
-                if self.documents % period == chosen { Split::Val } else { Split::Train }
-            }
-        }
-    }
-
-    /// Tokenises what is queued on all cores and writes it in order.
-    fn drain(&mut self, position: u64) -> Result<()> {
-        let jobs = std::mem::take(&mut self.queue);
-        self.queued_bytes = 0;
-        let encoded: Vec<Result<Vec<u16>>> =
-            jobs.par_iter().map(|job| self.tokenizer.encode(&job.text)).collect();
-        for (job, tokens) in jobs.iter().zip(encoded) {
-            let tokens = tokens.map_err(|error| match error {
-                Error::Word { word } => {
-                    let path = &self.sources[job.source].path;
-                    Error::data(path, "content", "words of the vocabulary", format!("`{word}`"))
-                }
-                error => error,
-            })?;
-            self.writer.push(job.split, &tokens, job.text.len() as u64)?;
-            if job.ends_document {
-                self.writer.end_document(job.split)?;
-            }
-        }
-        (self.progress)(position);
-        Ok(())
-    }
-}
-
-/// The last place where white space follows something else. No GPT-2 pre-token reaches across such a place
-/// nor looks past it, and a byte or a word does not either, so cutting there changes no token.
-fn last_cut(text: &str) -> Option<usize> {
-    let mut next: Option<(usize, char)> = None;
-    for (at, c) in text.char_indices().rev() {
-        if let Some((cut, _)) = next.filter(|(_, next)| next.is_whitespace())
-            && !c.is_whitespace()
-        {
-            return Some(cut);
-        }
-        next = Some((at, c));
-    }
-    None
-}
-
-/// The last character boundary at or before `at`.
-fn floor_boundary(text: &str, mut at: usize) -> usize {
-    while !text.is_char_boundary(at) {
-        at -= 1;
-    }
-    at
-}
-
-/// Spreads consecutive numbers over 64 bits (the finaliser of MurmurHash3).
-fn hash(mut x: u64) -> u64 {
-    x = (x ^ (x >> 33)).wrapping_mul(0xff51_afd7_ed55_8ccd);
-    x = (x ^ (x >> 33)).wrapping_mul(0xc4ce_b9fe_1a85_ec53);
-    x ^ (x >> 33)
-}
-
 #[cfg(test)]
 mod tests {
-    use super::super::shard::Corpus;
+    use super::super::pipeline::{LONGEST_PIECE_BYTES, PIECE_BYTES, hash, last_cut};
+    use super::super::source::Malformed;
     use super::*;
     use std::fs;
     use std::path::Path;
@@ -381,9 +267,14 @@ mod tests {
         let mut options = PrepareOptions::new(dir.join("out"), Tokenizer::Bytes);
         change(&mut options);
         let mut last = (0, 0);
-        let meta = prepare(&inputs, &options, &mut |done, total| {
-            assert!(last.0 <= done && done <= total);
-            last = (done, total);
+        let meta = prepare(&inputs, &options, &mut |notice| match notice {
+            Notice::Read { done, total } => {
+                assert!(last.0 <= done && done <= total);
+                last = (done, total);
+            }
+            Notice::Skipped(error) => {
+                assert_eq!(options.read.malformed, Malformed::Skip, "{error}")
+            }
         })?;
         assert!(last.0 == last.1 && last.1 > 0, "progress ends at the total");
         Ok(meta)
@@ -509,11 +400,12 @@ mod tests {
         let dir = tempfile::tempdir().expect("a temporary folder");
         let files =
             [("a.txt", "some words"), ("b.jsonl", "{\"body\": \"more words\"}\nnonsense\n")];
-        let error = run(dir.path(), &files, |o| o.jsonl_key = "body".into()).expect_err("nonsense");
+        let error =
+            run(dir.path(), &files, |o| o.read.key = Some("body".into())).expect_err("nonsense");
         assert!(error.to_string().contains("b.jsonl: line 2"), "{error}");
         let meta = run(dir.path(), &files, |options| {
-            options.jsonl_key = "body".into();
-            options.malformed = Malformed::Skip;
+            options.read.key = Some("body".into());
+            options.read.malformed = Malformed::Skip;
         })
         .expect("prepared");
         assert_eq!(meta.skipped, 1);
@@ -537,5 +429,50 @@ mod tests {
         .expect_err("a closed vocabulary")
         .to_string();
         assert!(error.contains("a.txt") && error.contains("zebra"), "{error}");
+    }
+
+    #[test]
+    fn in_memory_a_file_gives_the_tokens_that_shards_would_hold() {
+        let dir = tempfile::tempdir().expect("a temporary folder");
+        let text = prose(2 * PIECE_BYTES) + "\n<|endoftext|>\nlast";
+        for name in ["a.txt", "b.csv"] {
+            let text = if name == "b.csv" { "id,text\n1,one\n2,two three\n" } else { &text };
+            let out = dir.path().join(name.replace('.', "-"));
+            run(dir.path(), &[(name, text)], |options| {
+                options.val_fraction = 0.0;
+                options.out = out.clone();
+            })
+            .expect("prepared");
+            let written = Corpus::open(&out, Split::Train, None).expect("opened");
+            let options = ReadOptions::default();
+            let inputs = [dir.path().join(name)];
+            let (held, skipped) =
+                load(&inputs, &Tokenizer::Bytes, &options, Limit::None, &mut |_| ())
+                    .expect("loaded");
+            assert_eq!(skipped, 0);
+            let [written_meta, held_meta] = [&written, &held].map(|c| c.meta().expect("there"));
+            assert_eq!((written_meta.bytes, written_meta.documents), (held_meta.bytes, 2));
+            assert_eq!(held.len(), written.len());
+            let all = held.tokens(0..held.len()).expect("good ids");
+            assert_eq!(all, written.tokens(0..written.len()).expect("good ids"));
+            assert_eq!(held.tokens(3..9).expect("good ids"), all[3..9]);
+        }
+    }
+
+    #[test]
+    fn reading_ends_where_there_is_enough() {
+        let dir = tempfile::tempdir().expect("a temporary folder");
+        let path = dir.path().join("a.jsonl");
+        fs::write(&path, "{\"text\": \"one\"}\n{\"text\": \"two\"}\nbroken\n").expect("written");
+        let load = |limit| {
+            let options = ReadOptions::default();
+            load(std::slice::from_ref(&path), &Tokenizer::Bytes, &options, limit, &mut |_| ())
+        };
+        let (corpus, _) = load(Limit::Documents(1)).expect("one document");
+        assert_eq!((corpus.len(), corpus.meta().expect("there").documents), (4, 1));
+        assert_eq!(load(Limit::Tokens(4)).expect("six tokens").0.len(), 8);
+        assert!(load(Limit::None).expect_err("broken").to_string().contains("line 3"));
+        fs::write(&path, " \n").expect("written");
+        assert!(load(Limit::None).expect_err("no text").to_string().contains("some text"));
     }
 }

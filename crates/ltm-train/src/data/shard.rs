@@ -1,4 +1,4 @@
-//! Corpora on disk: shards of 16-bit token ids, mapped rather than read, and the sidecar beside them.
+//! Corpora: shards of 16-bit token ids on disk, mapped rather than read, with the sidecar beside them, or in memory.
 //! Knows nothing of text or of batches.
 
 use std::fs;
@@ -133,15 +133,32 @@ impl Meta {
 pub struct Corpus {
     tokenizer: Tokenizer,
     meta: Option<SplitMeta>,
-    shards: Arc<[MappedShard]>,
+    shards: Arc<[OpenShard]>,
     len: u64,
 }
 
+/// What a shard's tokens lie in.
 #[derive(Debug)]
-struct MappedShard {
+enum Bytes {
+    Mapped(Mmap),
+    Held(Vec<u8>),
+}
+
+impl std::ops::Deref for Bytes {
+    type Target = [u8];
+
+    fn deref(&self) -> &[u8] {
+        match self {
+            Self::Mapped(map) => map,
+            Self::Held(bytes) => bytes,
+        }
+    }
+}
+
+#[derive(Debug)]
+struct OpenShard {
     path: PathBuf,
-    /// `None` for a shard without tokens: nothing cannot be mapped.
-    map: Option<Mmap>,
+    bytes: Bytes,
     header_bytes: usize,
     /// Index in the corpus of the shard's first token.
     start: u64,
@@ -180,17 +197,13 @@ impl Corpus {
         match &described {
             Some(described) => {
                 for shard in &described.shards {
-                    shards.push(MappedShard::open(
-                        &dir.join(&shard.file),
-                        len,
-                        Some(shard.tokens),
-                    )?);
+                    shards.push(OpenShard::open(&dir.join(&shard.file), len, Some(shard.tokens))?);
                     len += shard.tokens;
                 }
             }
             None => {
                 for path in shard_files(dir, split)? {
-                    let shard = MappedShard::open(&path, len, None)?;
+                    let shard = OpenShard::open(&path, len, None)?;
                     len += shard.tokens;
                     shards.push(shard);
                 }
@@ -201,6 +214,15 @@ impl Corpus {
             return Err(Error::data(dir, split.to_string(), expected, "none"));
         }
         Ok(Self { tokenizer, meta: described, shards: shards.into(), len })
+    }
+
+    /// A corpus of one shard of 16-bit little-endian ids in memory; `None` when there are none.
+    pub(super) fn in_memory(tokenizer: &Tokenizer, ids: Vec<u8>, meta: SplitMeta) -> Option<Self> {
+        let len = ids.len() as u64 / 2;
+        let (path, bytes) = (PathBuf::from("memory"), Bytes::Held(ids));
+        let shard = OpenShard { path, bytes, header_bytes: 0, start: 0, tokens: len };
+        let tokenizer = tokenizer.clone();
+        (len > 0).then(|| Self { tokenizer, meta: Some(meta), shards: [shard].into(), len })
     }
 
     /// Tokens in the split; never 0.
@@ -257,12 +279,14 @@ impl Corpus {
     }
 }
 
-impl MappedShard {
+impl OpenShard {
     /// Maps a shard and holds its size against its header and against `promised`.
     fn open(path: &Path, start: u64, promised: Option<u64>) -> Result<Self> {
         let bytes = fs::metadata(path).map_err(Error::io(path, "open"))?.len();
-        let map = if bytes == 0 { None } else { Some(mmap::map(path)?) };
-        let header = map.as_deref().and_then(llmc_header);
+        // Nothing cannot be mapped.
+        let content =
+            if bytes == 0 { Bytes::Held(Vec::new()) } else { Bytes::Mapped(mmap::map(path)?) };
+        let header = llmc_header(&content);
         let header_bytes = if header.is_some() { LLMC_HEADER_BYTES } else { 0 };
         let payload = bytes - header_bytes as u64;
         if !payload.is_multiple_of(2) {
@@ -285,14 +309,15 @@ impl MappedShard {
                 return Err(Error::data(path, "tokens", expected, tokens.to_string()));
             }
         }
-        Ok(Self { path: path.into(), map, header_bytes, start, tokens })
+        Ok(Self { path: path.into(), bytes: content, header_bytes, start, tokens })
     }
 
     /// The ids of tokens `from..to` of this shard.
     fn ids(&self, from: u64, to: u64) -> impl Iterator<Item = u16> + '_ {
         let at = |token: u64| self.header_bytes + 2 * token as usize;
-        let bytes = self.map.as_deref().map_or(&[][..], |map| &map[at(from)..at(to)]);
-        bytes.chunks_exact(2).map(|pair| u16::from_le_bytes([pair[0], pair[1]]))
+        self.bytes[at(from)..at(to)]
+            .chunks_exact(2)
+            .map(|pair| u16::from_le_bytes([pair[0], pair[1]]))
     }
 }
 
@@ -320,6 +345,7 @@ fn shard_files(dir: &Path, split: Split) -> Result<Vec<PathBuf>> {
 
 #[cfg(test)]
 mod tests {
+    use super::super::pipeline::Sink;
     use super::super::writer::CorpusWriter;
     use super::*;
 

@@ -1,19 +1,88 @@
 //! Finds text files and reads documents out of them in bounded memory. Knows nothing of tokens.
 
+mod jsonl;
+#[cfg(feature = "parquet")]
+mod parquet;
+mod table;
+
 use std::fs::{self, File};
 use std::io::{BufRead, BufReader, Read};
 use std::ops::ControlFlow;
 use std::path::{Path, PathBuf};
 
-use super::prepare::Malformed;
 use super::tokenizer::END_OF_TEXT;
 use crate::{Error, Result};
+pub(crate) use jsonl::objects;
 
 /// Text is handed on in pieces of at most this size, however long its lines.
 const PIECE_BYTES: u64 = 64 << 10;
 
-/// A line of JSON has to be held whole; a longer one counts as malformed.
-const JSON_LINE_BYTES: u64 = 256 << 20;
+/// Where text lies when nothing else is said: a key of JSON, a column of a table.
+const DEFAULT_KEY: &str = "text";
+
+/// How a file holds documents.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Format {
+    /// Plain text; a line `<|endoftext|>` parts documents.
+    Text,
+    /// A document a line, a string in a JSON object.
+    Jsonl,
+    /// A document a record: AG News's class, title, description, or a column that a header names.
+    Csv,
+    /// A document a row, in a column of strings.
+    Parquet,
+}
+
+impl Format {
+    /// The format that a file's extension tells; any other than `jsonl`, `csv` and `parquet` is text.
+    pub fn of(path: &Path) -> Self {
+        match path.extension().and_then(|extension| extension.to_str()) {
+            Some("jsonl") => Self::Jsonl,
+            Some("csv") => Self::Csv,
+            Some("parquet") => Self::Parquet,
+            _ => Self::Text,
+        }
+    }
+}
+
+impl std::fmt::Display for Format {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str(match self {
+            Self::Text => "text",
+            Self::Jsonl => "jsonl",
+            Self::Csv => "csv",
+            Self::Parquet => "parquet",
+        })
+    }
+}
+
+/// What to do with parts of a file that are not what they should be.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Malformed {
+    /// Stop with an error that names file and line (or byte).
+    Refuse,
+    /// Leave the part out, name it and count it.
+    Skip,
+}
+
+/// How files are read.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ReadOptions {
+    /// How the files hold documents; each file's extension tells when `None`.
+    pub format: Option<Format>,
+    /// The key of JSON, or the column of a table, that holds the text. When `None`, `text`, and in a table without a
+    /// header AG News's title and description.
+    pub key: Option<String>,
+    /// What to do with malformed parts and empty files.
+    pub malformed: Malformed,
+}
+
+impl Default for ReadOptions {
+    /// The extension tells the format, the text is under `text`, and nothing malformed is taken.
+    fn default() -> Self {
+        Self { format: None, key: None, malformed: Malformed::Refuse }
+    }
+}
 
 /// One input file.
 #[derive(Clone, Debug)]
@@ -30,7 +99,7 @@ pub(super) enum Event<'a> {
     EndOfDocument,
 }
 
-/// Expands files and folders (searched for `*.txt` and `*.jsonl`, sorted) into files.
+/// Expands files and folders (searched for `*.txt`, `*.jsonl`, `*.csv` and `*.parquet`, sorted) into files.
 ///
 /// # Errors
 /// [`Error::Io`] for a path that cannot be read, [`Error::Data`] for a folder without text.
@@ -41,7 +110,12 @@ pub(super) fn find(inputs: &[PathBuf]) -> Result<Vec<Source>> {
             let before = sources.len();
             find_in_folder(input, &mut sources)?;
             if sources.len() == before {
-                return Err(Error::data(input, "content", "*.txt or *.jsonl files", "none"));
+                return Err(Error::data(
+                    input,
+                    "content",
+                    "*.txt, *.jsonl, *.csv or *.parquet files",
+                    "none",
+                ));
             }
         } else {
             sources.push(source(input)?);
@@ -60,7 +134,9 @@ fn find_in_folder(dir: &Path, sources: &mut Vec<Source>) -> Result<()> {
         // Links to folders are not followed: they may lead in circles.
         if entry.file_type().map_err(Error::io(&path, "open"))?.is_dir() {
             find_in_folder(&path, sources)?;
-        } else if path.extension().is_some_and(|ext| ext == "txt" || ext == "jsonl") {
+        } else if Format::of(&path) != Format::Text
+            || path.extension().is_some_and(|ext| ext == "txt")
+        {
             sources.push(source(&path)?);
         }
     }
@@ -72,56 +148,78 @@ fn source(path: &Path) -> Result<Source> {
     Ok(Source { path: path.into(), bytes })
 }
 
-/// Reads a file as events until `on_event` breaks; returns how many malformed parts were left out.
+/// Where events go, until one breaks.
+pub(super) type OnEvent<'a> = dyn FnMut(Event<'_>) -> Result<ControlFlow<()>> + 'a;
+
+/// Reads a file as events until `on_event` breaks; tells `on_skip` of each malformed part that is left out.
 ///
-/// `*.jsonl` has a document a line, under `key`; any other name is text, with documents parted by a line
-/// `<|endoftext|>`. The line end before such a line belongs to it, not to the document.
+/// In text, the line end before a line `<|endoftext|>` belongs to it, not to the document.
 ///
 /// # Errors
 /// [`Error::Data`] for malformed content that is not to be skipped, [`Error::Io`], and those of `on_event`.
 pub(super) fn read(
     source: &Source,
-    key: &str,
-    malformed: Malformed,
-    on_event: &mut dyn FnMut(Event<'_>) -> Result<ControlFlow<()>>,
-) -> Result<u64> {
+    options: &ReadOptions,
+    on_event: &mut OnEvent<'_>,
+    on_skip: &mut dyn FnMut(Error),
+) -> Result<()> {
     let path = &source.path;
-    let mut reader = Reader { path, malformed, skipped: 0 };
+    let mut reader = Reader { path, malformed: options.malformed, on_skip };
     if source.bytes == 0 {
-        reader.refuse("size".into(), "some text", "an empty file".into())?;
-        return Ok(reader.skipped);
+        return reader.refuse("size".into(), "some text", "an empty file".into());
     }
     let file = File::open(path).map_err(Error::io(path, "open"))?;
-    let file = BufReader::with_capacity(1 << 18, file);
-    if path.extension().is_some_and(|ext| ext == "jsonl") {
-        reader.jsonl(file, key, on_event)?;
-    } else {
-        reader.text(file, on_event)?;
+    let key = options.key.as_deref();
+    match options.format.unwrap_or_else(|| Format::of(path)) {
+        Format::Text => reader.text(buffered(file), on_event),
+        Format::Jsonl => reader.jsonl(buffered(file), key.unwrap_or(DEFAULT_KEY), on_event),
+        Format::Csv => reader.csv(file, key, on_event),
+        #[cfg(feature = "parquet")]
+        Format::Parquet => reader.parquet(file, source.bytes, key.unwrap_or(DEFAULT_KEY), on_event),
+        #[cfg(not(feature = "parquet"))]
+        Format::Parquet => {
+            let expected = "a build with the feature `parquet`";
+            Err(Error::data(path, "format", expected, "a build without it"))
+        }
     }
-    Ok(reader.skipped)
+}
+
+fn buffered(file: File) -> BufReader<File> {
+    BufReader::with_capacity(1 << 18, file)
 }
 
 struct Reader<'a> {
     path: &'a Path,
     malformed: Malformed,
-    skipped: u64,
+    on_skip: &'a mut dyn FnMut(Error),
 }
 
 impl Reader<'_> {
-    /// Counts a malformed part, or makes it an error.
+    /// Tells of a malformed part, or makes it an error.
     fn refuse(&mut self, what: String, expected: &str, found: String) -> Result<()> {
-        self.skipped += 1;
+        self.skip_or_fail(Error::data(self.path, what, expected, found))
+    }
+
+    /// Tells of a malformed part that `error` describes, or fails with it.
+    fn skip_or_fail(&mut self, error: Error) -> Result<()> {
         match self.malformed {
-            Malformed::Skip => Ok(()),
-            Malformed::Refuse => Err(Error::data(self.path, what, expected, found)),
+            Malformed::Skip => {
+                (self.on_skip)(error);
+                Ok(())
+            }
+            Malformed::Refuse => Err(error),
         }
     }
 
-    fn text(
-        &mut self,
-        mut file: impl BufRead,
-        on_event: &mut dyn FnMut(Event<'_>) -> Result<ControlFlow<()>>,
-    ) -> Result<()> {
+    /// Hands on a whole document, `read` bytes into the file.
+    fn document(text: &str, read: u64, on_event: &mut OnEvent<'_>) -> Result<ControlFlow<()>> {
+        if on_event(Event::Text(text, read))?.is_break() {
+            return Ok(ControlFlow::Break(()));
+        }
+        on_event(Event::EndOfDocument)
+    }
+
+    fn text(&mut self, mut file: impl BufRead, on_event: &mut OnEvent<'_>) -> Result<()> {
         let mut piece = Vec::new();
         let mut offset = 0; // of the piece in the file
         let mut line_end = ""; // held back until it is known not to belong to a separator
@@ -180,47 +278,6 @@ impl Reader<'_> {
         }
         on_event(Event::EndOfDocument).map(|_| ())
     }
-
-    fn jsonl(
-        &mut self,
-        mut file: impl BufRead,
-        key: &str,
-        on_event: &mut dyn FnMut(Event<'_>) -> Result<ControlFlow<()>>,
-    ) -> Result<()> {
-        let mut line = Vec::new();
-        let mut offset = 0;
-        for number in 1_u64.. {
-            line.clear();
-            let read = file.by_ref().take(JSON_LINE_BYTES).read_until(b'\n', &mut line);
-            let mut bytes = read.map_err(Error::io(self.path, "read"))? as u64;
-            if bytes == 0 {
-                break;
-            }
-            let found = if bytes == JSON_LINE_BYTES && !line.ends_with(b"\n") {
-                bytes += file.skip_until(b'\n').map_err(Error::io(self.path, "read"))? as u64;
-                Err(format!("a line of more than {JSON_LINE_BYTES} bytes"))
-            } else if line.trim_ascii().is_empty() {
-                Ok(String::new())
-            } else {
-                json_text(&line, key)
-            };
-            match found {
-                Ok(text) => {
-                    if on_event(Event::Text(&text, offset + bytes))?.is_break()
-                        || on_event(Event::EndOfDocument)?.is_break()
-                    {
-                        return Ok(());
-                    }
-                }
-                Err(found) => {
-                    let expected = format!("a JSON object with a string under `{key}`");
-                    self.refuse(format!("line {number}"), &expected, found)?;
-                }
-            }
-            offset += bytes;
-        }
-        Ok(())
-    }
 }
 
 fn ending(line_end: &str) -> &'static str {
@@ -231,33 +288,27 @@ fn ending(line_end: &str) -> &'static str {
     }
 }
 
-/// The string under `key`, or what stands in its place.
-fn json_text(line: &[u8], key: &str) -> std::result::Result<String, String> {
-    let text = std::str::from_utf8(line).map_err(|error| error.to_string())?;
-    let value = serde_json::from_str(text).map_err(|error| error.to_string())?;
-    let serde_json::Value::Object(mut object) = value else { return Err("another value".into()) };
-    match object.remove(key) {
-        Some(serde_json::Value::String(text)) => Ok(text),
-        Some(_) => Err("another value under it".into()),
-        None => {
-            let keys: Vec<&str> = object.keys().map(String::as_str).collect();
-            Err(format!("only the keys {keys:?}"))
-        }
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
 
     /// Reads a file of this name and content: its documents, and how many parts were skipped.
     fn documents(name: &str, content: &[u8], malformed: Malformed) -> Result<(Vec<String>, u64)> {
+        read_all(name, content, ReadOptions { malformed, ..ReadOptions::default() })
+    }
+
+    /// As [`documents`], by all options.
+    pub(super) fn read_all(
+        name: &str,
+        content: &[u8],
+        options: ReadOptions,
+    ) -> Result<(Vec<String>, u64)> {
         let dir = tempfile::tempdir().expect("a temporary folder");
         let path = dir.path().join(name);
         fs::write(&path, content).expect("writable");
         let mut documents = vec![String::new()];
-        let mut position = 0;
-        let skipped = read(&source(&path)?, "text", malformed, &mut |event| {
+        let (mut position, mut skipped) = (0, 0);
+        let mut on_event = |event: Event<'_>| {
             match event {
                 Event::Text(text, read) => {
                     assert!(position <= read && read <= content.len() as u64);
@@ -267,6 +318,10 @@ mod tests {
                 Event::EndOfDocument => documents.push(String::new()),
             }
             Ok(ControlFlow::Continue(()))
+        };
+        read(&source(&path)?, &options, &mut on_event, &mut |error| {
+            assert!(error.to_string().contains(name), "{error}");
+            skipped += 1;
         })?;
         assert_eq!(documents.pop().expect("never empty"), "", "the last document is ended");
         Ok((documents, skipped))

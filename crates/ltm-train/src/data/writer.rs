@@ -5,6 +5,7 @@ use std::fs::{self, File};
 use std::io::{BufWriter, Write};
 use std::path::{Path, PathBuf};
 
+use super::pipeline::Sink;
 use super::shard::{META_FILE, Meta, Shard, Split, SplitMeta};
 use super::tokenizer::Tokenizer;
 use crate::files::{create_dir, sync_dir, temporary, write_whole};
@@ -37,20 +38,6 @@ impl CorpusWriter {
         Ok(Self { dir: dir.into(), tokenizer: tokenizer.clone(), splits })
     }
 
-    /// Appends tokens of the current document, which stand for `bytes` bytes of text.
-    pub(super) fn push(&mut self, split: Split, tokens: &[u16], bytes: u64) -> Result<()> {
-        let writer = &mut self.splits[split as usize];
-        writer.meta.bytes += bytes;
-        writer.push(tokens)
-    }
-
-    /// Ends the current document with the separator.
-    pub(super) fn end_document(&mut self, split: Split) -> Result<()> {
-        let writer = &mut self.splits[split as usize];
-        writer.meta.documents += 1;
-        writer.push(&[self.tokenizer.separator()])
-    }
-
     /// Tokens written to `split` so far.
     pub(super) fn tokens(&self, split: Split) -> u64 {
         self.splits[split as usize].meta.tokens
@@ -78,6 +65,20 @@ impl CorpusWriter {
         let json = serde_json::to_string_pretty(&meta).expect("plain data serialises");
         write_whole(&self.dir.join(META_FILE), json.as_bytes())?;
         Ok(meta)
+    }
+}
+
+impl Sink for CorpusWriter {
+    fn push(&mut self, split: Split, tokens: &[u16], bytes: u64) -> Result<()> {
+        let writer = &mut self.splits[split as usize];
+        writer.meta.bytes += bytes;
+        writer.push(tokens)
+    }
+
+    fn end_document(&mut self, split: Split) -> Result<()> {
+        let writer = &mut self.splits[split as usize];
+        writer.meta.documents += 1;
+        writer.push(&[self.tokenizer.separator()])
     }
 }
 

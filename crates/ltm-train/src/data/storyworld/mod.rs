@@ -14,6 +14,7 @@ use ltm_kernels::ops::philox::{Philox, PhiloxKey};
 use rayon::prelude::*;
 
 use self::grammar::Grammar;
+use super::pipeline::Sink;
 use super::shard::{Meta, Split};
 use super::tokenizer::Tokenizer;
 use super::writer::CorpusWriter;

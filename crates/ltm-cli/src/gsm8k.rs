@@ -1,0 +1,152 @@
+//! GSM8K for `ltm eval`: word problems answered by generation, pass rates out.
+
+use std::path::{Path, PathBuf};
+
+use ltm_model::SampleConfig;
+use ltm_train::data::Malformed;
+use ltm_train::suites::gsm8k::{self, Options, Outcome, Problem};
+use serde_json::json;
+
+use crate::files::Reading;
+use crate::generate::{SAMPLE, create};
+use crate::suites::Request;
+
+/// Answers to a question where nothing else is asked for: the published number is pass@5.
+pub const SAMPLES: usize = 5;
+
+/// Arguments of `eval` that only GSM8K has.
+#[derive(clap::Args)]
+#[command(next_help_heading = "GSM8K")]
+pub struct Args {
+    /// Worked examples before each question, the first of `--train-file`; published are 0, 5 and 10. As many stand there
+    /// as the context has room for
+    #[arg(long, value_name = "COUNT", requires = "train_file")]
+    shots: Option<usize>,
+    /// Where the examples come from, such as gsm8k-train.jsonl
+    #[arg(long, value_name = "FILE", requires = "shots")]
+    train_file: Option<PathBuf>,
+    /// The k of pass@k, such as `1,5`; 1 and `--samples` when left out
+    #[arg(long, value_name = "K", value_delimiter = ',')]
+    pass: Vec<usize>,
+    /// The most tokens of an answer; 256 when left out
+    #[arg(long, value_name = "COUNT")]
+    max_tokens: Option<usize>,
+    /// What logits are divided by when answers are drawn, 0 takes the likeliest token; 0.8 when left out
+    #[arg(long)]
+    temperature: Option<f64>,
+    /// Answers are drawn from the likeliest tokens of together this probability; 0.95 when left out
+    #[arg(long)]
+    top_p: Option<f64>,
+    /// Write every question with its answers to this new file, a JSON object a line
+    #[arg(long, value_name = "FILE")]
+    samples_out: Option<PathBuf>,
+}
+
+impl Args {
+    /// Whether any was given.
+    pub fn any(&self) -> bool {
+        let Self { shots, train_file, pass, max_tokens, temperature, top_p, samples_out } = self;
+        let sampling = max_tokens.is_some() || temperature.is_some() || top_p.is_some();
+        let files = train_file.is_some() || samples_out.is_some();
+        shots.is_some() || !pass.is_empty() || sampling || files
+    }
+}
+
+/// Answers the questions of a file.
+pub fn run(request: &Request<'_>, args: &Args) -> anyhow::Result<()> {
+    let Request { checkpoint, config, file, read: how, limit, samples, json: as_json } = request;
+    let (samples, malformed) = (*samples, how.malformed);
+    let (problems, skipped) = read(file, malformed, *limit)?;
+    let asked = args.shots.unwrap_or(0);
+    let shots = match &args.train_file {
+        Some(file) if asked > 0 => {
+            let (shots, _) = read(file, malformed, asked as u64)?;
+            let found = shots.len();
+            anyhow::ensure!(found == asked, "{}: {found} examples of {asked}", file.display());
+            shots
+        }
+        _ => Vec::new(),
+    };
+    let mut passes = args.pass.clone();
+    if passes.is_empty() {
+        passes = vec![1, samples];
+    }
+    passes.sort_unstable();
+    passes.dedup();
+    let options = Options {
+        shots,
+        samples,
+        passes,
+        max_tokens: args.max_tokens.unwrap_or(256),
+        sample: SampleConfig {
+            temperature: args.temperature.unwrap_or(SAMPLE.temperature),
+            top_p: args.top_p.unwrap_or(SAMPLE.top_p),
+            ..SAMPLE
+        },
+    };
+    let mut out = args.samples_out.as_deref().map(create).transpose()?;
+    let bar = crate::progress_bar(
+        problems.len() as u64,
+        "{bar:40} question {pos}/{len}, {msg} right  ETA {eta}",
+    );
+    let mut right = 0;
+    bar.set_message("0");
+    let (weights, tokenizer) = (&checkpoint.weights, &checkpoint.state.tokenizer);
+    let outcome =
+        gsm8k::evaluate(config, weights, tokenizer, &problems, &options, &mut |answered| {
+            right += usize::from(answered.right > 0);
+            bar.set_message(right.to_string());
+            bar.inc(1);
+            out.as_mut().map_or(Ok(()), |out| out.append(answered))
+        });
+    bar.finish_and_clear();
+    let outcome = outcome?;
+    if *as_json {
+        let file = json!({ "path": file, "skipped": skipped });
+        let numbers = json!({ "gsm8k": outcome, "file": file });
+        println!("{}", serde_json::to_string_pretty(&numbers)?);
+    } else {
+        println!("checkpoint {}, data {}", checkpoint.dir.display(), file.display());
+        if skipped > 0 {
+            println!("malformed lines left out    {skipped}");
+        }
+        print_table(&outcome, &options);
+    }
+    Ok(())
+}
+
+/// Problems of a file, and how many lines were left out.
+fn read(file: &Path, malformed: Malformed, count: u64) -> anyhow::Result<(Vec<Problem>, u64)> {
+    let mut reading = Reading::new();
+    let problems = gsm8k::load(file, malformed, count, &mut |error| reading.skip(&error));
+    let skipped = reading.finish();
+    Ok((problems?, skipped))
+}
+
+fn print_table(outcome: &Outcome, options: &Options) {
+    let Outcome { questions, samples, shots, less_room, too_long, answers, extracted, .. } =
+        outcome;
+    println!();
+    println!("GSM8K                       {shots} shots, {samples} answers drawn a question");
+    for pass in &outcome.pass {
+        let (rate, error) = (100.0 * pass.rate.mean, 100.0 * pass.rate.standard_error);
+        println!(
+            "{:<28}{rate:.2} ± {error:.2} % of {questions} questions",
+            format!("pass@{}", pass.k)
+        );
+    }
+    println!("answers with a number       {extracted} of {answers} written");
+    if outcome.fewer_shots > 0 {
+        println!(
+            "fewer shots for want of room {} questions; {:.2} shots stood before one on average",
+            outcome.fewer_shots, outcome.shots_used.mean
+        );
+    }
+    if *less_room > 0 {
+        let max_tokens = options.max_tokens;
+        println!("less than {max_tokens} tokens of room {less_room} questions");
+    }
+    if *too_long > 0 {
+        println!("too long for the model      {too_long} questions, which count as wrong");
+    }
+}

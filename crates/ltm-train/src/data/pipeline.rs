@@ -1,0 +1,257 @@
+//! Documents to tokens: parts them into splits, cuts them into pieces, tokenises on all cores, in memory that does
+//! not grow with the text. Knows nothing of files nor of where tokens go.
+
+use rayon::prelude::*;
+
+use super::shard::Split;
+use super::source::Source;
+use super::tokenizer::Tokenizer;
+use crate::{Error, Result};
+
+/// Documents are tokenised in pieces of about this size, so that a long one keeps all cores busy.
+pub(super) const PIECE_BYTES: usize = 256 << 10;
+
+/// A run of text without a place to cut is cut anyway at this size.
+pub(super) const LONGEST_PIECE_BYTES: usize = 4 * PIECE_BYTES;
+
+/// Text waiting to be tokenised together.
+const QUEUE_BYTES: usize = 4 << 20;
+
+/// How documents are dealt to the splits.
+#[derive(Clone, Copy, Debug)]
+pub(super) enum Partition {
+    /// All to train.
+    TrainOnly,
+    /// One document of every `period`, at a place in each period that a hash chooses.
+    OneIn { period: u64 },
+    /// What lies past this byte of the text.
+    Tail { cut: u64 },
+}
+
+/// A piece of a document on its way to the tokeniser.
+struct Job {
+    split: Split,
+    text: String,
+    ends_document: bool,
+    source: usize,
+}
+
+/// Where tokens go.
+pub(super) trait Sink {
+    /// Appends tokens of the current document, which stand for `bytes` bytes of text.
+    fn push(&mut self, split: Split, tokens: &[u16], bytes: u64) -> Result<()>;
+
+    /// Ends the current document with the separator.
+    fn end_document(&mut self, split: Split) -> Result<()>;
+}
+
+/// Documents on their way to a [`Sink`].
+pub(super) struct Pipeline<'a> {
+    sink: &'a mut dyn Sink,
+    sources: &'a [Source],
+    tokenizer: &'a Tokenizer,
+    partition: Partition,
+    /// Where the current document goes.
+    split: Split,
+    /// Documents ended so far.
+    pub(super) documents: u64,
+    /// Bytes of text pushed so far.
+    bytes: u64,
+    /// Tokens handed to the sink so far, separators left out.
+    tokens: u64,
+    /// The current document's text that is not queued yet.
+    text: String,
+    /// Text shorter than this is not searched for a place to cut.
+    try_cut_at: usize,
+    /// Whether a piece of the current document has been queued.
+    started: bool,
+    queue: Vec<Job>,
+    queued_bytes: usize,
+    progress: &'a mut dyn FnMut(u64),
+}
+
+impl<'a> Pipeline<'a> {
+    /// A pipeline that tells `progress` how many bytes of the whole input are done.
+    pub(super) fn new(
+        sink: &'a mut dyn Sink,
+        sources: &'a [Source],
+        tokenizer: &'a Tokenizer,
+        partition: Partition,
+        progress: &'a mut dyn FnMut(u64),
+    ) -> Self {
+        let mut pipeline = Self {
+            sink,
+            sources,
+            tokenizer,
+            partition,
+            split: Split::Train,
+            documents: 0,
+            bytes: 0,
+            tokens: 0,
+            text: String::new(),
+            try_cut_at: PIECE_BYTES,
+            started: false,
+            queue: Vec::new(),
+            queued_bytes: 0,
+            progress,
+        };
+        pipeline.split = pipeline.next_split();
+        pipeline
+    }
+
+    /// Takes more text of the current document, read up to byte `position` of the whole input.
+    pub(super) fn push(&mut self, text: &str, source: usize, position: u64) -> Result<()> {
+        let mut rest = text;
+        let before = self.bytes;
+        self.bytes += text.len() as u64;
+        if let (Partition::Tail { cut }, Split::Train) = (self.partition, self.split)
+            && self.bytes > cut
+        {
+            let (head, tail) = text.split_at(floor_boundary(text, (cut - before) as usize));
+            self.append(head, source, position)?;
+            self.cut_to_val(source, position)?;
+            rest = tail;
+        }
+        self.append(rest, source, position)
+    }
+
+    fn append(&mut self, mut text: &str, source: usize, position: u64) -> Result<()> {
+        while !text.is_empty() {
+            // In small steps, so that one huge string is cut as finely as many small ones.
+            let (now, later) = text.split_at(floor_boundary(text, PIECE_BYTES.min(text.len())));
+            self.text.push_str(now);
+            text = later;
+            if self.text.len() < self.try_cut_at {
+                continue;
+            }
+            match last_cut(&self.text) {
+                Some(cut) => self.queue_head(cut, source, position)?,
+                None if self.text.len() >= LONGEST_PIECE_BYTES => {
+                    self.queue_head(self.text.len(), source, position)?;
+                }
+                None => self.try_cut_at *= 2,
+            }
+        }
+        Ok(())
+    }
+
+    fn queue_head(&mut self, cut: usize, source: usize, position: u64) -> Result<()> {
+        let later = self.text.split_off(cut);
+        self.try_cut_at = PIECE_BYTES;
+        self.started = true;
+        self.enqueue(later, false, source, position)
+    }
+
+    pub(super) fn end_document(&mut self, source: usize, position: u64) -> Result<()> {
+        if self.started || !self.text.trim().is_empty() {
+            self.started = false;
+            self.documents += 1;
+            self.enqueue(String::new(), true, source, position)?;
+            self.split = self.next_split();
+        }
+        self.text.clear();
+        self.try_cut_at = PIECE_BYTES;
+        Ok(())
+    }
+
+    /// Queues the current text, and goes on with `later` in its place.
+    fn enqueue(
+        &mut self,
+        later: String,
+        ends_document: bool,
+        source: usize,
+        position: u64,
+    ) -> Result<()> {
+        let text = std::mem::replace(&mut self.text, later);
+        self.queued_bytes += text.len();
+        self.queue.push(Job { split: self.split, text, ends_document, source });
+        // The count of jobs is bounded too: documents may be short.
+        if self.queued_bytes >= QUEUE_BYTES || self.queue.len() >= QUEUE_BYTES / 64 {
+            self.drain(position)?;
+        }
+        Ok(())
+    }
+
+    /// Ends the training part of the current document at the last place to cut, and turns to validation.
+    fn cut_to_val(&mut self, source: usize, position: u64) -> Result<()> {
+        let cut = last_cut(&self.text).unwrap_or(self.text.len());
+        let later = self.text.split_off(cut);
+        self.end_document(source, position)?;
+        self.split = Split::Val;
+        self.append(&later, source, position)
+    }
+
+    fn next_split(&self) -> Split {
+        match self.partition {
+            Partition::TrainOnly => Split::Train,
+            Partition::Tail { .. } => self.split,
+            Partition::OneIn { period } => {
+                let chosen = hash(self.documents / period) % period;
+                if self.documents % period == chosen { Split::Val } else { Split::Train }
+            }
+        }
+    }
+
+    /// Whether so many tokens have reached the sink. What is queued is tokenised first where it may be enough: a token
+    /// stands for a byte at least.
+    pub(super) fn reached(&mut self, tokens: u64, position: u64) -> Result<bool> {
+        if self.tokens + self.queued_bytes as u64 >= tokens {
+            self.drain(position)?;
+        }
+        Ok(self.tokens >= tokens)
+    }
+
+    /// Tokenises what is queued on all cores and writes it in order.
+    pub(super) fn drain(&mut self, position: u64) -> Result<()> {
+        let jobs = std::mem::take(&mut self.queue);
+        self.queued_bytes = 0;
+        let encoded: Vec<Result<Vec<u16>>> =
+            jobs.par_iter().map(|job| self.tokenizer.encode(&job.text)).collect();
+        for (job, tokens) in jobs.iter().zip(encoded) {
+            let tokens = tokens.map_err(|error| match error {
+                Error::Word { word } => {
+                    let path = &self.sources[job.source].path;
+                    Error::data(path, "content", "words of the vocabulary", format!("`{word}`"))
+                }
+                error => error,
+            })?;
+            self.tokens += tokens.len() as u64;
+            self.sink.push(job.split, &tokens, job.text.len() as u64)?;
+            if job.ends_document {
+                self.sink.end_document(job.split)?;
+            }
+        }
+        (self.progress)(position);
+        Ok(())
+    }
+}
+
+/// The last place where white space follows something else. No GPT-2 pre-token reaches across such a place
+/// nor looks past it, and a byte or a word does not either, so cutting there changes no token.
+pub(super) fn last_cut(text: &str) -> Option<usize> {
+    let mut next: Option<(usize, char)> = None;
+    for (at, c) in text.char_indices().rev() {
+        if let Some((cut, _)) = next.filter(|(_, next)| next.is_whitespace())
+            && !c.is_whitespace()
+        {
+            return Some(cut);
+        }
+        next = Some((at, c));
+    }
+    None
+}
+
+/// The last character boundary at or before `at`.
+fn floor_boundary(text: &str, mut at: usize) -> usize {
+    while !text.is_char_boundary(at) {
+        at -= 1;
+    }
+    at
+}
+
+/// Spreads consecutive numbers over 64 bits (the finaliser of MurmurHash3).
+pub(super) fn hash(mut x: u64) -> u64 {
+    x = (x ^ (x >> 33)).wrapping_mul(0xff51_afd7_ed55_8ccd);
+    x = (x ^ (x >> 33)).wrapping_mul(0xc4ce_b9fe_1a85_ec53);
+    x ^ (x >> 33)
+}

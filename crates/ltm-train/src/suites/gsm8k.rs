@@ -1,0 +1,431 @@
+//! GSM8K (Cobbe et al. 2021): word problems, answered few-shot by generation, scored by pass@k. A problem is a line of JSON
+//! with `question` and `answer`, and an answer ends in `#### NUMBER`.
+
+use std::ops::ControlFlow;
+use std::path::Path;
+
+use ltm_model::{SampleConfig, Weights};
+use ltm_vi::{GenerateOptions, LatentSource, generate_many};
+use serde::Serialize;
+
+use super::Mean;
+use crate::config::Config;
+use crate::data::{Malformed, Tokenizer, objects};
+use crate::{Error, Result};
+
+/// What stands before the number in an answer.
+const MARK: &str = "####";
+
+/// What stands before a question in a prompt.
+const QUESTION: &str = "Question:";
+
+/// A word problem.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Problem {
+    /// The file's line, counted from 1.
+    pub line: u64,
+    /// The question.
+    pub question: String,
+    /// The worked answer, with its number at the end.
+    pub answer: String,
+    /// The number, see [`extract`].
+    pub number: String,
+}
+
+/// Whether the first object of a file has `question` and `answer`.
+///
+/// # Errors
+/// [`Error::Io`] when it cannot be read.
+pub fn is_gsm8k(path: &Path) -> Result<bool> {
+    let mut found = false;
+    objects(path, Malformed::Skip, &mut |_| (), &mut |place, object| {
+        let has = |key| place.string(object, key).is_ok();
+        found = has("question") && has("answer");
+        Ok(ControlFlow::Break(()))
+    })?;
+    Ok(found)
+}
+
+/// Reads the first `count` problems of a file (0 for all), and tells `on_skip` of each malformed line left out.
+///
+/// # Errors
+/// [`Error::Data`] for a line that is not a problem and not to be skipped, and when there is none; [`Error::Io`].
+pub fn load(
+    path: &Path,
+    malformed: Malformed,
+    count: u64,
+    on_skip: &mut dyn FnMut(Error),
+) -> Result<Vec<Problem>> {
+    let mut problems = Vec::new();
+    objects(path, malformed, on_skip, &mut |place, object| {
+        let text = |key| place.string(object, key).map(str::trim).map(String::from);
+        let (question, answer) = (text("question")?, text("answer")?);
+        let number = extract(&answer).ok_or_else(|| {
+            place.error("an `answer` that ends in `#### NUMBER`", format!("`{}`", tail(&answer)))
+        })?;
+        problems.push(Problem { line: place.line, question, answer, number });
+        let full = problems.len() as u64 == count;
+        Ok(if full { ControlFlow::Break(()) } else { ControlFlow::Continue(()) })
+    })?;
+    if problems.is_empty() {
+        return Err(Error::data(path, "content", "problems with `question` and `answer`", "none"));
+    }
+    Ok(problems)
+}
+
+/// The last line of a text, as far as an error should show it.
+fn tail(text: &str) -> String {
+    text.lines().last().unwrap_or("").chars().take(80).collect()
+}
+
+/// The number behind the first `####` that a number follows, in one spelling: without `$`, `+`, commas, a dot at the
+/// end, and zeros that say nothing, so that `#### $1,080.00.` is `1080`.
+pub fn extract(text: &str) -> Option<String> {
+    text.match_indices(MARK).find_map(|(at, _)| number(text[at..].trim_start_matches('#')))
+}
+
+fn number(text: &str) -> Option<String> {
+    let mut rest = text.trim_start();
+    let mut negative = false;
+    while let Some(after) = rest.strip_prefix(['+', '-', '−', '$']) {
+        negative |= rest.starts_with(['-', '−']);
+        rest = after.trim_start();
+    }
+    let end = rest.find(|c: char| !matches!(c, '0'..='9' | '.' | ',')).unwrap_or(rest.len());
+    let digits = rest[..end].replace(',', "");
+    let mut parts = digits.split('.');
+    let (whole, decimals) = (parts.next().unwrap_or(""), parts.next().unwrap_or(""));
+    if whole.is_empty() && decimals.is_empty() {
+        return None;
+    }
+    let (whole, decimals) = (whole.trim_start_matches('0'), decimals.trim_end_matches('0'));
+    let sign = if negative && !(whole.is_empty() && decimals.is_empty()) { "-" } else { "" };
+    let whole = if whole.is_empty() { "0" } else { whole };
+    let dot = if decimals.is_empty() { "" } else { "." };
+    Some(format!("{sign}{whole}{dot}{decimals}"))
+}
+
+/// The chance that one of `k` of `n` answers, `right` of which are right, is right: `1 - C(n-right,k)/C(n,k)`, of which
+/// the mean over questions is unbiased (Chen et al. 2021, equation 1). `k` is at most `n`.
+pub fn pass_at(n: usize, right: usize, k: usize) -> f64 {
+    // C(n-right,k)/C(n,k) is the product over the last `right` numbers up to n of 1 - k/i.
+    1.0 - (n - right + 1..=n)
+        .map(|i| 1.0 - k as f64 / i as f64)
+        .map(|f| f.max(0.0))
+        .product::<f64>()
+}
+
+/// How problems are put and answered.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Options {
+    /// Worked examples that stand before the question, as many of the first as the context has room for.
+    pub shots: Vec<Problem>,
+    /// Answers drawn for a question.
+    pub samples: usize,
+    /// The k of pass@k, each at most `samples`.
+    pub passes: Vec<usize>,
+    /// The most tokens of an answer.
+    pub max_tokens: usize,
+    /// How tokens are chosen.
+    pub sample: SampleConfig,
+}
+
+/// A question's answers.
+#[derive(Clone, Debug, PartialEq, Serialize)]
+pub struct Answered {
+    /// The question's line in its file.
+    pub line: u64,
+    /// The question.
+    pub question: String,
+    /// The number that is right.
+    pub number: String,
+    /// Examples that stood before the question.
+    pub shots: usize,
+    /// Tokens that an answer could have; 0 when the question alone is too long for the model.
+    pub room: usize,
+    /// What was written, up to a next question; empty when the question was too long.
+    pub answers: Vec<String>,
+    /// The number of each answer, if one could be found.
+    pub numbers: Vec<Option<String>>,
+    /// How many of them are right.
+    pub right: usize,
+}
+
+/// Pass rates, and what stood in their way.
+#[derive(Clone, Debug, PartialEq, Serialize)]
+pub struct Outcome {
+    /// Questions put.
+    pub questions: usize,
+    /// Answers drawn for each.
+    pub samples: usize,
+    /// Examples asked for.
+    pub shots: usize,
+    /// Examples that stood before a question, questions that were too long left out.
+    pub shots_used: Mean,
+    /// Questions with fewer examples than asked for, for want of room.
+    pub fewer_shots: usize,
+    /// Questions with less room for an answer than asked for.
+    pub less_room: usize,
+    /// Questions too long for the model by themselves, which count as wrong.
+    pub too_long: usize,
+    /// Answers written.
+    pub answers: usize,
+    /// Answers in which a number could be found.
+    pub extracted: usize,
+    /// Pass rates, by k.
+    pub pass: Vec<Pass>,
+}
+
+/// The share of questions that at least one of `k` answers gets right.
+#[derive(Clone, Debug, PartialEq, Serialize)]
+pub struct Pass {
+    /// Answers that one may try.
+    pub k: usize,
+    /// The unbiased estimate over questions.
+    #[serde(flatten)]
+    pub rate: Mean,
+}
+
+/// Puts each problem to a model: thoughts are fitted to examples and question once, and every answer is written with a
+/// draw of its own from their posterior. The numbers depend on weights, problems, options, `config.infer` and the seed.
+///
+/// A prompt has `Question: …\nAnswer: …`, parted by empty lines; what is written ends where the document does, or
+/// counts up to a next `Question:`.
+///
+/// # Errors
+/// [`Error::Field`] for no samples, or a pass of 0 or more than the samples; those of the tokenizer, of generation and of
+/// `on_answered`.
+pub fn evaluate(
+    config: &Config,
+    weights: &Weights,
+    tokenizer: &Tokenizer,
+    problems: &[Problem],
+    options: &Options,
+    on_answered: &mut dyn FnMut(&Answered) -> Result<()>,
+) -> Result<Outcome> {
+    if options.samples == 0 || options.max_tokens == 0 {
+        return Err(Error::field("samples, max_tokens", "at least 1", 0));
+    }
+    if let Some(k) = options.passes.iter().find(|k| **k == 0 || **k > options.samples) {
+        return Err(Error::field("pass", format!("1 to {}, the samples", options.samples), k));
+    }
+    let examples = options.shots.iter().map(|shot| {
+        tokenizer.encode(&format!("{QUESTION} {}\nAnswer: {}\n\n", shot.question, shot.answer))
+    });
+    let examples = examples.collect::<Result<Vec<_>>>()?;
+    let (device, precision) = config.run.compute()?;
+    let separator = tokenizer.separator();
+    let mut all = Vec::with_capacity(problems.len());
+    for (problem, index) in problems.iter().zip(0_u64..) {
+        let question = tokenizer.encode(&format!("{QUESTION} {}\nAnswer:", problem.question))?;
+        let max_seq_len = config.model.max_seq_len;
+        let (shots, prompt) =
+            prompt(separator, &examples, &question, max_seq_len, options.max_tokens);
+        // The context's last token is read too, and one more comes out of it.
+        let room = (max_seq_len + 1).saturating_sub(prompt.len()).min(options.max_tokens);
+        let mut answers = Vec::new();
+        if room > 0 {
+            let generation = GenerateOptions {
+                max_tokens: room,
+                sample: options.sample,
+                latents: LatentSource::Prompt,
+                // Far enough from one another for the draws of a question.
+                seed: config.run.seed.wrapping_add(index << 32),
+                stop: Some(i32::from(separator)),
+                device,
+                precision,
+            };
+            let draws = 0..options.samples as u64;
+            let (model, infer) = (&config.model, &config.infer);
+            let written = generate_many(weights, model, infer, &prompt, &generation, draws)?;
+            answers = written.iter().map(|one| answer(tokenizer, &one.tokens)).collect();
+        }
+        let numbers: Vec<_> = answers.iter().map(|answer| extract(answer)).collect();
+        let right = numbers.iter().filter(|n| n.as_ref() == Some(&problem.number)).count();
+        let Problem { line, question, number, .. } = problem.clone();
+        let answered = Answered { line, question, number, shots, room, answers, numbers, right };
+        on_answered(&answered)?;
+        all.push(answered);
+    }
+    Ok(outcome(&all, options))
+}
+
+/// The first examples that leave room for an answer of `max_tokens`, how many they are, and the question behind them.
+fn prompt(
+    separator: u16,
+    examples: &[Vec<u16>],
+    question: &[u16],
+    max_seq_len: usize,
+    max_tokens: usize,
+) -> (usize, Vec<i32>) {
+    // The separator that documents begin with takes a place, the last token of the answer none.
+    let mut length = 1 + question.len() + max_tokens - 1;
+    let fits = |example: &&Vec<u16>| {
+        length += example.len();
+        length <= max_seq_len
+    };
+    let shots: Vec<&Vec<u16>> = examples.iter().take_while(fits).collect();
+    let ids = shots.iter().copied().flatten().chain(question);
+    let prompt = [separator].iter().chain(ids).map(|id| i32::from(*id)).collect();
+    (shots.len(), prompt)
+}
+
+/// What was written, without the end of the document, up to a next question.
+fn answer(tokenizer: &Tokenizer, tokens: &[i32]) -> String {
+    let ids: Vec<u16> = tokens.iter().map(|token| *token as u16).collect();
+    let ids = ids.strip_suffix(&[tokenizer.separator()]).unwrap_or(&ids);
+    let text = tokenizer.decode(ids);
+    text.split(QUESTION).next().unwrap_or("").trim().into()
+}
+
+fn outcome(all: &[Answered], options: &Options) -> Outcome {
+    let count = |holds: &dyn Fn(&Answered) -> bool| all.iter().filter(|one| holds(one)).count();
+    let put = || all.iter().filter(|one| one.room > 0);
+    let pass = |&k: &usize| {
+        let each: Vec<f64> = all.iter().map(|one| pass_at(options.samples, one.right, k)).collect();
+        Pass { k, rate: Mean::of(&each) }
+    };
+    Outcome {
+        questions: all.len(),
+        samples: options.samples,
+        shots: options.shots.len(),
+        shots_used: Mean::of(&put().map(|one| one.shots as f64).collect::<Vec<_>>()),
+        fewer_shots: put().filter(|one| one.shots < options.shots.len()).count(),
+        less_room: put().filter(|one| one.room < options.max_tokens).count(),
+        too_long: count(&|one| one.room == 0),
+        answers: all.iter().map(|one| one.answers.len()).sum(),
+        extracted: all.iter().flat_map(|one| &one.numbers).filter(|n| n.is_some()).count(),
+        pass: options.passes.iter().map(pass).collect(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn numbers_are_extracted_in_one_spelling() {
+        for (text, expected) in [
+            ("so it is 3.\n#### 18", Some("18")),
+            ("#### 70,000\n", Some("70000")),
+            ("####$1,080.00.", Some("1080")),
+            ("#### -$5", Some("-5")),
+            ("#### $ -5 dollars", Some("-5")),
+            ("#### −7", Some("-7")),
+            ("#### +7", Some("7")),
+            ("#### 18.Then more", Some("18")),
+            ("#### 2.50 and 3", Some("2.5")),
+            ("#### .5", Some("0.5")),
+            ("#### 007", Some("7")),
+            ("#### -0.0", Some("0")),
+            ("#### 20%", Some("20")),
+            ("#### none\n#### 4", Some("4")),
+            ("####", None),
+            ("#### .", None),
+            ("#### ,", None),
+            ("the answer is 18", None),
+            ("### 18", None),
+        ] {
+            assert_eq!(extract(text).as_deref(), expected, "{text}");
+        }
+    }
+
+    fn choose(n: usize, k: usize) -> f64 {
+        (0..k).map(|i| (n as f64 - i as f64) / (k - i) as f64).product()
+    }
+
+    #[test]
+    fn pass_at_k_is_the_closed_formula() {
+        for n in 1..9 {
+            for (right, k) in (0..=n).flat_map(|right| (1..=n).map(move |k| (right, k))) {
+                let expected = 1.0 - choose(n - right, k) / choose(n, k);
+                let found = pass_at(n, right, k);
+                // Eight factors of one rounding each.
+                assert!((found - expected).abs() <= 1e-14, "{n} {right} {k}: {found} {expected}");
+            }
+        }
+        // By hand: of 5, 2 right, 2 tried: 1 - 3/10.
+        assert!((pass_at(5, 2, 2) - 0.7).abs() <= 1e-15);
+    }
+
+    #[test]
+    fn as_many_examples_as_fit_stand_before_the_question() {
+        let examples = [vec![1; 4], vec![2; 4], vec![3; 1]];
+        // 1 separator, 3 of the question, and an answer of 3 whose last token is not read: 6 without an example.
+        for (max_seq_len, shots) in [(5, 0), (9, 0), (10, 1), (13, 1), (14, 2), (15, 3), (99, 3)] {
+            let (found, prompt) = prompt(9, &examples, &[7, 8, 7], max_seq_len, 3);
+            assert_eq!(found, shots, "{max_seq_len}");
+            assert_eq!((prompt[0], prompt.last()), (9, Some(&7)));
+            assert_eq!(prompt.len(), 4 + [0, 4, 8, 9][shots]);
+        }
+    }
+
+    #[test]
+    fn problems_are_read_and_bad_lines_named() {
+        let dir = tempfile::tempdir().expect("a temporary folder");
+        let path = dir.path().join("a.jsonl");
+        let good = r#"{"question": "1+1? ", "answer": "It is 2.\n#### 2"}"#;
+        let write = |lines: &[&str]| std::fs::write(&path, lines.join("\n")).expect("writable");
+        write(&[good, "", good]);
+        let found = load(&path, Malformed::Refuse, 0, &mut |e| panic!("{e}")).expect("good");
+        assert_eq!((found.len(), found[1].line), (2, 3));
+        assert_eq!((&*found[0].question, &*found[0].number), ("1+1?", "2"));
+        assert_eq!(load(&path, Malformed::Refuse, 1, &mut |_| ()).expect("good").len(), 1);
+        assert!(is_gsm8k(&path).expect("readable"));
+        for (bad, reason) in [
+            (r#"{"question": "1+1?", "answer": "two"}"#, "`two`"),
+            (r#"{"question": "1+1?"}"#, "`answer`"),
+            (r#"{"question": 3, "answer": "\n#### 2"}"#, "`question`"),
+            ("[2]", "another value"),
+            ("{", "EOF"),
+        ] {
+            write(&[good, bad, good]);
+            let error = load(&path, Malformed::Refuse, 0, &mut |_| ()).expect_err("malformed");
+            let error = error.to_string();
+            assert!(error.contains("line 2") && error.contains(reason), "{error}");
+            let mut skipped = 0;
+            let found = load(&path, Malformed::Skip, 0, &mut |_| skipped += 1).expect("skipped");
+            assert_eq!((found.len(), skipped), (2, 1));
+        }
+        write(&[r#"{"text": "a"}"#]);
+        assert!(!is_gsm8k(&path).expect("readable"));
+        write(&[""]);
+        assert!(load(&path, Malformed::Skip, 0, &mut |_| ()).is_err());
+    }
+
+    #[test]
+    fn what_is_counted_adds_up() {
+        let one = |shots, room, numbers: &[Option<&str>]| {
+            let numbers: Vec<_> = numbers.iter().map(|n| n.map(String::from)).collect();
+            let right = numbers.iter().flatten().filter(|n| *n == "4").count();
+            let answers = vec![String::new(); numbers.len()];
+            let (question, number) = ("2+2?".into(), "4".into());
+            Answered { line: 1, question, number, shots, room, answers, numbers, right }
+        };
+        let all = [
+            one(1, 8, &[Some("4"), None]),
+            one(0, 8, &[Some("5"), Some("5")]),
+            one(0, 2, &[Some("4"), Some("4")]),
+            one(0, 0, &[]),
+        ];
+        let shot = Problem {
+            line: 1,
+            question: String::new(),
+            answer: String::new(),
+            number: String::new(),
+        };
+        let options = Options {
+            shots: vec![shot],
+            samples: 2,
+            passes: vec![1, 2],
+            max_tokens: 8,
+            sample: SampleConfig::GREEDY,
+        };
+        let found = outcome(&all, &options);
+        assert_eq!((found.fewer_shots, found.less_room, found.too_long), (2, 1, 1));
+        assert_eq!((found.answers, found.extracted), (6, 5));
+        // Right: a half, none, all, none.
+        assert_eq!((found.pass[0].rate.mean, found.pass[1].rate.mean), (0.375, 0.5));
+        assert_eq!(found.pass[0].rate.count, 4);
+    }
+}

@@ -1,0 +1,482 @@
+//! LAMBADA (Paperno et al. 2016): passages whose last word is to be foretold from all that comes before it.
+
+use std::ops::ControlFlow;
+use std::path::PathBuf;
+
+use ltm_model::{Decoder, Weights};
+use ltm_vi::estimators::{self, Sampled};
+use ltm_vi::{Engine, InferKey, Posterior, SlowGradient};
+use serde_json::{Value, json};
+
+use crate::config::Config;
+use crate::data::batches::IGNORED;
+use crate::data::{Document, Format, Notice, ReadOptions, Tokenizer, documents};
+use crate::eval::KEY_STEP;
+use crate::{Error, Result};
+
+/// A passage in tokens, no longer than a model's context and one more.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Passage {
+    /// The separator that documents begin with, the context, the last word; only the end of them where all do not fit.
+    tokens: Vec<i32>,
+    /// How many of the tokens, at their end, are the last word with the white space before it.
+    word: usize,
+    /// Whether tokens were cut off at the beginning.
+    cut: bool,
+}
+
+impl Passage {
+    /// A passage for a model that reads `max_seq_len` tokens.
+    ///
+    /// The white space before the last word belongs to the word, as tokenisers have it.
+    ///
+    /// # Errors
+    /// [`Error::Data`] when there are not a context and a word, or no context is left beside the word, and for a word
+    /// that a closed vocabulary lacks.
+    pub fn new(document: Document<'_>, tokenizer: &Tokenizer, max_seq_len: usize) -> Result<Self> {
+        let Document { path, number, text } = document;
+        let refuse = |expected: String, found: String| {
+            Error::data(path, format!("line {number}"), expected, found)
+        };
+        let Some((context, word)) = split_last_word(text) else {
+            let expected = "a context and a last word";
+            return Err(refuse(expected.into(), format!("`{}`", text.trim())));
+        };
+        let encode = |text: &str| {
+            tokenizer.encode(text).map_err(|error| match error {
+                Error::Word { word } => {
+                    refuse("words of the vocabulary".into(), format!("`{word}`"))
+                }
+                error => error,
+            })
+        };
+        let (context, word) = (encode(context)?, encode(word)?);
+        if word.len() >= max_seq_len {
+            let expected = format!("a last word of fewer than {max_seq_len} tokens");
+            return Err(refuse(expected, format!("one of {}", word.len())));
+        }
+        let separator = [tokenizer.separator()];
+        let all: Vec<i32> =
+            separator.iter().chain(&context).chain(&word).map(|&id| id.into()).collect();
+        // The last token is only foretold, never read.
+        let first = all.len().saturating_sub(max_seq_len + 1);
+        Ok(Self { tokens: all[first..].to_vec(), word: word.len(), cut: first > 0 })
+    }
+
+    /// What the model reads.
+    fn inputs(&self) -> &[i32] {
+        &self.tokens[..self.tokens.len() - 1]
+    }
+
+    /// What follows each input.
+    fn targets(&self) -> &[i32] {
+        &self.tokens[1..]
+    }
+
+    /// Inputs whose targets are context; the target of the next one begins the last word.
+    fn known(&self) -> usize {
+        self.inputs().len() - self.word
+    }
+}
+
+/// Parts a passage before the white space that its last word stands behind; `None` where there are not two words. White
+/// space at the end is dropped.
+pub fn split_last_word(passage: &str) -> Option<(&str, &str)> {
+    let passage = passage.trim_end();
+    let (before, _) = passage.rsplit_once(char::is_whitespace)?;
+    let context = before.trim_end();
+    (!context.is_empty()).then(|| passage.split_at(context.len()))
+}
+
+/// Reads passages, a string in a JSON object each: the first `limit` of them, or all for 0. Returns them with the number
+/// of malformed lines left out.
+///
+/// # Errors
+/// Those of [`documents`] and [`Passage::new`]; [`Error::Data`] when there is no passage.
+pub fn read(
+    inputs: &[PathBuf],
+    config: &Config,
+    tokenizer: &Tokenizer,
+    options: &ReadOptions,
+    limit: u64,
+    observer: &mut dyn FnMut(Notice),
+) -> Result<(Vec<Passage>, u64)> {
+    let options = ReadOptions { format: Some(Format::Jsonl), ..options.clone() };
+    let mut passages = Vec::new();
+    let mut on_document = |document: Document<'_>| {
+        passages.push(Passage::new(document, tokenizer, config.model.max_seq_len)?);
+        let enough = passages.len() as u64 == limit;
+        Ok(if enough { ControlFlow::Break(()) } else { ControlFlow::Continue(()) })
+    };
+    let skipped = documents(inputs, &options, &mut on_document, observer)?;
+    if passages.is_empty() {
+        let path = inputs.first().map_or(std::path::Path::new(""), PathBuf::as_path);
+        return Err(Error::data(path, "content", "passages", "none"));
+    }
+    Ok((passages, skipped))
+}
+
+/// How well one last word was foretold.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct WordScore {
+    /// Tokens of the word.
+    pub tokens: usize,
+    /// `-log mean_s p(word | z_s, context)`, in nats.
+    pub nats: f64,
+    /// Variance of the `nats` under new samples of the latents: 0 without latents, NaN for one sample.
+    pub variance: f64,
+    /// Whether each token of the word was the likeliest one given those before it.
+    pub foretold: bool,
+    /// Whether the passage was cut to the model's context.
+    pub cut: bool,
+}
+
+/// How well last words were foretold.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Lambada {
+    /// Samples of the latents a passage; 0 for a model without latents, whose numbers are exact.
+    pub samples: usize,
+    /// The passages in their order.
+    pub words: Vec<WordScore>,
+}
+
+impl Lambada {
+    /// What the numbers stand for.
+    pub fn protocol(&self) -> String {
+        match self.samples {
+            0 => "last-word autoregressive".into(),
+            samples => format!("last-word predictive, {samples} samples"),
+        }
+    }
+
+    /// Nats of a word, and their standard error as passages vary: NaN for one.
+    pub fn nats_per_word(&self) -> (f64, f64) {
+        self.mean(|word| word.nats)
+    }
+
+    /// The part of that error that more samples of the latents would remove.
+    pub fn sampling_error(&self) -> f64 {
+        let variance: f64 = self.words.iter().map(|word| word.variance).sum();
+        variance.sqrt() / self.words.len() as f64
+    }
+
+    /// `exp(nats per word)`, and its standard error to first order.
+    pub fn word_perplexity(&self) -> (f64, f64) {
+        let (nats, error) = self.nats_per_word();
+        (nats.exp(), nats.exp() * error)
+    }
+
+    /// The share of words foretold whole, and its standard error.
+    pub fn accuracy(&self) -> (f64, f64) {
+        self.mean(|word| f64::from(u8::from(word.foretold)))
+    }
+
+    /// Passages that were cut to the model's context.
+    pub fn cut(&self) -> usize {
+        self.words.iter().filter(|word| word.cut).count()
+    }
+
+    fn mean(&self, of: impl Fn(&WordScore) -> f64) -> (f64, f64) {
+        let values: Vec<f64> = self.words.iter().map(of).collect();
+        estimators::ratio(&values, &vec![1.0; values.len()])
+    }
+
+    /// The numbers as JSON.
+    pub fn to_json(&self) -> Value {
+        let (nats, nats_error) = self.nats_per_word();
+        let (perplexity, perplexity_error) = self.word_perplexity();
+        let (accuracy, accuracy_error) = self.accuracy();
+        json!({
+            "protocol": self.protocol(),
+            "nats_per_word": nats,
+            "standard_error": nats_error,
+            "sampling_error": self.sampling_error(),
+            "word_perplexity": perplexity,
+            "word_perplexity_standard_error": perplexity_error,
+            "accuracy": accuracy,
+            "accuracy_standard_error": accuracy_error,
+            "passages": self.words.len(),
+            "word_tokens": self.words.iter().map(|word| word.tokens).sum::<usize>(),
+            "cut": self.cut(),
+        })
+    }
+}
+
+/// Fits latents to the context of each passage and to nothing else, and foretells its last word by `samples` fresh
+/// samples of that fit, on the device that `config.run` names.
+///
+/// The samples do not depend on the word, so that `-log mean_s p(word | z_s, context)` is the code length of a normalised
+/// distribution and may be compared with an autoregressive model's. Fewer samples make it longer in expectation. The
+/// likeliest token is that of the same mixture, given the word's true tokens before it; what would follow the word is not
+/// asked. `progress(done, all)` counts passages.
+///
+/// # Errors
+/// [`Error::Field`] for no samples; [`Error::Infer`] and [`Error::Model`] for what the model refuses, such as tokens
+/// outside its vocabulary; [`Error::NonFinite`] when a score is not finite.
+pub fn evaluate(
+    config: &Config,
+    weights: &Weights,
+    passages: &[Passage],
+    samples: usize,
+    progress: &mut dyn FnMut(u64, u64),
+) -> Result<Lambada> {
+    if samples == 0 {
+        return Err(Error::field("samples", "at least 1", samples));
+    }
+    let (device, precision) = config.run.compute()?;
+    let model = &config.model;
+    // Without latents all samples are one.
+    let samples = if model.n_latents == 0 { 1 } else { samples };
+    let b = config.train.batch.min(passages.len().max(1));
+    let t = passages.iter().map(|passage| passage.inputs().len()).max().unwrap_or(1);
+    let mut engine = Engine::new(model, b, t, &device, precision, SlowGradient::None)?;
+    engine.set_weights(weights)?;
+    let mut decoder = Decoder::new(*model, weights, device, samples)?;
+    let mut words = Vec::with_capacity(passages.len());
+    for group in passages.chunks(b) {
+        let first_sequence = words.len() as u64;
+        let key = InferKey { seed: config.run.seed, step: KEY_STEP, first_sequence };
+        let posterior = fit_to_contexts(&mut engine, config, group, key)?;
+        let n = model.n_latents * model.dim;
+        let mut draws = Vec::new();
+        for sample in (0..samples).filter(|_| n > 0) {
+            draws.push(posterior.fresh_sample(model, key, sample)?);
+        }
+        for (row, passage) in group.iter().enumerate() {
+            progress(words.len() as u64, passages.len() as u64);
+            if n > 0 {
+                let z: Vec<f32> =
+                    draws.iter().flat_map(|z| &z[row * n..(row + 1) * n]).copied().collect();
+                decoder.set_latents(&z)?;
+            }
+            let word = foretell(&mut decoder, passage, samples)?;
+            let variance = if n > 0 { word.variance } else { 0.0 };
+            words.push(WordScore { variance, ..word });
+        }
+    }
+    progress(words.len() as u64, passages.len() as u64);
+    if let Some(at) = words.iter().position(|word| !word.nats.is_finite()) {
+        let tensor = format!("the score of passage {}", at + 1);
+        return Err(Error::NonFinite { step: 0, tensor, last_good: None });
+    }
+    Ok(Lambada { samples: if model.n_latents == 0 { 0 } else { samples }, words })
+}
+
+/// The posterior of each passage's context; the words are hidden from it. A batch's last rows may be empty.
+fn fit_to_contexts(
+    engine: &mut Engine,
+    config: &Config,
+    group: &[Passage],
+    key: InferKey,
+) -> Result<Posterior> {
+    let (b, t) = engine.batch_shape();
+    let mut tokens = vec![0; b * t];
+    let mut targets = vec![IGNORED; b * t];
+    for (row, passage) in group.iter().enumerate() {
+        let (start, known) = (row * t, passage.known());
+        tokens[start..start + passage.inputs().len()].copy_from_slice(passage.inputs());
+        targets[start..start + known].copy_from_slice(&passage.targets()[..known]);
+    }
+    engine.set_batch(&tokens, &targets)?;
+    engine.infer(&config.infer, 1.0, key, &mut |_| Ok(()))?;
+    Ok(engine.posterior()?)
+}
+
+/// Foretells a passage's last word by the mixture of the latents that `decoder` holds.
+fn foretell(decoder: &mut Decoder, passage: &Passage, samples: usize) -> Result<WordScore> {
+    let mut known = passage.known();
+    let context = &passage.inputs()[..known + 1];
+    let mut logits = decoder.prefill(&context.repeat(samples))?;
+    // Of each sample, the likelihood of the word so far.
+    let mut log_p = vec![0.0; samples];
+    let mut foretold = true;
+    loop {
+        let target = passage.targets()[known];
+        foretold &= likeliest(logits, &mut log_p, target as usize);
+        known += 1;
+        if known == passage.targets().len() {
+            break;
+        }
+        logits = decoder.step(&vec![target; samples])?;
+    }
+    let nll: Vec<f64> = log_p.iter().map(|log_p| -log_p).collect();
+    let Sampled { nats, variance } = estimators::predictive(&nll);
+    Ok(WordScore { tokens: passage.word, nats, variance, foretold, cut: passage.cut })
+}
+
+/// Adds `log p(target)` of each sample to `log_p`; returns whether `target` is the mixture's likeliest token. `logits` are
+/// `(samples,V)`, and the samples weigh by how likely they made the tokens so far.
+fn likeliest(logits: &[f32], log_p: &mut [f64], target: usize) -> bool {
+    let vocab_size = logits.len() / log_p.len();
+    let most = log_p.iter().copied().fold(f64::NEG_INFINITY, f64::max);
+    let mut mixture = vec![0.0; vocab_size];
+    for (logits, log_p) in logits.chunks(vocab_size).zip(log_p) {
+        let max = logits.iter().copied().fold(f32::NEG_INFINITY, f32::max);
+        let exp = |logit: &f32| f64::from(logit - max).exp();
+        let sum: f64 = logits.iter().map(exp).sum();
+        let weight = (*log_p - most).exp() / sum;
+        mixture.iter_mut().zip(logits).for_each(|(p, logit)| *p += weight * exp(logit));
+        *log_p += f64::from(logits[target] - max) - sum.ln();
+    }
+    mixture.iter().all(|p| *p <= mixture[target])
+}
+
+#[cfg(test)]
+mod tests {
+    use std::path::Path;
+
+    use ltm_model::ModelConfig;
+    use ltm_testkit::{Tol, assert_close};
+    use ltm_vi::{Protocol, score_batch_after};
+
+    use super::*;
+
+    const MODEL: ModelConfig = ModelConfig {
+        dim: 16,
+        n_layers: 2,
+        n_heads: 2,
+        n_kv_heads: 1,
+        vocab_size: 257,
+        max_seq_len: 24,
+        window: 8,
+        n_latents: 4,
+        ffn_hidden: 48,
+        norm_eps: 1e-5,
+        rope_theta: 10_000.0,
+        attention: ltm_model::Attention::Causal,
+        encoder_layers: 0,
+    };
+
+    fn config(n_latents: usize) -> Config {
+        let text = include_str!("../../tests/tiny.toml");
+        let mut config = Config::parse(text, Path::new("tiny.toml"), &[]).expect("it is good");
+        config.model = ModelConfig { n_latents, ..MODEL };
+        config
+    }
+
+    /// Weights large enough for latents and context to matter.
+    fn weights(config: &Config) -> Weights {
+        let mut weights = Weights::init(&config.model, 3).expect("the model is good");
+        weights.params.iter_mut().flatten().for_each(|x| *x *= if *x == 1.0 { 1.0 } else { 10.0 });
+        weights
+    }
+
+    fn passage(text: &str) -> Result<Passage> {
+        let document = Document { path: Path::new("a.jsonl"), number: 7, text };
+        Passage::new(document, &Tokenizer::Bytes, MODEL.max_seq_len)
+    }
+
+    #[test]
+    fn the_last_word_takes_the_white_space_before_it() {
+        for (text, parts) in [
+            ("one two", Some(("one", " two"))),
+            (" a b\tc\n", Some((" a b", "\tc"))),
+            ("it said:\n\n \"yes\" ", Some(("it said:", "\n\n \"yes\""))),
+            ("a\u{2003}é", Some(("a", "\u{2003}é"))),
+            ("word", None),
+            ("  word \n", None),
+            (" ", None),
+            ("", None),
+        ] {
+            assert_eq!(split_last_word(text), parts, "{text:?}");
+        }
+    }
+
+    #[test]
+    fn passages_keep_their_end() {
+        let short = passage("a dog").expect("two words");
+        assert_eq!(short.tokens, [256, 97, 32, 100, 111, 103]);
+        assert_eq!((short.word, short.known(), short.cut), (4, 1, false));
+        // 1 + 20 + 4 tokens, of which the last is not read, fit exactly; one more does not.
+        let fits = passage(&format!("{} dog", "x".repeat(20))).expect("two words");
+        assert_eq!((fits.inputs().len(), fits.cut), (24, false));
+        let long = passage(&format!("{} dog", "x".repeat(21))).expect("two words");
+        assert_eq!((long.inputs().len(), long.known(), long.cut), (24, 20, true));
+        assert_eq!(long.inputs()[0], i32::from(b'x'));
+        for (text, parts) in [
+            ("word", ["a.jsonl: line 7", "`word`"]),
+            (&format!("a {}", "x".repeat(23)), ["fewer than 24", "one of 24"]),
+        ] {
+            let error = passage(text).expect_err("refused").to_string();
+            assert!(parts.iter().all(|part| error.contains(part)), "{error}");
+        }
+    }
+
+    #[test]
+    fn words_cost_what_the_prequential_protocol_charges_for_them() {
+        let passages = ["the dog saw", "one", "a much longer passage than that"]
+            .map(|text| passage(&format!("{text} cat")).expect("two words"));
+        for n_latents in [4, 0] {
+            let mut config = config(n_latents);
+            config.train.batch = 2;
+            let weights = weights(&config);
+            let scores = evaluate(&config, &weights, &passages, 3, &mut |_, _| ()).expect("scored");
+            assert_eq!((scores.words.len(), scores.cut()), (3, 1));
+            for (index, (passage, found)) in passages.iter().zip(&scores.words).enumerate() {
+                let t = passage.inputs().len();
+                let (device, precision) = config.run.compute().expect("the CPU");
+                let gradient = SlowGradient::None;
+                let mut engine = Engine::new(&config.model, 1, t, &device, precision, gradient)
+                    .expect("the model is good");
+                engine.set_weights(&weights).expect("they fit");
+                engine.set_batch(passage.inputs(), passage.targets()).expect("it fits");
+                let first_sequence = index as u64;
+                let key = InferKey { seed: config.run.seed, step: KEY_STEP, first_sequence };
+                let protocol = Protocol::PrequentialOverlap { stride: 4, samples: 3 };
+                let context = [passage.known()];
+                let expected =
+                    score_batch_after(&mut engine, protocol, &config.infer, &context, key)
+                        .expect("scored");
+                // Four logarithms of sums over 257 numbers in single precision, and three fast steps of Adam, which
+                // may enlarge the rounding of a gradient near zero.
+                let tol = Tol { abs: 1e-3, rel: 1e-4 };
+                assert_close(&[found.nats], &expected.nats, tol);
+                assert_close(&[found.variance], &expected.variance, tol);
+            }
+        }
+    }
+
+    #[test]
+    fn what_the_model_would_write_is_foretold() {
+        let config = config(0);
+        let weights = weights(&config);
+        let mut decoder =
+            Decoder::new(config.model, &weights, ltm_kernels::Device::Cpu, 1).expect("good");
+        let greedy = |logits: &[f32]| {
+            (0..logits.len()).max_by(|a, b| logits[*a].total_cmp(&logits[*b])).expect("some") as i32
+        };
+        let mut tokens = vec![256, 97, 98];
+        let mut next = greedy(decoder.prefill(&tokens).expect("read"));
+        for _ in 0..3 {
+            tokens.push(next);
+            next = greedy(decoder.step(&[next]).expect("read"));
+        }
+        let passage = Passage { tokens: tokens.clone(), word: 3, cut: false };
+        let mut others = Vec::new();
+        for place in 3..6 {
+            let mut tokens = tokens.clone();
+            tokens[place] = (tokens[place] + 1) % 256;
+            others.push(Passage { tokens, word: 3, cut: false });
+        }
+        let passages = [vec![passage], others].concat();
+        let scores = evaluate(&config, &weights, &passages, 8, &mut |_, _| ()).expect("scored");
+        let foretold: Vec<bool> = scores.words.iter().map(|word| word.foretold).collect();
+        assert_eq!(foretold, [true, false, false, false]);
+        assert_eq!((scores.samples, scores.sampling_error()), (0, 0.0));
+        // One of four, with the standard deviation 1/2 of such a sample.
+        assert_eq!(scores.accuracy(), (0.25, 0.25));
+        assert!(evaluate(&config, &weights, &passages, 0, &mut |_, _| ()).is_err());
+    }
+
+    #[test]
+    fn samples_weigh_by_what_they_foretold() {
+        // Two samples over three tokens: the first all for token 0, the second for token 1.
+        let logits = [2.0, 0.0, 0.0, 0.0, 3.0, 0.0];
+        assert!(!likeliest(&logits, &mut [0.0, 0.0], 0));
+        let mut log_p = [0.0, -5.0];
+        assert!(likeliest(&logits, &mut log_p, 0), "the second made the word so far unlikely");
+        let expected = [2.0 - (2f64.exp() + 2.0).ln(), -5.0 - (3f64.exp() + 2.0).ln()];
+        assert_close(&log_p, &expected, Tol { abs: 1e-12, rel: 0.0 });
+        assert!(!likeliest(&[f32::NAN, 0.0], &mut [0.0], 1));
+    }
+}
