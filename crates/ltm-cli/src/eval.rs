@@ -5,10 +5,11 @@ use std::process::ExitCode;
 
 use clap::ValueEnum;
 use ltm_train::data::{Corpus, Format, Limit, Order, Rows, Split, load};
+use ltm_train::eval::latents_json;
 use ltm_train::suites::gsm8k::is_gsm8k;
 use ltm_train::{Checkpoint, Config, Evaluation, evaluate, trainer};
-use ltm_vi::{LatentUse, Protocol};
-use serde_json::json;
+use ltm_vi::{LatentUse, Noise, Protocol};
+use serde_json::{Value, json};
 
 use crate::compute::Compute;
 use crate::files::{ReadArgs, Reading};
@@ -22,11 +23,25 @@ pub struct Args {
     checkpoint: PathBuf,
     /// A corpus folder, or a file of documents; the run's own validation split when left out
     data: Option<PathBuf>,
-    /// reconstruction, elbo-fitted-noise, elbo or elbo:SAMPLES, iwae or iwae:SAMPLES, prequential:STRIDE[:SAMPLES],
-    /// autoregressive, masked-diffusion or masked-diffusion:MASKS; may be repeated;
-    /// those that suit the model and need no fit of their own when left out
-    #[arg(long)]
+    /// What the numbers are to stand for; may be repeated. Those that suit the model and cost little
+    /// when left out
+    ///
+    /// reconstruction: no bound, the thoughts are free.
+    /// elbo-fitted-noise: the bound as published, optimistic with fixed noise.
+    /// elbo[:SAMPLES], iwae[:SAMPLES]: bounds with fresh noise.
+    /// prequential:STRIDE[:SAMPLES]: blocks of STRIDE tokens foretold from thoughts fitted to what is
+    /// before them; comparable with autoregressive models.
+    /// autoregressive: exact, without thoughts.
+    /// prequential-overlap:STRIDE[:SAMPLES], autoregressive-overlap:STRIDE: the same in windows that
+    /// overlap, for a longer past.
+    /// masked-diffusion[:MASKS]: the bound of a masked diffusion model.
+    ///
+    /// docs/evaluation.md says what each may be compared with.
+    #[arg(long, verbatim_doc_comment)]
     protocol: Vec<Protocol>,
+    /// Write what each sequence costs to FILE, a JSON object a line
+    #[arg(long, value_name = "FILE")]
+    per_document: Option<PathBuf>,
     /// For a file with a protocol of its own: samples of the latents for LAMBADA, 8 when left out; answers to each
     /// question of GSM8K, 5 when left out
     #[arg(long)]
@@ -216,7 +231,10 @@ pub fn run(args: Args) -> anyhow::Result<ExitCode> {
             protocols.push(Protocol::Iwae { samples: Protocol::DEFAULT_SAMPLES });
         }
     }
-    let bar = crate::progress_bar(0, "{bar:40} batch {pos}/{len} ETA {eta}");
+    if let Some(file) = &args.per_document {
+        check_writable(file)?;
+    }
+    let bar = crate::progress_bar(0, "{bar:40} scored {pos}/{len} batches by protocol, ETA {eta}");
     let evaluation = evaluate(
         &config,
         &checkpoint.weights,
@@ -230,8 +248,11 @@ pub fn run(args: Args) -> anyhow::Result<ExitCode> {
     );
     bar.finish_and_clear();
     let evaluation = evaluation?;
+    if let Some(file) = &args.per_document {
+        write_sequences(file, &evaluation)?;
+    }
     if args.json {
-        let mut numbers = evaluation.to_json();
+        let mut numbers = numbers(&evaluation);
         if let Some(skipped) = skipped {
             numbers["file"] = json!({ "path": path, "skipped": skipped });
         }
@@ -256,38 +277,82 @@ fn enough(config: &Config, sequences: u64) -> Limit {
     }
 }
 
+/// Refuses a file that could not be written, before an hour is spent on its content.
+fn check_writable(file: &Path) -> anyhow::Result<()> {
+    anyhow::ensure!(!file.is_dir(), "--per-document {}: this is a folder", file.display());
+    let dir = file.parent().filter(|dir| !dir.as_os_str().is_empty());
+    let found = dir.is_none_or(Path::is_dir);
+    anyhow::ensure!(found, "--per-document {}: there is no such folder", file.display());
+    Ok(())
+}
+
+/// Writes a line a sequence.
+fn write_sequences(file: &Path, evaluation: &Evaluation) -> anyhow::Result<()> {
+    let lines: String =
+        evaluation.sequences.iter().map(|one| format!("{}\n", one.to_json())).collect();
+    Ok(ltm_model::write_atomically(file, lines.as_bytes())?)
+}
+
+/// The numbers by protocol, and `latents` beside them where there are any.
+fn numbers(evaluation: &Evaluation) -> Value {
+    let mut numbers = evaluation.to_json();
+    if let Some(latents) = &evaluation.latents {
+        numbers["latents"] = latents_json(latents);
+    }
+    numbers
+}
+
 /// The estimates as a table, and what the latents carry.
 pub fn print_table(evaluation: &Evaluation, config: &Config) {
-    println!(
-        "{:<30}  {:>20}  {:>10}  {:>8}  {:>9}",
-        "protocol", "nats per token", "perplexity", "tokens", "sequences"
-    );
-    for e in &evaluation.estimates {
+    let rule = |cells: [&str; 7]| {
+        let [protocol, nats, perplexity, bits, mean, tokens, sequences] = cells;
         println!(
-            "{:<30}  {:>20}  {:>10.3}  {:>8}  {:>9}",
-            label(e.protocol),
-            format!("{:.4} ± {:.4}", e.mean_nats_per_token, e.standard_error),
-            e.perplexity(),
-            e.tokens,
-            e.per_sequence.len(),
+            "{protocol:<30}  {nats:>17}  {perplexity:>10}  {bits:>13}  {mean:>15}  {tokens:>8}  {sequences:>9}"
         );
+    };
+    rule([
+        "protocol",
+        "nats per token",
+        "perplexity",
+        "bits per byte",
+        "mean perplexity",
+        "tokens",
+        "sequences",
+    ]);
+    for e in &evaluation.estimates {
+        let bits = evaluation.bits_per_byte(e);
+        rule([
+            &label(e.protocol, config.infer.noise),
+            &format!("{:.4} ± {:.4}", e.mean_nats_per_token, e.standard_error),
+            &format!("{:.3}", e.perplexity()),
+            &bits.map_or("no text".into(), |bits| format!("{bits:.4}")),
+            &format!("{:.3}", e.mean_sequence_perplexity),
+            &e.tokens.to_string(),
+            &e.per_sequence.len().to_string(),
+        ]);
     }
+    println!(
+        "mean perplexity             that of the sequences' own, as the published code averages; not to \
+         be compared with a corpus perplexity"
+    );
     if let Some(latents) = &evaluation.latents {
         let kl: Vec<String> = latents.kl_per_layer().iter().map(|kl| format!("{kl:.2}")).collect();
         println!("KL of each layer            {} nats a sequence", kl.join(", "));
         println!(
             "active latent numbers       {} of {}; the others cost {:.2} nats a sequence",
             latents.active_units(LatentUse::ACTIVE),
-            config.model.n_latents * config.model.dim,
+            latents.units(),
             latents.kl_floor(LatentUse::ACTIVE),
         );
     }
 }
 
-fn label(protocol: Protocol) -> String {
+fn label(protocol: Protocol, noise: Noise) -> String {
     match protocol {
         Protocol::Reconstruction => "reconstruction (no bound)".into(),
-        Protocol::ElboFittedNoise => "elbo-fitted-noise (optimistic)".into(),
+        Protocol::ElboFittedNoise if noise == Noise::Fixed => {
+            "elbo-fitted-noise (optimistic)".into()
+        }
         Protocol::Elbo { samples } => format!("elbo, {samples} fresh samples"),
         Protocol::Iwae { samples } => format!("iwae, {samples} fresh samples"),
         Protocol::MaskedDiffusion { samples } => format!("masked-diffusion, {samples} masks"),

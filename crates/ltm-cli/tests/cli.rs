@@ -81,6 +81,7 @@ fn a_run_from_first_to_last() {
         let json: serde_json::Value = serde_json::from_str(&json).expect("JSON");
         assert_eq!(json[protocol]["sequences"], 3, "{json}");
     }
+    check_numbers(&run, temp.path());
     let prompt = "on a sunny morning, tom went";
     let text = good(&["generate", &run, "--prompt", prompt, "--max-tokens", "5"]);
     assert!(text.starts_with(prompt), "{text}");
@@ -95,6 +96,48 @@ fn a_run_from_first_to_last() {
     // A second run must not touch the first, and its end is not its beginning.
     bad(&train_args(&config, &set, &[]), 1, &["--resume"]);
     assert!(good(&train_args(&config, &set, &["--resume"])).contains("true entropy"));
+}
+
+/// What `eval` tells beside nats per token: as JSON, and sequence by sequence.
+fn check_numbers(run: &str, temp: &Path) {
+    let file = temp.join("sequences.jsonl").display().to_string();
+    let protocols = ["elbo:2", "prequential:24:2", "prequential-overlap:48:2"];
+    let asked = protocols.iter().flat_map(|name| ["--protocol", name]);
+    let args: Vec<&str> =
+        ["eval", run, "--json", "--per-document", &file].into_iter().chain(asked).collect();
+    let json: serde_json::Value = serde_json::from_str(&good(&args)).expect("JSON");
+    let text = String::from_utf8(read(&file)).expect("UTF-8");
+    let lines: Vec<serde_json::Value> =
+        text.lines().map(|line| serde_json::from_str(line).expect("JSON")).collect();
+    for name in protocols {
+        let numbers = &json[name];
+        let number = |key: &str| numbers[key].as_f64().unwrap_or_else(|| panic!("{key}: {json}"));
+        let sum = |of: &dyn Fn(&serde_json::Value) -> Option<f64>| -> f64 {
+            let scored = lines.iter().filter(|line| line["scores"][name].is_object());
+            scored.map(|line| of(line).expect("a number")).sum()
+        };
+        let nats = sum(&|line| line["scores"][name]["nats"].as_f64());
+        // The same sums in double precision.
+        assert!((nats / number("tokens") - number("nats_per_token")).abs() < 1e-9, "{json}");
+        let bits = nats / std::f64::consts::LN_2 / number("bytes");
+        assert!((bits - number("bits_per_byte")).abs() < 1e-9, "{json}");
+        assert_eq!(sum(&|line| line["bytes"].as_f64()), number("bytes"));
+        assert!(number("mean_sequence_perplexity") > 1.0 && number("sampling_error") > 0.0);
+        assert!(sum(&|line| line["scores"][name]["sampling_error"].as_f64()) > 0.0);
+    }
+    let kl = json["latents"]["kl_per_latent_nats_a_sequence"].as_array().expect("an array");
+    assert_eq!((kl.len(), &json["latents"]["units"]), (4, &(4 * 16).into()), "{json}");
+    assert!(lines[0]["kl"].as_f64().is_some_and(|kl| kl > 0.0), "{}", lines[0]);
+    for key in ["kl_per_layer_nats_a_sequence", "kl_floor_nats_a_sequence", "active_units"] {
+        assert!(!json["latents"][key].is_null(), "{key}: {json}");
+    }
+    bad(&["eval", run, "--per-document", "/no/such/folder/x"], 1, &["/no/such/folder/x"]);
+    let table = good(&["eval", run, "--set", "infer.noise=fixed", "--sequences", "2"]);
+    for part in ["bits per byte", "as the published code averages", "(optimistic)"] {
+        assert!(table.contains(part), "`{part}` is not in\n{table}");
+    }
+    let fresh = good(&["eval", run, "--sequences", "2"]);
+    assert!(fresh.contains("elbo-fitted-noise") && !fresh.contains("optimistic"), "{fresh}");
 }
 
 #[test]

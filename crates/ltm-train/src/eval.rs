@@ -1,13 +1,17 @@
 //! Scores of a corpus by named protocols. Trains nothing.
 
+use std::collections::BTreeMap;
+use std::f64::consts::LN_2;
+
 use ltm_model::{Attention, Weights};
 use ltm_vi::{
-    Engine, Estimate, InferKey, LatentUse, Method, Protocol, Scores, SlowGradient, score_batch,
+    Engine, Estimate, InferKey, LatentUse, Method, Protocol, Scores, SlowGradient,
+    score_batch_after,
 };
 use serde_json::{Map, Value, json};
 
 use crate::config::Config;
-use crate::data::Batches;
+use crate::data::{Batch, Batches, Tokenizer};
 use crate::{Error, Result};
 
 /// The training step under which evaluations draw: one that training never reaches, so that every
@@ -19,8 +23,57 @@ pub(crate) const KEY_STEP: u64 = u64::MAX;
 pub struct Evaluation {
     /// One estimate a protocol, in the order asked for.
     pub estimates: Vec<Estimate>,
-    /// What the latents carry; `None` without latents, or without their density.
+    /// What the latents carry; `None` without latents, without their density, and where no protocol had
+    /// them fitted to whole rows.
     pub latents: Option<LatentUse>,
+    /// Every scored sequence, those of overlapping windows behind the others.
+    pub sequences: Vec<Sequence>,
+}
+
+/// One scored sequence: a row of the batches, which is a window, a document, or a part of a long one.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Sequence {
+    /// How far windows are apart, for one scored by a protocol whose windows overlap.
+    pub stride: Option<usize>,
+    /// Its number among those of the same stride.
+    pub index: u64,
+    /// Scored tokens.
+    pub tokens: usize,
+    /// Bytes of the text that these tokens stand for; separators are none.
+    pub bytes: usize,
+    /// KL of the latents fitted to it, in nats; `None` where none were, or none with a density.
+    pub kl: Option<f64>,
+    /// Its score by each protocol.
+    pub scores: Vec<SequenceScore>,
+}
+
+/// What one sequence costs by one protocol.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct SequenceScore {
+    /// What the number stands for.
+    pub protocol: Protocol,
+    /// All nats of the sequence.
+    pub nats: f64,
+    /// The standard error that sampling gives them: 0 where nothing is sampled, NaN for one sample.
+    pub sampling_error: f64,
+}
+
+impl Sequence {
+    /// The numbers as a JSON object.
+    pub fn to_json(&self) -> Value {
+        let score = |score: &SequenceScore| {
+            let numbers = json!({ "nats": score.nats, "sampling_error": score.sampling_error });
+            (score.protocol.to_string(), numbers)
+        };
+        json!({
+            "index": self.index,
+            "stride": self.stride,
+            "tokens": self.tokens,
+            "bytes": self.bytes,
+            "kl": self.kl,
+            "scores": self.scores.iter().map(score).collect::<Map<_, _>>(),
+        })
+    }
 }
 
 impl Evaluation {
@@ -34,6 +87,20 @@ impl Evaluation {
         ["elbo", "autoregressive", "masked-diffusion"].iter().find_map(|name| self.get(name))
     }
 
+    /// Bytes of the text that a protocol scored.
+    pub fn bytes(&self, protocol: Protocol) -> usize {
+        let scored = self.sequences.iter().filter(|one| one.stride == protocol.overlap());
+        scored.map(|one| one.bytes).sum()
+    }
+
+    /// An estimate in bits for every byte of text, which models of different tokenisers share. What
+    /// separators cost is in it. `None` where nothing but separators was scored.
+    pub fn bits_per_byte(&self, estimate: &Estimate) -> Option<f64> {
+        let bits = estimate.mean_nats_per_token * estimate.tokens as f64 / LN_2;
+        let bytes = self.bytes(estimate.protocol);
+        (bytes > 0).then(|| bits / bytes as f64)
+    }
+
     /// The numbers as JSON, by protocol.
     pub fn to_json(&self) -> Value {
         let mut map = Map::new();
@@ -43,13 +110,27 @@ impl Evaluation {
                 "standard_error": e.standard_error,
                 "sampling_error": e.sampling_error,
                 "perplexity": e.perplexity(),
+                "mean_sequence_perplexity": e.mean_sequence_perplexity,
+                "bits_per_byte": self.bits_per_byte(e),
                 "tokens": e.tokens,
+                "bytes": self.bytes(e.protocol),
                 "sequences": e.per_sequence.len(),
             });
             map.insert(e.protocol.to_string(), value);
         }
         Value::Object(map)
     }
+}
+
+/// What latents carry, as JSON.
+pub fn latents_json(latents: &LatentUse) -> Value {
+    json!({
+        "kl_per_layer_nats_a_sequence": latents.kl_per_layer(),
+        "kl_per_latent_nats_a_sequence": latents.kl_per_latent(),
+        "kl_floor_nats_a_sequence": latents.kl_floor(LatentUse::ACTIVE),
+        "active_units": latents.active_units(LatentUse::ACTIVE),
+        "units": latents.units(),
+    })
 }
 
 /// The protocols that suit a run and cost little beside the fit, with this many samples where any are
@@ -65,11 +146,13 @@ pub fn protocols(config: &Config, samples: usize) -> Vec<Protocol> {
     }
 }
 
-/// Fits the first `sequences` rows of `batches` (0 for all) and scores them by each protocol, on the
-/// device that `config.run` names.
+/// Scores the first `sequences` rows (0 for all) of `batches` by each protocol, on the device that
+/// `config.run` names: at latents fitted to whole rows where a protocol asks for that, and the same
+/// tokens in [rows that overlap](Batches::overlapping) for protocols of such.
 ///
 /// `batches` must come in sequence, in batches of the shape that `config.train` says. The numbers depend
-/// on weights, data, `config.infer` and the seed; `progress(done, all)` counts batches.
+/// on weights, data, `config.infer` and the seed; `progress(done, all)` counts batches, each once a
+/// protocol.
 ///
 /// # Errors
 /// [`Error::Infer`] for a protocol that does not suit the model, those of [`Batches::batch`], and
@@ -86,43 +169,132 @@ pub fn evaluate(
     let (b, t) = (options.batch, options.seq_len);
     for protocol in protocols {
         protocol.check(&config.model, t)?;
-        if protocol.overlap().is_some() {
-            let expected = "one of rows that do not overlap, as those of this corpus";
-            return Err(Error::field("protocol", expected, protocol));
-        }
     }
+    let rows = if sequences == 0 { batches.rows() } else { sequences.min(batches.rows()) };
+    let mut passes: BTreeMap<Option<usize>, Vec<Protocol>> = BTreeMap::new();
+    for protocol in protocols {
+        passes.entry(protocol.overlap()).or_default().push(*protocol);
+    }
+    let pass = |(stride, protocols): (Option<usize>, Vec<Protocol>)| -> Result<Pass> {
+        let (batches, rows) = match stride {
+            None => (batches.clone(), rows),
+            Some(stride) => {
+                let batches = batches.overlapping(stride, rows)?;
+                let rows = batches.rows();
+                (batches, rows)
+            }
+        };
+        Ok(Pass { stride, batches, rows, protocols })
+    };
+    let passes = passes.into_iter().map(pass).collect::<Result<Vec<_>>>()?;
+    let all = passes.iter().map(|p| p.rows.div_ceil(b as u64) * p.protocols.len() as u64).sum();
+
     let (device, precision) = config.run.compute()?;
     let mut engine = Engine::new(&config.model, b, t, &device, precision, SlowGradient::None)?;
     engine.set_weights(weights)?;
-    let mut scores: Vec<Scores> = protocols.iter().map(|p| Scores::new(*p)).collect();
-    let has_density = config.model.n_latents > 0 && config.infer.method != Method::Langevin;
-    let mut latents = has_density.then(|| LatentUse::new(&config.model));
-    let rows = if sequences == 0 { batches.rows() } else { sequences.min(batches.rows()) };
-    let count = rows.div_ceil(b as u64);
-    for index in 0..count {
-        progress(index, count);
-        let mut batch = batches.batch(index)?;
-        let first_sequence = index * b as u64;
-        // The last batch may reach past the rows asked for.
-        let kept = (rows - first_sequence).min(b as u64) as usize * t;
-        batch.targets[kept..].fill(crate::data::batches::IGNORED);
-        let key = InferKey { seed: config.run.seed, step: KEY_STEP, first_sequence };
-        engine.set_batch(&batch.tokens, &batch.targets)?;
-        engine.infer(&config.infer, 1.0, key, &mut |_| Ok(()))?;
-        if let Some(latents) = &mut latents {
-            latents.add(&engine.posterior()?, engine.scored_tokens())?;
-        }
-        for scores in &mut scores {
-            scores.extend(score_batch(&mut engine, scores.protocol, &config.infer, key)?)?;
-        }
+    let mut found = Found {
+        scores: protocols.iter().map(|protocol| Scores::new(*protocol)).collect(),
+        latents: None,
+        sequences: Vec::new(),
+    };
+    let mut done = 0;
+    progress(done, all);
+    for pass in &passes {
+        pass.run(config, &mut engine, &mut found, &mut || {
+            done += 1;
+            progress(done, all);
+        })?;
     }
-    progress(count, count);
-    let estimates = scores.iter().map(Scores::estimate).collect::<ltm_vi::Result<Vec<_>>>()?;
+    let estimates =
+        found.scores.iter().map(Scores::estimate).collect::<ltm_vi::Result<Vec<_>>>()?;
     match estimates.iter().find(|e| !e.mean_nats_per_token.is_finite()) {
         Some(e) => {
             let tensor = format!("the score by {}", e.protocol);
             Err(Error::NonFinite { step: 0, tensor, last_good: None })
         }
-        None => Ok(Evaluation { estimates, latents }),
+        None => Ok(Evaluation { estimates, latents: found.latents, sequences: found.sequences }),
     }
+}
+
+/// What an evaluation has found so far.
+struct Found {
+    scores: Vec<Scores>,
+    latents: Option<LatentUse>,
+    sequences: Vec<Sequence>,
+}
+
+/// The protocols that score the same rows.
+struct Pass {
+    stride: Option<usize>,
+    batches: Batches,
+    rows: u64,
+    protocols: Vec<Protocol>,
+}
+
+impl Pass {
+    fn run(
+        &self,
+        config: &Config,
+        engine: &mut Engine,
+        found: &mut Found,
+        scored: &mut dyn FnMut(),
+    ) -> Result<()> {
+        let (b, t) = engine.batch_shape();
+        let tokenizer = self.batches.corpus().tokenizer();
+        let fitted = config.model.n_latents > 0 && self.protocols.iter().any(Protocol::needs_fit);
+        for index in 0..self.rows.div_ceil(b as u64) {
+            let mut batch = self.batches.batch(index)?;
+            let first_sequence = index * b as u64;
+            // The last batch may reach past the rows asked for.
+            let kept = (self.rows - first_sequence).min(b as u64) as usize;
+            batch.targets[kept * t..].fill(crate::data::batches::IGNORED);
+            let key = InferKey { seed: config.run.seed, step: KEY_STEP, first_sequence };
+            engine.set_batch(&batch.tokens, &batch.targets)?;
+            let mut kl = None;
+            if fitted {
+                engine.infer(&config.infer, 1.0, key, &mut |_| Ok(()))?;
+            }
+            if fitted && config.infer.method != Method::Langevin {
+                let posterior = engine.posterior()?;
+                kl = Some(posterior.kl(b));
+                let latents = found.latents.get_or_insert_with(|| LatentUse::new(&config.model));
+                latents.add(&posterior, engine.scored_tokens())?;
+            }
+            let row = |row: usize| {
+                let (index, kl) = (first_sequence + row as u64, kl.as_ref().map(|kl| kl[row]));
+                let (tokens, bytes) = extent(&batch, row, t, tokenizer);
+                Sequence { stride: self.stride, index, tokens, bytes, kl, scores: Vec::new() }
+            };
+            let mut rows: Vec<Sequence> = (0..kept).map(row).collect();
+            for all in found.scores.iter_mut().filter(|s| self.protocols.contains(&s.protocol)) {
+                let protocol = all.protocol;
+                let infer = &config.infer;
+                let scores = score_batch_after(engine, protocol, infer, &batch.context, key)?;
+                let numbers = scores.nats.iter().zip(&scores.variance);
+                for (row, (&nats, variance)) in rows.iter_mut().zip(numbers) {
+                    let sampling_error = variance.sqrt();
+                    row.scores.push(SequenceScore { protocol, nats, sampling_error });
+                }
+                all.extend(scores)?;
+                scored();
+            }
+            found.sequences.extend(rows.into_iter().filter(|row| row.tokens > 0));
+        }
+        Ok(())
+    }
+}
+
+/// Scored tokens of a row of `t`, and bytes of the text that they stand for.
+fn extent(batch: &Batch, row: usize, t: usize, tokenizer: &Tokenizer) -> (usize, usize) {
+    let (mut tokens, mut bytes) = (0, 0);
+    for at in row * t + batch.context[row]..(row + 1) * t {
+        // Ids have 16 bits; what is ignored is negative.
+        if let (Ok(before), Ok(token)) =
+            (u16::try_from(batch.tokens[at]), u16::try_from(batch.targets[at]))
+        {
+            tokens += 1;
+            bytes += tokenizer.text_bytes(before, token);
+        }
+    }
+    (tokens, bytes)
 }

@@ -41,7 +41,7 @@ fn batches() -> Vec<Batch> {
             let mut targets: Vec<i32> = (0..b).flat_map(|i| row(i, 1)).collect();
             let scored = b * t - 3 * batch;
             targets[scored..].fill(-1);
-            Batch { tokens, targets, rows: b, scored }
+            Batch { tokens, targets, context: vec![0; b], rows: b, scored }
         })
         .collect()
 }

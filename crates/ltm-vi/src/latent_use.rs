@@ -10,6 +10,7 @@ use crate::{Posterior, Result};
 #[derive(Clone, Debug)]
 pub struct LatentUse {
     n_layers: usize,
+    dim: usize,
     sequences: usize,
     /// Sums over sequences for each of the `L·Z·C` dimensions.
     mu: Vec<f64>,
@@ -25,7 +26,8 @@ impl LatentUse {
     pub fn new(config: &ModelConfig) -> Self {
         let zeros = || vec![0.0; config.n_latents * config.dim];
         let (mu, mu_squared, kl) = (zeros(), zeros(), zeros());
-        Self { n_layers: config.n_layers, sequences: 0, mu, mu_squared, kl }
+        let ModelConfig { n_layers, dim, .. } = *config;
+        Self { n_layers, dim, sequences: 0, mu, mu_squared, kl }
     }
 
     /// Adds the posterior of a batch. Sequences without a scored token, by `scored_tokens` of each,
@@ -61,9 +63,24 @@ impl LatentUse {
     /// KL of each layer's latents, in nats a sequence; NaN without sequences, empty without
     /// latents.
     pub fn kl_per_layer(&self) -> Vec<f64> {
-        let n = self.kl.len() / self.n_layers;
+        self.means(self.kl.len() / self.n_layers)
+    }
+
+    /// KL of each latent vector, layer after layer, in nats a sequence; NaN without sequences, empty
+    /// without latents.
+    pub fn kl_per_latent(&self) -> Vec<f64> {
+        self.means(self.dim)
+    }
+
+    /// The KL of every `n` dimensions together, a sequence.
+    fn means(&self, n: usize) -> Vec<f64> {
         let mean = |kl: &[f64]| kl.iter().sum::<f64>() / self.sequences as f64;
         if n == 0 { Vec::new() } else { self.kl.chunks(n).map(mean).collect() }
+    }
+
+    /// Dimensions of a sequence's latents, `L·Z·C`: what [`active_units`](Self::active_units) is of.
+    pub fn units(&self) -> usize {
+        self.kl.len()
     }
 
     /// Dimensions whose mean varies over the sequences by more than `threshold`, usually
@@ -92,7 +109,7 @@ mod tests {
 
     #[test]
     fn use_of_latents() {
-        let config = ModelConfig { dim: 2, n_layers: 2, n_latents: 2, ..ModelConfig::ltm_small() };
+        let config = ModelConfig { dim: 1, n_layers: 2, n_latents: 4, ..ModelConfig::ltm_small() };
         let mut used = LatentUse::new(&config);
         // Dimension 0 varies; 1 sits at the prior; 2 and 3 are stuck with a small variance.
         let posterior = Posterior {
@@ -105,7 +122,9 @@ mod tests {
         assert_eq!(used.active_units(LatentUse::ACTIVE), 1);
         let stuck = 2.0 * kl(0.5, -4.0);
         assert!((used.kl_floor(LatentUse::ACTIVE) - stuck).abs() <= 1e-12);
-        assert_eq!(used.kl_per_layer()[0], 0.5);
+        assert_eq!(used.units(), 4);
+        assert_eq!(used.kl_per_layer(), [0.5, stuck]);
+        assert_eq!(used.kl_per_latent(), [0.5, 0.0, stuck / 2.0, stuck / 2.0]);
         assert!(used.add(&posterior, &[4, 4]).is_err());
     }
 }

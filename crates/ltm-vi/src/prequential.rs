@@ -85,6 +85,7 @@ fn fit(engine: &mut Engine, prefix: &[i32], infer: &InferConfig, key: InferKey) 
     } else {
         engine.set_targets(prefix)?;
         engine.infer(infer, 1.0, key, &mut |_| Ok(()))?;
+        engine.need_density("prequential")?;
         engine.posterior()?
     };
     for (row, prefix) in prefix.chunks(t).enumerate() {

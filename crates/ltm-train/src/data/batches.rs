@@ -35,7 +35,7 @@ pub enum Order {
         /// The experiment's seed.
         seed: u64,
     },
-    /// From first to last, each token a target once; then only padding: for measuring.
+    /// From first to last, each token a target once, or scored once; then only padding: for measuring.
     Sequential,
 }
 
@@ -63,10 +63,26 @@ pub struct Batch {
     pub tokens: Vec<i32>,
     /// What it should say next, [`IGNORED`] on padding.
     pub targets: Vec<i32>,
+    /// First targets of each row that an earlier row has had: 0 unless rows overlap.
+    pub context: Vec<usize>,
     /// Rows that are not padding alone; they come first.
     pub rows: usize,
-    /// Targets that are not padding.
+    /// Targets that are neither padding nor an earlier row's.
     pub scored: usize,
+}
+
+/// A row: which tokens are its targets, and how many of the first an earlier row has had.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+struct Row {
+    start: u64,
+    len: u32,
+    context: u32,
+}
+
+impl Row {
+    fn end(&self) -> u64 {
+        self.start + u64::from(self.len)
+    }
 }
 
 /// The batches of one corpus.
@@ -74,8 +90,12 @@ pub struct Batch {
 pub struct Batches {
     corpus: Corpus,
     options: BatchOptions,
-    /// First target and length of each row of documents; unused for windows.
-    documents: Arc<[(u64, u32)]>,
+    /// How far one row is behind the other: `seq_len` unless rows overlap.
+    stride: usize,
+    /// Where the last row ends: the corpus' length, or where other batches ended.
+    end: u64,
+    /// The rows of documents; unused for windows.
+    documents: Arc<[Row]>,
     rows: u64,
 }
 
@@ -92,20 +112,46 @@ impl Batches {
                 return Err(Error::field(field, "at least 1, within 32 bits", extent));
             }
         }
+        let (end, stride) = (corpus.len(), options.seq_len);
+        Self::up_to(corpus, options, stride, end)
+    }
+
+    /// The tokens of the first `rows` rows of these batches, in rows that overlap: each begins `stride`
+    /// tokens behind the one before, and has the targets that both have as [context](Batch::context). No
+    /// row reaches over the end of a document if those of these batches do not.
+    ///
+    /// # Errors
+    /// [`Error::Field`] for a stride that is not in `1..=seq_len`, for no rows, and for shuffled rows;
+    /// those of [`Corpus::tokens`].
+    pub fn overlapping(&self, stride: usize, rows: u64) -> Result<Self> {
+        let BatchOptions { seq_len, order, .. } = self.options;
+        if !(1..=seq_len).contains(&stride) {
+            let expected = format!("in 1..={seq_len}, the tokens of a row");
+            return Err(Error::field("stride", expected, stride));
+        }
+        if order != Order::Sequential {
+            return Err(Error::field("order", "sequential for rows that overlap", "shuffled"));
+        }
+        let last = rows.min(self.rows).checked_sub(1).and_then(|last| self.row(last));
+        let last = last.ok_or_else(|| Error::field("rows", "at least 1", rows))?;
+        Self::up_to(self.corpus.clone(), self.options, stride, last.end())
+    }
+
+    fn up_to(corpus: Corpus, options: BatchOptions, stride: usize, end: u64) -> Result<Self> {
         let seq_len = options.seq_len as u64;
         let documents: Arc<[_]> = match options.rows {
             Rows::Windows => Arc::default(),
-            Rows::Documents => find_documents(&corpus, seq_len)?.into(),
+            Rows::Documents => find_documents(&corpus, seq_len, stride as u64, end)?.into(),
         };
         let rows = match (options.rows, options.order) {
             (Rows::Documents, _) => documents.len() as u64,
-            (Rows::Windows, Order::Sequential) => corpus.len().div_ceil(seq_len),
+            (Rows::Windows, Order::Sequential) => windows(end, seq_len, stride as u64),
             // As many as fit whatever the epoch's offset in 0..seq_len.
             (Rows::Windows, Order::Shuffled { .. }) => {
-                ((corpus.len() + 1).saturating_sub(seq_len) / seq_len).max(1)
+                ((end + 1).saturating_sub(seq_len) / seq_len).max(1)
             }
         };
-        Ok(Self { corpus, options, documents, rows })
+        Ok(Self { corpus, options, stride, end, documents, rows })
     }
 
     /// The corpus behind the batches.
@@ -137,31 +183,33 @@ impl Batches {
         let padding = i32::from(self.corpus.tokenizer().separator());
         let mut tokens = vec![padding; batch * seq_len];
         let mut targets = vec![IGNORED; batch * seq_len];
+        let mut context = vec![0; batch];
         let (mut rows, mut scored) = (0, 0);
         let slots = tokens.chunks_exact_mut(seq_len).zip(targets.chunks_exact_mut(seq_len));
         for (row, (tokens, targets)) in (0_u64..).zip(slots) {
-            let Some(range) = self.row(index.saturating_mul(batch as u64).saturating_add(row))
+            let Some(found) = self.row(index.saturating_mul(batch as u64).saturating_add(row))
             else {
                 break;
             };
             // One read: the inputs are the targets moved by one.
-            let read = self.corpus.tokens(range.start.saturating_sub(1)..range.end)?;
-            let first = usize::from(range.start > 0);
+            let read = self.corpus.tokens(found.start.saturating_sub(1)..found.end())?;
+            let first = usize::from(found.start > 0);
             let len = read.len() - first;
             targets.iter_mut().zip(&read[first..]).for_each(|(target, &id)| *target = id.into());
             tokens[1 - first..len]
                 .iter_mut()
                 .zip(&read)
                 .for_each(|(token, &id)| *token = id.into());
+            context[rows] = found.context as usize;
+            scored += len - context[rows];
             rows += 1;
-            scored += len;
         }
-        Ok(Batch { tokens, targets, rows, scored })
+        Ok(Batch { tokens, targets, context, rows, scored })
     }
 
     /// Which tokens row number `sample` has as targets.
-    fn row(&self, sample: u64) -> Option<Range<u64>> {
-        let seq_len = self.options.seq_len as u64;
+    fn row(&self, sample: u64) -> Option<Row> {
+        let (seq_len, stride) = (self.options.seq_len as u64, self.stride as u64);
         let (row, offset) = match self.options.order {
             Order::Sequential if sample >= self.rows => return None,
             Order::Sequential => (sample, 0),
@@ -174,14 +222,8 @@ impl Batches {
             }
         };
         Some(match self.options.rows {
-            Rows::Windows => {
-                let start = offset + row * seq_len;
-                start..(start + seq_len).min(self.corpus.len())
-            }
-            Rows::Documents => {
-                let (start, len) = self.documents[row as usize];
-                start..start + u64::from(len)
-            }
+            Rows::Windows => window(offset..self.end, seq_len, stride, row),
+            Rows::Documents => self.documents[row as usize],
         })
     }
 }
@@ -206,17 +248,31 @@ fn permuted(philox: &Philox, index: u64, n: u64) -> u64 {
     }
 }
 
-/// First target and length of every row: documents with their separators, in parts of at most `seq_len`.
-fn find_documents(corpus: &Corpus, seq_len: u64) -> Result<Vec<(u64, u32)>> {
+/// In how many windows of `seq_len` tokens, each `stride` behind the one before, `len` tokens come.
+fn windows(len: u64, seq_len: u64, stride: u64) -> u64 {
+    1 + len.saturating_sub(seq_len).div_ceil(stride)
+}
+
+/// Window number `index` of `tokens`.
+fn window(tokens: Range<u64>, seq_len: u64, stride: u64, index: u64) -> Row {
+    let start = tokens.start + index * stride;
+    let len = seq_len.min(tokens.end - start) as u32;
+    let context = if index == 0 { 0 } else { (seq_len - stride) as u32 };
+    Row { start, len, context }
+}
+
+/// The rows of the documents that `corpus` has before `end`, separators included.
+fn find_documents(corpus: &Corpus, seq_len: u64, stride: u64, end: u64) -> Result<Vec<Row>> {
     let separator = corpus.tokenizer().separator();
     let mut rows = Vec::new();
     let mut start = 0;
-    for chunk in (0..corpus.len()).step_by(SCAN_TOKENS as usize) {
-        let tokens = corpus.tokens(chunk..(chunk + SCAN_TOKENS).min(corpus.len()))?;
-        for (end, id) in (chunk + 1..).zip(tokens) {
-            if id == separator || end - start == seq_len || end == corpus.len() {
-                rows.push((start, (end - start) as u32));
-                start = end;
+    for chunk in (0..end).step_by(SCAN_TOKENS as usize) {
+        let tokens = corpus.tokens(chunk..(chunk + SCAN_TOKENS).min(end))?;
+        for (behind, id) in (chunk + 1..).zip(tokens) {
+            if id == separator || behind == end {
+                let count = windows(behind - start, seq_len, stride);
+                rows.extend((0..count).map(|i| window(start..behind, seq_len, stride, i)));
+                start = behind;
             }
         }
     }
@@ -302,6 +358,53 @@ mod tests {
     }
 
     #[test]
+    fn overlapping_rows_score_each_token_once_behind_their_context() {
+        let (_dir, corpus) = corpus(&[17, 1, 30, 8]);
+        let all = corpus.tokens(0..corpus.len()).expect("good ids");
+        for rows in [Rows::Windows, Rows::Documents] {
+            for (batch, seq_len, stride) in
+                [(1, 1, 1), (2, 7, 3), (3, 10, 10), (3, 16, 1), (2, 99, 40)]
+            {
+                let plain = batches(&corpus, batch, seq_len, rows, Order::Sequential);
+                for first in [1, 2, plain.rows(), u64::MAX] {
+                    let found = plain.overlapping(stride, first).expect("a good stride");
+                    let end = plain.row(first.min(plain.rows()) - 1).expect("a row").end();
+                    let mut scored = Vec::new();
+                    for i in 0..found.per_epoch() {
+                        let one = found.batch(i).expect("good ids");
+                        let before = scored.len();
+                        for (row, context) in one.targets.chunks(seq_len).zip(&one.context) {
+                            // The context is what was scored last, so that only it can overlap.
+                            let known = row[..*context].iter().map(|id| *id as u16);
+                            assert!(scored[scored.len() - context..].iter().copied().eq(known));
+                            let row = row[*context..].iter().filter(|id| **id != IGNORED);
+                            scored.extend(row.map(|id| *id as u16));
+                        }
+                        assert_eq!(scored.len() - before, one.scored);
+                        if stride == seq_len && first >= plain.rows() {
+                            assert_eq!(one, plain.batch(i).expect("good ids"));
+                        }
+                    }
+                    assert_eq!(scored, all[..end as usize]);
+                }
+            }
+        }
+        let plain = batches(&corpus, 1, 8, Rows::Documents, Order::Sequential);
+        let found = plain.overlapping(3, u64::MAX).expect("a good stride");
+        // 18 tokens with the separator, then 2.
+        let starts = (0..5).map(|i| found.row(i).map(|row| (row.start, row.len, row.context)));
+        let expected = [(0, 8, 0), (3, 8, 5), (6, 8, 5), (9, 8, 5), (12, 6, 5)];
+        assert!(starts.eq(expected.map(Some)));
+        assert_eq!(found.row(5), Some(Row { start: 18, len: 2, context: 0 }));
+        for (stride, rows, part) in [(0, 1, "1..=8"), (9, 1, "1..=8"), (3, 0, "rows")] {
+            let error = plain.overlapping(stride, rows).expect_err("refused").to_string();
+            assert!(error.contains(part), "{error}");
+        }
+        let shuffled = batches(&corpus, 1, 8, Rows::Windows, Order::Shuffled { seed: 0 });
+        assert!(shuffled.overlapping(3, 1).is_err());
+    }
+
+    #[test]
     fn an_epoch_visits_each_row_once_in_an_order_of_its_own() {
         let (_dir, corpus) = corpus(&[100, 103]);
         let found = batches(&corpus, 1, 4, Rows::Windows, Order::Shuffled { seed: 5 });
@@ -312,7 +415,7 @@ mod tests {
         };
         let mut offsets = std::collections::BTreeSet::new();
         for e in 0..20 {
-            let mut starts: Vec<u64> = epoch(e).iter().map(|range| range.start).collect();
+            let mut starts: Vec<u64> = epoch(e).iter().map(|row| row.start).collect();
             assert!(!starts.is_sorted());
             starts.sort();
             offsets.insert(starts[0]);

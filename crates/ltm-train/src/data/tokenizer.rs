@@ -116,6 +116,25 @@ impl Tokenizer {
         }
     }
 
+    /// Bytes that `token` adds to the text of a document whose last token so far is `before`. The
+    /// separator is no text, and ids past the vocabulary are none.
+    pub fn text_bytes(&self, before: u16, token: u16) -> usize {
+        if token == self.separator() {
+            return 0;
+        }
+        match self {
+            Self::Bytes => usize::from(u8::try_from(token).is_ok()),
+            Self::Gpt2 => {
+                let bytes = tiktoken_rs::r50k_base_singleton().decode_bytes(&[token.into()]);
+                bytes.map_or(0, |bytes| bytes.len())
+            }
+            Self::Words { vocabulary } => vocabulary.get(usize::from(token)).map_or(0, |word| {
+                let space = before != self.separator() && !is_punctuation(word);
+                word.len() + usize::from(space)
+            }),
+        }
+    }
+
     /// Decodes ids for display: bytes that are not UTF-8 and ids past the vocabulary become U+FFFD, the
     /// separator becomes [`END_OF_TEXT`].
     pub fn decode(&self, tokens: &[u16]) -> String {
@@ -196,6 +215,29 @@ mod tests {
         }
         let ids = words().encode("the cat, the cat sat.").expect("known words");
         assert_eq!(words().decode(&ids), "the cat, the cat sat.");
+    }
+
+    #[test]
+    fn the_bytes_of_a_documents_tokens_are_those_of_its_text() {
+        let bytes = |tokenizer: &Tokenizer, ids: &[u16]| -> usize {
+            let mut before = tokenizer.separator();
+            ids.iter().map(|&id| tokenizer.text_bytes(std::mem::replace(&mut before, id), id)).sum()
+        };
+        let text = "naïve 東京\n\n  tabs\tand 12345 🙂";
+        for tokenizer in [Tokenizer::Bytes, Tokenizer::Gpt2] {
+            let ids = tokenizer.encode(text).expect("any text");
+            assert_eq!(bytes(&tokenizer, &ids), text.len());
+            let end = tokenizer.separator();
+            assert_eq!(
+                bytes(&tokenizer, &[&ids[..], &[end], &ids, &[end]].concat()),
+                2 * text.len()
+            );
+        }
+        let text = "the cat, the cat sat.";
+        let ids = words().encode(text).expect("known words");
+        let twice = [&ids[..], &[words().separator()], &ids].concat();
+        assert_eq!((bytes(&words(), &ids), bytes(&words(), &twice)), (text.len(), 2 * text.len()));
+        assert_eq!(words().text_bytes(0, u16::MAX), 0);
     }
 
     #[test]

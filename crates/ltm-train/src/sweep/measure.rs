@@ -4,9 +4,7 @@
 use std::path::Path;
 
 use ltm_model::{SampleConfig, Weights};
-use ltm_vi::{
-    Engine, GenerateOptions, InferKey, LatentSource, LatentUse, Protocol, SlowGradient, generate,
-};
+use ltm_vi::{Engine, GenerateOptions, InferKey, LatentSource, Protocol, SlowGradient, generate};
 use serde_json::{Map, Value, json};
 
 use crate::config::Config;
@@ -95,15 +93,6 @@ fn rows(batches: &Batches, sequences: u64) -> Result<Vec<Vec<i32>>> {
 
 pub(crate) fn sequence_tokens(batches: &Batches, sequences: u64) -> Result<Vec<usize>> {
     Ok(rows(batches, sequences)?.iter().map(Vec::len).collect())
-}
-
-pub(crate) fn latent_use(config: &Config, latents: &LatentUse) -> Value {
-    json!({
-        "kl_per_layer_nats_a_sequence": latents.kl_per_layer(),
-        "kl_floor_nats_a_sequence": latents.kl_floor(LatentUse::ACTIVE),
-        "active_units": latents.active_units(LatentUse::ACTIVE),
-        "units": config.model.n_latents * config.model.dim,
-    })
 }
 
 /// The [`trace`] for a line: empty where latents are found in a way that has no KL.

@@ -7,7 +7,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use serde_json::{Value, json};
 
 use super::measure::{
-    latent_use, nats, samples, sequence_tokens, shown_trace, suitable, tokens_seen, true_entropy,
+    nats, samples, sequence_tokens, shown_trace, suitable, tokens_seen, true_entropy,
 };
 use super::record::{
     RESULTS_FILE, check_folder, check_line, identity, read_results, write_results,
@@ -16,7 +16,7 @@ use super::{Point, Sweep, generated};
 use crate::checkpoint::Checkpoint;
 use crate::data::{Meta, Split, storyworld};
 use crate::error::chain;
-use crate::eval::{Evaluation, evaluate};
+use crate::eval::{Evaluation, evaluate, latents_json};
 use crate::files::{create_dir, write_whole};
 use crate::step::StepReport;
 use crate::trainer::{Observer, Start, Trainer, open};
@@ -168,7 +168,7 @@ impl Sweep {
             "left_out": left_out,
             "nats": nats(&evaluation),
             "sequence_tokens": sequence_tokens(&val, self.eval_sequences)?,
-            "latents": evaluation.latents.as_ref().map(|latents| latent_use(config, latents)),
+            "latents": evaluation.latents.as_ref().map(latents_json),
             "trace": shown_trace(config, &weights, &val)?,
             "samples": samples(config, &weights, &tokenizer, &val),
         });

@@ -1,0 +1,143 @@
+//! What an evaluation tells beside the estimates: windows that overlap, bytes, sequences.
+
+use std::path::Path;
+use std::sync::atomic::AtomicBool;
+
+use ltm_model::Weights;
+use ltm_testkit::{Tol, assert_close};
+use ltm_train::data::{Batches, Split};
+use ltm_train::{Checkpoint, Config, Evaluation, Observer, Start, Trainer, evaluate, trainer};
+
+/// A hundred sums in double precision, one after the other.
+const DOUBLE: Tol = Tol { abs: 0.0, rel: 1e-12 };
+
+struct Silent;
+impl Observer for Silent {}
+
+/// The smallest configuration, with these changes, and its validation split.
+fn tiny(dir: &Path, set: &[&str]) -> (Config, Batches) {
+    let file = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/tiny.toml");
+    let run = format!("run.dir={}", dir.join("run").display());
+    let set: Vec<String> = set.iter().chain([&run.as_str()]).map(ToString::to_string).collect();
+    let config = Config::load(&file, &set).expect("a good configuration");
+    let batches = trainer::open(&config, Split::Val).expect("a corpus");
+    (config, batches)
+}
+
+fn scores(
+    (config, batches): &(Config, Batches),
+    weights: &Weights,
+    protocols: &[&str],
+    sequences: u64,
+) -> Evaluation {
+    let protocols: Vec<_> = protocols.iter().map(|name| name.parse().expect("a name")).collect();
+    let mut seen = Vec::new();
+    let mut progress = |done, all| seen.push((done, all));
+    let evaluation = evaluate(config, weights, batches, &protocols, sequences, &mut progress);
+    let all = seen[0].1;
+    assert!(all >= protocols.len() as u64);
+    assert!(
+        seen.into_iter().eq((0..=all).map(|done| (done, all))),
+        "each score moves the bar once"
+    );
+    evaluation.expect("scores")
+}
+
+/// A token of this text is known from the two before it and not from one, so that a row's first is
+/// worth its context.
+#[test]
+fn context_pays_where_windows_overlap() {
+    let temp = tempfile::tempdir().expect("a temporary folder");
+    let data = temp.path().join("data");
+    std::fs::create_dir(&data).expect("writable");
+    std::fs::write(data.join("meta.json"), r#"{"tokenizer": {"name": "bytes"}}"#).expect("written");
+    for (name, triples) in [("train.bin", 200), ("val.bin", 33)] {
+        let tokens = b"aab".repeat(triples);
+        let ids: Vec<u8> = tokens.iter().flat_map(|byte| u16::from(*byte).to_le_bytes()).collect();
+        std::fs::write(data.join(name), ids).expect("written");
+    }
+    let path = format!("data.path={}", data.display());
+    let run = tiny(
+        temp.path(),
+        &[
+            &path,
+            "model.n_latents=0",
+            "train.seq_len=4",
+            "train.batch=8",
+            "train.micro_batches=1",
+            "train.steps=200",
+            "train.lr=3e-3",
+            "train.eval_every=0",
+            "train.checkpoint_every=200",
+        ],
+    );
+    let mut trainer = Trainer::new(run.0.clone(), Start::Fresh).expect("a trainer");
+    let end = trainer.run(&AtomicBool::new(false), &mut Silent).expect("trained");
+    let weights = Checkpoint::load(&end.checkpoint).expect("saved").weights;
+    let names = [
+        "autoregressive",
+        "autoregressive-overlap:4",
+        "autoregressive-overlap:2",
+        "autoregressive-overlap:1",
+        "prequential-overlap:1",
+    ];
+    for sequences in [0, 5] {
+        let found = scores(&run, &weights, &names, sequences);
+        let tokens = if sequences == 0 { 99 } else { 20 };
+        let nats: Vec<f64> = found.estimates.iter().map(|e| e.mean_nats_per_token).collect();
+        for estimate in &found.estimates {
+            assert_eq!(estimate.tokens, tokens, "{}", estimate.protocol);
+            assert_eq!(found.bytes(estimate.protocol), tokens, "{}", estimate.protocol);
+        }
+        assert_eq!(nats[0], nats[1], "windows that only touch");
+        // A first token in three rows is `b` after `a`, or `a` after `a`: about ln 2 in two of twelve.
+        assert!(nats[2] < nats[0] - 0.05 && nats[3] < nats[0] - 0.05, "{nats:?}");
+        assert_eq!(nats[3], nats[4], "without latents there is nothing to fit");
+        assert!(found.latents.is_none());
+    }
+}
+
+#[test]
+fn sequences_add_up_to_the_estimates() {
+    let temp = tempfile::tempdir().expect("a temporary folder");
+    let run = tiny(temp.path(), &["train.seq_len=32", "infer.steps=2"]);
+    let weights = Weights::init(&run.0.model, 3).expect("weights");
+    let names = ["elbo:2", "prequential-overlap:16:1", "reconstruction", "prequential:16:2"];
+    let found = scores(&run, &weights, &names, 0);
+    let meta = run.1.corpus().meta().expect("a sidecar");
+    for estimate in &found.estimates {
+        let (protocol, stride) = (estimate.protocol, estimate.protocol.overlap());
+        let scored: Vec<_> = found.sequences.iter().filter(|one| one.stride == stride).collect();
+        assert_eq!(scored.iter().map(|one| one.tokens as u64).sum::<u64>(), meta.tokens);
+        assert_eq!(found.bytes(protocol) as u64, meta.bytes, "{protocol}");
+        let of = |one: &&ltm_train::eval::Sequence| {
+            *one.scores.iter().find(|score| score.protocol == protocol).expect("a score")
+        };
+        let nats: Vec<f64> = scored.iter().map(|one| of(one).nats).collect();
+        assert_eq!(nats, estimate.per_sequence);
+        let variance: f64 = scored.iter().map(|one| of(one).sampling_error.powi(2)).sum();
+        // Sums of the same numbers in double precision; NaN on both sides for single samples.
+        if estimate.sampling_error.is_nan() {
+            assert!(variance.is_nan(), "{protocol}");
+        } else {
+            let error = variance.sqrt() / meta.tokens as f64;
+            assert_close(&[error], &[estimate.sampling_error], DOUBLE);
+        }
+        let bits = nats.iter().sum::<f64>() / std::f64::consts::LN_2;
+        let bits_per_byte = found.bits_per_byte(estimate).expect("text");
+        assert_close(&[bits_per_byte], &[bits / meta.bytes as f64], DOUBLE);
+        assert_eq!(scored.iter().all(|one| one.kl.is_some()), stride.is_none());
+        assert!(scored.iter().map(|one| one.index).eq(0..scored.len() as u64));
+    }
+    let latents = found.latents.as_ref().expect("a fit");
+    let kl: Vec<f64> = found.sequences.iter().filter_map(|one| one.kl).collect();
+    let mean = kl.iter().sum::<f64>() / kl.len() as f64;
+    assert_eq!(latents.sequences(), kl.len());
+    for kl in [latents.kl_per_layer(), latents.kl_per_latent()] {
+        assert_close(&[kl.iter().sum::<f64>()], &[mean], DOUBLE);
+    }
+    // Without a protocol that asks for it, no row is fitted whole, and the others are what they were.
+    let fewer = scores(&run, &weights, &names[1..2], 0);
+    assert!(fewer.latents.is_none() && fewer.sequences.iter().all(|one| one.kl.is_none()));
+    assert_eq!(fewer.estimates[0].per_sequence, found.estimates[1].per_sequence);
+}
