@@ -340,7 +340,7 @@ impl Engine {
 
     /// A copy of the batch's tokens and targets.
     pub(crate) fn batch(&self) -> Result<(Vec<i32>, Vec<i32>)> {
-        Ok((self.store.get(self.tokens)?.to_i32()?, self.store.get(self.targets)?.to_i32()?))
+        Ok((self.store.get(self.tokens)?.to_i32()?, self.host_targets.clone()))
     }
 
     /// Targets of each sequence of the batch that are scored.

@@ -119,9 +119,12 @@ fn a_chain_depends_on_its_key_and_is_told() {
 fn what_needs_a_density_is_refused() {
     let mut engine = engine(SlowGradient::None, &[7; 2 * B]);
     sample(&mut engine, &infer(1), 0);
-    for protocol in
-        [Protocol::ElboFittedNoise, Protocol::Elbo { samples: 2 }, Protocol::Iwae { samples: 2 }]
-    {
+    for protocol in [
+        Protocol::ElboFittedNoise,
+        Protocol::Elbo { samples: 2 },
+        Protocol::Iwae { samples: 2 },
+        Protocol::Prequential { stride: 1, samples: 2 },
+    ] {
         let refused = score_batch(&mut engine, protocol, &infer(1), key(0)).unwrap_err();
         assert!(matches!(refused, Error::NoDensity { .. }), "{refused}");
         assert!(refused.to_string().contains("infer.method=variational"), "{refused}");

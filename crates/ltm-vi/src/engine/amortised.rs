@@ -80,9 +80,8 @@ impl Engine {
     /// equal weights give the bound a token.
     pub(super) fn set_kl_weight(&mut self, token_weight: &[f32]) -> Result<()> {
         let Some(encoder) = &self.encoder else { return Ok(()) };
-        let targets = self.store.get(self.targets)?.to_i32()?;
         let mut weights = Vec::with_capacity(self.b * self.config.n_layers);
-        for (targets, weight) in targets.chunks(self.t).zip(token_weight.chunks(self.t)) {
+        for (targets, weight) in self.host_targets.chunks(self.t).zip(token_weight.chunks(self.t)) {
             let scored = || targets.iter().zip(weight).filter(|(id, _)| **id >= 0);
             let total: f32 = scored().map(|(_, weight)| weight).sum();
             let mean = total / scored().count().max(1) as f32;
