@@ -6,7 +6,9 @@ use std::sync::atomic::AtomicBool;
 use ltm_model::Weights;
 use ltm_testkit::{Tol, assert_close};
 use ltm_train::data::{Batches, Split};
-use ltm_train::{Checkpoint, Config, Evaluation, Observer, Start, Trainer, evaluate, trainer};
+use ltm_train::{
+    Checkpoint, Config, Error, Evaluation, Observer, Start, Trainer, evaluate, trainer,
+};
 
 /// A hundred sums in double precision, one after the other.
 const DOUBLE: Tol = Tol { abs: 0.0, rel: 1e-12 };
@@ -140,4 +142,17 @@ fn sequences_add_up_to_the_estimates() {
     let fewer = scores(&run, &weights, &names[1..2], 0);
     assert!(fewer.latents.is_none() && fewer.sequences.iter().all(|one| one.kl.is_none()));
     assert_eq!(fewer.estimates[0].per_sequence, found.estimates[1].per_sequence);
+}
+
+/// A fit that leaves samples and no density has no fresh ones to foretell from.
+#[test]
+fn prequential_needs_a_density() {
+    let temp = tempfile::tempdir().expect("a temporary folder");
+    let (config, batches) = tiny(temp.path(), &["infer.method=langevin"]);
+    let weights = Weights::init(&config.model, 3).expect("weights");
+    for name in ["prequential:8:1", "prequential-overlap:8:1"] {
+        let protocols = [name.parse().expect("a name")];
+        let error = evaluate(&config, &weights, &batches, &protocols, 1, &mut |_, _| ());
+        assert!(matches!(error, Err(Error::Infer(_))), "{name}: {error:?}");
+    }
 }
