@@ -168,6 +168,9 @@ pub fn run(args: Args) -> anyhow::Result<ExitCode> {
         let hint =
             "this file has a protocol of its own: leave --protocol out, or say --format jsonl";
         anyhow::ensure!(args.protocol.is_empty(), hint);
+        let hint =
+            "--per-document is for protocols, and this file has one of its own: leave it out";
+        anyhow::ensure!(args.per_document.is_none(), hint);
     }
     if !matches!(subject, Subject::Gsm8k(_)) {
         let hint = "this is not GSM8K: leave --shots and the other arguments for it out";

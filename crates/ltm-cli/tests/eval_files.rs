@@ -194,6 +194,7 @@ fn lambada_asks_for_the_last_word() {
     assert!(said.contains("malformed parts left out    2"), "{said}");
     assert!(named.contains("line 3") && named.contains("line 4"), "{named}");
     bad(&["eval", &run, &file, "--protocol", "elbo"], 1, &["--protocol", "--format jsonl"]);
+    bad(&["eval", &run, &file, "--per-document", "x.jsonl"], 1, &["--per-document"]);
     good(&["eval", &run, &file, "--protocol", "elbo:2", "--format", "jsonl"]);
     bad(&["eval", &run, "--samples", "3"], 1, &["--protocol elbo:8"]);
     bad(
