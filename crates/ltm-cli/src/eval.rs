@@ -66,7 +66,7 @@ pub struct Args {
     #[arg(long)]
     json: bool,
     #[command(flatten)]
-    gsm8k: gsm8k::Args,
+    gsm8k: gsm8k::Gsm8kArgs,
 }
 
 /// A part of a corpus.

@@ -90,11 +90,23 @@ impl Units {
         }
     }
 
-    fn split(self, tokenizer: &Tokenizer, text: &str) -> anyhow::Result<Vec<String>> {
+    /// Of a text that was read.
+    fn read(self, tokenizer: &Tokenizer, text: &str) -> anyhow::Result<Vec<String>> {
         Ok(match self {
-            Self::Words => text.split_whitespace().map(Into::into).collect(),
+            Self::Words => words(text),
             Self::Tokens => tokenizer.encode(text)?.iter().map(u16::to_string).collect(),
         })
+    }
+
+    /// Of a text that was written, whose tokens need not be those that its characters would have.
+    fn written(self, tokenizer: &Tokenizer, tokens: &[i32]) -> Vec<String> {
+        match self {
+            Self::Words => words(&decode(tokenizer, tokens)),
+            Self::Tokens => {
+                let end = i32::from(tokenizer.separator());
+                tokens.strip_suffix(&[end]).unwrap_or(tokens).iter().map(i32::to_string).collect()
+            }
+        }
     }
 }
 
@@ -142,7 +154,7 @@ pub fn run(args: Args) -> anyhow::Result<ExitCode> {
                 None => bar.suspend(|| println!("{text}")),
             }
             // What the texts share, the prompt, says nothing of them.
-            texts.push(args.units.split(tokenizer, &decode(tokenizer, &written.tokens))?);
+            texts.push(args.units.written(tokenizer, &written.tokens));
             bar.inc(1);
         }
     }
@@ -154,7 +166,7 @@ pub fn run(args: Args) -> anyhow::Result<ExitCode> {
     let mut columns = vec![("samples", measure(&texts))];
     if let Some(reference) = reference {
         let split = |text: &String| {
-            let mut units = args.units.split(tokenizer, text)?;
+            let mut units = args.units.read(tokenizer, text)?;
             units.truncate(longest);
             Ok(units)
         };
@@ -233,6 +245,10 @@ fn print_table(units: Units, columns: &[(&str, TextMetrics)]) {
     }
     row(&format!("self-BLEU-{BLEU_ORDER}"), &|m| share(m.self_bleu));
     row("rep-4 of a text", &|m| mean(&m.repetition));
+}
+
+fn words(text: &str) -> Vec<String> {
+    text.split_whitespace().map(Into::into).collect()
 }
 
 /// A text as the model reads it: behind the separator that documents begin with.

@@ -17,7 +17,7 @@ pub const SAMPLES: usize = 5;
 /// Arguments of `eval` that only GSM8K has.
 #[derive(clap::Args)]
 #[command(next_help_heading = "GSM8K")]
-pub struct Args {
+pub struct Gsm8kArgs {
     /// Worked examples before each question, the first of `--train-file`; published are 0, 5 and 10. As many stand there
     /// as the context has room for
     #[arg(long, value_name = "COUNT", requires = "train_file")]
@@ -42,7 +42,7 @@ pub struct Args {
     samples_out: Option<PathBuf>,
 }
 
-impl Args {
+impl Gsm8kArgs {
     /// Whether any was given.
     pub fn any(&self) -> bool {
         let Self { shots, train_file, pass, max_tokens, temperature, top_p, samples_out } = self;
@@ -53,7 +53,7 @@ impl Args {
 }
 
 /// Answers the questions of a file.
-pub fn run(request: &Request<'_>, args: &Args) -> anyhow::Result<()> {
+pub fn run(request: &Request<'_>, args: &Gsm8kArgs) -> anyhow::Result<()> {
     let Request { checkpoint, config, file, read: how, limit, samples, json: as_json } = request;
     let (samples, malformed) = (*samples, how.malformed);
     let (problems, skipped) = read(file, malformed, *limit)?;

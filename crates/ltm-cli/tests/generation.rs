@@ -1,0 +1,175 @@
+//! The command from outside: texts written to a file and measured, and word problems answered.
+
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::process::{Command, Output, Stdio};
+
+use serde_json::Value;
+
+fn output(args: &[&str]) -> Output {
+    let mut command = Command::new(env!("CARGO_BIN_EXE_ltm"));
+    command.args(args).stdin(Stdio::null()).output().expect("the command starts")
+}
+
+/// Standard output and standard error of a call that must succeed.
+fn good(args: &[&str]) -> (String, String) {
+    let out = output(args);
+    let [stdout, stderr] =
+        [out.stdout, out.stderr].map(|text| String::from_utf8_lossy(&text).into_owned());
+    assert!(out.status.success(), "{args:?}: {:?}\n{stderr}", out.status);
+    (stdout, stderr)
+}
+
+/// Checks that a call fails and names these parts.
+fn bad(args: &[&str], status: i32, parts: &[&str]) {
+    let out = output(args);
+    let stderr = String::from_utf8_lossy(&out.stderr);
+    assert_eq!(out.status.code(), Some(status), "{args:?}\n{stderr}");
+    for part in parts {
+        assert!(stderr.contains(part), "{args:?}: `{part}` is not in\n{stderr}");
+    }
+}
+
+fn json(args: &[&str]) -> Value {
+    let (text, _) = good(&[args, &["--json"]].concat());
+    serde_json::from_str(&text).unwrap_or_else(|error| panic!("{error}: {text}"))
+}
+
+fn lines(file: &str) -> Vec<Value> {
+    let text = fs::read_to_string(file).unwrap_or_else(|error| panic!("{file}: {error}"));
+    text.lines().map(|line| serde_json::from_str(line).expect("JSON")).collect()
+}
+
+/// A folder for a test's files.
+struct Folder(tempfile::TempDir);
+
+impl Folder {
+    fn path(&self, name: &str) -> String {
+        self.0.path().join(name).display().to_string()
+    }
+
+    /// Writes a file of these lines and returns its path.
+    fn write(&self, name: &str, lines: &[&str]) -> String {
+        fs::write(self.path(name), lines.join("\n")).expect("writable");
+        self.path(name)
+    }
+}
+
+/// A folder, and a tiny model of bytes in it that was trained for a few steps.
+fn trained() -> (Folder, String) {
+    let folder = Folder(tempfile::tempdir().expect("a temporary folder"));
+    let book = folder.write("book.txt", &["a small dog saw a cat. "; 60]);
+    let (data, run) = (folder.path("data"), folder.path("run"));
+    good(&["data", "prepare", &book, "--tokenizer", "bytes", "--out", &data]);
+    let config: PathBuf =
+        Path::new(env!("CARGO_MANIFEST_DIR")).join("../ltm-train/tests/tiny.toml");
+    let sets = [format!("data.path={data}"), format!("run.dir={run}"), "train.steps=2".into()];
+    let sets: Vec<&str> = sets.iter().flat_map(|set| ["--set", set]).collect();
+    good(&[&["train", &config.display().to_string(), "--no-samples"][..], &sets].concat());
+    (folder, run)
+}
+
+#[test]
+fn texts_go_to_a_file_and_are_measured_beside_others() {
+    let (folder, run) = trained();
+    let out = folder.path("samples.jsonl");
+    let base = ["generate", &run, "--count", "4", "--max-tokens", "20", "--prompt", "a s"];
+    let with = |more: &[&'static str], out: &'static str| -> (String, Vec<String>) {
+        let file = folder.path(out);
+        let args = [&base[..], &["--out", &file], more].concat();
+        (file.clone(), args.into_iter().map(String::from).collect())
+    };
+    let (table, _) = good(&[&base[..], &["--out", &out]].concat());
+    for part in ["of words", "samples", "distinct-3", "self-BLEU-4", "rep-4", "entropy"] {
+        assert!(table.contains(part), "`{part}` is not in\n{table}");
+    }
+    let written = lines(&out);
+    assert_eq!(written.len(), 4);
+    for (line, seed) in written.iter().zip(0..) {
+        assert!(line["text"].as_str().is_some_and(|text| text.starts_with("a s")), "{line}");
+        assert_eq!(line["seed"], seed, "{line}");
+    }
+    assert!(written.iter().any(|line| line["text"] != written[0]["text"]), "{written:?}");
+    // The same arguments print the same texts, and the first of four is the one alone.
+    let (printed, _) = good(&base);
+    let texts: String =
+        written.iter().map(|line| format!("{}\n", line["text"].as_str().expect("text"))).collect();
+    assert_eq!(printed, texts);
+    let one = base.map(|arg| if arg == "4" { "1" } else { arg });
+    assert_eq!(good(&one).0, format!("{}\n", written[0]["text"].as_str().expect("text")));
+
+    // In tokens, beside a reference that is cut to the longest text: bytes of two letters.
+    let reference =
+        folder.write("other.jsonl", &["{\"text\": \"abababababababababababababab\"}"; 5]);
+    let (_, args) = with(&["--units", "tokens"], "second.jsonl");
+    let args: Vec<&str> = args.iter().map(String::as_str).collect();
+    let found = json(&[&args[..], &["--reference", &reference]].concat());
+    assert_eq!((&found["units"], &found["samples"]["texts"]), (&"tokens".into(), &4.into()));
+    let reference = &found["reference"];
+    assert_eq!(reference["longest"], found["samples"]["longest"], "{found}");
+    assert_eq!((&reference["texts"], &reference["self_bleu"]), (&4.into(), &1.0.into()));
+    assert_eq!(
+        reference["distinct"][0],
+        2.0 / (4.0 * reference["longest"].as_f64().expect("a number"))
+    );
+
+    bad(&[&base[..], &["--out", &out]].concat(), 1, &["samples.jsonl", "exists"]);
+    assert_eq!(lines(&out), written);
+    bad(&[&base[..], &["--reference", "/no/such.txt"]].concat(), 1, &["/no/such.txt"]);
+    bad(&[&base[..], &["--json"]].concat(), 2, &["--out"]);
+}
+
+const FIRST: &str = r#"{"question": "1+1?", "answer": "It is 2.\n#### 2"}"#;
+const SECOND: &str = r#"{"question": "Three times 400?", "answer": "3*400=1200\n#### 1,200"}"#;
+
+#[test]
+fn word_problems_are_answered_and_counted() {
+    let (folder, run) = trained();
+    let (test, train) = (
+        folder.write("test.jsonl", &[FIRST, SECOND]),
+        folder.write("train.jsonl", &[SECOND, FIRST]),
+    );
+    let out = folder.path("answers.jsonl");
+    let shots = ["--shots", "1", "--train-file", &train, "--max-tokens", "8", "--samples", "3"];
+    let base = [&["eval", &run, &test][..], &shots].concat();
+    let found = json(&[&base[..], &["--samples-out", &out]].concat());
+    let gsm8k = &found["gsm8k"];
+    for (key, value) in
+        [("questions", 2), ("samples", 3), ("shots", 1), ("answers", 6), ("too_long", 0)]
+    {
+        assert_eq!(gsm8k[key], value, "{key} of {found}");
+    }
+    assert_eq!((&gsm8k["pass"][0]["k"], &gsm8k["pass"][1]["k"]), (&1.into(), &3.into()));
+    let written = lines(&out);
+    assert_eq!((written.len(), &written[1]["number"]), (2, &"1200".into()));
+    let extracted = |line: &Value| {
+        line["numbers"].as_array().expect("a list").iter().filter(|n| !n.is_null()).count()
+    };
+    assert_eq!(gsm8k["extracted"], written.iter().map(extracted).sum::<usize>());
+    assert_eq!((&written[0]["shots"], &written[0]["room"]), (&1.into(), &8.into()));
+
+    // Ninety-six tokens hold no second example and a whole answer; a long question leaves no room at all.
+    let long = format!(r##"{{"question": "{}?", "answer": "It is #### 1"}}"##, "1+".repeat(60));
+    let test = folder.write("long.jsonl", &[FIRST, &long, "{\"question\": 3}"]);
+    let args = ["eval", &run, &test, "--format", "gsm8k", "--shots", "2", "--train-file", &train];
+    bad(&args, 1, &["long.jsonl", "line 3", "`question`"]);
+    let args = [&args[..], &["--skip-malformed", "--max-tokens", "16", "--samples", "2"]].concat();
+    let (table, stderr) = good(&args);
+    for part in [
+        "2 shots",
+        "pass@1",
+        "pass@2",
+        "of 2 questions",
+        "for want of room",
+        "1 questions, which count as wrong",
+        "left out    1",
+    ] {
+        assert!(table.contains(part), "`{part}` is not in\n{table}");
+    }
+    assert!(stderr.contains("line 3"), "{stderr}");
+
+    bad(&[&base[..], &["--pass", "4"]].concat(), 2, &["pass", "1 to 3"]);
+    bad(&["eval", &run, &test, "--shots", "1"], 2, &["--train-file"]);
+    bad(&["eval", &run, "--shots", "1", "--train-file", &train], 1, &["GSM8K"]);
+    bad(&[&base[..], &["--samples-out", &out]].concat(), 1, &["answers.jsonl", "exists"]);
+}
