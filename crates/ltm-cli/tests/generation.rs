@@ -55,15 +55,19 @@ impl Folder {
     }
 }
 
-/// A folder, and a tiny model of bytes in it that was trained for a few steps.
-fn trained() -> (Folder, String) {
+/// A folder, and a tiny model of bytes in it that was trained on these lines for so many steps.
+fn trained(lines: &[&str], steps: usize) -> (Folder, String) {
     let folder = Folder(tempfile::tempdir().expect("a temporary folder"));
-    let book = folder.write("book.txt", &["a small dog saw a cat. "; 60]);
+    let book = folder.write("book.txt", lines);
     let (data, run) = (folder.path("data"), folder.path("run"));
     good(&["data", "prepare", &book, "--tokenizer", "bytes", "--out", &data]);
     let config: PathBuf =
         Path::new(env!("CARGO_MANIFEST_DIR")).join("../ltm-train/tests/tiny.toml");
-    let sets = [format!("data.path={data}"), format!("run.dir={run}"), "train.steps=2".into()];
+    let mut sets = vec![format!("data.path={data}"), format!("run.dir={run}")];
+    for key in ["steps", "checkpoint_every", "eval_every"] {
+        sets.push(format!("train.{key}={steps}"));
+    }
+    sets.extend(["train.lr=2e-2", "train.lr_min=5e-3"].map(String::from));
     let sets: Vec<&str> = sets.iter().flat_map(|set| ["--set", set]).collect();
     good(&[&["train", &config.display().to_string(), "--no-samples"][..], &sets].concat());
     (folder, run)
@@ -71,7 +75,7 @@ fn trained() -> (Folder, String) {
 
 #[test]
 fn texts_go_to_a_file_and_are_measured_beside_others() {
-    let (folder, run) = trained();
+    let (folder, run) = trained(&["a small dog saw a cat. "; 60], 2);
     let out = folder.path("samples.jsonl");
     let base = ["generate", &run, "--count", "4", "--max-tokens", "20", "--prompt", "a s"];
     let with = |more: &[&'static str], out: &'static str| -> (String, Vec<String>) {
@@ -124,7 +128,7 @@ const SECOND: &str = r#"{"question": "Three times 400?", "answer": "3*400=1200\n
 
 #[test]
 fn word_problems_are_answered_and_counted() {
-    let (folder, run) = trained();
+    let (folder, run) = trained(&["a small dog saw a cat. "; 60], 2);
     let (test, train) = (
         folder.write("test.jsonl", &[FIRST, SECOND]),
         folder.write("train.jsonl", &[SECOND, FIRST]),
@@ -172,4 +176,19 @@ fn word_problems_are_answered_and_counted() {
     bad(&["eval", &run, &test, "--shots", "1"], 2, &["--train-file"]);
     bad(&["eval", &run, "--shots", "1", "--train-file", &train], 1, &["GSM8K"]);
     bad(&[&base[..], &["--samples-out", &out]].concat(), 1, &["answers.jsonl", "exists"]);
+}
+
+#[test]
+fn what_was_learned_by_heart_counts_as_right() {
+    let lines = ["Question: 1+1?\nAnswer: #### 2\n<|endoftext|>"; 400];
+    let (folder, run) = trained(&lines, 60);
+    let right = r#"{"question": "1+1?", "answer": "It is 2.\n#### 2.00"}"#;
+    let test = folder.write("test.jsonl", &[right, &right.replace("2.00", "3")]);
+    let args = ["eval", &run, &test, "--temperature", "0", "--samples", "2", "--max-tokens", "12"];
+    let found = &json(&args)["gsm8k"];
+    assert_eq!((&found["answers"], &found["extracted"]), (&4.into(), &4.into()), "{found}");
+    for pass in found["pass"].as_array().expect("a list") {
+        // One question of two: the deviations are a half each.
+        assert_eq!((&pass["mean"], &pass["standard_error"]), (&0.5.into(), &0.5.into()), "{found}");
+    }
 }
