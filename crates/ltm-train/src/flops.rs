@@ -7,7 +7,7 @@
 use ltm_autodiff::{NodeCount, Precision};
 use ltm_kernels::Device;
 use ltm_model::ModelConfig;
-use ltm_vi::{Engine, SlowGradient};
+use ltm_vi::{Engine, Method, SlowGradient};
 
 use crate::Result;
 use crate::config::{Config, SlowGradientKind};
@@ -44,15 +44,20 @@ pub fn count(config: &Config) -> Result<Flops> {
     let counts = engine.training_counts();
     let sum =
         |counts: &[NodeCount]| counts.iter().map(|count| count.cost.flops as f64).sum::<f64>();
-    let fast = match config.infer.steps {
-        0 => 0.0,
-        steps => sum(&counts.first_step) + (steps - 1) as f64 * sum(&counts.later_step),
+    let fast = match (config.infer.method, config.infer.steps) {
+        (Method::Amortised, _) => sum(&counts.encoder),
+        (_, 0) => 0.0,
+        (_, steps) => sum(&counts.first_step) + (steps - 1) as f64 * sum(&counts.later_step),
     };
     let micro_batch = fast + sum(&counts.slow);
+    let fast_steps = match config.infer.method {
+        Method::Amortised => 0,
+        Method::Variational | Method::Langevin => config.infer.steps,
+    };
     Ok(Flops {
         per_slow_step: micro_batch * train.micro_batches as f64,
         per_token: micro_batch / (b * t) as f64,
-        formula_per_token: formula(&config.model, config.infer.steps, t),
+        formula_per_token: formula(&config.model, fast_steps, t),
     })
 }
 
@@ -206,6 +211,12 @@ mod tests {
         let flops = count(&config).expect("counted");
         let same = count(&tiny(&["model.n_latents=0", "infer.steps=64"])).expect("counted");
         assert_eq!(flops, same);
+        // An encoder's pass takes the place of the steps.
+        let amortised =
+            ["model.encoder_layers=1", "infer.method=\"amortised\"", "infer.noise=fresh"];
+        let few = count(&tiny(&amortised)).expect("counted");
+        let many = count(&tiny(&[&amortised[..], &["infer.steps=64"]].concat())).expect("counted");
+        assert_eq!(few, many);
         let (p, attention) = (config.model.param_count() as f64, 6.0 * 2.0 * 16.0 * 96.0);
         assert_eq!(flops.formula_per_token, 6.0 * p + attention);
     }

@@ -712,7 +712,9 @@ impl Engine {
             SlowGradient::None => Vec::new(),
             SlowGradient::Final | SlowGradient::Trajectory => self.slow_outputs(),
         };
+        let encoder = self.encoder.as_ref().map(|encoder| encoder.outputs().to_vec());
         TrainingCounts {
+            encoder: count(&encoder.unwrap_or_default(), Lifetime::Weights),
             first_step: count(&fast, Lifetime::Weights),
             later_step: count(&fast, Lifetime::Step),
             slow: count(&slow, Lifetime::Weights),
@@ -724,6 +726,8 @@ impl Engine {
 /// [`Engine::training_counts`].
 #[derive(Clone, Debug)]
 pub struct TrainingCounts {
+    /// The encoder's pass, which takes the place of fast steps; empty without one.
+    pub encoder: Vec<NodeCount>,
     /// The first fast step after the weights were moved; empty without latents.
     pub first_step: Vec<NodeCount>,
     /// Every later fast step of the batch; empty without latents.

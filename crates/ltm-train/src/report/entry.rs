@@ -106,6 +106,12 @@ impl Entry {
         self.number("model.n_latents").is_some_and(|n| n > 0.0)
     }
 
+    /// Whether thoughts are found as the paper's are, by fast steps on a bound.
+    pub(super) fn is_fitted(&self) -> bool {
+        let method = self.config.get("infer.method");
+        self.has_latents() && method.is_none_or(|method| method == "variational")
+    }
+
     /// Tokens of every scored sequence.
     fn tokens(&self) -> Vec<f64> {
         numbers(&self.line["sequence_tokens"]).into_iter().filter(|n| *n > 0.0).collect()

@@ -104,7 +104,7 @@ fn findings(entries: &[Entry], key: &str) -> Vec<Finding> {
             let scored: Vec<&Entry> = entries
                 .iter()
                 .filter(|e| {
-                    e.has_latents() && e.fixed_noise() == fixed && e.score(&protocol).is_some()
+                    e.is_fitted() && e.fixed_noise() == fixed && e.score(&protocol).is_some()
                 })
                 .collect();
             let mut steps = Vec::new();

@@ -52,6 +52,11 @@ impl Encoder {
         Ok(ops::add(g, nll, kl)?)
     }
 
+    /// What one pass of the encoder computes.
+    pub fn outputs(&self) -> [Value; 2] {
+        [self.mu, self.log_var]
+    }
+
     /// The plan of the encoder alone, once it has run.
     pub fn plan(&self) -> Option<&Plan> {
         self.plan.as_ref()
