@@ -98,18 +98,6 @@ impl Protocol {
         }
     }
 
-    /// What the number is, beside `-log p(x)`, in a few words.
-    pub fn meaning(&self) -> &'static str {
-        match self {
-            Self::Reconstruction => "no bound: latents are free",
-            Self::ElboFittedNoise => "optimistic: the fit saw the noise",
-            Self::Elbo { .. } | Self::MaskedDiffusion { .. } => "bound, in expectation",
-            Self::Iwae { .. } => "tighter bound, in expectation",
-            Self::Prequential { .. } | Self::PrequentialOverlap { .. } => "code length",
-            Self::Autoregressive | Self::AutoregressiveOverlap { .. } => "exact",
-        }
-    }
-
     /// How far windows are apart, for a protocol whose windows overlap.
     pub fn overlap(&self) -> Option<usize> {
         match self {
