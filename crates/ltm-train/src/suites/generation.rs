@@ -35,8 +35,8 @@ pub struct TextMetrics {
     pub entropy: Mean,
     /// Different n-grams for every n-gram of all texts, for n of 1, 2, 3 (Li et al. 2016); `None` without n-grams.
     pub distinct: [Option<f64>; 3],
-    /// The mean BLEU-4 of each text against all others (Zhu et al. 2018), see [`self_bleu`]; `None` for fewer than two
-    /// texts.
+    /// The mean BLEU-4 of each text against all others (Zhu et al. 2018), as NLTK's `sentence_bleu` has it with its
+    /// smoothing `method1`; `None` for fewer than two texts.
     pub self_bleu: Option<f64>,
     /// The share of a text's 4-grams that occurred in it before, of texts that have any (Welleck et al. 2020).
     pub repetition: Mean,

@@ -1,5 +1,5 @@
 //! A grid of runs from one TOML file: which points it has, and what each is called. Trains nothing; that is
-//! [`run`]'s.
+//! `run`'s.
 
 mod grid;
 pub(crate) mod measure;
