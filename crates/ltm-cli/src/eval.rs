@@ -28,15 +28,15 @@ pub struct Args {
     ///
     /// reconstruction: no bound, the thoughts are free.
     /// elbo-fitted-noise: the bound as published, optimistic with fixed noise.
-    /// elbo[:SAMPLES], iwae[:SAMPLES]: bounds with fresh noise.
-    /// prequential:STRIDE[:SAMPLES]: blocks of STRIDE tokens foretold from thoughts fitted to what is
+    /// elbo:SAMPLES, iwae:SAMPLES: bounds with fresh noise.
+    /// prequential:STRIDE:SAMPLES: blocks of STRIDE tokens foretold from thoughts fitted to what is
     /// before them; comparable with autoregressive models.
     /// autoregressive: exact, without thoughts.
-    /// prequential-overlap:STRIDE[:SAMPLES], autoregressive-overlap:STRIDE: the same in windows that
+    /// prequential-overlap:STRIDE:SAMPLES, autoregressive-overlap:STRIDE: the same in windows that
     /// overlap, for a longer past.
-    /// masked-diffusion[:MASKS]: the bound of a masked diffusion model.
+    /// masked-diffusion:MASKS: the bound of a masked diffusion model.
     ///
-    /// docs/evaluation.md says what each may be compared with.
+    /// SAMPLES and MASKS are 8 when left out. docs/evaluation.md says what each may be compared with.
     #[arg(long, verbatim_doc_comment)]
     protocol: Vec<Protocol>,
     /// Write what each sequence costs to FILE, a JSON object a line
