@@ -97,6 +97,25 @@ fn main() -> ExitCode {
     }
 }
 
+/// How fast training goes: what the bars of `train` and `sweep` tell. The bars' own estimate follows every
+/// evaluation between two steps.
+#[derive(Default)]
+struct Pace {
+    spent: f64,
+    steps: u64,
+}
+
+impl Pace {
+    /// Counts a step of so many seconds; what is left of the bar at the mean of all.
+    fn eta(&mut self, bar: &indicatif::ProgressBar, seconds: f64) -> indicatif::HumanDuration {
+        self.spent += seconds;
+        self.steps += 1;
+        let left = bar.length().unwrap_or(0).saturating_sub(bar.position());
+        let eta = self.spent / self.steps as f64 * left as f64;
+        indicatif::HumanDuration(std::time::Duration::from_secs_f64(eta))
+    }
+}
+
 /// A progress bar on stderr, drawn only on a terminal.
 fn progress_bar(len: u64, template: &str) -> indicatif::ProgressBar {
     let style = indicatif::ProgressStyle::with_template(template)

@@ -6,11 +6,12 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
 use anyhow::Context;
-use indicatif::{HumanDuration, MultiProgress, ProgressBar};
+use indicatif::{MultiProgress, ProgressBar};
 use ltm_train::sweep::{Point, RESULTS_FILE, SweepObserver};
 use ltm_train::{Observer, StepReport, Sweep, flops};
 use serde_json::Value;
 
+use crate::Pace;
 use crate::compute::Compute;
 
 /// Arguments of `sweep`.
@@ -82,7 +83,7 @@ pub fn run(args: Args) -> anyhow::Result<ExitCode> {
     let all = sweep.points.len() as u64;
     let points = bars.add(crate::progress_bar(all, "{bar:24} point {pos}/{len} {msg}"));
     let inner = bars.add(crate::progress_bar(0, "{bar:24} {pos}/{len} {msg}"));
-    let mut observer = Progress { points, inner, spent: 0.0, timed: 0 };
+    let mut observer = Progress { points, inner, pace: Pace::default() };
     let summary = sweep.run(&stop, &mut observer);
     observer.inner.finish_and_clear();
     observer.points.finish_and_clear();
@@ -127,29 +128,21 @@ fn list(sweep: &Sweep) -> anyhow::Result<ExitCode> {
 struct Progress {
     points: ProgressBar,
     inner: ProgressBar,
-    spent: f64,
-    timed: u64,
+    pace: Pace,
 }
 
 impl Observer for Progress {
     fn started(&mut self, done: u64, steps: u64) {
-        (self.spent, self.timed) = (0.0, 0);
+        self.pace = Pace::default();
         self.inner.set_length(steps);
         self.inner.set_position(done);
     }
 
     fn stepped(&mut self, report: &StepReport, seconds: f64) {
-        self.spent += seconds;
-        self.timed += 1;
-        let left = self.inner.length().unwrap_or(0).saturating_sub(report.step);
-        let eta = self.spent / self.timed as f64 * left as f64;
         self.inner.set_position(report.step);
+        let eta = self.pace.eta(&self.inner, seconds);
         let bound = report.bound().map_or(String::new(), |bound| format!(" bound {bound:.3}"));
-        self.inner.set_message(format!(
-            "training: loss {:.3}{bound} ETA {}",
-            report.loss,
-            HumanDuration(std::time::Duration::from_secs_f64(eta)),
-        ));
+        self.inner.set_message(format!("training: loss {:.3}{bound} ETA {eta}", report.loss));
     }
 }
 

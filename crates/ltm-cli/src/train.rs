@@ -6,12 +6,13 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
 use anyhow::Context;
-use indicatif::{HumanDuration, ProgressBar};
+use indicatif::ProgressBar;
 use ltm_model::Attention;
 use ltm_train::data::{Split, storyworld};
 use ltm_train::{Checkpoint, Config, Evaluation, Observer, Start, StepReport, Summary, Trainer};
 use ltm_vi::{GenerateOptions, LatentSource};
 
+use crate::Pace;
 use crate::compute::Compute;
 
 /// Arguments of `train`.
@@ -32,9 +33,6 @@ pub struct Args {
     #[arg(long)]
     no_samples: bool,
 }
-
-/// Stories that the true entropy is estimated from.
-const ENTROPY_DOCUMENTS: u64 = 4000;
 
 pub fn run(args: Args) -> anyhow::Result<ExitCode> {
     let mut config = Config::load(&args.config, &args.set)?;
@@ -60,7 +58,7 @@ pub fn run(args: Args) -> anyhow::Result<ExitCode> {
         config.run.dir.display()
     );
     let bar = crate::progress_bar(0, "{bar:24} {pos}/{len} {msg}");
-    let mut observer = Progress { bar, spent: 0.0, timed: 0 };
+    let mut observer = Progress { bar, pace: Pace::default() };
     let summary = trainer.run(&stop, &mut observer);
     observer.bar.finish_and_clear();
     let summary = summary?;
@@ -71,8 +69,7 @@ pub fn run(args: Args) -> anyhow::Result<ExitCode> {
 /// The bar, and lines for what should stay on the screen.
 struct Progress {
     bar: ProgressBar,
-    spent: f64,
-    timed: u64,
+    pace: Pace,
 }
 
 impl Progress {
@@ -92,17 +89,13 @@ impl Observer for Progress {
     }
 
     fn stepped(&mut self, report: &StepReport, seconds: f64) {
-        self.spent += seconds;
-        self.timed += 1;
-        let left = self.bar.length().unwrap_or(0).saturating_sub(report.step);
-        let eta = self.spent / self.timed as f64 * left as f64;
         self.bar.set_position(report.step);
+        let eta = self.pace.eta(&self.bar, seconds);
         let bound = report.bound().map_or(String::new(), |bound| format!(" bound {bound:.3}"));
         self.bar.set_message(format!(
-            "loss {:.3}{bound} {:.0} tokens/s ETA {}",
+            "loss {:.3}{bound} {:.0} tokens/s ETA {eta}",
             report.loss,
             report.tokens as f64 / seconds,
-            HumanDuration(std::time::Duration::from_secs_f64(eta)),
         ));
     }
 
@@ -130,7 +123,7 @@ fn report(config: &Config, summary: &Summary, args: &Args) -> anyhow::Result<()>
     }
     let generated = config.data.path.is_none();
     if generated {
-        let entropy = storyworld::true_entropy(config.run.seed, ENTROPY_DOCUMENTS)?;
+        let entropy = storyworld::true_entropy(config.run.seed, storyworld::ENTROPY_DOCUMENTS)?;
         let (nats, error) = (entropy.nats_per_token, entropy.nats_per_token_se);
         println!("true entropy                {nats:.4} ± {error:.4} nats per token");
     }

@@ -10,14 +10,9 @@ use serde_json::{Map, Value, json};
 use crate::config::Config;
 use crate::data::{Batches, Tokenizer, storyworld};
 use crate::error::chain;
-use crate::eval::{Evaluation, evaluate};
+use crate::eval::{Evaluation, KEY_STEP, evaluate};
 use crate::trainer::METRICS_FILE;
 use crate::{Error, Result};
-
-/// Stories that the true entropy is estimated from.
-const ENTROPY_DOCUMENTS: u64 = 4000;
-/// The training step under which evaluations draw.
-const KEY_STEP: u64 = u64::MAX;
 
 /// The protocols asked for that suit a point, with those of its own evaluations where it has no latents or
 /// none suits, and why the others do not.
@@ -182,7 +177,7 @@ fn try_samples(
 
 /// The corpus's entropy, and the exact nats of the very stories that were scored.
 pub(crate) fn true_entropy(seed: u64, val: &Batches, sequences: u64) -> Result<Value> {
-    let entropy = storyworld::true_entropy(seed, ENTROPY_DOCUMENTS)?;
+    let entropy = storyworld::true_entropy(seed, storyworld::ENTROPY_DOCUMENTS)?;
     let exact = |row: &Vec<i32>| {
         let ids: Vec<u16> = row.iter().map(|id| *id as u16).collect();
         -storyworld::log_prob(&ids)
@@ -192,7 +187,7 @@ pub(crate) fn true_entropy(seed: u64, val: &Batches, sequences: u64) -> Result<V
     Ok(json!({
         "nats_per_token": entropy.nats_per_token,
         "standard_error": entropy.nats_per_token_se,
-        "documents": ENTROPY_DOCUMENTS,
+        "documents": storyworld::ENTROPY_DOCUMENTS,
         "nats": nats,
     }))
 }

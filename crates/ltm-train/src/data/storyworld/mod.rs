@@ -20,6 +20,9 @@ use super::tokenizer::Tokenizer;
 use super::writer::CorpusWriter;
 use crate::{Error, Result};
 
+/// Stories enough for [`true_entropy`] to be known to a thousandth.
+pub const ENTROPY_DOCUMENTS: u64 = 4000;
+
 /// No story is longer, its separator included.
 pub const MAX_TOKENS: usize = 96;
 
