@@ -1,39 +1,12 @@
 //! `ltm eval` on files: each format by the protocols of a corpus, and malformed parts refused or counted.
 
+mod command;
+
 use std::fs;
 use std::path::{Path, PathBuf};
-use std::process::{Command, Output, Stdio};
 
+use command::{bad, good, json};
 use serde_json::Value;
-
-fn output(args: &[&str]) -> Output {
-    let mut command = Command::new(env!("CARGO_BIN_EXE_ltm"));
-    command.args(args).stdin(Stdio::null()).output().expect("the command starts")
-}
-
-/// Standard output and standard error of a call that must succeed.
-fn good(args: &[&str]) -> (String, String) {
-    let out = output(args);
-    let [stdout, stderr] =
-        [out.stdout, out.stderr].map(|text| String::from_utf8_lossy(&text).into_owned());
-    assert!(out.status.success(), "{args:?}: {:?}\n{stderr}", out.status);
-    (stdout, stderr)
-}
-
-/// Checks the exit status of a call that must fail, and that it names these parts.
-fn bad(args: &[&str], status: i32, parts: &[&str]) {
-    let out = output(args);
-    let stderr = String::from_utf8_lossy(&out.stderr);
-    assert_eq!(out.status.code(), Some(status), "{args:?}\n{stderr}");
-    for part in parts {
-        assert!(stderr.contains(part), "{args:?}: `{part}` is not in\n{stderr}");
-    }
-}
-
-fn json(args: &[&str]) -> Value {
-    let (text, _) = good(&[args, &["--json"]].concat());
-    serde_json::from_str(&text).unwrap_or_else(|error| panic!("{error}: {text}"))
-}
 
 /// A folder for a test's files.
 struct Folder(tempfile::TempDir);
