@@ -214,6 +214,7 @@ const SECTIONS: [(&str, &[&str]); 5] = [
             "init_mu_std",
             "init_log_var_mean",
             "init_log_var_std",
+            "kl_warmup",
         ],
     ),
     (

@@ -78,6 +78,11 @@ pub struct InferConfig {
     pub init_log_var_mean: f64,
     /// Standard deviation of the log-variance at the start.
     pub init_log_var_std: f64,
+    /// Share of training over which the weight of the KL in the objective rises from 0 to 1, so that
+    /// a decoder that does not use its latents yet finds something in them (Bowman et al. 2016); 0,
+    /// none, when absent from a file. Scores know nothing of it.
+    #[serde(default)]
+    pub kl_warmup: f64,
 }
 
 fn published_final_ratio() -> f64 {
@@ -102,6 +107,7 @@ impl InferConfig {
             init_mu_std: 0.01,
             init_log_var_mean: -5.0,
             init_log_var_std: 0.1,
+            kl_warmup: 0.0,
         }
     }
 
@@ -130,6 +136,8 @@ impl InferConfig {
         let mean = self.init_log_var_mean;
         check("init_log_var_mean", mean.abs() <= 50.0, "within -50..=50", mean)?;
         least_0("init_log_var_std", self.init_log_var_std)?;
+        let share = self.kl_warmup;
+        check("kl_warmup", (0.0..=1.0).contains(&share), "in 0..=1", share)?;
         if self.method == Method::Langevin && self.noise != Noise::Fresh {
             let expected = "`fresh` for `infer.method = \"langevin\"`, which draws at every step";
             return Err(argument("infer.noise", expected, "fixed"));
@@ -157,6 +165,7 @@ mod tests {
             ("init_mu_std", InferConfig { init_mu_std: -0.1, ..good }),
             ("init_log_var_mean", InferConfig { init_log_var_mean: f64::NAN, ..good }),
             ("init_log_var_std", InferConfig { init_log_var_std: -0.1, ..good }),
+            ("kl_warmup", InferConfig { kl_warmup: 1.1, ..good }),
         ];
         for (expected, config) in cases {
             match config.validate() {

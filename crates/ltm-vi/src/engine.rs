@@ -42,7 +42,7 @@ pub struct FastStep {
     pub nll: f64,
     /// KL from the prior of each layer's latents, summed over the batch, in nats.
     pub kl_per_layer: Vec<f64>,
-    /// `nll` and all KL together: what the loop minimises.
+    /// `nll` and all KL together: what the loop minimises, once the KL counts in full.
     pub bound: f64,
 }
 
@@ -63,6 +63,8 @@ struct Latents {
     noise: Value,
     /// `(B·L)`: one entry a layer of a sequence.
     kl: Value,
+    /// `(B·L)`: what each of them counts in the objective.
+    kl_weight: Value,
     dmu: Value,
     dlog_var: Value,
     /// Gradients of the objective for each weight; none unless asked for.
@@ -108,6 +110,8 @@ pub struct Engine {
     scored_tokens: Vec<usize>,
     /// How the present latents were found.
     method: Method,
+    /// What the KL counts in the objective.
+    kl_weight: f32,
 }
 
 impl Engine {
@@ -160,8 +164,10 @@ impl Engine {
             Some([mu, log_var, noise]) => {
                 let rows = b * config.n_layers;
                 let kl = ops::gaussian_kl(g, mu, log_var, rows)?;
-                let sum_nll = sum(g, nll, b * t)?;
-                let sum_kl = sum(g, kl, rows)?;
+                let kl_weight = g.input("kl_weight", &[rows], Kind::Float, Lifetime::Batch);
+                let ones = ops::fill(g, &[b * t], 1.0);
+                let sum_nll = ops::dot(g, nll, ones)?;
+                let sum_kl = ops::dot(g, kl, kl_weight)?;
                 let bound = ops::add(g, sum_nll, sum_kl)?;
                 let mut wrt = vec![mu, log_var];
                 if slow_gradient == SlowGradient::Trajectory {
@@ -170,7 +176,7 @@ impl Engine {
                 let mut gradients = grad(g, bound, &wrt)?;
                 let dweights = gradients.split_off(2);
                 let (dmu, dlog_var) = (gradients[0], gradients[1]);
-                Some(Latents { mu, log_var, noise, kl, dmu, dlog_var, dweights })
+                Some(Latents { mu, log_var, noise, kl, kl_weight, dmu, dlog_var, dweights })
             }
         };
         let encoder = match config.encoder_layers {
@@ -226,8 +232,10 @@ impl Engine {
             host_targets: vec![-1; b * t],
             scored_tokens: vec![0; b],
             method: Method::Variational,
+            kl_weight: 1.0,
             graph,
         };
+        engine.weigh_kl(1.0)?;
         engine.name_latents()?;
         Ok(engine)
     }
@@ -404,8 +412,8 @@ impl Engine {
 
     /// Fits the posterior of the batch: from its start under `key`, `infer.steps` times
     /// [`fast_step`](Self::fast_step), or whatever else `infer.method` says, each told to `observer`. Nothing carries over from earlier
-    /// fits. `progress` of training, from 0 to 1, moves the rate from `lr` to `lr_end`. Without
-    /// latents nothing happens.
+    /// fits. `progress` of training, from 0 to 1, moves the rate from `lr` to `lr_end` and the weight
+    /// of the KL over `kl_warmup`. Without latents nothing happens.
     ///
     /// # Errors
     /// [`Error::Config`], [`Error::Argument`] for a method that does not suit the engine, those of
@@ -423,6 +431,7 @@ impl Engine {
             return Ok(());
         }
         let start = Posterior::initial(&self.config, infer, self.b, key)?;
+        self.weigh_kl(infer.kl_weight_at(progress) as f32)?;
         match infer.method {
             Method::Variational => {}
             Method::Langevin => return self.langevin(start, infer, progress, key, observer),
@@ -441,6 +450,14 @@ impl Engine {
             }
         }
         Ok(())
+    }
+
+    /// Lets every KL count `weight` times in the objective from here on.
+    fn weigh_kl(&mut self, weight: f32) -> Result<()> {
+        let Some(latents) = &self.latents else { return Ok(()) };
+        self.kl_weight = weight;
+        let weights = vec![weight; self.b * self.config.n_layers];
+        Ok(self.store.write_f32(latents.kl_weight, &weights)?)
     }
 
     /// The fit of [`infer`](Self::infer) without the host: rates and noise lie in tables on the
@@ -620,8 +637,8 @@ impl Engine {
     /// of the mean.
     ///
     /// With an encoder they are of the whole bound at the encoder's sample, encoder's weights included:
-    /// `sum(token_weight · nll) + sum_b w_b · KL_b`, where `w_b` is the mean weight of the sequence's
-    /// scored tokens.
+    /// `sum(token_weight · nll) + k·sum_b w_b·KL_b`, where `w_b` is the mean weight of the sequence's
+    /// scored tokens and `k` what the KL counted in the last [`infer`](Self::infer).
     ///
     /// # Errors
     /// [`Error::NoSlowGradient`] for [`SlowGradient::None`], [`Error::Argument`] when the length
@@ -734,12 +751,6 @@ pub struct TrainingCounts {
     pub later_step: Vec<NodeCount>,
     /// The slow gradient after the last; empty for [`SlowGradient::None`].
     pub slow: Vec<NodeCount>,
-}
-
-/// The sum of `n` numbers, as a node.
-fn sum(g: &mut Graph, x: Value, n: usize) -> Result<Value> {
-    let ones = ops::fill(g, &[n], 1.0);
-    Ok(ops::dot(g, x, ones)?)
 }
 
 pub(crate) fn argument(

@@ -21,6 +21,12 @@ impl InferConfig {
             }
         }
     }
+
+    /// What the KL counts in the objective of a fit at `progress` of training, from 0 to 1; 1 but for
+    /// the beginning of a training with `kl_warmup`.
+    pub fn kl_weight_at(&self, progress: f64) -> f64 {
+        if progress < self.kl_warmup { progress.max(0.0) / self.kl_warmup } else { 1.0 }
+    }
 }
 
 #[cfg(test)]
@@ -42,5 +48,16 @@ mod tests {
         check(15, 1.0, 0.036_939_852_098_305_75);
         let constant = InferConfig { schedule: Schedule::Constant, lr_end: None, ..config };
         assert_eq!(constant.lr_at(9, 0.7), 0.3);
+    }
+
+    #[test]
+    fn the_kl_counts_in_full_after_the_warmup() {
+        let weights = |kl_warmup| {
+            let config = InferConfig { kl_warmup, ..InferConfig::published() };
+            [0.0, 0.1, 0.2, 1.0].map(|progress| config.kl_weight_at(progress))
+        };
+        assert_eq!(weights(0.0), [1.0; 4]);
+        assert_eq!(weights(0.2), [0.0, 0.5, 1.0, 1.0]);
+        assert_eq!(weights(1.0), [0.0, 0.1, 0.2, 1.0]);
     }
 }

@@ -84,6 +84,34 @@ fn a_fit_to_nothing_reaches_the_prior() {
     assert!(engine.token_nll().unwrap().iter().all(|nll| *nll == 0.0));
 }
 
+/// At the beginning of a training with a warm-up the KL pulls at nothing: a fit to nothing stays where
+/// it started, halfway it is pulled, and after the warm-up it goes as without one.
+#[test]
+fn the_kl_warms_up_with_training() {
+    let infer = InferConfig {
+        steps: 3,
+        weight_decay: 0.0,
+        init_mu_std: 1.0,
+        lr_end: None,
+        eps: 1.0, // a step depends on the gradient's size, not its sign alone
+        ..InferConfig::published()
+    };
+    let mut engine = engine(CONFIG, Precision::F32, SlowGradient::None);
+    engine.set_batch(&TOKENS, &[-1; 10]).unwrap();
+    let mut fitted = |kl_warmup, progress| {
+        let infer = InferConfig { kl_warmup, ..infer };
+        engine.infer(&infer, progress, KEY, &mut |_| Ok(())).unwrap();
+        engine.posterior().unwrap()
+    };
+    let length = |posterior: &Posterior| posterior.mu.iter().map(|x| x * x).sum::<f32>();
+    let start = Posterior::initial(&CONFIG, &infer, 2, KEY).unwrap();
+    let full = fitted(0.0, 0.0);
+    assert_eq!(fitted(0.5, 0.0), start);
+    assert_eq!(fitted(0.5, 0.5), full);
+    let half = fitted(0.5, 0.25);
+    assert!(length(&start) > length(&half) && length(&half) > length(&full));
+}
+
 #[test]
 fn a_fit_depends_on_its_key_and_not_on_history() {
     for noise in [Noise::Fixed, Noise::Fresh] {

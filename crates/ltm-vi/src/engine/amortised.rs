@@ -34,7 +34,7 @@ impl Encoder {
         let rows = b * config.n_layers;
         let text = g.input("text", &[b, t], Kind::Int, Lifetime::Batch);
         let latents = g.input("latents", &[b, config.n_latents], Kind::Int, Lifetime::Batch);
-        let kl_weight = g.input("kl_weight", &[rows], Kind::Float, Lifetime::Batch);
+        let kl_weight = g.input("encoder_kl_weight", &[rows], Kind::Float, Lifetime::Batch);
         let [mu, log_var] = encoder::trace(g, config, weights, text, latents)?;
         let kl = ops::gaussian_kl(g, mu, log_var, rows)?;
         Ok(Self { text, latents, mu, log_var, kl, kl_weight, plan: None })
@@ -82,7 +82,7 @@ impl Engine {
     }
 
     /// Lets the KL of a sequence count as much as the sequence's scored tokens do on average, so that
-    /// equal weights give the bound a token.
+    /// equal weights give the bound a token; but for `kl_warmup`.
     pub(super) fn set_kl_weight(&mut self, token_weight: &[f32]) -> Result<()> {
         let Some(encoder) = &self.encoder else { return Ok(()) };
         let mut weights = Vec::with_capacity(self.b * self.config.n_layers);
@@ -90,7 +90,7 @@ impl Engine {
             let scored = || targets.iter().zip(weight).filter(|(id, _)| **id >= 0);
             let total: f32 = scored().map(|(_, weight)| weight).sum();
             let mean = total / scored().count().max(1) as f32;
-            weights.extend(std::iter::repeat_n(mean, self.config.n_layers));
+            weights.extend(std::iter::repeat_n(self.kl_weight * mean, self.config.n_layers));
         }
         Ok(self.store.write_f32(encoder.kl_weight, &weights)?)
     }
