@@ -207,9 +207,13 @@ impl Plan {
         let Some(stale) = stale else { return Ok(()) };
         self.complete = false;
         let first = self.steps.partition_point(|step| step.lifetime < stale);
-        for step in &mut self.steps[first..] {
-            step.run(&self.device, store, &mut self.slots, &mut self.scratch)?;
-        }
+        run_steps(
+            &mut self.steps[first..],
+            &self.device,
+            store,
+            &mut self.slots,
+            &mut self.scratch,
+        )?;
         for (node, _, version) in &mut self.seen {
             *version = store.version(*node)?;
         }
@@ -235,9 +239,13 @@ impl Plan {
         self.complete = false;
         let first = self.steps.partition_point(|step| step.lifetime < stale);
         let last = self.steps.partition_point(|step| step.lifetime < Lifetime::Step);
-        for step in &mut self.steps[first..last] {
-            step.run(&self.device, store, &mut self.slots, &mut self.scratch)?;
-        }
+        run_steps(
+            &mut self.steps[first..last],
+            &self.device,
+            store,
+            &mut self.slots,
+            &mut self.scratch,
+        )?;
         for (node, lifetime, version) in &mut self.seen {
             // What a step reads counts as unseen, so that a later `run` starts there at least.
             *version = if *lifetime < Lifetime::Step { store.version(*node)? } else { 0 };
@@ -256,9 +264,13 @@ impl Plan {
             store.version(*node)?;
         }
         let first = self.steps.partition_point(|step| step.lifetime < Lifetime::Step);
-        for step in &mut self.steps[first..] {
-            step.run(&self.device, store, &mut self.slots, &mut self.scratch)?;
-        }
+        run_steps(
+            &mut self.steps[first..],
+            &self.device,
+            store,
+            &mut self.slots,
+            &mut self.scratch,
+        )?;
         Ok(())
     }
 
@@ -389,6 +401,16 @@ fn add_count(counts: &mut Vec<NodeCount>, op: &dyn Operation, runs: u64, time: D
     count.time += time;
     count.cost.flops += runs * cost.flops;
     count.cost.bytes += runs * cost.bytes;
+}
+
+fn run_steps(
+    steps: &mut [Step],
+    device: &Device,
+    store: &Store,
+    slots: &mut [Buffer],
+    scratch: &mut HashMap<usize, Buffer>,
+) -> Result<()> {
+    device.run(|| steps.iter_mut().try_for_each(|step| step.run(device, store, slots, scratch)))
 }
 
 /// The nodes that `outputs` need, by lifetime and then in the order they were traced. An edge never

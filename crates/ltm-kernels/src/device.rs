@@ -22,6 +22,15 @@ impl Device {
         Context::open(ordinal).map(Self::Cuda)
     }
 
+    /// Runs `f` where ops start quickest: for a CPU in a thread of rayon's present pool, so that an op hands
+    /// out its parts and takes one itself, where one that is called from outside sleeps until all are done.
+    pub fn run<R: Send>(&self, f: impl FnOnce() -> R + Send) -> R {
+        match self {
+            Self::Cpu => rayon::scope(|_| f()),
+            Self::Cuda(_) => f(),
+        }
+    }
+
     /// Waits until all work asked for so far is done; on the CPU it always is.
     ///
     /// # Errors
