@@ -167,6 +167,17 @@ impl State {
         tokens: &[i32],
         start: usize,
     ) -> Result<&[f32]> {
+        model.device.run(|| self.read(model, work, tokens, start))?;
+        Ok(&self.host_logits)
+    }
+
+    fn read(
+        &mut self,
+        model: &Model,
+        work: &mut Workspace,
+        tokens: &[i32],
+        start: usize,
+    ) -> Result<()> {
         let Some(latents) = &self.latents else {
             return Err(argument("z", "set before the first token", "none"));
         };
@@ -182,7 +193,7 @@ impl State {
         work.output(model, &mut self.logits)?;
         self.host_logits = self.logits.to_f32()?;
         self.position = start + work.t;
-        Ok(&self.host_logits)
+        Ok(())
     }
 }
 

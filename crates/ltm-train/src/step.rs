@@ -119,6 +119,11 @@ impl SlowLearner {
     /// [`Error::Infer`] for a token outside the vocabulary.
     pub fn step(&mut self, config: &Config, batches: &[Batch], step: u64) -> Result<StepReport> {
         let device = self.device;
+        device.run(|| self.take_step(config, batches, step))
+    }
+
+    fn take_step(&mut self, config: &Config, batches: &[Batch], step: u64) -> Result<StepReport> {
+        let device = self.device;
         let train = &config.train;
         let progress = train.progress(step);
         let tokens: usize = batches.iter().map(|batch| batch.scored).sum();

@@ -166,7 +166,7 @@ fn paired(a: &[f64], b: &[f64], tokens: &[f64]) -> Option<Difference> {
 }
 
 /// The keys that differ between some entries, without those that follow from others under a budget.
-pub(super) fn varying(entries: &[&Entry]) -> Vec<String> {
+fn varying(entries: &[&Entry]) -> Vec<String> {
     let keys: BTreeSet<&String> = entries.iter().flat_map(|entry| entry.config.keys()).collect();
     let follows = ["train.steps", "train.eval_sequences"];
     let differs = |key: &&&String| {

@@ -2,7 +2,7 @@
 //!
 //! A difference counts as one from two of its standard errors on; below, nothing is claimed.
 
-use super::entry::{Difference, Entry, Kind, groups, kind, varying};
+use super::entry::{Difference, Entry, Kind, groups, kind};
 
 /// The number of standard errors from which a difference is said to be one.
 const CLEAR: f64 = 2.0;
@@ -199,13 +199,28 @@ pub(super) fn sentences(entries: &[Entry]) -> Vec<String> {
          ones. They do not hold what another training seed would change: a point is one run."
             .into(),
     );
-    if varying(&entries.iter().collect::<Vec<_>>()).iter().any(|key| key == "run.seed") {
-        sentences.pop();
-        sentences.push(
-            "Standard errors are over validation sequences, taken in pairs where two points scored the \
-             same ones. Compare seeds to see what training itself changes."
-                .into(),
-        );
+    sentences.extend(between_seeds(entries));
+    sentences
+}
+
+/// What another seed changes under honest protocols, where points differ in nothing else.
+fn between_seeds(entries: &[Entry]) -> Vec<String> {
+    let mut sentences = Vec::new();
+    for (setting, group) in groups(&entries.iter().collect::<Vec<_>>(), "run.seed") {
+        for protocol in protocols(entries).iter().filter(|p| kind(p) == Kind::Honest) {
+            let scored = group.iter().filter_map(|entry| entry.score(protocol));
+            let mut nats: Vec<f64> = scored.map(|score| score.nats).collect();
+            nats.sort_by(f64::total_cmp);
+            if let [least, .., most] = nats[..] {
+                let at = if setting.is_empty() { "" } else { " at " };
+                sentences.push(format!(
+                    "Over {} seeds `{protocol}`{at}{setting} runs from {least:.4} to {most:.4}: a difference \
+                     between two points that is not well above {:.4} may be chance.",
+                    nats.len(),
+                    most - least
+                ));
+            }
+        }
     }
     sentences
 }
@@ -378,6 +393,20 @@ mod tests {
             assert!(text.contains(part), "`{part}` is not in\n{text}");
         }
         assert!(claims(&[]).is_empty());
+    }
+
+    #[test]
+    fn seeds_say_what_training_itself_changes() {
+        let seeded = |seed: u64, x| {
+            let mut entry = entry("a", [6, 4], "fresh", &[("elbo:8", nats(x, 0.0))]);
+            entry.config.insert("run.seed".into(), seed.into());
+            entry
+        };
+        let text = sentences(&[seeded(1, 1.5), seeded(2, 1.7), seeded(3, 1.6)]).join("\n");
+        let expected = "Over 3 seeds `elbo:8` runs from 1.5000 to 1.7000: a difference between two points that \
+                        is not well above 0.2000 may be chance.";
+        assert!(text.contains(expected), "{text}");
+        assert!(!sentences(&sweep()).join("\n").contains("seeds"));
     }
 
     #[test]
