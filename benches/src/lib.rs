@@ -70,10 +70,11 @@ pub fn time(
     op: &str,
     case: &str,
     cost: Cost,
-    body: impl FnMut(&mut Bencher<'_>),
+    mut body: impl FnMut(&mut Bencher<'_>) + Send,
 ) {
     let mut group = criterion.benchmark_group(op);
     group.throughput(Throughput::ElementsAndBytes { elements: cost.flops, bytes: cost.bytes });
-    group.bench_function(case, body);
+    // As a plan runs its ops: inside the thread pool.
+    group.bench_function(case, |bencher| DEVICE.run(|| body(bencher)));
     group.finish();
 }
