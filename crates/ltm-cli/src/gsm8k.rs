@@ -20,7 +20,7 @@ pub const SAMPLES: usize = 5;
 pub struct Gsm8kArgs {
     /// Worked examples before each question, the first of `--train-file`; published are 0, 5 and 10. As many stand there
     /// as the context has room for
-    #[arg(long, value_name = "COUNT", requires = "train_file")]
+    #[arg(long, value_name = "COUNT")]
     shots: Option<usize>,
     /// Where the examples come from, such as gsm8k-train.jsonl
     #[arg(long, value_name = "FILE", requires = "shots")]
@@ -56,8 +56,13 @@ impl Gsm8kArgs {
 pub fn run(request: &Request<'_>, args: &Gsm8kArgs) -> anyhow::Result<()> {
     let Request { checkpoint, config, file, read: how, limit, samples, json: as_json } = request;
     let (samples, malformed) = (*samples, how.malformed);
-    let (problems, skipped) = read(file, malformed, *limit)?;
     let asked = args.shots.unwrap_or(0);
+    if asked > 0 && args.train_file.is_none() {
+        let (field, found) = ("shots".into(), asked.to_string());
+        let expected = "0, or --train-file FILE to take them from".into();
+        return Err(ltm_train::Error::Field { field, expected, found }.into());
+    }
+    let (problems, skipped) = read(file, malformed, *limit)?;
     let shots = match &args.train_file {
         Some(file) if asked > 0 => {
             let (shots, _) = read(file, malformed, asked as u64)?;

@@ -146,7 +146,9 @@ fn word_problems_are_answered_and_counted() {
     assert!(stderr.contains("line 3"), "{stderr}");
 
     bad(&[&base[..], &["--pass", "4"]].concat(), 2, &["pass", "1 to 3"]);
-    bad(&["eval", &run, &test, "--shots", "1"], 2, &["--train-file"]);
+    bad(&["eval", &run, &test, "--shots", "1"], 2, &["shots", "--train-file"]);
+    let none = ["--skip-malformed", "--shots", "0", "--samples", "1", "--max-tokens", "8"];
+    good(&[&["eval", &run, &test, "--format", "gsm8k"][..], &none].concat());
     bad(&["eval", &run, "--shots", "1", "--train-file", &train], 1, &["GSM8K"]);
     bad(&[&base[..], &["--samples-out", &out]].concat(), 1, &["answers.jsonl", "exists"]);
 }
