@@ -1,6 +1,7 @@
 //! What to run, in which order and in whose memory; then running it, again and again.
 
 use std::collections::HashMap;
+use std::ops::Range;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -207,13 +208,7 @@ impl Plan {
         let Some(stale) = stale else { return Ok(()) };
         self.complete = false;
         let first = self.steps.partition_point(|step| step.lifetime < stale);
-        run_steps(
-            &mut self.steps[first..],
-            &self.device,
-            store,
-            &mut self.slots,
-            &mut self.scratch,
-        )?;
+        self.run_range(first..self.steps.len(), store)?;
         for (node, _, version) in &mut self.seen {
             *version = store.version(*node)?;
         }
@@ -239,13 +234,7 @@ impl Plan {
         self.complete = false;
         let first = self.steps.partition_point(|step| step.lifetime < stale);
         let last = self.steps.partition_point(|step| step.lifetime < Lifetime::Step);
-        run_steps(
-            &mut self.steps[first..last],
-            &self.device,
-            store,
-            &mut self.slots,
-            &mut self.scratch,
-        )?;
+        self.run_range(first..last, store)?;
         for (node, lifetime, version) in &mut self.seen {
             // What a step reads counts as unseen, so that a later `run` starts there at least.
             *version = if *lifetime < Lifetime::Step { store.version(*node)? } else { 0 };
@@ -264,14 +253,13 @@ impl Plan {
             store.version(*node)?;
         }
         let first = self.steps.partition_point(|step| step.lifetime < Lifetime::Step);
-        run_steps(
-            &mut self.steps[first..],
-            &self.device,
-            store,
-            &mut self.slots,
-            &mut self.scratch,
-        )?;
-        Ok(())
+        self.run_range(first..self.steps.len(), store)
+    }
+
+    fn run_range(&mut self, range: Range<usize>, store: &Store) -> Result<()> {
+        let Self { steps, device, slots, scratch, .. } = self;
+        let steps = &mut steps[range];
+        device.run(|| steps.iter_mut().try_for_each(|step| step.run(device, store, slots, scratch)))
     }
 
     /// An output, as the last run left it.
@@ -401,16 +389,6 @@ fn add_count(counts: &mut Vec<NodeCount>, op: &dyn Operation, runs: u64, time: D
     count.time += time;
     count.cost.flops += runs * cost.flops;
     count.cost.bytes += runs * cost.bytes;
-}
-
-fn run_steps(
-    steps: &mut [Step],
-    device: &Device,
-    store: &Store,
-    slots: &mut [Buffer],
-    scratch: &mut HashMap<usize, Buffer>,
-) -> Result<()> {
-    device.run(|| steps.iter_mut().try_for_each(|step| step.run(device, store, slots, scratch)))
 }
 
 /// The nodes that `outputs` need, by lifetime and then in the order they were traced. An edge never

@@ -154,6 +154,20 @@ impl Subject {
     }
 }
 
+impl Args {
+    /// What a suite is asked to do with its file.
+    fn request<'a>(
+        &self,
+        checkpoint: &'a Checkpoint,
+        config: &'a Config,
+        file: &'a Path,
+        samples: usize,
+    ) -> Request<'a> {
+        let read = self.read.options(None);
+        Request { checkpoint, config, file, read, limit: self.sequences, samples, json: self.json }
+    }
+}
+
 pub fn run(args: Args) -> anyhow::Result<ExitCode> {
     let checkpoint = Checkpoint::load(&args.checkpoint)?;
     let file = checkpoint.dir.join(ltm_train::checkpoint::CONFIG_FILE);
@@ -199,29 +213,14 @@ pub fn run(args: Args) -> anyhow::Result<ExitCode> {
             (path, corpus, Some(skipped))
         }
         Subject::Lambada(file) => {
-            let request = Request {
-                checkpoint: &checkpoint,
-                config: &config,
-                file: &file,
-                read: args.read.options(None),
-                limit: args.sequences,
-                samples: args.samples.unwrap_or(Protocol::DEFAULT_SAMPLES),
-                json: args.json,
-            };
-            suites::lambada(&request)?;
+            let samples = args.samples.unwrap_or(Protocol::DEFAULT_SAMPLES);
+            suites::lambada(&args.request(&checkpoint, &config, &file, samples))?;
             return Ok(ExitCode::SUCCESS);
         }
         Subject::Gsm8k(file) => {
             anyhow::ensure!(args.read.key.is_none(), "GSM8K has its keys: leave --key out");
-            let request = Request {
-                checkpoint: &checkpoint,
-                config: &config,
-                file: &file,
-                read: args.read.options(None),
-                limit: args.sequences,
-                samples: args.samples.unwrap_or(gsm8k::SAMPLES),
-                json: args.json,
-            };
+            let samples = args.samples.unwrap_or(gsm8k::SAMPLES);
+            let request = args.request(&checkpoint, &config, &file, samples);
             gsm8k::run(&request, &args.gsm8k)?;
             return Ok(ExitCode::SUCCESS);
         }

@@ -1,37 +1,17 @@
 //! The command from outside: a run from first to last, killed and resumed, and bad input refused.
 
+mod command;
+
 use std::fs;
 use std::path::{Path, PathBuf};
-use std::process::{Command, Output, Stdio};
+use std::process::{Command, Stdio};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
-fn ltm(args: &[&str]) -> Command {
-    let mut command = Command::new(env!("CARGO_BIN_EXE_ltm"));
-    command.args(args).stdin(Stdio::null());
-    command
-}
-
-fn output(args: &[&str]) -> Output {
-    ltm(args).output().expect("the command starts")
-}
+use command::{bad, json, ltm};
 
 /// Standard output of a call that must succeed.
 fn good(args: &[&str]) -> String {
-    let out = output(args);
-    let stderr = String::from_utf8_lossy(&out.stderr);
-    assert!(out.status.success(), "{args:?}: {:?}\n{stderr}", out.status);
-    String::from_utf8_lossy(&out.stdout).into_owned()
-}
-
-/// Checks the exit status of a call that must fail, and that it names these parts.
-fn bad(args: &[&str], status: i32, parts: &[&str]) {
-    let out = output(args);
-    let stderr = String::from_utf8_lossy(&out.stderr);
-    assert_eq!(out.status.code(), Some(status), "{args:?}\n{stderr}");
-    assert!(!stderr.contains("panicked"), "{args:?}\n{stderr}");
-    for part in parts {
-        assert!(stderr.contains(part), "{args:?}: `{part}` is not in\n{stderr}");
-    }
+    command::good(args).0
 }
 
 fn root() -> PathBuf {
@@ -77,8 +57,7 @@ fn a_run_from_first_to_last() {
     let scores = good(&["eval", &run, "--protocol", "elbo:2", "--protocol", "iwae:2"]);
     assert!(scores.contains("elbo, 2 fresh") && scores.contains("iwae, 2 fresh"), "{scores}");
     for protocol in ["reconstruction", "elbo-fitted-noise"] {
-        let json = good(&["eval", &run, "--protocol", protocol, "--sequences", "3", "--json"]);
-        let json: serde_json::Value = serde_json::from_str(&json).expect("JSON");
+        let json = json(&["eval", &run, "--protocol", protocol, "--sequences", "3"]);
         assert_eq!(json[protocol]["sequences"], 3, "{json}");
     }
     check_numbers(&run, temp.path());
@@ -103,9 +82,8 @@ fn check_numbers(run: &str, temp: &Path) {
     let file = temp.join("sequences.jsonl").display().to_string();
     let protocols = ["elbo:2", "prequential:24:2", "prequential-overlap:48:2"];
     let asked = protocols.iter().flat_map(|name| ["--protocol", name]);
-    let args: Vec<&str> =
-        ["eval", run, "--json", "--per-document", &file].into_iter().chain(asked).collect();
-    let json: serde_json::Value = serde_json::from_str(&good(&args)).expect("JSON");
+    let args: Vec<&str> = ["eval", run, "--per-document", &file].into_iter().chain(asked).collect();
+    let json = json(&args);
     let text = String::from_utf8(read(&file)).expect("UTF-8");
     let lines: Vec<serde_json::Value> =
         text.lines().map(|line| serde_json::from_str(line).expect("JSON")).collect();

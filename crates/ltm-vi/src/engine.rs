@@ -558,7 +558,8 @@ impl Engine {
     }
 
     /// One step of AdamW on mean and log-variance from where they are, at the sample of the present
-    /// noise, with rate `lr`. Without latents nothing happens, and the bound is the likelihood.
+    /// noise, with rate `lr`. The KL counts as in the last [`infer`](Self::infer), in full before one.
+    /// Without latents nothing happens, and the bound is the likelihood.
     ///
     /// # Errors
     /// [`Error::Autodiff`] when weights, batch or posterior were never set, or when a token or

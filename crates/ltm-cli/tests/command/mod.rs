@@ -4,9 +4,15 @@ use std::process::{Command, Output, Stdio};
 
 use serde_json::Value;
 
-fn output(args: &[&str]) -> Output {
+/// A call without anything to read.
+pub fn ltm(args: &[&str]) -> Command {
     let mut command = Command::new(env!("CARGO_BIN_EXE_ltm"));
-    command.args(args).stdin(Stdio::null()).output().expect("the command starts")
+    command.args(args).stdin(Stdio::null());
+    command
+}
+
+fn output(args: &[&str]) -> Output {
+    ltm(args).output().expect("the command starts")
 }
 
 /// Standard output and standard error of a call that must succeed.
