@@ -17,7 +17,7 @@ pub struct Value {
 
 /// How often an input changes, from never to every step of the inner loop.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub enum Lifetime {
+pub enum UpdateRate {
     /// Never: computed from no input at all.
     Constant,
     /// With every update of the weights.
@@ -37,7 +37,7 @@ pub enum Kind {
     /// from one kind to another.
     Activation,
     /// Matrices that activations are multiplied with, cast from weights in full precision.
-    Factor,
+    MatmulWeight,
     /// `i32` token ids, targets or positions.
     Int,
 }
@@ -205,7 +205,7 @@ pub(crate) struct Node {
     pub name: String,
     pub inputs: Vec<Value>,
     pub outputs: Vec<Spec>,
-    pub lifetime: Lifetime,
+    pub update_rate: UpdateRate,
 }
 
 /// A traced computation with static shapes. Nodes only ever refer to earlier nodes.
@@ -228,13 +228,19 @@ impl Graph {
     }
 
     /// Declares an input.
-    pub fn input(&mut self, name: &str, shape: &[usize], kind: Kind, lifetime: Lifetime) -> Value {
+    pub fn input(
+        &mut self,
+        name: &str,
+        shape: &[usize],
+        kind: Kind,
+        update_rate: UpdateRate,
+    ) -> Value {
         self.nodes.push(Node {
             op: None,
             name: name.to_owned(),
             inputs: Vec::new(),
             outputs: vec![Spec { shape: shape.to_vec(), kind }],
-            lifetime,
+            update_rate,
         });
         Value { node: self.nodes.len() - 1, output: 0 }
     }
@@ -256,15 +262,18 @@ impl Graph {
         inputs: &[Value],
         outputs: Vec<Spec>,
     ) -> Vec<Value> {
-        let lifetime =
-            inputs.iter().map(|v| self.nodes[v.node].lifetime).max().unwrap_or(Lifetime::Constant);
+        let update_rate = inputs
+            .iter()
+            .map(|v| self.nodes[v.node].update_rate)
+            .max()
+            .unwrap_or(UpdateRate::Constant);
         let n_outputs = outputs.len();
         self.nodes.push(Node {
             op: Some(op),
             name: String::new(),
             inputs: inputs.to_vec(),
             outputs,
-            lifetime,
+            update_rate,
         });
         let node = self.nodes.len() - 1;
         (0..n_outputs).map(|output| Value { node, output }).collect()
@@ -314,7 +323,7 @@ impl Graph {
     }
 
     /// How often a value changes.
-    pub fn lifetime(&self, value: Value) -> Lifetime {
-        self.nodes[value.node].lifetime
+    pub fn update_rate(&self, value: Value) -> UpdateRate {
+        self.nodes[value.node].update_rate
     }
 }

@@ -12,7 +12,7 @@ mod store;
 
 pub use error::{Error, Result};
 pub use grad::grad;
-pub use graph::{Call, Grads, Graph, Io, Kind, Lifetime, Operation, Spec, Value};
+pub use graph::{Call, Grads, Graph, Io, Kind, Operation, Spec, UpdateRate, Value};
 pub use optim::AdamWState;
 pub use plan::{NodeCount, Plan, count};
 pub use precision::Precision;

@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 use ltm_kernels::{Buffer, Cost, DType, Device};
 
 use crate::graph::{Call, Operation};
-use crate::{Error, Graph, Lifetime, Precision, Result, Store, Value};
+use crate::{Error, Graph, Precision, Result, Store, UpdateRate, Value};
 
 /// No operation has more inputs than this, so a run gathers them on the stack.
 const MAX_INPUTS: usize = 8;
@@ -26,7 +26,7 @@ enum Place {
 
 struct Step {
     op: Arc<dyn Operation>,
-    lifetime: Lifetime,
+    update_rate: UpdateRate,
     inputs: Vec<Place>,
     /// `None` for an output nobody reads.
     outputs: Vec<Option<usize>>,
@@ -52,7 +52,7 @@ pub struct NodeCount {
 
 /// The part of a graph that some outputs need, ready to run.
 ///
-/// Nodes are ordered by lifetime, so that a run after a change of, say, the step's inputs is a
+/// Nodes are ordered by update rate, so that a run after a change of, say, the step's inputs is a
 /// suffix of the whole. A slot is a buffer of one exact size; a value takes over a free slot of its
 /// size once the slot's last reader has run. Values that outlive their part (read by a more
 /// volatile node, or outputs) keep their slot.
@@ -63,8 +63,8 @@ pub struct Plan {
     slots: Vec<Buffer>,
     scratch: HashMap<usize, Buffer>,
     outputs: HashMap<Value, Place>,
-    /// The inputs read, with their lifetime and the version last seen.
-    seen: Vec<(usize, Lifetime, u64)>,
+    /// The inputs read, with their update rate and the version last seen.
+    seen: Vec<(usize, UpdateRate, u64)>,
     /// Whether every slot holds what its last run left: false before a first and after a failed run.
     complete: bool,
 }
@@ -151,7 +151,7 @@ impl Plan {
             }
             steps.push(Step {
                 op,
-                lifetime: node.lifetime,
+                update_rate: node.update_rate,
                 inputs,
                 outputs: slots,
                 in_place: in_place.is_some(),
@@ -174,7 +174,7 @@ impl Plan {
         let seen = order
             .iter()
             .filter(|&&node| g.nodes[node].op.is_none())
-            .map(|&node| (node, g.nodes[node].lifetime, 0))
+            .map(|&node| (node, g.nodes[node].update_rate, 0))
             .collect();
         let outputs = outputs.iter().map(|v| (*v, places[&origin(v)])).collect();
         Ok(Self {
@@ -189,7 +189,7 @@ impl Plan {
         })
     }
 
-    /// Brings the outputs up to date with the store: runs every node whose lifetime is at least
+    /// Brings the outputs up to date with the store: runs every node whose update rate is at least
     /// that of the least volatile input written since this plan's last run, and no other.
     ///
     /// # Errors
@@ -199,15 +199,15 @@ impl Plan {
         if store.graph_id != self.graph_id {
             return Err(Error::Unknown { what: "the plan's graph" });
         }
-        let mut stale = if self.complete { None } else { Some(Lifetime::Constant) };
-        for (node, lifetime, version) in &self.seen {
+        let mut stale = if self.complete { None } else { Some(UpdateRate::Constant) };
+        for (node, update_rate, version) in &self.seen {
             if store.version(*node)? != *version {
-                stale = Some(stale.map_or(*lifetime, |s| s.min(*lifetime)));
+                stale = Some(stale.map_or(*update_rate, |s| s.min(*update_rate)));
             }
         }
         let Some(stale) = stale else { return Ok(()) };
         self.complete = false;
-        let first = self.steps.partition_point(|step| step.lifetime < stale);
+        let first = self.steps.partition_point(|step| step.update_rate < stale);
         self.run_range(first..self.steps.len(), store)?;
         for (node, _, version) in &mut self.seen {
             *version = store.version(*node)?;
@@ -217,7 +217,7 @@ impl Plan {
     }
 
     /// Brings up to date all that lies below the fast loop: every stale node but those of
-    /// [`Lifetime::Step`], which [`run_step`](Self::run_step) runs.
+    /// [`UpdateRate::Step`], which [`run_step`](Self::run_step) runs.
     ///
     /// # Errors
     /// Those of [`run`](Self::run).
@@ -225,25 +225,25 @@ impl Plan {
         if store.graph_id != self.graph_id {
             return Err(Error::Unknown { what: "the plan's graph" });
         }
-        let mut stale = if self.complete { Lifetime::Step } else { Lifetime::Constant };
-        for (node, lifetime, version) in &self.seen {
+        let mut stale = if self.complete { UpdateRate::Step } else { UpdateRate::Constant };
+        for (node, update_rate, version) in &self.seen {
             if store.version(*node)? != *version {
-                stale = stale.min(*lifetime);
+                stale = stale.min(*update_rate);
             }
         }
         self.complete = false;
-        let first = self.steps.partition_point(|step| step.lifetime < stale);
-        let last = self.steps.partition_point(|step| step.lifetime < Lifetime::Step);
+        let first = self.steps.partition_point(|step| step.update_rate < stale);
+        let last = self.steps.partition_point(|step| step.update_rate < UpdateRate::Step);
         self.run_range(first..last, store)?;
-        for (node, lifetime, version) in &mut self.seen {
+        for (node, update_rate, version) in &mut self.seen {
             // What a step reads counts as unseen, so that a later `run` starts there at least.
-            *version = if *lifetime < Lifetime::Step { store.version(*node)? } else { 0 };
+            *version = if *update_rate < UpdateRate::Step { store.version(*node)? } else { 0 };
         }
         self.complete = true;
         Ok(())
     }
 
-    /// Runs the nodes of [`Lifetime::Step`], whether or not their inputs changed. Everything below
+    /// Runs the nodes of [`UpdateRate::Step`], whether or not their inputs changed. Everything below
     /// must be up to date, see [`prepare`](Self::prepare): then a run can be recorded and replayed.
     ///
     /// # Errors
@@ -252,7 +252,7 @@ impl Plan {
         for (node, ..) in &self.seen {
             store.version(*node)?;
         }
-        let first = self.steps.partition_point(|step| step.lifetime < Lifetime::Step);
+        let first = self.steps.partition_point(|step| step.update_rate < UpdateRate::Step);
         self.run_range(first..self.steps.len(), store)
     }
 
@@ -285,8 +285,8 @@ impl Plan {
     }
 
     /// Arithmetic and traffic of a run that starts at `since`.
-    pub fn cost(&self, since: Lifetime) -> Cost {
-        let costs = self.steps.iter().filter(|s| s.lifetime >= since).map(|s| s.op.cost());
+    pub fn cost(&self, since: UpdateRate) -> Cost {
+        let costs = self.steps.iter().filter(|s| s.update_rate >= since).map(|s| s.op.cost());
         costs.fold(Cost::default(), |sum, cost| Cost {
             flops: sum.flops + cost.flops,
             bytes: sum.bytes + cost.bytes,
@@ -358,14 +358,14 @@ pub fn count(
     g: &Graph,
     precision: Precision,
     outputs: &[Value],
-    since: Lifetime,
+    since: UpdateRate,
 ) -> Vec<NodeCount> {
     let mut counts = Vec::new();
     for node_idx in order(g, outputs) {
         let node = &g.nodes[node_idx];
         let value = Value { node: node_idx, output: 0 };
         match &node.op {
-            Some(op) if node.lifetime >= since && origin(g, precision, value) == value => {
+            Some(op) if node.update_rate >= since && origin(g, precision, value) == value => {
                 add_count(&mut counts, op.as_ref(), 1, Duration::ZERO);
             }
             _ => {}
@@ -391,7 +391,7 @@ fn add_count(counts: &mut Vec<NodeCount>, op: &dyn Operation, runs: u64, time: D
     count.cost.bytes += runs * cost.bytes;
 }
 
-/// The nodes that `outputs` need, by lifetime and then in the order they were traced. An edge never
+/// The nodes that `outputs` need, by update rate and then in the order they were traced. An edge never
 /// leads to a less volatile node, so this is a topological order.
 fn order(g: &Graph, outputs: &[Value]) -> Vec<usize> {
     let mut needed = vec![false; g.nodes.len()];
@@ -406,7 +406,7 @@ fn order(g: &Graph, outputs: &[Value]) -> Vec<usize> {
         }
     }
     let mut order: Vec<_> = (0..g.nodes.len()).filter(|&node| needed[node]).collect();
-    order.sort_by_key(|&node| g.nodes[node].lifetime);
+    order.sort_by_key(|&node| g.nodes[node].update_rate);
     order
 }
 
@@ -431,7 +431,7 @@ fn last_use(
     let mut last_use = HashMap::new();
     for (position, &node) in order.iter().enumerate() {
         for value in g.nodes[node].inputs.iter().map(&origin) {
-            let outlives = g.lifetime(value) < g.nodes[node].lifetime;
+            let outlives = g.update_rate(value) < g.nodes[node].update_rate;
             let entry = last_use.entry(value).or_insert(Some(position));
             *entry = if outlives || entry.is_none() { None } else { Some(position) };
         }

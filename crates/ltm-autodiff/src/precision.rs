@@ -11,22 +11,24 @@ pub struct Precision {
     pub float: DType,
     /// Of [`Kind::Activation`].
     pub activation: DType,
-    /// Of [`Kind::Factor`].
-    pub factor: DType,
+    /// Of [`Kind::MatmulWeight`].
+    pub matmul_weight: DType,
 }
 
 impl Precision {
     /// Single precision everywhere: the default on the CPU.
-    pub const F32: Self = Self { float: DType::F32, activation: DType::F32, factor: DType::F32 };
+    pub const F32: Self =
+        Self { float: DType::F32, activation: DType::F32, matmul_weight: DType::F32 };
     /// Double precision everywhere: what gradients are checked in. On the CPU only.
-    pub const F64: Self = Self { float: DType::F64, activation: DType::F64, factor: DType::F64 };
-    /// Activations and factors of 16 bits, all else in single precision. On CUDA only.
+    pub const F64: Self =
+        Self { float: DType::F64, activation: DType::F64, matmul_weight: DType::F64 };
+    /// Activations and matrix-product weights of 16 bits, all else in single precision. On CUDA only.
     pub const MIXED: Self =
-        Self { float: DType::F32, activation: DType::BF16, factor: DType::BF16 };
+        Self { float: DType::F32, activation: DType::BF16, matmul_weight: DType::BF16 };
     /// Products of 16 bits, all else in single precision: activations are rounded where they meet a
-    /// factor. On the CPU only.
+    /// matrix-product weight. On the CPU only.
     pub const MIXED_PRODUCTS: Self =
-        Self { float: DType::F32, activation: DType::F32, factor: DType::BF16 };
+        Self { float: DType::F32, activation: DType::F32, matmul_weight: DType::BF16 };
 
     /// What a device has of 16 bits.
     pub fn mixed(device: &Device) -> Self {
@@ -41,7 +43,7 @@ impl Precision {
         match kind {
             Kind::Float => self.float,
             Kind::Activation => self.activation,
-            Kind::Factor => self.factor,
+            Kind::MatmulWeight => self.matmul_weight,
             Kind::Int => DType::I32,
         }
     }

@@ -1,7 +1,7 @@
 //! Every op's gradient against central differences, in f64 and through graph and plan.
 
 use ltm_autodiff::ops::{self, Layout};
-use ltm_autodiff::{Error, Graph, Kind, Lifetime, Plan, Precision, Result, Store, Value, grad};
+use ltm_autodiff::{Error, Graph, Kind, Plan, Precision, Result, Store, UpdateRate, Value, grad};
 use ltm_kernels::Device;
 use ltm_testkit::{Tol, gradcheck, seeded};
 
@@ -18,12 +18,12 @@ fn check(
 ) {
     let mut g = Graph::new();
     let xs: Vec<_> =
-        floats.iter().map(|shape| g.input("x", shape, Kind::Float, Lifetime::Step)).collect();
+        floats.iter().map(|shape| g.input("x", shape, Kind::Float, UpdateRate::Step)).collect();
     let is: Vec<_> =
-        ints.iter().map(|data| g.input("i", &[data.len()], Kind::Int, Lifetime::Batch)).collect();
+        ints.iter().map(|data| g.input("i", &[data.len()], Kind::Int, UpdateRate::Batch)).collect();
     let y = build(&mut g, &xs, &is).unwrap();
     let shape = g.shape(y).to_vec();
-    let r = g.input("r", &shape, Kind::Float, Lifetime::Weights);
+    let r = g.input("r", &shape, Kind::Float, UpdateRate::Weights);
     let loss = ops::dot(&mut g, y, r).unwrap();
     let together = grad(&mut g, loss, &xs).unwrap();
     let alone: Vec<_> = xs.iter().map(|x| grad(&mut g, loss, &[*x]).unwrap()[0]).collect();
@@ -185,7 +185,7 @@ fn dot() {
 /// An input and a graph to put it in.
 fn graph(shape: &[usize]) -> (Graph, Value) {
     let mut g = Graph::new();
-    let x = g.input("x", shape, Kind::Float, Lifetime::Step);
+    let x = g.input("x", shape, Kind::Float, UpdateRate::Step);
     (g, x)
 }
 
@@ -198,12 +198,12 @@ fn gradients_that_are_not_defined_are_refused() {
         other => panic!("{op}: {other:?}"),
     };
     let (mut g, x) = graph(&[1, 2, 2]);
-    let noise = g.input("noise", &[1, 2, 2], Kind::Float, Lifetime::Step);
+    let noise = g.input("noise", &[1, 2, 2], Kind::Float, UpdateRate::Step);
     let z = ops::reparam(&mut g, x, x, noise).unwrap();
     let loss = ops::dot(&mut g, z, z).unwrap();
     no_gradient(grad(&mut g, loss, &[x, noise]), "reparam", 2);
 
-    let table = g.input("table", &[2, 1, 2], Kind::Float, Lifetime::Step);
+    let table = g.input("table", &[2, 1, 2], Kind::Float, UpdateRate::Step);
     let y = ops::rope(&mut g, x, table, 1).unwrap();
     let loss = ops::dot(&mut g, y, x).unwrap();
     no_gradient(grad(&mut g, loss, &[table]), "rope", 1);
@@ -218,7 +218,7 @@ fn gradients_that_are_not_defined_are_refused() {
 #[test]
 fn losses_that_are_no_number_or_do_not_depend_are_refused() {
     let (mut g, x) = graph(&[2]);
-    let other = g.input("other", &[2], Kind::Float, Lifetime::Step);
+    let other = g.input("other", &[2], Kind::Float, UpdateRate::Step);
     let y = ops::add(&mut g, x, x).unwrap();
     assert!(matches!(grad(&mut g, y, &[x]), Err(Error::NotScalar { .. })));
     let loss = ops::dot(&mut g, y, x).unwrap();
@@ -232,9 +232,9 @@ fn losses_that_are_no_number_or_do_not_depend_are_refused() {
 #[test]
 fn shapes_that_do_not_fit_are_refused() {
     let (mut g, x) = graph(&[2, 3, 4]);
-    let v = g.input("v", &[5], Kind::Float, Lifetime::Step);
-    let i = g.input("i", &[5], Kind::Int, Lifetime::Step);
-    let scalar = g.input("scalar", &[], Kind::Float, Lifetime::Step);
+    let v = g.input("v", &[5], Kind::Float, UpdateRate::Step);
+    let i = g.input("i", &[5], Kind::Int, UpdateRate::Step);
+    let scalar = g.input("scalar", &[], Kind::Float, UpdateRate::Step);
     let table = ops::rope_table(&mut g, i, 10.0, 4).unwrap();
     let normal = Layout::Normal;
     let refusals = [

@@ -1,6 +1,6 @@
-//! Plans: liveness, hoisting by lifetime, and what is refused.
+//! Plans: liveness, hoisting by update rate, and what is refused.
 
-use ltm_autodiff::{Error, Graph, Kind, Lifetime, Plan, Precision, Store, Value, grad, ops};
+use ltm_autodiff::{Error, Graph, Kind, Plan, Precision, Store, UpdateRate, Value, grad, ops};
 use ltm_kernels::{DType, Device};
 use ltm_testkit::seeded;
 
@@ -15,7 +15,7 @@ impl Dice {
     }
 }
 
-const LIFETIMES: [Lifetime; 3] = [Lifetime::Weights, Lifetime::Batch, Lifetime::Step];
+const LIFETIMES: [UpdateRate; 3] = [UpdateRate::Weights, UpdateRate::Batch, UpdateRate::Step];
 
 /// A graph of 4 inputs and 14 nodes of one shape, then a loss of the last and the gradients that it
 /// has. Returns the inputs and every other value.
@@ -87,7 +87,7 @@ fn shared_memory_changes_no_output() {
 fn nodes_run_as_often_as_their_lifetime() {
     let mut g = Graph::new();
     let shape = [1, 2, 4];
-    let mut input = |lifetime| g.input("x", &shape, Kind::Float, lifetime);
+    let mut input = |update_rate| g.input("x", &shape, Kind::Float, update_rate);
     let inputs = LIFETIMES.map(&mut input);
     let [w, x, s] = inputs;
     let one = ops::fill(&mut g, &shape, 1.0);
@@ -119,13 +119,13 @@ fn nodes_run_as_often_as_their_lifetime() {
         [("add", 1, 2), ("dot", 1, 30), ("fill", 1, 1), ("reparam", 1, 30), ("slice", 1, 2)];
     assert_eq!(runs[..5], expected);
     assert_eq!(runs[5..], [("swiglu", 1, 6)]);
-    assert!(plan.cost(Lifetime::Step).flops < plan.cost(Lifetime::Constant).flops);
+    assert!(plan.cost(UpdateRate::Step).flops < plan.cost(UpdateRate::Constant).flops);
 }
 
 #[test]
 fn a_cast_is_run_once_and_only_between_types() {
     let mut g = Graph::new();
-    let [x, tiny] = ["x", "tiny"].map(|name| g.input(name, &[1], Kind::Float, Lifetime::Step));
+    let [x, tiny] = ["x", "tiny"].map(|name| g.input(name, &[1], Kind::Float, UpdateRate::Step));
     let sum = ops::add(&mut g, x, tiny).unwrap();
     let narrow = ops::cast(&mut g, sum, Kind::Activation).unwrap();
     assert_eq!(ops::cast(&mut g, sum, Kind::Activation).unwrap(), narrow);
@@ -137,7 +137,8 @@ fn a_cast_is_run_once_and_only_between_types() {
     assert_eq!(g.spec(dx).kind, Kind::Float);
     assert!(matches!(ops::add(&mut g, x, narrow), Err(Error::Shape { .. })), "kinds differ");
 
-    let narrowing = Precision { float: DType::F64, activation: DType::F32, factor: DType::F32 };
+    let narrowing =
+        Precision { float: DType::F64, activation: DType::F32, matmul_weight: DType::F32 };
     // The sum needs 31 binary digits. There and back, and the same for the gradient: 4 casts.
     let sum = 1.0 + 2f64.powi(-30);
     for (precision, held, casts) in [(Precision::F64, sum, 0), (narrowing, 1.0, 4)] {
@@ -157,8 +158,8 @@ fn a_cast_is_run_once_and_only_between_types() {
 #[test]
 fn mistakes_are_refused() {
     let mut g = Graph::new();
-    let table = g.input("table", &[4, 2], Kind::Float, Lifetime::Weights);
-    let tokens = g.input("tokens", &[3], Kind::Int, Lifetime::Batch);
+    let table = g.input("table", &[4, 2], Kind::Float, UpdateRate::Weights);
+    let tokens = g.input("tokens", &[3], Kind::Int, UpdateRate::Batch);
     let x = ops::embedding(&mut g, table, tokens).unwrap();
     let y = ops::add(&mut g, x, x).unwrap();
     let mut store = Store::new(&g, &Device::Cpu, Precision::F32).unwrap();

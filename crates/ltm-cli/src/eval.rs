@@ -11,7 +11,7 @@ use ltm_train::{Checkpoint, Config, Evaluation, evaluate, trainer};
 use ltm_vi::{LatentUse, Noise, Protocol};
 use serde_json::{Value, json};
 
-use crate::compute::Compute;
+use crate::device_args::DeviceArgs;
 use crate::files::{ReadArgs, Reading};
 use crate::gsm8k;
 use crate::suites::{self, Request};
@@ -29,7 +29,7 @@ pub struct Args {
     /// reconstruction: no bound, the thoughts are free.
     /// elbo-fitted-noise: the bound as published, optimistic with fixed noise.
     /// elbo:SAMPLES, iwae:SAMPLES: bounds with fresh noise.
-    /// prequential:STRIDE:SAMPLES: blocks of STRIDE tokens foretold from thoughts fitted to what is
+    /// prequential:STRIDE:SAMPLES: blocks of STRIDE tokens predicted from thoughts fitted to what is
     /// before them; comparable with autoregressive models.
     /// autoregressive: exact, without thoughts.
     /// prequential-overlap:STRIDE:SAMPLES, autoregressive-overlap:STRIDE: the same in windows that
@@ -61,7 +61,7 @@ pub struct Args {
     #[arg(long = "set", value_name = "SECTION.KEY=VALUE")]
     set: Vec<String>,
     #[command(flatten)]
-    compute: Compute,
+    device: DeviceArgs,
     /// Print JSON
     #[arg(long)]
     json: bool,
@@ -89,7 +89,7 @@ pub enum FileFormat {
     Csv,
     /// A table in Parquet
     Parquet,
-    /// LAMBADA, passages in JSON lines: is the last word foretold?
+    /// LAMBADA, passages in JSON lines: is the last word predicted?
     Lambada,
     /// GSM8K, word problems in JSON lines: pass@k of generated answers
     Gsm8k,
@@ -172,7 +172,7 @@ pub fn run(args: Args) -> anyhow::Result<ExitCode> {
     let checkpoint = Checkpoint::load(&args.checkpoint)?;
     let file = checkpoint.dir.join(ltm_train::checkpoint::CONFIG_FILE);
     let mut config = Config::load_resolved(&file, &args.set)?;
-    args.compute.apply(&mut config.run);
+    args.device.apply(&mut config.run);
     anyhow::ensure!(config.model == checkpoint.config.model, "--set cannot change the model");
     let tokenizer = &checkpoint.state.tokenizer;
     let subject = Subject::of(&args, &config)?;

@@ -13,7 +13,7 @@ use ltm_train::suites::generation::{BLEU_ORDER, TextMetrics};
 use ltm_vi::{GenerateOptions, LatentSource, generate_many};
 use serde_json::json;
 
-use crate::compute::Compute;
+use crate::device_args::DeviceArgs;
 use crate::files::Reading;
 
 /// How tokens are chosen where nothing else is asked for: from the model's own distribution, without its tail.
@@ -70,7 +70,7 @@ pub struct Args {
     #[arg(long, requires = "out")]
     json: bool,
     #[command(flatten)]
-    compute: Compute,
+    device: DeviceArgs,
 }
 
 /// What texts are made of.
@@ -112,7 +112,7 @@ impl Units {
 
 pub fn run(args: Args) -> anyhow::Result<ExitCode> {
     let mut checkpoint = Checkpoint::load(&args.checkpoint)?;
-    args.compute.apply(&mut checkpoint.config.run);
+    args.device.apply(&mut checkpoint.config.run);
     let (device, precision) = checkpoint.config.run.compute()?;
     let (config, tokenizer) = (&checkpoint.config, &checkpoint.state.tokenizer);
     let prompt = encode(tokenizer, &args.prompt)?;

@@ -1,8 +1,8 @@
 //! The `ltm` command: arguments in, library calls out. Progress on stderr, results on stdout.
 
-mod compute;
 mod config;
 mod data;
+mod device_args;
 mod eval;
 mod files;
 mod generate;
@@ -49,7 +49,7 @@ enum Verb {
     ///
     /// Files are read as by `ltm data prepare`: `ltm eval RUN wikitext2-test.txt`, AG News's test.csv, *.jsonl,
     /// *.parquet. LAMBADA's passages have a protocol of their own: latents are fitted to all but the last word, which
-    /// samples of them then foretell. GSM8K's problems are answered by generation and scored by pass@k:
+    /// samples of them then predict. GSM8K's problems are answered by generation and scored by pass@k:
     /// `ltm eval RUN gsm8k-test.jsonl --shots 5 --train-file gsm8k-train.jsonl --samples 5`.
     Eval(eval::Args),
     /// Continue a prompt, or write from nothing

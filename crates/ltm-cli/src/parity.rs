@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
 use anyhow::{Context, ensure};
-use ltm_autodiff::{AdamWState, Graph, Kind, Lifetime, Plan, Precision, Store, grad, ops};
+use ltm_autodiff::{AdamWState, Graph, Kind, Plan, Precision, Store, UpdateRate, grad, ops};
 use ltm_kernels::ops::adamw::AdamW;
 use ltm_kernels::{Buffer, Device};
 use ltm_model::{Decoder, ModelConfig, SampleConfig, Weights, model, param_table, sample};
@@ -17,7 +17,7 @@ use safetensors::tensor::{Dtype, SafeTensors};
 use serde::Deserialize;
 
 use self::limits::Limits;
-use crate::compute::Numbers;
+use crate::device_args::PrecisionArg;
 
 /// Arguments of `parity`.
 #[derive(clap::Args)]
@@ -30,7 +30,7 @@ pub struct Args {
     device: String,
     /// What to compute in; the limits follow it
     #[arg(long, value_enum, default_value = "f32")]
-    precision: Numbers,
+    precision: PrecisionArg,
 }
 
 /// The metadata `config` of a fixture; other keys are notes.
@@ -84,8 +84,8 @@ impl Row {
 pub fn run(args: Args) -> anyhow::Result<ExitCode> {
     let device: Device = args.device.parse()?;
     let precision = match args.precision {
-        Numbers::F32 => Precision::F32,
-        Numbers::Mixed => Precision::mixed(&device),
+        PrecisionArg::F32 => Precision::F32,
+        PrecisionArg::Mixed => Precision::mixed(&device),
     };
     let mut missed = 0;
     for path in &args.files {
@@ -301,11 +301,11 @@ fn first_look(
     let mut graph = Graph::new();
     let g = &mut graph;
     let params = model::declare_weights(g, config);
-    let token_ids = g.input("tokens", &[b, t], Kind::Int, Lifetime::Batch);
-    let target_ids = g.input("targets", &[b * t], Kind::Int, Lifetime::Batch);
+    let token_ids = g.input("tokens", &[b, t], Kind::Int, UpdateRate::Batch);
+    let target_ids = g.input("targets", &[b * t], Kind::Int, UpdateRate::Batch);
     let shape = [b, config.n_latents, config.dim];
     let [mu, log_var, noise] =
-        ["mu", "log_var", "noise"].map(|name| g.input(name, &shape, Kind::Float, Lifetime::Step));
+        ["mu", "log_var", "noise"].map(|name| g.input(name, &shape, Kind::Float, UpdateRate::Step));
     let z = ops::reparam(g, mu, log_var, noise)?;
     let hidden = model::trace(g, config, &params, token_ids, Some(z), b, t)?;
     let logits = model::logits(g, hidden, &params)?;

@@ -8,10 +8,12 @@ use ltm_model::Decoder;
 use ltm_train::data::Split;
 use ltm_train::metrics::{Axis, Chart, Mark, Series};
 use ltm_train::{Checkpoint, trainer};
-use ltm_vi::probe::{Thought, Told, between, decode_greedily, progressive, swap_layer};
+use ltm_vi::probe::{
+    LayerReconstruction, Thought, between, decode_greedily, progressive, swap_layer,
+};
 use ltm_vi::{Engine, InferKey, SlowGradient};
 
-use crate::compute::Compute;
+use crate::device_args::DeviceArgs;
 
 /// What to find out.
 #[derive(Subcommand)]
@@ -37,7 +39,7 @@ pub struct LayersArgs {
     #[arg(long, default_value_t = 64)]
     sequences: u64,
     #[command(flatten)]
-    compute: Compute,
+    device: DeviceArgs,
     /// Print JSON
     #[arg(long)]
     json: bool,
@@ -61,7 +63,7 @@ pub struct Texts {
     #[arg(long, default_value_t = 0)]
     seed: u64,
     #[command(flatten)]
-    compute: Compute,
+    device: DeviceArgs,
     /// Print JSON, a line a point
     #[arg(long)]
     json: bool,
@@ -128,7 +130,7 @@ pub fn run(verb: Verb) -> anyhow::Result<ExitCode> {
 
 fn layers(args: LayersArgs) -> anyhow::Result<()> {
     let mut checkpoint = Checkpoint::load(&args.checkpoint)?;
-    args.compute.apply(&mut checkpoint.config.run);
+    args.device.apply(&mut checkpoint.config.run);
     let config = &checkpoint.config;
     let model = &config.model;
     anyhow::ensure!(model.n_latents > 0, "the model has no latents to probe");
@@ -141,7 +143,7 @@ fn layers(args: LayersArgs) -> anyhow::Result<()> {
     let rows = if args.sequences == 0 { val.rows() } else { args.sequences.min(val.rows()) };
     let batches = rows.div_ceil(b as u64);
     let bar = crate::progress_bar(batches, "{bar:40} batch {pos}/{len} ETA {eta}");
-    let mut told = vec![Told::default(); model.n_layers + 1];
+    let mut scores = vec![LayerReconstruction::default(); model.n_layers + 1];
     for index in 0..batches {
         let mut batch = val.batch(index)?;
         let first_sequence = index * b as u64;
@@ -152,17 +154,17 @@ fn layers(args: LayersArgs) -> anyhow::Result<()> {
         engine.set_batch(&batch.tokens, &batch.targets)?;
         engine.infer(&config.infer, 1.0, key, &mut |_| Ok(()))?;
         let found = progressive(&mut engine, &mut decoder, &batch.tokens, &batch.targets)?;
-        told.iter_mut().zip(found).for_each(|(told, found)| told.extend(found));
+        scores.iter_mut().zip(found).for_each(|(scores, found)| scores.extend(found));
         bar.inc(1);
     }
     bar.finish_and_clear();
     if args.json {
-        for (layers, told) in told.iter().enumerate() {
+        for (layers, scores) in scores.iter().enumerate() {
             let ((nats, nats_error), (share, share_error)) =
-                (told.nats_per_token(), told.accuracy());
+                (scores.nats_per_token(), scores.accuracy());
             let line = serde_json::json!({
                 "layers": layers, "nats_per_token": nats, "nats_error": nats_error,
-                "accuracy": share, "accuracy_error": share_error, "sequences": told.tokens.len(),
+                "accuracy": share, "accuracy_error": share_error, "sequences": scores.tokens.len(),
             });
             println!("{line}");
         }
@@ -172,19 +174,20 @@ fn layers(args: LayersArgs) -> anyhow::Result<()> {
         "{:>6}  {:>18}  {:>20}   {rows} sequences",
         "layers", "tokens guessed, %", "NLL, nats per token"
     );
-    for (layers, told) in told.iter().enumerate() {
-        let ((nats, nats_error), (share, share_error)) = (told.nats_per_token(), told.accuracy());
+    for (layers, scores) in scores.iter().enumerate() {
+        let ((nats, nats_error), (share, share_error)) =
+            (scores.nats_per_token(), scores.accuracy());
         let share = format!("{:.2} ± {:.2}", 100.0 * share, 100.0 * share_error);
         println!("{layers:>6}  {share:>18}  {:>20}", format!("{nats:.4} ± {nats_error:.4}"));
     }
-    for path in draw(&config.run.dir, &told)? {
+    for path in draw(&config.run.dir, &scores)? {
         println!("plot    {}", path.display());
     }
     Ok(())
 }
 
 /// Two charts over the number of layers, in the run's folder.
-fn draw(run_dir: &Path, told: &[Told]) -> anyhow::Result<Vec<PathBuf>> {
+fn draw(run_dir: &Path, scores: &[LayerReconstruction]) -> anyhow::Result<Vec<PathBuf>> {
     let dir = run_dir.join(trainer::PLOTS);
     std::fs::create_dir_all(&dir)?;
     let mut paths = Vec::new();
@@ -193,20 +196,20 @@ fn draw(run_dir: &Path, told: &[Told]) -> anyhow::Result<Vec<PathBuf>> {
             "layers-accuracy.svg",
             "tokens guessed, %",
             100.0,
-            Told::accuracy as fn(&Told) -> (f64, f64),
+            LayerReconstruction::accuracy as fn(&LayerReconstruction) -> (f64, f64),
         ),
-        ("layers-nll.svg", "NLL, nats per token", 1.0, Told::nats_per_token),
+        ("layers-nll.svg", "NLL, nats per token", 1.0, LayerReconstruction::nats_per_token),
     ] {
-        let mark = |(layers, told): (usize, &Told)| {
-            let (y, error) = of(told);
+        let mark = |(layers, scores): (usize, &LayerReconstruction)| {
+            let (y, error) = of(scores);
             Mark { x: layers as f64, y: scale * y, error: scale * error }
         };
-        let marks = told.iter().enumerate().map(mark).collect();
+        let marks = scores.iter().enumerate().map(mark).collect();
         let chart = Chart {
             title: "Progressive reconstruction".into(),
             x_label: "layers whose thoughts are given".into(),
             y_label: y_label.into(),
-            axis: Axis::Values((0..told.len()).map(|layers| layers as f64).collect()),
+            axis: Axis::Values((0..scores.len()).map(|layers| layers as f64).collect()),
             series: vec![Series { name: "validation".into(), marks, dots: true }],
             levels: Vec::new(),
             size: (540, 360),
@@ -230,7 +233,7 @@ struct Pair {
 impl Pair {
     fn new(texts: &Texts) -> anyhow::Result<Self> {
         let mut checkpoint = Checkpoint::load(&texts.checkpoint)?;
-        texts.compute.apply(&mut checkpoint.config.run);
+        texts.device.apply(&mut checkpoint.config.run);
         let Checkpoint { config, weights, state, .. } = &checkpoint;
         let (device, precision) = config.run.compute()?;
         let fit = |text: &str| -> anyhow::Result<Thought> {

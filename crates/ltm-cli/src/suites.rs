@@ -29,7 +29,7 @@ impl Request<'_> {
     }
 }
 
-/// Foretells the last words of a LAMBADA file.
+/// Predicts the last words of a LAMBADA file.
 pub fn lambada(request: &Request<'_>) -> anyhow::Result<()> {
     let Request { checkpoint, config, file, read, limit, samples, json } = request;
     let mut reading = Reading::new();

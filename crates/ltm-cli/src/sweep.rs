@@ -12,7 +12,7 @@ use ltm_train::{Observer, StepReport, Sweep, flops};
 use serde_json::Value;
 
 use crate::Pace;
-use crate::compute::Compute;
+use crate::device_args::DeviceArgs;
 
 /// Arguments of `sweep`.
 #[derive(clap::Args)]
@@ -52,7 +52,7 @@ pub struct Args {
     #[arg(long, conflicts_with_all = ["list", "rescore"])]
     retry: bool,
     #[command(flatten)]
-    compute: Compute,
+    device: DeviceArgs,
     /// Print the results as JSON, a line a point
     #[arg(long)]
     json: bool,
@@ -61,8 +61,8 @@ pub struct Args {
 pub fn run(args: Args) -> anyhow::Result<ExitCode> {
     let mut sweep = Sweep::load(&args.file, &args.set)?;
     for Point { config, placed, .. } in &mut sweep.points {
-        args.compute.apply(&mut config.run);
-        args.compute.apply(&mut placed.run);
+        args.device.apply(&mut config.run);
+        args.device.apply(&mut placed.run);
     }
     if args.list {
         return list(&sweep);
@@ -98,8 +98,8 @@ pub fn run(args: Args) -> anyhow::Result<ExitCode> {
         eprintln!("to draw them: ltm report {}", sweep.dir.display());
     } else {
         let set: String = args.set.iter().map(|set| format!(" --set '{set}'")).collect();
-        let compute = args.compute.as_typed();
-        eprintln!("stopped; to go on: ltm sweep {}{set}{compute}", args.file.display());
+        let device = args.device.as_typed();
+        eprintln!("stopped; to go on: ltm sweep {}{set}{device}", args.file.display());
     }
     Ok(ExitCode::SUCCESS)
 }

@@ -7,7 +7,7 @@ use ltm_train::Checkpoint;
 use ltm_vi::{Engine, FastStep, InferKey, Method, SlowGradient};
 use safetensors::tensor::{Dtype, TensorView};
 
-use crate::compute::Compute;
+use crate::device_args::DeviceArgs;
 
 /// Arguments of `think`.
 #[derive(clap::Args)]
@@ -27,7 +27,7 @@ pub struct Args {
     #[arg(long, default_value_t = 0)]
     seed: u64,
     #[command(flatten)]
-    compute: Compute,
+    device: DeviceArgs,
     /// Print JSON, a line a step
     #[arg(long)]
     json: bool,
@@ -35,7 +35,7 @@ pub struct Args {
 
 pub fn run(args: Args) -> anyhow::Result<ExitCode> {
     let mut checkpoint = Checkpoint::load(&args.checkpoint)?;
-    args.compute.apply(&mut checkpoint.config.run);
+    args.device.apply(&mut checkpoint.config.run);
     let (device, precision) = checkpoint.config.run.compute()?;
     let model = &checkpoint.config.model;
     anyhow::ensure!(model.n_latents > 0, "the model has no latents to think with");

@@ -13,7 +13,7 @@ use ltm_train::{Checkpoint, Config, Evaluation, Observer, Start, StepReport, Sum
 use ltm_vi::{GenerateOptions, LatentSource};
 
 use crate::Pace;
-use crate::compute::Compute;
+use crate::device_args::DeviceArgs;
 
 /// Arguments of `train`.
 #[derive(clap::Args)]
@@ -28,7 +28,7 @@ pub struct Args {
     #[arg(long)]
     resume: bool,
     #[command(flatten)]
-    compute: Compute,
+    device: DeviceArgs,
     /// Print no samples at the end
     #[arg(long)]
     no_samples: bool,
@@ -36,7 +36,7 @@ pub struct Args {
 
 pub fn run(args: Args) -> anyhow::Result<ExitCode> {
     let mut config = Config::load(&args.config, &args.set)?;
-    args.compute.apply(&mut config.run);
+    args.device.apply(&mut config.run);
     let stop = Arc::new(AtomicBool::new(false));
     let handler = Arc::clone(&stop);
     ctrlc::set_handler(move || {
@@ -117,8 +117,8 @@ fn report(config: &Config, summary: &Summary, args: &Args) -> anyhow::Result<()>
     if !summary.finished {
         println!("stopped after step {}, saved {}", summary.step, summary.checkpoint.display());
         let set: String = args.set.iter().map(|set| format!(" --set '{set}'")).collect();
-        let compute = args.compute.as_typed();
-        println!("to go on: ltm train {}{set}{compute} --resume", args.config.display());
+        let device = args.device.as_typed();
+        println!("to go on: ltm train {}{set}{device} --resume", args.config.display());
         return Ok(());
     }
     let generated = config.data.path.is_none();

@@ -1,16 +1,16 @@
 //! The decoder as a graph: tokens and latents in, hidden states and logits out. Knows no device, no
 //! loss and no training.
 
-use ltm_autodiff::{Error, Graph, Kind, Lifetime, Result, Value, ops};
+use ltm_autodiff::{Error, Graph, Kind, Result, UpdateRate, Value, ops};
 
 use crate::{Attention, AttentionParams, FeedForwardParams, ModelConfig, ModelParams, param_table};
 
-/// Declares every parameter as a graph input of [`Lifetime::Weights`], named and ordered as in
+/// Declares every parameter as a graph input of [`UpdateRate::Weights`], named and ordered as in
 /// [`param_table`].
 pub fn declare_weights(g: &mut Graph, config: &ModelConfig) -> Vec<Value> {
     param_table(config)
         .iter()
-        .map(|spec| g.input(&spec.name, &spec.shape, Kind::Float, Lifetime::Weights))
+        .map(|spec| g.input(&spec.name, &spec.shape, Kind::Float, UpdateRate::Weights))
         .collect()
 }
 
@@ -101,12 +101,12 @@ impl Residual {
     }
 }
 
-/// The output matrix `(V,C)` as [`Kind::Factor`]: the embedding, which it is tied to.
+/// The output matrix `(V,C)` as [`Kind::MatmulWeight`]: the embedding, which it is tied to.
 ///
 /// # Errors
 /// None for weights as from [`declare_weights`].
 pub fn output_weight(g: &mut Graph, weights: &[Value]) -> Result<Value> {
-    ops::cast(g, weights[0], Kind::Factor) // the table's first entry
+    ops::cast(g, weights[0], Kind::MatmulWeight) // the table's first entry
 }
 
 /// Logits `(B,T,V)` of hidden states `(B,T,C)`, both of [`Kind::Activation`].
@@ -122,7 +122,7 @@ pub fn logits(g: &mut Graph, hidden: Value, weights: &[Value]) -> Result<Value> 
 /// of the norms as they are.
 pub(crate) fn cast_matrices(g: &mut Graph, weights: &[Value]) -> Result<Vec<Value>> {
     let cast = |w: &Value| match g.shape(*w).len() {
-        2 => ops::cast(g, *w, Kind::Factor),
+        2 => ops::cast(g, *w, Kind::MatmulWeight),
         _ => Ok(*w),
     };
     weights.iter().map(cast).collect()

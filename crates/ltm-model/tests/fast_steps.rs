@@ -3,7 +3,7 @@
 
 mod fixture;
 
-use ltm_autodiff::{AdamWState, Graph, Kind, Lifetime, Plan, Precision, Store, grad, ops};
+use ltm_autodiff::{AdamWState, Graph, Kind, Plan, Precision, Store, UpdateRate, grad, ops};
 use ltm_kernels::ops::adamw::AdamW;
 use ltm_kernels::{Buffer, DType, Device};
 use ltm_model::model::{declare_weights, output_weight, trace};
@@ -19,12 +19,12 @@ fn fast_steps_repeat_only_what_the_latents_change() {
     let device = Device::Cpu;
     let mut g = Graph::new();
     let weights = declare_weights(&mut g, &config);
-    let tokens = g.input("tokens", &[b, t], Kind::Int, Lifetime::Batch);
-    let targets = g.input("targets", &[b, t], Kind::Int, Lifetime::Batch);
+    let tokens = g.input("tokens", &[b, t], Kind::Int, UpdateRate::Batch);
+    let targets = g.input("targets", &[b, t], Kind::Int, UpdateRate::Batch);
     let latents = [b, config.n_latents, config.dim];
-    let noise = g.input("eps", &latents, Kind::Float, Lifetime::Batch);
-    let mu = g.input("mu0", &latents, Kind::Float, Lifetime::Step);
-    let log_var = g.input("log_var0", &latents, Kind::Float, Lifetime::Step);
+    let noise = g.input("eps", &latents, Kind::Float, UpdateRate::Batch);
+    let mu = g.input("mu0", &latents, Kind::Float, UpdateRate::Step);
+    let log_var = g.input("log_var0", &latents, Kind::Float, UpdateRate::Step);
     let z = ops::reparam(&mut g, mu, log_var, noise).unwrap();
     let hidden = trace(&mut g, &config, &weights, tokens, Some(z), b, t).unwrap();
     let output = output_weight(&mut g, &weights).unwrap();

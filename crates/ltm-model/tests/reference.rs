@@ -3,7 +3,7 @@
 mod fixture;
 
 use fixture::parity::{check_latent_gradients, check_weight_gradients};
-use ltm_autodiff::{Graph, Kind, Lifetime, Value};
+use ltm_autodiff::{Graph, Kind, UpdateRate, Value};
 use ltm_kernels::Device;
 use ltm_model::model::{declare_weights, trace};
 
@@ -30,9 +30,9 @@ fn inputs_that_do_not_fit_are_refused() {
     let (config, _) = fixture::tiny();
     let mut g = Graph::new();
     let weights = declare_weights(&mut g, &config);
-    let mut tokens = |t| g.input("tokens", &[1, t], Kind::Int, Lifetime::Batch);
+    let mut tokens = |t| g.input("tokens", &[1, t], Kind::Int, UpdateRate::Batch);
     let (tokens, too_long) = (tokens(24), tokens(25));
-    let mut latents = |n| g.input("z", &[1, n, 32], Kind::Float, Lifetime::Step);
+    let mut latents = |n| g.input("z", &[1, n, 32], Kind::Float, UpdateRate::Step);
     let (z, too_many) = (latents(6), latents(7));
     let mut ok =
         |weights: &[Value], tokens, z, t| trace(&mut g, &config, weights, tokens, z, 1, t).is_ok();

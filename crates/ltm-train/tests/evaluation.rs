@@ -144,7 +144,7 @@ fn sequences_add_up_to_the_estimates() {
     assert_eq!(fewer.estimates[0].per_sequence, found.estimates[1].per_sequence);
 }
 
-/// A fit that leaves samples and no density has no fresh ones to foretell from.
+/// A fit that leaves samples and no density has no fresh ones to predict from.
 #[test]
 fn prequential_needs_a_density() {
     let temp = tempfile::tempdir().expect("a temporary folder");

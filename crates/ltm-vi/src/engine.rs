@@ -5,7 +5,7 @@ mod amortised;
 mod langevin;
 
 use ltm_autodiff::{
-    AdamWState, Graph, Kind, Lifetime, NodeCount, Plan, Precision, Store, Value, count, grad, ops,
+    AdamWState, Graph, Kind, NodeCount, Plan, Precision, Store, UpdateRate, Value, count, grad, ops,
 };
 use ltm_kernels::cuda::{Context, Recording};
 use ltm_kernels::ops::adamw::{self, AdamW};
@@ -143,13 +143,13 @@ impl Engine {
         let mut graph = Graph::new();
         let g = &mut graph;
         let weights = model::declare_weights(g, config);
-        let tokens = g.input("tokens", &[b, t], Kind::Int, Lifetime::Batch);
-        let targets = g.input("targets", &[b * t], Kind::Int, Lifetime::Batch);
-        let token_weight = g.input("token_weight", &[b * t], Kind::Float, Lifetime::Batch);
+        let tokens = g.input("tokens", &[b, t], Kind::Int, UpdateRate::Batch);
+        let targets = g.input("targets", &[b * t], Kind::Int, UpdateRate::Batch);
+        let token_weight = g.input("token_weight", &[b * t], Kind::Float, UpdateRate::Batch);
         let latent_shape = [b, config.n_latents, config.dim];
         let posterior = (config.n_latents > 0).then(|| {
             ["mu", "log_var", "noise"]
-                .map(|name| g.input(name, &latent_shape, Kind::Float, Lifetime::Step))
+                .map(|name| g.input(name, &latent_shape, Kind::Float, UpdateRate::Step))
         });
         let z = match posterior {
             Some([mu, log_var, noise]) => Some(ops::reparam(g, mu, log_var, noise)?),
@@ -164,7 +164,7 @@ impl Engine {
             Some([mu, log_var, noise]) => {
                 let rows = b * config.n_layers;
                 let kl = ops::gaussian_kl(g, mu, log_var, rows)?;
-                let kl_weight = g.input("kl_weight", &[rows], Kind::Float, Lifetime::Batch);
+                let kl_weight = g.input("kl_weight", &[rows], Kind::Float, UpdateRate::Batch);
                 let ones = ops::fill(g, &[b * t], 1.0);
                 let sum_nll = ops::dot(g, nll, ones)?;
                 let sum_kl = ops::dot(g, kl, kl_weight)?;
@@ -235,7 +235,7 @@ impl Engine {
             kl_weight: 1.0,
             graph,
         };
-        engine.weigh_kl(1.0)?;
+        engine.set_warmup_kl_weight(1.0)?;
         engine.name_latents()?;
         Ok(engine)
     }
@@ -431,7 +431,7 @@ impl Engine {
             return Ok(());
         }
         let start = Posterior::initial(&self.config, infer, self.b, key)?;
-        self.weigh_kl(infer.kl_weight_at(progress) as f32)?;
+        self.set_warmup_kl_weight(infer.kl_weight_at(progress) as f32)?;
         match infer.method {
             Method::Variational => {}
             Method::Langevin => return self.langevin(start, infer, progress, key, observer),
@@ -453,7 +453,7 @@ impl Engine {
     }
 
     /// Lets every KL count `weight` times in the objective from here on.
-    fn weigh_kl(&mut self, weight: f32) -> Result<()> {
+    fn set_warmup_kl_weight(&mut self, weight: f32) -> Result<()> {
         let Some(latents) = &self.latents else { return Ok(()) };
         self.kl_weight = weight;
         let weights = vec![weight; self.b * self.config.n_layers];
@@ -657,7 +657,7 @@ impl Engine {
             ));
         }
         self.store.write_f32(self.token_weight, token_weight)?;
-        self.set_kl_weight(token_weight)?;
+        self.set_encoder_kl_weight(token_weight)?;
         if self.slow_plan.is_none() {
             let outputs = self.slow_outputs();
             let plan = Plan::new(&self.graph, &self.device, self.precision, &outputs)?;
@@ -717,8 +717,8 @@ impl Engine {
     /// Arithmetic and traffic of the plans made so far: of one fast step, and of a slow gradient
     /// after the weights were moved.
     pub fn plan_costs(&self) -> [Option<Cost>; 2] {
-        let fast = self.fast_plan.as_ref().map(|plan| plan.cost(Lifetime::Step));
-        [fast, self.slow_plan.as_ref().map(|plan| plan.cost(Lifetime::Weights))]
+        let fast = self.fast_plan.as_ref().map(|plan| plan.cost(UpdateRate::Step));
+        [fast, self.slow_plan.as_ref().map(|plan| plan.cost(UpdateRate::Weights))]
     }
 
     /// Counts what training on a batch computes, from the graph alone: no plan is made. The updates of
@@ -732,10 +732,10 @@ impl Engine {
         };
         let encoder = self.encoder.as_ref().map(|encoder| encoder.outputs().to_vec());
         TrainingCounts {
-            encoder: count(&encoder.unwrap_or_default(), Lifetime::Weights),
-            first_step: count(&fast, Lifetime::Weights),
-            later_step: count(&fast, Lifetime::Step),
-            slow: count(&slow, Lifetime::Weights),
+            encoder: count(&encoder.unwrap_or_default(), UpdateRate::Weights),
+            first_step: count(&fast, UpdateRate::Weights),
+            later_step: count(&fast, UpdateRate::Step),
+            slow: count(&slow, UpdateRate::Weights),
         }
     }
 }

@@ -8,20 +8,20 @@ use ltm_model::{Decoder, ModelConfig, SampleConfig, Weights, sample};
 use crate::engine::argument;
 use crate::{Engine, InferConfig, InferKey, Result, SlowGradient};
 
-/// How well texts are told from the thoughts of their first layers alone.
+/// How well the model reconstructs texts when only the latents of their first layers are kept.
 #[derive(Clone, Debug, Default, PartialEq)]
-pub struct Told {
+pub struct LayerReconstruction {
     /// Scored tokens of each sequence.
     pub tokens: Vec<usize>,
     /// Nats of each sequence.
     pub nll: Vec<f64>,
-    /// Tokens of each sequence that were the likeliest, given the true ones before them.
+    /// Tokens of each sequence that had the highest probability, given the true ones before them.
     pub correct: Vec<usize>,
 }
 
-impl Told {
+impl LayerReconstruction {
     /// Adds the sequences of another batch.
-    pub fn extend(&mut self, batch: Told) {
+    pub fn extend(&mut self, batch: LayerReconstruction) {
         self.tokens.extend(batch.tokens);
         self.nll.extend(batch.nll);
         self.correct.extend(batch.correct);
@@ -32,7 +32,7 @@ impl Told {
         ratio(&self.nll, &self.tokens)
     }
 
-    /// The share of tokens that were the likeliest, with its standard error over the sequences.
+    /// The share of tokens predicted with the highest probability, with its standard error over the sequences.
     pub fn accuracy(&self) -> (f64, f64) {
         let correct: Vec<f64> = self.correct.iter().map(|n| *n as f64).collect();
         ratio(&correct, &self.tokens)
@@ -107,7 +107,7 @@ pub fn progressive(
     decoder: &mut Decoder,
     tokens: &[i32],
     targets: &[i32],
-) -> Result<Vec<Told>> {
+) -> Result<Vec<LayerReconstruction>> {
     let (config, (b, t)) = (*engine.config(), engine.batch_shape());
     for (arg, len) in [("tokens", tokens.len()), ("targets", targets.len())] {
         if len != b * t {
@@ -116,19 +116,19 @@ pub fn progressive(
     }
     let mu = engine.posterior()?.mu;
     let scored: Vec<usize> = (0..b).filter(|b| engine.scored_tokens()[*b] > 0).collect();
-    let mut told = Vec::with_capacity(config.n_layers + 1);
+    let mut scores = Vec::with_capacity(config.n_layers + 1);
     for layers in 0..=config.n_layers {
         let z = first_layers(&config, &mu, layers)?;
         let nll: Vec<f64> =
             engine.token_nll_at(&z)?.chunks(t).map(|row| row.iter().sum()).collect();
         let correct = correct(decoder, &z, tokens, targets, b)?;
-        told.push(Told {
+        scores.push(LayerReconstruction {
             tokens: scored.iter().map(|b| engine.scored_tokens()[*b]).collect(),
             nll: scored.iter().map(|b| nll[*b]).collect(),
             correct: scored.iter().map(|b| correct[*b]).collect(),
         });
     }
-    Ok(told)
+    Ok(scores)
 }
 
 /// How many targets of each of `b` sequences are the likeliest token, given the true ones before them.
@@ -301,14 +301,17 @@ mod tests {
     #[test]
     fn progressive_counts_what_one_pass_a_prefix_finds() {
         let (mut engine, mut decoder) = fitted();
-        let told = progressive(&mut engine, &mut decoder, &TOKENS, &TARGETS).unwrap();
-        assert_eq!(told.len(), 3);
+        let scores = progressive(&mut engine, &mut decoder, &TOKENS, &TARGETS).unwrap();
+        assert_eq!(scores.len(), 3);
         let mu = engine.posterior().unwrap().mu;
-        for (layers, told) in told.iter().enumerate() {
+        for (layers, scores) in scores.iter().enumerate() {
             let z = first_layers(&CONFIG, &mu, layers).unwrap();
             let nll = engine.token_nll_at(&z).unwrap();
             let expected = [nll[..6].iter().sum::<f64>(), nll[6..].iter().sum()];
-            assert_eq!((told.nll.as_slice(), told.tokens.as_slice()), (&expected[..], &[6, 3][..]));
+            assert_eq!(
+                (scores.nll.as_slice(), scores.tokens.as_slice()),
+                (&expected[..], &[6, 3][..])
+            );
             // Each sequence alone, from scratch for each prefix.
             for (b, z) in z.chunks(32).enumerate() {
                 let mut one = Decoder::new(CONFIG, &weights(), Device::Cpu, 1).unwrap();
@@ -318,23 +321,23 @@ mod tests {
                     let best = (0..11).max_by(|i, j| logits[*i].total_cmp(&logits[*j])).unwrap();
                     best as i32 == TARGETS[b * 6 + t]
                 };
-                let expected = (0..told.tokens[b]).filter(hit).count();
-                assert_eq!(told.correct[b], expected, "{layers} layers, sequence {b}");
+                let expected = (0..scores.tokens[b]).filter(hit).count();
+                assert_eq!(scores.correct[b], expected, "{layers} layers, sequence {b}");
             }
         }
         // The fit is of both layers: with both it tells the text better than with none.
-        assert!(told[2].nats_per_token().0 < told[0].nats_per_token().0, "{told:?}");
+        assert!(scores[2].nats_per_token().0 < scores[0].nats_per_token().0, "{scores:?}");
         assert!(progressive(&mut engine, &mut decoder, &TOKENS[1..], &TARGETS).is_err());
     }
 
     #[test]
     fn rates_weigh_tokens_and_have_errors() {
-        let mut told = Told { tokens: vec![1], nll: vec![5.0], correct: vec![1] };
-        assert!(told.accuracy().1.is_nan());
-        told.extend(Told { tokens: vec![3], nll: vec![3.0], correct: vec![1] });
+        let mut scores = LayerReconstruction { tokens: vec![1], nll: vec![5.0], correct: vec![1] };
+        assert!(scores.accuracy().1.is_nan());
+        scores.extend(LayerReconstruction { tokens: vec![3], nll: vec![3.0], correct: vec![1] });
         // Residuals 3 and -3 of two sequences, over four tokens.
-        assert_eq!(told.nats_per_token(), (2.0, 36f64.sqrt() / 4.0));
-        assert_eq!(told.accuracy().0, 0.5);
+        assert_eq!(scores.nats_per_token(), (2.0, 36f64.sqrt() / 4.0));
+        assert_eq!(scores.accuracy().0, 0.5);
     }
 
     #[test]

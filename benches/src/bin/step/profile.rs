@@ -2,7 +2,7 @@
 //! Knows no peer.
 
 use anyhow::Result;
-use ltm_autodiff::{Graph, Kind, Lifetime, Plan, Store, Value, grad, ops};
+use ltm_autodiff::{Graph, Kind, Plan, Store, UpdateRate, Value, grad, ops};
 use ltm_model::model;
 use serde_json::json;
 
@@ -16,10 +16,10 @@ pub fn table(inputs: &Inputs, steps: usize) -> Result<serde_json::Value> {
     let mut graph = Graph::new();
     let g = &mut graph;
     let params = model::declare_weights(g, model);
-    let tokens = g.input("tokens", &[b, t], Kind::Int, Lifetime::Batch);
-    let targets = g.input("targets", &[b * t], Kind::Int, Lifetime::Batch);
+    let tokens = g.input("tokens", &[b, t], Kind::Int, UpdateRate::Batch);
+    let targets = g.input("targets", &[b * t], Kind::Int, UpdateRate::Batch);
     let latents = ["mu", "log_var", "noise"]
-        .map(|name| g.input(name, &[b, model.n_latents, model.dim], Kind::Float, Lifetime::Step));
+        .map(|name| g.input(name, &[b, model.n_latents, model.dim], Kind::Float, UpdateRate::Step));
     let [mu, log_var, noise] = latents;
     let z = ops::reparam(g, mu, log_var, noise)?;
     let hidden = model::trace(g, model, &params, tokens, Some(z), b, t)?;

@@ -16,14 +16,14 @@ struct Embedding(EmbeddingDims);
 struct EmbeddingBwdWeight(EmbeddingDims);
 
 /// The table's row of every token: `table (V,C)`, `tokens (…)` of integers → `(…,C)`. A table of
-/// [`Kind::Factor`] gives activations.
+/// [`Kind::MatmulWeight`] gives activations.
 ///
 /// # Errors
 /// [`Error::Shape`](crate::Error::Shape) when `table` is no matrix or `tokens` no integers. A token
 /// outside `0..V` is refused when the plan runs.
 pub fn embedding(g: &mut Graph, table: Value, tokens: Value) -> Result<Value> {
     let kind = match g.spec(table).kind {
-        Kind::Factor => Kind::Activation,
+        Kind::MatmulWeight => Kind::Activation,
         _ => float_kind(g, OP, &[table])?,
     };
     check_kind(g, OP, Kind::Int, &[tokens])?;

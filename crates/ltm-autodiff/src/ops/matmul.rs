@@ -50,7 +50,7 @@ pub fn matmul(
 }
 
 /// `x Wᵀ`: `x (…,K)`, `w (N,K)` → `(…,N)`. For activations `w` may be of
-/// [`Kind::Factor`](crate::Kind::Factor).
+/// [`Kind::MatmulWeight`](crate::Kind::MatmulWeight).
 ///
 /// # Errors
 /// [`Error::Shape`](crate::Error::Shape) when `K` differs or `w` is no matrix.

@@ -70,11 +70,11 @@ fn float_kind(g: &Graph, op: &'static str, values: &[Value]) -> Result<Kind> {
 }
 
 /// The kind of the result of `x` with the factor `w`: that of `x`. Refuses all but equal kinds, and a
-/// [`Kind::Factor`] for activations.
+/// [`Kind::MatmulWeight`] for activations.
 fn product_kind(g: &Graph, op: &'static str, x: Value, w: Value) -> Result<Kind> {
     let [x_kind, w_kind] = [x, w].map(|v| g.spec(v).kind);
     match (x_kind, w_kind) {
-        (Kind::Activation, Kind::Factor) => Ok(Kind::Activation),
+        (Kind::Activation, Kind::MatmulWeight) => Ok(Kind::Activation),
         _ => float_kind(g, op, &[x, w]),
     }
 }

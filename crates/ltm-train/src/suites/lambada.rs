@@ -1,4 +1,4 @@
-//! LAMBADA (Paperno et al. 2016): passages whose last word is to be foretold from all that comes before it.
+//! LAMBADA (Paperno et al. 2016): passages whose last word is to be predicted from all that comes before it.
 
 use std::ops::ControlFlow;
 use std::path::PathBuf;
@@ -58,7 +58,7 @@ impl Passage {
         let separator = [tokenizer.separator()];
         let all: Vec<i32> =
             separator.iter().chain(&context).chain(&word).map(|&id| id.into()).collect();
-        // The last token is only foretold, never read.
+        // The last token is only predicted, never read.
         let first = all.len().saturating_sub(max_seq_len + 1);
         Ok(Self { tokens: all[first..].to_vec(), word: word.len(), cut: first > 0 })
     }
@@ -116,7 +116,7 @@ pub fn read(
     Ok((passages, skipped))
 }
 
-/// How well one last word was foretold.
+/// How well one last word was predicted.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct WordScore {
     /// Tokens of the word.
@@ -126,12 +126,12 @@ pub struct WordScore {
     /// Variance of the `nats` under new samples of the latents: 0 without latents, NaN for one sample.
     pub variance: f64,
     /// Whether each token of the word was the likeliest one given those before it.
-    pub foretold: bool,
+    pub predicted: bool,
     /// Whether the passage was cut to the model's context.
     pub cut: bool,
 }
 
-/// How well last words were foretold.
+/// How well last words were predicted.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Lambada {
     /// Samples of the latents a passage; 0 for a model without latents, whose numbers are exact.
@@ -166,9 +166,9 @@ impl Lambada {
         (nats.exp(), nats.exp() * error)
     }
 
-    /// The share of words foretold whole, and its standard error.
+    /// The share of words predicted whole, and its standard error.
     pub fn accuracy(&self) -> (f64, f64) {
-        self.mean(|word| f64::from(u8::from(word.foretold)))
+        self.mean(|word| f64::from(u8::from(word.predicted)))
     }
 
     /// Passages that were cut to the model's context.
@@ -202,7 +202,7 @@ impl Lambada {
     }
 }
 
-/// Fits latents to the context of each passage and to nothing else, and foretells its last word by `samples` fresh
+/// Fits latents to the context of each passage and to nothing else, and predicts its last word by `samples` fresh
 /// samples of that fit, on the device that `config.run` names.
 ///
 /// The samples do not depend on the word, so that `-log mean_s p(word | z_s, context)` is the code length of a normalised
@@ -249,7 +249,7 @@ pub fn evaluate(
                     draws.iter().flat_map(|z| &z[row * n..(row + 1) * n]).copied().collect();
                 decoder.set_latents(&z)?;
             }
-            let word = foretell(&mut decoder, passage, samples)?;
+            let word = predict(&mut decoder, passage, samples)?;
             let variance = if n > 0 { word.variance } else { 0.0 };
             words.push(WordScore { variance, ..word });
         }
@@ -282,17 +282,17 @@ fn fit_to_contexts(
     Ok(engine.posterior()?)
 }
 
-/// Foretells a passage's last word by the mixture of the latents that `decoder` holds.
-fn foretell(decoder: &mut Decoder, passage: &Passage, samples: usize) -> Result<WordScore> {
+/// Predicts a passage's last word by the mixture of the latents that `decoder` holds.
+fn predict(decoder: &mut Decoder, passage: &Passage, samples: usize) -> Result<WordScore> {
     let mut known = passage.known();
     let context = &passage.inputs()[..known + 1];
     let mut logits = decoder.prefill(&context.repeat(samples))?;
     // Of each sample, the likelihood of the word so far.
     let mut log_p = vec![0.0; samples];
-    let mut foretold = true;
+    let mut predicted = true;
     loop {
         let target = passage.targets()[known];
-        foretold &= likeliest(logits, &mut log_p, target as usize);
+        predicted &= likeliest(logits, &mut log_p, target as usize);
         known += 1;
         if known == passage.targets().len() {
             break;
@@ -301,7 +301,7 @@ fn foretell(decoder: &mut Decoder, passage: &Passage, samples: usize) -> Result<
     }
     let nll: Vec<f64> = log_p.iter().map(|log_p| -log_p).collect();
     let Sampled { nats, variance } = estimators::predictive(&nll);
-    Ok(WordScore { tokens: passage.word, nats, variance, foretold, cut: passage.cut })
+    Ok(WordScore { tokens: passage.word, nats, variance, predicted, cut: passage.cut })
 }
 
 /// Adds `log p(target)` of each sample to `log_p`; returns whether `target` is the mixture's likeliest token. `logits` are
@@ -437,7 +437,7 @@ mod tests {
     }
 
     #[test]
-    fn what_the_model_would_write_is_foretold() {
+    fn what_the_model_would_write_is_predicted() {
         let config = config(0);
         let weights = weights(&config);
         let mut decoder =
@@ -460,8 +460,8 @@ mod tests {
         }
         let passages = [vec![passage], others].concat();
         let scores = evaluate(&config, &weights, &passages, 8, &mut |_, _| ()).expect("scored");
-        let foretold: Vec<bool> = scores.words.iter().map(|word| word.foretold).collect();
-        assert_eq!(foretold, [true, false, false, false]);
+        let predicted: Vec<bool> = scores.words.iter().map(|word| word.predicted).collect();
+        assert_eq!(predicted, [true, false, false, false]);
         assert_eq!((scores.samples, scores.sampling_error()), (0, 0.0));
         // One of four, with the standard deviation 1/2 of such a sample.
         assert_eq!(scores.accuracy(), (0.25, 0.25));
@@ -469,7 +469,7 @@ mod tests {
     }
 
     #[test]
-    fn samples_weigh_by_what_they_foretold() {
+    fn samples_weigh_by_what_they_predicted() {
         // Two samples over three tokens: the first all for token 0, the second for token 1.
         let logits = [2.0, 0.0, 0.0, 0.0, 3.0, 0.0];
         assert!(!likeliest(&logits, &mut [0.0, 0.0], 0));

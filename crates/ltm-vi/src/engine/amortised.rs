@@ -1,7 +1,7 @@
 //! The posterior by an encoder, in one pass, and the bound that trains encoder and decoder together.
 //! Knows no steps.
 
-use ltm_autodiff::{Graph, Kind, Lifetime, Plan, Value, ops};
+use ltm_autodiff::{Graph, Kind, Plan, UpdateRate, Value, ops};
 use ltm_model::{ModelConfig, encoder};
 
 use super::{Engine, argument};
@@ -32,9 +32,9 @@ impl Encoder {
         t: usize,
     ) -> Result<Self> {
         let rows = b * config.n_layers;
-        let text = g.input("text", &[b, t], Kind::Int, Lifetime::Batch);
-        let latents = g.input("latents", &[b, config.n_latents], Kind::Int, Lifetime::Batch);
-        let kl_weight = g.input("encoder_kl_weight", &[rows], Kind::Float, Lifetime::Batch);
+        let text = g.input("text", &[b, t], Kind::Int, UpdateRate::Batch);
+        let latents = g.input("latents", &[b, config.n_latents], Kind::Int, UpdateRate::Batch);
+        let kl_weight = g.input("encoder_kl_weight", &[rows], Kind::Float, UpdateRate::Batch);
         let [mu, log_var] = encoder::trace(g, config, weights, text, latents)?;
         let kl = ops::gaussian_kl(g, mu, log_var, rows)?;
         Ok(Self { text, latents, mu, log_var, kl, kl_weight, plan: None })
@@ -83,7 +83,7 @@ impl Engine {
 
     /// Lets the KL of a sequence count as much as the sequence's scored tokens do on average, so that
     /// equal weights give the bound a token; but for `kl_warmup`.
-    pub(super) fn set_kl_weight(&mut self, token_weight: &[f32]) -> Result<()> {
+    pub(super) fn set_encoder_kl_weight(&mut self, token_weight: &[f32]) -> Result<()> {
         let Some(encoder) = &self.encoder else { return Ok(()) };
         let mut weights = Vec::with_capacity(self.b * self.config.n_layers);
         for (targets, weight) in self.host_targets.chunks(self.t).zip(token_weight.chunks(self.t)) {

@@ -118,7 +118,7 @@ mod tests {
     #[test]
     fn each_need_is_refused() {
         let dims = ScaleRowsDims { rows: 1, c: 12 };
-        let shown = [refusal(OP, "fwd_v2_eight_a_thread.cu", || scale_rows_rung(dims))];
+        let shown = [refusal(OP, "fwd_v2_vec8.cu", || scale_rows_rung(dims))];
         assert_eq!(BTreeSet::from(shown), needs(OP));
     }
 }

@@ -81,7 +81,7 @@ mod tests {
     #[test]
     fn each_need_is_refused() {
         let dims = EmbeddingDims { n: 1, v: 1, c: 12 };
-        let shown = [refusal(OP, "fwd_v2_eight_a_thread.cu", || fwd_rung(dims))];
+        let shown = [refusal(OP, "fwd_v2_vec8.cu", || fwd_rung(dims))];
         assert_eq!(BTreeSet::from(shown), needs(OP));
     }
 }

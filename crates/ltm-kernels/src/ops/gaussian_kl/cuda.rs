@@ -70,7 +70,7 @@ mod tests {
     #[test]
     fn each_need_is_refused() {
         let dims = GaussianKlDims { rows: 1, n: 12 };
-        let shown = [refusal(OP, "bwd_v2_eight_a_thread.cu", || bwd_rung(dims))];
+        let shown = [refusal(OP, "bwd_v2_vec8.cu", || bwd_rung(dims))];
         assert_eq!(BTreeSet::from(shown), needs(OP));
     }
 }

@@ -59,7 +59,7 @@ mod tests {
     #[test]
     fn each_need_is_refused() {
         let dims = NormalRowsDims { steps: 1, rows: 1, n: 3 };
-        let shown = [refusal(OP, "normal_v2_pair_a_thread.cu", || rows_rung(dims))];
+        let shown = [refusal(OP, "normal_v2_pair_per_thread.cu", || rows_rung(dims))];
         assert_eq!(BTreeSet::from(shown), needs(OP));
     }
 }

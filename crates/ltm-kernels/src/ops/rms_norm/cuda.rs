@@ -149,7 +149,7 @@ mod tests {
         for file in ["fwd_v2_row_in_registers.cu", "bwd_v2_row_in_registers.cu"] {
             shown.extend([12, 1032].map(|c| refusal(OP, file, || of_width(c))));
         }
-        for file in ["fwd_v3_block_a_row.cu", "bwd_v3_block_a_row.cu"] {
+        for file in ["fwd_v3_block_per_row.cu", "bwd_v3_block_per_row.cu"] {
             shown.extend([12, 8200].map(|c| refusal(OP, file, || of_width(c))));
         }
         assert_eq!(shown, needs(OP));

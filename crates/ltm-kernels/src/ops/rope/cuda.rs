@@ -69,7 +69,7 @@ mod tests {
     #[test]
     fn each_need_is_refused() {
         let dims = RopeDims { b: 1, t: 1, h: 1, d: 12 };
-        let shown = [refusal(OP, "fwd_v2_eight_a_thread.cu", || rung(dims))];
+        let shown = [refusal(OP, "fwd_v2_vec8.cu", || rung(dims))];
         assert_eq!(BTreeSet::from(shown), needs(OP));
     }
 }

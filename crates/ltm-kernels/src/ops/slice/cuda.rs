@@ -58,7 +58,7 @@ mod tests {
     #[test]
     fn each_need_is_refused() {
         let dims = SliceDims { b: 1, rows: 1, start: 0, len: 1, c: 12 };
-        let files = ["fwd_v2_eight_a_thread.cu", "bwd_v2_eight_a_thread.cu"];
+        let files = ["fwd_v2_vec8.cu", "bwd_v2_vec8.cu"];
         let shown = files.map(|file| refusal(OP, file, || rung(dims)));
         assert_eq!(BTreeSet::from(shown), needs(OP));
     }

@@ -5,18 +5,18 @@ use ltm_train::config::{PrecisionKind, RunConfig};
 
 /// Where to compute, in place of what the run's configuration says.
 #[derive(clap::Args)]
-pub struct Compute {
+pub struct DeviceArgs {
     /// cpu, cuda (the first GPU) or cuda:N; as the run says when left out
     #[arg(long)]
     device: Option<String>,
     /// What to compute in; when left out as the run says, or f32 on the CPU and mixed on CUDA
     #[arg(long, value_enum)]
-    precision: Option<Numbers>,
+    precision: Option<PrecisionArg>,
 }
 
 /// What to compute in.
 #[derive(Clone, Copy, ValueEnum)]
-pub enum Numbers {
+pub enum PrecisionArg {
     /// Single precision
     F32,
     /// 16 bits (bf16) with sums and weights in single precision: on CUDA for activations and products, on the CPU for
@@ -24,16 +24,16 @@ pub enum Numbers {
     Mixed,
 }
 
-impl From<Numbers> for PrecisionKind {
-    fn from(numbers: Numbers) -> Self {
-        match numbers {
-            Numbers::F32 => Self::F32,
-            Numbers::Mixed => Self::Mixed,
+impl From<PrecisionArg> for PrecisionKind {
+    fn from(precision: PrecisionArg) -> Self {
+        match precision {
+            PrecisionArg::F32 => Self::F32,
+            PrecisionArg::Mixed => Self::Mixed,
         }
     }
 }
 
-impl Compute {
+impl DeviceArgs {
     /// The arguments as they were typed, a space before each.
     pub fn as_typed(&self) -> String {
         let device = self.device.iter().map(|device| format!(" --device {device}"));
