@@ -2,6 +2,9 @@
 
 #![forbid(unsafe_code)]
 
+#[path = "../../crates/ltm-cli/src/output/stream.rs"]
+pub mod output;
+
 use std::time::Duration;
 
 use anyhow::{Result, ensure};

@@ -45,7 +45,8 @@ fn on_the_cpu(filter: Option<&str>) -> Result<()> {
     let peak = roofline::peak()?;
     let started = std::time::SystemTime::now();
     exec(&mut cargo(args))?;
-    print!("\n{}", shares::table(&target_dir().join("criterion"), &peak, started)?);
+    let shares = shares::table(&target_dir().join("criterion"), &peak, started)?;
+    outln!("\n{}", shares.trim_end())?;
     Ok(())
 }
 
@@ -59,7 +60,8 @@ fn on_the_simulator(bench: &Bench) -> Result<()> {
     let mut command = gpu(bench)?;
     simulator.stand_in(&mut command);
     let outcome = exec(command.arg("--once"));
-    print!("\n{}", counters::table(&read_report(&simulator.report)?)?);
+    let counters = counters::table(&read_report(&simulator.report)?)?;
+    outln!("\n{}", counters.trim_end())?;
     outcome
 }
 

@@ -60,7 +60,7 @@ pub fn run() -> Result<()> {
 
     let bytes = size(&folder)?;
     ensure!(bytes <= MOST_BYTES, "{} has {bytes} bytes, at most {MOST_BYTES}", folder.display());
-    eprintln!("{}: {:.1} MB; there, run ./run.sh", folder.display(), bytes as f64 / 1e6);
+    note!("{}: {:.1} MB; there, run ./run.sh", folder.display(), bytes as f64 / 1e6);
     Ok(())
 }
 

@@ -1,5 +1,9 @@
 //! The workspace's chores, one file a verb. Knows paths and commands, never a crate of the workspace.
 
+#[macro_use]
+#[path = "../../crates/ltm-cli/src/output/stream.rs"]
+mod output;
+
 mod bench;
 mod counters;
 mod flags;
@@ -25,15 +29,12 @@ fn main() -> ExitCode {
     let verb = match flags::parse(std::env::args().skip(1)) {
         Ok(verb) => verb,
         Err(mistake) => {
-            eprintln!("error: {mistake}\n\n{}", flags::help());
+            note!("error: {mistake}\n\n{}", flags::help());
             return ExitCode::from(2);
         }
     };
     let outcome = match verb {
-        Verb::Help => {
-            println!("{}", flags::help());
-            Ok(())
-        }
+        Verb::Help => outln!("{}", flags::help()).map_err(Into::into),
         Verb::Test => test::run(),
         Verb::Tidy => tidy::run(),
         Verb::Package => package::run(),
@@ -47,7 +48,7 @@ fn main() -> ExitCode {
     match outcome {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
-            eprintln!("error: {error:#}");
+            note!("error: {error:#}");
             ExitCode::FAILURE
         }
     }
@@ -77,7 +78,7 @@ fn exec(command: &mut Command) -> Result<()> {
     let program = Path::new(command.get_program()).file_stem().unwrap_or_default();
     let args = command.get_args().collect::<Vec<_>>().join(OsStr::new(" "));
     let shown = format!("{} {}", program.display(), args.display());
-    eprintln!("$ {shown}");
+    note!("$ {shown}");
     let status = command.status().with_context(|| format!("cannot start `{shown}`"))?;
     ensure!(status.success(), "`{shown}` failed ({status})");
     Ok(())

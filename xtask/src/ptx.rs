@@ -37,7 +37,7 @@ pub fn run() -> Result<()> {
     let files = kernels::files(&root())?;
     let headers = kernels::headers(&root())?;
     if files.is_empty() {
-        eprintln!("ptx: no kernels");
+        note!("ptx: no kernels");
         return Ok(());
     }
     let toolkit = toolkit::find()?;
@@ -51,12 +51,12 @@ pub fn run() -> Result<()> {
     for (file, report) in files.iter().zip(&reports) {
         report.add_to(file, &mut table, &mut violations)?;
     }
-    print!("{table}");
+    outln!("{}", table.to_string().trim_end())?;
     for violation in &violations {
-        eprintln!("{violation}");
+        note!("{violation}");
     }
     ensure!(violations.is_empty(), "ptx: {} violations", violations.len());
-    eprintln!(
+    note!(
         "ptx: {} entries in {} files keep their budgets; {compiled} compilations by NVRTC {}, {} unchanged",
         table.len(),
         files.len(),

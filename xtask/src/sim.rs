@@ -34,7 +34,7 @@ pub fn run() -> Result<()> {
     for program in &programs {
         let schedules = if program.package == KERNELS { SCHEDULES } else { &SCHEDULES[..1] };
         for (copies, seed) in schedules {
-            eprintln!("{}: copies {copies}, seed {seed}", program.package);
+            note!("{}: copies {copies}, seed {seed}", program.package);
             let mut command = Command::new(&program.path);
             simulator.stand_in(&mut command);
             command.env("PTXSIM_ASYNC", copies).env("PTXSIM_SEED", seed);
@@ -152,16 +152,16 @@ fn shipped() -> Result<BTreeMap<String, Vec<String>>> {
 
 /// Prints the table and fails below 100 %.
 fn coverage(shipped: &BTreeMap<String, Vec<String>>, executed: &BTreeSet<String>) -> Result<()> {
-    println!("{:<18} {:>8} {:>8}", "op", "executed", "shipped");
+    outln!("{:<18} {:>8} {:>8}", "op", "executed", "shipped")?;
     let mut missing = Vec::new();
     let mut total = 0;
     for (op, entries) in shipped {
         let without: Vec<_> = entries.iter().filter(|entry| !executed.contains(*entry)).collect();
-        println!("{op:<18} {:>8} {:>8}", entries.len() - without.len(), entries.len());
+        outln!("{op:<18} {:>8} {:>8}", entries.len() - without.len(), entries.len())?;
         total += entries.len();
         missing.extend(without);
     }
-    println!("{:<18} {:>8} {total:>8}", "all", total - missing.len());
+    outln!("{:<18} {:>8} {total:>8}", "all", total - missing.len())?;
     let names: Vec<_> = missing.iter().map(|name| name.as_str()).collect();
     ensure!(names.is_empty(), "{} kernels were never executed: {}", names.len(), names.join(" "));
     Ok(())

@@ -46,15 +46,15 @@ fn run_stages(stages: &[Stage]) -> Result<()> {
             summary.push(format!("  {:<9}not run", stage.name));
             continue;
         }
-        eprintln!("\n==> [{}/{}] {}", i + 1, stages.len(), stage.name);
+        note!("\n==> [{}/{}] {}", i + 1, stages.len(), stage.name);
         let stage_start = Instant::now();
         outcome = (stage.run)().with_context(|| format!("stage `{}`", stage.name));
         let verdict = if outcome.is_ok() { "ok" } else { "FAILED" };
         let took = seconds(stage_start.elapsed());
-        eprintln!("<== {} {verdict} in {took}", stage.name);
+        note!("<== {} {verdict} in {took}", stage.name);
         summary.push(format!("  {:<9}{verdict:<8}{took:>9}", stage.name));
     }
-    eprintln!("\n{}\n  {:<17}{:>9}", summary.join("\n"), "total", seconds(start.elapsed()));
+    note!("\n{}\n  {:<17}{:>9}", summary.join("\n"), "total", seconds(start.elapsed()));
     outcome
 }
 
@@ -73,13 +73,13 @@ fn exec_counting_skips(command: &mut Command) -> Result<()> {
         if line.starts_with("skipped:") {
             skips += 1;
         } else {
-            eprintln!("{line}");
+            note!("{line}");
         }
     }
     let status = child.wait()?;
     ensure!(status.success(), "the tests failed ({status})");
     if skips > 0 {
-        eprintln!("{skips} tests skipped: no CUDA device; the stage `sim` runs them");
+        note!("{skips} tests skipped: no CUDA device; the stage `sim` runs them");
     }
     Ok(())
 }

@@ -1,6 +1,7 @@
 //! `cargo xtask tidy`: the house rules that no compiler checks. Reads text and paths, runs nothing.
 
 mod cuda;
+mod output;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
@@ -31,10 +32,10 @@ pub fn run() -> Result<()> {
     let tree = Tree::read(&root())?;
     let violations = violations(&tree);
     for violation in &violations {
-        eprintln!("{violation}");
+        note!("{violation}");
     }
     ensure!(violations.is_empty(), "tidy: {} violations", violations.len());
-    eprintln!("tidy: {} files keep the rules", tree.texts.len());
+    note!("tidy: {} files keep the rules", tree.texts.len());
     Ok(())
 }
 
@@ -93,6 +94,7 @@ fn violations(tree: &Tree) -> Vec<String> {
             length(text, &mut report);
             header(text, &mut report);
             unsafe_rooms(path, text, &mut report);
+            output::one_writer(path, text, &mut report);
         }
         if path.starts_with("docs/") && path.ends_with(".md") || path.ends_with("README.md") {
             named_paths(text, &tree.paths, &mut report);

@@ -30,26 +30,26 @@ pub fn run(verb: Verb) -> anyhow::Result<ExitCode> {
         Verb::Show(args) => {
             let config = Config::load(&args.file, &args.set)?;
             let model = &config.model;
-            println!("# parameters: {}", model.param_count());
-            println!("# weights: {:.1} MB in f32", 4e-6 * model.param_count() as f64);
-            println!("# latent numbers per sequence: {}", model.n_latents * model.dim);
+            outln!("# parameters: {}", model.param_count())?;
+            outln!("# weights: {:.1} MB in f32", 4e-6 * model.param_count() as f64)?;
+            outln!("# latent numbers per sequence: {}", model.n_latents * model.dim)?;
             let tokens = config.train.batch * config.train.micro_batches * config.train.seq_len;
-            println!("# tokens per slow step: {tokens}");
+            outln!("# tokens per slow step: {tokens}")?;
             let flops = flops::count(&config)?;
             let counted = 1e-9 * flops.per_token;
             let formula = 1e-9 * flops.formula_per_token;
-            println!(
+            outln!(
                 "# GFLOP per token of training: {counted:.4} counted, {formula:.4} by the paper's formula"
-            );
-            println!(
+            )?;
+            outln!(
                 "#   (S+1)(6P + 6LCT), which counts weight gradients in every fast step; counted are those"
-            );
-            println!("#   of the graphs, which have none there\n");
-            print!("{}", config.to_toml());
+            )?;
+            outln!("#   of the graphs, which have none there\n")?;
+            outln!("{}", config.to_toml().trim_end())?;
         }
         Verb::Check(args) => {
             let config = Config::load(&args.file, &args.set)?;
-            println!("{}: ok, {} parameters", args.file.display(), config.model.param_count());
+            outln!("{}: ok, {} parameters", args.file.display(), config.model.param_count())?;
         }
     }
     Ok(ExitCode::SUCCESS)

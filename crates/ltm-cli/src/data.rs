@@ -79,45 +79,46 @@ fn prepare_corpus(args: PrepareArgs) -> anyhow::Result<()> {
     let meta = prepare(&args.files, &options, &mut |notice| reading.see(notice));
     reading.finish();
     let meta = meta?;
-    print_meta(&meta);
-    println!("written to {}", args.out.display());
+    print_meta(&meta)?;
+    outln!("written to {}", args.out.display())?;
     Ok(())
 }
 
-fn print_meta(meta: &Meta) {
+fn print_meta(meta: &Meta) -> anyhow::Result<()> {
     let tokenizer = &meta.tokenizer;
-    println!("tokenizer {tokenizer}, vocabulary {}", tokenizer.vocab_size());
+    outln!("tokenizer {tokenizer}, vocabulary {}", tokenizer.vocab_size())?;
     for split in Split::ALL {
         if let Some(found) = meta.split(split) {
-            println!(
+            outln!(
                 "{split}: {} tokens, {} documents, {} bytes of text, {} shards",
                 found.tokens,
                 found.documents,
                 found.bytes,
                 found.shards.len()
-            );
+            )?;
         }
     }
     if meta.skipped > 0 {
-        println!("skipped: {} malformed parts", meta.skipped);
+        outln!("skipped: {} malformed parts", meta.skipped)?;
     }
+    Ok(())
 }
 
 fn inspect(args: InspectArgs) -> anyhow::Result<()> {
     let tokenizer: Option<Tokenizer> = args.tokenizer.as_deref().map(str::parse).transpose()?;
     let train = Corpus::open(&args.dir, Split::Train, tokenizer.as_ref())?;
     if let Some(meta) = Meta::read(&args.dir)? {
-        print_meta(&meta);
+        print_meta(&meta)?;
     }
     let val = Corpus::open(&args.dir, Split::Val, tokenizer.as_ref());
     for (split, corpus) in [("train", Some(&train)), ("val", val.as_ref().ok())] {
         let Some(corpus) = corpus else { continue };
         let tokens = corpus.tokens(0..corpus.len().min(args.tokens))?;
-        println!(
+        outln!(
             "\n{split}, {} tokens, begins:\n{}",
             corpus.len(),
             corpus.tokenizer().decode(&tokens)
-        );
+        )?;
     }
     Ok(())
 }

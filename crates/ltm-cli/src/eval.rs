@@ -14,6 +14,7 @@ use serde_json::{Value, json};
 use crate::device_args::DeviceArgs;
 use crate::files::{ReadArgs, Reading};
 use crate::gsm8k;
+use crate::output::OutputError;
 use crate::suites::{self, Request};
 
 /// Arguments of `eval`.
@@ -236,7 +237,7 @@ pub fn run(args: Args) -> anyhow::Result<ExitCode> {
     if let Some(file) = &args.per_document {
         check_writable(file)?;
     }
-    let bar = crate::progress_bar(0, "{bar:40} scored {pos}/{len} batches by protocol, ETA {eta}");
+    let bar = crate::progress_bar(0, "scored {pos}/{len} batches by protocol, ETA {eta}");
     let evaluation = evaluate(
         &config,
         &checkpoint.weights,
@@ -258,14 +259,14 @@ pub fn run(args: Args) -> anyhow::Result<ExitCode> {
         if let Some(skipped) = skipped {
             numbers["file"] = json!({ "path": path, "skipped": skipped });
         }
-        println!("{}", serde_json::to_string_pretty(&numbers)?);
+        outln!("{}", serde_json::to_string_pretty(&numbers)?)?;
     } else {
-        println!("checkpoint {}, data {}", checkpoint.dir.display(), path.display());
+        outln!("checkpoint {}, data {}", checkpoint.dir.display(), path.display())?;
         if let Some(skipped @ 1..) = skipped {
-            println!("malformed parts left out    {skipped}");
+            outln!("malformed parts left out    {skipped}")?;
         }
-        println!();
-        print_table(&evaluation, &config);
+        outln!()?;
+        print_table(&evaluation, &config)?;
     }
     Ok(ExitCode::SUCCESS)
 }
@@ -305,12 +306,12 @@ fn numbers(evaluation: &Evaluation) -> Value {
 }
 
 /// The estimates as a table, and what the latents carry.
-pub fn print_table(evaluation: &Evaluation, config: &Config) {
+pub fn print_table(evaluation: &Evaluation, config: &Config) -> Result<(), OutputError> {
     let rule = |cells: [&str; 7]| {
         let [protocol, nats, perplexity, bits, mean, tokens, sequences] = cells;
-        println!(
+        outln!(
             "{protocol:<30}  {nats:>17}  {perplexity:>10}  {bits:>13}  {mean:>15}  {tokens:>8}  {sequences:>9}"
-        );
+        )
     };
     rule([
         "protocol",
@@ -320,7 +321,7 @@ pub fn print_table(evaluation: &Evaluation, config: &Config) {
         "mean perplexity",
         "tokens",
         "sequences",
-    ]);
+    ])?;
     for e in &evaluation.estimates {
         let bits = evaluation.bits_per_byte(e);
         rule([
@@ -331,22 +332,23 @@ pub fn print_table(evaluation: &Evaluation, config: &Config) {
             &format!("{:.3}", e.mean_sequence_perplexity),
             &e.tokens.to_string(),
             &e.per_sequence.len().to_string(),
-        ]);
+        ])?;
     }
-    println!(
+    outln!(
         "mean perplexity             that of the sequences' own, as the published code averages; not to \
          be compared with a corpus perplexity"
-    );
+    )?;
     if let Some(latents) = &evaluation.latents {
         let kl: Vec<String> = latents.kl_per_layer().iter().map(|kl| format!("{kl:.2}")).collect();
-        println!("KL of each layer            {} nats a sequence", kl.join(", "));
-        println!(
+        outln!("KL of each layer            {} nats a sequence", kl.join(", "))?;
+        outln!(
             "active latent numbers       {} of {}; the others cost {:.2} nats a sequence",
             latents.active_units(LatentUse::ACTIVE),
             latents.units(),
             latents.kl_floor(LatentUse::ACTIVE),
-        );
+        )?;
     }
+    Ok(())
 }
 
 fn label(protocol: Protocol, noise: Noise) -> String {

@@ -58,7 +58,7 @@ pub struct Reading {
 
 impl Reading {
     pub fn new() -> Self {
-        let template = "{bar:40} {bytes}/{total_bytes} {bytes_per_sec} ETA {eta}";
+        let template = "{bytes}/{total_bytes} {bytes_per_sec} ETA {eta}";
         Self { bar: crate::progress_bar(0, template), skipped: 0 }
     }
 
@@ -77,7 +77,7 @@ impl Reading {
     pub fn skip(&mut self, error: &ltm_train::Error) {
         self.skipped += 1;
         if self.skipped <= NAMED {
-            self.bar.suspend(|| eprintln!("skipped: {error}"));
+            self.bar.suspend(|| note!("skipped: {error}"));
         }
     }
 
@@ -85,7 +85,7 @@ impl Reading {
     pub fn finish(self) -> u64 {
         self.bar.finish_and_clear();
         if self.skipped > 0 {
-            eprintln!("skipped: {} malformed parts in all", self.skipped);
+            note!("skipped: {} malformed parts in all", self.skipped);
         }
         self.skipped
     }

@@ -15,6 +15,7 @@ use serde_json::json;
 
 use crate::device_args::DeviceArgs;
 use crate::files::Reading;
+use crate::output::OutputError;
 
 /// How tokens are chosen where nothing else is asked for: from the model's own distribution, without its tail.
 pub const SAMPLE: SampleConfig = SampleConfig { temperature: 0.8, top_k: 0, top_p: 0.95 };
@@ -133,7 +134,7 @@ pub fn run(args: Args) -> anyhow::Result<ExitCode> {
         precision,
     };
     let mut texts = Vec::new();
-    let bar = crate::progress_bar(args.count, "{bar:40} text {pos}/{len} ETA {eta}");
+    let bar = crate::progress_bar(args.count, "text {pos}/{len} ETA {eta}");
     for first in (0..args.count).step_by(TOGETHER as usize) {
         let draws = first..args.count.min(first + TOGETHER);
         let (weights, infer) = (&checkpoint.weights, &config.infer);
@@ -151,7 +152,7 @@ pub fn run(args: Args) -> anyhow::Result<ExitCode> {
                     "tokens": written.tokens.len(),
                     "seed": args.seed.wrapping_add(draw),
                 }))?,
-                None => bar.suspend(|| println!("{text}")),
+                None => bar.suspend(|| outln!("{text}"))?,
             }
             // What the texts share, the prompt, says nothing of them.
             texts.push(args.units.written(tokenizer, &written.tokens));
@@ -178,9 +179,9 @@ pub fn run(args: Args) -> anyhow::Result<ExitCode> {
         for (name, metrics) in &columns {
             object[name] = serde_json::to_value(metrics)?;
         }
-        println!("{}", serde_json::to_string_pretty(&object)?);
+        outln!("{}", serde_json::to_string_pretty(&object)?)?;
     } else {
-        print_table(args.units, &columns);
+        print_table(args.units, &columns)?;
     }
     Ok(ExitCode::SUCCESS)
 }
@@ -210,13 +211,13 @@ fn read_reference(file: &Path, count: u64) -> anyhow::Result<Vec<String>> {
     let found = texts.len();
     anyhow::ensure!(found > 0, "{}: there is no text in it", file.display());
     if (found as u64) < count {
-        eprintln!("{}: only {found} texts to hold beside {count}", file.display());
+        note!("{}: only {found} texts to hold beside {count}", file.display());
     }
     Ok(texts)
 }
 
 fn measure(texts: &[Vec<String>]) -> TextMetrics {
-    let bar = crate::progress_bar(0, "{bar:40} compared {pos}/{len} ETA {eta}");
+    let bar = crate::progress_bar(0, "compared {pos}/{len} ETA {eta}");
     let metrics = TextMetrics::of(texts, &mut |done, all| {
         bar.set_length(all);
         bar.set_position(done);
@@ -225,26 +226,26 @@ fn measure(texts: &[Vec<String>]) -> TextMetrics {
     metrics
 }
 
-fn print_table(units: Units, columns: &[(&str, TextMetrics)]) {
+fn print_table(units: Units, columns: &[(&str, TextMetrics)]) -> Result<(), OutputError> {
     let row = |name: &str, value: &dyn Fn(&TextMetrics) -> String| {
         let values = columns.iter().map(|(_, metrics)| format!("  {:>18}", value(metrics)));
-        println!("{name:<26}{}", values.collect::<String>());
+        outln!("{name:<26}{}", values.collect::<String>())
     };
     let mean =
         |mean: &ltm_train::suites::Mean| format!("{:.3} ± {:.3}", mean.mean, mean.standard_error);
     let share = |share: Option<f64>| share.map_or("none".into(), |share| format!("{share:.4}"));
     let names = columns.iter().map(|(name, _)| format!("  {name:>18}")).collect::<String>();
-    println!("{:<26}{names}", format!("of {}", units.name()));
-    row("texts", &|m| m.texts.to_string());
-    row("empty texts", &|m| m.empty.to_string());
-    row("length", &|m| mean(&m.length));
-    row("shortest to longest", &|m| format!("{} to {}", m.shortest, m.longest));
-    row("entropy of a text, nats", &|m| mean(&m.entropy));
+    outln!("{:<26}{names}", format!("of {}", units.name()))?;
+    row("texts", &|m| m.texts.to_string())?;
+    row("empty texts", &|m| m.empty.to_string())?;
+    row("length", &|m| mean(&m.length))?;
+    row("shortest to longest", &|m| format!("{} to {}", m.shortest, m.longest))?;
+    row("entropy of a text, nats", &|m| mean(&m.entropy))?;
     for (n, i) in (1..).zip(0..3) {
-        row(&format!("distinct-{n}"), &|m| share(m.distinct[i]));
+        row(&format!("distinct-{n}"), &|m| share(m.distinct[i]))?;
     }
-    row(&format!("self-BLEU-{BLEU_ORDER}"), &|m| share(m.self_bleu));
-    row("rep-4 of a text", &|m| mean(&m.repetition));
+    row(&format!("self-BLEU-{BLEU_ORDER}"), &|m| share(m.self_bleu))?;
+    row("rep-4 of a text", &|m| mean(&m.repetition))
 }
 
 fn words(text: &str) -> Vec<String> {

@@ -9,6 +9,7 @@ use serde_json::json;
 
 use crate::files::Reading;
 use crate::generate::{SAMPLE, create};
+use crate::output::OutputError;
 use crate::suites::Request;
 
 /// Answers to a question where nothing else is asked for: the published number is pass@5.
@@ -90,10 +91,8 @@ pub fn run(request: &Request<'_>, args: &Gsm8kArgs) -> anyhow::Result<()> {
         },
     };
     let mut out = args.samples_out.as_deref().map(create).transpose()?;
-    let bar = crate::progress_bar(
-        problems.len() as u64,
-        "{bar:40} question {pos}/{len}, {msg} right  ETA {eta}",
-    );
+    let bar =
+        crate::progress_bar(problems.len() as u64, "question {pos}/{len}, {msg} right  ETA {eta}");
     let mut right = 0;
     bar.set_message("0");
     let (weights, tokenizer) = (&checkpoint.weights, &checkpoint.state.tokenizer);
@@ -109,13 +108,13 @@ pub fn run(request: &Request<'_>, args: &Gsm8kArgs) -> anyhow::Result<()> {
     if *as_json {
         let file = json!({ "path": file, "skipped": skipped });
         let numbers = json!({ "gsm8k": outcome, "file": file });
-        println!("{}", serde_json::to_string_pretty(&numbers)?);
+        outln!("{}", serde_json::to_string_pretty(&numbers)?)?;
     } else {
-        println!("checkpoint {}, data {}", checkpoint.dir.display(), file.display());
+        outln!("checkpoint {}, data {}", checkpoint.dir.display(), file.display())?;
         if skipped > 0 {
-            println!("malformed lines left out    {skipped}");
+            outln!("malformed lines left out    {skipped}")?;
         }
-        print_table(&outcome, &options);
+        print_table(&outcome, &options)?;
     }
     Ok(())
 }
@@ -128,30 +127,32 @@ fn read(file: &Path, malformed: Malformed, count: u64) -> anyhow::Result<(Vec<Pr
     Ok((problems?, skipped))
 }
 
-fn print_table(outcome: &Outcome, options: &Options) {
+fn print_table(outcome: &Outcome, options: &Options) -> Result<(), OutputError> {
     let Outcome { questions, samples, shots, less_room, too_long, answers, extracted, .. } =
         outcome;
-    println!();
-    println!("GSM8K                       {shots} shots, {samples} answers drawn a question");
+    outln!()?;
+    outln!("GSM8K                       {shots} shots, {samples} answers drawn a question")?;
     for pass in &outcome.pass {
         let (rate, error) = (100.0 * pass.rate.mean, 100.0 * pass.rate.standard_error);
-        println!(
+        outln!(
             "{:<28}{rate:.2} ± {error:.2} % of {questions} questions",
             format!("pass@{}", pass.k)
-        );
+        )?;
     }
-    println!("answers with a number       {extracted} of {answers} written");
+    outln!("answers with a number       {extracted} of {answers} written")?;
     if outcome.fewer_shots > 0 {
-        println!(
+        outln!(
             "fewer shots for want of room {} questions; {:.2} shots stood before one on average",
-            outcome.fewer_shots, outcome.shots_used.mean
-        );
+            outcome.fewer_shots,
+            outcome.shots_used.mean
+        )?;
     }
     if *less_room > 0 {
         let max_tokens = options.max_tokens;
-        println!("less than {max_tokens} tokens of room {less_room} questions");
+        outln!("less than {max_tokens} tokens of room {less_room} questions")?;
     }
     if *too_long > 0 {
-        println!("too long for the model      {too_long} questions, which count as wrong");
+        outln!("too long for the model      {too_long} questions, which count as wrong")?;
     }
+    Ok(())
 }

@@ -1,5 +1,8 @@
 //! The `ltm` command: arguments in, library calls out. Progress on stderr, results on stdout.
 
+#[macro_use]
+mod output;
+
 mod config;
 mod data;
 mod device_args;
@@ -18,6 +21,7 @@ mod train;
 use std::process::ExitCode;
 
 use clap::{Parser, Subcommand};
+use output::progress_bar;
 
 /// Trains, scores and talks to Latent Thought Models.
 ///
@@ -70,7 +74,11 @@ enum Verb {
 }
 
 fn main() -> ExitCode {
-    let result = match Cli::parse().verb {
+    let cli = match Cli::try_parse() {
+        Ok(cli) => cli,
+        Err(shown) => return output::finish_parsing(&shown),
+    };
+    let result = match cli.verb {
         Verb::Data(verb) => data::run(verb),
         Verb::Train(args) => train::run(args),
         Verb::Sweep(args) => sweep::run(args),
@@ -82,19 +90,7 @@ fn main() -> ExitCode {
         Verb::Parity(args) => parity::run(args),
         Verb::Config(verb) => config::run(verb),
     };
-    match result {
-        Ok(code) => code,
-        Err(error) => {
-            eprintln!("error: {error:#}");
-            let bad_config = error.chain().any(|cause| {
-                matches!(
-                    cause.downcast_ref(),
-                    Some(ltm_train::Error::Config { .. } | ltm_train::Error::Field { .. })
-                )
-            });
-            ExitCode::from(if bad_config { 2 } else { 1 })
-        }
-    }
+    output::finish(result)
 }
 
 /// How fast training goes: what the bars of `train` and `sweep` tell. The bars' own estimate follows every
@@ -114,11 +110,4 @@ impl Pace {
         let eta = self.spent / self.steps as f64 * left as f64;
         indicatif::HumanDuration(std::time::Duration::from_secs_f64(eta))
     }
-}
-
-/// A progress bar on stderr, drawn only on a terminal.
-fn progress_bar(len: u64, template: &str) -> indicatif::ProgressBar {
-    let style = indicatif::ProgressStyle::with_template(template)
-        .expect("templates are constants of this program");
-    indicatif::ProgressBar::new(len).with_style(style)
 }

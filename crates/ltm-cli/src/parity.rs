@@ -18,6 +18,7 @@ use serde::Deserialize;
 
 use self::limits::Limits;
 use crate::device_args::PrecisionArg;
+use crate::output::OutputError;
 
 /// Arguments of `parity`.
 #[derive(clap::Args)]
@@ -87,22 +88,31 @@ pub fn run(args: Args) -> anyhow::Result<ExitCode> {
         PrecisionArg::F32 => Precision::F32,
         PrecisionArg::Mixed => Precision::mixed(&device),
     };
-    let mut missed = 0;
+    let (mut missed, mut printed) = (0, Ok(()));
     for path in &args.files {
         let fixture = read(path)?;
         let rows =
             compare(&fixture, &device, precision).with_context(|| path.display().to_string())?;
-        println!("{}\n{:<48}  {:>10}  {:>8}", path.display(), "quantity", "error", "limit");
-        for row in &rows {
-            let verdict = if row.misses() { "  MISSES" } else { "" };
-            println!("{:<48}  {:>10.3e}  {:>8.1e}{verdict}", row.name, row.error, row.limit);
-        }
-        let misses = rows.iter().filter(|row| row.misses()).count();
-        let worst = rows.iter().map(|row| row.error).fold(0.0, f64::max);
-        println!("{} quantities, {misses} miss, largest error {worst:.3e}\n", rows.len());
-        missed += misses;
+        missed += rows.iter().filter(|row| row.misses()).count();
+        // A reader that leaves early does not hide a later miss.
+        printed = printed.and_then(|()| print_rows(path, &rows));
     }
-    Ok(if missed == 0 { ExitCode::SUCCESS } else { ExitCode::FAILURE })
+    if missed > 0 {
+        return Ok(ExitCode::FAILURE);
+    }
+    printed?;
+    Ok(ExitCode::SUCCESS)
+}
+
+fn print_rows(path: &Path, rows: &[Row]) -> Result<(), OutputError> {
+    outln!("{}\n{:<48}  {:>10}  {:>8}", path.display(), "quantity", "error", "limit")?;
+    for row in rows {
+        let verdict = if row.misses() { "  MISSES" } else { "" };
+        outln!("{:<48}  {:>10.3e}  {:>8.1e}{verdict}", row.name, row.error, row.limit)?;
+    }
+    let misses = rows.iter().filter(|row| row.misses()).count();
+    let worst = rows.iter().map(|row| row.error).fold(0.0, f64::max);
+    outln!("{} quantities, {misses} miss, largest error {worst:.3e}\n", rows.len())
 }
 
 fn read(path: &Path) -> anyhow::Result<Fixture> {

@@ -142,7 +142,7 @@ fn layers(args: LayersArgs) -> anyhow::Result<()> {
     let mut decoder = Decoder::new(*model, &checkpoint.weights, device, b)?;
     let rows = if args.sequences == 0 { val.rows() } else { args.sequences.min(val.rows()) };
     let batches = rows.div_ceil(b as u64);
-    let bar = crate::progress_bar(batches, "{bar:40} batch {pos}/{len} ETA {eta}");
+    let bar = crate::progress_bar(batches, "batch {pos}/{len} ETA {eta}");
     let mut scores = vec![LayerReconstruction::default(); model.n_layers + 1];
     for index in 0..batches {
         let mut batch = val.batch(index)?;
@@ -166,22 +166,24 @@ fn layers(args: LayersArgs) -> anyhow::Result<()> {
                 "layers": layers, "nats_per_token": nats, "nats_error": nats_error,
                 "accuracy": share, "accuracy_error": share_error, "sequences": scores.tokens.len(),
             });
-            println!("{line}");
+            outln!("{line}")?;
         }
         return Ok(());
     }
-    println!(
+    outln!(
         "{:>6}  {:>18}  {:>20}   {rows} sequences",
-        "layers", "tokens guessed, %", "NLL, nats per token"
-    );
+        "layers",
+        "tokens guessed, %",
+        "NLL, nats per token"
+    )?;
     for (layers, scores) in scores.iter().enumerate() {
         let ((nats, nats_error), (share, share_error)) =
             (scores.nats_per_token(), scores.accuracy());
         let share = format!("{:.2} ± {:.2}", 100.0 * share, 100.0 * share_error);
-        println!("{layers:>6}  {share:>18}  {:>20}", format!("{nats:.4} ± {nats_error:.4}"));
+        outln!("{layers:>6}  {share:>18}  {:>20}", format!("{nats:.4} ± {nats_error:.4}"))?;
     }
     for path in draw(&config.run.dir, &scores)? {
-        println!("plot    {}", path.display());
+        outln!("plot    {}", path.display())?;
     }
     Ok(())
 }
@@ -265,17 +267,19 @@ impl Pair {
         if texts.json {
             let line =
                 serde_json::json!({ "at": name, "nll_from": from, "nll_to": to, "text": text });
-            println!("{line}");
+            outln!("{line}")?;
             return Ok(());
         }
         if !self.shown {
-            println!(
+            outln!(
                 "{:<26}  {:>8}  {:>8}  written greedily",
-                "NLL, nats per token, at", "from", "to"
-            );
+                "NLL, nats per token, at",
+                "from",
+                "to"
+            )?;
             self.shown = true;
         }
-        println!("{name:<26}  {from:>8.4}  {to:>8.4}  {text}");
+        outln!("{name:<26}  {from:>8.4}  {to:>8.4}  {text}")?;
         Ok(())
     }
 }

@@ -30,12 +30,12 @@ pub fn run(args: Args) -> anyhow::Result<ExitCode> {
         (None, [folder]) => folder.join("report"),
         (None, _) => anyhow::bail!("several folders make one page: say where it goes with --out"),
     };
-    let bar = crate::progress_bar(0, "{bar:24} {pos}/{len} read");
+    let bar = crate::progress_bar(0, "{pos}/{len} read");
     let page = report::write(&args.folders, &out, &mut |done, all| {
         bar.set_length(all as u64);
         bar.set_position(done as u64);
     });
     bar.finish_and_clear();
-    println!("{}", page?.display());
+    outln!("{}", page?.display())?;
     Ok(ExitCode::SUCCESS)
 }

@@ -39,7 +39,7 @@ pub fn lambada(request: &Request<'_>) -> anyhow::Result<()> {
         });
     reading.finish();
     let (passages, skipped) = found?;
-    let bar = crate::progress_bar(0, "{bar:40} passage {pos}/{len} ETA {eta}");
+    let bar = crate::progress_bar(0, "passage {pos}/{len} ETA {eta}");
     let mut progress = |done, all| {
         bar.set_length(all);
         bar.set_position(done);
@@ -50,28 +50,28 @@ pub fn lambada(request: &Request<'_>) -> anyhow::Result<()> {
     if *json {
         let file = json!({ "path": file, "skipped": skipped });
         let numbers = json!({ "lambada": scores.to_json(), "file": file });
-        println!("{}", serde_json::to_string_pretty(&numbers)?);
+        outln!("{}", serde_json::to_string_pretty(&numbers)?)?;
         return Ok(());
     }
-    println!("checkpoint {}, data {}", checkpoint.dir.display(), file.display());
+    outln!("checkpoint {}, data {}", checkpoint.dir.display(), file.display())?;
     if skipped > 0 {
-        println!("malformed parts left out    {skipped}");
+        outln!("malformed parts left out    {skipped}")?;
     }
     let with_error = |(value, error): (f64, f64)| match value {
         // A model that knows little has perplexities past counting.
         1e6.. => format!("{value:.3e} ± {error:.3e}"),
         _ => format!("{value:.4} ± {error:.4}"),
     };
-    println!();
-    println!("LAMBADA                     {}", scores.protocol());
-    println!("nats per word               {}", with_error(scores.nats_per_word()));
-    println!("word perplexity             {}", with_error(scores.word_perplexity()));
-    println!("accuracy                    {}", with_error(scores.accuracy()));
-    println!("passages                    {}", scores.words.len());
+    outln!()?;
+    outln!("LAMBADA                     {}", scores.protocol())?;
+    outln!("nats per word               {}", with_error(scores.nats_per_word()))?;
+    outln!("word perplexity             {}", with_error(scores.word_perplexity()))?;
+    outln!("accuracy                    {}", with_error(scores.accuracy()))?;
+    outln!("passages                    {}", scores.words.len())?;
     let context = config.model.max_seq_len;
-    println!(
+    outln!(
         "cut to the context          {} passages, to their last {context} tokens",
         scores.cut()
-    );
+    )?;
     Ok(())
 }

@@ -6,13 +6,14 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
 use anyhow::Context;
-use indicatif::{MultiProgress, ProgressBar};
+use indicatif::ProgressBar;
 use ltm_train::sweep::{Point, RESULTS_FILE, SweepObserver};
 use ltm_train::{Observer, StepReport, Sweep, flops};
 use serde_json::Value;
 
 use crate::Pace;
 use crate::device_args::DeviceArgs;
+use crate::output::OutputError;
 
 /// Arguments of `sweep`.
 #[derive(clap::Args)]
@@ -73,53 +74,57 @@ pub fn run(args: Args) -> anyhow::Result<ExitCode> {
         if handler.swap(true, Ordering::Relaxed) {
             std::process::exit(130);
         }
-        eprintln!("\nfinishing the step, then saving; once more to leave at once");
+        note!("\nfinishing the step, then saving; once more to leave at once");
     })
     .context("cannot listen for Ctrl-C")?;
     if args.rescore || args.retry {
         sweep.forget(args.retry)?;
     }
-    let bars = MultiProgress::new();
+    let bars = crate::output::progress_bars();
     let all = sweep.points.len() as u64;
-    let points = bars.add(crate::progress_bar(all, "{bar:24} point {pos}/{len} {msg}"));
-    let inner = bars.add(crate::progress_bar(0, "{bar:24} {pos}/{len} {msg}"));
+    let points = bars.add(crate::progress_bar(all, "point {pos}/{len} {msg}"));
+    let inner = bars.add(crate::progress_bar(0, "{pos}/{len} {msg}"));
     let mut observer = Progress { points, inner, pace: Pace::default() };
     let summary = sweep.run(&stop, &mut observer);
     observer.inner.finish_and_clear();
     observer.points.finish_and_clear();
     let summary = summary?;
     if args.json {
-        summary.results.iter().for_each(|line| println!("{line}"));
+        summary.results.iter().try_for_each(|line| outln!("{line}"))?;
     } else {
-        print_table(&summary.results);
-        println!("\nresults     {}", sweep.dir.join(RESULTS_FILE).display());
+        print_table(&summary.results)?;
+        outln!("\nresults     {}", sweep.dir.join(RESULTS_FILE).display())?;
     }
     if summary.finished {
-        eprintln!("to draw them: ltm report {}", sweep.dir.display());
+        note!("to draw them: ltm report {}", sweep.dir.display());
     } else {
         let set: String = args.set.iter().map(|set| format!(" --set '{set}'")).collect();
         let device = args.device.as_typed();
-        eprintln!("stopped; to go on: ltm sweep {}{set}{device}", args.file.display());
+        note!("stopped; to go on: ltm sweep {}{set}{device}", args.file.display());
     }
     Ok(ExitCode::SUCCESS)
 }
 
 fn list(sweep: &Sweep) -> anyhow::Result<ExitCode> {
     let width = sweep.points.iter().map(|point| point.name.len()).max().unwrap_or(0).max(5);
-    println!(
+    outln!(
         "{:width$}  {:>10}  {:>7}  {:>13}  {:>14}",
-        "point", "parameters", "steps", "GFLOP a token", "training FLOPs"
-    );
+        "point",
+        "parameters",
+        "steps",
+        "GFLOP a token",
+        "training FLOPs"
+    )?;
     for point in &sweep.points {
         let flops = flops::count(&point.config)?;
         let steps = point.config.train.steps;
-        println!(
+        outln!(
             "{:width$}  {:>10}  {steps:>7}  {:>13.4}  {:>14.3e}",
             point.name,
             point.config.model.param_count(),
             1e-9 * flops.per_token,
             flops.per_slow_step * steps as f64,
-        );
+        )?;
     }
     Ok(ExitCode::SUCCESS)
 }
@@ -161,7 +166,7 @@ impl SweepObserver for Progress {
     fn point_finished(&mut self, line: &Value) {
         self.points.inc(1);
         let text = format!("{}: {}", name(line), outcome(line));
-        self.points.suspend(|| eprintln!("{text}"));
+        self.points.suspend(|| note!("{text}"));
     }
 }
 
@@ -184,12 +189,13 @@ fn outcome(line: &Value) -> String {
     parts.join("  ")
 }
 
-fn print_table(results: &[Value]) {
+fn print_table(results: &[Value]) -> Result<(), OutputError> {
     let width = results.iter().map(|line| name(line).len()).max().unwrap_or(0).max(5);
-    println!("{:width$}  nats per token by protocol", "point");
+    outln!("{:width$}  nats per token by protocol", "point")?;
     for line in results {
-        println!("{:width$}  {}", name(line), outcome(line));
+        outln!("{:width$}  {}", name(line), outcome(line))?;
     }
+    Ok(())
 }
 
 #[cfg(test)]

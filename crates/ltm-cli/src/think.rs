@@ -8,6 +8,7 @@ use ltm_vi::{Engine, FastStep, InferKey, Method, SlowGradient};
 use safetensors::tensor::{Dtype, TensorView};
 
 use crate::device_args::DeviceArgs;
+use crate::output::OutputError;
 
 /// Arguments of `think`.
 #[derive(clap::Args)]
@@ -70,11 +71,11 @@ pub fn run(args: Args) -> anyhow::Result<ExitCode> {
             let line = serde_json::json!({
                 "step": step, "lr": lr, "nll": nll, "kl_per_layer": kl_per_layer, "bound": bound,
             });
-            println!("{line}");
+            outln!("{line}")?;
         }
     } else {
-        print_table(&steps, t);
-        print_plot(&steps, t);
+        print_table(&steps, t)?;
+        print_plot(&steps, t)?;
     }
     if let Some(path) = &args.save {
         let shape = [model.n_latents, model.dim];
@@ -88,32 +89,35 @@ pub fn run(args: Args) -> anyhow::Result<ExitCode> {
             })
             .collect::<Result<Vec<_>, safetensors::SafeTensorError>>()?;
         ltm_model::write_atomically(path, &safetensors::serialize(views, None)?)?;
-        eprintln!("mu, log_var and z are in {}", path.display());
+        note!("mu, log_var and z are in {}", path.display());
     }
     Ok(ExitCode::SUCCESS)
 }
 
 /// Nats a token, a line a step; the last line is where the loop ended.
-fn print_table(steps: &[FastStep], t: usize) {
+fn print_table(steps: &[FastStep], t: usize) -> Result<(), OutputError> {
     let n_layers = steps.first().map_or(0, |step| step.kl_per_layer.len());
-    print!("{:>4}  {:>8}  {:>9}  {:>9}", "step", "rate", "bound", "nll");
-    for layer in 0..n_layers {
-        print!("  {:>8}", format!("KL {layer}"));
-    }
-    println!("   nats per token, {t} tokens");
+    let layers: String =
+        (0..n_layers).map(|layer| format!("  {:>8}", format!("KL {layer}"))).collect();
+    outln!(
+        "{:>4}  {:>8}  {:>9}  {:>9}{layers}   nats per token, {t} tokens",
+        "step",
+        "rate",
+        "bound",
+        "nll"
+    )?;
     let per_token = 1.0 / t as f64;
     for step in steps {
         let (bound, nll) = (step.bound * per_token, step.nll * per_token);
-        print!("{:>4}  {:>8.4}  {bound:>9.4}  {nll:>9.4}", step.step, step.lr);
-        for kl in &step.kl_per_layer {
-            print!("  {:>8.4}", kl * per_token);
-        }
-        println!();
+        let layers: String =
+            step.kl_per_layer.iter().map(|kl| format!("  {:>8.4}", kl * per_token)).collect();
+        outln!("{:>4}  {:>8.4}  {bound:>9.4}  {nll:>9.4}{layers}", step.step, step.lr)?;
     }
+    Ok(())
 }
 
 /// The bound over the steps, as characters.
-fn print_plot(steps: &[FastStep], t: usize) {
+fn print_plot(steps: &[FastStep], t: usize) -> Result<(), OutputError> {
     const HEIGHT: usize = 10;
     const WIDTH: usize = 64;
     let bounds: Vec<f64> = steps.iter().map(|step| step.bound / t as f64).collect();
@@ -121,7 +125,7 @@ fn print_plot(steps: &[FastStep], t: usize) {
         .iter()
         .fold((f64::INFINITY, f64::NEG_INFINITY), |(min, max), b| (min.min(*b), max.max(*b)));
     if !(min < max) {
-        return;
+        return Ok(());
     }
     let columns = WIDTH.min(4 * bounds.len());
     let mut rows = vec![vec![' '; columns]; HEIGHT];
@@ -130,11 +134,11 @@ fn print_plot(steps: &[FastStep], t: usize) {
         let height = (bound - min) / (max - min) * (HEIGHT - 1) as f64;
         rows[HEIGHT - 1 - height.round() as usize][column] = '•';
     }
-    println!("\nbound, nats per token");
+    outln!("\nbound, nats per token")?;
     for (row, cells) in rows.iter().enumerate() {
         let value = max - (max - min) * row as f64 / (HEIGHT - 1) as f64;
-        println!("{value:>9.3} ┤{}", cells.iter().collect::<String>().trim_end());
+        outln!("{value:>9.3} ┤{}", cells.iter().collect::<String>().trim_end())?;
     }
-    println!("{:>9} └{}", "", "─".repeat(columns));
-    println!("{:>10} step 0 to {}", "", steps.len() - 1);
+    outln!("{:>9} └{}", "", "─".repeat(columns))?;
+    outln!("{:>10} step 0 to {}", "", steps.len() - 1)
 }

@@ -43,21 +43,21 @@ pub fn run(args: Args) -> anyhow::Result<ExitCode> {
         if handler.swap(true, Ordering::Relaxed) {
             std::process::exit(130);
         }
-        eprintln!("\nfinishing the step, then saving; once more to leave at once");
+        note!("\nfinishing the step, then saving; once more to leave at once");
     })
     .context("cannot listen for Ctrl-C")?;
 
     let start = if args.resume { Start::Resume } else { Start::Fresh };
     let mut trainer = Trainer::new(config, start)?;
     let config = trainer.config().clone();
-    eprintln!(
+    note!(
         "{} parameters, {} latent vectors of {}; {}",
         config.model.param_count(),
         config.model.n_latents,
         config.model.dim,
         config.run.dir.display()
     );
-    let bar = crate::progress_bar(0, "{bar:24} {pos}/{len} {msg}");
+    let bar = crate::progress_bar(0, "step {pos}/{len} {msg}");
     let mut observer = Progress { bar, pace: Pace::default() };
     let summary = trainer.run(&stop, &mut observer);
     observer.bar.finish_and_clear();
@@ -75,7 +75,7 @@ struct Progress {
 impl Progress {
     /// A line that stays; on stderr whether there is a terminal or not.
     fn line(&self, text: &str) {
-        self.bar.suspend(|| eprintln!("{text}"));
+        self.bar.suspend(|| note!("{text}"));
     }
 }
 
@@ -115,28 +115,28 @@ impl Observer for Progress {
 
 fn report(config: &Config, summary: &Summary, args: &Args) -> anyhow::Result<()> {
     if !summary.finished {
-        println!("stopped after step {}, saved {}", summary.step, summary.checkpoint.display());
+        outln!("stopped after step {}, saved {}", summary.step, summary.checkpoint.display())?;
         let set: String = args.set.iter().map(|set| format!(" --set '{set}'")).collect();
         let device = args.device.as_typed();
-        println!("to go on: ltm train {}{set}{device} --resume", args.config.display());
+        outln!("to go on: ltm train {}{set}{device} --resume", args.config.display())?;
         return Ok(());
     }
     let generated = config.data.path.is_none();
     if generated {
         let entropy = storyworld::true_entropy(config.run.seed, storyworld::ENTROPY_DOCUMENTS)?;
         let (nats, error) = (entropy.nats_per_token, entropy.nats_per_token_se);
-        println!("true entropy                {nats:.4} ± {error:.4} nats per token");
+        outln!("true entropy                {nats:.4} ± {error:.4} nats per token")?;
     }
     if let Some(evaluation) = &summary.evaluation {
-        crate::eval::print_table(evaluation, config);
+        crate::eval::print_table(evaluation, config)?;
     }
     // A masked diffusion model does not write token by token.
     if !args.no_samples && config.model.attention == Attention::Causal {
         print_samples(config, &summary.checkpoint)?;
     }
-    println!("\ncheckpoint  {}", summary.checkpoint.display());
+    outln!("\ncheckpoint  {}", summary.checkpoint.display())?;
     for plot in &summary.plots {
-        println!("plot        {}", plot.display());
+        outln!("plot        {}", plot.display())?;
     }
     Ok(())
 }
@@ -160,7 +160,7 @@ fn print_samples(config: &Config, checkpoint: &Path) -> anyhow::Result<()> {
     let write = |prompt: &[i32], options: &GenerateOptions| {
         ltm_vi::generate(&checkpoint.weights, &config.model, &config.infer, prompt, options)
     };
-    println!("\nwritten from nothing:\n  {}", show(&write(&[separator], &options)?.tokens));
+    outln!("\nwritten from nothing:\n  {}", show(&write(&[separator], &options)?.tokens))?;
     let Ok(val) = ltm_train::trainer::open(config, Split::Val) else { return Ok(()) };
     for index in 0..2_u64 {
         let batch = val.batch(index / config.train.batch as u64)?;
@@ -175,7 +175,7 @@ fn print_samples(config: &Config, checkpoint: &Path) -> anyhow::Result<()> {
             ..options
         };
         let continuation = write(prompt, &options)?.tokens;
-        println!("\ngiven:\n  {}\nwritten:\n  {}", show(&prompt[1..]), show(&continuation));
+        outln!("\ngiven:\n  {}\nwritten:\n  {}", show(&prompt[1..]), show(&continuation))?;
     }
     Ok(())
 }

@@ -33,10 +33,10 @@ pub fn torch() -> Result<PathBuf> {
     };
     let mut small = pip();
     small.args(["--index-url", CPU_WHEELS, "--retries", "0", "--timeout", "15", TORCH]);
-    eprintln!("installing {wanted} into {}", folder.display());
+    note!("installing {wanted} into {}", folder.display());
     let has_small = small.stderr(Stdio::null()).status().is_ok_and(|status| status.success());
     if !has_small {
-        eprintln!("{CPU_WHEELS} cannot be reached: taking the plain wheel with CUDA, 3 GB");
+        note!("{CPU_WHEELS} cannot be reached: taking the plain wheel with CUDA, 3 GB");
     }
     let mut rest = pip();
     exec(rest.arg(TORCH).args(OTHERS)).with_context(|| {

@@ -16,7 +16,7 @@ pub struct Peak {
 
 /// Measures and prints the peaks of one thread and of all.
 pub fn run() -> Result<()> {
-    print!("{}", table(&measure()?));
+    outln!("{}", table(&measure()?).trim_end())?;
     Ok(())
 }
 

@@ -34,7 +34,7 @@ pub fn save(lines: &[Value], summary: &str) -> Result<()> {
     {
         fs::write(folder.join(file), text).with_context(|| folder.display().to_string())?;
     }
-    eprintln!("kept in {}", folder.display());
+    note!("kept in {}", folder.display());
     Ok(())
 }
 

@@ -30,7 +30,7 @@ pub fn run(step: &Step) -> Result<()> {
         turns(step, &mut ours, None, "", &mut lines)?;
     }
     let table = summary::table(&lines);
-    print!("{table}");
+    outln!("{}", table.trim_end())?;
     if step.save { runs::save(&lines, &table) } else { Ok(()) }
 }
 
@@ -55,7 +55,7 @@ fn against_torch(step: &Step, ours: &mut Program, lines: &mut Vec<Value>) -> Res
         if step.variant.as_ref().is_some_and(|wanted| wanted != variant) {
             continue;
         }
-        eprintln!("PyTorch, {variant}");
+        note!("PyTorch, {variant}");
         let mut command = Command::new(&python);
         command.arg(root().join("benches/peers/torch_ltm.py")).arg(&folder);
         command.arg(variant).arg(step.threads.to_string());
@@ -127,7 +127,7 @@ fn turns(
             ours.reset_peak();
             peer.iter().for_each(|peer| peer.reset_peak());
         } else {
-            eprintln!("{}", summary::round(&line));
+            note!("{}", summary::round(&line));
             lines.push(line);
         }
     }

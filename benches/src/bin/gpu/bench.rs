@@ -1,6 +1,7 @@
 //! The device under test: its clock, its roofline, and the library it is compared with. Knows no case.
 
 use anyhow::{Result, bail};
+use ltm_bench::note;
 use ltm_kernels::ops::matmul::MatmulDims;
 use ltm_kernels::{Buffer, DType, Device};
 
@@ -72,6 +73,6 @@ fn open_library() -> Option<CublasLt> {
             .into(),
         Err(error) => format!("libcublasLt does not start: {error:#}"),
     };
-    eprintln!("rates and ratios that need cuBLASLt are left out: {reason}");
+    note!("rates and ratios that need cuBLASLt are left out: {reason}");
     None
 }

@@ -16,6 +16,7 @@ use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result, bail, ensure};
 use clap::Args;
+use ltm_bench::outln;
 use serde::Deserialize;
 
 /// The two records.
@@ -43,7 +44,7 @@ pub fn run(options: &Options) -> Result<()> {
         let text = fs::read_to_string(path).with_context(|| path.display().to_string())?;
         records(&text).with_context(|| path.display().to_string())
     };
-    println!("{}", compare(&read(&options.simulator)?, &read(&options.device)?)?);
+    outln!("{}", compare(&read(&options.simulator)?, &read(&options.device)?)?)?;
     Ok(())
 }
 

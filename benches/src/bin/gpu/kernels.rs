@@ -2,6 +2,7 @@
 
 use anyhow::{Result, ensure};
 use clap::Args;
+use ltm_bench::note;
 use ltm_kernels::cuda::with_rung;
 use ltm_kernels::ops::elementwise;
 use ltm_kernels::ops::matmul::MatmulDims;
@@ -57,7 +58,7 @@ pub fn run(options: &Options) -> Result<()> {
                     let is_failure = !is_refusal(&error);
                     failures += usize::from(is_failure);
                     let what = if is_failure { "FAILED" } else { "not run" };
-                    eprintln!("{}/{} {dtype} {rung}: {what}: {error:#}", case.op, case.name);
+                    note!("{}/{} {dtype} {rung}: {what}: {error:#}", case.op, case.name);
                 }
             }
         }
@@ -160,7 +161,7 @@ fn ask(
     match library.time(dims, types, &inputs[0].to_f32()?, &inputs[1].to_f32()?) {
         Ok(answer) => Ok(Some(answer)),
         Err(error) => {
-            eprintln!("cuBLASLt refuses {dims:?}: {error:#}");
+            note!("cuBLASLt refuses {dims:?}: {error:#}");
             Ok(None)
         }
     }

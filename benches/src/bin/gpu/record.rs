@@ -1,5 +1,6 @@
 //! The lines of a run folder's `raw.jsonl`, as they are written and read. Knows what is told, not how it was measured.
 
+use ltm_bench::outln;
 use serde::{Deserialize, Serialize};
 
 use crate::clock::Sample;
@@ -17,7 +18,7 @@ pub enum Record {
 impl Record {
     /// Writes the line to stdout.
     pub fn print(&self) -> anyhow::Result<()> {
-        println!("{}", serde_json::to_string(self)?);
+        outln!("{}", serde_json::to_string(self)?)?;
         Ok(())
     }
 }

@@ -4,7 +4,7 @@
 use anyhow::{Context as _, Result, bail, ensure};
 use clap::Args;
 use ltm_autodiff::{AdamWState, Precision};
-use ltm_bench::tokens;
+use ltm_bench::{note, tokens};
 use ltm_kernels::cuda::Context;
 use ltm_kernels::ops::adamw::AdamW;
 use ltm_kernels::ops::elementwise;
@@ -81,7 +81,7 @@ pub fn run(options: &Options) -> Result<()> {
                     .try_for_each(|step| Record::Step(line(model, name, step, &bench)).print())?,
                 // A model that does not fit this device says nothing about the others.
                 Err(error) if is_out_of_memory(&error) => {
-                    eprintln!("{model} {name}: not run: {error:#}");
+                    note!("{model} {name}: not run: {error:#}");
                 }
                 Err(error) => return Err(error.context(format!("{model} {name}"))),
             }

@@ -6,6 +6,7 @@ use std::path::PathBuf;
 
 use anyhow::{Context, Result};
 use clap::Args;
+use ltm_bench::outln;
 
 use crate::record::{Kernel, Peer, Record, Roofline, Step, Times};
 
@@ -23,7 +24,7 @@ pub fn run(options: &Options) -> Result<()> {
     for file in &options.files {
         lines += &fs::read_to_string(file).with_context(|| file.display().to_string())?;
     }
-    print!("{}", summary(&lines)?);
+    outln!("{}", summary(&lines)?.trim_end())?;
     Ok(())
 }
 

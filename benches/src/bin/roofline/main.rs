@@ -6,6 +6,7 @@
 use std::sync::Barrier;
 use std::time::Instant;
 
+use ltm_bench::{outln, output::OutputError};
 use ltm_kernels::peak::{Unit, units};
 use serde_json::json;
 
@@ -14,7 +15,7 @@ const TRIES: usize = 16;
 /// What a try takes, roughly.
 const SECONDS: f64 = 0.05;
 
-fn main() {
+fn main() -> Result<(), OutputError> {
     let all = rayon::current_num_threads();
     let mut counts = vec![1, all];
     counts.dedup();
@@ -24,13 +25,14 @@ fn main() {
             rates.insert(unit.name.into(), (arithmetic(unit, threads) / 1e9).into());
         }
         let (copy, triad) = memory(threads);
-        println!(
+        outln!(
             "{}",
             json!({
                 "threads": threads, "gflop_s": rates, "copy_gb_s": copy / 1e9, "triad_gb_s": triad / 1e9,
             })
-        );
+        )?;
     }
+    Ok(())
 }
 
 /// Operations a second of a unit on this many threads at once.

@@ -16,6 +16,7 @@ use std::path::Path;
 
 use anyhow::{Context, Result, bail, ensure};
 use inputs::Inputs;
+use ltm_bench::outln;
 use ltm_train::SlowLearner;
 use serde_json::{Value, json};
 
@@ -28,7 +29,7 @@ fn main() -> Result<()> {
     let inputs = Inputs::new(Path::new(config), number(b)?, number(t)?, precision)?;
     let mut learner = None;
     let mut iterations = 0;
-    println!("{}", json!({ "peer": "ours", "threads": rayon::current_num_threads() }));
+    outln!("{}", json!({ "peer": "ours", "threads": rayon::current_num_threads() }))?;
     for line in std::io::stdin().lock().lines() {
         let line = line?;
         let (command, argument) = line.split_once(' ').context("a command has an argument")?;
@@ -46,7 +47,7 @@ fn main() -> Result<()> {
             "profile" => profile::table(&inputs, number(argument)?)?,
             other => bail!("unknown command `{other}`"),
         };
-        println!("{answer}");
+        outln!("{answer}")?;
     }
     Ok(())
 }

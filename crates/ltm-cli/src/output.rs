@@ -1,0 +1,73 @@
+//! All that the command prints: results, messages, progress, and how it ends. A tidy rule forbids
+//! `println!` and its like everywhere else in this crate.
+//!
+//! - A reader that closes standard output (`ltm … | head -1`) ends printing quietly, exit status 0, as ripgrep does.
+//! - Any other error of standard output, such as a full disk, is an `error: …`, exit status 1.
+//! - Standard error carries messages and progress; when it cannot be written, work goes on without them.
+
+#[macro_use]
+mod stream;
+mod progress;
+
+use std::io::{self, Write as _};
+use std::process::ExitCode;
+
+pub use self::progress::{progress_bar, progress_bars};
+pub use self::stream::{OutputError, write_line, write_note};
+
+/// Prints the error of a verb, if there is one that matters, and picks the exit status: 0 done, 1
+/// failed, 2 wrong usage or configuration.
+pub fn finish(result: anyhow::Result<ExitCode>) -> ExitCode {
+    let error = match result.and_then(|code| Ok(flush().map(|()| code)?)) {
+        Ok(code) => return code,
+        Err(error) if reader_left(&error) => return ExitCode::SUCCESS,
+        Err(error) => error,
+    };
+    note!("error: {error:#}");
+    let is_configuration = |cause: &ltm_train::Error| {
+        matches!(cause, ltm_train::Error::Config { .. } | ltm_train::Error::Field { .. })
+    };
+    let usage = error.chain().any(|cause| cause.downcast_ref().is_some_and(is_configuration));
+    ExitCode::from(if usage { 2 } else { 1 })
+}
+
+/// Prints what clap has to show in place of running a verb: help and the version on standard output, or a
+/// mistake in the arguments on standard error.
+pub fn finish_parsing(shown: &clap::Error) -> ExitCode {
+    if shown.use_stderr() {
+        // Nobody is left to be told.
+        let _ = shown.print();
+        return ExitCode::from(2);
+    }
+    let printed = shown.print().map_err(OutputError).and_then(|()| flush());
+    finish(printed.map(|()| ExitCode::SUCCESS).map_err(Into::into))
+}
+
+/// Writes what standard output still buffers.
+fn flush() -> Result<(), OutputError> {
+    io::stdout().flush().map_err(OutputError)
+}
+
+/// Whether an error only means that the reader of standard output, such as `head`, has left.
+fn reader_left(error: &anyhow::Error) -> bool {
+    let closed = |e: &OutputError| e.0.kind() == io::ErrorKind::BrokenPipe;
+    error.chain().any(|cause| cause.downcast_ref().is_some_and(closed))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_reader_that_left_is_told_from_a_full_disk() {
+        let error = |kind: io::ErrorKind| {
+            anyhow::Error::from(OutputError(kind.into())).context("printing the table")
+        };
+        assert!(reader_left(&error(io::ErrorKind::BrokenPipe)));
+        assert!(!reader_left(&error(io::ErrorKind::StorageFull)));
+        let elsewhere = anyhow::Error::from(io::Error::from(io::ErrorKind::BrokenPipe));
+        assert!(!reader_left(&elsewhere), "another file's pipe");
+        let full = anyhow::Error::from(OutputError(io::Error::other("disk full")));
+        assert_eq!(format!("{full:#}"), "cannot write to standard output: disk full");
+    }
+}
