@@ -144,7 +144,6 @@ fn unsafe_rooms(path: &str, text: &str, report: &mut impl FnMut(usize, String)) 
 fn may_be_unsafe(path: &str) -> bool {
     let whole_files = [
         "benches/src/bin/gpu/cublaslt.rs",
-        "crates/ltm-train/src/data/mmap.rs",
         "xtask/src/nvrtc.rs",
     ];
     // The simulator's C interface, and the callers of a driver that try it.
@@ -299,7 +298,6 @@ mod tests {
             "crates/ltm-kernels/src/simd/mod.rs",
             "crates/ltm-kernels/src/cuda/context.rs",
             "crates/ltm-kernels/src/ops/matmul/cuda.rs",
-            "crates/ltm-train/src/data/mmap.rs",
             "crates/ltm-ptxsim/src/driver/mod.rs",
             "xtask/src/nvrtc.rs",
         ] {

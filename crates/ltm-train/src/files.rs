@@ -34,6 +34,11 @@ pub(crate) fn sync_dir(dir: &Path) -> Result<()> {
     Ok(())
 }
 
+/// A file's content without the UTF-8 byte order mark that some programs write first.
+pub fn without_bom(content: &[u8]) -> &[u8] {
+    content.strip_prefix(b"\xef\xbb\xbf").unwrap_or(content)
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

@@ -1,6 +1,5 @@
 #![doc = include_str!("../README.md")]
-// `data/mmap.rs` holds the crate's one exception.
-#![deny(unsafe_code)]
+#![forbid(unsafe_code)]
 
 pub mod checkpoint;
 pub mod config;

@@ -323,8 +323,9 @@ pub fn corpus_dir(config: &Config) -> PathBuf {
 pub fn open(config: &Config, split: Split) -> Result<Batches> {
     let dir = corpus_dir(config);
     let DataConfig { path, documents, val_documents, .. } = &config.data;
-    if path.is_none() && crate::data::Meta::read(&dir)?.is_none() {
-        storyworld::write(&dir, config.run.seed, *documents, *val_documents)?;
+    if path.is_none() {
+        let (seed, documents, val_documents) = (config.run.seed, *documents, *val_documents);
+        storyworld::ensure(&dir, &storyworld::Parameters { seed, documents, val_documents })?;
     }
     let order = match split {
         Split::Train => Order::Shuffled { seed: config.run.seed },

@@ -298,7 +298,7 @@ mod tests {
             writer.push(Split::Train, &ids, length as u64).expect("written");
             writer.end_document(Split::Train).expect("written");
         }
-        writer.finish(vec![], 0).expect("finished");
+        writer.finish(vec![], 0, None).expect("finished");
         let corpus = Corpus::open(dir.path(), Split::Train, None).expect("opened");
         (dir, corpus)
     }

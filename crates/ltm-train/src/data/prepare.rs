@@ -112,7 +112,7 @@ pub fn prepare(
         }
     }
     let names = sources.iter().map(|source| source.path.display().to_string()).collect();
-    writer.finish(names, skipped)
+    writer.finish(names, skipped, None)
 }
 
 /// Where reading may end.

@@ -1,32 +1,42 @@
-//! Corpora: shards of 16-bit token ids on disk, mapped rather than read, with the sidecar beside them, or in memory.
+//! Corpora: shards of 16-bit token ids on disk, read at any position, with a sidecar that describes them, or in memory.
 //! Knows nothing of text or of batches.
 
-use std::fs;
+use std::fs::{self, File};
+use std::io::Read;
 use std::ops::Range;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use memmap2::Mmap;
 use serde::{Deserialize, Serialize};
+use sha2::{Digest, Sha256};
 
-use super::mmap;
+use super::fingerprint::{Fingerprint, hex, sha256};
+use super::positioned::read_exact_at;
+use super::storyworld;
 use super::tokenizer::Tokenizer;
+use crate::files::without_bom;
 use crate::{Error, Result};
 
 /// The sidecar's name in a corpus folder.
 pub const META_FILE: &str = "meta.json";
 
-/// llm.c's shards start with 256 32-bit integers: this magic, the version, the number of tokens.
-const LLMC_MAGIC: i32 = 20240520;
-const LLMC_VERSION: i32 = 1;
-const LLMC_HEADER_BYTES: usize = 256 * 4;
+/// Shards of llm.c start with 256 32-bit integers: a magic number, the version, the number of tokens.
+const LLMC_HEADER_BYTES: u64 = 256 * 4;
+/// Magic number and version of shards with 16-bit ids.
+const LLMC_U16: [i32; 2] = [20240520, 1];
+/// Those of shards with 32-bit ids, as llm.c writes them for Llama 3.
+const LLMC_U32: [i32; 2] = [20240801, 7];
+
+/// Files of a corpus that stay open; the others are opened for each read, so that a corpus may have more files than a
+/// process.
+const OPEN_FILES: usize = 128;
 
 /// What a part of a corpus is for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Split {
-    /// To learn from.
+    /// Training.
     Train,
-    /// To measure on.
+    /// Validation.
     Val,
 }
 
@@ -44,29 +54,32 @@ impl std::fmt::Display for Split {
     }
 }
 
-/// The sidecar `meta.json`. Beside shards made elsewhere, `{"tokenizer": {"name": "gpt2"}}` is enough.
+/// The sidecar `meta.json`. For shards written by other programs, `{"tokenizer": {"name": "gpt2"}}` is enough.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Meta {
     /// What the ids mean.
     pub tokenizer: Tokenizer,
-    /// The tokeniser's number of ids, for readers that do not know it.
+    /// The tokenizer's number of ids, for readers that do not know it.
     pub vocab_size: Option<usize>,
     /// The id that ends a document, likewise.
     pub separator: Option<u16>,
-    /// The training part.
+    /// The training split.
     pub train: Option<SplitMeta>,
-    /// The validation part.
+    /// The validation split.
     pub val: Option<SplitMeta>,
     /// The files the text came from.
     #[serde(default)]
     pub sources: Vec<String>,
-    /// Malformed lines that were left out.
+    /// Malformed records that were skipped.
     #[serde(default)]
     pub skipped: u64,
+    /// The parameters of a generated corpus.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub storyworld: Option<storyworld::Parameters>,
 }
 
-/// What the sidecar says of one part of a corpus.
+/// The sidecar's description of one split of a corpus.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct SplitMeta {
@@ -88,6 +101,9 @@ pub struct Shard {
     pub file: String,
     /// Its tokens.
     pub tokens: u64,
+    /// SHA-256 of the file in hexadecimal digits; sidecars written before it was recorded do not have it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub sha256: Option<String>,
 }
 
 impl Meta {
@@ -97,29 +113,29 @@ impl Meta {
     /// [`Error::Io`] when it cannot be read, [`Error::Data`] when it is not a sidecar or contradicts itself.
     pub fn read(dir: &Path) -> Result<Option<Self>> {
         let path = dir.join(META_FILE);
-        let json = match fs::read_to_string(&path) {
+        let json = match fs::read(&path) {
             Ok(json) => json,
             Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(None),
             Err(error) => return Err(Error::io(&path, "read")(error)),
         };
-        let meta: Self = serde_json::from_str(&json).map_err(|error| {
+        let meta: Self = serde_json::from_slice(without_bom(&json)).map_err(|error| {
             Error::data(&path, "content", "a corpus sidecar", error.to_string())
         })?;
         meta.tokenizer.validate()?;
         let (vocab_size, separator) = (meta.tokenizer.vocab_size(), meta.tokenizer.separator());
-        for (what, said, is) in [
+        for (what, recorded, is) in [
             ("vocab_size", meta.vocab_size, vocab_size),
             ("separator", meta.separator.map(usize::from), separator.into()),
         ] {
-            if let Some(said) = said.filter(|&said| said != is) {
-                let expected = format!("{is}, which is what {} has", meta.tokenizer);
-                return Err(Error::data(&path, what, expected, said.to_string()));
+            if let Some(recorded) = recorded.filter(|&recorded| recorded != is) {
+                let expected = format!("{is}, that of the tokenizer {}", meta.tokenizer);
+                return Err(Error::data(&path, what, expected, recorded.to_string()));
             }
         }
         Ok(Some(meta))
     }
 
-    /// What the sidecar says of `split`.
+    /// The sidecar's description of `split`.
     pub fn split(&self, split: Split) -> Option<&SplitMeta> {
         match split {
             Split::Train => self.train.as_ref(),
@@ -128,101 +144,102 @@ impl Meta {
     }
 }
 
-/// One split of a corpus, open for reading. Clones share the maps.
+/// One split of a corpus, open for reading. Clones share the files.
 #[derive(Clone, Debug)]
 pub struct Corpus {
     tokenizer: Tokenizer,
     meta: Option<SplitMeta>,
+    storyworld: Option<storyworld::Parameters>,
     shards: Arc<[OpenShard]>,
     len: u64,
 }
 
-/// What a shard's tokens lie in.
+/// Where a shard's bytes are.
 #[derive(Debug)]
-enum Bytes {
-    Mapped(Mmap),
+enum Content {
+    /// In an open file.
+    Open(File),
+    /// In a file that is opened for each read.
+    Closed,
+    /// In memory.
     Held(Vec<u8>),
-}
-
-impl std::ops::Deref for Bytes {
-    type Target = [u8];
-
-    fn deref(&self) -> &[u8] {
-        match self {
-            Self::Mapped(map) => map,
-            Self::Held(bytes) => bytes,
-        }
-    }
 }
 
 #[derive(Debug)]
 struct OpenShard {
     path: PathBuf,
-    bytes: Bytes,
-    header_bytes: usize,
+    content: Content,
+    header_bytes: u64,
     /// Index in the corpus of the shard's first token.
     start: u64,
     tokens: u64,
+    /// The hash in the sidecar.
+    sha256: Option<String>,
 }
 
 impl Corpus {
     /// Opens one split of the corpus in `dir`.
     ///
     /// With a sidecar that lists shards, exactly those are opened; otherwise all of `train*.bin` or
-    /// `val*.bin` in the order of their names, headerless as nanoGPT writes them or with llm.c's header. The latter need
-    /// `tokenizer` when no sidecar names one.
+    /// `val*.bin` in the order of their names, without a header as nanoGPT writes them or with llm.c's header of 16-bit
+    /// ids. Shards without a sidecar need `tokenizer`.
     ///
     /// # Errors
-    /// [`Error::Data`] when there is nothing to open, a shard has an odd length or other tokens than
-    /// its header or the sidecar promises, the tokeniser is not known, or `tokenizer` is not the sidecar's;
-    /// [`Error::Io`] when a file cannot be read.
+    /// [`Error::Data`] when there is nothing to open, the size of a shard is odd or does not agree with
+    /// its header or the sidecar, a shard has a header of another format, the tokenizer is not known, or `tokenizer` is
+    /// not the sidecar's; [`Error::Io`] when a file cannot be read.
     pub fn open(dir: &Path, split: Split, tokenizer: Option<&Tokenizer>) -> Result<Self> {
         let meta = Meta::read(dir)?;
         let tokenizer = match (&meta, tokenizer) {
             (Some(meta), Some(asked)) if meta.tokenizer != *asked => {
-                let found = format!("a corpus of {}", meta.tokenizer);
+                let found = format!("a corpus of the tokenizer {}", meta.tokenizer);
                 return Err(Error::data(dir, "tokenizer", asked.to_string(), found));
             }
             (Some(meta), _) => meta.tokenizer.clone(),
             (None, Some(asked)) => asked.clone(),
             (None, None) => {
-                let expected = format!("a {META_FILE}, or to be told the tokenizer");
+                let expected =
+                    format!("a {META_FILE} that names it, or a tokenizer given explicitly");
                 return Err(Error::data(dir, "tokenizer", expected, "neither"));
             }
         };
         tokenizer.validate()?;
         let described = meta.as_ref().and_then(|meta| meta.split(split)).cloned();
-        let mut shards = Vec::new();
-        let mut len = 0;
-        match &described {
+        let listed: Vec<(PathBuf, Option<&Shard>)> = match &described {
             Some(described) => {
-                for shard in &described.shards {
-                    shards.push(OpenShard::open(&dir.join(&shard.file), len, Some(shard.tokens))?);
-                    len += shard.tokens;
-                }
+                described.shards.iter().map(|shard| (dir.join(&shard.file), Some(shard))).collect()
             }
-            None => {
-                for path in shard_files(dir, split)? {
-                    let shard = OpenShard::open(&path, len, None)?;
-                    len += shard.tokens;
-                    shards.push(shard);
-                }
-            }
+            None => shard_files(dir, split)?.into_iter().map(|path| (path, None)).collect(),
+        };
+        let mut shards = Vec::with_capacity(listed.len());
+        let mut len = 0;
+        for (path, described) in listed {
+            let shard = OpenShard::open(&path, len, described, shards.len() < OPEN_FILES)?;
+            len += shard.tokens;
+            shards.push(shard);
         }
         if len == 0 {
             let expected = format!("tokens in {split}*.bin");
             return Err(Error::data(dir, split.to_string(), expected, "none"));
         }
-        Ok(Self { tokenizer, meta: described, shards: shards.into(), len })
+        let storyworld = meta.and_then(|meta| meta.storyworld);
+        Ok(Self { tokenizer, meta: described, storyworld, shards: shards.into(), len })
     }
 
     /// A corpus of one shard of 16-bit little-endian ids in memory; `None` when there are none.
     pub(super) fn in_memory(tokenizer: &Tokenizer, ids: Vec<u8>, meta: SplitMeta) -> Option<Self> {
         let len = ids.len() as u64 / 2;
-        let (path, bytes) = (PathBuf::from("memory"), Bytes::Held(ids));
-        let shard = OpenShard { path, bytes, header_bytes: 0, start: 0, tokens: len };
-        let tokenizer = tokenizer.clone();
-        (len > 0).then(|| Self { tokenizer, meta: Some(meta), shards: [shard].into(), len })
+        let shard = OpenShard {
+            path: PathBuf::from("memory"),
+            content: Content::Held(ids),
+            header_bytes: 0,
+            start: 0,
+            tokens: len,
+            sha256: None,
+        };
+        let (tokenizer, meta) = (tokenizer.clone(), Some(meta));
+        let shards = [shard].into();
+        (len > 0).then(|| Self { tokenizer, meta, storyworld: None, shards, len })
     }
 
     /// Tokens in the split; never 0.
@@ -236,15 +253,51 @@ impl Corpus {
         &self.tokenizer
     }
 
-    /// What the sidecar says of this split, if there is one.
+    /// The sidecar's description of this split, if there is one.
     pub fn meta(&self) -> Option<&SplitMeta> {
         self.meta.as_ref()
+    }
+
+    /// What identifies this split. Hashes come from the sidecar; those that it does not have are computed, which reads
+    /// the whole file.
+    ///
+    /// # Errors
+    /// [`Error::Io`] when a file cannot be read.
+    pub fn fingerprint(&self) -> Result<Fingerprint> {
+        let shards = self.shards.iter().map(|shard| {
+            let sha256 = match &shard.sha256 {
+                Some(recorded) => recorded.clone(),
+                None => shard.sha256()?,
+            };
+            let file = shard.path.file_name().unwrap_or_default().to_string_lossy().into_owned();
+            Ok(Shard { file, tokens: shard.tokens, sha256: Some(sha256) })
+        });
+        let shards = shards.collect::<Result<_>>()?;
+        Ok(Fingerprint::new(&self.tokenizer, self.storyworld.clone(), shards))
+    }
+
+    /// Reads every file and compares its hash with the sidecar's; files without a recorded hash pass.
+    ///
+    /// # Errors
+    /// [`Error::Data`] naming the first file whose content is not what was written; [`Error::Io`].
+    pub fn verify(&self) -> Result<()> {
+        for shard in self.shards.iter() {
+            let Some(recorded) = &shard.sha256 else { continue };
+            let found = shard.sha256()?;
+            if found != *recorded {
+                let expected = format!("{recorded}, as recorded in {META_FILE}");
+                let found = format!("{found}; the file was changed or damaged");
+                return Err(Error::data(&shard.path, "SHA-256", expected, found));
+            }
+        }
+        Ok(())
     }
 
     /// Copies out the tokens of `range`, which may cross shards.
     ///
     /// # Errors
-    /// [`Error::Field`] when `range` leaves the corpus, [`Error::Token`] when an id is not in the vocabulary.
+    /// [`Error::Field`] when `range` leaves the corpus, [`Error::Token`] when an id is not in the vocabulary;
+    /// [`Error::Data`] naming a file that became shorter since it was opened, [`Error::Io`] when it cannot be read.
     pub fn tokens(&self, range: Range<u64>) -> Result<Vec<u16>> {
         if range.start > range.end || range.end > self.len {
             return Err(Error::field(
@@ -255,6 +308,7 @@ impl Corpus {
         }
         let vocab_size = self.tokenizer.vocab_size();
         let mut tokens = Vec::with_capacity((range.end - range.start) as usize);
+        let mut bytes = Vec::new();
         // The last shard that starts at or before the range.
         let first = self.shards.partition_point(|shard| shard.start <= range.start).max(1) - 1;
         for shard in &self.shards[first..] {
@@ -263,14 +317,12 @@ impl Corpus {
             }
             let from = range.start.max(shard.start) - shard.start;
             let to = range.end.min(shard.start + shard.tokens) - shard.start;
-            for (position, id) in (from..to).zip(shard.ids(from, to)) {
+            let pairs = shard.ids(from, to, &mut bytes)?.chunks_exact(2);
+            for (position, pair) in (from..to).zip(pairs) {
+                let id = u16::from_le_bytes([pair[0], pair[1]]);
                 if usize::from(id) >= vocab_size {
-                    return Err(Error::Token {
-                        path: shard.path.clone(),
-                        position,
-                        id,
-                        vocab_size,
-                    });
+                    let path = shard.path.clone();
+                    return Err(Error::Token { path, position, id, vocab_size });
                 }
                 tokens.push(id);
             }
@@ -280,54 +332,105 @@ impl Corpus {
 }
 
 impl OpenShard {
-    /// Maps a shard and holds its size against its header and against `promised`.
-    fn open(path: &Path, start: u64, promised: Option<u64>) -> Result<Self> {
-        let bytes = fs::metadata(path).map_err(Error::io(path, "open"))?.len();
-        // Nothing cannot be mapped.
-        let content =
-            if bytes == 0 { Bytes::Held(Vec::new()) } else { Bytes::Mapped(mmap::map(path)?) };
-        let header = llmc_header(&content);
-        let header_bytes = if header.is_some() { LLMC_HEADER_BYTES } else { 0 };
-        let payload = bytes - header_bytes as u64;
+    /// Opens a shard and compares its size with its header and with the sidecar.
+    fn open(path: &Path, start: u64, described: Option<&Shard>, keep_open: bool) -> Result<Self> {
+        let file = File::open(path).map_err(Error::io(path, "open"))?;
+        let bytes = file.metadata().map_err(Error::io(path, "open"))?.len();
+        let mut counts = Vec::new();
+        if let Some(shard) = described {
+            counts.push(("sidecar", shard.tokens));
+        }
+        let mut header_bytes = 0;
+        if let Some([magic, version, count]) = llmc_header(&file, bytes, path)? {
+            if [magic, version] != LLMC_U16 {
+                let [known, known_version] = LLMC_U16;
+                let expected =
+                    format!("magic {known}, version {known_version} (16-bit ids), or no header");
+                let width = if [magic, version] == LLMC_U32 { " (32-bit ids)" } else { "" };
+                let found =
+                    format!("magic {magic}, version {version}{width}, which is not supported");
+                return Err(Error::data(path, "header", expected, found));
+            }
+            header_bytes = LLMC_HEADER_BYTES;
+            // A negative count is as wrong as any other that the file does not hold.
+            counts.push(("header", u64::try_from(count).unwrap_or(u64::MAX)));
+        }
+        let payload = bytes - header_bytes;
         if !payload.is_multiple_of(2) {
-            let found = format!("{bytes} bytes; the file is cut short or is no shard");
+            let found = format!("{bytes} bytes; the file is cut short or is not a shard");
             return Err(Error::data(path, "size", "an even number of bytes", found));
         }
         let tokens = payload / 2;
-        let mut promises = promised.map(|count| ("sidecar", count)).into_iter().collect::<Vec<_>>();
-        if let Some([version, count]) = header {
-            if version != LLMC_VERSION {
-                let expected = LLMC_VERSION.to_string();
-                return Err(Error::data(path, "header version", expected, version.to_string()));
-            }
-            // A negative count is as wrong as any other that the file does not hold.
-            promises.push(("header", u64::try_from(count).unwrap_or(u64::MAX)));
-        }
-        for (by, count) in promises {
+        for (by, count) in counts {
             if count != tokens {
-                let expected = format!("{count}, as the {by} says");
+                let expected = format!("{count}, the number in the {by}");
                 return Err(Error::data(path, "tokens", expected, tokens.to_string()));
             }
         }
-        Ok(Self { path: path.into(), bytes: content, header_bytes, start, tokens })
+        let content = if keep_open { Content::Open(file) } else { Content::Closed };
+        let sha256 = described.and_then(|shard| shard.sha256.clone());
+        Ok(Self { path: path.into(), content, header_bytes, start, tokens, sha256 })
     }
 
-    /// The ids of tokens `from..to` of this shard.
-    fn ids(&self, from: u64, to: u64) -> impl Iterator<Item = u16> + '_ {
-        let at = |token: u64| self.header_bytes + 2 * token as usize;
-        self.bytes[at(from)..at(to)]
-            .chunks_exact(2)
-            .map(|pair| u16::from_le_bytes([pair[0], pair[1]]))
+    /// The ids of tokens `from..to` of this shard, two bytes each, in `buffer` or in memory.
+    fn ids<'a>(&'a self, from: u64, to: u64, buffer: &'a mut Vec<u8>) -> Result<&'a [u8]> {
+        let opened;
+        let file = match &self.content {
+            Content::Held(bytes) => return Ok(&bytes[2 * from as usize..2 * to as usize]),
+            Content::Open(file) => file,
+            Content::Closed => {
+                opened = File::open(&self.path).map_err(Error::io(&self.path, "open"))?;
+                &opened
+            }
+        };
+        buffer.resize(2 * (to - from) as usize, 0);
+        read_exact_at(file, buffer, self.header_bytes + 2 * from).map_err(|error| {
+            if error.kind() != std::io::ErrorKind::UnexpectedEof {
+                return Error::io(&self.path, "read")(error);
+            }
+            let expected = format!("{} bytes, as when it was opened", self.bytes());
+            let found = file.metadata().map_or("fewer".into(), |now| now.len().to_string());
+            Error::data(&self.path, "size", expected, format!("{found}; the file was cut short"))
+        })?;
+        Ok(buffer)
+    }
+
+    /// The size of the file.
+    fn bytes(&self) -> u64 {
+        self.header_bytes + 2 * self.tokens
+    }
+
+    /// The hash of the whole file.
+    fn sha256(&self) -> Result<String> {
+        if let Content::Held(bytes) = &self.content {
+            return Ok(sha256(bytes));
+        }
+        let mut file = File::open(&self.path).map_err(Error::io(&self.path, "open"))?;
+        let mut hash = Sha256::new();
+        let mut buffer = vec![0; 1 << 18];
+        loop {
+            match file.read(&mut buffer).map_err(Error::io(&self.path, "read"))? {
+                0 => return Ok(hex(hash)),
+                read => hash.update(&buffer[..read]),
+            }
+        }
     }
 }
 
-/// Version and token count of an llm.c header, when the bytes start with one.
-fn llmc_header(bytes: &[u8]) -> Option<[i32; 2]> {
-    let header = bytes.get(..LLMC_HEADER_BYTES)?;
-    let field = |i: usize| {
-        i32::from_le_bytes([header[4 * i], header[4 * i + 1], header[4 * i + 2], header[4 * i + 3]])
-    };
-    (field(0) == LLMC_MAGIC).then(|| [field(1), field(2)])
+/// Magic number, version and token count of an llm.c header, when the file starts with one of any version.
+fn llmc_header(file: &File, bytes: u64, path: &Path) -> Result<Option<[i32; 3]>> {
+    let mut fields = [0; 12];
+    let available = fields.len().min(bytes as usize);
+    read_exact_at(file, &mut fields[..available], 0).map_err(Error::io(path, "read"))?;
+    let field = |i: usize| i32::from_le_bytes([0, 1, 2, 3].map(|byte| fields[4 * i + byte]));
+    if ![LLMC_U16[0], LLMC_U32[0]].contains(&field(0)) {
+        return Ok(None);
+    }
+    if bytes < LLMC_HEADER_BYTES {
+        let expected = format!("the {LLMC_HEADER_BYTES} bytes of a header of llm.c");
+        return Err(Error::data(path, "size", expected, format!("{bytes}; the file is cut short")));
+    }
+    Ok(Some([0, 1, 2].map(field)))
 }
 
 fn shard_files(dir: &Path, split: Split) -> Result<Vec<PathBuf>> {
@@ -353,9 +456,9 @@ mod tests {
         ids.iter().flat_map(|id| id.to_le_bytes()).collect()
     }
 
-    fn with_header(version: i32, count: i32, ids: &[u16]) -> Vec<u8> {
+    fn with_header([magic, version]: [i32; 2], count: i32, ids: &[u16]) -> Vec<u8> {
         let mut header = vec![0_i32; 256];
-        header[..3].copy_from_slice(&[LLMC_MAGIC, version, count]);
+        header[..3].copy_from_slice(&[magic, version, count]);
         let mut file: Vec<u8> = header.iter().flat_map(|field| field.to_le_bytes()).collect();
         file.extend(bytes(ids));
         file
@@ -380,7 +483,7 @@ mod tests {
         let mut writer = CorpusWriter::create(dir.path(), &Tokenizer::Bytes, 7).expect("new");
         writer.push(Split::Train, &ids, 100).expect("written");
         writer.end_document(Split::Train).expect("written");
-        writer.finish(vec![], 0).expect("finished");
+        writer.finish(vec![], 0, None).expect("finished");
         let corpus = Corpus::open(dir.path(), Split::Train, None).expect("opened");
         assert_eq!((corpus.len(), corpus.meta().expect("described").documents), (101, 1));
         for range in [0..0, 0..7, 6..8, 3..99, 7..14, 100..101, 101..101] {
@@ -398,13 +501,13 @@ mod tests {
     fn shards_of_other_projects_are_read() {
         let dir = folder(&[
             ("train_000.bin", bytes(&[1, 2, 3])),
-            ("train_001.bin", with_header(1, 2, &[4, 5])),
+            ("train_001.bin", with_header(LLMC_U16, 2, &[4, 5])),
             ("val.bin", bytes(&[9])),
         ]);
         let corpus =
             Corpus::open(dir.path(), Split::Train, Some(&Tokenizer::Gpt2)).expect("opened");
         assert_eq!(corpus.tokens(0..5).expect("inside"), [1, 2, 3, 4, 5]);
-        assert!(refusal(dir.path(), None).contains("told the tokenizer"));
+        assert!(refusal(dir.path(), None).contains("given explicitly"));
         fs::write(dir.path().join(META_FILE), r#"{"tokenizer": {"name": "gpt2"}}"#)
             .expect("writable");
         assert_eq!(Corpus::open(dir.path(), Split::Val, None).expect("opened").len(), 1);
@@ -415,9 +518,14 @@ mod tests {
     fn cut_and_foreign_shards_are_refused_by_name() {
         for (content, reason) in [
             (vec![1, 2, 3], "3 bytes"),
-            (with_header(1, 3, &[1, 2]), "expected 3, as the header says, found 2"),
-            (with_header(1, -1, &[1, 2]), "as the header says"),
-            (with_header(2, 2, &[1, 2]), "version: expected 1, found 2"),
+            (with_header(LLMC_U16, 3, &[1, 2]), "expected 3, the number in the header, found 2"),
+            (with_header(LLMC_U16, -1, &[1, 2]), "the number in the header"),
+            (with_header([LLMC_U16[0], 2], 2, &[1, 2]), "found magic 20240520, version 2"),
+            (
+                with_header(LLMC_U32, 1, &[1, 0]),
+                "found magic 20240801, version 7 (32-bit ids), which is not supported",
+            ),
+            (with_header(LLMC_U32, 1, &[1, 0])[..9].into(), "the 1024 bytes of a header"),
             (vec![], "found none"),
         ] {
             let dir = folder(&[("train.bin", content)]);
@@ -427,7 +535,9 @@ mod tests {
         let meta = r#"{"tokenizer": {"name": "bytes"}, "train": {"documents": 1, "tokens": 3,
             "bytes": 2, "shards": [{"file": "train-000.bin", "tokens": 3}]}}"#;
         let dir = folder(&[("train-000.bin", bytes(&[1, 2])), (META_FILE, meta.into())]);
-        assert!(refusal(dir.path(), None).contains("expected 3, as the sidecar says, found 2"));
+        assert!(
+            refusal(dir.path(), None).contains("expected 3, the number in the sidecar, found 2")
+        );
         fs::remove_file(dir.path().join("train-000.bin")).expect("removable");
         assert!(refusal(dir.path(), None).contains("train-000.bin: cannot open"));
     }
@@ -457,5 +567,71 @@ mod tests {
         let Error::Token { path, position, id, vocab_size } = error else { panic!("{error}") };
         assert_eq!((position, id, vocab_size), (3, 257, 257));
         assert!(path.ends_with("train.bin"));
+    }
+
+    #[test]
+    fn a_shard_cut_short_while_it_is_open_is_an_error_that_names_it() {
+        let dir = folder(&[("train.bin", bytes(&[1; 1000]))]);
+        let corpus =
+            Corpus::open(dir.path(), Split::Train, Some(&Tokenizer::Bytes)).expect("opened");
+        let file = fs::File::options().write(true).open(dir.path().join("train.bin"));
+        file.expect("there").set_len(100).expect("cut");
+        assert_eq!(corpus.tokens(0..50).expect("still there"), [1; 50]);
+        let error = corpus.tokens(40..60).expect_err("gone").to_string();
+        for part in ["train.bin", "expected 2000 bytes", "found 100; the file was cut short"] {
+            assert!(error.contains(part), "{error}");
+        }
+    }
+
+    #[test]
+    fn a_corpus_may_have_more_files_than_stay_open() {
+        let names: Vec<String> = (0..OPEN_FILES + 2).map(|i| format!("train-{i:03}.bin")).collect();
+        let files: Vec<(&str, Vec<u8>)> =
+            names.iter().zip(0..).map(|(name, id)| (&**name, bytes(&[id]))).collect();
+        let dir = folder(&files);
+        let corpus =
+            Corpus::open(dir.path(), Split::Train, Some(&Tokenizer::Gpt2)).expect("opened");
+        let expected: Vec<u16> = (0..OPEN_FILES as u16 + 2).collect();
+        assert_eq!(corpus.tokens(0..corpus.len()).expect("good ids"), expected);
+    }
+
+    #[test]
+    fn a_fingerprint_is_recorded_or_computed_and_notices_other_content() {
+        let write = |dir: &Path, ids: &[u16]| {
+            let mut writer = CorpusWriter::create(dir, &Tokenizer::Bytes, 4).expect("new");
+            writer.push(Split::Train, ids, 9).expect("written");
+            writer.finish(vec![], 0, None).expect("finished")
+        };
+        let dir = tempfile::tempdir().expect("a temporary folder");
+        let (one, other) = (dir.path().join("one"), dir.path().join("other"));
+        let mut meta = write(&one, &[1, 2, 3, 4, 5]);
+        write(&other, &[1, 2, 3, 4, 6]);
+        let open = |dir: &Path| Corpus::open(dir, Split::Train, None).expect("opened");
+        let recorded = open(&one).fingerprint().expect("recorded");
+        assert_eq!(recorded.shards[0].sha256.as_deref(), Some(&*sha256(&bytes(&[1, 2, 3, 4]))));
+        assert_eq!((recorded.tokens(), &*recorded.tokenizer), (5, "bytes"));
+        let differences = recorded.differences(&open(&other).fingerprint().expect("recorded"));
+        assert_eq!(differences.len(), 1);
+        assert_eq!(differences[0].key, "train-001.bin");
+
+        // As older sidecars are: without hashes.
+        for shard in &mut meta.train.as_mut().expect("there").shards {
+            shard.sha256 = None;
+        }
+        fs::write(one.join(META_FILE), serde_json::to_vec(&meta).expect("plain")).expect("written");
+        assert_eq!(open(&one).fingerprint().expect("computed"), recorded);
+    }
+
+    #[test]
+    fn a_damaged_shard_is_found_by_its_hash() {
+        let dir = tempfile::tempdir().expect("a temporary folder");
+        let mut writer = CorpusWriter::create(dir.path(), &Tokenizer::Bytes, 4).expect("new");
+        writer.push(Split::Train, &[1, 2, 3, 4, 5], 5).expect("written");
+        writer.finish(vec![], 0, None).expect("finished");
+        let corpus = Corpus::open(dir.path(), Split::Train, None).expect("opened");
+        corpus.verify().expect("as written");
+        fs::write(dir.path().join("train-001.bin"), bytes(&[6])).expect("writable");
+        let error = corpus.verify().expect_err("damaged").to_string();
+        assert!(error.contains("train-001.bin: SHA-256"), "{error}");
     }
 }

@@ -5,8 +5,12 @@ use std::fs::{self, File};
 use std::io::{BufWriter, Write};
 use std::path::{Path, PathBuf};
 
+use sha2::{Digest, Sha256};
+
+use super::fingerprint::hex;
 use super::pipeline::Sink;
 use super::shard::{META_FILE, Meta, Shard, Split, SplitMeta};
+use super::storyworld;
 use super::tokenizer::Tokenizer;
 use crate::files::{create_dir, sync_dir, temporary, write_whole};
 use crate::{Error, Result};
@@ -44,7 +48,12 @@ impl CorpusWriter {
     }
 
     /// Puts the shards under their final names, then the sidecar that describes them.
-    pub(super) fn finish(mut self, sources: Vec<String>, skipped: u64) -> Result<Meta> {
+    pub(super) fn finish(
+        mut self,
+        sources: Vec<String>,
+        skipped: u64,
+        storyworld: Option<storyworld::Parameters>,
+    ) -> Result<Meta> {
         for writer in &mut self.splits {
             writer.close()?;
         }
@@ -61,6 +70,7 @@ impl CorpusWriter {
             val: Some(val),
             sources,
             skipped,
+            storyworld,
         };
         let json = serde_json::to_string_pretty(&meta).expect("plain data serialises");
         write_whole(&self.dir.join(META_FILE), json.as_bytes())?;
@@ -87,6 +97,8 @@ struct SplitWriter {
     split: Split,
     shard_tokens: u64,
     open: Option<BufWriter<File>>,
+    /// Of the open shard.
+    hash: Sha256,
     meta: SplitMeta,
     /// How many of the shards already have their final name.
     published: usize,
@@ -94,8 +106,8 @@ struct SplitWriter {
 
 impl SplitWriter {
     fn new(dir: &Path, split: Split, shard_tokens: u64) -> Self {
-        let meta = SplitMeta::default();
-        Self { dir: dir.into(), split, shard_tokens, open: None, meta, published: 0 }
+        let (meta, hash) = (SplitMeta::default(), Sha256::new());
+        Self { dir: dir.into(), split, shard_tokens, open: None, hash, meta, published: 0 }
     }
 
     fn push(&mut self, mut tokens: &[u16]) -> Result<()> {
@@ -109,9 +121,9 @@ impl SplitWriter {
 
             let room = usize::try_from(self.shard_tokens - shard.tokens).unwrap_or(usize::MAX);
             let (now, later) = tokens.split_at(room.min(tokens.len()));
-            for id in now {
-                file.write_all(&id.to_le_bytes()).map_err(Error::io(&path, "write"))?;
-            }
+            let bytes: Vec<u8> = now.iter().flat_map(|id| id.to_le_bytes()).collect();
+            self.hash.update(&bytes);
+            file.write_all(&bytes).map_err(Error::io(&path, "write"))?;
             shard.tokens += now.len() as u64;
             self.meta.tokens += now.len() as u64;
             if shard.tokens == self.shard_tokens {
@@ -126,16 +138,17 @@ impl SplitWriter {
         let file = format!("{}-{:03}.bin", self.split, self.meta.shards.len());
         let path = temporary(&self.dir.join(&file));
         // Listed first, so that a failure below still removes it.
-        self.meta.shards.push(Shard { file, tokens: 0 });
+        self.meta.shards.push(Shard { file, tokens: 0, sha256: None });
         self.open = Some(BufWriter::new(File::create(&path).map_err(Error::io(&path, "create"))?));
         Ok(())
     }
 
     /// Flushes and syncs the open shard, if there is one.
     fn close(&mut self) -> Result<()> {
-        let (Some(file), Some(shard)) = (self.open.take(), self.meta.shards.last()) else {
+        let (Some(file), Some(shard)) = (self.open.take(), self.meta.shards.last_mut()) else {
             return Ok(());
         };
+        shard.sha256 = Some(hex(std::mem::take(&mut self.hash)));
         let path = temporary(&self.dir.join(&shard.file));
         file.into_inner()
             .map_err(|error| error.into_error())
@@ -182,7 +195,7 @@ mod tests {
         writer.push(Split::Train, &[1, 2, 3, 4, 5, 6, 7, 8, 9], 9).expect("written");
         writer.end_document(Split::Train).expect("written");
         assert!(names(dir.path()).iter().all(|name| name.starts_with('.')));
-        let meta = writer.finish(vec![], 0).expect("finished");
+        let meta = writer.finish(vec![], 0, None).expect("finished");
         let files = ["meta.json", "train-000.bin", "train-001.bin", "train-002.bin"];
         assert_eq!(names(dir.path()), files);
         let train = meta.train.expect("described");
@@ -214,7 +227,7 @@ mod tests {
         let mut writer = CorpusWriter::create(dir.path(), &Tokenizer::Bytes, 1 << 20).expect("new");
         let error = writer
             .push(Split::Train, &[7; 100_000], 100_000)
-            .and_then(|()| writer.finish(vec![], 0).map(|_| ()))
+            .and_then(|()| writer.finish(vec![], 0, None).map(|_| ()))
             .expect_err("no room");
         assert!(error.to_string().contains("train-000.bin"), "{error}");
         assert!(names(dir.path()).is_empty());

@@ -14,7 +14,7 @@ use super::record::{
 };
 use super::{Point, Sweep, generated};
 use crate::checkpoint::Checkpoint;
-use crate::data::{Meta, Split, storyworld};
+use crate::data::{Split, storyworld};
 use crate::error::chain;
 use crate::eval::{Evaluation, evaluate, latents_json};
 use crate::files::{create_dir, write_whole};
@@ -132,12 +132,11 @@ impl Sweep {
         entropy: &mut Option<Value>,
     ) -> Result<Option<Value>> {
         let config = &point.placed;
-        if let (true, Some(dir)) = (generated(&point.config), &config.data.path)
-            && Meta::read(dir)?.is_none()
-        {
+        if let (true, Some(dir)) = (generated(&point.config), &config.data.path) {
             // The seed of the whole sweep is part of the folder's name.
             let seed = self.points[0].config.run.seed;
-            storyworld::write(dir, seed, config.data.documents, config.data.val_documents)?;
+            let (documents, val_documents) = (config.data.documents, config.data.val_documents);
+            storyworld::ensure(dir, &storyworld::Parameters { seed, documents, val_documents })?;
         }
         let mut trainer = Trainer::new(config.clone(), Start::Resume)?;
         let tokenizer = trainer.tokenizer().clone();

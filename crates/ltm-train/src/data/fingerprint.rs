@@ -1,0 +1,165 @@
+//! What identifies a corpus: its tokenizer, its files, their sizes and a hash of their content. A run records it, so that
+//! other data under the same path are noticed.
+
+use std::fmt;
+
+use serde::{Deserialize, Serialize};
+use sha2::{Digest, Sha256};
+
+use super::shard::Shard;
+use super::storyworld;
+use super::tokenizer::Tokenizer;
+
+/// Differing files that [`Fingerprint::differences`] names one by one.
+const NAMED: usize = 3;
+
+/// What one split of a corpus consists of; see [`Corpus::fingerprint`](super::Corpus::fingerprint).
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Fingerprint {
+    /// The tokenizer's name; for `words` with a hash of the vocabulary.
+    pub tokenizer: String,
+    /// The parameters of a generated corpus, where they are known.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub storyworld: Option<storyworld::Parameters>,
+    /// The files in order, each with its hash.
+    pub shards: Vec<Shard>,
+}
+
+/// One property in which two corpora differ. Displayed as `key: old → new`.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Difference {
+    /// The property, such as `tokenizer`, `storyworld.seed` or the name of a file.
+    pub key: String,
+    /// Its value in the first corpus.
+    pub old: String,
+    /// Its value in the second corpus.
+    pub new: String,
+}
+
+impl fmt::Display for Difference {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}: {} → {}", self.key, self.old, self.new)
+    }
+}
+
+impl Difference {
+    /// `None` where both values are equal.
+    pub(super) fn of(key: &str, old: impl ToString, new: impl ToString) -> Option<Self> {
+        let (old, new) = (old.to_string(), new.to_string());
+        (old != new).then(|| Self { key: key.into(), old, new })
+    }
+}
+
+impl Fingerprint {
+    pub(super) fn new(
+        tokenizer: &Tokenizer,
+        storyworld: Option<storyworld::Parameters>,
+        shards: Vec<Shard>,
+    ) -> Self {
+        let tokenizer = match tokenizer {
+            Tokenizer::Words { .. } => {
+                let spec = serde_json::to_vec(tokenizer).expect("plain data serialises");
+                format!("{tokenizer} {}", short(&sha256(&spec)))
+            }
+            other => other.to_string(),
+        };
+        Self { tokenizer, storyworld, shards }
+    }
+
+    /// Tokens in all files.
+    pub fn tokens(&self) -> u64 {
+        self.shards.iter().map(|shard| shard.tokens).sum()
+    }
+
+    /// How `new` differs from this corpus; empty when both give the same batches. The parameters of a generated corpus
+    /// count only where both are known, and the first files that differ are named, the others counted.
+    pub fn differences(&self, new: &Self) -> Vec<Difference> {
+        let mut found = Vec::new();
+        found.extend(Difference::of("tokenizer", &self.tokenizer, &new.tokenizer));
+        if let (Some(old), Some(new)) = (&self.storyworld, &new.storyworld) {
+            found.extend(old.differences(new));
+        }
+        found.extend(Difference::of("tokens", self.tokens(), new.tokens()));
+        found.extend(Difference::of("files", self.shards.len(), new.shards.len()));
+        let pairs = self.shards.iter().zip(&new.shards);
+        let mut differing = pairs.filter(|(old, new)| old != new);
+        for (old, new) in differing.by_ref().take(NAMED) {
+            found.extend(Difference::of(&old.file, describe(old, new), describe(new, old)));
+        }
+        let rest = differing.count();
+        found.extend(Difference::of("other files with other content", 0, rest));
+        found
+    }
+}
+
+/// A file as far as it is not like `other`.
+fn describe(shard: &Shard, other: &Shard) -> String {
+    let mut text = String::new();
+    if shard.file != other.file {
+        text += &format!("{}, ", shard.file);
+    }
+    text += &format!("{} tokens", shard.tokens);
+    if let Some(hash) = shard.sha256.as_ref().filter(|_| shard.sha256 != other.sha256) {
+        text += &format!(", SHA-256 {}", short(hash));
+    }
+    text
+}
+
+/// The first digits of a hash, enough to tell two apart.
+fn short(hash: &str) -> String {
+    hash.chars().take(12).collect()
+}
+
+/// SHA-256 in lower-case hexadecimal digits, as `sha256sum` prints it.
+pub(super) fn sha256(bytes: &[u8]) -> String {
+    hex(Sha256::new_with_prefix(bytes))
+}
+
+/// The digits of a finished hash.
+pub(super) fn hex(hash: Sha256) -> String {
+    format!("{:x}", hash.finalize())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn shard(file: &str, tokens: u64, content: &str) -> Shard {
+        Shard { file: file.into(), tokens, sha256: Some(sha256(content.as_bytes())) }
+    }
+
+    #[test]
+    fn differences_are_listed_as_old_and_new() {
+        let stories = |seed| storyworld::Parameters { seed, documents: 8, val_documents: 2 };
+        let old = Fingerprint::new(
+            &storyworld::tokenizer(),
+            Some(stories(1)),
+            vec![shard("train-000.bin", 10, "a")],
+        );
+        assert_eq!(old.differences(&old), []);
+        let unknown = Fingerprint { storyworld: None, ..old.clone() };
+        assert_eq!(old.differences(&unknown), [], "an older sidecar of the same content");
+        let new = Fingerprint::new(
+            &Tokenizer::Bytes,
+            Some(stories(2)),
+            vec![shard("train-000.bin", 10, "b"), shard("train-001.bin", 3, "c")],
+        );
+        let lines: Vec<String> = old.differences(&new).iter().map(ToString::to_string).collect();
+        assert!(lines[0].starts_with("tokenizer: words ") && lines[0].ends_with("→ bytes"));
+        assert_eq!(lines[1..4], ["storyworld.seed: 1 → 2", "tokens: 10 → 13", "files: 1 → 2"]);
+        assert_eq!(
+            lines[4],
+            "train-000.bin: 10 tokens, SHA-256 ca978112ca1b → 10 tokens, SHA-256 3e23e8160039"
+        );
+        assert_eq!(lines.len(), 5);
+    }
+
+    #[test]
+    fn many_differing_files_are_counted() {
+        let shards = |content: &str| (0..9).map(|i| shard(&format!("{i}"), 1, content)).collect();
+        let [old, new] = ["a", "b"].map(|c| Fingerprint::new(&Tokenizer::Gpt2, None, shards(c)));
+        let found = old.differences(&new);
+        assert_eq!(found.len(), NAMED + 1);
+        assert_eq!(found[NAMED].to_string(), "other files with other content: 0 → 6");
+    }
+}
