@@ -142,10 +142,7 @@ fn unsafe_rooms(path: &str, text: &str, report: &mut impl FnMut(usize, String)) 
 }
 
 fn may_be_unsafe(path: &str) -> bool {
-    let whole_files = [
-        "benches/src/bin/gpu/cublaslt.rs",
-        "xtask/src/nvrtc.rs",
-    ];
+    let whole_files = ["benches/src/bin/gpu/cublaslt.rs", "xtask/src/nvrtc.rs"];
     // The simulator's C interface, and the callers of a driver that try it.
     let simulator = ["src/driver/", "tests/", "examples/"];
     let in_simulator = |path: &str| simulator.iter().any(|room| path.starts_with(room));
