@@ -1,6 +1,7 @@
 #![doc = include_str!("../README.md")]
 #![forbid(unsafe_code)]
 
+mod atomic;
 mod config;
 mod decode;
 pub mod encoder;
@@ -10,6 +11,7 @@ mod params;
 mod sample;
 mod weights;
 
+pub use atomic::{AtomicFile, FinishedFile, TEMPORARY_SUFFIX, write_atomically};
 pub use config::{Attention, ModelConfig};
 pub use decode::Decoder;
 pub use error::{Error, Result};
@@ -18,4 +20,4 @@ pub use params::{
     param_table,
 };
 pub use sample::{SampleConfig, sample};
-pub use weights::{Weights, write_atomically};
+pub use weights::Weights;

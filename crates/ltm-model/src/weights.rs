@@ -3,15 +3,13 @@
 use std::borrow::Cow;
 use std::collections::HashSet;
 use std::fs;
-use std::io::Write as _;
 use std::path::Path;
-use std::sync::atomic::{AtomicU64, Ordering};
 
 use ltm_kernels::ops::philox::{self, PhiloxKey};
 use ltm_kernels::{Buffer, DType, Device};
 use safetensors::tensor::{Dtype, SafeTensors, View};
 
-use crate::{Error, Init, ModelConfig, ParamSpec, Result, param_table};
+use crate::{Error, Init, ModelConfig, ParamSpec, Result, param_table, write_atomically};
 
 /// A model's parameters on the host.
 #[derive(Clone, Debug, PartialEq)]
@@ -126,43 +124,6 @@ impl Weights {
             }),
         }
     }
-}
-
-/// Writes a file that readers see whole or not at all, even if power fails: a temporary file in
-/// the same folder, synced, then renamed over `path`.
-///
-/// # Errors
-/// [`Error::Io`]; the temporary file is removed and `path` is as it was.
-pub fn write_atomically(path: &Path, bytes: &[u8]) -> Result<()> {
-    static COUNTER: AtomicU64 = AtomicU64::new(0);
-    let failed = |source| Error::Io { path: path.into(), source };
-    let Some(name) = path.file_name() else {
-        return Err(failed(std::io::Error::other("the path does not end in a file's name")));
-    };
-    let unique = format!("{}-{}", std::process::id(), COUNTER.fetch_add(1, Ordering::Relaxed));
-    let temporary = path.with_file_name(format!(".{}.{unique}.tmp", name.to_string_lossy()));
-
-    let mut file = fs::File::create_new(&temporary).map_err(failed)?;
-    let written = file.write_all(bytes).and_then(|()| file.sync_all());
-    drop(file);
-    written.and_then(|()| fs::rename(&temporary, path)).map_err(|source| {
-        // The first failure is the one to report.
-        let _ = fs::remove_file(&temporary);
-        failed(source)
-    })?;
-    sync_folder_of(path).map_err(failed)
-}
-
-/// Makes a rename last: on Unix the folder is a file of its own, synced by itself.
-#[cfg(unix)]
-fn sync_folder_of(path: &Path) -> std::io::Result<()> {
-    let folder = path.parent().filter(|folder| !folder.as_os_str().is_empty());
-    fs::File::open(folder.unwrap_or(Path::new(".")))?.sync_all()
-}
-
-#[cfg(not(unix))]
-fn sync_folder_of(_path: &Path) -> std::io::Result<()> {
-    Ok(())
 }
 
 fn read_tensor(file: &SafeTensors<'_>, spec: &ParamSpec) -> Result<Vec<f32>> {

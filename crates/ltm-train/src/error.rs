@@ -2,6 +2,8 @@
 
 use std::path::{Path, PathBuf};
 
+use crate::lock::Holder;
+
 /// Shorthand for results of this crate.
 pub type Result<T> = std::result::Result<T, Error>;
 
@@ -28,6 +30,13 @@ pub enum Error {
         expected: String,
         /// What is there.
         found: String,
+    },
+    /// Another process, or another part of this one, writes into this folder.
+    Locked {
+        /// The folder.
+        path: PathBuf,
+        /// Who holds it, where that is known.
+        holder: Option<Holder>,
     },
     /// An option or configuration field has a value that cannot work.
     Field {
@@ -127,6 +136,14 @@ impl std::fmt::Display for Error {
             }
             Self::Data { path, what, expected, found } => {
                 write!(f, "{}: {what}: expected {expected}, found {found}", path.display())
+            }
+            Self::Locked { path, holder } => {
+                write!(f, "{}: in use by ", path.display())?;
+                match holder {
+                    Some(holder) => write!(f, "{holder}")?,
+                    None => f.write_str("another process")?,
+                }
+                f.write_str("; wait for it to end, or use another folder")
             }
             Self::Field { field, expected, found } => {
                 write!(f, "`{field}`: expected {expected}, found {found}")

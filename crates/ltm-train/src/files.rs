@@ -1,6 +1,7 @@
 //! Files that are whole or absent: written aside, synced, renamed. Knows nothing of their content.
 
 use std::fs::{self, File};
+use std::io::ErrorKind;
 use std::path::{Path, PathBuf};
 
 use crate::{Error, Result};
@@ -18,10 +19,52 @@ pub(crate) fn create_dir(dir: &Path) -> Result<()> {
 
 /// [`ltm_model::write_atomically`] with this crate's errors.
 pub(crate) fn write_whole(path: &Path, bytes: &[u8]) -> Result<()> {
-    ltm_model::write_atomically(path, bytes).map_err(|error| match error {
+    ltm_model::write_atomically(path, bytes).map_err(write_error)
+}
+
+/// An error of [`ltm_model::AtomicFile`] as one of this crate.
+pub(crate) fn write_error(error: ltm_model::Error) -> Error {
+    match error {
         ltm_model::Error::Io { path, source } => Error::io(&path, "write")(source),
         other => Error::Model(other),
-    })
+    }
+}
+
+/// Creates a folder under a temporary name next to `dir`, removed when it is dropped.
+pub(crate) fn create_temporary_dir(dir: &Path) -> Result<tempfile::TempDir> {
+    let (parent, name) = (dir.parent().unwrap_or(Path::new("")), dir.file_name());
+    let prefix = format!(".{}.", name.unwrap_or_default().to_string_lossy());
+    let mut builder = tempfile::Builder::new();
+    builder.prefix(&prefix).suffix(ltm_model::TEMPORARY_SUFFIX);
+    // The default is a folder for its owner alone; this leaves it to the umask, as for any other.
+    #[cfg(unix)]
+    builder.permissions(std::os::unix::fs::PermissionsExt::from_mode(0o777));
+    builder.tempdir_in(parent).map_err(Error::io(dir, "create"))
+}
+
+/// Removes a file or folder under a temporary name, so that no reader meets half of it; one that is absent is fine.
+pub(crate) fn remove_aside(path: &Path) -> Result<()> {
+    if fs::symlink_metadata(path).is_err_and(|error| error.kind() == ErrorKind::NotFound) {
+        return Ok(());
+    }
+    let aside = create_temporary_dir(path)?;
+    let inside = aside.path().join("removed");
+    fs::rename(path, &inside).map_err(Error::io(path, "rename"))?;
+    remove(&inside)?;
+    aside.close().map_err(Error::io(path, "remove"))
+}
+
+/// Removes a file, a link or a folder; one that is absent is fine.
+pub(crate) fn remove(path: &Path) -> Result<()> {
+    let removed = match fs::symlink_metadata(path) {
+        Ok(found) if found.is_dir() => fs::remove_dir_all(path),
+        Ok(_) => fs::remove_file(path),
+        Err(error) => Err(error),
+    };
+    match removed {
+        Err(error) if error.kind() == ErrorKind::NotFound => Ok(()),
+        removed => removed.map_err(Error::io(path, "remove")),
+    }
 }
 
 /// Makes renames in `dir` durable.

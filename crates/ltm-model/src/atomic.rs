@@ -1,0 +1,155 @@
+//! Files that readers see whole or not at all, even if power fails. Knows nothing of their content.
+
+use std::fs;
+use std::io::{self, Write};
+use std::path::{Path, PathBuf};
+
+use tempfile::{Builder, NamedTempFile, TempPath};
+
+use crate::{Error, Result};
+
+/// How the name of every temporary file and folder ends. It starts with a dot and the name that it will get.
+pub const TEMPORARY_SUFFIX: &str = ".ltm-tmp";
+
+/// A file being written under a temporary name next to its final one. The name is random and the file is created
+/// exclusively, so neither another writer nor a planted link can redirect it. Dropped before
+/// [`FinishedFile::publish`], the file is removed.
+#[derive(Debug)]
+pub struct AtomicFile {
+    path: PathBuf,
+    file: NamedTempFile,
+}
+
+/// An [`AtomicFile`] that is complete and synced, but does not have its final name yet.
+#[derive(Debug)]
+pub struct FinishedFile {
+    path: PathBuf,
+    temporary: TempPath,
+}
+
+impl AtomicFile {
+    /// Creates the temporary file in the folder of `path`.
+    ///
+    /// # Errors
+    /// [`Error::Io`] when `path` does not end in a file's name or the file cannot be created.
+    pub fn create(path: &Path) -> Result<Self> {
+        let failed = |source| Error::Io { path: path.into(), source };
+        let Some(name) = path.file_name() else {
+            return Err(failed(io::Error::other("the path does not end in a file's name")));
+        };
+        let mut prefix = std::ffi::OsString::from(".");
+        prefix.push(name);
+        prefix.push(".");
+        let mut builder = Builder::new();
+        builder.prefix(&prefix).suffix(TEMPORARY_SUFFIX);
+        // The default is a file for its owner alone; this leaves it to the umask, as for any other file.
+        #[cfg(unix)]
+        builder.permissions(std::os::unix::fs::PermissionsExt::from_mode(0o666));
+        let file = builder.tempfile_in(folder_of(path)).map_err(failed)?;
+        Ok(Self { path: path.into(), file })
+    }
+
+    /// Syncs and closes the file.
+    ///
+    /// # Errors
+    /// [`Error::Io`]; the temporary file is removed.
+    pub fn finish(self) -> Result<FinishedFile> {
+        let Self { path, file } = self;
+        file.as_file().sync_all().map_err(|source| Error::Io { path: path.clone(), source })?;
+        Ok(FinishedFile { path, temporary: file.into_temp_path() })
+    }
+}
+
+impl Write for AtomicFile {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        self.file.write(bytes)
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        self.file.flush()
+    }
+}
+
+impl FinishedFile {
+    /// Gives the file its final name, replacing a file that has it.
+    ///
+    /// # Errors
+    /// [`Error::Io`]; the temporary file is removed and the file of that name is unchanged.
+    pub fn publish(self) -> Result<()> {
+        let Self { path, temporary } = self;
+        let failed = |source| Error::Io { path: path.clone(), source };
+        temporary.persist(&path).map_err(|error| failed(error.error))?;
+        sync_folder(folder_of(&path)).map_err(failed)
+    }
+}
+
+/// Writes a file that readers see whole or not at all, even if power fails: a temporary file in
+/// the same folder, synced, then renamed over `path`.
+///
+/// # Errors
+/// [`Error::Io`]; the temporary file is removed and `path` is unchanged.
+pub fn write_atomically(path: &Path, bytes: &[u8]) -> Result<()> {
+    let mut file = AtomicFile::create(path)?;
+    file.write_all(bytes).map_err(|source| Error::Io { path: path.into(), source })?;
+    file.finish()?.publish()
+}
+
+fn folder_of(path: &Path) -> &Path {
+    path.parent().filter(|folder| !folder.as_os_str().is_empty()).unwrap_or(Path::new("."))
+}
+
+/// Makes the renames in a folder last: on Unix a folder is a file of its own, synced by itself.
+#[cfg(unix)]
+fn sync_folder(folder: &Path) -> io::Result<()> {
+    fs::File::open(folder)?.sync_all()
+}
+
+#[cfg(not(unix))]
+fn sync_folder(_folder: &Path) -> io::Result<()> {
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_file_dropped_before_it_is_published_leaves_nothing() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("a");
+        let mut file = AtomicFile::create(&path).unwrap();
+        file.write_all(b"one").unwrap();
+        let [entry] = &fs::read_dir(dir.path()).unwrap().collect::<Vec<_>>()[..] else { panic!() };
+        let name = entry.as_ref().unwrap().file_name().into_string().unwrap();
+        assert!(name.starts_with(".a.") && name.ends_with(TEMPORARY_SUFFIX), "{name}");
+        drop(file.finish().unwrap());
+        assert_eq!(fs::read_dir(dir.path()).unwrap().count(), 0);
+    }
+
+    #[test]
+    fn two_writers_of_one_path_do_not_share_a_temporary_file() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("a");
+        let [mut first, mut second] = [(); 2].map(|()| AtomicFile::create(&path).unwrap());
+        first.write_all(b"first").unwrap();
+        second.write_all(b"second").unwrap();
+        first.finish().unwrap().publish().unwrap();
+        assert_eq!(fs::read(&path).unwrap(), b"first");
+        second.finish().unwrap().publish().unwrap();
+        assert_eq!(fs::read(&path).unwrap(), b"second");
+        assert_eq!(fs::read_dir(dir.path()).unwrap().count(), 1);
+    }
+
+    #[cfg(unix)]
+    #[test]
+    fn a_file_is_readable_for_whom_the_umask_allows() {
+        use std::os::unix::fs::PermissionsExt;
+        let dir = tempfile::tempdir().unwrap();
+        let [ours, plain] = ["ours", "plain"].map(|name| dir.path().join(name));
+        write_atomically(&ours, b"").unwrap();
+        fs::write(&plain, b"").unwrap();
+        let [ours, plain] =
+            [ours, plain].map(|path| fs::metadata(path).unwrap().permissions().mode());
+        assert_eq!(ours, plain);
+    }
+}
