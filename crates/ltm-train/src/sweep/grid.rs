@@ -8,12 +8,12 @@ use crate::{Error, Result};
 pub(super) struct Grid {
     /// The base configuration's text.
     pub(super) text: String,
-    /// What errors in it name.
+    /// The file that errors name.
     pub(super) path: PathBuf,
     prefix: Option<String>,
     /// The values of each key: a list for an axis, one value for a setting.
     axes: Vec<(String, Vec<toml::Value>)>,
-    /// The keys that names tell: those of axes, and of settings where nothing else names the grid.
+    /// The keys that appear in names: those of axes, and those of settings where the grid has no name.
     named: Vec<String>,
 }
 
@@ -92,8 +92,8 @@ impl Grid {
         points.into_iter().map(|settings| (self.name(&settings), settings)).collect()
     }
 
-    /// The prefix and the values, such as `n_latents=6,infer.steps=16`: a section is named where the key
-    /// alone could be another's.
+    /// The prefix and the values, such as `n_latents=6,infer.steps=16`. The section is part of the name where several
+    /// sections have the key.
     fn name(&self, settings: &toml::Table) -> String {
         let mut parts: Vec<String> = self.prefix.iter().cloned().collect();
         for (key, value) in settings.iter().filter(|(key, _)| self.named.contains(key)) {

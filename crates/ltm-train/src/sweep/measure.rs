@@ -1,5 +1,5 @@
-//! What a report needs to know of a trained run beside its scores: nats by sequence, the fast loop's trace,
-//! samples, the exact likelihood. Trains nothing.
+//! What a report shows of a trained run next to its scores: nats per sequence, the fast loop's trace, samples, the exact
+//! likelihood. Trains nothing.
 
 use std::path::Path;
 
@@ -14,10 +14,10 @@ use crate::eval::{Evaluation, KEY_STEP, evaluate};
 use crate::trainer::METRICS_FILE;
 use crate::{Error, Result};
 
-/// The protocols asked for that suit a point, with those of its own evaluations where it has no latents or
-/// none suits, and why the others do not.
+/// The requested protocols that apply to a point, and why the others do not. The protocols of the point's own
+/// evaluations are added where it has no latents or none of the requested ones applies.
 ///
-/// The library is asked by scoring one sequence without fast steps: what it refuses does not suit.
+/// A protocol applies when one sequence can be scored by it, without fast steps.
 pub(crate) fn suitable(
     asked: &[Protocol],
     config: &Config,
@@ -90,7 +90,7 @@ pub(crate) fn sequence_tokens(batches: &Batches, sequences: u64) -> Result<Vec<u
     Ok(rows(batches, sequences)?.iter().map(Vec::len).collect())
 }
 
-/// The [`trace`] for a line: empty where latents are found in a way that has no KL.
+/// The [`trace`] for a result: empty for an inference method that has no KL.
 pub(crate) fn shown_trace(config: &Config, weights: &Weights, val: &Batches) -> Result<Vec<Value>> {
     match trace(config, weights, val) {
         Err(Error::Infer(_)) => Ok(Vec::new()),
@@ -106,7 +106,7 @@ fn trace(config: &Config, weights: &Weights, val: &Batches) -> Result<Vec<Value>
     }
     let batch = val.batch(0)?;
     let t = val.options().seq_len;
-    // Without the rows that are padding alone, whose thoughts say nothing.
+    // Without the rows that are only padding, whose latents mean nothing.
     let b = batch.rows;
     let (device, precision) = config.run.compute()?;
     let mut engine = Engine::new(&config.model, b, t, &device, precision, SlowGradient::None)?;
@@ -125,7 +125,7 @@ fn trace(config: &Config, weights: &Weights, val: &Batches) -> Result<Vec<Value>
     Ok(trace)
 }
 
-/// A text written from nothing and one that goes on from a validation text, or why there is none.
+/// An unconditional sample and a continuation of a validation text, or why there is none.
 pub(crate) fn samples(
     config: &Config,
     weights: &Weights,
@@ -165,7 +165,7 @@ fn try_samples(
     let t = val.options().seq_len;
     let batch = val.batch(0)?;
     let end = batch.targets[..t].iter().take_while(|id| **id >= 0).count();
-    // A prompt of a third of the text: enough to fit thoughts to, and something left to say.
+    // A prompt of a third of the text: enough to fit latents to, and enough left to write.
     let prompt = &batch.tokens[..(end / 3).max(2).min(t)];
     let options = GenerateOptions { latents: LatentSource::Prompt, ..options };
     Ok(json!({

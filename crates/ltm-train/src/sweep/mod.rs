@@ -1,5 +1,4 @@
-//! A grid of runs from one TOML file: which points it has, and what each is called. Trains nothing; that is
-//! `run`'s.
+//! A grid of runs from one TOML file: its points and their names. Trains nothing; the module `run` does.
 
 mod grid;
 pub(crate) mod measure;
@@ -18,7 +17,7 @@ use crate::{Error, Result, flops};
 pub use record::{RESULTS_FILE, read_results};
 pub use run::{SweepObserver, SweepSummary};
 
-/// The folder of a sweep with a run's folder a point.
+/// The folder of a sweep that holds one run's folder per point.
 pub const POINTS: &str = "points";
 /// Stories that the length of one is estimated from.
 const LENGTH_DOCUMENTS: u64 = 1000;
@@ -30,7 +29,7 @@ pub struct Sweep {
     pub dir: PathBuf,
     /// The points in the order of the file.
     pub points: Vec<Point>,
-    /// By which protocols a point is scored, where they suit it.
+    /// The protocols that a point is scored by, where they apply to it.
     pub protocols: Vec<Protocol>,
     /// Validation sequences that are scored; 0 for all.
     pub eval_sequences: u64,
@@ -39,7 +38,7 @@ pub struct Sweep {
 /// One run of a sweep.
 #[derive(Clone, Debug)]
 pub struct Point {
-    /// Made of the grid's values; the run's folder has it.
+    /// Built from the grid's values; also the name of the run's folder.
     pub name: String,
     /// What the grid sets, by `section.key`.
     pub settings: toml::Table,
@@ -75,7 +74,7 @@ fn default_eval_sequences() -> u64 {
     256
 }
 
-/// What every point may spend on training; empty for what its own configuration says.
+/// What every point may spend on training; empty for the `train.steps` of its own configuration.
 #[derive(Clone, Copy, Default, Deserialize)]
 #[serde(deny_unknown_fields)]
 struct Budget {
@@ -87,9 +86,8 @@ struct Budget {
 impl Sweep {
     /// Reads a sweep's file, with `section.key=value` overrides for every point, and checks all of it.
     ///
-    /// A base file is looked for beside the sweep's, all other paths where the program runs. Every point
-    /// leaves out its evaluations during training unless it sets `train.eval_every`, since its scores are
-    /// taken at the end.
+    /// The path of a base file is relative to the sweep's file, all others to the working directory. A point is not
+    /// evaluated during training unless it sets `train.eval_every`, since it is scored at the end.
     ///
     /// # Errors
     /// [`Error::Io`] for a file that cannot be read, [`Error::Config`] naming what cannot work, and those
@@ -152,7 +150,7 @@ fn place(dir: &Path, seed: u64, name: &str, config: &Config, placed: &mut Config
         placed.data.rows = Some(config.data.rows.unwrap_or(RowKind::Documents));
     }
     if placed.train.eval_every == 0 {
-        // The scores that count are taken after training: one batch keeps the run's own cheap.
+        // The scores that count are computed after training; the run's own evaluation takes one batch.
         placed.train.eval_sequences = placed.train.batch as u64;
     }
 }
@@ -188,7 +186,7 @@ impl Budget {
     }
 }
 
-/// Tokens of a row on average, padding left out.
+/// Tokens of a row on average, without padding.
 fn tokens_per_row(config: &Config) -> Result<f64> {
     match config.data.row_kind() {
         Rows::Windows => Ok(config.train.seq_len as f64),
