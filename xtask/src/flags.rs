@@ -7,6 +7,7 @@ pub enum Verb {
     Test,
     Tidy,
     Package,
+    Targets,
     Ptx,
     Gpu,
     Sim,
@@ -80,6 +81,7 @@ const VERBS: &[(&str, &str)] = &[
     ("test", "everything a change must pass, cheapest check first"),
     ("tidy", "the house rules that no compiler checks"),
     ("package", "build each published crate from its own tarball"),
+    ("targets", "type-check the libraries for other systems, and the command without CUDA"),
     ("ptx", "compile every kernel and hold it to its budget"),
     ("sim", "run the CUDA tests on the simulator; every kernel must be executed"),
     ("gpu", "make target/gpu: all that a machine with a GPU should prove"),
@@ -116,13 +118,14 @@ pub fn parse(args: impl Iterator<Item = String>) -> Result<Verb, String> {
         ["test"] => Ok(Verb::Test),
         ["tidy"] => Ok(Verb::Tidy),
         ["package"] => Ok(Verb::Package),
+        ["targets"] => Ok(Verb::Targets),
         ["ptx"] => Ok(Verb::Ptx),
         ["sim"] => Ok(Verb::Sim),
         ["gpu"] => Ok(Verb::Gpu),
         ["bench", "roofline"] => Ok(Verb::Roofline),
         ["bench", "step", rest @ ..] => parse_step(rest).map(Verb::Step),
         ["bench", rest @ ..] => parse_bench(rest).map(Verb::Bench),
-        [verb @ ("test" | "tidy" | "package" | "ptx" | "sim" | "gpu"), ..] => {
+        [verb @ ("test" | "tidy" | "package" | "targets" | "ptx" | "sim" | "gpu"), ..] => {
             Err(format!("`{verb}` does not take `{}`", words[1..].join(" ")))
         }
         [verb, ..] => Err(format!("unknown verb `{verb}`")),

@@ -14,6 +14,7 @@ mod package;
 mod ptx;
 mod report;
 mod sim;
+mod targets;
 mod test;
 mod tidy;
 mod toolkit;
@@ -38,6 +39,7 @@ fn main() -> ExitCode {
         Verb::Test => test::run(),
         Verb::Tidy => tidy::run(),
         Verb::Package => package::run(),
+        Verb::Targets => targets::run(),
         Verb::Gpu => gpu::run(),
         Verb::Ptx => ptx::run(),
         Verb::Sim => sim::run(),

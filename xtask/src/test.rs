@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, ensure};
 
-use crate::{cargo, exec, package, ptx, sim, tidy};
+use crate::{cargo, exec, package, ptx, sim, targets, tidy};
 
 struct Stage {
     name: &'static str,
@@ -29,6 +29,7 @@ const STAGES: &[Stage] = &[
         name: "doc",
         run: || exec(cargo(["doc", "--workspace", "--no-deps"]).env("RUSTDOCFLAGS", "-D warnings")),
     },
+    Stage { name: "targets", run: targets::run },
     Stage { name: "package", run: package::run },
 ];
 

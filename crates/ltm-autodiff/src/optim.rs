@@ -6,7 +6,7 @@ use ltm_kernels::{Buffer, DType, Device};
 use crate::Result;
 
 /// First and second moments of one parameter, and the number of steps taken.
-#[derive(Clone, Debug)]
+#[derive(Debug)]
 pub struct AdamWState {
     /// Running mean of the gradient.
     pub m: Buffer,

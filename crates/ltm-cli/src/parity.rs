@@ -268,8 +268,8 @@ fn compare(fixture: &Fixture, device: &Device, precision: Precision) -> anyhow::
 
     let scored: usize = engine.scored_tokens().iter().sum();
     let share = 1.0 / scored.max(1) as f64;
-    let gradients: Vec<Buffer> =
-        engine.slow_gradients(&vec![share as f32; b * t])?.into_iter().cloned().collect();
+    let gradients = engine.slow_gradients(&vec![share as f32; b * t])?;
+    let gradients = gradients.into_iter().map(Buffer::try_clone).collect::<Result<Vec<_>, _>>()?;
     rows.add("slow_loss", &[engine.slow_token_nll()?.iter().sum::<f64>() * share]);
     for (spec, gradient) in specs.iter().zip(&gradients) {
         rows.add(&format!("slow_grad.{}", spec.name), &gradient.to_f64()?);

@@ -176,16 +176,16 @@ impl Buffer {
     /// room.
     pub fn zeros(device: &Device, dtype: DType, len: usize) -> Result<Self> {
         match (device, dtype) {
-            (Device::Cpu, DType::F32) => Ok(Self::from_vec(vec![0f32; len])),
-            (Device::Cpu, DType::F64) => Ok(Self::from_vec(vec![0f64; len])),
-            (Device::Cpu, DType::I32) => Ok(Self::from_vec(vec![0i32; len])),
-            (Device::Cpu, DType::BF16) => Ok(Self::from_vec(vec![bf16::ZERO; len])),
+            (Device::Cpu, DType::F32) => host_zeros::<f32>(len).map(Self::from_vec),
+            (Device::Cpu, DType::F64) => host_zeros::<f64>(len).map(Self::from_vec),
+            (Device::Cpu, DType::I32) => host_zeros::<i32>(len).map(Self::from_vec),
+            (Device::Cpu, DType::BF16) => host_zeros::<bf16>(len).map(Self::from_vec),
             (Device::Cuda(_), DType::F64) => {
                 Err(Error::DType { expected: "f32, bf16 or i32 on CUDA", got: dtype })
             }
             (Device::Cuda(context), _) => {
-                count_allocation(len);
                 let storage = Storage::Cuda(DeviceBuffer::zeros(context, dtype, len)?);
+                count_allocation(len);
                 Ok(Self { storage })
             }
         }
@@ -213,28 +213,28 @@ impl Buffer {
         Ok(copy)
     }
 
-    /// A copy on the same device.
+    /// A copy on the same device. There is no `Clone`, as a device may have no room.
     ///
     /// # Errors
     /// [`Error::OutOfMemory`] when the device has no room.
     pub fn try_clone(&self) -> Result<Self> {
-        count_allocation(self.len());
         let storage = match &self.storage {
-            Storage::F32(data) => Storage::F32(data.clone()),
-            Storage::F64(data) => Storage::F64(data.clone()),
-            Storage::BF16(data) => Storage::BF16(data.clone()),
-            Storage::I32(data) => Storage::I32(data.clone()),
+            Storage::F32(data) => Storage::F32(collect(data, |x| x)?),
+            Storage::F64(data) => Storage::F64(collect(data, |x| x)?),
+            Storage::BF16(data) => Storage::BF16(collect(data, |x| x)?),
+            Storage::I32(data) => Storage::I32(collect(data, |x| x)?),
             Storage::Cuda(buffer) => Storage::Cuda(buffer.try_clone()?),
         };
+        count_allocation(self.len());
         Ok(Self { storage })
     }
 
-    /// No elements and no memory: what stands in a buffer's place while it is borrowed.
+    /// No elements and no memory: a placeholder for a buffer that is borrowed mutably.
     pub fn empty() -> Self {
         Self { storage: Storage::F32(Vec::new()) }
     }
 
-    /// How many non-empty buffers this process has ever allocated: a test's probe.
+    /// How many non-empty buffers this process has ever allocated: for tests that count them.
     pub fn allocations() -> u64 {
         ALLOCATIONS.load(Ordering::Relaxed)
     }
@@ -314,9 +314,7 @@ impl Buffer {
             Storage::Cuda(buffer) => match buffer.dtype() {
                 DType::F32 => buffer.upload(data)?,
                 DType::BF16 => {
-                    let bits: Vec<u16> =
-                        data.iter().map(|x| bf16::from_f32(*x).to_bits()).collect();
-                    buffer.upload(&bits)?;
+                    buffer.upload(&collect(data, |x| bf16::from_f32(x).to_bits())?)?;
                 }
                 got => return Err(Error::DType { expected: "f32 or bf16", got }),
             },
@@ -392,19 +390,21 @@ impl Buffer {
     /// All elements as `f32`, whatever the buffer's type and device. Waits for the device.
     ///
     /// # Errors
-    /// [`Error::Cuda`] when work on the device failed; none on the CPU.
+    /// [`Error::OutOfMemory`] when the host has no room; [`Error::Cuda`] when work on the device failed.
     pub fn to_f32(&self) -> Result<Vec<f32>> {
-        Ok(match &self.storage {
-            Storage::F32(data) => data.clone(),
-            Storage::F64(data) => data.iter().map(|&x| x as f32).collect(),
-            Storage::BF16(data) => data.iter().map(|x| x.to_f32()).collect(),
-            Storage::I32(data) => data.iter().map(|&x| x as f32).collect(),
+        match &self.storage {
+            Storage::F32(data) => collect(data, |x| x),
+            Storage::F64(data) => collect(data, |x| x as f32),
+            Storage::BF16(data) => collect(data, bf16::to_f32),
+            Storage::I32(data) => collect(data, |x| x as f32),
             Storage::Cuda(buffer) => match buffer.dtype() {
-                DType::BF16 => widen(&buffer.download::<u16>()?),
-                DType::I32 => buffer.download::<i32>()?.iter().map(|&x| x as f32).collect(),
-                _ => buffer.download()?,
+                DType::BF16 => {
+                    collect(&buffer.download::<u16>()?, |bits| bf16::from_bits(bits).to_f32())
+                }
+                DType::I32 => collect(&buffer.download::<i32>()?, |x| x as f32),
+                _ => buffer.download(),
             },
-        })
+        }
     }
 
     /// All elements as `f64`, whatever the buffer's type and device. Waits for the device.
@@ -413,20 +413,20 @@ impl Buffer {
     /// As [`Buffer::to_f32`].
     pub fn to_f64(&self) -> Result<Vec<f64>> {
         match &self.storage {
-            Storage::F64(data) => Ok(data.clone()),
-            Storage::I32(data) => Ok(data.iter().map(|&x| f64::from(x)).collect()),
-            _ => Ok(self.to_f32()?.into_iter().map(f64::from).collect()),
+            Storage::F64(data) => collect(data, |x| x),
+            Storage::I32(data) => collect(data, f64::from),
+            _ => collect(&self.to_f32()?, f64::from),
         }
     }
 
     /// All integers, whatever the device. Waits for the device.
     ///
     /// # Errors
-    /// [`Error::DType`] for a float buffer, [`Error::Cuda`] when work on the device failed.
+    /// [`Error::DType`] for a float buffer; otherwise those of [`Buffer::to_f32`].
     pub fn to_i32(&self) -> Result<Vec<i32>> {
         match &self.storage {
             Storage::Cuda(buffer) if buffer.dtype() == DType::I32 => buffer.download(),
-            Storage::I32(data) => Ok(data.clone()),
+            Storage::I32(data) => collect(data, |x| x),
             _ => Err(Error::DType { expected: "i32", got: self.dtype() }),
         }
     }
@@ -473,22 +473,53 @@ impl Buffer {
     }
 }
 
-impl Clone for Buffer {
-    /// As [`Buffer::try_clone`].
-    ///
-    /// # Panics
-    /// When the device has no room, as a vector's clone aborts when the host has none.
-    fn clone(&self) -> Self {
-        self.try_clone().unwrap_or_else(|error| panic!("a buffer cannot be cloned: {error}"))
-    }
-}
-
 fn count_allocation(len: usize) {
     if len > 0 {
         ALLOCATIONS.fetch_add(1, Ordering::Relaxed);
     }
 }
 
-fn widen(bits: &[u16]) -> Vec<f32> {
-    bits.iter().map(|&bits| bf16::from_bits(bits).to_f32()).collect()
+/// Memory of the host for `len` zeros: an error where a vector would end the process.
+pub(crate) fn host_zeros<T: bytemuck::Zeroable>(len: usize) -> Result<Vec<T>> {
+    bytemuck::allocation::try_zeroed_vec(len).map_err(|()| out_of_host_memory::<T>(len))
+}
+
+/// `f` of every element, in memory of the host.
+fn collect<T: Copy, U>(data: &[T], f: impl Fn(T) -> U) -> Result<Vec<U>> {
+    let mut copy = Vec::new();
+    copy.try_reserve_exact(data.len()).map_err(|_| out_of_host_memory::<U>(data.len()))?;
+    copy.extend(data.iter().map(|&x| f(x)));
+    Ok(copy)
+}
+
+fn out_of_host_memory<T>(len: usize) -> Error {
+    Error::OutOfMemory { device: "cpu".into(), size_bytes: len.saturating_mul(size_of::<T>()) }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn memory_that_is_not_there_is_an_error() {
+        for dtype in [DType::F32, DType::F64, DType::BF16, DType::I32] {
+            for len in [1 << 60, isize::MAX as usize, usize::MAX] {
+                let refused = Buffer::zeros(&Device::Cpu, dtype, len).map(|buffer| buffer.len());
+                let size_bytes = len.saturating_mul(dtype.size_bytes());
+                let device = "cpu".to_owned();
+                assert_eq!(refused, Err(Error::OutOfMemory { device, size_bytes }), "{dtype}");
+            }
+        }
+        assert!(host_zeros::<f32>(usize::MAX).is_err());
+    }
+
+    #[test]
+    fn zeros_are_zero_in_every_type() {
+        for dtype in [DType::F32, DType::F64, DType::BF16, DType::I32] {
+            let buffer = Buffer::zeros(&Device::Cpu, dtype, 3).expect("a small buffer fits");
+            assert_eq!((buffer.dtype(), buffer.to_f64()), (dtype, Ok(vec![0.0; 3])));
+            let copy = buffer.try_clone().expect("a small buffer fits");
+            assert_eq!((copy.dtype(), copy.len()), (dtype, 3));
+        }
+    }
 }

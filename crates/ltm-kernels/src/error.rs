@@ -115,7 +115,7 @@ impl std::fmt::Display for Error {
             }
             Self::OutOfMemory { device, size_bytes } => write!(
                 f,
-                "{device}: no room for {size_bytes} more bytes; a smaller batch needs less"
+                "{device}: out of memory allocating {size_bytes} bytes; a smaller batch needs less"
             ),
             Self::Cuda { call, reason } => write!(f, "cuda: {call}: {reason}"),
             Self::Compile { file, architecture, log } => {

@@ -16,9 +16,9 @@ use pass::{KeyValues, Model, Workspace, zeros};
 ///
 /// [`prefill`](Self::prefill) reads the prompts, [`step`](Self::step) adds one token to each. Of
 /// past tokens a decoder keeps the keys and values that the window `W` still reaches, so that a
-/// step costs the same at every position; once the window is full it allocates no buffer. Clones
-/// share the weights.
-#[derive(Clone, Debug)]
+/// step costs the same at every position; once the window is full it allocates no buffer. Copies made
+/// by [`try_clone`](Self::try_clone) share the weights.
+#[derive(Debug)]
 pub struct Decoder {
     model: Model,
     state: State,
@@ -26,7 +26,7 @@ pub struct Decoder {
 }
 
 /// What has been decoded so far.
-#[derive(Clone, Debug)]
+#[derive(Debug)]
 struct State {
     position: usize,
     /// Of each layer: keys (rotated) and values of the last tokens, `(slots,B,G,D)`. Token `t` is
@@ -84,13 +84,31 @@ impl Decoder {
         let model = Model { config, device, batch, params: Arc::new(params), indices };
         let state = State {
             position: 0,
-            caches: vec![KeyValues { k: Buffer::empty(), v: Buffer::empty() }; config.n_layers],
+            caches: (0..config.n_layers).map(|_| KeyValues::empty()).collect(),
             latents: (config.n_latents == 0).then(Vec::new),
             logits: zeros(&device, batch * config.vocab_size)?,
             host_logits: Vec::new(),
         };
         let work = Workspace::new(&model, 1)?;
         Ok(Self { model, state, work })
+    }
+
+    /// A decoder that goes on from the same state, with its own caches and the same weights.
+    ///
+    /// # Errors
+    /// [`Error::Kernel`] when the device is out of memory.
+    pub fn try_clone(&self) -> Result<Self> {
+        let State { position, caches, latents, logits, host_logits } = &self.state;
+        let copy = |all: &[KeyValues]| all.iter().map(KeyValues::try_clone).collect::<Result<_>>();
+        let state = State {
+            position: *position,
+            caches: copy(caches)?,
+            latents: latents.as_deref().map(copy).transpose()?,
+            logits: logits.try_clone()?,
+            host_logits: host_logits.clone(),
+        };
+        let work = Workspace::new(&self.model, 1)?;
+        Ok(Self { model: self.model.clone(), state, work })
     }
 
     /// Sets the latents `z (B,L·Z,C)` that all tokens from here on attend to. Cached tokens keep
@@ -353,7 +371,7 @@ mod tests {
         assert!(decoder.step(&[1]).is_err());
         assert_eq!((decoder.position(), decoder.logits()), (10, Some(&expected[..])));
 
-        let mut whole = decoder.clone();
+        let mut whole = decoder.try_clone().expect("a small decoder fits");
         let expected = whole.prefill(&prompt(11)).unwrap();
         assert_logits(decoder.step(&tokens(10)).unwrap(), expected);
         decoder.step(&tokens(11)).unwrap();

@@ -618,15 +618,18 @@ impl Engine {
         let Some(Latents { mu, log_var, noise, .. }) = self.latents else {
             return self.token_nll();
         };
-        let before = [mu, log_var, noise].map(|value| self.store.get(value).cloned());
+        let mut before = Vec::new();
+        for value in [mu, log_var, noise] {
+            // A posterior that was never set has nothing to go back to.
+            before.push(self.store.get(value).ok().map(Buffer::try_clone).transpose()?);
+        }
         let zeros = vec![0.0; len];
         for (value, data) in [(mu, z), (log_var, &zeros), (noise, &zeros)] {
             self.store.write_f32(value, data)?;
         }
         let result = self.token_nll();
         for (value, before) in [mu, log_var, noise].into_iter().zip(before) {
-            // A posterior that was never set has nothing to go back to.
-            if let Ok(before) = before {
+            if let Some(before) = before {
                 self.store.get_mut(value)?.copy_from(&before)?;
             }
         }

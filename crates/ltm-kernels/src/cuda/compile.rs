@@ -1,40 +1,12 @@
-//! NVRTC, and the cache of what it made on disk. Knows text and architectures, no device.
+//! NVRTC: what it makes of a kernel file. Knows text and architectures, no device.
 
 use std::ffi::{CStr, CString, c_char};
-use std::fs;
-use std::path::{Path, PathBuf};
 
 use cudarc::nvrtc::{result, sys};
-use sha2::{Digest, Sha256};
 
+use super::architecture::Architecture;
+use super::cache;
 use crate::{Error, Result, registry};
-
-/// What kernels are compiled for: a compute capability, named as NVRTC does.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Architecture {
-    major: u32,
-    minor: u32,
-}
-
-impl Architecture {
-    /// Of a device's compute capability.
-    pub fn of((major, minor): (u32, u32)) -> Self {
-        Self { major, minor }
-    }
-
-    /// Major and minor compute capability.
-    pub fn capability(self) -> (u32, u32) {
-        (self.major, self.minor)
-    }
-}
-
-impl std::fmt::Display for Architecture {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        // Hopper and the first Blackwell have instructions that only the suffix unlocks.
-        let suffix = if matches!((self.major, self.minor), (9 | 10, 0)) { "a" } else { "" };
-        write!(f, "sm_{}{}{suffix}", self.major, self.minor)
-    }
-}
 
 /// A compiled kernel file.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -43,13 +15,16 @@ pub struct Image {
     pub cubin: Vec<u8>,
     /// The same as PTX, ended by NUL, for a driver that cannot take the machine code.
     pub ptx: Vec<u8>,
+    /// Whether it was found in the cache.
+    pub is_cached: bool,
 }
 
 /// Compiles one file of `kernels/`, such as `rms_norm/fwd_v1_naive.cu`, or finds it in the cache.
 ///
-/// The cache is the folder that `LTM_KERNEL_CACHE` names, else `ltm/kernels` in the user's cache
-/// folder; entries are keyed by source, options, architecture and NVRTC's version. A cache that
-/// cannot be read or written is done without.
+/// The cache is the folder that `LTM_KERNEL_CACHE` names, otherwise `ltm/kernels` in the user's cache
+/// folder; entries are keyed by source, options, architecture and NVRTC's version, and carry a
+/// checksum. An entry that cannot be read, or is damaged, is compiled again; a cache that cannot be
+/// written is ignored.
 ///
 /// # Errors
 /// [`Error::NoDevice`] when there is no NVRTC, [`Error::Compile`] with its log when it refuses.
@@ -57,16 +32,27 @@ pub struct Image {
 /// # Panics
 /// When `file` is no file of the registry.
 pub fn compile(file: &str, architecture: Architecture) -> Result<Image> {
+    obtain(file, architecture, true)
+}
+
+/// As [`compile`], without looking into the cache, whose entry is replaced: for an image that the
+/// driver refused.
+///
+/// # Errors
+/// As [`compile`].
+///
+/// # Panics
+/// As [`compile`].
+pub fn recompile(file: &str, architecture: Architecture) -> Result<Image> {
+    obtain(file, architecture, false)
+}
+
+fn obtain(file: &str, architecture: Architecture, may_be_cached: bool) -> Result<Image> {
     let source = registry::source(file)
         .unwrap_or_else(|| panic!("kernel file `{file}` is not in the registry"));
     // SAFETY: only opens the library, whose initialisers are the vendor's.
     if !unsafe { sys::is_culib_present() } {
-        return Err(Error::NoDevice {
-            name: "cuda".into(),
-            reason: "NVRTC (libnvrtc.so) was not found; install the CUDA toolkit, or `pip install \
-                     nvidia-cuda-nvrtc` and add its lib folder to LD_LIBRARY_PATH"
-                .into(),
-        });
+        return Err(Error::NoDevice { name: "cuda".into(), reason: advice(driver_version()) });
     }
     let architecture = supported(architecture, file)?.to_string();
     let options = [
@@ -79,28 +65,52 @@ pub fn compile(file: &str, architecture: Architecture) -> Result<Image> {
     // SAFETY: both targets are alive.
     nvrtc(file, "version", unsafe { sys::nvrtcVersion(&mut major, &mut minor) })?;
 
-    let mut hash = Sha256::new();
     let version = format!("{major}.{minor}");
     let options_text = options.join(" ");
     let mut parts = vec![version.as_str(), &options_text, file, source];
     for (name, text) in registry::HEADERS {
         parts.extend([*name, *text]);
     }
-    for part in parts {
-        hash.update((part.len() as u64).to_le_bytes());
-        hash.update(part);
-    }
-    let key: String = hash.finalize().iter().map(|byte| format!("{byte:02x}")).collect();
-    let cached = cache_folder().map(|folder| folder.join(key));
-    if let Some(image) = cached.as_deref().and_then(read) {
+    let cached = cache::folder().map(|folder| folder.join(cache::key(&parts)));
+    if may_be_cached && let Some(image) = cached.as_deref().and_then(cache::read) {
         return Ok(image);
     }
     let image = run_nvrtc(file, source, &options, &architecture)?;
     if let Some(path) = cached {
         // A cache that cannot be written costs time, never a result.
-        let _ = write(&path, &image);
+        let _ = cache::write(&path, &image);
     }
     Ok(image)
+}
+
+/// The driver's version as `1000 * major + 10 * minor` of the CUDA version that it supports, if there
+/// is a driver.
+fn driver_version() -> Option<i32> {
+    let mut version = 0;
+    // SAFETY: opens the library, and only asks it when it is there; the target is alive.
+    unsafe {
+        let is_there = cudarc::driver::sys::is_culib_present();
+        (is_there && cudarc::driver::sys::cuDriverGetVersion(&mut version).result().is_ok())
+            .then_some(version)
+    }
+}
+
+/// What to install when there is no NVRTC: code of a newer one would not load into the driver.
+fn advice(driver_version: Option<i32>) -> String {
+    let (toolkit, package) = match driver_version.map(|version| version / 1000) {
+        // Up to CUDA 12 the package's name carries the version.
+        Some(major @ ..13) => {
+            (format!("CUDA toolkit {major}"), format!("nvidia-cuda-nvrtc-cu{major}"))
+        }
+        Some(major) => {
+            (format!("CUDA toolkit {major}"), format!("nvidia-cuda-nvrtc=={major}.*"))
+        }
+        None => ("CUDA toolkit".into(), "nvidia-cuda-nvrtc".into()),
+    };
+    format!(
+        "NVRTC (libnvrtc.so) was not found; install the {toolkit}, or `pip install '{package}'` and \
+         add the folder of its libnvrtc.so to LD_LIBRARY_PATH"
+    )
 }
 
 /// The newest architecture that this NVRTC knows and `wanted` can run.
@@ -112,13 +122,10 @@ fn supported(wanted: Architecture, file: &str) -> Result<Architecture> {
     // SAFETY: the target has the room that the call above asked for.
     nvrtc(file, "list architectures", unsafe { sys::nvrtcGetSupportedArchs(known.as_mut_ptr()) })?;
     let of = |number: i32| Architecture::of((number as u32 / 10, number as u32 % 10));
-    let fits = |arch: &Architecture| arch.capability() <= wanted.capability();
-    known.into_iter().map(of).filter(fits).max_by_key(|arch| arch.capability()).ok_or_else(|| {
-        Error::Compile {
-            file: file.into(),
-            architecture: wanted.to_string(),
-            log: "this NVRTC knows no architecture that the device can run".into(),
-        }
+    wanted.best_of(known.into_iter().map(of)).ok_or_else(|| Error::Compile {
+        file: file.into(),
+        architecture: wanted.to_string(),
+        log: "this NVRTC knows no architecture that the device can run".into(),
     })
 }
 
@@ -175,7 +182,7 @@ unsafe fn read_image(file: &str, program: sys::nvrtcProgram) -> Result<Image> {
         nvrtc(file, "read PTX", sys::nvrtcGetPTX(program, ptx.as_mut_ptr().cast()))?;
         ptx
     };
-    Ok(Image { cubin, ptx })
+    Ok(Image { cubin, ptx, is_cached: false })
 }
 
 /// # Safety
@@ -183,8 +190,8 @@ unsafe fn read_image(file: &str, program: sys::nvrtcProgram) -> Result<Image> {
 unsafe fn log(program: sys::nvrtcProgram) -> String {
     // SAFETY: the caller's promise.
     let log = unsafe { result::get_program_log(program) }.unwrap_or_default();
-    let bytes: Vec<u8> = log.iter().map(|c: &c_char| c.cast_unsigned()).collect();
-    CStr::from_bytes_until_nul(&bytes)
+    // A `c_char` is signed on some processors and unsigned on others.
+    CStr::from_bytes_until_nul(bytemuck::cast_slice::<c_char, u8>(&log))
         .map_or_else(|_| String::new(), |c| c.to_string_lossy().into())
 }
 
@@ -198,58 +205,20 @@ fn nvrtc(file: &str, call: &str, code: sys::nvrtcResult) -> Result<()> {
     }
 }
 
-fn cache_folder() -> Option<PathBuf> {
-    let set = |name| std::env::var_os(name).filter(|value| !value.is_empty()).map(PathBuf::from);
-    set("LTM_KERNEL_CACHE").or_else(|| {
-        let user = set("XDG_CACHE_HOME").or_else(|| set("HOME").map(|home| home.join(".cache")));
-        user.map(|folder| folder.join("ltm/kernels"))
-    })
-}
-
-/// An entry is the length of the cubin (8 bytes, little-endian), the cubin, then the PTX.
-fn read(path: &Path) -> Option<Image> {
-    let bytes = fs::read(path).ok()?;
-    let (len, rest) = bytes.split_first_chunk::<8>()?;
-    let (cubin, ptx) = rest.split_at_checked(usize::try_from(u64::from_le_bytes(*len)).ok()?)?;
-    // A truncated entry lacks the PTX's final NUL.
-    (ptx.last() == Some(&0)).then(|| Image { cubin: cubin.into(), ptx: ptx.into() })
-}
-
-/// Written aside and renamed, so that no reader sees half an entry.
-fn write(path: &Path, image: &Image) -> std::io::Result<()> {
-    let thread = std::thread::current().id();
-    let aside = path.with_extension(format!("{}-{thread:?}", std::process::id()));
-    fs::create_dir_all(path.parent().unwrap_or(Path::new(".")))?;
-    let len = (image.cubin.len() as u64).to_le_bytes();
-    fs::write(&aside, [&len[..], &image.cubin, &image.ptx].concat())?;
-    fs::rename(aside, path)
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
 
     #[test]
-    fn architectures_are_named_as_nvrtc_names_them() {
-        for (capability, name) in
-            [((8, 0), "sm_80"), ((8, 9), "sm_89"), ((9, 0), "sm_90a"), ((12, 0), "sm_120")]
-        {
-            assert_eq!(Architecture::of(capability).to_string(), name);
+    fn the_advice_fits_the_driver() {
+        for (driver, package) in [
+            (None, "nvidia-cuda-nvrtc'"),
+            (Some(11080), "nvidia-cuda-nvrtc-cu11'"),
+            (Some(12040), "nvidia-cuda-nvrtc-cu12'"),
+            (Some(13010), "nvidia-cuda-nvrtc==13.*'"),
+        ] {
+            let text = advice(driver);
+            assert!(text.contains(&format!("`pip install '{package}`")), "{text}");
         }
-    }
-
-    #[test]
-    fn a_cut_cache_entry_is_no_entry() {
-        let folder = std::env::temp_dir().join(format!("ltm-kernel-cache-{}", std::process::id()));
-        let path = folder.join("entry");
-        let image = Image { cubin: vec![1, 2, 3], ptx: b".version 8.0\0".to_vec() };
-        write(&path, &image).expect("a temporary folder can be written");
-        assert_eq!(read(&path), Some(image));
-        let whole = fs::read(&path).expect("written above");
-        for len in [0, 7, 10, whole.len() - 1] {
-            fs::write(&path, &whole[..len]).expect("a temporary folder can be written");
-            assert_eq!(read(&path), None, "{len} bytes");
-        }
-        fs::remove_dir_all(folder).expect("made above");
     }
 }

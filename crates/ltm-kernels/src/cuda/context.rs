@@ -1,17 +1,20 @@
 //! One CUDA device of this process: its stream, its kernels, its launches. Knows no op.
 
-use std::cell::Cell;
 use std::collections::HashMap;
 use std::ffi::{CString, c_void};
-use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use cudarc::driver::result::{self, DriverError};
 use cudarc::driver::sys::{
     self, CUdevice_attribute, CUfunction_attribute_enum as FunctionAttribute,
 };
 
-use super::compile::{self, Architecture};
-use super::memory::Pool;
+use super::architecture::Architecture;
+use super::compile::{self, Image};
+use super::launch::{Arg, Geometry};
+use super::memory::{Memory, Pool};
+use super::signature::{self, Parameter};
 use crate::registry::{self, Kernel};
 use crate::{Error, Result};
 
@@ -34,9 +37,22 @@ pub struct Context {
     pub(super) pool: Pool,
     workspace: u64,
     functions: Mutex<HashMap<&'static str, Function>>,
-    modules: Mutex<HashMap<&'static str, usize>>,
+    modules: Mutex<HashMap<&'static str, Module>>,
     /// Held while work is put on the stream, and by a capture from its begin to its end.
     queue: Mutex<()>,
+    /// The token of the thread that holds `queue` for more than one call; 0 while none does.
+    holder: AtomicUsize,
+    /// During a capture: the memory that the recorded work uses.
+    recorded: Mutex<Option<Vec<Arc<Memory>>>>,
+}
+
+/// A loaded kernel file, kept for the life of the process.
+#[derive(Clone, Copy)]
+struct Module {
+    /// The driver's handle, as a number: handles are not `Send`.
+    handle: usize,
+    /// Its PTX, which states the signatures.
+    ptx: &'static [u8],
 }
 
 #[derive(Clone, Copy)]
@@ -44,6 +60,8 @@ struct Function {
     handle: sys::CUfunction,
     /// Dynamic shared memory that has been opted in to, in bytes.
     shared_bytes: u32,
+    /// The types of its arguments.
+    parameters: &'static [Parameter],
 }
 
 // SAFETY: the handles name objects of the driver, whose functions may be called from any thread
@@ -55,57 +73,12 @@ unsafe impl Sync for Context {}
 // SAFETY: a function handle is valid in every thread that the context is bound to.
 unsafe impl Send for Function {}
 
-/// The shape of a launch.
-#[derive(Clone, Copy, Debug)]
-pub(crate) struct Geometry {
-    /// Blocks.
-    pub grid: [u32; 3],
-    /// Threads of a block.
-    pub block: [u32; 3],
-    /// Dynamic shared memory of a block.
-    pub smem_bytes: u32,
-}
-
-/// One argument of a kernel, by value.
-#[derive(Clone, Copy, Debug)]
-pub(crate) enum Arg {
-    /// An address on the device.
-    Ptr(u64),
-    I32(i32),
-    U32(u32),
-    I64(i64),
-    F32(f32),
-    F64(f64),
-}
-
-impl Arg {
-    /// An extent or a stride, as kernels count: in 32 bits, which every `needs` bounds.
-    ///
-    /// # Errors
-    /// [`Error::Dims`] when it does not fit.
-    pub fn extent(op: &'static str, extent: usize) -> Result<Self> {
-        i32::try_from(extent).map(Self::I32).map_err(|_| Error::Dims {
-            op,
-            reason: format!("an extent of {extent} does not fit the 32 bits of a CUDA kernel"),
-        })
+/// A number that identifies this thread among the living ones; never 0.
+fn thread_token() -> usize {
+    thread_local! {
+        static TOKEN: u8 = const { 0 };
     }
-
-    fn address(&self) -> *mut c_void {
-        let address: *const c_void = match self {
-            Self::Ptr(x) => std::ptr::from_ref(x).cast(),
-            Self::I32(x) => std::ptr::from_ref(x).cast(),
-            Self::U32(x) => std::ptr::from_ref(x).cast(),
-            Self::I64(x) => std::ptr::from_ref(x).cast(),
-            Self::F32(x) => std::ptr::from_ref(x).cast(),
-            Self::F64(x) => std::ptr::from_ref(x).cast(),
-        };
-        address.cast_mut()
-    }
-}
-
-thread_local! {
-    /// Whether this thread holds a context's queue, for a capture or for launches that belong together.
-    static CAPTURING: Cell<bool> = const { Cell::new(false) };
+    TOKEN.with(|token| std::ptr::from_ref(token).addr())
 }
 
 impl Context {
@@ -132,18 +105,18 @@ impl Context {
         if !unsafe { sys::is_culib_present() } {
             return Err(no_device(
                 "no CUDA driver (libcuda.so.1) was found; install the NVIDIA driver or use \
-                 --device cpu"
+                 the device `cpu`"
                     .into(),
             ));
         }
-        let driver = |e: DriverError| no_device(format!("the CUDA driver says {}", describe(e)));
+        let driver = |e: DriverError| no_device(format!("the CUDA driver reports {}", describe(e)));
         result::init().map_err(driver)?;
         let count = result::device::get_count().map_err(driver)?;
         let in_range = i32::try_from(ordinal).ok().filter(|ordinal| *ordinal < count);
         let Some(index) = in_range else {
             return Err(no_device(match count {
-                0 => "the CUDA driver sees no device; use --device cpu".into(),
-                _ => format!("the CUDA driver sees {count} device(s), numbered from 0"),
+                0 => "the CUDA driver reports no device; use the device `cpu`".into(),
+                _ => format!("the CUDA driver reports {count} device(s), numbered from 0"),
             }));
         };
         let device = result::device::get(index).map_err(driver)?;
@@ -161,7 +134,7 @@ impl Context {
         if capability < (8, 0) {
             let (major, minor) = capability;
             return Err(no_device(format!(
-                "{name} is sm_{major}{minor}, the kernels need sm_80 or later; use --device cpu"
+                "{name} is sm_{major}{minor}, the kernels need sm_80 or later; use the device `cpu`"
             )));
         }
         // SAFETY: `device` is valid; the context is kept for the life of the process.
@@ -184,6 +157,8 @@ impl Context {
             functions: Mutex::default(),
             modules: Mutex::default(),
             queue: Mutex::default(),
+            holder: AtomicUsize::new(0),
+            recorded: Mutex::default(),
         })
     }
 
@@ -253,11 +228,12 @@ impl Context {
     ///
     /// # Errors
     /// [`Error::NoDevice`] when the kernel must be compiled and there is no NVRTC;
-    /// [`Error::Cuda`] when the driver refuses.
+    /// [`Error::Cuda`] when `args` differ in number or type from the kernel's signature, or when the
+    /// driver refuses.
     ///
     /// # Safety
-    /// `args` are those of the kernel's signature, in order; the memory they name is as large as
-    /// the contract asks for with these extents and this geometry, and every `needs` holds.
+    /// `args` are in the order of the kernel's signature; the memory they name is as large as the
+    /// contract asks for with these extents and this geometry, and every `needs` holds.
     ///
     /// # Panics
     /// When the registry has no kernel of this name.
@@ -269,6 +245,7 @@ impl Context {
     ) -> Result<()> {
         let _queue = self.enter()?;
         let function = self.function(symbol, geometry.smem_bytes)?;
+        signature::check(symbol, function.parameters, args)?;
         let mut params: [*mut c_void; 24] = [std::ptr::null_mut(); 24];
         assert!(args.len() <= params.len(), "{symbol} has more than 24 arguments");
         for (param, arg) in params.iter_mut().zip(args) {
@@ -279,7 +256,7 @@ impl Context {
         // before it returns.
         let launched = unsafe {
             result::launch_kernel(
-                function,
+                function.handle,
                 (x, y, z),
                 (bx, by, bz),
                 smem_bytes,
@@ -293,29 +270,56 @@ impl Context {
     /// Binds the context to this thread and keeps other threads from the stream meanwhile.
     pub(super) fn enter(&self) -> Result<Option<MutexGuard<'_, ()>>> {
         self.bind()?;
-        Ok((!CAPTURING.get()).then(|| lock(&self.queue)))
+        Ok((!self.is_held()).then(|| lock(&self.queue)))
+    }
+
+    /// As [`enter`](Self::enter), for what cannot be recorded, such as a copy from or to the host: a
+    /// replay would read or write host memory that is long gone.
+    pub(super) fn enter_unrecorded(&self, call: &str) -> Result<Option<MutexGuard<'_, ()>>> {
+        if self.is_held() && lock(&self.recorded).is_some() {
+            let reason = "it cannot be part of a recording".into();
+            return Err(Error::Cuda { call: call.into(), reason });
+        }
+        self.enter()
     }
 
     /// Keeps other threads from the stream until the guard is dropped: for launches that hand each
     /// other something through the workspace.
-    pub(crate) fn together(&self) -> Result<Option<Capturing<'_>>> {
-        let queue = self.enter()?;
-        Ok(queue.map(|queue| {
-            CAPTURING.set(true);
-            Capturing { _queue: queue }
-        }))
+    pub(crate) fn together(&self) -> Result<Option<Held<'_>>> {
+        Ok(self.enter()?.map(|queue| Held::new(self, queue)))
     }
 
-    /// As [`enter`](Self::enter) for the length of a capture by this thread.
-    pub(super) fn enter_capture(&self) -> Result<Capturing<'_>> {
-        if CAPTURING.get() {
-            let reason = "a capture is under way in this thread".into();
+    /// As [`together`](Self::together), for the length of a capture by this thread. What the recorded
+    /// work uses is kept from here on, see [`take_recorded`](Self::take_recorded).
+    pub(super) fn enter_capture(&self) -> Result<Held<'_>> {
+        if self.is_held() {
+            let reason = "this thread is already recording or launching on the device".into();
             return Err(Error::Cuda { call: "begin capture".into(), reason });
         }
         self.bind()?;
-        let queue = lock(&self.queue);
-        CAPTURING.set(true);
-        Ok(Capturing { _queue: queue })
+        let held = Held::new(self, lock(&self.queue));
+        *lock(&self.recorded) = Some(Vec::new());
+        Ok(held)
+    }
+
+    /// The memory used by the work recorded since [`enter_capture`](Self::enter_capture).
+    pub(super) fn take_recorded(&self) -> Vec<Arc<Memory>> {
+        lock(&self.recorded).take().unwrap_or_default()
+    }
+
+    /// Keeps memory for the recording that this thread is making, if it is making one.
+    pub(super) fn keep_while_recorded(&self, memory: &Arc<Memory>) {
+        if self.is_held()
+            && let Some(recorded) = lock(&self.recorded).as_mut()
+        {
+            recorded.push(memory.clone());
+        }
+    }
+
+    /// Whether this thread holds the queue for more than one call. Only this thread stores its token,
+    /// so that it needs no ordering to find it.
+    fn is_held(&self) -> bool {
+        self.holder.load(Ordering::Relaxed) == thread_token()
     }
 
     fn bind(&self) -> Result<()> {
@@ -323,20 +327,26 @@ impl Context {
         check("bind context", unsafe { result::ctx::set_current(self.primary) })
     }
 
-    fn function(&self, symbol: &str, smem_bytes: u32) -> Result<sys::CUfunction> {
+    fn function(&self, symbol: &str, smem_bytes: u32) -> Result<Function> {
         let mut functions = lock(&self.functions);
-        let kernel = match functions.get(symbol) {
-            Some(function) if smem_bytes <= function.shared_bytes => return Ok(function.handle),
-            _ => registry::find(symbol)
-                .unwrap_or_else(|| panic!("kernel `{symbol}` has no row in the registry")),
-        };
-        let handle = match functions.get(symbol) {
-            Some(function) => function.handle,
+        let known = functions.get(symbol).copied();
+        if let Some(function) = known
+            && smem_bytes <= function.shared_bytes
+        {
+            return Ok(function);
+        }
+        let kernel = registry::find(symbol)
+            .unwrap_or_else(|| panic!("kernel `{symbol}` has no row in the registry"));
+        let (handle, parameters) = match known {
+            Some(function) => (function.handle, function.parameters),
             None => {
-                let module = self.module(kernel)? as sys::CUmodule;
+                let module = self.module(kernel)?;
                 let name = CString::new(symbol).expect("a symbol has no NUL");
+                let handle = module.handle as sys::CUmodule;
                 // SAFETY: the module was loaded in this context and is never unloaded.
-                check("find kernel", unsafe { result::module::get_function(module, name) })?
+                let function = unsafe { result::module::get_function(handle, name) };
+                let parameters = signature::of(symbol, module.ptx)?;
+                (check("find kernel", function)?, &*parameters.leak())
             }
         };
         let shared_bytes = smem_bytes.max(SHARED_BYTES_WITHOUT_OPT_IN);
@@ -347,39 +357,63 @@ impl Context {
                 result::function::set_function_attribute(handle, which, smem_bytes as i32)
             })?;
         }
-        functions.insert(kernel.symbol, Function { handle, shared_bytes });
-        Ok(handle)
+        let function = Function { handle, shared_bytes, parameters };
+        functions.insert(kernel.symbol, function);
+        Ok(function)
     }
 
-    /// The loaded module of a kernel's file, as an address: handles are not `Send`.
-    fn module(&self, kernel: &'static Kernel) -> Result<usize> {
+    /// The loaded module of a kernel's file. A cached image that the driver refuses is compiled again,
+    /// once.
+    fn module(&self, kernel: &'static Kernel) -> Result<Module> {
         let mut modules = lock(&self.modules);
         if let Some(module) = modules.get(kernel.file) {
             return Ok(*module);
         }
-        let image = compile::compile(kernel.file, self.architecture)?;
-        let load = |data: &[u8]| {
-            // SAFETY: a whole cubin, or PTX that ends in NUL, both as NVRTC wrote them.
-            unsafe { result::module::load_data(data.as_ptr().cast()) }
-        };
-        // A driver for newer devices, or another architecture, may take the PTX alone.
-        let module = load(&image.cubin).or_else(|_| load(&image.ptx)).map_err(|e| Error::Cuda {
+        let mut image = compile::compile(kernel.file, self.architecture)?;
+        let mut loaded = load(&image);
+        if loaded.is_err() && image.is_cached {
+            image = compile::recompile(kernel.file, self.architecture)?;
+            loaded = load(&image);
+        }
+        let handle = loaded.map_err(|e| Error::Cuda {
             call: format!("load {}", kernel.file),
             reason: describe(e),
-        })?;
-        modules.insert(kernel.file, module as usize);
-        Ok(module as usize)
+        })? as usize;
+        let ptx = &*Vec::leak(image.ptx);
+        let module = Module { handle, ptx };
+        modules.insert(kernel.file, module);
+        Ok(module)
     }
 }
 
+/// Loads an image into the current context.
+fn load(image: &Image) -> std::result::Result<sys::CUmodule, DriverError> {
+    let load = |data: &[u8]| {
+        // SAFETY: a whole cubin, or PTX that ends in NUL, both as NVRTC wrote them.
+        unsafe { result::module::load_data(data.as_ptr().cast()) }
+    };
+    // A driver for newer devices, or another architecture, may take the PTX alone.
+    load(&image.cubin).or_else(|_| load(&image.ptx))
+}
+
 /// The queue of a context, held by a thread for more than one call.
-pub(crate) struct Capturing<'a> {
+pub(crate) struct Held<'a> {
+    context: &'a Context,
     _queue: MutexGuard<'a, ()>,
 }
 
-impl Drop for Capturing<'_> {
+impl<'a> Held<'a> {
+    fn new(context: &'a Context, queue: MutexGuard<'a, ()>) -> Self {
+        context.holder.store(thread_token(), Ordering::Relaxed);
+        Self { context, _queue: queue }
+    }
+}
+
+impl Drop for Held<'_> {
     fn drop(&mut self) {
-        CAPTURING.set(false);
+        // What a capture did not take, because it failed, is recorded nowhere.
+        self.context.take_recorded();
+        self.context.holder.store(0, Ordering::Relaxed);
     }
 }
 

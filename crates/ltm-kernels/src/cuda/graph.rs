@@ -1,18 +1,24 @@
 //! Work recorded once and replayed as one CUDA graph. Knows no op.
 
+use std::sync::Arc;
+
 use cudarc::driver::{result, sys};
 
 use super::context::{Context, check};
+use super::memory::Memory;
 use crate::Result;
 
 /// Work on a device, captured as a CUDA graph.
 ///
-/// A replay runs the same kernels on the same addresses with the same arguments: the buffers that
-/// the work used must live, unmoved on the device, for as long as the recording is replayed.
+/// A replay runs the same kernels on the same addresses with the same arguments. The recording owns
+/// the memory that the work uses, together with the buffers that it was allocated for, so that a
+/// replay is safe even after they are gone.
 #[derive(Debug)]
 pub struct Recording {
     context: &'static Context,
     graph: sys::CUgraphExec,
+    /// Freed after the graph, as fields are dropped after their owner.
+    _memory: Vec<Arc<Memory>>,
 }
 
 // SAFETY: the handle may be used from any thread that the context is bound to, one at a time:
@@ -22,12 +28,13 @@ unsafe impl Send for Recording {}
 unsafe impl Sync for Recording {}
 
 impl Recording {
-    /// Records the work that `body` asks for, without running it. Whatever `body` needs compiled or
-    /// allocated must exist already, which a first run without recording sees to.
+    /// Records the work that `body` requests, without running it. Whatever `body` needs compiled or
+    /// allocated must exist already; one run of `body` before the recording ensures that. After an
+    /// error the device is as before the call, so that the caller may run the work itself instead.
     ///
     /// # Errors
     /// Those of `body`, and [`Error::Cuda`](crate::Error::Cuda) when it did what cannot be
-    /// recorded, such as waiting for a result.
+    /// recorded, such as waiting for a result or copying from the host.
     pub fn capture<E: From<crate::Error>>(
         context: &'static Context,
         body: impl FnOnce() -> std::result::Result<(), E>,
@@ -40,6 +47,12 @@ impl Recording {
         let outcome = body();
         // SAFETY: a capture was begun on this stream; it must end even when `body` failed.
         let ended = unsafe { result::stream::end_capture(context.stream) };
+        let memory = context.take_recorded();
+        if let (Err(_), Ok(graph)) = (&outcome, &ended) {
+            // SAFETY: `graph` is what the capture returned, and nothing else knows it. A failure
+            // leaves nothing to be done.
+            let _ = unsafe { result::graph::destroy(*graph) };
+        }
         outcome?;
         let graph = check("end capture", ended)?;
         let flags =
@@ -49,7 +62,7 @@ impl Recording {
             check("instantiate graph", unsafe { result::graph::instantiate(graph, flags) });
         // SAFETY: the instance does not need the graph it was made from.
         check("destroy graph", unsafe { result::graph::destroy(graph) })?;
-        Ok(Self { context, graph: instance? })
+        Ok(Self { context, graph: instance?, _memory: memory })
     }
 
     /// Puts the recorded work on the device's stream.
@@ -58,8 +71,7 @@ impl Recording {
     /// [`Error::Cuda`](crate::Error::Cuda) when the driver refuses.
     pub fn replay(&self) -> Result<()> {
         let _queue = self.context.enter()?;
-        // SAFETY: graph and stream are alive; that the buffers are, is what the type asks of its
-        // owner.
+        // SAFETY: graph and stream are alive, and so is the memory, which the recording owns.
         check("replay", unsafe { result::graph::launch(self.graph, self.context.stream) })
     }
 }

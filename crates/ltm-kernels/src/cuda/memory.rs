@@ -1,12 +1,14 @@
 //! Device memory: buffers that go back to a pool when dropped. Knows bytes and types, no shapes.
 
 use std::collections::HashMap;
-use std::sync::Mutex;
+use std::sync::{Arc, Mutex};
 
 use cudarc::driver::result;
 use cudarc::driver::sys::CUresult;
 
-use super::context::{Arg, Context, check, describe, lock};
+use super::context::{Context, check, describe, lock};
+use super::launch::Arg;
+use crate::buffer::host_zeros;
 use crate::{DType, Error, Result};
 
 /// Freed allocations by size in bytes. A plan's buffers have few sizes, so an exact fit is the rule
@@ -38,44 +40,24 @@ impl Pool {
     }
 }
 
-/// Elements of one type in the memory of one device.
+/// One allocation. It goes back to the pool when its last owner is dropped: a buffer, or a recording
+/// whose work uses it.
 #[derive(Debug)]
-pub(crate) struct DeviceBuffer {
+pub(super) struct Memory {
     context: &'static Context,
-    dtype: DType,
-    len: usize,
     address: u64,
+    size_bytes: usize,
 }
 
-impl DeviceBuffer {
-    /// `len` zeros.
-    pub fn zeros(context: &'static Context, dtype: DType, len: usize) -> Result<Self> {
-        let buffer = Self::uninitialised(context, dtype, len)?;
-        if len > 0 {
-            let _queue = context.enter()?;
-            // SAFETY: the allocation has this many bytes, and all work on it is on this stream.
-            let zeroed = unsafe {
-                result::memset_d8_async(buffer.address, 0, buffer.size_bytes(), context.stream)
-            };
-            check("fill with zeros", zeroed)?;
-        }
-        Ok(buffer)
-    }
-
-    fn uninitialised(context: &'static Context, dtype: DType, len: usize) -> Result<Self> {
-        let mut buffer = Self { context, dtype, len, address: 0 };
-        let size_bytes = buffer.size_bytes();
-        if size_bytes == 0 {
-            return Ok(buffer);
-        }
+impl Memory {
+    fn allocate(context: &'static Context, size_bytes: usize) -> Result<Self> {
         if let Some(address) = context.pool.take(size_bytes) {
-            buffer.address = address;
-            return Ok(buffer);
+            return Ok(Self { context, address, size_bytes });
         }
         let _queue = context.enter()?;
-        // SAFETY: a fresh allocation, owned by the buffer from here on.
+        // SAFETY: a fresh allocation, owned by the result.
         let malloc = || unsafe { result::malloc_sync(size_bytes) };
-        buffer.address = match malloc() {
+        let address = match malloc() {
             Err(e) if e.0 == CUresult::CUDA_ERROR_OUT_OF_MEMORY => {
                 context.pool.trim()?;
                 malloc()
@@ -89,7 +71,59 @@ impl DeviceBuffer {
             }
             _ => Error::Cuda { call: "allocate memory".into(), reason: describe(e) },
         })?;
+        Ok(Self { context, address, size_bytes })
+    }
+}
+
+impl Drop for Memory {
+    fn drop(&mut self) {
+        self.context.pool.put(self.size_bytes, self.address);
+    }
+}
+
+/// Elements of one type in the memory of one device.
+#[derive(Debug)]
+pub(crate) struct DeviceBuffer {
+    context: &'static Context,
+    dtype: DType,
+    len: usize,
+    /// `None` for a buffer without elements.
+    memory: Option<Arc<Memory>>,
+}
+
+impl DeviceBuffer {
+    /// `len` zeros.
+    pub fn zeros(context: &'static Context, dtype: DType, len: usize) -> Result<Self> {
+        let buffer = Self::uninitialised(context, dtype, len)?;
+        if len > 0 {
+            let _queue = context.enter()?;
+            // SAFETY: the allocation has this many bytes, and all work on it is on this stream.
+            let zeroed = unsafe {
+                result::memset_d8_async(buffer.address(), 0, buffer.size_bytes(), context.stream)
+            };
+            check("fill with zeros", zeroed)?;
+        }
         Ok(buffer)
+    }
+
+    fn uninitialised(context: &'static Context, dtype: DType, len: usize) -> Result<Self> {
+        let device = || format!("cuda:{}", context.ordinal());
+        let size_bytes = len
+            .checked_mul(dtype.size_bytes())
+            .ok_or_else(|| Error::OutOfMemory { device: device(), size_bytes: usize::MAX })?;
+        let memory = match size_bytes {
+            0 => None,
+            _ => Some(Arc::new(Memory::allocate(context, size_bytes)?)),
+        };
+        Ok(Self { context, dtype, len, memory })
+    }
+
+    /// Where the elements are, for work that is about to be queued. Work that is being recorded keeps
+    /// the memory alive as long as the recording.
+    fn address(&self) -> u64 {
+        let Some(memory) = &self.memory else { return 0 };
+        self.context.keep_while_recorded(memory);
+        memory.address
     }
 
     pub fn context(&self) -> &'static Context {
@@ -104,12 +138,13 @@ impl DeviceBuffer {
         self.len
     }
 
-    pub fn size_bytes(&self) -> usize {
-        self.len * self.dtype.size_bytes()
+    fn size_bytes(&self) -> usize {
+        self.memory.as_ref().map_or(0, |memory| memory.size_bytes)
     }
 
+    /// The address, as an argument of a launch.
     pub fn arg(&self) -> Arg {
-        Arg::Ptr(self.address)
+        Arg::Ptr(self.address())
     }
 
     /// A copy in memory of its own.
@@ -125,24 +160,25 @@ impl DeviceBuffer {
         if data.is_empty() {
             return Ok(());
         }
-        let _queue = self.context.enter()?;
+        let _queue = self.context.enter_unrecorded("copy to the device")?;
         // SAFETY: source and target have the same size; pageable host memory has been read when
-        // the call returns.
-        let copied = unsafe { result::memcpy_htod_async(self.address, data, self.context.stream) };
+        // the call returns, as nothing is being recorded.
+        let copied =
+            unsafe { result::memcpy_htod_async(self.address(), data, self.context.stream) };
         check("copy to the device", copied)
     }
 
-    /// Reads all elements, after all work asked for so far. `T` is as wide as an element.
+    /// Reads all elements, after all work queued so far. `T` is as wide as an element.
     pub fn download<T: bytemuck::Pod>(&self) -> Result<Vec<T>> {
         assert_eq!(size_of::<T>(), self.dtype.size_bytes(), "a download keeps the element's width");
-        let mut data = vec![T::zeroed(); self.len];
+        let mut data = host_zeros(self.len)?;
         if data.is_empty() {
             return Ok(data);
         }
-        let _queue = self.context.enter()?;
+        let _queue = self.context.enter_unrecorded("copy from the device")?;
         // SAFETY: source and target have the same size, and the target outlives the wait below.
         let copied =
-            unsafe { result::memcpy_dtoh_async(&mut data, self.address, self.context.stream) };
+            unsafe { result::memcpy_dtoh_async(&mut data, self.address(), self.context.stream) };
         check("copy from the device", copied)?;
         // SAFETY: the stream lives as long as the context.
         check("copy from the device", unsafe { result::stream::synchronize(self.context.stream) })?;
@@ -159,19 +195,11 @@ impl DeviceBuffer {
         }
         let _queue = self.context.enter()?;
         let (to, from) =
-            (self.address + (to * width) as u64, other.address + (from * width) as u64);
+            (self.address() + (to * width) as u64, other.address() + (from * width) as u64);
         // SAFETY: both ranges lie within their allocations, as asserted, and do not overlap: a
         // mutable and a shared reference name different buffers.
         let copied =
             unsafe { result::memcpy_dtod_async(to, from, len * width, self.context.stream) };
         check("copy on the device", copied)
-    }
-}
-
-impl Drop for DeviceBuffer {
-    fn drop(&mut self) {
-        if self.address != 0 {
-            self.context.pool.put(self.size_bytes(), self.address);
-        }
     }
 }

@@ -1,21 +1,44 @@
 //! CUDA: contexts, memory, compilation, capture, and the choice of rungs. Knows no op.
 //!
 //! Nothing here needs a toolkit to build: driver and compiler are opened at run time, and their
-//! absence is an [`Error::NoDevice`].
+//! absence is an [`Error::NoDevice`]. Without the feature `cuda` the same types exist without
+//! values, so that no op has to know.
 
+#[cfg(not(feature = "cuda"))]
+mod absent;
+mod architecture;
+#[cfg(feature = "cuda")]
+mod cache;
+#[cfg(feature = "cuda")]
 mod compile;
+#[cfg(feature = "cuda")]
 mod context;
+#[cfg(feature = "cuda")]
 mod graph;
+#[cfg_attr(not(feature = "cuda"), expect(dead_code, reason = "nothing launches"))]
+mod launch;
+#[cfg(feature = "cuda")]
 mod memory;
+#[cfg(feature = "cuda")]
+mod signature;
 
 use std::cell::Cell;
 
 use crate::{DType, Error, Result};
 
-pub use compile::{Architecture, compile};
+#[cfg(not(feature = "cuda"))]
+pub(crate) use absent::DeviceBuffer;
+#[cfg(not(feature = "cuda"))]
+pub use absent::{Context, Recording};
+pub use architecture::Architecture;
+#[cfg(feature = "cuda")]
+pub use compile::{Image, compile, recompile};
+#[cfg(feature = "cuda")]
 pub use context::Context;
-pub(crate) use context::{Arg, Geometry};
+#[cfg(feature = "cuda")]
 pub use graph::Recording;
+pub(crate) use launch::{Arg, Geometry};
+#[cfg(feature = "cuda")]
 pub(crate) use memory::DeviceBuffer;
 
 /// One step of an op's ladder and what it needs: the contract lines of its kernel, each with

@@ -48,18 +48,26 @@ static SHAPES: Shapes = Shapes {
     rows: [16, 16, 16, 16, 16, 16, 16, 16, 0, 0, 0, 0, 0, 0, 0, 0],
 };
 
-/// Whether the processor has bf16 tiles, and vectors of them, and the system lets this process use them.
-pub(super) fn available() -> bool {
-    static ANSWER: OnceLock<bool> = OnceLock::new();
-    *ANSWER.get_or_init(|| {
-        let vectors =
-            is_x86_feature_detected!("avx512bw") && is_x86_feature_detected!("avx512bf16");
-        vectors && has_tiles()
-    })
+/// Proof that the processor has bf16 tiles and vectors of bf16, and that the system lets this process use
+/// them: only [`detect`](Self::detect) makes one.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Available(());
+
+impl Available {
+    /// Asks the processor and the system, once.
+    pub(super) fn detect() -> Option<Self> {
+        static ANSWER: OnceLock<bool> = OnceLock::new();
+        let answer = ANSWER.get_or_init(|| {
+            let vectors =
+                is_x86_feature_detected!("avx512bw") && is_x86_feature_detected!("avx512bf16");
+            vectors && has_tiles()
+        });
+        answer.then_some(Self(()))
+    }
 }
 
-/// Whether Linux tells of the tiles, and gives them when asked: their part of a process's state is
-/// large, and a process has it only after asking.
+/// Whether Linux reports the tiles and grants them: their part of a process's state is large, so a
+/// process has it only after a request.
 #[cfg(target_os = "linux")]
 fn has_tiles() -> bool {
     // The detection macro for them is not stable.
@@ -131,9 +139,10 @@ impl Shared {
 /// The result's elements are sums in one order, whoever computes them.
 ///
 /// # Safety
-/// [`available`] said yes; every element of each matrix lies in its slice, and rows of `c` do not
-/// overlap.
+/// Every element of each matrix lies in its slice, and rows of `c` do not overlap.
+#[expect(clippy::too_many_arguments, reason = "a product")]
 pub(super) unsafe fn gemm(
+    available: Available,
     c: MatMut<'_, f32>,
     a: Mat<'_, f32>,
     b: Mat<'_, bf16>,
@@ -167,7 +176,7 @@ pub(super) unsafe fn gemm(
                     // SAFETY: as for `a`, with columns in the place of rows.
                     unsafe { pack_b(tile, &b, [step, column], [k, n]) };
                 }
-                let _tiles = Configured::new();
+                let _tiles = Configured::new(available);
                 for i in (i..i + rows).step_by(BLOCK) {
                     let a = a_tiles[i * depth..].as_ptr();
                     let extents = [BLOCK.min(m - i), columns];
@@ -192,9 +201,9 @@ pub(super) unsafe fn gemm(
 pub(super) struct Configured;
 
 impl Configured {
-    /// Call it only when [`available`] said yes: elsewhere the instruction ends the process.
-    pub(super) fn new() -> Self {
-        // SAFETY: callers have asked `available`; the instruction reads the 64 bytes.
+    /// Elsewhere than on such a processor the instruction would end the process.
+    pub(super) fn new(_: Available) -> Self {
+        // SAFETY: the argument proves that the processor has the instruction; it reads the 64 bytes.
         unsafe {
             asm!("ldtilecfg [{shapes}]", shapes = in(reg) &raw const SHAPES,
                 options(nostack, preserves_flags));

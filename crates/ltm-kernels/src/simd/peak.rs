@@ -74,7 +74,7 @@ mod x86 {
             // SAFETY: as above.
             units.push(unit("bf16 avx512", 2 * SUMS * 32, |rounds| unsafe { avx512_bf16(rounds) }));
         }
-        if crate::simd::amx::available() {
+        if crate::simd::amx::Available::detect().is_some() {
             units.push(unit("bf16 amx", super::amx::FLOPS, super::amx::run));
         }
         units
@@ -123,18 +123,15 @@ mod x86 {
 mod amx {
     use std::arch::asm;
 
-    use crate::simd::amx::Configured;
+    use crate::simd::amx::{Available, Configured};
 
     /// Four products of 16 by 16 numbers, each summed over 32.
     pub(super) const FLOPS: usize = 4 * 2 * 16 * 16 * 32;
 
     pub(super) fn run(rounds: u64) {
-        if rounds == 0 {
-            return;
-        }
-        let _tiles = Configured::new();
-        // SAFETY: `units` offers this only when tiles are available; the instructions touch registers alone, all
-        // declared.
+        let Some(available) = Available::detect().filter(|_| rounds > 0) else { return };
+        let _tiles = Configured::new(available);
+        // SAFETY: tiles are available and configured; the instructions touch registers alone, all declared.
         unsafe {
             asm!(
                 "tilezero tmm0", "tilezero tmm1", "tilezero tmm2", "tilezero tmm3",

@@ -77,11 +77,11 @@ pub(crate) fn gemm_bf16(
     b.check([k, n]);
     assert!(a.col_stride == 1 && (b.row_stride == 1 || b.col_stride == 1), "strides");
     #[cfg(target_arch = "x86_64")]
-    if super::amx::available() {
-        // SAFETY: the processor was asked, and the assertions above are what the kernel needs.
+    if let Some(available) = super::amx::Available::detect() {
+        // SAFETY: the assertions above are what the kernel needs.
         #[expect(unsafe_code, reason = "instructions that only some processors have")]
         unsafe {
-            super::amx::gemm(c, a, b, write, [m, n, k], threads);
+            super::amx::gemm(available, c, a, b, write, [m, n, k], threads);
         }
         return;
     }

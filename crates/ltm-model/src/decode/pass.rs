@@ -27,10 +27,20 @@ pub(super) struct Model {
 }
 
 /// Keys, already rotated, and values.
-#[derive(Clone, Debug)]
+#[derive(Debug)]
 pub(super) struct KeyValues {
     pub(super) k: Buffer,
     pub(super) v: Buffer,
+}
+
+impl KeyValues {
+    pub(super) fn empty() -> Self {
+        Self { k: Buffer::empty(), v: Buffer::empty() }
+    }
+
+    pub(super) fn try_clone(&self) -> Result<Self> {
+        Ok(Self { k: self.k.try_clone()?, v: self.v.try_clone()? })
+    }
 }
 
 impl Model {
@@ -118,7 +128,7 @@ impl Model {
 }
 
 /// Activations of `T` tokens of each sequence.
-#[derive(Clone, Debug)]
+#[derive(Debug)]
 pub(super) struct Workspace {
     pub(super) t: usize,
     /// The tokens of a prompt attend to each other, a single token to the cache: `None`.

@@ -1,0 +1,69 @@
+//! What kernels are compiled for. Knows no compiler and no device.
+
+/// What kernels are compiled for: a compute capability, named as NVRTC does.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Architecture {
+    major: u32,
+    minor: u32,
+    /// Whether code may use what only this very architecture has. Such code runs on no other.
+    is_specific: bool,
+}
+
+impl Architecture {
+    /// Of a device's compute capability.
+    pub fn of((major, minor): (u32, u32)) -> Self {
+        // Hopper and the first Blackwell have instructions that only the suffix unlocks.
+        Self { major, minor, is_specific: matches!((major, minor), (9 | 10, 0)) }
+    }
+
+    /// Major and minor compute capability.
+    pub fn capability(self) -> (u32, u32) {
+        (self.major, self.minor)
+    }
+
+    /// The newest of `known` whose code runs on a device of this architecture, which a compiler older
+    /// than the device may not know.
+    pub(crate) fn best_of(self, known: impl Iterator<Item = Self>) -> Option<Self> {
+        let fits = |arch: &Self| arch.capability() <= self.capability();
+        let best = known.filter(fits).max_by_key(|arch| arch.capability())?;
+        Some(Self { is_specific: best == self && self.is_specific, ..best })
+    }
+}
+
+impl std::fmt::Display for Architecture {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        let suffix = if self.is_specific { "a" } else { "" };
+        write!(f, "sm_{}{}{suffix}", self.major, self.minor)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn architectures_are_named_as_nvrtc_names_them() {
+        for (capability, name) in
+            [((8, 0), "sm_80"), ((8, 9), "sm_89"), ((9, 0), "sm_90a"), ((12, 0), "sm_120")]
+        {
+            assert_eq!(Architecture::of(capability).to_string(), name);
+        }
+    }
+
+    #[test]
+    fn code_for_one_architecture_alone_is_for_that_device_alone() {
+        let known = [(8, 0), (9, 0), (10, 0)].map(Architecture::of);
+        let best = |capability, n_known: usize| {
+            let best = Architecture::of(capability).best_of(known[..n_known].iter().copied());
+            best.map(|arch| arch.to_string())
+        };
+        assert_eq!(best((9, 0), 3).as_deref(), Some("sm_90a"));
+        assert_eq!(best((10, 0), 3).as_deref(), Some("sm_100a"));
+        // Compilers that do not know the device.
+        assert_eq!(best((10, 0), 2).as_deref(), Some("sm_90"));
+        assert_eq!(best((10, 3), 3).as_deref(), Some("sm_100"));
+        assert_eq!(best((12, 0), 2).as_deref(), Some("sm_90"));
+        assert_eq!(best((8, 9), 3).as_deref(), Some("sm_80"));
+        assert_eq!(best((7, 5), 3), None);
+    }
+}

@@ -1,0 +1,52 @@
+//! The shape and the arguments of a launch. Knows no driver and no op.
+
+use crate::{Error, Result};
+
+/// The shape of a launch.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Geometry {
+    /// Blocks.
+    pub grid: [u32; 3],
+    /// Threads of a block.
+    pub block: [u32; 3],
+    /// Dynamic shared memory of a block.
+    pub smem_bytes: u32,
+}
+
+/// One argument of a kernel, by value.
+#[derive(Clone, Copy, Debug)]
+pub(crate) enum Arg {
+    /// An address on the device.
+    Ptr(u64),
+    I32(i32),
+    U32(u32),
+    I64(i64),
+    F32(f32),
+    F64(f64),
+}
+
+impl Arg {
+    /// An extent or a stride, as kernels count: in 32 bits, which every `needs` bounds.
+    ///
+    /// # Errors
+    /// [`Error::Dims`] when it does not fit.
+    pub fn extent(op: &'static str, extent: usize) -> Result<Self> {
+        i32::try_from(extent).map(Self::I32).map_err(|_| Error::Dims {
+            op,
+            reason: format!("an extent of {extent} does not fit the 32 bits of a CUDA kernel"),
+        })
+    }
+
+    /// Where the value is, for the driver to copy it from.
+    pub fn address(&self) -> *mut std::ffi::c_void {
+        let address: *const std::ffi::c_void = match self {
+            Self::Ptr(x) => std::ptr::from_ref(x).cast(),
+            Self::I32(x) => std::ptr::from_ref(x).cast(),
+            Self::U32(x) => std::ptr::from_ref(x).cast(),
+            Self::I64(x) => std::ptr::from_ref(x).cast(),
+            Self::F32(x) => std::ptr::from_ref(x).cast(),
+            Self::F64(x) => std::ptr::from_ref(x).cast(),
+        };
+        address.cast_mut()
+    }
+}

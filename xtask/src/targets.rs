@@ -1,0 +1,80 @@
+//! `cargo xtask targets`: type-checks the library crates for other processors and systems, and the command
+//! without CUDA. Runs nothing that it builds; a target whose standard library cannot be had is skipped.
+
+use std::process::{Command, Stdio};
+
+use anyhow::Result;
+
+use crate::{cargo, exec, root};
+
+/// The libraries, each of which must compile on every target.
+const LIBRARIES: &[&str] = &["ltm-kernels", "ltm-autodiff", "ltm-model", "ltm-vi", "ltm-train"];
+
+/// Where the libraries must compile: servers, laptops and desktops.
+const TARGETS: &[&str] =
+    &["aarch64-unknown-linux-gnu", "aarch64-apple-darwin", "x86_64-pc-windows-gnu"];
+
+/// The libraries that must compile for WebAssembly, without CUDA; `ltm-train` maps files into memory.
+const WASM: (&str, &[&str]) =
+    ("wasm32-unknown-unknown", &["ltm-kernels", "ltm-autodiff", "ltm-model", "ltm-vi"]);
+
+/// Checks every target that is installed or can be installed, then the command without default features.
+pub fn run() -> Result<()> {
+    for target in TARGETS {
+        check(target, LIBRARIES, &[])?;
+    }
+    check(WASM.0, WASM.1, &["--no-default-features"])?;
+    exec(&mut cargo(["check", "--package", "ltm-cli", "--no-default-features"]))
+}
+
+/// Checks libraries for one target, if its standard library is there.
+fn check(target: &str, libraries: &[&str], options: &[&str]) -> Result<()> {
+    if !is_available(target) {
+        eprintln!("skipped: {target}, which `rustup target add` cannot install");
+        return Ok(());
+    }
+    exec(cargo(["check", "--lib", "--target", target]).args(packages(libraries)).args(options))
+}
+
+/// The arguments that name these packages.
+fn packages<'a>(names: &[&'a str]) -> Vec<&'a str> {
+    names.iter().flat_map(|name| ["--package", name]).collect()
+}
+
+/// Whether the standard library of a target is installed, now or by rustup.
+fn is_available(target: &str) -> bool {
+    let mut install = Command::new("rustup");
+    install.args(["target", "add", target]).current_dir(root());
+    // What it prints is its own; whether it succeeds is what counts.
+    let status = install.stdout(Stdio::null()).stderr(Stdio::null()).status();
+    status.is_ok_and(|status| status.success())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_unknown_target_is_skipped() {
+        assert!(!is_available("no-such-target"));
+        assert!(check("no-such-target", LIBRARIES, &[]).is_ok());
+    }
+
+    #[test]
+    fn every_library_is_checked() {
+        let folders = std::fs::read_dir(root().join("crates")).expect("the workspace has crates");
+        let is_library = |name: &String| {
+            let manifest = root().join("crates").join(name).join("Cargo.toml");
+            let text = std::fs::read_to_string(manifest).expect("a crate has a manifest");
+            !text.contains("publish = false") && name != "ltm-cli"
+        };
+        let mut names: Vec<_> = folders
+            .map(|entry| entry.expect("readable").file_name().to_string_lossy().into_owned())
+            .filter(is_library)
+            .collect();
+        let mut listed = LIBRARIES.to_vec();
+        names.sort_unstable();
+        listed.sort_unstable();
+        assert_eq!(names, listed);
+    }
+}
