@@ -50,7 +50,11 @@ pub(super) fn read(path: &Path) -> Option<Image> {
     let (len, rest) = content.split_first_chunk::<8>()?;
     let (cubin, ptx) = rest.split_at_checked(usize::try_from(u64::from_le_bytes(*len)).ok()?)?;
     // A driver reads PTX up to its NUL.
-    (ptx.last() == Some(&0)).then(|| Image { cubin: cubin.into(), ptx: ptx.into(), is_cached: true })
+    (ptx.last() == Some(&0)).then(|| Image {
+        cubin: cubin.into(),
+        ptx: ptx.into(),
+        is_cached: true,
+    })
 }
 
 /// Writes an entry, or fails and leaves the old one.

@@ -102,9 +102,7 @@ fn advice(driver_version: Option<i32>) -> String {
         Some(major @ ..13) => {
             (format!("CUDA toolkit {major}"), format!("nvidia-cuda-nvrtc-cu{major}"))
         }
-        Some(major) => {
-            (format!("CUDA toolkit {major}"), format!("nvidia-cuda-nvrtc=={major}.*"))
-        }
+        Some(major) => (format!("CUDA toolkit {major}"), format!("nvidia-cuda-nvrtc=={major}.*")),
         None => ("CUDA toolkit".into(), "nvidia-cuda-nvrtc".into()),
     };
     format!(
