@@ -30,7 +30,7 @@ pub fn run() -> Result<()> {
 /// Checks libraries for one target, if its standard library is there.
 fn check(target: &str, libraries: &[&str], options: &[&str]) -> Result<()> {
     if !is_available(target) {
-        eprintln!("skipped: {target}, which `rustup target add` cannot install");
+        note!("skipped: {target}, which `rustup target add` cannot install");
         return Ok(());
     }
     exec(cargo(["check", "--lib", "--target", target]).args(packages(libraries)).args(options))
