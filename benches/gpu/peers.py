@@ -1,29 +1,61 @@
-"""What PyTorch does at the shapes of the GPU bench, as lines of JSON in its format: peers.py [--cpu]
+"""Times PyTorch at the shapes of the GPU bench and prints JSON lines in its format: peers.py [--cpu] [--list] [PART]...
 
-Needs torch and a GPU. With --cpu every case runs once at a small shape, without times: it shows that this script works.
+Needs torch and a GPU. Without torch it prints one line of kind "missing" and succeeds. --list prints the parts. With
+--cpu every case runs once at a small shape, without times: it shows that this script works.
 """
 
 import json
 import sys
 import traceback
 
-import torch
-import torch.nn.functional as F
-from torch.nn.attention import SDPBackend, sdpa_kernel
+PARTS = ["products", "attentions", "output_layer", "rows", "fast_steps"]
+ON_CPU = "--cpu" in sys.argv[1:]
+WANTED = [word for word in sys.argv[1:] if word != "--cpu"]
+if WANTED == ["--list"]:
+    print("\n".join(PARTS))
+    sys.exit()
+if not set(WANTED) <= set(PARTS):
+    sys.exit(f"expected --cpu, --list or some of {' '.join(PARTS)}, found {' '.join(WANTED)}")
 
-ON_CPU = sys.argv[1:] == ["--cpu"]
-if sys.argv[1:] not in ([], ["--cpu"]):
-    sys.exit(f"peers.py takes --cpu or nothing, got {' '.join(sys.argv[1:])}")
+
+def missing(what, error):
+    print(json.dumps({"kind": "missing", "what": what, "why": f"{type(error).__name__}: {error}"}), flush=True)
+
+
+try:
+    import torch
+    import torch.nn.functional as F
+    from torch.nn.attention import SDPBackend, sdpa_kernel
+except Exception as error:  # not installed, too old, or broken
+    missing("PyTorch", error)
+    sys.exit()
+if not ON_CPU and not torch.cuda.is_available():
+    missing("PyTorch", RuntimeError(f"torch {torch.__version__} finds no CUDA device"))
+    sys.exit()
+try:
+    import triton  # noqa: F401, torch.compile generates code for it
+    HAS_COMPILER = True
+except Exception as error:
+    HAS_COMPILER = ON_CPU
+    if not ON_CPU:
+        missing("PyTorch compiled", error)
+
 DEVICE = "cpu" if ON_CPU else "cuda"
 
-# As the bench's clock: the cache is cleared before each call, and slow calls are sampled less often.
+# Like the bench's clock: the cache is cleared before each call, and slow calls are sampled less often.
 SAMPLES, LEAST_SAMPLES, WARM_UP, MOST_MS = 30, 5, 5, 2000.0
 FLUSH = None if ON_CPU else torch.empty(64 << 20, dtype=torch.float32, device=DEVICE)
 
 BATCH, LENGTH, HEADS, HEAD_DIM, WINDOW, LATENTS = (2, 24, 2, 8, 7, 3) if ON_CPU else (16, 1024, 8, 64, 256, 8)
 WIDTH, HIDDEN, VOCABULARY, ROWS = (16, 40, 61, 20) if ON_CPU else (512, 1376, 50258, 4096)
+PITCH = -(-VOCABULARY // 64) * 64  # row length of the logits in memory
 TOKENS = BATCH * LENGTH
 BF16, F32 = torch.bfloat16, torch.float32
+
+
+def ways(f):
+    """A function as it is and, where there is a compiler, compiled."""
+    return [("eager", f), ("compiled", torch.compile(f))] if HAS_COMPILER else [("eager", f)]
 
 
 def random(*shape, dtype=BF16, std=1.0):
@@ -56,11 +88,11 @@ def quantiles(call):
 
 
 def peer(op, case, name, call, dtype="bf16"):
-    """Times a call and prints its line; a call that is refused says so and stops nothing."""
+    """Times a call and prints its line, or the reason why it failed."""
     line = {"kind": "peer", "op": op, "case": case, "dtype": dtype, "peer": name}
     try:
         line.update(quantiles(call))
-    except Exception as error:  # whatever a backend or a compiler may say
+    except Exception as error:  # of a backend or a compiler
         traceback.print_exc()
         line["refused"] = f"{type(error).__name__}: {str(error).splitlines()[0] if str(error) else ''}"
     print(json.dumps(line), flush=True)
@@ -72,7 +104,7 @@ def products():
         ("projection", TOKENS, WIDTH, WIDTH),
         ("feed_forward_up", TOKENS, 2 * HIDDEN, WIDTH),
         ("feed_forward_down", TOKENS, WIDTH, HIDDEN),
-        ("logits", ROWS, VOCABULARY, WIDTH),
+        ("logits", ROWS, PITCH, WIDTH),
         ("one_token", BATCH, 3 * WIDTH, WIDTH),
     ]
     # By default PyTorch computes f32 products in f32, as ours are.
@@ -106,7 +138,7 @@ def attention(op, cases, q, k, v):
         try:
             out = attend()
         except RuntimeError:
-            continue  # refused above, and said so there
+            continue  # the forward pass above has printed the reason
         peer(op, "bwd", name, lambda: torch.autograd.grad(out, leaves, dout, retain_graph=True))
         for x in leaves:
             x.requires_grad_(False)
@@ -142,7 +174,7 @@ def output_layer():
 
     targets = torch.randint(VOCABULARY, (ROWS,), device=DEVICE)
     hidden, table = random(ROWS, WIDTH), random(VOCABULARY, WIDTH, std=WIDTH**-0.5)
-    for name, run in [("eager", loss), ("compiled", torch.compile(loss))]:
+    for name, run in ways(loss):
         with torch.no_grad():
             peer("cross_entropy", "loss", name, lambda: run(hidden, table, targets))
         hidden.requires_grad_()
@@ -186,8 +218,7 @@ def rows():
     x, weight = random(TOKENS, WIDTH), torch.ones(WIDTH, device=DEVICE)
     gate, up = random(TOKENS, HIDDEN), random(TOKENS, HIDDEN)
     swiglu = lambda gate, up: F.silu(gate) * up
-    for name, wrap in [("eager", lambda f: f), ("compiled", torch.compile)]:
-        norm, gated = wrap(rms_norm), wrap(swiglu)
+    for (name, norm), (_, gated) in zip(ways(rms_norm), ways(swiglu)):
         with torch.no_grad():
             peer("rms_norm", "fwd", name, lambda: norm(x, weight))
             peer("swiglu", "fwd", name, lambda: gated(gate, up))
@@ -257,7 +288,7 @@ def fast_steps():
         mu, log_var, noise = (random(BATCH, n_latents, WIDTH, dtype=F32, std=0.1) for _ in range(3))
         latents = [mu.requires_grad_(), log_var.requires_grad_()]
         adamw = torch.optim.AdamW(latents, lr=0.3, betas=(0.9, 0.999), fused=True)
-        for how, bound in [("eager", model.bound), ("compiled", torch.compile(model.bound))]:
+        for how, bound in ways(model.bound):
 
             def step():
                 adamw.zero_grad(set_to_none=True)
@@ -272,6 +303,6 @@ def fast_steps():
         torch.cuda.empty_cache()
 
 
-torch.manual_seed(1)
-for part in (products, attentions, output_layer, rows, fast_steps):
-    part()
+for part in WANTED or PARTS:
+    torch.manual_seed(1)
+    globals()[part]()

@@ -1,8 +1,8 @@
-//! `cargo xtask package`: builds every published crate from its tarball, as a user would get it.
+//! `cargo xtask package`: checks that every published crate compiles from its tarball, as a user would get it.
 //!
-//! Cargo's own verification is not used: it takes dependencies within the workspace from a temporary
-//! registry whose unpacked sources it keeps between runs, so with an unchanged version number it
-//! builds against yesterday's crates. Here the tarballs are unpacked afresh, side by side.
+//! Cargo's own verification is not used: it takes dependencies within the workspace from a temporary registry whose
+//! unpacked sources it keeps between runs, so with an unchanged version number it builds against yesterday's crates.
+//! Here the tarballs are unpacked again each time, into a workspace of their own.
 
 use std::fs;
 use std::path::Path;
@@ -22,7 +22,7 @@ struct Member {
     is_published: bool,
 }
 
-/// Packages, unpacks and builds. Needs the network only for dependencies never downloaded before.
+/// Packages, unpacks and type-checks. Needs the network only for dependencies never downloaded before.
 pub fn run() -> Result<()> {
     let target = target_dir();
     let unpacked = target.join("package/unpacked");
@@ -54,10 +54,11 @@ pub fn run() -> Result<()> {
     fs::write(unpacked.join("Cargo.toml"), manifest(&published, &profiles))?;
     fs::copy(root().join("Cargo.lock"), unpacked.join("Cargo.lock"))?;
 
-    // One by one: a feature that only a neighbour switches on does not count.
+    // One by one, so that a feature which only a neighbour switches on does not count. `check` finds every file, feature
+    // and dependency that a tarball lacks; machine code for the same sources is what the tests run.
     for member in &published {
-        let mut build = cargo(["build", "--offline", "--package", &member.name]);
-        exec(build.arg("--target-dir").arg(&target).current_dir(&unpacked))?;
+        let mut check = cargo(["check", "--offline", "--package", &member.name]);
+        exec(check.arg("--target-dir").arg(&target).current_dir(&unpacked))?;
     }
     Ok(())
 }
@@ -96,7 +97,7 @@ fn manifest(published: &[Member], profiles: &str) -> String {
     )
 }
 
-/// The `[profile…]` tables of a manifest: with them, dependencies built before are used again.
+/// The `[profile…]` tables of a manifest: under the same profiles, dependencies that are already compiled are reused.
 fn profiles(manifest: &str) -> String {
     let mut within = false;
     let mut text = String::new();

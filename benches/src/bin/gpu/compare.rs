@@ -1,10 +1,10 @@
-//! Two devices' records of the kernel suite against each other. Knows what a record looks like, no kernel.
+//! Compares the kernel suite's results on two devices. Knows what a record looks like, no kernel.
 //!
-//! Both ran the same kernels on the same inputs, and each result was held to the reference within a tolerance
-//! `abs + rel·|x|`: `abs` bounds the roundings inside a sum, `rel` the last one, when the result is stored.
-//! Most roundings are one and the same on both, and cancel in the difference. Those that are not, in approximate
-//! functions and within tensor cores, are among those that `abs` counts, and together may not exceed it.
-//! A last rounding may go one way here and the other way there, so that `rel` is used twice. Hence
+//! Both devices ran the same kernels on the same inputs, and each result was compared with the reference within a
+//! tolerance `abs + rel·|x|`: `abs` bounds the roundings inside a sum, `rel` the last one, when the result is stored.
+//! Most roundings are the same on both devices and cancel in the difference. Those that are not (in approximate
+//! functions and within tensor cores) are among those that `abs` counts, and together may not exceed it.
+//! The last rounding can go up on one device and down on the other, so `rel` is used twice. Hence
 //!
 //! `|device − simulator| <= abs + 2·rel·|simulator|`,
 //!
@@ -12,20 +12,21 @@
 
 use std::collections::BTreeMap;
 use std::fs;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 
-use anyhow::{Context, Result, bail, ensure};
+use anyhow::{Context, Result, ensure};
 use clap::Args;
 use ltm_bench::outln;
 use serde::Deserialize;
 
-/// The two records.
+/// The records to compare.
 #[derive(Args)]
 pub struct Options {
-    /// What the simulator computed: the LTM_DUMP of the kernel suite.
+    /// Results on the simulator: the file that LTM_DUMP named when it ran the kernel suite
     simulator: PathBuf,
-    /// What the device computed.
-    device: PathBuf,
+    /// Results on the device, in one file or several
+    #[arg(required = true)]
+    device: Vec<PathBuf>,
 }
 
 /// One checked result.
@@ -38,17 +39,27 @@ struct Record {
     values: Vec<Option<f64>>,
 }
 
-/// Prints how close they are; fails when a case is missing or too far off.
+/// Prints every case that differs too much or that only one side has, and a summary in the last line.
+///
+/// Fails if there is such a case.
 pub fn run(options: &Options) -> Result<()> {
-    let read = |path: &Path| {
-        let text = fs::read_to_string(path).with_context(|| path.display().to_string())?;
-        records(&text).with_context(|| path.display().to_string())
+    let read = |path: &PathBuf| {
+        fs::read_to_string(path).with_context(|| format!("cannot read {}", path.display()))
     };
-    outln!("{}", compare(&read(&options.simulator)?, &read(&options.device)?)?)?;
+    let simulator = records(&read(&options.simulator)?)
+        .with_context(|| options.simulator.display().to_string())?;
+    let device = options.device.iter().map(read).collect::<Result<String>>()?;
+    let comparison = compare(&simulator, &records(&device).context("the device's results")?)?;
+    for fault in &comparison.faults {
+        outln!("{fault}")?;
+    }
+    outln!("{}", comparison.summary)?;
+    let faults = comparison.faults.len();
+    ensure!(faults == 0, "{faults} results are missing or differ too much from the simulator's");
     Ok(())
 }
 
-/// Records by case and, where a case was checked more than once, by how often before.
+/// Records by case and, where a case was checked several times, by their position among these.
 type Records = BTreeMap<(String, usize), Record>;
 
 fn records(text: &str) -> Result<Records> {
@@ -63,23 +74,37 @@ fn records(text: &str) -> Result<Records> {
     Ok(records)
 }
 
-/// One line on how close two records are.
-fn compare(simulator: &Records, device: &Records) -> Result<String> {
-    ensure!(!simulator.is_empty(), "the simulator's record is empty");
+/// How close two devices' results are.
+#[derive(Debug, Default)]
+struct Comparison {
+    /// A line for each result that is missing, of another length, or too far off.
+    faults: Vec<String>,
+    summary: String,
+}
+
+/// Compares what both sides have; a missing result does not end the comparison of the others.
+fn compare(simulator: &Records, device: &Records) -> Result<Comparison> {
+    ensure!(!simulator.is_empty(), "the simulator's results are empty");
+    let mut faults = Vec::new();
     for (one, other, whose) in
         [(simulator, device, "the device"), (device, simulator, "the simulator")]
     {
-        if let Some((case, times)) = one.keys().find(|key| !other.contains_key(*key)) {
-            bail!("{whose} has no record {times} of `{case}`");
-        }
+        let missing = one.keys().filter(|key| !other.contains_key(*key));
+        faults.extend(missing.map(|(case, i)| format!("{whose} has no result {i} of `{case}`")));
     }
-    let (mut numbers, mut equal) = (0, 0);
+    let (mut cases, mut numbers, mut equal) = (0, 0, 0);
     let mut worst = (0.0, "none differs");
-    let mut failed = Vec::new();
     for (key, expected) in simulator {
-        let actual = &device[key];
+        let Some(actual) = device.get(key) else { continue };
+        cases += 1;
         let (found, wanted) = (actual.values.len(), expected.values.len());
-        ensure!(found == wanted, "`{}` has {found} and {wanted} numbers", expected.case);
+        if found != wanted {
+            faults.push(format!(
+                "`{}`: {found} numbers on the device, {wanted} on the simulator",
+                expected.case
+            ));
+            continue;
+        }
         let mut of_case = 0.0f64;
         for (actual, expected_value) in actual.values.iter().zip(&expected.values) {
             numbers += 1;
@@ -91,16 +116,18 @@ fn compare(simulator: &Records, device: &Records) -> Result<String> {
             worst = (of_case, &expected.case);
         }
         if of_case > 1.0 {
-            failed.push(format!("{of_case:.3} times the bound: {}", expected.case));
+            faults.push(format!("`{}`: {of_case:.3} times the bound", expected.case));
         }
     }
-    ensure!(failed.is_empty(), "too far from the simulator:\n{}", failed.join("\n"));
     let (share, case) = worst;
-    let cases = simulator.len();
-    let same = 100.0 * equal as f64 / numbers as f64;
-    Ok(format!(
-        "{cases} cases, {numbers} numbers, {same:.2} % the same bits; the worst uses {share:.3} of its bound: {case}"
-    ))
+    let total = simulator.len();
+    let same = if numbers == 0 { 0.0 } else { 100.0 * equal as f64 / numbers as f64 };
+    let summary = format!(
+        "{cases} of {total} results compared, {numbers} numbers, {same:.2} % bit-identical; \
+         largest difference: {share:.3} of its bound ({case}); {} faults",
+        faults.len()
+    );
+    Ok(Comparison { faults, summary })
 }
 
 /// The distance as a share of what is allowed: infinite where only one is a number.
@@ -116,26 +143,27 @@ fn share_used(actual: Option<f64>, expected: Option<f64>, abs: f64, rel: f64) ->
 mod tests {
     use super::*;
 
-    /// What the comparison says of two records of one case.
-    fn check(simulator: &str, device: &str) -> Result<String> {
+    fn check(simulator: &str, device: &str) -> Comparison {
         let line = |values: &str| {
             records(&format!(r#"{{"case":"sum","abs":0.5,"rel":0.25,"values":{values}}}"#))
+                .expect("a whole line")
         };
-        compare(&line(simulator)?, &line(device)?)
+        compare(&line(simulator), &line(device)).expect("the simulator's results are not empty")
     }
 
     #[test]
     fn the_bound_is_one_sum_and_two_roundings() {
-        let close = check("[1.0, null, 2.0, 3.0]", "[1.0, null, 2.0, 2.0]").expect("it is close");
+        let close = check("[1.0, null, 2.0, 3.0]", "[1.0, null, 2.0, 2.0]");
         assert_eq!(
-            close,
-            "1 cases, 4 numbers, 75.00 % the same bits; the worst uses 0.500 of its bound: sum"
+            close.summary,
+            "1 of 1 results compared, 4 numbers, 75.00 % bit-identical; \
+             largest difference: 0.500 of its bound (sum); 0 faults"
         );
-        let far = check("[-2.0]", "[-3.6]").expect_err("1.5 is allowed").to_string();
-        assert_eq!(far, "too far from the simulator:\n1.067 times the bound: sum");
-        assert!(check("[0.0]", "[null]").is_err());
-        assert!(check("[null]", "[0.0]").is_err());
-        assert!(check("[0.0]", "[0.0, 0.0]").is_err());
+        // `abs + 2·rel·2` allows 1.5.
+        assert_eq!(check("[-2.0]", "[-3.6]").faults, ["`sum`: 1.067 times the bound"]);
+        for (simulator, device) in [("[0.0]", "[null]"), ("[null]", "[0.0]"), ("[0.0]", "[0, 0]")] {
+            assert_eq!(check(simulator, device).faults.len(), 1, "{simulator} and {device}");
+        }
     }
 
     #[test]
@@ -145,15 +173,31 @@ mod tests {
     }
 
     #[test]
-    fn both_have_every_case() {
-        let line =
-            |case: &str| format!("{{\"case\":\"{case}\",\"abs\":0,\"rel\":0,\"values\":[]}}\n");
+    fn a_missing_result_does_not_hide_the_others() {
+        let line = |case: &str, value| {
+            format!("{{\"case\":\"{case}\",\"abs\":1,\"rel\":0,\"values\":[{value}]}}\n")
+        };
         let read = |text: String| records(&text).expect("whole lines");
-        let (one, two) = (read(line("a")), read(line("a") + &line("a")));
-        let missing = compare(&one, &two).expect_err("one is missing").to_string();
-        assert_eq!(missing, "the simulator has no record 1 of `a`");
-        assert!(compare(&two, &one).is_err());
-        assert!(compare(&read(String::new()), &read(String::new())).is_err());
+        let simulator = read(line("a", 0) + &line("b", 0) + &line("c", 0) + &line("c", 0));
+        let device = read(line("b", 9) + &line("c", 0) + &line("d", 0));
+        let found = compare(&simulator, &device).expect("both have results");
+        assert_eq!(
+            found.faults,
+            [
+                "the device has no result 0 of `a`",
+                "the device has no result 1 of `c`",
+                "the simulator has no result 0 of `d`",
+                "`b`: 9.000 times the bound",
+            ]
+        );
+        assert!(
+            found.summary.starts_with("2 of 4 results compared, 2 numbers"),
+            "{}",
+            found.summary
+        );
+        assert!(compare(&read(String::new()), &device).is_err());
+        let none = compare(&simulator, &read(String::new())).expect("the simulator has results");
+        assert_eq!(none.faults.len(), 4);
         assert!(records("half a line").is_err());
     }
 }

@@ -1,5 +1,5 @@
-//! NVIDIA's matrix products, opened at run time: what ours are compared with, and the measure of the device's dense
-//! rate. Has its own stream and memory on the device; knows no op of ours but the extents of a product.
+//! NVIDIA's matrix products, opened at run time, to compare ours with and to measure the device's dense rate. Has its own
+//! stream and memory on the device; knows no op of ours but the extents of a product.
 #![expect(unsafe_code, reason = "a C library that takes addresses")]
 
 use std::ffi::c_void;
@@ -14,7 +14,7 @@ use ltm_kernels::ops::matmul::{Layout, MatmulDims};
 
 use crate::clock::{FLUSH_ELEMENTS, Sample, sample};
 
-/// What NVIDIA recommends on Hopper, the most that any device is said to want.
+/// NVIDIA's recommendation for Hopper, the largest of all devices.
 const WORKSPACE_BYTES: usize = 32 << 20;
 
 /// The library, and a stream to run it on.
@@ -33,13 +33,13 @@ struct Product {
     algorithm: sys::cublasLtMatmulAlgo_t,
 }
 
-/// What the library is told of a product: it holds matrices by columns, ours lie by rows, and a matrix by rows is its
-/// transpose by columns. So it computes `cᵀ = op(b)ᵀ op(a)ᵀ`.
+/// A product as the library takes it: its matrices are column-major and ours row-major, and a row-major matrix is its
+/// transpose in column-major order. So it computes `cᵀ = op(b)ᵀ op(a)ᵀ`.
 #[derive(Debug, PartialEq)]
 struct ByColumns {
-    /// Rows and columns of `b`, `a` and `c` as they lie in memory, by columns.
+    /// Rows and columns of `b`, `a` and `c` in memory, in column-major order.
     extents: [[u64; 2]; 3],
-    /// Whether `b` and `a` are to be transposed.
+    /// Whether to transpose `b` and `a`.
     transposed: [bool; 2],
 }
 
@@ -66,6 +66,10 @@ impl CublasLt {
             return Ok(None);
         }
         let context = CudaContext::new(0)?;
+        // SAFETY: all work is on the one stream made below, in whose order each buffer is written, read and freed.
+        //
+        // With tracking, cudarc would put waits for its own events between the two that take the time.
+        unsafe { context.disable_event_tracking() };
         let stream = context.new_stream()?;
         let handle = result::create_handle()?;
         let workspace = stream.alloc_zeros(WORKSPACE_BYTES)?;
@@ -214,7 +218,7 @@ impl Drop for CublasLt {
     }
 }
 
-/// Numbers as they lie in memory; bf16 keeps the upper half of an f32, whose lower half must be zero.
+/// Numbers in memory; bf16 keeps the upper half of an f32, whose lower half must be zero.
 fn bytes(dtype: DType, x: &[f32]) -> Vec<u8> {
     match dtype {
         DType::BF16 => x.iter().flat_map(|x| ((x.to_bits() >> 16) as u16).to_ne_bytes()).collect(),

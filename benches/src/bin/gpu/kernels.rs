@@ -1,15 +1,17 @@
-//! Walks the cases: checks each rung at the small shape, times it at the full one, prints a line. Knows no op.
+//! Runs the cases: checks each rung at the small shape, times it at the full one, prints a line. Knows no op.
+
+use std::collections::BTreeSet;
 
 use anyhow::{Result, ensure};
 use clap::Args;
-use ltm_bench::note;
+use ltm_bench::{note, outln};
 use ltm_kernels::cuda::with_rung;
 use ltm_kernels::ops::elementwise;
 use ltm_kernels::ops::matmul::MatmulDims;
 use ltm_kernels::{Buffer, DType, Device, Error, registry};
 use ltm_testkit::relative_frobenius;
 
-use crate::bench::Bench;
+use crate::bench::{Bench, Measured};
 use crate::cases;
 use crate::clock::Sample;
 use crate::cublaslt::CublasLt;
@@ -19,23 +21,32 @@ use crate::spec::{Call, Case, Choice, Spec};
 /// Which cases are run, and how.
 #[derive(Args)]
 pub struct Options {
-    /// Check the small shapes and time nothing: what a simulator can do.
+    /// Check the small shapes and time nothing: what a simulator can do
     #[arg(long)]
     once: bool,
-    /// This rung alone.
+    /// Only this rung
     #[arg(long)]
     rung: Option<u32>,
-    /// This op alone.
+    /// Print the ops that have cases, one per line, and exit; needs no device
+    #[arg(long)]
+    list: bool,
+    #[command(flatten)]
+    measured: Measured,
+    /// Only this op
     op: Option<String>,
 }
 
 /// Runs the cases; fails when a rung disagrees with the CPU.
 pub fn run(options: &Options) -> Result<()> {
-    let device = Device::cuda(0)?;
-    let mut bench = if options.once { None } else { Some(Bench::new(&device)?) };
-    if let Some(bench) = &bench {
-        Record::Device(bench.roofline.clone()).print()?;
+    if options.list {
+        let ops: BTreeSet<_> = cases::all().iter().map(|case| case.op).collect();
+        for op in ops {
+            outln!("{op}")?;
+        }
+        return Ok(());
     }
+    let device = Device::cuda(0)?;
+    let mut bench = if options.once { None } else { Some(Bench::new(&device, &options.measured)?) };
     let wanted = |case: &Case| options.op.as_ref().is_none_or(|op| op == case.op);
     let cases: Vec<_> = cases::all().into_iter().filter(wanted).collect();
     ensure!(!cases.is_empty(), "no case of `{}`", options.op.as_deref().unwrap_or_default());
@@ -73,7 +84,7 @@ struct Shared {
     call: Option<Call>,
     /// The median of the lowest rung that was timed.
     lowest_ms: Option<f64>,
-    /// The library's time and result, once it was asked; `None` within when it refused.
+    /// cuBLASLt's time and result, once it was called; the inner `None` when it refused.
     cublaslt: Option<Option<(Sample, Vec<f32>)>>,
 }
 
@@ -97,7 +108,7 @@ fn label(choice: Choice) -> String {
     }
 }
 
-/// Whether a rung said that these dims or this type are not for it, or the device that they are too large.
+/// Whether the rung does not support these dims or this type, or the device has too little memory for them.
 fn is_refusal(error: &anyhow::Error) -> bool {
     matches!(error.downcast_ref(), Some(Error::Unsupported { .. } | Error::OutOfMemory { .. }))
 }

@@ -1,5 +1,5 @@
-//! Every op on a CUDA device: each rung is held to the CPU's result, then timed by the device's clock.
-//! Lines of JSON on stdout, and what went wrong on stderr. This file knows the command line alone.
+//! Checks and times every op on a CUDA device: each rung is compared with the CPU's result, then timed by the device's
+//! clock. Writes JSON lines to stdout and messages to stderr. This file knows the command line alone.
 
 mod bench;
 mod cases;
@@ -7,6 +7,7 @@ mod clock;
 mod compare;
 mod cublaslt;
 mod kernels;
+mod precompile;
 mod record;
 mod spec;
 mod steps;
@@ -15,7 +16,7 @@ mod summary;
 use anyhow::Result;
 use clap::{Parser, Subcommand};
 
-/// What a machine with a GPU measures, and what one without can check of it.
+/// Check and time the kernels and whole steps on a CUDA device
 #[derive(Parser)]
 struct Options {
     #[command(subcommand)]
@@ -24,21 +25,27 @@ struct Options {
 
 #[derive(Subcommand)]
 enum Verb {
-    /// Check every rung of every op, or of one, against the CPU, then time it.
+    /// Print the device's name and, unless it is the simulator, its measured bandwidth and rates
+    Device(bench::Options),
+    /// Check every rung of every op, or of one, against the CPU, then time it
     Kernels(kernels::Options),
-    /// Time whole steps of the published models.
+    /// Time whole steps of the published models
     Steps(steps::Options),
-    /// Hold a device's record of the kernel suite to the simulator's.
+    /// Compare the kernel suite's results on the device with those on the simulator
     Compare(compare::Options),
-    /// Make tables of a run's lines.
+    /// Print a run's JSON lines as Markdown tables
     Summary(summary::Options),
+    /// Compile every kernel for an architecture into the kernel cache; needs NVRTC but no device
+    Compile(precompile::Options),
 }
 
 fn main() -> Result<()> {
     match Options::parse().verb {
+        Verb::Device(options) => bench::run(&options),
         Verb::Kernels(options) => kernels::run(&options),
         Verb::Steps(options) => steps::run(&options),
         Verb::Compare(options) => compare::run(&options),
         Verb::Summary(options) => summary::run(&options),
+        Verb::Compile(options) => precompile::run(&options),
     }
 }

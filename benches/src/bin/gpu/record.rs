@@ -1,4 +1,4 @@
-//! The lines of a run folder's `raw.jsonl`, as they are written and read. Knows what is told, not how it was measured.
+//! The lines of a run folder's `raw.jsonl`, as they are written and read. Knows their fields, not how they are measured.
 
 use ltm_bench::outln;
 use serde::{Deserialize, Serialize};
@@ -13,6 +13,7 @@ pub enum Record {
     Kernel(Kernel),
     Step(Step),
     Peer(Peer),
+    Missing(Missing),
 }
 
 impl Record {
@@ -24,19 +25,19 @@ impl Record {
 }
 
 /// What the device can do at best, measured in the same run.
-#[derive(Clone, Serialize, Deserialize)]
+#[derive(Clone, Debug, Serialize, Deserialize)]
 pub struct Roofline {
     pub name: String,
     pub architecture: String,
     pub multiprocessors: u32,
-    /// Bytes read and written a second by a copy of 256 MiB.
+    /// Bytes read and written per second by a copy of 256 MiB, in units of 1e9.
     pub copy_gb_s: f64,
     /// The rates of cuBLASLt's large square products; `None` without that library.
     pub bf16_tflop_s: Option<f64>,
     pub f32_tflop_s: Option<f64>,
 }
 
-/// A rung of an op at a shape; without times it was only checked.
+/// One rung of an op at one shape; without times it was only checked.
 #[derive(Serialize, Deserialize)]
 pub struct Kernel {
     pub op: String,
@@ -55,7 +56,8 @@ pub struct KernelTimes {
     pub times: Times,
     pub gb_s: f64,
     pub tflop_s: f64,
-    /// Of the time that the roofline allows: the larger of bytes over bandwidth and operations over rate.
+    /// The least time that the roofline allows (the larger of bytes over bandwidth and operations over rate) over the
+    /// measured time.
     pub share_of_roofline: f64,
     /// How many times faster than the lowest rung.
     pub times_lowest_rung: f64,
@@ -84,7 +86,7 @@ pub struct StepTimes {
     pub times: Times,
     pub tokens_s: f64,
     pub gflop: f64,
-    /// The step's operations over what the dense rate would do in its time; `None` without cuBLASLt.
+    /// Model FLOPs utilisation: the step's rate over the dense rate; `None` without cuBLASLt.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub mfu: Option<f64>,
     pub plan_mb: f64,
@@ -103,6 +105,14 @@ pub struct Peer {
     /// Why it did not run.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub refused: Option<String>,
+}
+
+/// Something to compare with that this machine does not have.
+#[derive(Serialize, Deserialize)]
+pub struct Missing {
+    /// Such as `cuBLASLt` or `PyTorch`.
+    pub what: String,
+    pub why: String,
 }
 
 /// Quantiles in milliseconds.

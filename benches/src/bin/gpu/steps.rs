@@ -14,22 +14,30 @@ use ltm_testkit::relative_frobenius;
 use ltm_train::step::{clip_scale, global_norm};
 use ltm_vi::{Engine, InferConfig, InferKey, SlowGradient};
 
-use crate::bench::Bench;
+use crate::bench::{Bench, Measured};
 use crate::clock::{Often, Sample, quantiles, times};
 use crate::record::{Record, Step, StepTimes, rounded};
 
 /// How the steps are run.
 #[derive(Args)]
 pub struct Options {
-    /// Hold a toy model's steps to the CPU's and time nothing: what a simulator can do.
+    /// Compare a toy model's steps with the CPU's and time nothing: what a simulator can do
     #[arg(long)]
     once: bool,
+    /// Only this model: ltm-small, ltm-medium or ltm-large
+    #[arg(long)]
+    model: Option<String>,
+    /// Only this precision: mixed or f32
+    #[arg(long)]
+    precision: Option<String>,
+    #[command(flatten)]
+    measured: Measured,
 }
 
-/// What plans are made in, what that is called, and how far a toy model's steps may be from the CPU's.
+/// Names and precisions of plans, and how far a toy model's steps may be from the CPU's.
 ///
 /// A fit divides gradients by their size, so that in f32 roundings of 1e-7 grow from step to step. With bf16
-/// activations a gradient has about 100 roundings of 1/256 behind it, which add in quadrature.
+/// activations about 100 roundings of 1/256 enter a gradient, which add in quadrature.
 const PRECISIONS: &[(&str, Precision, f64)] =
     &[("mixed", Precision::MIXED, 10.0 / 256.0), ("f32", Precision::F32, 1e-4)];
 
@@ -58,20 +66,32 @@ const ADAMW: AdamW = AdamW { lr: 4e-4, beta1: 0.9, beta2: 0.95, eps: 1e-8, weigh
 /// The first call compiles and records.
 const OFTEN: Often = Often { warm_up: 1, samples: 20, most_ms: 20_000.0, least_samples: 3 };
 
-/// Runs the steps and prints a line each.
+/// Runs the steps and prints one line for each.
 pub fn run(options: &Options) -> Result<()> {
     let device = Device::cuda(0)?;
     if options.once {
         return check(&device);
     }
     let Device::Cuda(context) = device else { bail!("a CUDA device was asked for") };
-    let bench = Bench::new(&device)?;
     let models = [
         ("ltm-small", ModelConfig::ltm_small()),
         ("ltm-medium", ModelConfig::ltm_medium()),
         ("ltm-large", ModelConfig::ltm_large()),
     ];
-    for (name, precision, _) in PRECISIONS {
+    let chosen =
+        |wanted: &Option<String>, name: &str| wanted.as_deref().is_none_or(|wanted| wanted == name);
+    let models: Vec<_> =
+        models.into_iter().filter(|(name, _)| chosen(&options.model, name)).collect();
+    let precisions: Vec<_> =
+        PRECISIONS.iter().filter(|(name, ..)| chosen(&options.precision, name)).collect();
+    ensure!(
+        !models.is_empty(),
+        "expected ltm-small, ltm-medium or ltm-large, found {:?}",
+        options.model
+    );
+    ensure!(!precisions.is_empty(), "expected mixed or f32, found {:?}", options.precision);
+    let bench = Bench::new(&device, &options.measured)?;
+    for (name, precision, _) in precisions {
         for (model, config) in &models {
             let timed = Learner::new(config, BATCH, &device, *precision)
                 .and_then(|learner| time(learner, context));
@@ -79,7 +99,7 @@ pub fn run(options: &Options) -> Result<()> {
                 Ok(timed) => timed
                     .iter()
                     .try_for_each(|step| Record::Step(line(model, name, step, &bench)).print())?,
-                // A model that does not fit this device says nothing about the others.
+                // A model that does not fit this device does not stop the others.
                 Err(error) if is_out_of_memory(&error) => {
                     note!("{model} {name}: not run: {error:#}");
                 }

@@ -1,5 +1,6 @@
-//! A run's lines as tables for people. Knows the lines, measures nothing.
+//! A run's lines as Markdown tables. Knows the lines, measures nothing.
 
+use std::collections::BTreeMap;
 use std::fmt::Write as _;
 use std::fs;
 use std::path::PathBuf;
@@ -10,10 +11,10 @@ use ltm_bench::outln;
 
 use crate::record::{Kernel, Peer, Record, Roofline, Step, Times};
 
-/// Files of lines.
+/// The run's files.
 #[derive(Args)]
 pub struct Options {
-    /// `raw.jsonl`, and others whose lines belong to the same run.
+    /// `raw.jsonl`, and others of the same run
     #[arg(required = true)]
     files: Vec<PathBuf>,
 }
@@ -22,7 +23,9 @@ pub struct Options {
 pub fn run(options: &Options) -> Result<()> {
     let mut lines = String::new();
     for file in &options.files {
-        lines += &fs::read_to_string(file).with_context(|| file.display().to_string())?;
+        let text = fs::read_to_string(file).with_context(|| file.display().to_string())?;
+        // A process that was killed may have left half a line at the end.
+        lines += text.rfind('\n').map_or("", |end| &text[..=end]);
     }
     outln!("{}", summary(&lines)?.trim_end())?;
     Ok(())
@@ -30,6 +33,7 @@ pub fn run(options: &Options) -> Result<()> {
 
 fn summary(lines: &str) -> Result<String> {
     let (mut devices, mut kernels, mut steps, mut peers) = (vec![], vec![], vec![], vec![]);
+    let mut missing = BTreeMap::new();
     for line in lines.lines() {
         let record = serde_json::from_str(line).with_context(|| format!("in `{line}`"))?;
         match record {
@@ -37,6 +41,7 @@ fn summary(lines: &str) -> Result<String> {
             Record::Kernel(record) => kernels.push(record),
             Record::Step(record) => steps.push(record),
             Record::Peer(record) => peers.push(record),
+            Record::Missing(record) => drop(missing.insert(record.what, record.why)),
         }
     }
     let mut text = String::from("# Summary\n");
@@ -85,6 +90,10 @@ fn summary(lines: &str) -> Result<String> {
         text += "\n## PyTorch\n\n";
         text +=
             &table(&["op", "case", "dtype", "what", "ms", "p10–p90"], peers.iter().map(peer_row));
+    }
+    if !missing.is_empty() {
+        text += "\n## Not compared\n\n";
+        missing.iter().for_each(|(what, why)| text += &format!("- {what}: {why}\n"));
     }
     Ok(text)
 }
@@ -154,7 +163,7 @@ fn time_cells(times: &Times) -> [String; 2] {
     [format!("{:.4}", times.median_ms), format!("{:.4}–{:.4}", times.p10_ms, times.p90_ms)]
 }
 
-/// A table in Markdown; cells that a row lacks are empty, columns that all rows lack are left out.
+/// A Markdown table; cells that a row lacks are empty, columns that all rows lack are omitted.
 fn table(heads: &[&str], rows: impl Iterator<Item = Vec<String>>) -> String {
     let rows: Vec<_> = rows.collect();
     let is_used = |column: &usize| {
@@ -185,6 +194,7 @@ mod tests {
 {"kind":"kernel","op":"rope","case":"fwd","dtype":"bf16","rung":"v2","shape":[2,35,8],"median_ms":2.0,"p10_ms":1.0,"p90_ms":3.0,"samples":30,"gb_s":50.0,"tflop_s":0.5,"share_of_roofline":0.5,"times_lowest_rung":4.0}
 {"kind":"peer","op":"rope","case":"fwd","dtype":"bf16","peer":"eager","median_ms":5.0,"p10_ms":5.0,"p90_ms":5.0,"samples":30}
 {"kind":"peer","op":"rope","case":"fwd","dtype":"f32","peer":"eager","refused":"RuntimeError"}
+{"kind":"missing","what":"cuBLASLt","why":"libcublasLt was not found"}
 "#;
         let text = summary(lines).expect("the lines are whole");
         for expected in [
@@ -192,6 +202,7 @@ mod tests {
             "| op | case | dtype | rung | shape | ms | p10–p90 | GB/s | TFLOP/s | of roofline | × lowest rung | × PyTorch |",
             "| rope | fwd | bf16 | v2 | 2×35×8 | 2.0000 | 1.0000–3.0000 | 50.0 | 0.50 | 50.0 % | 4.00 | 2.50 (eager) |",
             "| rope | fwd | f32 | eager | RuntimeError |  |",
+            "- cuBLASLt: libcublasLt was not found",
         ] {
             assert!(text.lines().any(|line| line == expected), "no `{expected}` in\n{text}");
         }

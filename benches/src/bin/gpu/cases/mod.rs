@@ -1,4 +1,4 @@
-//! What is run: each op's buffers and call at a small shape, for the check, and at a model's, for the clock.
+//! The cases: each op's buffers and call at a small shape, to check it, and at a model's, to time it.
 //!
 //! The full shapes are those of ltm-small in a batch of 16 sequences of 1024 tokens: 512 wide, 8 heads of 64, a window
 //! of 256, 8 latents a layer, a feed-forward layer of 1376.
@@ -16,6 +16,8 @@ const TOKENS: usize = 16 * 1024;
 const WIDTH: usize = 512;
 const HIDDEN: usize = 1376;
 const VOCABULARY: usize = 50258;
+/// Row length of the logits in memory: the vocabulary, padded as the output layer pads it.
+const LOGITS_PITCH: usize = VOCABULARY.next_multiple_of(64);
 
 /// Every case, op by op.
 pub fn all() -> Vec<Case> {
@@ -33,7 +35,7 @@ mod tests {
 
     use super::*;
 
-    /// Entry points that no call of its own times: parts of others, and the two of one thread.
+    /// Entry points without a timed case: parts of others, and the two that run on one thread.
     const UNTIMED: &[&str] = &[
         "elementwise_increment_i32_v1",
         "elementwise_record_f32_v1",

@@ -4,10 +4,10 @@ use ltm_kernels::ops::cross_entropy::{self, CrossEntropyDims};
 use ltm_kernels::ops::matmul::{self, Layout, MatmulDims, Write};
 use ltm_kernels::{Buffer, DType, Device};
 
-use super::{HIDDEN, TOKENS, VOCABULARY, WIDTH};
+use super::{HIDDEN, LOGITS_PITCH, TOKENS, VOCABULARY, WIDTH};
 use crate::spec::{BF16_ONLY, BOTH, Case, Operand, Spec, activation, float, index};
 
-/// Rows of the output layer: as many as its logits are held for at one time.
+/// Rows of the output layer: the largest number whose logits are in memory at one time.
 const LOGIT_ROWS: usize = 4096;
 
 pub fn cases() -> Vec<Case> {
@@ -37,7 +37,8 @@ pub fn cases() -> Vec<Case> {
         linear("projection", [TOKENS, WIDTH, WIDTH]),
         linear("feed_forward_up", [TOKENS, 2 * HIDDEN, WIDTH]),
         linear("feed_forward_down", [TOKENS, WIDTH, HIDDEN]),
-        linear("logits", [LOGIT_ROWS, VOCABULARY, WIDTH]),
+        // A dense product whose rows are as far apart as the output layer's.
+        linear("logits", [LOGIT_ROWS, LOGITS_PITCH, WIDTH]),
         linear("one_token", [16, 3 * WIDTH, WIDTH]),
         product("qkv_dx", BOTH, [72, 40, 136], [TOKENS, WIDTH, 3 * WIDTH], linear_dx),
         product("feed_forward_up_dx", BOTH, [72, 40, 136], [TOKENS, WIDTH, 2 * HIDDEN], linear_dx),
