@@ -77,36 +77,38 @@ pub enum Machine {
 }
 
 /// Every verb as it is written, with one line about it.
-const VERBS: &[(&str, &str)] = &[
-    ("test", "everything a change must pass, cheapest check first"),
-    ("tidy", "the house rules that no compiler checks"),
-    ("package", "build each published crate from its own tarball"),
+pub const VERBS: &[(&str, &str)] = &[
+    ("test", "run everything that a change must pass, cheapest checks first"),
+    ("tidy", "check the project's own rules: file lengths, `unsafe`, paths and names in documents"),
+    ("package", "check that each published crate compiles from its own tarball"),
     ("targets", "type-check the libraries for other systems, and the command without CUDA"),
-    ("ptx", "compile every kernel and hold it to its budget"),
-    ("sim", "run the CUDA tests on the simulator; every kernel must be executed"),
-    ("gpu", "make target/gpu: all that a machine with a GPU should prove"),
+    ("ptx", "compile every kernel and check its budget of registers and shared memory"),
+    ("sim", "run the CUDA tests on the simulator, which must execute every kernel"),
+    ("gpu", "create target/gpu, a folder to verify and measure everything on a machine with a GPU"),
     (
         "bench [op] [--device cpu|sim|cuda] [--rung n]",
-        "check every op, then time it (on the simulator: count)",
+        "check every op, then time it, or count its work on the simulator",
     ),
-    ("bench step [options]", "time whole training iterations, ours and a peer's in turns"),
+    ("bench step [options]", "time whole training iterations, optionally alternating with PyTorch"),
     ("bench roofline", "measure the processor's peak rates and the memory's bandwidth"),
 ];
 
 /// The options of `bench step`.
 const STEP_OPTIONS: &str = "  \
-  --model small|medium|large|quickstart   with --batch n, --tokens n, --fast-steps n where its shape is to differ
-  --precision f32|mixed                   of our side; f32 unless given
-  --threads n, --rounds n                 2 and 5 unless given
-  --peer torch                            check and time PyTorch too, or with --variant v one way of it
-  --profile                               the time of each kind of op instead
+  --model small|medium|large|quickstart   the model [default: small]
+  --batch n, --tokens n, --fast-steps n   its shape [default: the model's]
+  --precision f32|mixed                   of our side [default: f32]
+  --threads n, --rounds n                 [default: 2 and 5]
+  --peer torch                            also check and time PyTorch
+  --variant v                             only this variant of PyTorch
+  --profile                               time each kind of op instead
   --save                                  keep the run in benches/runs";
 
 /// The list of verbs.
 pub fn help() -> String {
     let lines: Vec<_> =
         VERBS.iter().map(|(verb, about)| format!("  cargo xtask {verb:<47}{about}")).collect();
-    format!("The workspace's chores:\n\n{}\n\nbench step:\n{STEP_OPTIONS}", lines.join("\n"))
+    format!("Development commands:\n\n{}\n\nbench step:\n{STEP_OPTIONS}", lines.join("\n"))
 }
 
 /// Reads the arguments after the program's name; the error says what is wrong with them.

@@ -1,6 +1,7 @@
 //! `cargo xtask tidy`: the house rules that no compiler checks. Reads text and paths, runs nothing.
 
 mod cuda;
+mod names;
 mod output;
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -101,9 +102,11 @@ fn violations(tree: &Tree) -> Vec<String> {
         }
         if path.ends_with("/Cargo.toml") {
             direction(path, text, &mut report);
+            keywords(text, &mut report);
         }
     }
     cuda::kernels(tree, &mut found);
+    names::names(tree, &mut found);
     found
 }
 
@@ -212,6 +215,25 @@ fn direction(path: &str, text: &str, report: &mut impl FnMut(usize, String)) {
         };
         if !is_allowed {
             report(line, format!("`{name}` may not have `{used}` in its [{section}]"));
+        }
+    }
+}
+
+/// What crates.io accepts: at most five keywords of at most twenty characters, at most five categories.
+fn keywords(text: &str, report: &mut impl FnMut(usize, String)) {
+    for (i, line) in text.lines().enumerate() {
+        let Some((key @ ("keywords" | "categories"), list)) = line.split_once(" = [") else {
+            continue;
+        };
+        let words: Vec<_> = list.split('"').skip(1).step_by(2).collect();
+        if words.len() > 5 {
+            report(i + 1, format!("{} {key}, at most 5 are allowed", words.len()));
+        }
+        for word in words.iter().filter(|word| key == "keywords" && word.len() > 20) {
+            report(
+                i + 1,
+                format!("keyword `{word}` has {} characters, at most 20 are allowed", word.len()),
+            );
         }
     }
 }
@@ -334,6 +356,15 @@ mod tests {
         let found = check(&[there, ("docs/a.md", "Good.\nSee `x` in `crates/a/src/none.rs`.\n")]);
         assert_eq!(found, ["docs/a.md:2: names `crates/a/src/none.rs`, which does not exist"]);
         assert_eq!(check(&[("README.md", "`configs/none.toml`")]).len(), 1);
+    }
+
+    #[test]
+    fn keywords_that_the_registry_refuses() {
+        let check = |line: &str| check(&[("crates/ltm-vi/Cargo.toml", line)]);
+        assert_eq!(check("keywords = [\"a\", \"b\"]\n").len(), 0);
+        assert_eq!(check("categories = [\"development-tools::testing\"]\n").len(), 0);
+        assert_eq!(check("keywords = [\"variational-inference\"]\n").len(), 1);
+        assert_eq!(check("keywords = [\"a\", \"b\", \"c\", \"d\", \"e\", \"f\"]\n").len(), 1);
     }
 
     #[test]
