@@ -1,26 +1,31 @@
-//! Where to compute: the arguments that verbs share.
+//! Device and precision, and the model that verbs load: arguments that verbs share.
+
+use std::path::PathBuf;
 
 use clap::ValueEnum;
+use ltm_train::Checkpoint;
 use ltm_train::config::{PrecisionKind, RunConfig};
 
-/// Where to compute, in place of what the run's configuration says.
+use crate::output::usage;
+
+/// Overrides of `run.device` and `run.precision`.
 #[derive(clap::Args)]
 pub struct DeviceArgs {
-    /// cpu, cuda (the first GPU) or cuda:N; as the run says when left out
-    #[arg(long)]
+    /// Device: `cpu`, `cuda` (the first GPU) or `cuda:N` [default: `run.device` of the configuration]
+    #[arg(long, display_order = 901)]
     device: Option<String>,
-    /// What to compute in; when left out as the run says, or f32 on the CPU and mixed on CUDA
-    #[arg(long, value_enum)]
+    /// Arithmetic precision [default: `run.precision` of the configuration, or with --device the device's own:
+    /// f32 on the CPU, mixed on CUDA]
+    #[arg(long, value_enum, display_order = 902)]
     precision: Option<PrecisionArg>,
 }
 
-/// What to compute in.
+/// Arithmetic precision.
 #[derive(Clone, Copy, ValueEnum)]
 pub enum PrecisionArg {
-    /// Single precision
+    /// 32-bit floating point
     F32,
-    /// 16 bits (bf16) with sums and weights in single precision: on CUDA for activations and products, on the CPU for
-    /// products alone
+    /// bf16 with f32 weights and accumulation: activations and matrix products on CUDA, matrix products only on the CPU
     Mixed,
 }
 
@@ -34,14 +39,14 @@ impl From<PrecisionArg> for PrecisionKind {
 }
 
 impl DeviceArgs {
-    /// The arguments as they were typed, a space before each.
+    /// The arguments as they were typed, each after a space.
     pub fn as_typed(&self) -> String {
         let device = self.device.iter().map(|device| format!(" --device {device}"));
         let precision = self.precision.iter().filter_map(ValueEnum::to_possible_value);
         device.chain(precision.map(|value| format!(" --precision {}", value.get_name()))).collect()
     }
 
-    /// Puts what was asked for into a run's configuration.
+    /// Overrides a run's configuration.
     pub fn apply(&self, run: &mut RunConfig) {
         if let Some(device) = &self.device {
             run.device = device.clone();
@@ -51,5 +56,34 @@ impl DeviceArgs {
         if let Some(precision) = self.precision {
             run.precision = Some(precision.into());
         }
+    }
+}
+
+/// A trained model, as verbs load it.
+#[derive(clap::Args)]
+pub struct CheckpointArgs {
+    /// Run folder (its newest checkpoint is used) or checkpoint folder
+    #[arg(value_name = "RUN")]
+    path: PathBuf,
+    /// Override a value of the run's configuration, such as `infer.steps=64`; repeatable
+    #[arg(long = "set", value_name = "SECTION.KEY=VALUE", display_order = 900)]
+    set: Vec<String>,
+    #[command(flatten)]
+    device: DeviceArgs,
+}
+
+impl CheckpointArgs {
+    /// Reads the checkpoint and overrides its configuration.
+    pub fn load(&self) -> anyhow::Result<Checkpoint> {
+        let mut checkpoint = Checkpoint::load(&self.path)?;
+        if !self.set.is_empty() {
+            let config = checkpoint.configured(&self.set)?;
+            if config.model != checkpoint.config.model {
+                return Err(usage("--set cannot change `model`: its weights are already trained"));
+            }
+            checkpoint.config = config;
+        }
+        self.device.apply(&mut checkpoint.config.run);
+        Ok(checkpoint)
     }
 }

@@ -8,96 +8,93 @@ use ltm_train::data::{Corpus, Format, Limit, Order, Rows, Split, load};
 use ltm_train::eval::latents_json;
 use ltm_train::suites::gsm8k::is_gsm8k;
 use ltm_train::{Checkpoint, Config, Evaluation, evaluate, trainer};
-use ltm_vi::{LatentUse, Noise, Protocol};
+use ltm_vi::{Noise, Protocol};
 use serde_json::{Value, json};
 
-use crate::device_args::DeviceArgs;
+use crate::device_args::CheckpointArgs;
 use crate::files::{ReadArgs, Reading};
 use crate::gsm8k;
-use crate::output::OutputError;
+use crate::output::{OutputError, number, plus_minus, usage};
 use crate::suites::{self, Request};
 
 /// Arguments of `eval`.
 #[derive(clap::Args)]
 pub struct Args {
-    /// A run's folder (its newest checkpoint) or a checkpoint's
-    checkpoint: PathBuf,
-    /// A corpus folder, or a file of documents; the run's own validation split when left out
+    #[command(flatten)]
+    model: CheckpointArgs,
+    /// Corpus folder or file of documents [default: the run's validation split]
     data: Option<PathBuf>,
-    /// What the numbers are to stand for; may be repeated. Those that suit the model and cost little
-    /// when left out
+    /// Evaluation protocol, repeatable [default: the cheap ones that apply to the model]
     ///
-    /// reconstruction: no bound, the thoughts are free.
-    /// elbo-fitted-noise: the bound as published, optimistic with fixed noise.
-    /// elbo:SAMPLES, iwae:SAMPLES: bounds with fresh noise.
-    /// prequential:STRIDE:SAMPLES: blocks of STRIDE tokens predicted from thoughts fitted to what is
-    /// before them; comparable with autoregressive models.
-    /// autoregressive: exact, without thoughts.
-    /// prequential-overlap:STRIDE:SAMPLES, autoregressive-overlap:STRIDE: the same in windows that
-    /// overlap, for a longer past.
-    /// masked-diffusion:MASKS: the bound of a masked diffusion model.
+    ///   reconstruction: NLL at the fitted latents; not a bound
+    ///   elbo-fitted-noise: the published ELBO; optimistic when the fit has seen the noise
+    ///   elbo:SAMPLES: ELBO with fresh noise; a valid bound
+    ///   iwae:SAMPLES: importance-weighted bound with fresh noise; tighter than the ELBO
+    ///   prequential:STRIDE:SAMPLES: each block of STRIDE tokens is predicted from latents fitted to the
+    ///     tokens before it; comparable with autoregressive models
+    ///   prequential-overlap:STRIDE:SAMPLES: the same in overlapping windows, for a longer context
+    ///   autoregressive: exact NLL, for models without latents
+    ///   autoregressive-overlap:STRIDE: the same in overlapping windows
+    ///   masked-diffusion:MASKS: bound of a masked diffusion model
     ///
-    /// SAMPLES and MASKS are 8 when left out. docs/evaluation.md says what each may be compared with.
+    /// SAMPLES and MASKS default to 8. docs/evaluation.md describes which protocols are comparable.
     #[arg(long, verbatim_doc_comment)]
     protocol: Vec<Protocol>,
-    /// Write what each sequence costs to FILE, a JSON object a line
+    /// Write the scores of each sequence to FILE, one JSON object per line
     #[arg(long, value_name = "FILE")]
     per_document: Option<PathBuf>,
-    /// For a file with a protocol of its own: samples of the latents for LAMBADA, 8 when left out; answers to each
-    /// question of GSM8K, 5 when left out
-    #[arg(long)]
+    /// LAMBADA: samples of the latents [default: 8]; GSM8K: answers per question [default: 5]
+    #[arg(long, value_name = "COUNT")]
     samples: Option<usize>,
-    /// Score this many sequences (or passages, or questions) only; 0 for all
-    #[arg(long, default_value_t = 0)]
+    /// Number of sequences (LAMBADA: passages, GSM8K: questions) to score; 0 scores all
+    #[arg(long, value_name = "COUNT", default_value_t = 0)]
     sequences: u64,
-    /// Which part of a corpus folder; `val` when left out
+    /// Seed of the evaluation's noise and samples [default: `run.seed` of the configuration]
+    #[arg(long)]
+    seed: Option<u64>,
+    /// Split of a corpus folder [default: val]
     #[arg(long, value_enum)]
     split: Option<Part>,
-    /// What a file holds; its name tells when left out, and GSM8K's `question` and `answer` do
+    /// Format of a file [default: detected from its name and content]
     #[arg(long, value_enum)]
     format: Option<FileFormat>,
     #[command(flatten)]
     read: ReadArgs,
-    /// Replace a value of the run's configuration, such as `--set infer.steps=64`
-    #[arg(long = "set", value_name = "SECTION.KEY=VALUE")]
-    set: Vec<String>,
-    #[command(flatten)]
-    device: DeviceArgs,
-    /// Print JSON
+    /// Print the scores as JSON
     #[arg(long)]
     json: bool,
     #[command(flatten)]
     gsm8k: gsm8k::Gsm8kArgs,
 }
 
-/// A part of a corpus.
+/// A split of a corpus.
 #[derive(Clone, Copy, ValueEnum)]
 pub enum Part {
-    /// What was learned from
+    /// Training split
     Train,
-    /// What is measured on
+    /// Validation split
     Val,
 }
 
-/// What a file holds, and with that how it is scored.
+/// The format of a file, and with that its evaluation.
 #[derive(Clone, Copy, PartialEq, Eq, ValueEnum)]
 pub enum FileFormat {
-    /// Plain text; a line `<|endoftext|>` parts documents
+    /// Plain text; documents are separated by lines containing only `<|endoftext|>`
     Text,
-    /// A JSON object a line
+    /// JSON lines: one JSON object per line
     Jsonl,
     /// Comma-separated records
     Csv,
-    /// A table in Parquet
+    /// Parquet table
     Parquet,
-    /// LAMBADA, passages in JSON lines: is the last word predicted?
+    /// LAMBADA passages as JSON lines; scores the prediction of the last word
     Lambada,
-    /// GSM8K, word problems in JSON lines: pass@k of generated answers
+    /// GSM8K word problems as JSON lines; scores generated answers by pass@k
     Gsm8k,
 }
 
 impl FileFormat {
-    /// The test set that a file's name or its first object tells.
+    /// The test set of a file, detected from its name or its first object.
     fn of_suite(file: &Path) -> anyhow::Result<Option<Self>> {
         let name = file.file_name().and_then(|name| name.to_str()).unwrap_or("").to_lowercase();
         let jsonl = name.ends_with(".jsonl");
@@ -109,7 +106,7 @@ impl FileFormat {
     }
 }
 
-/// What is to be scored.
+/// The data to score.
 enum Subject {
     /// A folder of token shards.
     Corpus(PathBuf),
@@ -126,19 +123,23 @@ impl Subject {
         let of_files = args.format.is_some() || args.read.key.is_some() || args.read.skip_malformed;
         let file = match &args.data {
             Some(path) if of_files || !path.is_dir() => path.clone(),
-            _ if of_files => anyhow::bail!(
-                "--format, --key and --skip-malformed say how a file is read: name the file"
-            ),
+            _ if of_files => {
+                let message = "--format, --key and --skip-malformed apply to files: name a file";
+                return Err(usage(message));
+            }
             Some(dir) => return Ok(Self::Corpus(dir.clone())),
             None => return Ok(Self::Corpus(trainer::corpus_dir(config))),
         };
-        anyhow::ensure!(args.split.is_none(), "--split is for corpus folders: leave it out");
-        let told = match (args.format, &args.read.key) {
+        if args.split.is_some() {
+            let file = file.display();
+            return Err(usage(format!("--split applies to corpus folders, {file} is a file")));
+        }
+        let format = match (args.format, &args.read.key) {
             (None, None) => FileFormat::of_suite(&file)?,
             (None, Some(_)) => FileFormat::of_suite(&file)?.filter(|f| *f != FileFormat::Gsm8k),
             (format, _) => format,
         };
-        Ok(match told {
+        Ok(match format {
             None => Self::Documents(file, None),
             Some(FileFormat::Text) => Self::Documents(file, Some(Format::Text)),
             Some(FileFormat::Jsonl) => Self::Documents(file, Some(Format::Jsonl)),
@@ -149,14 +150,14 @@ impl Subject {
         })
     }
 
-    /// Whether protocols score it, or it has one of its own.
+    /// Whether it is scored by protocols; test sets have one of their own.
     fn has_protocols(&self) -> bool {
         matches!(self, Self::Corpus(_) | Self::Documents(..))
     }
 }
 
 impl Args {
-    /// What a suite is asked to do with its file.
+    /// The request to a test set.
     fn request<'a>(
         &self,
         checkpoint: &'a Checkpoint,
@@ -170,27 +171,11 @@ impl Args {
 }
 
 pub fn run(args: Args) -> anyhow::Result<ExitCode> {
-    let checkpoint = Checkpoint::load(&args.checkpoint)?;
-    let file = checkpoint.dir.join(ltm_train::checkpoint::CONFIG_FILE);
-    let mut config = Config::load_resolved(&file, &args.set)?;
-    args.device.apply(&mut config.run);
-    anyhow::ensure!(config.model == checkpoint.config.model, "--set cannot change the model");
+    let checkpoint = args.model.load()?;
+    let mut config = checkpoint.config.clone();
     let tokenizer = &checkpoint.state.tokenizer;
     let subject = Subject::of(&args, &config)?;
-    if subject.has_protocols() {
-        anyhow::ensure!(args.samples.is_none(), "a protocol names its samples: --protocol elbo:8");
-    } else {
-        let hint =
-            "this file has a protocol of its own: leave --protocol out, or say --format jsonl";
-        anyhow::ensure!(args.protocol.is_empty(), hint);
-        let hint =
-            "--per-document is for protocols, and this file has one of its own: leave it out";
-        anyhow::ensure!(args.per_document.is_none(), hint);
-    }
-    if !matches!(subject, Subject::Gsm8k(_)) {
-        let hint = "this is not GSM8K: leave --shots and the other arguments for it out";
-        anyhow::ensure!(!args.gsm8k.any(), hint);
-    }
+    check_arguments(&args, &subject)?;
     let (path, corpus, skipped) = match subject {
         Subject::Corpus(dir) => {
             let split = match args.split {
@@ -214,12 +199,13 @@ pub fn run(args: Args) -> anyhow::Result<ExitCode> {
             (path, corpus, Some(skipped))
         }
         Subject::Lambada(file) => {
+            config.run.seed = args.seed.unwrap_or(config.run.seed);
             let samples = args.samples.unwrap_or(Protocol::DEFAULT_SAMPLES);
             suites::lambada(&args.request(&checkpoint, &config, &file, samples))?;
             return Ok(ExitCode::SUCCESS);
         }
         Subject::Gsm8k(file) => {
-            anyhow::ensure!(args.read.key.is_none(), "GSM8K has its keys: leave --key out");
+            config.run.seed = args.seed.unwrap_or(config.run.seed);
             let samples = args.samples.unwrap_or(gsm8k::SAMPLES);
             let request = args.request(&checkpoint, &config, &file, samples);
             gsm8k::run(&request, &args.gsm8k)?;
@@ -227,6 +213,8 @@ pub fn run(args: Args) -> anyhow::Result<ExitCode> {
         }
     };
     let batches = trainer::open_corpus(&config, corpus, Order::Sequential)?;
+    // Not before: a generated corpus belongs to the run's own seed.
+    config.run.seed = args.seed.unwrap_or(config.run.seed);
     let mut protocols = args.protocol;
     if protocols.is_empty() {
         protocols = ltm_train::eval::protocols(&config, Protocol::DEFAULT_SAMPLES);
@@ -237,7 +225,7 @@ pub fn run(args: Args) -> anyhow::Result<ExitCode> {
     if let Some(file) = &args.per_document {
         check_writable(file)?;
     }
-    let bar = crate::progress_bar(0, "scored {pos}/{len} batches by protocol, ETA {eta}");
+    let bar = crate::progress_bar(0, "scored {pos}/{len} batches, ETA {eta}");
     let evaluation = evaluate(
         &config,
         &checkpoint.weights,
@@ -263,7 +251,7 @@ pub fn run(args: Args) -> anyhow::Result<ExitCode> {
     } else {
         outln!("checkpoint {}, data {}", checkpoint.dir.display(), path.display())?;
         if let Some(skipped @ 1..) = skipped {
-            outln!("malformed parts left out    {skipped}")?;
+            outln!("malformed records skipped   {skipped}")?;
         }
         outln!()?;
         print_table(&evaluation, &config)?;
@@ -271,7 +259,32 @@ pub fn run(args: Args) -> anyhow::Result<ExitCode> {
     Ok(ExitCode::SUCCESS)
 }
 
-/// How much of a file holds so many rows; 0 asks for all.
+/// Refuses arguments that do not apply to the data.
+fn check_arguments(args: &Args, subject: &Subject) -> anyhow::Result<()> {
+    let refused = if subject.has_protocols() {
+        let message =
+            "--samples applies to LAMBADA and GSM8K; a protocol has its own: --protocol elbo:8";
+        args.samples.map(|_| message)
+    } else if !args.protocol.is_empty() {
+        Some(
+            "--protocol does not apply: this test set has its own protocol; --format jsonl scores it as text",
+        )
+    } else {
+        args.per_document
+            .as_ref()
+            .map(|_| "--per-document applies to protocols, not to this test set")
+    };
+    let is_gsm8k = matches!(subject, Subject::Gsm8k(_));
+    let refused = refused
+        .or((!is_gsm8k && args.gsm8k.any()).then_some(
+            "--shots, --train-file, --pass, --max-tokens, --temperature, --top-p and --samples-out apply to GSM8K only",
+        ))
+        .or((is_gsm8k && args.read.key.is_some())
+            .then_some("--key does not apply to GSM8K, whose keys are `question` and `answer`"));
+    refused.map_or(Ok(()), |message| Err(usage(message)))
+}
+
+/// The part of a file to read for this many rows; 0 is all.
 fn enough(config: &Config, sequences: u64) -> Limit {
     match (sequences, config.data.row_kind()) {
         (0, _) => Limit::None,
@@ -280,23 +293,23 @@ fn enough(config: &Config, sequences: u64) -> Limit {
     }
 }
 
-/// Refuses a file that could not be written, before an hour is spent on its content.
+/// Refuses a file that could not be written, before the evaluation takes its time.
 fn check_writable(file: &Path) -> anyhow::Result<()> {
-    anyhow::ensure!(!file.is_dir(), "--per-document {}: this is a folder", file.display());
+    anyhow::ensure!(!file.is_dir(), "--per-document {}: is a folder, not a file", file.display());
     let dir = file.parent().filter(|dir| !dir.as_os_str().is_empty());
     let found = dir.is_none_or(Path::is_dir);
-    anyhow::ensure!(found, "--per-document {}: there is no such folder", file.display());
+    anyhow::ensure!(found, "--per-document {}: its folder does not exist", file.display());
     Ok(())
 }
 
-/// Writes a line a sequence.
+/// Writes one line per sequence.
 fn write_sequences(file: &Path, evaluation: &Evaluation) -> anyhow::Result<()> {
     let lines: String =
         evaluation.sequences.iter().map(|one| format!("{}\n", one.to_json())).collect();
     Ok(ltm_model::write_atomically(file, lines.as_bytes())?)
 }
 
-/// The numbers by protocol, and `latents` beside them where there are any.
+/// The numbers by protocol, and `latents` for models that have them.
 fn numbers(evaluation: &Evaluation) -> Value {
     let mut numbers = evaluation.to_json();
     if let Some(latents) = &evaluation.latents {
@@ -305,7 +318,7 @@ fn numbers(evaluation: &Evaluation) -> Value {
     numbers
 }
 
-/// The estimates as a table, and what the latents carry.
+/// The estimates and the use of the latents, as a table.
 pub fn print_table(evaluation: &Evaluation, config: &Config) -> Result<(), OutputError> {
     let rule = |cells: [&str; 7]| {
         let [protocol, nats, perplexity, bits, mean, tokens, sequences] = cells;
@@ -326,26 +339,28 @@ pub fn print_table(evaluation: &Evaluation, config: &Config) -> Result<(), Outpu
         let bits = evaluation.bits_per_byte(e);
         rule([
             &label(e.protocol, config.infer.noise),
-            &format!("{:.4} ± {:.4}", e.mean_nats_per_token, e.standard_error),
-            &format!("{:.3}", e.perplexity()),
-            &bits.map_or("no text".into(), |bits| format!("{bits:.4}")),
-            &format!("{:.3}", e.mean_sequence_perplexity),
+            &plus_minus((e.mean_nats_per_token, e.standard_error), 4),
+            &number(e.perplexity(), 3),
+            &bits.map_or("n/a".into(), |bits| number(bits, 4)),
+            &number(e.mean_sequence_perplexity, 3),
             &e.tokens.to_string(),
             &e.per_sequence.len().to_string(),
         ])?;
     }
     outln!(
-        "mean perplexity             that of the sequences' own, as the published code averages; not to \
-         be compared with a corpus perplexity"
+        "mean perplexity             mean over sequences of each one's perplexity, as in the published \
+         code; not comparable with corpus perplexity"
     )?;
     if let Some(latents) = &evaluation.latents {
-        let kl: Vec<String> = latents.kl_per_layer().iter().map(|kl| format!("{kl:.2}")).collect();
-        outln!("KL of each layer            {} nats a sequence", kl.join(", "))?;
+        let kl: Vec<String> = latents.kl_per_layer().iter().map(|kl| number(*kl, 2)).collect();
+        let variance = latents.mean_variance();
+        outln!("KL per layer                {} nats per sequence", kl.join(", "))?;
+        outln!("worth of the latents        {} nats per token", plus_minus(latents.worth(), 4))?;
         outln!(
-            "active latent numbers       {} of {}; the others cost {:.2} nats a sequence",
-            latents.active_units(LatentUse::ACTIVE),
-            latents.units(),
-            latents.kl_floor(LatentUse::ACTIVE),
+            "variance of their means     {} signal, {} noise of the fit, over {} sequences",
+            number(variance.signal, 4),
+            number(variance.noise, 4),
+            latents.refitted(),
         )?;
     }
     Ok(())
@@ -353,7 +368,7 @@ pub fn print_table(evaluation: &Evaluation, config: &Config) -> Result<(), Outpu
 
 fn label(protocol: Protocol, noise: Noise) -> String {
     match protocol {
-        Protocol::Reconstruction => "reconstruction (no bound)".into(),
+        Protocol::Reconstruction => "reconstruction (not a bound)".into(),
         Protocol::ElboFittedNoise if noise == Noise::Fixed => {
             "elbo-fitted-noise (optimistic)".into()
         }

@@ -1,85 +1,102 @@
-//! `ltm generate`: thoughts first, then words, and what can be said of many texts at once.
+//! `ltm generate`: latents, then tokens; and measures of many generated texts.
 
+use std::io::Read as _;
 use std::ops::ControlFlow;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
+use anyhow::Context as _;
 use clap::ValueEnum;
 use ltm_model::SampleConfig;
-use ltm_train::Checkpoint;
 use ltm_train::data::{Document, ReadOptions, Tokenizer, documents};
 use ltm_train::metrics::JsonlWriter;
 use ltm_train::suites::generation::{BLEU_ORDER, TextMetrics};
 use ltm_vi::{GenerateOptions, LatentSource, generate_many};
 use serde_json::json;
 
-use crate::device_args::DeviceArgs;
+use crate::device_args::CheckpointArgs;
 use crate::files::Reading;
-use crate::output::OutputError;
+use crate::output::{OutputError, plus_minus, usage};
 
-/// How tokens are chosen where nothing else is asked for: from the model's own distribution, without its tail.
+/// The default sampling: the model's distribution, slightly sharpened, without its tail.
 pub const SAMPLE: SampleConfig = SampleConfig { temperature: 0.8, top_k: 0, top_p: 0.95 };
 
-/// Texts decoded together.
+/// Texts decoded as one batch.
 const TOGETHER: u64 = 8;
+
+/// A path, or a text, that stands for standard input.
+const STDIN: &str = "-";
 
 /// Arguments of `generate`.
 #[derive(clap::Args)]
+#[command(after_help = "Examples:
+  ltm generate runs/quickstart --prompt \"one sunny morning\"
+  ltm generate runs/quickstart --prompt - --json < prompt.txt
+  ltm generate runs/quickstart --count 100 --out samples.jsonl --reference book.txt
+
+With --json or --out each text is an object with `text` (the prompt included), `prompt`, `tokens` (generated),
+`seed`, and `finish_reason`: `stop` at the end of a document, `length` at --max-tokens. MAUVE and generative
+perplexity (such as `evaluate` of Hugging Face) take lists of such `text`.")]
 pub struct Args {
-    /// A run's folder (its newest checkpoint) or a checkpoint's
-    checkpoint: PathBuf,
-    /// Text to continue: thoughts are fitted to it, then it is continued with them fixed. Without a prompt,
-    /// thoughts come from the prior
-    #[arg(long, default_value = "")]
-    prompt: String,
-    /// The most tokens to write
-    #[arg(long, default_value_t = 256)]
+    #[command(flatten)]
+    model: CheckpointArgs,
+    /// Text to continue; `-` reads it from standard input [default: none]
+    ///
+    /// The posterior of the latents is fitted to the prompt; without a prompt latents are sampled from the prior.
+    /// Of a prompt longer than the context, the last tokens are used.
+    #[arg(long, value_name = "TEXT")]
+    prompt: Option<String>,
+    /// File with the text to continue; `-` is standard input. One line break at its end is removed
+    #[arg(long, value_name = "FILE", conflicts_with = "prompt")]
+    prompt_file: Option<PathBuf>,
+    /// Maximum number of tokens to generate per text
+    ///
+    /// Past the context the model continues from the last half of it, with the same latents.
+    #[arg(long, value_name = "COUNT", default_value_t = 256)]
     max_tokens: usize,
-    /// How many texts, each with a thought of its own
-    #[arg(long, default_value_t = 1)]
+    /// Number of texts, each from its own sample of the latents
+    #[arg(long, default_value_t = 1, value_parser = clap::value_parser!(u64).range(1..))]
     count: u64,
-    /// 0 takes the likeliest token
+    /// Sampling temperature; 0 always takes the most likely token
     #[arg(long, default_value_t = SAMPLE.temperature)]
     temperature: f64,
-    /// Keep only so many likeliest tokens; 0 for all
-    #[arg(long, default_value_t = SAMPLE.top_k)]
+    /// Sample from the K most likely tokens only; 0 keeps all
+    #[arg(long, value_name = "K", default_value_t = SAMPLE.top_k)]
     top_k: usize,
-    /// Keep only the likeliest tokens of together this probability
-    #[arg(long, default_value_t = SAMPLE.top_p)]
+    /// Nucleus sampling: keep the smallest set of tokens whose total probability is at least P
+    #[arg(long, value_name = "P", default_value_t = SAMPLE.top_p)]
     top_p: f64,
-    /// Seed of thoughts and words; the second text has the next one, and so on
+    /// Seed of latents and tokens; text i of --count uses SEED + i
     #[arg(long, default_value_t = 0)]
     seed: u64,
-    /// Write past the end of the document
+    /// Continue past the end of the document
     #[arg(long)]
     no_stop: bool,
-    /// Write the texts to this new file, a JSON object a line, and print what they measure
-    ///
-    /// Each line has the `text`, the prompt included, and its `prompt`, `tokens` and `seed`. The lists of texts that MAUVE
-    /// (`mauve.compute_mauve(p_text=…, q_text=…)`) and measures of generative perplexity (such as `perplexity` of Hugging
-    /// Face's `evaluate`) take are the `text` of such lines.
+    /// Line printed between texts
+    #[arg(long, value_name = "LINE", default_value = "<|endoftext|>")]
+    separator: String,
+    /// Write the texts to this new file, one JSON object per line, and print measures of diversity and length
     #[arg(long, value_name = "FILE")]
     out: Option<PathBuf>,
-    /// Print what the texts measure beside as many texts of this file, cut to the longest that was written: *.jsonl,
-    /// *.csv, *.parquet, or plain text parted by lines `<|endoftext|>`
+    /// Also measure the first COUNT texts of this file, truncated to the longest generated text
+    ///
+    /// *.jsonl, *.csv, *.parquet, or plain text with documents separated by lines containing only `<|endoftext|>`.
     #[arg(long, value_name = "FILE")]
     reference: Option<PathBuf>,
-    /// What is counted and compared
+    /// Unit of the measures
     #[arg(long, value_enum, default_value_t = Units::Words)]
     units: Units,
-    /// Print what the texts measure as JSON
-    #[arg(long, requires = "out")]
+    /// Print JSON: the texts, one object per line, or with --out the measures
+    #[arg(long)]
     json: bool,
-    #[command(flatten)]
-    device: DeviceArgs,
 }
 
-/// What texts are made of.
+/// The units of a text.
 #[derive(Clone, Copy, ValueEnum)]
 enum Units {
-    /// Parted by white space, the same for every model
+    /// Separated by white space, comparable between models
     Words,
-    /// The model's own
+    /// Of the model's tokenizer
     Tokens,
 }
 
@@ -91,7 +108,7 @@ impl Units {
         }
     }
 
-    /// Of a text that was read.
+    /// The units of a text from a file.
     fn read(self, tokenizer: &Tokenizer, text: &str) -> anyhow::Result<Vec<String>> {
         Ok(match self {
             Self::Words => words(text),
@@ -99,7 +116,7 @@ impl Units {
         })
     }
 
-    /// Of a text that was written, whose tokens need not be those that its characters would have.
+    /// The units of a generated text, whose tokens need not be those of its characters.
     fn written(self, tokenizer: &Tokenizer, tokens: &[i32]) -> Vec<String> {
         match self {
             Self::Words => words(&decode(tokenizer, tokens)),
@@ -112,14 +129,21 @@ impl Units {
 }
 
 pub fn run(args: Args) -> anyhow::Result<ExitCode> {
-    let mut checkpoint = Checkpoint::load(&args.checkpoint)?;
-    args.device.apply(&mut checkpoint.config.run);
+    if args.json && args.reference.is_some() && args.out.is_none() {
+        return Err(usage(
+            "--json prints the texts; to compare with --reference, write them with --out",
+        ));
+    }
+    let checkpoint = args.model.load()?;
     let (device, precision) = checkpoint.config.run.compute()?;
     let (config, tokenizer) = (&checkpoint.config, &checkpoint.state.tokenizer);
-    let prompt = encode(tokenizer, &args.prompt)?;
+    let given = read_prompt(&args)?;
+    let whole = encode(tokenizer, &given)?;
+    let prompt = last_tokens(&whole, config.model.max_seq_len);
     let reference = args.reference.as_deref().map(|file| read_reference(file, args.count));
     let reference = reference.transpose()?;
     let mut out = args.out.as_deref().map(create).transpose()?;
+    let stop = i32::from(tokenizer.separator());
     let options = GenerateOptions {
         max_tokens: args.max_tokens,
         sample: SampleConfig {
@@ -129,37 +153,59 @@ pub fn run(args: Args) -> anyhow::Result<ExitCode> {
         },
         latents: if prompt.len() > 1 { LatentSource::Prompt } else { LatentSource::Prior },
         seed: args.seed,
-        stop: (!args.no_stop).then_some(i32::from(tokenizer.separator())),
+        stop: (!args.no_stop).then_some(stop),
         device,
         precision,
     };
     let mut texts = Vec::new();
-    let bar = crate::progress_bar(args.count, "text {pos}/{len} ETA {eta}");
+    let (mut ended_by_length, mut longest) = (0, 0);
+    let bar = crate::progress_bar(args.count, "text {pos}/{len}, {elapsed} elapsed");
     for first in (0..args.count).step_by(TOGETHER as usize) {
-        let draws = first..args.count.min(first + TOGETHER);
+        let draws = first..args.count.min(first.saturating_add(TOGETHER));
         let (weights, infer) = (&checkpoint.weights, &config.infer);
         let written =
-            generate_many(weights, &config.model, infer, &prompt, &options, draws.clone())?;
+            generate_many(weights, &config.model, infer, prompt, &options, draws.clone())?;
         for (draw, written) in draws.zip(written) {
-            // Decoded together, so that a space or a character that parts prompt and answer is right.
-            let mut tokens = prompt[1..].to_vec();
-            tokens.extend(&written.tokens);
-            let text = decode(tokenizer, &tokens);
+            // Decoded in one piece: a space or a character may span prompt and continuation.
+            let text = decode(tokenizer, &[&whole[1..], &written.tokens].concat());
+            let stopped = options.stop.is_some() && written.tokens.last() == Some(&stop);
+            ended_by_length += u64::from(!stopped);
+            longest = longest.max(written.tokens.len());
+            let sample = json!({
+                "text": text,
+                "prompt": given,
+                "tokens": written.tokens.len(),
+                "seed": args.seed.wrapping_add(draw),
+                "finish_reason": if stopped { "stop" } else { "length" },
+            });
             match &mut out {
-                Some(out) => out.append(&json!({
-                    "text": text,
-                    "prompt": args.prompt,
-                    "tokens": written.tokens.len(),
-                    "seed": args.seed.wrapping_add(draw),
-                }))?,
-                None => bar.suspend(|| outln!("{text}"))?,
+                Some(out) => out.append(&sample)?,
+                None if args.json => bar.suspend(|| outln!("{sample}"))?,
+                None => bar.suspend(|| {
+                    if draw > 0 {
+                        outln!("{}", args.separator)?;
+                    }
+                    outln!("{text}")
+                })?,
             }
-            // What the texts share, the prompt, says nothing of them.
+            // The prompt, which all texts share, is not measured.
             texts.push(args.units.written(tokenizer, &written.tokens));
             bar.inc(1);
         }
     }
     bar.finish_and_clear();
+    if ended_by_length > 0 && !args.no_stop {
+        let (count, most) = (args.count, args.max_tokens);
+        note!(
+            "note: {ended_by_length} of {count} texts ended at --max-tokens {most}, not at the end of a document"
+        );
+    }
+    let context = config.model.max_seq_len;
+    if prompt.len() + longest > context + 1 {
+        note!(
+            "note: past the context of {context} tokens, texts were continued from the last half of it"
+        );
+    }
     if args.out.is_none() && reference.is_none() {
         return Ok(ExitCode::SUCCESS);
     }
@@ -186,13 +232,55 @@ pub fn run(args: Args) -> anyhow::Result<ExitCode> {
     Ok(ExitCode::SUCCESS)
 }
 
-/// Starts a file of lines that does not exist yet.
+/// The prompt of the arguments, a file or standard input; empty without one.
+fn read_prompt(args: &Args) -> anyhow::Result<String> {
+    let path = match (&args.prompt, &args.prompt_file) {
+        (Some(text), _) if text != STDIN => return Ok(text.clone()),
+        (None, None) => return Ok(String::new()),
+        (_, Some(path)) if path.as_os_str() != STDIN => Some(path),
+        _ => None,
+    };
+    let (name, bytes) = match path {
+        Some(path) => (path.display().to_string(), std::fs::read(path)),
+        None => {
+            let mut bytes = Vec::new();
+            let read = std::io::stdin().lock().read_to_end(&mut bytes);
+            ("standard input".into(), read.map(|_| bytes))
+        }
+    };
+    let bytes = bytes.with_context(|| format!("{name}: cannot read the prompt"))?;
+    let text = String::from_utf8(bytes).map_err(|error| {
+        let position = error.utf8_error().valid_up_to();
+        anyhow::anyhow!("{name}: expected UTF-8 text, found an invalid byte at position {position}")
+    })?;
+    let text = text.strip_prefix('\u{feff}').unwrap_or(&text);
+    let text = text.strip_suffix('\n').map_or(text, |text| text.strip_suffix('\r').unwrap_or(text));
+    Ok(text.into())
+}
+
+/// The end of a prompt that fits the context.
+fn last_tokens(prompt: &[i32], context: usize) -> &[i32] {
+    let skipped = prompt.len().saturating_sub(context);
+    if skipped > 0 {
+        let all = prompt.len();
+        note!(
+            "note: the prompt has {all} tokens; the last {context}, which fit the context, are used"
+        );
+    }
+    &prompt[skipped..]
+}
+
+/// Creates a new file of JSON lines.
 pub fn create(file: &Path) -> anyhow::Result<JsonlWriter> {
-    anyhow::ensure!(!file.exists(), "{}: exists; name another file or remove it", file.display());
+    anyhow::ensure!(
+        !file.exists(),
+        "{}: the file exists; choose another name or remove it",
+        file.display()
+    );
     Ok(JsonlWriter::create(file)?)
 }
 
-/// The first texts of a file, as many as are to be compared with.
+/// The first `count` texts of a file.
 fn read_reference(file: &Path, count: u64) -> anyhow::Result<Vec<String>> {
     let mut texts = Vec::new();
     let mut reading = Reading::new();
@@ -209,15 +297,15 @@ fn read_reference(file: &Path, count: u64) -> anyhow::Result<Vec<String>> {
     reading.finish();
     read?;
     let found = texts.len();
-    anyhow::ensure!(found > 0, "{}: there is no text in it", file.display());
+    anyhow::ensure!(found > 0, "{}: contains no text", file.display());
     if (found as u64) < count {
-        note!("{}: only {found} texts to hold beside {count}", file.display());
+        note!("note: {} contains only {found} of {count} texts", file.display());
     }
     Ok(texts)
 }
 
 fn measure(texts: &[Vec<String>]) -> TextMetrics {
-    let bar = crate::progress_bar(0, "compared {pos}/{len} ETA {eta}");
+    let bar = crate::progress_bar(0, "comparing texts {pos}/{len}, ETA {eta}");
     let metrics = TextMetrics::of(texts, &mut |done, all| {
         bar.set_length(all);
         bar.set_position(done);
@@ -231,28 +319,28 @@ fn print_table(units: Units, columns: &[(&str, TextMetrics)]) -> Result<(), Outp
         let values = columns.iter().map(|(_, metrics)| format!("  {:>18}", value(metrics)));
         outln!("{name:<26}{}", values.collect::<String>())
     };
-    let mean =
-        |mean: &ltm_train::suites::Mean| format!("{:.3} ± {:.3}", mean.mean, mean.standard_error);
-    let share = |share: Option<f64>| share.map_or("none".into(), |share| format!("{share:.4}"));
+    let mean = |mean: &ltm_train::suites::Mean| plus_minus((mean.mean, mean.standard_error), 3);
+    let share =
+        |share: Option<f64>| share.map_or("n/a".into(), |share| crate::output::number(share, 4));
     let names = columns.iter().map(|(name, _)| format!("  {name:>18}")).collect::<String>();
-    outln!("{:<26}{names}", format!("of {}", units.name()))?;
+    outln!("{:<26}{names}", format!("unit: {}", units.name()))?;
     row("texts", &|m| m.texts.to_string())?;
     row("empty texts", &|m| m.empty.to_string())?;
     row("length", &|m| mean(&m.length))?;
     row("shortest to longest", &|m| format!("{} to {}", m.shortest, m.longest))?;
-    row("entropy of a text, nats", &|m| mean(&m.entropy))?;
+    row("entropy per text, nats", &|m| mean(&m.entropy))?;
     for (n, i) in (1..).zip(0..3) {
         row(&format!("distinct-{n}"), &|m| share(m.distinct[i]))?;
     }
     row(&format!("self-BLEU-{BLEU_ORDER}"), &|m| share(m.self_bleu))?;
-    row("rep-4 of a text", &|m| mean(&m.repetition))
+    row("rep-4 per text", &|m| mean(&m.repetition))
 }
 
 fn words(text: &str) -> Vec<String> {
     text.split_whitespace().map(Into::into).collect()
 }
 
-/// A text as the model reads it: behind the separator that documents begin with.
+/// The tokens of a text, after the separator that every document begins with.
 pub fn encode(tokenizer: &Tokenizer, text: &str) -> anyhow::Result<Vec<i32>> {
     let separator = i32::from(tokenizer.separator());
     let ids = tokenizer.encode(text)?;

@@ -10,9 +10,11 @@ mod eval;
 mod files;
 mod generate;
 mod gsm8k;
+mod manual;
 mod parity;
 mod probe;
 mod report;
+mod signals;
 mod suites;
 mod sweep;
 mod think;
@@ -20,18 +22,30 @@ mod train;
 
 use std::process::ExitCode;
 
-use clap::{Parser, Subcommand};
+use clap::{Command, CommandFactory as _, FromArgMatches as _, Parser, Subcommand};
 use output::progress_bar;
 
-/// Trains, scores and talks to Latent Thought Models.
+/// Train, evaluate and sample Latent Thought Models
 ///
-/// A Latent Thought Model writes with a plan: latent thought vectors that cross-attention feeds into
-/// every layer. The plan of a text is found at run time by a few fast gradient steps (the posterior);
-/// the weights learn slowly, one step a batch.
+/// A Latent Thought Model is a Transformer decoder in which every layer also attends to latent thought vectors (latents)
+/// that belong to one sequence. The posterior of a sequence's latents is fitted by gradient steps on the evidence
+/// lower bound (fast steps); the weights are updated once per batch (slow steps).
 #[derive(Parser)]
 #[command(
     version,
-    after_help = "First steps:\n  ltm train configs/quickstart.toml     train on little stories, minutes on a laptop\n  ltm generate runs/quickstart          write one\n  ltm think runs/quickstart --text \"one sunny morning , tom went to the river\"\n\nExit status: 0 done, 1 failed, 2 wrong usage or configuration."
+    after_help = "Examples:
+  ltm train configs/quickstart.toml        Train on generated stories; minutes on two CPU cores
+  ltm eval runs/quickstart                 Score the validation split
+  ltm generate runs/quickstart             Generate a text
+  ltm think runs/quickstart --text \"one sunny morning , tom went to the river\"
+
+Results are written to standard output, messages and progress to standard error.
+
+Exit status:
+  0         success, also when the reader of standard output has closed it, as `head` does
+  1         failure
+  2         invalid usage or configuration
+  130, 143  stopped by Ctrl-C or SIGTERM after saving a checkpoint"
 )]
 struct Cli {
     #[command(subcommand)]
@@ -40,41 +54,49 @@ struct Cli {
 
 #[derive(Subcommand)]
 enum Verb {
-    /// Turn text into a corpus of token shards, or look into one
+    /// Prepare a corpus of token shards, or inspect one
     #[command(subcommand)]
     Data(data::Verb),
     /// Train a model from a configuration file
     Train(train::Args),
-    /// Train and score a grid of configurations under one budget
+    /// Train and evaluate a grid of configurations under one budget
     Sweep(sweep::Args),
-    /// Draw runs and sweeps as one page, with what their numbers say in words
+    /// Write a report page for runs and sweeps
     Report(report::Args),
-    /// Score a corpus or a file by named protocols, with standard errors
+    /// Evaluate a model on a corpus or a file, with standard errors
     ///
-    /// Files are read as by `ltm data prepare`: `ltm eval RUN wikitext2-test.txt`, AG News's test.csv, *.jsonl,
-    /// *.parquet. LAMBADA's passages have a protocol of their own: latents are fitted to all but the last word, which
-    /// samples of them then predict. GSM8K's problems are answered by generation and scored by pass@k:
-    /// `ltm eval RUN gsm8k-test.jsonl --shots 5 --train-file gsm8k-train.jsonl --samples 5`.
+    /// A file is read as by `ltm data prepare` and scored by protocols. Two test sets have their own evaluation:
+    /// LAMBADA, for which the posterior is fitted to everything before the last word and the model then predicts
+    /// that word; and GSM8K, for which answers are generated and scored by pass@k.
+    #[command(after_help = EVAL_EXAMPLES)]
     Eval(eval::Args),
-    /// Continue a prompt, or write from nothing
-    ///
-    /// With `--out` many texts go to a file, and their variety, repetition and length are measured, with `--reference`
-    /// beside those of other texts.
+    /// Generate texts, optionally continuing a prompt
     Generate(generate::Args),
-    /// Show how the thoughts of a text are found, step by step
+    /// Show how the posterior of a text is fitted, step by step
     Think(think::Args),
-    /// Change thoughts and see what becomes of the text: by layers, between two texts, exchanged
+    /// Intervene on the latents and observe the generated text
     #[command(subcommand)]
     Probe(probe::Verb),
-    /// Hold this build's numbers against recorded ones
+    /// Compare this build against recorded reference values
     Parity(parity::Args),
     /// Show or check a configuration file
     #[command(subcommand)]
     Config(config::Verb),
+    /// Print a completion script for a shell
+    Completions(manual::CompletionsArgs),
+    /// Write manual pages, one per command
+    Man(manual::ManArgs),
 }
 
+const EVAL_EXAMPLES: &str = "Examples:
+  ltm eval runs/quickstart --protocol elbo --protocol iwae:64
+  ltm eval runs/book wikitext2-test.txt --sequences 100
+  ltm eval runs/book lambada-test.jsonl
+  ltm eval runs/book gsm8k-test.jsonl --shots 5 --train-file gsm8k-train.jsonl --samples 5";
+
 fn main() -> ExitCode {
-    let cli = match Cli::try_parse() {
+    let parsed = command().try_get_matches().and_then(|matches| Cli::from_arg_matches(&matches));
+    let cli = match parsed {
         Ok(cli) => cli,
         Err(shown) => return output::finish_parsing(&shown),
     };
@@ -89,12 +111,22 @@ fn main() -> ExitCode {
         Verb::Probe(verb) => probe::run(verb),
         Verb::Parity(args) => parity::run(args),
         Verb::Config(verb) => config::run(verb),
+        Verb::Completions(args) => manual::completions(args),
+        Verb::Man(args) => manual::man(args),
     };
     output::finish(result)
 }
 
-/// How fast training goes: what the bars of `train` and `sweep` tell. The bars' own estimate follows every
-/// evaluation between two steps.
+/// The command line. Negative numbers are values, which the options then refuse by their names.
+fn command() -> Command {
+    fn numbers(command: Command) -> Command {
+        command.allow_negative_numbers(true).mut_subcommands(numbers)
+    }
+    numbers(Cli::command()).name("ltm")
+}
+
+/// The pace of training, for the bars of `train` and `sweep`: the bars' own estimate would include the evaluations
+/// between two steps.
 #[derive(Default)]
 struct Pace {
     spent: f64,
@@ -102,7 +134,7 @@ struct Pace {
 }
 
 impl Pace {
-    /// Counts a step of so many seconds; what is left of the bar at the mean of all.
+    /// Counts a step of `seconds`; the time left at the mean of all steps.
     fn eta(&mut self, bar: &indicatif::ProgressBar, seconds: f64) -> indicatif::HumanDuration {
         self.spent += seconds;
         self.steps += 1;

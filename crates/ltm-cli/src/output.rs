@@ -9,11 +9,48 @@
 mod stream;
 mod progress;
 
+use std::fmt;
 use std::io::{self, Write as _};
 use std::process::ExitCode;
 
 pub use self::progress::{progress_bar, progress_bars};
 pub use self::stream::{OutputError, write_line, write_note};
+
+/// Arguments that contradict each other, or that do not suit the data; exit status 2.
+#[derive(Debug)]
+struct UsageError(String);
+
+impl fmt::Display for UsageError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.0)
+    }
+}
+
+impl std::error::Error for UsageError {}
+
+/// An error about the arguments.
+pub fn usage(message: impl Into<String>) -> anyhow::Error {
+    UsageError(message.into()).into()
+}
+
+/// A number for people: `n/a` for NaN, and an exponent where digits would not end.
+pub fn number(value: f64, decimals: usize) -> String {
+    if value.is_nan() {
+        "n/a".into()
+    } else if value.is_finite() && value.abs() >= 1e7 {
+        format!("{value:.decimals$e}")
+    } else {
+        format!("{value:.decimals$}")
+    }
+}
+
+/// A mean with its standard error, for people.
+pub fn plus_minus((mean, error): (f64, f64), decimals: usize) -> String {
+    if mean.is_nan() {
+        return "n/a".into();
+    }
+    format!("{} ± {}", number(mean, decimals), number(error, decimals))
+}
 
 /// Prints the error of a verb, if there is one that matters, and picks the exit status: 0 done, 1
 /// failed, 2 wrong usage or configuration.
@@ -27,8 +64,10 @@ pub fn finish(result: anyhow::Result<ExitCode>) -> ExitCode {
     let is_configuration = |cause: &ltm_train::Error| {
         matches!(cause, ltm_train::Error::Config { .. } | ltm_train::Error::Field { .. })
     };
-    let usage = error.chain().any(|cause| cause.downcast_ref().is_some_and(is_configuration));
-    ExitCode::from(if usage { 2 } else { 1 })
+    let is_usage = error.chain().any(|cause| {
+        cause.is::<UsageError>() || cause.downcast_ref().is_some_and(is_configuration)
+    });
+    ExitCode::from(if is_usage { 2 } else { 1 })
 }
 
 /// Prints what clap has to show in place of running a verb: help and the version on standard output, or a
@@ -57,6 +96,23 @@ fn reader_left(error: &anyhow::Error) -> bool {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn numbers_are_for_people() {
+        for (value, shown) in [
+            (1.25, "1.250"),
+            (f64::NAN, "n/a"),
+            (f64::INFINITY, "inf"),
+            (-9_999_999.0, "-9999999.000"),
+            (1e7, "1.000e7"),
+            (f64::MAX, "1.798e308"),
+        ] {
+            assert_eq!(number(value, 3), shown);
+        }
+        assert_eq!(plus_minus((1.0, 0.5), 2), "1.00 ± 0.50");
+        assert_eq!(plus_minus((1.0, f64::NAN), 2), "1.00 ± n/a");
+        assert_eq!(plus_minus((f64::NAN, f64::NAN), 2), "n/a");
+    }
 
     #[test]
     fn a_reader_that_left_is_told_from_a_full_disk() {

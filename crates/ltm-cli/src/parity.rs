@@ -1,4 +1,4 @@
-//! `ltm parity`: recorded numbers of another implementation, run through this one.
+//! `ltm parity`: this build compared with recorded values of another implementation.
 
 mod limits;
 
@@ -22,14 +22,20 @@ use crate::output::OutputError;
 
 /// Arguments of `parity`.
 #[derive(clap::Args)]
+#[command(
+    after_help = "Prints the relative error of each quantity and its limit. Exit status 1 if one exceeds its limit.
+
+Example:
+  ltm parity crates/ltm-model/tests/fixtures/tiny.safetensors"
+)]
 pub struct Args {
-    /// Fixtures: safetensors files of recorded numbers, with their hyper-parameters as metadata
-    #[arg(required = true)]
+    /// Safetensors files of recorded values, with hyperparameters in the metadata key `config`
+    #[arg(required = true, value_name = "FILE")]
     files: Vec<PathBuf>,
-    /// Where to run: cpu, cuda, or cuda:N
+    /// Device: `cpu`, `cuda` (the first GPU) or `cuda:N`
     #[arg(long, default_value = "cpu")]
     device: String,
-    /// What to compute in; the limits follow it
+    /// Arithmetic precision, which determines the limits
     #[arg(long, value_enum, default_value = "f32")]
     precision: PrecisionArg,
 }
@@ -121,7 +127,8 @@ fn read(path: &Path) -> anyhow::Result<Fixture> {
     let file = SafeTensors::deserialize(&bytes).with_context(name)?;
     let (_, header) = SafeTensors::read_metadata(&bytes).with_context(name)?;
     let config = header.metadata().as_ref().and_then(|map| map.get("config"));
-    let config = config.with_context(|| format!("{}: no metadata `config`", name()))?;
+    let config = config
+        .with_context(|| format!("{}: expected a metadata key `config`, found none", name()))?;
     let config =
         serde_json::from_str(config).with_context(|| format!("{}: metadata `config`", name()))?;
     let (mut floats, mut ints) = (HashMap::new(), HashMap::new());
@@ -227,7 +234,7 @@ fn compare(fixture: &Fixture, device: &Device, precision: Precision) -> anyhow::
         Ok(engine.token_nll()?.chunks(t).map(|nll| nll.iter().sum()).collect())
     };
     rows.add("nll0", &nll(&mut engine)?);
-    rows.add("kl0", &start.kl(b));
+    rows.add("kl0", &start.kl(b)?);
 
     let infer = InferConfig {
         steps: c.fast_lrs.len(),
@@ -255,10 +262,10 @@ fn compare(fixture: &Fixture, device: &Device, precision: Precision) -> anyhow::
         rows.rows.push(Row { name: name.into(), error, limit });
     }
     let posterior = engine.posterior()?;
-    let z = posterior.sample();
+    let z = posterior.sample()?;
     rows.add_f32("z_final", &z);
     let nelbo: Vec<f64> =
-        nll(&mut engine)?.iter().zip(posterior.kl(b)).map(|(nll, kl)| nll + kl).collect();
+        nll(&mut engine)?.iter().zip(posterior.kl(b)?).map(|(nll, kl)| nll + kl).collect();
     rows.add("final_nelbo", &[nelbo.iter().sum()]);
     let perplexity = nelbo.iter().map(|nelbo| (nelbo / t as f64).exp()).sum::<f64>() / b as f64;
     rows.add("final_ppl_mean", &[perplexity]);

@@ -1,4 +1,4 @@
-//! `ltm probe`: what thoughts carry, by changing them.
+//! `ltm probe`: interventions on the latents.
 
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
@@ -13,34 +13,33 @@ use ltm_vi::probe::{
 };
 use ltm_vi::{Engine, InferKey, SlowGradient};
 
-use crate::device_args::DeviceArgs;
+use crate::device_args::CheckpointArgs;
+use crate::output::{number, plus_minus, usage};
 
-/// What to find out.
+/// The verbs of `probe`.
 #[derive(Subcommand)]
 pub enum Verb {
-    /// Tell validation texts from the thoughts of the first 0, 1, … layers: tokens guessed and nats, by layer
+    /// Reconstruct validation texts from the latents of the first 0, 1, … layers: accuracy and NLL per layer
     ///
-    /// Thoughts are the means of the fitted posterior; those of the later layers are 0, the prior's mean. A token
-    /// counts as guessed when it is the likeliest one, given the true ones before it. Two charts go to the run's
-    /// folder.
+    /// Latents are the means of the fitted posterior; those of later layers are set to 0, the mean of the prior. Each
+    /// token is predicted from the true tokens before it and counts as correct when it is the most likely one. Two
+    /// charts are written to the run's folder.
     Layers(LayersArgs),
-    /// Walk from one text's thought to another's, and write what each point on the way says
+    /// Interpolate between the latents of two texts and generate from each point
     Between(BetweenArgs),
-    /// Exchange the thoughts of one layer after the other between two texts
+    /// Exchange the latents of two texts, one layer at a time, and generate from each exchange
     Swap(SwapArgs),
 }
 
 /// Arguments of `layers`.
 #[derive(clap::Args)]
 pub struct LayersArgs {
-    /// A run's folder (its newest checkpoint) or a checkpoint's
-    checkpoint: PathBuf,
-    /// Validation sequences; 0 for all
-    #[arg(long, default_value_t = 64)]
-    sequences: u64,
     #[command(flatten)]
-    device: DeviceArgs,
-    /// Print JSON
+    model: CheckpointArgs,
+    /// Number of validation sequences; 0 uses all
+    #[arg(long, value_name = "COUNT", default_value_t = 64)]
+    sequences: u64,
+    /// Print one JSON object per number of layers
     #[arg(long)]
     json: bool,
 }
@@ -48,23 +47,21 @@ pub struct LayersArgs {
 /// Two texts and a model.
 #[derive(clap::Args)]
 pub struct Texts {
-    /// A run's folder (its newest checkpoint) or a checkpoint's
-    checkpoint: PathBuf,
-    /// The first text
-    #[arg(long)]
+    #[command(flatten)]
+    model: CheckpointArgs,
+    /// First text
+    #[arg(long, value_name = "TEXT")]
     from: String,
-    /// The second text
-    #[arg(long)]
+    /// Second text
+    #[arg(long, value_name = "TEXT")]
     to: String,
-    /// The most tokens to write at each point
-    #[arg(long, default_value_t = 64)]
+    /// Maximum number of tokens to generate at each point
+    #[arg(long, value_name = "COUNT", default_value_t = 64)]
     max_tokens: usize,
-    /// Seed of the fits
+    /// Seed of the two fits
     #[arg(long, default_value_t = 0)]
     seed: u64,
-    #[command(flatten)]
-    device: DeviceArgs,
-    /// Print JSON, a line a point
+    /// Print one JSON object per point
     #[arg(long)]
     json: bool,
 }
@@ -74,8 +71,8 @@ pub struct Texts {
 pub struct BetweenArgs {
     #[command(flatten)]
     texts: Texts,
-    /// Points on the way, both ends included
-    #[arg(long, default_value_t = 5)]
+    /// Number of points, both ends included; at least 2
+    #[arg(long, value_name = "COUNT", default_value_t = 5)]
     steps: usize,
 }
 
@@ -84,7 +81,7 @@ pub struct BetweenArgs {
 pub struct SwapArgs {
     #[command(flatten)]
     texts: Texts,
-    /// Only this layer, from 1; each in turn when left out
+    /// Exchange only this layer, counted from 1 [default: each layer in turn]
     #[arg(long)]
     layer: Option<usize>,
 }
@@ -93,12 +90,14 @@ pub fn run(verb: Verb) -> anyhow::Result<ExitCode> {
     match verb {
         Verb::Layers(args) => layers(args)?,
         Verb::Between(args) => {
-            anyhow::ensure!(args.steps >= 2, "--steps is {}: both ends make 2", args.steps);
+            if args.steps < 2 {
+                return Err(usage(format!("--steps: expected at least 2, found {}", args.steps)));
+            }
             let last = args.steps - 1;
             let mut pair = Pair::new(&args.texts)?;
             for step in 0..args.steps {
                 let share = step as f32 / last as f32;
-                let z = between(&pair.from.z, &pair.to.z, share);
+                let z = between(&pair.from.z, &pair.to.z, share)?;
                 pair.show(&args.texts, &format!("{:.0} %", 100.0 * share), &z)?;
             }
         }
@@ -107,8 +106,10 @@ pub fn run(verb: Verb) -> anyhow::Result<ExitCode> {
             let n_layers = pair.checkpoint.config.model.n_layers;
             let layers = match args.layer {
                 Some(layer) => {
-                    let known = (1..=n_layers).contains(&layer);
-                    anyhow::ensure!(known, "--layer is {layer}, the model has 1 to {n_layers}");
+                    if !(1..=n_layers).contains(&layer) {
+                        let expected = format!("--layer: expected 1 to {n_layers}, found {layer}");
+                        return Err(usage(expected));
+                    }
                     layer..layer + 1
                 }
                 None => 1..n_layers + 1,
@@ -129,11 +130,13 @@ pub fn run(verb: Verb) -> anyhow::Result<ExitCode> {
 }
 
 fn layers(args: LayersArgs) -> anyhow::Result<()> {
-    let mut checkpoint = Checkpoint::load(&args.checkpoint)?;
-    args.device.apply(&mut checkpoint.config.run);
+    let checkpoint = args.model.load()?;
     let config = &checkpoint.config;
     let model = &config.model;
-    anyhow::ensure!(model.n_latents > 0, "the model has no latents to probe");
+    anyhow::ensure!(
+        model.n_latents > 0,
+        "the model has no latents: train one with model.n_latents > 0"
+    );
     let val = trainer::open(config, Split::Val)?;
     let (device, precision) = config.run.compute()?;
     let (b, t) = (config.train.batch, config.train.seq_len);
@@ -142,7 +145,7 @@ fn layers(args: LayersArgs) -> anyhow::Result<()> {
     let mut decoder = Decoder::new(*model, &checkpoint.weights, device, b)?;
     let rows = if args.sequences == 0 { val.rows() } else { args.sequences.min(val.rows()) };
     let batches = rows.div_ceil(b as u64);
-    let bar = crate::progress_bar(batches, "batch {pos}/{len} ETA {eta}");
+    let bar = crate::progress_bar(batches, "batch {pos}/{len}, ETA {eta}");
     let mut scores = vec![LayerReconstruction::default(); model.n_layers + 1];
     for index in 0..batches {
         let mut batch = val.batch(index)?;
@@ -161,7 +164,7 @@ fn layers(args: LayersArgs) -> anyhow::Result<()> {
     if args.json {
         for (layers, scores) in scores.iter().enumerate() {
             let ((nats, nats_error), (share, share_error)) =
-                (scores.nats_per_token(), scores.accuracy());
+                (scores.nats_per_token()?, scores.accuracy()?);
             let line = serde_json::json!({
                 "layers": layers, "nats_per_token": nats, "nats_error": nats_error,
                 "accuracy": share, "accuracy_error": share_error, "sequences": scores.tokens.len(),
@@ -173,14 +176,14 @@ fn layers(args: LayersArgs) -> anyhow::Result<()> {
     outln!(
         "{:>6}  {:>18}  {:>20}   {rows} sequences",
         "layers",
-        "tokens guessed, %",
+        "accuracy, %",
         "NLL, nats per token"
     )?;
     for (layers, scores) in scores.iter().enumerate() {
         let ((nats, nats_error), (share, share_error)) =
-            (scores.nats_per_token(), scores.accuracy());
-        let share = format!("{:.2} ± {:.2}", 100.0 * share, 100.0 * share_error);
-        outln!("{layers:>6}  {share:>18}  {:>20}", format!("{nats:.4} ± {nats_error:.4}"))?;
+            (scores.nats_per_token()?, scores.accuracy()?);
+        let share = plus_minus((100.0 * share, 100.0 * share_error), 2);
+        outln!("{layers:>6}  {share:>18}  {:>20}", plus_minus((nats, nats_error), 4))?;
     }
     for path in draw(&config.run.dir, &scores)? {
         outln!("plot    {}", path.display())?;
@@ -196,20 +199,20 @@ fn draw(run_dir: &Path, scores: &[LayerReconstruction]) -> anyhow::Result<Vec<Pa
     for (file, y_label, scale, of) in [
         (
             "layers-accuracy.svg",
-            "tokens guessed, %",
+            "accuracy, %",
             100.0,
-            LayerReconstruction::accuracy as fn(&LayerReconstruction) -> (f64, f64),
+            LayerReconstruction::accuracy as fn(&LayerReconstruction) -> ltm_vi::Result<(f64, f64)>,
         ),
         ("layers-nll.svg", "NLL, nats per token", 1.0, LayerReconstruction::nats_per_token),
     ] {
-        let mark = |(layers, scores): (usize, &LayerReconstruction)| {
-            let (y, error) = of(scores);
-            Mark { x: layers as f64, y: scale * y, error: scale * error }
+        let mark = |(layers, scores): (usize, &LayerReconstruction)| -> ltm_vi::Result<Mark> {
+            let (y, error) = of(scores)?;
+            Ok(Mark { x: layers as f64, y: scale * y, error: scale * error })
         };
-        let marks = scores.iter().enumerate().map(mark).collect();
+        let marks = scores.iter().enumerate().map(mark).collect::<ltm_vi::Result<_>>()?;
         let chart = Chart {
             title: "Progressive reconstruction".into(),
-            x_label: "layers whose thoughts are given".into(),
+            x_label: "layers whose latents are given".into(),
             y_label: y_label.into(),
             axis: Axis::Values((0..scores.len()).map(|layers| layers as f64).collect()),
             series: vec![Series { name: "validation".into(), marks, dots: true }],
@@ -223,7 +226,7 @@ fn draw(run_dir: &Path, scores: &[LayerReconstruction]) -> anyhow::Result<Vec<Pa
     Ok(paths)
 }
 
-/// Two texts with their thoughts, and a decoder for what lies between.
+/// Two texts with their latents, and a decoder.
 struct Pair {
     checkpoint: Checkpoint,
     from: Thought,
@@ -234,21 +237,30 @@ struct Pair {
 
 impl Pair {
     fn new(texts: &Texts) -> anyhow::Result<Self> {
-        let mut checkpoint = Checkpoint::load(&texts.checkpoint)?;
-        texts.device.apply(&mut checkpoint.config.run);
+        let checkpoint = texts.model.load()?;
         let Checkpoint { config, weights, state, .. } = &checkpoint;
         let (device, precision) = config.run.compute()?;
-        let fit = |text: &str| -> anyhow::Result<Thought> {
+        let (model, infer) = (&config.model, &config.infer);
+        anyhow::ensure!(
+            model.n_latents > 0,
+            "the model has no latents: train one with model.n_latents > 0"
+        );
+        let fit = |name: &str, text: &str| -> anyhow::Result<Thought> {
             let tokens = crate::generate::encode(&state.tokenizer, text)?;
-            let (model, infer) = (&config.model, &config.infer);
+            let (t, context) = (tokens.len() - 1, model.max_seq_len);
+            anyhow::ensure!(t > 0, "{name} is empty: expected at least one token");
+            anyhow::ensure!(
+                t <= context,
+                "{name} has {t} tokens, more than the context of {context}"
+            );
             Ok(Thought::fit(weights, model, infer, &tokens, texts.seed, &device, precision)?)
         };
-        let (from, to) = (fit(&texts.from)?, fit(&texts.to)?);
+        let (from, to) = (fit("--from", &texts.from)?, fit("--to", &texts.to)?);
         let decoder = Decoder::new(config.model, weights, device, 1)?;
         Ok(Self { checkpoint, from, to, decoder, shown: false })
     }
 
-    /// Both texts' nats at `z`, and what is written from there.
+    /// The NLL of both texts at `z`, and the text generated there.
     fn show(&mut self, texts: &Texts, name: &str, z: &[f32]) -> anyhow::Result<()> {
         let tokenizer = &self.checkpoint.state.tokenizer;
         let separator = i32::from(tokenizer.separator());
@@ -272,14 +284,15 @@ impl Pair {
         }
         if !self.shown {
             outln!(
-                "{:<26}  {:>8}  {:>8}  written greedily",
+                "{:<26}  {:>8}  {:>8}  generated, most likely tokens",
                 "NLL, nats per token, at",
                 "from",
                 "to"
             )?;
             self.shown = true;
         }
-        outln!("{name:<26}  {from:>8.4}  {to:>8.4}  {text}")?;
+        let [from, to] = [from, to].map(|nats| number(nats, 4));
+        outln!("{name:<26}  {from:>8}  {to:>8}  {text}")?;
         Ok(())
     }
 }

@@ -1,4 +1,4 @@
-//! Test sets with a protocol of their own, for `ltm eval`: files in, numbers out.
+//! LAMBADA for `ltm eval`, and the request that all test sets share.
 
 use std::path::Path;
 
@@ -8,11 +8,12 @@ use ltm_train::{Checkpoint, Config};
 use serde_json::json;
 
 use crate::files::Reading;
+use crate::output::plus_minus;
 
-/// What a test set is asked for.
+/// A request to score a test set.
 pub struct Request<'a> {
     pub checkpoint: &'a Checkpoint,
-    /// The run's configuration with what was set over it.
+    /// The run's configuration with its overrides.
     pub config: &'a Config,
     pub file: &'a Path,
     pub read: ReadOptions,
@@ -55,23 +56,15 @@ pub fn lambada(request: &Request<'_>) -> anyhow::Result<()> {
     }
     outln!("checkpoint {}, data {}", checkpoint.dir.display(), file.display())?;
     if skipped > 0 {
-        outln!("malformed parts left out    {skipped}")?;
+        outln!("malformed records skipped   {skipped}")?;
     }
-    let with_error = |(value, error): (f64, f64)| match value {
-        // A model that knows little has perplexities past counting.
-        1e6.. => format!("{value:.3e} ± {error:.3e}"),
-        _ => format!("{value:.4} ± {error:.4}"),
-    };
     outln!()?;
     outln!("LAMBADA                     {}", scores.protocol())?;
-    outln!("nats per word               {}", with_error(scores.nats_per_word()))?;
-    outln!("word perplexity             {}", with_error(scores.word_perplexity()))?;
-    outln!("accuracy                    {}", with_error(scores.accuracy()))?;
+    outln!("nats per word               {}", plus_minus(scores.nats_per_word(), 4))?;
+    outln!("word perplexity             {}", plus_minus(scores.word_perplexity(), 4))?;
+    outln!("accuracy                    {}", plus_minus(scores.accuracy(), 4))?;
     outln!("passages                    {}", scores.words.len())?;
     let context = config.model.max_seq_len;
-    outln!(
-        "cut to the context          {} passages, to their last {context} tokens",
-        scores.cut()
-    )?;
+    outln!("truncated passages          {}, to their last {context} tokens", scores.cut())?;
     Ok(())
 }

@@ -2,59 +2,58 @@
 
 use std::path::PathBuf;
 use std::process::ExitCode;
-use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
 
-use anyhow::Context;
 use indicatif::ProgressBar;
 use ltm_train::sweep::{Point, RESULTS_FILE, SweepObserver};
-use ltm_train::{Observer, StepReport, Sweep, flops};
+use ltm_train::{Error, Observer, StepReport, Sweep, flops};
 use serde_json::Value;
 
 use crate::Pace;
 use crate::device_args::DeviceArgs;
 use crate::output::OutputError;
+use crate::signals::Signals;
+use crate::train::quoted;
 
 /// Arguments of `sweep`.
 #[derive(clap::Args)]
-#[command(after_help = "A sweep's file, with every key it may have:
+#[command(after_help = "The sweep's file, with every key:
 
-  base = \"../quickstart.toml\"       # beside this file; or tables [base.run], [base.data], ...
-  dir = \"runs/my-sweep\"
-  protocols = [\"elbo-fitted-noise\", \"elbo:8\", \"iwae:8\"]   # those that do not suit a point are left out
-  eval_sequences = 256              # of the validation split; 0 for all
-  [budget]                          # one of them; without, train.steps stands
-  tokens = 500_000                  # or steps, or flops: slow steps follow
-  [set]                             # for every point
+  base = \"../quickstart.toml\"       # a file relative to this one; or tables [base.run], [base.data], ...
+  dir = \"runs/my-sweep\"             # results and one run per point
+  protocols = [\"elbo-fitted-noise\", \"elbo:8\", \"iwae:8\"]   # those that do not apply to a point are skipped
+  eval_sequences = 256              # validation sequences to score, 0 for all [default: 256]
+  [budget]                          # one of steps, tokens and flops [default: train.steps of the base]
+  tokens = 500_000                  # converted to slow steps
+  [set]                             # applies to every point
   \"train.seq_len\" = 64
-  [[grid]]                          # every combination of the lists is a point
+  [[grid]]                          # one point per combination of the lists
   \"model.n_latents\" = [6, 24]
   \"infer.steps\" = [4, 16, 64]
-  [[grid]]                          # several grids make one sweep
-  name = \"small-window\"             # goes before the names of its points
-  base = \"other.toml\"               # a base of its own
-  \"model.window\" = 4                # a single value is set and not varied
+  [[grid]]                          # a sweep may have several grids
+  name = \"small-window\"             # prefix of its points' names
+  base = \"other.toml\"               # replaces the base above
+  \"model.window\" = 4                # a single value applies to every point of the grid
 
-Results go to results.jsonl in the sweep's folder, a line a point; `ltm report` draws them.
-Points that have a line are skipped, so the same command goes on with an interrupted sweep.")]
+Results are written to results.jsonl in the sweep's folder, one line per point; `ltm report DIR` draws them.
+Points that have a line are skipped, so the same command continues an interrupted sweep.")]
 pub struct Args {
-    /// The sweep's TOML file
+    /// Sweep file (TOML)
     file: PathBuf,
-    /// Replace a value in every point, such as `--set train.lr=1e-3`
+    /// Override a value in every point, such as `--set train.lr=1e-3`; repeatable
     #[arg(long = "set", value_name = "SECTION.KEY=VALUE")]
     set: Vec<String>,
-    /// Show the points and what they would cost, and run nothing
+    /// List the points and their cost without running them
     #[arg(long)]
     list: bool,
-    /// Score points anew that have results already; what is trained stays
+    /// Score all points again without training them again
     #[arg(long, conflicts_with = "list")]
     rescore: bool,
-    /// Train points anew that failed
+    /// Train the points that failed again
     #[arg(long, conflicts_with_all = ["list", "rescore"])]
     retry: bool,
     #[command(flatten)]
     device: DeviceArgs,
-    /// Print the results as JSON, a line a point
+    /// Print the results as JSON, one line per point
     #[arg(long)]
     json: bool,
 }
@@ -68,15 +67,7 @@ pub fn run(args: Args) -> anyhow::Result<ExitCode> {
     if args.list {
         return list(&sweep);
     }
-    let stop = Arc::new(AtomicBool::new(false));
-    let handler = Arc::clone(&stop);
-    ctrlc::set_handler(move || {
-        if handler.swap(true, Ordering::Relaxed) {
-            std::process::exit(130);
-        }
-        note!("\nfinishing the step, then saving; once more to leave at once");
-    })
-    .context("cannot listen for Ctrl-C")?;
+    let signals = Signals::listen()?;
     if args.rescore || args.retry {
         sweep.forget(args.retry)?;
     }
@@ -84,25 +75,46 @@ pub fn run(args: Args) -> anyhow::Result<ExitCode> {
     let all = sweep.points.len() as u64;
     let points = bars.add(crate::progress_bar(all, "point {pos}/{len} {msg}"));
     let inner = bars.add(crate::progress_bar(0, "{pos}/{len} {msg}"));
-    let mut observer = Progress { points, inner, pace: Pace::default() };
-    let summary = sweep.run(&stop, &mut observer);
+    let mut observer = Progress { points, inner, pace: Pace::default(), signals: &signals };
+    let summary = sweep.run(signals.stop(), &mut observer);
     observer.inner.finish_and_clear();
     observer.points.finish_and_clear();
-    let summary = summary?;
-    if args.json {
-        summary.results.iter().try_for_each(|line| outln!("{line}"))?;
-    } else {
-        print_table(&summary.results)?;
-        outln!("\nresults     {}", sweep.dir.join(RESULTS_FILE).display())?;
+    let summary = summary.map_err(with_hint)?;
+    if !summary.finished {
+        // The exit status is that of the signal, whoever has stopped reading.
+        let _ = report_results(&sweep, &summary.results, args.json);
+        note!("stopped; to go on: {}", command_line(&args));
+        return Ok(signals.exit_code());
     }
-    if summary.finished {
-        note!("to draw them: ltm report {}", sweep.dir.display());
-    } else {
-        let set: String = args.set.iter().map(|set| format!(" --set '{set}'")).collect();
-        let device = args.device.as_typed();
-        note!("stopped; to go on: ltm sweep {}{set}{device}", args.file.display());
-    }
+    report_results(&sweep, &summary.results, args.json)?;
+    note!("to draw them: {}", quoted(["ltm", "report", &sweep.dir.display().to_string()]));
     Ok(ExitCode::SUCCESS)
+}
+
+/// An error of the library with the option that helps.
+fn with_hint(error: Error) -> anyhow::Error {
+    match error {
+        Error::SweepChanged { only_scores: true, .. } => {
+            anyhow::anyhow!("{error}; or add --rescore to score all points again")
+        }
+        error => error.into(),
+    }
+}
+
+/// The command that continues a sweep.
+fn command_line(args: &Args) -> String {
+    let file = args.file.display().to_string();
+    let device = args.device.as_typed();
+    let set = args.set.iter().flat_map(|set| ["--set", set]);
+    quoted(["ltm", "sweep", &file].into_iter().chain(set).chain(device.split_whitespace()))
+}
+
+fn report_results(sweep: &Sweep, results: &[Value], json: bool) -> Result<(), OutputError> {
+    if json {
+        return results.iter().try_for_each(|line| outln!("{line}"));
+    }
+    print_table(results)?;
+    outln!("\nresults     {}", sweep.dir.join(RESULTS_FILE).display())
 }
 
 fn list(sweep: &Sweep) -> anyhow::Result<ExitCode> {
@@ -112,7 +124,7 @@ fn list(sweep: &Sweep) -> anyhow::Result<ExitCode> {
         "point",
         "parameters",
         "steps",
-        "GFLOP a token",
+        "GFLOP/token",
         "training FLOPs"
     )?;
     for point in &sweep.points {
@@ -129,14 +141,19 @@ fn list(sweep: &Sweep) -> anyhow::Result<ExitCode> {
     Ok(ExitCode::SUCCESS)
 }
 
-/// One bar over points, one within.
-struct Progress {
+/// One bar for the points, one for the steps of a point.
+struct Progress<'a> {
     points: ProgressBar,
     inner: ProgressBar,
     pace: Pace,
+    signals: &'a Signals,
 }
 
-impl Observer for Progress {
+impl Observer for Progress<'_> {
+    fn wants_checkpoint(&mut self) -> bool {
+        self.signals.take_save_request()
+    }
+
     fn started(&mut self, done: u64, steps: u64) {
         self.pace = Pace::default();
         self.inner.set_length(steps);
@@ -151,7 +168,7 @@ impl Observer for Progress {
     }
 }
 
-impl SweepObserver for Progress {
+impl SweepObserver for Progress<'_> {
     fn point_started(&mut self, point: &Point, done: usize, _all: usize) {
         self.points.set_position(done as u64);
         self.points.set_message(point.name.clone());

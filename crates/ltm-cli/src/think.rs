@@ -1,68 +1,73 @@
-//! `ltm think`: the fast loop on one text, step by step.
+//! `ltm think`: the posterior of one text, fast step by fast step.
 
 use std::path::PathBuf;
 use std::process::ExitCode;
 
-use ltm_train::Checkpoint;
 use ltm_vi::{Engine, FastStep, InferKey, Method, SlowGradient};
 use safetensors::tensor::{Dtype, TensorView};
 
-use crate::device_args::DeviceArgs;
-use crate::output::OutputError;
+use crate::device_args::CheckpointArgs;
+use crate::output::{OutputError, number};
 
 /// Arguments of `think`.
 #[derive(clap::Args)]
+#[command(after_help = "Examples:
+  ltm think runs/quickstart --text \"one sunny morning , tom went to the river\"
+  ltm think runs/quickstart --text \"tom went home\" --steps 64 --save posterior.safetensors")]
 pub struct Args {
-    /// A run's folder (its newest checkpoint) or a checkpoint's
-    checkpoint: PathBuf,
-    /// The text to think about
+    #[command(flatten)]
+    model: CheckpointArgs,
+    /// Text to fit the posterior to
     #[arg(long)]
     text: String,
-    /// Fast steps; those of the run when left out
-    #[arg(long)]
+    /// Number of fast steps [default: `infer.steps` of the configuration]
+    #[arg(long, value_name = "COUNT")]
     steps: Option<usize>,
-    /// Write mu, log_var and z, each (latent vectors, width), to this safetensors file
+    /// Write `mu`, `log_var` and a sample `z`, each (latent vectors, width), to this safetensors file
     #[arg(long, value_name = "FILE")]
     save: Option<PathBuf>,
-    /// Seed of the start and of the noise
+    /// Seed of the initial posterior and of the noise
     #[arg(long, default_value_t = 0)]
     seed: u64,
-    #[command(flatten)]
-    device: DeviceArgs,
-    /// Print JSON, a line a step
+    /// Print one JSON object per fast step
     #[arg(long)]
     json: bool,
 }
 
 pub fn run(args: Args) -> anyhow::Result<ExitCode> {
-    let mut checkpoint = Checkpoint::load(&args.checkpoint)?;
-    args.device.apply(&mut checkpoint.config.run);
+    let checkpoint = args.model.load()?;
     let (device, precision) = checkpoint.config.run.compute()?;
     let model = &checkpoint.config.model;
-    anyhow::ensure!(model.n_latents > 0, "the model has no latents to think with");
+    anyhow::ensure!(
+        model.n_latents > 0,
+        "the model has no latents: train one with model.n_latents > 0"
+    );
     let tokens = crate::generate::encode(&checkpoint.state.tokenizer, &args.text)?;
     let t = tokens.len() - 1;
-    anyhow::ensure!(t > 0, "--text is empty: there is nothing to think about");
+    anyhow::ensure!(t > 0, "--text is empty: expected at least one token");
     let context = model.max_seq_len;
-    anyhow::ensure!(t <= context, "the text has {t} tokens, the context holds {context}");
+    anyhow::ensure!(t <= context, "--text has {t} tokens, more than the context of {context}");
     let mut infer = checkpoint.config.infer;
     infer.steps = args.steps.unwrap_or(infer.steps);
     anyhow::ensure!(
         infer.method == Method::Variational,
-        "the run's infer.method is not variational: there is no posterior to watch being fitted"
+        "expected infer.method = \"variational\", which fits a posterior step by step"
     );
     let mut engine = Engine::new(model, 1, t, &device, precision, SlowGradient::None)?;
     engine.set_weights(&checkpoint.weights)?;
     engine.set_batch(&tokens[..t], &tokens[1..])?;
     let key = InferKey { seed: args.seed, step: 0, first_sequence: 0 };
     let mut steps = Vec::new();
+    let bar = crate::progress_bar(infer.steps as u64, "fast step {pos}/{len}, ETA {eta}");
     engine.infer(&infer, 1.0, key, &mut |step| {
         steps.push(step.clone());
+        bar.inc(1);
         Ok(())
     })?;
+    bar.finish_and_clear();
     let posterior = engine.posterior()?;
     let nll: f64 = engine.token_nll()?.iter().sum();
-    let kl_per_layer = posterior.kl(model.n_layers);
+    let kl_per_layer = posterior.kl(model.n_layers)?;
     let bound = nll + kl_per_layer.iter().sum::<f64>();
     steps.push(FastStep { step: infer.steps, lr: 0.0, nll, kl_per_layer, bound });
 
@@ -79,7 +84,7 @@ pub fn run(args: Args) -> anyhow::Result<ExitCode> {
     }
     if let Some(path) = &args.save {
         let shape = [model.n_latents, model.dim];
-        let z = posterior.sample();
+        let z = posterior.sample()?;
         let tensors = [("mu", &posterior.mu), ("log_var", &posterior.log_var), ("z", &z)]
             .map(|(name, values)| (name, values.iter().flat_map(|x| x.to_le_bytes()).collect()));
         let views = tensors
@@ -89,12 +94,12 @@ pub fn run(args: Args) -> anyhow::Result<ExitCode> {
             })
             .collect::<Result<Vec<_>, safetensors::SafeTensorError>>()?;
         ltm_model::write_atomically(path, &safetensors::serialize(views, None)?)?;
-        note!("mu, log_var and z are in {}", path.display());
+        note!("wrote mu, log_var and z to {}", path.display());
     }
     Ok(ExitCode::SUCCESS)
 }
 
-/// Nats a token, a line a step; the last line is where the loop ended.
+/// Nats per token, one row per step; the last row is the fitted posterior.
 fn print_table(steps: &[FastStep], t: usize) -> Result<(), OutputError> {
     let n_layers = steps.first().map_or(0, |step| step.kl_per_layer.len());
     let layers: String =
@@ -109,14 +114,18 @@ fn print_table(steps: &[FastStep], t: usize) -> Result<(), OutputError> {
     let per_token = 1.0 / t as f64;
     for step in steps {
         let (bound, nll) = (step.bound * per_token, step.nll * per_token);
-        let layers: String =
-            step.kl_per_layer.iter().map(|kl| format!("  {:>8.4}", kl * per_token)).collect();
-        outln!("{:>4}  {:>8.4}  {bound:>9.4}  {nll:>9.4}{layers}", step.step, step.lr)?;
+        let layers: String = step
+            .kl_per_layer
+            .iter()
+            .map(|kl| format!("  {:>8}", number(kl * per_token, 4)))
+            .collect();
+        let [bound, nll] = [bound, nll].map(|nats| number(nats, 4));
+        outln!("{:>4}  {:>8.4}  {bound:>9}  {nll:>9}{layers}", step.step, step.lr)?;
     }
     Ok(())
 }
 
-/// The bound over the steps, as characters.
+/// The ELBO over the steps, drawn with characters.
 fn print_plot(steps: &[FastStep], t: usize) -> Result<(), OutputError> {
     const HEIGHT: usize = 10;
     const WIDTH: usize = 64;

@@ -1,35 +1,47 @@
-//! `ltm train`: a run from a configuration file, watched and stoppable.
+//! `ltm train`: a run from a configuration file, with progress, signals and a report at the end.
 
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
-use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
 
-use anyhow::Context;
-use indicatif::ProgressBar;
+use indicatif::{HumanDuration, ProgressBar};
 use ltm_model::Attention;
 use ltm_train::data::{Split, storyworld};
-use ltm_train::{Checkpoint, Config, Evaluation, Observer, Start, StepReport, Summary, Trainer};
+use ltm_train::resume::Changes;
+use ltm_train::{
+    Checkpoint, Config, Error, Evaluation, Observer, Start, StepReport, Summary, Trainer,
+};
 use ltm_vi::{GenerateOptions, LatentSource};
 
 use crate::Pace;
 use crate::device_args::DeviceArgs;
+use crate::output::OutputError;
+use crate::signals::Signals;
 
 /// Arguments of `train`.
 #[derive(clap::Args)]
+#[command(after_help = "Signals:
+  Ctrl-C, SIGTERM, SIGHUP  finish the step, save a checkpoint and print the command that resumes;
+                           exit status 130, 143, 129. A second signal quits immediately.
+  SIGUSR1                  save a checkpoint and continue.")]
 pub struct Args {
-    /// The TOML file
+    /// Configuration file (TOML)
     config: PathBuf,
-    /// Replace a value, such as `--set train.steps=100` or `--set data.path=my-corpus`
+    /// Override a value of the configuration, such as `--set train.steps=100`; repeatable
     #[arg(long = "set", value_name = "SECTION.KEY=VALUE")]
     set: Vec<String>,
-    /// Go on from the newest checkpoint in the run's folder, on the same kind of device bit for bit as if it had
-    /// never stopped
+    /// Continue from the newest checkpoint in the run's folder
+    ///
+    /// On the same kind of device and in the same precision, the result equals that of an uninterrupted run bit for
+    /// bit. With a larger `train.steps` the learning-rate schedule is stretched; `--set train.schedule_steps=N` keeps
+    /// the old one.
     #[arg(long)]
     resume: bool,
+    /// With --resume: continue although the training data differs from that of the checkpoint
+    #[arg(long, requires = "resume")]
+    accept_changed_data: bool,
     #[command(flatten)]
     device: DeviceArgs,
-    /// Print no samples at the end
+    /// Do not print samples at the end
     #[arg(long)]
     no_samples: bool,
 }
@@ -37,18 +49,13 @@ pub struct Args {
 pub fn run(args: Args) -> anyhow::Result<ExitCode> {
     let mut config = Config::load(&args.config, &args.set)?;
     args.device.apply(&mut config.run);
-    let stop = Arc::new(AtomicBool::new(false));
-    let handler = Arc::clone(&stop);
-    ctrlc::set_handler(move || {
-        if handler.swap(true, Ordering::Relaxed) {
-            std::process::exit(130);
-        }
-        note!("\nfinishing the step, then saving; once more to leave at once");
-    })
-    .context("cannot listen for Ctrl-C")?;
-
-    let start = if args.resume { Start::Resume } else { Start::Fresh };
-    let mut trainer = Trainer::new(config, start)?;
+    let signals = Signals::listen()?;
+    let start = match (args.resume, args.accept_changed_data) {
+        (false, _) => Start::Fresh,
+        (true, false) => Start::Resume,
+        (true, true) => Start::ResumeOnChangedData,
+    };
+    let mut trainer = Trainer::new(config, start).map_err(with_hint)?;
     let config = trainer.config().clone();
     note!(
         "{} parameters, {} latent vectors of {}; {}",
@@ -57,34 +64,93 @@ pub fn run(args: Args) -> anyhow::Result<ExitCode> {
         config.model.dim,
         config.run.dir.display()
     );
+    for error in trainer.ignored() {
+        note!("ignored an incomplete checkpoint: {}", error_chain(error));
+    }
+    note_changes(&config, trainer.changes());
     let bar = crate::progress_bar(0, "step {pos}/{len} {msg}");
-    let mut observer = Progress { bar, pace: Pace::default() };
-    let summary = trainer.run(&stop, &mut observer);
+    let mut observer = Progress { bar, pace: Pace::default(), signals: &signals, asked: false };
+    let summary = trainer.run(signals.stop(), &mut observer);
     observer.bar.finish_and_clear();
     let summary = summary?;
+    if !summary.finished {
+        // The exit status is that of the signal, whoever has stopped reading.
+        let _ = report_stop(&summary, &args);
+        return Ok(signals.exit_code());
+    }
     report(&config, &summary, &args)?;
     Ok(ExitCode::SUCCESS)
 }
 
-/// The bar, and lines for what should stay on the screen.
-struct Progress {
-    bar: ProgressBar,
-    pace: Pace,
+/// An error of the library with the option that helps.
+fn with_hint(error: Error) -> anyhow::Error {
+    let hint = match &error {
+        Error::RunExists { .. } => "add --resume to continue it",
+        Error::NothingToResume { .. } => "omit --resume to start a new run",
+        Error::DataChanged { .. } => {
+            "restore the data, or add --accept-changed-data to continue on the changed data"
+        }
+        _ => return error.into(),
+    };
+    anyhow::anyhow!("{error}; {hint}")
 }
 
-impl Progress {
+/// An error with its causes.
+fn error_chain(error: &Error) -> String {
+    let causes = std::iter::successors(std::error::Error::source(error), |cause| cause.source());
+    causes.fold(error.to_string(), |text, cause| format!("{text}: {cause}"))
+}
+
+/// Prints how a resumed run differs from its checkpoint.
+fn note_changes(config: &Config, changes: &Changes) {
+    for change in changes.keys.iter().chain(&changes.data) {
+        note!("changed since the checkpoint: {change}");
+    }
+    let Some(jump) = &changes.jump else { return };
+    let steps = config.train.schedule_steps();
+    note!(
+        "the learning rate of step {} is {:.3e} instead of {:.3e}",
+        jump.step,
+        jump.after,
+        jump.before
+    );
+    if steps != jump.schedule_steps {
+        note!(
+            "because the schedule now spans {steps} steps instead of {old}; add --set train.schedule_steps={old} to keep \
+             the old schedule",
+            old = jump.schedule_steps
+        );
+    }
+}
+
+/// Words as a shell reads them back.
+pub fn quoted<'a>(words: impl IntoIterator<Item = &'a str>) -> String {
+    let quote = |word: &'a str| shlex::try_quote(word).map_or(word.into(), String::from);
+    words.into_iter().map(quote).collect::<Vec<_>>().join(" ")
+}
+
+/// The bar, and lines for what should stay on the screen.
+struct Progress<'a> {
+    bar: ProgressBar,
+    pace: Pace,
+    signals: &'a Signals,
+    /// Whether a signal has asked for the next checkpoint.
+    asked: bool,
+}
+
+impl Progress<'_> {
     /// A line that stays; on stderr whether there is a terminal or not.
     fn line(&self, text: &str) {
         self.bar.suspend(|| note!("{text}"));
     }
 }
 
-impl Observer for Progress {
+impl Observer for Progress<'_> {
     fn started(&mut self, done: u64, steps: u64) {
         self.bar.set_length(steps);
         self.bar.set_position(done);
         if done > 0 {
-            self.line(&format!("going on after step {done} of {steps}"));
+            self.line(&format!("resuming after step {done} of {steps}"));
         }
     }
 
@@ -111,16 +177,30 @@ impl Observer for Progress {
         }
         self.line(&text);
     }
+
+    fn wants_checkpoint(&mut self) -> bool {
+        self.asked = self.signals.take_save_request();
+        self.asked
+    }
+
+    fn saved(&mut self, dir: &Path) {
+        if std::mem::take(&mut self.asked) {
+            self.line(&format!("saved {}", dir.display()));
+        }
+    }
+}
+
+fn report_stop(summary: &Summary, args: &Args) -> Result<(), OutputError> {
+    outln!("stopped after step {}, saved {}", summary.step, summary.checkpoint.display())?;
+    let config = args.config.display().to_string();
+    let device = args.device.as_typed();
+    let set = args.set.iter().flat_map(|set| ["--set", set]);
+    let no_samples = args.no_samples.then_some("--no-samples");
+    let words = ["ltm", "train", &config].into_iter().chain(set).chain(device.split_whitespace());
+    outln!("to go on: {}", quoted(words.chain(no_samples).chain(["--resume"])))
 }
 
 fn report(config: &Config, summary: &Summary, args: &Args) -> anyhow::Result<()> {
-    if !summary.finished {
-        outln!("stopped after step {}, saved {}", summary.step, summary.checkpoint.display())?;
-        let set: String = args.set.iter().map(|set| format!(" --set '{set}'")).collect();
-        let device = args.device.as_typed();
-        outln!("to go on: ltm train {}{set}{device} --resume", args.config.display())?;
-        return Ok(());
-    }
     let generated = config.data.path.is_none();
     if generated {
         let entropy = storyworld::true_entropy(config.run.seed, storyworld::ENTROPY_DOCUMENTS)?;
@@ -134,14 +214,26 @@ fn report(config: &Config, summary: &Summary, args: &Args) -> anyhow::Result<()>
     if !args.no_samples && config.model.attention == Attention::Causal {
         print_samples(config, &summary.checkpoint)?;
     }
-    outln!("\ncheckpoint  {}", summary.checkpoint.display())?;
+    let Summary { corpus, corpus_tokens, tokens, seconds, .. } = summary;
+    let time = HumanDuration(std::time::Duration::from_secs_f64(*seconds));
+    outln!("\ncorpus      {}, {corpus_tokens} training tokens", corpus.display())?;
+    outln!(
+        "trained     {} steps on {tokens} tokens in all; this session took {time}",
+        summary.step
+    )?;
+    outln!("checkpoint  {}", summary.checkpoint.display())?;
     for plot in &summary.plots {
         outln!("plot        {}", plot.display())?;
+    }
+    let run = config.run.dir.display().to_string();
+    for verb in ["eval", "generate", "report"] {
+        let label = if verb == "eval" { "next" } else { "" };
+        outln!("{label:12}{}", quoted(["ltm", verb, &run]))?;
     }
     Ok(())
 }
 
-/// One sample from nothing, and two continuations of validation texts.
+/// An unconditional sample, and continuations of two validation texts.
 fn print_samples(config: &Config, checkpoint: &Path) -> anyhow::Result<()> {
     let checkpoint = Checkpoint::load(checkpoint)?;
     let tokenizer = &checkpoint.state.tokenizer;
@@ -160,13 +252,13 @@ fn print_samples(config: &Config, checkpoint: &Path) -> anyhow::Result<()> {
     let write = |prompt: &[i32], options: &GenerateOptions| {
         ltm_vi::generate(&checkpoint.weights, &config.model, &config.infer, prompt, options)
     };
-    outln!("\nwritten from nothing:\n  {}", show(&write(&[separator], &options)?.tokens))?;
+    outln!("\nunconditional sample:\n  {}", show(&write(&[separator], &options)?.tokens))?;
     let Ok(val) = ltm_train::trainer::open(config, Split::Val) else { return Ok(()) };
     for index in 0..2_u64 {
         let batch = val.batch(index / config.train.batch as u64)?;
         let t = config.train.seq_len;
         let row = &batch.tokens[index as usize % config.train.batch * t..][..t];
-        // A prompt of a third of the text: enough to fit thoughts to, and something left to say.
+        // A prompt of a third of the text: enough to fit latents to, and enough left to write.
         let end = row.iter().skip(1).position(|token| *token == separator).map_or(t, |i| i + 1);
         let prompt = &row[..(end / 3).max(2).min(t)];
         let options = GenerateOptions {
@@ -175,7 +267,7 @@ fn print_samples(config: &Config, checkpoint: &Path) -> anyhow::Result<()> {
             ..options
         };
         let continuation = write(prompt, &options)?.tokens;
-        outln!("\ngiven:\n  {}\nwritten:\n  {}", show(&prompt[1..]), show(&continuation))?;
+        outln!("\nprompt:\n  {}\ncontinuation:\n  {}", show(&prompt[1..]), show(&continuation))?;
     }
     Ok(())
 }

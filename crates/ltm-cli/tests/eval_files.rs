@@ -103,7 +103,7 @@ fn malformed_lines_are_refused_by_name_or_counted() {
     bad(&args, 1, &["a.jsonl", "line 2"]);
     let skipping = [&args[..], &["--skip-malformed"]].concat();
     let (said, named) = good(&skipping);
-    assert!(said.contains("malformed parts left out    2"), "{said}");
+    assert!(said.contains("malformed records skipped   2"), "{said}");
     for part in ["line 2", "line 3", "`text`", "2 malformed parts in all"] {
         assert!(named.contains(part), "`{part}` is not in\n{named}");
     }
@@ -117,12 +117,12 @@ fn malformed_lines_are_refused_by_name_or_counted() {
 }
 
 #[test]
-fn options_that_say_nothing_here_are_refused() {
+fn options_that_do_not_apply_are_refused() {
     let folder = Folder::new();
     let run = folder.run("run", &[]);
     let text = folder.write("a.txt", SHORT.as_bytes());
-    bad(&["eval", &run, &text, "--split", "train"], 1, &["--split", "corpus folders"]);
-    bad(&["eval", &run, "--format", "csv"], 1, &["--format", "name the file"]);
+    bad(&["eval", &run, &text, "--split", "train"], 2, &["--split", "corpus folders"]);
+    bad(&["eval", &run, "--format", "csv"], 2, &["--format", "name a file"]);
     good(&["eval", &run, &folder.path("data"), "--split", "train", "--protocol", "elbo:2"]);
 }
 
@@ -153,7 +153,11 @@ fn lambada_asks_for_the_last_word() {
         assert!((number("word_perplexity") / nats.exp() - 1.0).abs() < 1e-9, "{scores}");
         assert!((0.0..=1.0).contains(&number("accuracy")), "{scores}");
         let (said, _) = good(&args);
-        assert!(said.contains(protocol) && said.contains("1 passages, to their last 96"), "{said}");
+        assert!(
+            said.contains(protocol)
+                && said.contains("truncated passages          1, to their last 96"),
+            "{said}"
+        );
         assert_eq!(scores, json(&args), "the numbers are a function of what is given");
         let first = json(&[&args[..], &["--sequences", "2"]].concat());
         assert_eq!(first["lambada"]["passages"], 2, "{first}");
@@ -164,12 +168,12 @@ fn lambada_asks_for_the_last_word() {
     let args = ["eval", &run, &words, "--format", "lambada"];
     bad(&args, 1, &["words.txt", "line 3", "`word`"]);
     let (said, named) = good(&[&args[..], &["--skip-malformed"]].concat());
-    assert!(said.contains("malformed parts left out    2"), "{said}");
+    assert!(said.contains("malformed records skipped   2"), "{said}");
     assert!(named.contains("line 3") && named.contains("line 4"), "{named}");
-    bad(&["eval", &run, &file, "--protocol", "elbo"], 1, &["--protocol", "--format jsonl"]);
-    bad(&["eval", &run, &file, "--per-document", "x.jsonl"], 1, &["--per-document"]);
+    bad(&["eval", &run, &file, "--protocol", "elbo"], 2, &["--protocol", "--format jsonl"]);
+    bad(&["eval", &run, &file, "--per-document", "x.jsonl"], 2, &["--per-document"]);
     good(&["eval", &run, &file, "--protocol", "elbo:2", "--format", "jsonl"]);
-    bad(&["eval", &run, "--samples", "3"], 1, &["--protocol elbo:8"]);
+    bad(&["eval", &run, "--samples", "3"], 2, &["--protocol elbo:8"]);
     bad(
         &[&args[..4], &["lambada", "--skip-malformed", "--samples", "0"]].concat(),
         2,

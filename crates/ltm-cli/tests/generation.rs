@@ -5,7 +5,7 @@ mod command;
 use std::fs;
 use std::path::{Path, PathBuf};
 
-use command::{bad, good, json};
+use command::{bad, good, json, ltm};
 use serde_json::Value;
 
 fn lines(file: &str) -> Vec<Value> {
@@ -57,7 +57,7 @@ fn texts_go_to_a_file_and_are_measured_beside_others() {
         (file.clone(), args.into_iter().map(String::from).collect())
     };
     let (table, _) = good(&[&base[..], &["--out", &out]].concat());
-    for part in ["of words", "samples", "distinct-3", "self-BLEU-4", "rep-4", "entropy"] {
+    for part in ["unit: words", "samples", "distinct-3", "self-BLEU-4", "rep-4", "entropy"] {
         assert!(table.contains(part), "`{part}` is not in\n{table}");
     }
     let written = lines(&out);
@@ -68,10 +68,11 @@ fn texts_go_to_a_file_and_are_measured_beside_others() {
     }
     assert!(written.iter().any(|line| line["text"] != written[0]["text"]), "{written:?}");
     // The same arguments print the same texts, and the first of four is the one alone.
-    let (printed, _) = good(&base);
-    let texts: String =
-        written.iter().map(|line| format!("{}\n", line["text"].as_str().expect("text"))).collect();
-    assert_eq!(printed, texts);
+    let texts: Vec<&str> =
+        written.iter().map(|line| line["text"].as_str().expect("text")).collect();
+    assert_eq!(good(&base).0, texts.join("\n<|endoftext|>\n") + "\n");
+    let objects: String = written.iter().map(|line| format!("{line}\n")).collect();
+    assert_eq!(good(&[&base[..], &["--json"]].concat()).0, objects);
     let one = base.map(|arg| if arg == "4" { "1" } else { arg });
     assert_eq!(good(&one).0, format!("{}\n", written[0]["text"].as_str().expect("text")));
 
@@ -93,7 +94,83 @@ fn texts_go_to_a_file_and_are_measured_beside_others() {
     bad(&[&base[..], &["--out", &out]].concat(), 1, &["samples.jsonl", "exists"]);
     assert_eq!(lines(&out), written);
     bad(&[&base[..], &["--reference", "/no/such.txt"]].concat(), 1, &["/no/such.txt"]);
-    bad(&[&base[..], &["--json"]].concat(), 2, &["--out"]);
+    bad(&[&base[..], &["--json", "--reference", "x.txt"]].concat(), 2, &["--out"]);
+}
+
+#[test]
+fn prompts_come_from_files_and_pipes() {
+    let (folder, run) = trained(&["a small dog saw a cat. "; 60], 2);
+    let base = ["generate", &run, "--max-tokens", "6", "--json"];
+    let of = |more: &[&str]| -> Value {
+        serde_json::from_str(&good(&[&base[..], more].concat()).0).expect("JSON")
+    };
+    let typed = of(&["--prompt", "a small"]);
+    assert_eq!((&typed["prompt"], &typed["tokens"]), (&"a small".into(), &6.into()));
+    for content in ["a small", "a small\n", "a small\r\n", "\u{feff}a small"] {
+        let file = folder.write("prompt.txt", &[content]);
+        assert_eq!(of(&["--prompt-file", &file]), typed, "{content:?}");
+        for dash in [["--prompt", "-"], ["--prompt-file", "-"]] {
+            let mut piped = ltm(&[&base[..], &dash].concat());
+            let input = fs::File::open(&file).expect("readable");
+            let out = piped.stdin(input).output().expect("the command starts");
+            assert_eq!(serde_json::from_slice::<Value>(&out.stdout).expect("JSON"), typed);
+        }
+    }
+    // Nothing to read is no prompt; a line break of its own stays.
+    assert_eq!(of(&["--prompt", "-"])["prompt"], "");
+    let file = folder.write("lines.txt", &["a\n\n"]);
+    assert_eq!(of(&["--prompt-file", &file])["prompt"], "a\n");
+    let file = folder.path("binary.txt");
+    fs::write(&file, b"ab\xffc").expect("writable");
+    bad(
+        &[&base[..], &["--prompt-file", &file]].concat(),
+        1,
+        &["binary.txt", "UTF-8", "position 2"],
+    );
+    let missing = folder.path("missing.txt");
+    bad(&[&base[..], &["--prompt-file", &missing]].concat(), 1, &["missing.txt", "os error 2"]);
+    bad(&[&base[..], &["--prompt", "a", "--prompt-file", &file]].concat(), 2, &["--prompt-file"]);
+}
+
+#[test]
+fn texts_go_past_the_context_and_say_why_they_end() {
+    let (_folder, run) = trained(&["a small dog saw a cat. "; 60], 2);
+    let of = |more: &[&str]| -> (Value, String) {
+        let (out, said) = good(&[&["generate", &run, "--json"], more].concat());
+        (serde_json::from_str(&out).expect("JSON"), said)
+    };
+    // The context holds 96 bytes.
+    let long = "a small dog saw a cat. ".repeat(9);
+    let (text, said) = of(&["--prompt", &long, "--max-tokens", "150", "--no-stop"]);
+    assert_eq!((&text["tokens"], &text["finish_reason"]), (&150.into(), &"length".into()));
+    assert!(text["text"].as_str().is_some_and(|text| text.starts_with(&long)), "{text}");
+    for part in ["208 tokens", "the last 96", "past the context of 96"] {
+        assert!(said.contains(part), "`{part}` is not in\n{said}");
+    }
+    assert!(!said.contains("not at the end of a document"), "asked for: {said}");
+    let (text, said) = of(&["--prompt", "a s", "--max-tokens", "2"]);
+    assert_eq!(text["finish_reason"], "length");
+    assert!(said.contains("1 of 1 texts ended at --max-tokens 2"), "{said}");
+    assert!(!said.contains("past the context"), "{said}");
+
+    let fit = |set: &str| of(&["--prompt", "a small dog", "--max-tokens", "20", "--set", set]).0;
+    assert_eq!(fit("infer.steps=16"), fit("infer.steps=16"));
+    assert_ne!(fit("infer.steps=1")["text"], fit("infer.steps=64")["text"]);
+    bad(&["generate", &run, "--set", "model.dim=8"], 2, &["--set", "model"]);
+    bad(&["generate", &run, "--set", "infer.stepps=8"], 2, &["infer.stepps", "steps"]);
+}
+
+#[test]
+fn a_seed_changes_the_noise_of_an_evaluation() {
+    let (_folder, run) = trained(&["a small dog saw a cat. "; 60], 2);
+    let of = |more: &[&str]| {
+        let args = ["eval", &run, "--protocol", "elbo:1", "--protocol", "reconstruction"];
+        json(&[&args[..], &["--sequences", "2"], more].concat())
+    };
+    let (first, second) = (of(&["--seed", "1"]), of(&["--seed", "2"]));
+    assert_ne!(first["elbo:1"]["nats_per_token"], second["elbo:1"]["nats_per_token"]);
+    assert_eq!(first, of(&["--seed", "1"]));
+    assert_eq!(first, of(&[]), "the run's own seed is 1");
 }
 
 const FIRST: &str = r#"{"question": "1+1?", "answer": "It is 2.\n#### 2"}"#;
@@ -149,7 +226,7 @@ fn word_problems_are_answered_and_counted() {
     bad(&["eval", &run, &test, "--shots", "1"], 2, &["shots", "--train-file"]);
     let none = ["--skip-malformed", "--shots", "0", "--samples", "1", "--max-tokens", "8"];
     good(&[&["eval", &run, &test, "--format", "gsm8k"][..], &none].concat());
-    bad(&["eval", &run, "--shots", "1", "--train-file", &train], 1, &["GSM8K"]);
+    bad(&["eval", &run, "--shots", "1", "--train-file", &train], 2, &["GSM8K"]);
     bad(&[&base[..], &["--samples-out", &out]].concat(), 1, &["answers.jsonl", "exists"]);
 }
 

@@ -4,15 +4,29 @@ use serde::{Deserialize, Serialize};
 
 use crate::{Error, Result};
 
+/// The largest `dim`, `n_latents` and numbers of heads: nothing published comes near, and products of two
+/// extents stay within 64 bits.
+const MAX_WIDTH: usize = 1 << 16;
+/// The largest `ffn_hidden`.
+const MAX_HIDDEN: usize = 1 << 20;
+/// The largest `n_layers` and `encoder_layers`.
+const MAX_LAYERS: usize = 1 << 10;
+/// The largest `vocab_size` and `max_seq_len`.
+const MAX_TOKENS: usize = 1 << 24;
+/// The largest `window`, which may be longer than the context; kernels count in 32-bit integers.
+const MAX_WINDOW: usize = i32::MAX as usize;
+/// The most parameters: 256 GiB in single precision.
+const MAX_PARAMS: usize = 1 << 36;
+
 /// What a token's self-attention sees.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum Attention {
-    /// Itself and the tokens before it that the window reaches: a model of the next token.
+    /// Itself and the tokens before it within the window: next-token prediction.
     #[default]
     Causal,
-    /// Every token: a masked diffusion model, which says what is hidden behind masks. Its last word is
-    /// the mask, see [`ModelConfig::mask_id`].
+    /// Every token: a masked diffusion model, which predicts masked tokens. The last id of its
+    /// vocabulary is the mask, see [`ModelConfig::mask_id`].
     Bidirectional,
 }
 
@@ -30,26 +44,26 @@ pub struct ModelConfig {
     pub n_kv_heads: usize,
     /// Vocabulary size `V`.
     pub vocab_size: usize,
-    /// The context: the most tokens of one sequence.
+    /// Context length: the most tokens in one sequence.
     pub max_seq_len: usize,
     /// Self-attention window `W`: a token sees itself and the `W - 1` tokens before it.
     pub window: usize,
     /// Latent vectors of all layers, `L·Z`; 0 is the autoregressive baseline, without
     /// cross-attention.
     pub n_latents: usize,
-    /// Feed-forward width `F`; 0, or absent from a file, stands for
-    /// [`default_ffn_hidden`](Self::default_ffn_hidden) until [`resolved`](Self::resolved).
+    /// Feed-forward width `F` (default: 0, which [`resolved`](Self::resolved) replaces by
+    /// [`default_ffn_hidden`](Self::default_ffn_hidden)).
     #[serde(default)]
     pub ffn_hidden: usize,
-    /// What RMSNorm adds to the mean square.
+    /// The constant that RMSNorm adds to the mean square.
     pub norm_eps: f64,
     /// Base of the rotary frequencies.
     pub rope_theta: f64,
-    /// What a token's self-attention sees; causal when absent from a file.
+    /// What a token's self-attention sees (default: `causal`).
     #[serde(default)]
     pub attention: Attention,
-    /// Layers of the encoder that reads a text and says its posterior in one pass: the amortised
-    /// baseline. 0, or absent from a file, is no encoder.
+    /// Layers of the encoder that computes a text's posterior in one pass: the amortised baseline
+    /// (default: 0, no encoder).
     #[serde(default)]
     pub encoder_layers: usize,
 }
@@ -70,7 +84,7 @@ impl ModelConfig {
         Self::published(12, 96)
     }
 
-    /// What the published sizes share. The vocabulary is GPT-2's and one more.
+    /// What the published sizes share. The vocabulary is GPT-2's plus one token.
     fn published(n_layers: usize, n_latents: usize) -> Self {
         Self {
             dim: 512,
@@ -108,24 +122,21 @@ impl ModelConfig {
     /// # Errors
     /// [`Error::Config`] for the first field that breaks its rule.
     pub fn validate(&self) -> Result<()> {
-        let at_least = |field, found: usize, least: usize| {
-            check(field, found >= least, || format!("at least {least}"), found)
-        };
-        at_least("dim", self.dim, 1)?;
-        at_least("n_layers", self.n_layers, 1)?;
-        at_least("n_heads", self.n_heads, 1)?;
-        at_least("n_kv_heads", self.n_kv_heads, 1)?;
-        at_least("vocab_size", self.vocab_size, 2)?;
-        at_least("max_seq_len", self.max_seq_len, 1)?;
-        at_least("window", self.window, 1)?;
-        at_least("ffn_hidden", self.ffn_hidden, 1)?;
-
-        // Tokens and positions are 32-bit integers.
-        let limit = i32::MAX as usize;
-        let at_most =
-            |field, found| check(field, found <= limit, || format!("at most {limit}"), found);
-        at_most("vocab_size", self.vocab_size)?;
-        at_most("max_seq_len", self.max_seq_len)?;
+        for (field, found, range) in [
+            ("dim", self.dim, 1..=MAX_WIDTH),
+            ("n_layers", self.n_layers, 1..=MAX_LAYERS),
+            ("n_heads", self.n_heads, 1..=MAX_WIDTH),
+            ("n_kv_heads", self.n_kv_heads, 1..=MAX_WIDTH),
+            ("vocab_size", self.vocab_size, 2..=MAX_TOKENS),
+            ("max_seq_len", self.max_seq_len, 1..=MAX_TOKENS),
+            ("window", self.window, 1..=MAX_WINDOW),
+            ("n_latents", self.n_latents, 0..=MAX_WIDTH),
+            ("ffn_hidden", self.ffn_hidden, 1..=MAX_HIDDEN),
+            ("encoder_layers", self.encoder_layers, 0..=MAX_LAYERS),
+        ] {
+            let (least, most) = (range.start(), range.end());
+            check(field, range.contains(&found), || format!("in {least}..={most}"), found)?;
+        }
 
         let (heads, layers) = (self.n_heads, self.n_layers);
         check(
@@ -160,7 +171,7 @@ impl ModelConfig {
         positive("rope_theta", self.rope_theta)?;
         if self.attention == Attention::Bidirectional {
             let without =
-                || "0 for bidirectional attention, which is a model without latents".into();
+                || "0 for bidirectional attention, which is for models without latents".into();
             check("n_latents", self.n_latents == 0, without, self.n_latents)?;
             let context = self.max_seq_len;
             let whole = || {
@@ -173,59 +184,51 @@ impl ModelConfig {
         let encodes = self.encoder_layers == 0 || self.n_latents > 0;
         check("encoder_layers", encodes, || "0 without latents".into(), self.encoder_layers)?;
 
-        // Bytes must be countable, so that no later product of extents overflows.
-        let bytes = self.checked_param_count().and_then(|count| count.checked_mul(4));
+        let count = self.checked_param_count().filter(|count| *count <= MAX_PARAMS);
         check(
             "dim",
-            bytes.is_some_and(|bytes| isize::try_from(bytes).is_ok()),
-            || "small enough, with the other extents, for its weights to be addressed".into(),
+            count.is_some(),
+            || format!("small enough, with the other extents, for at most {MAX_PARAMS} parameters"),
             self.dim,
-        )?;
-        let latents = self.n_latents.checked_mul(self.dim);
-        check(
-            "n_latents",
-            latents.is_some_and(|count| count <= isize::MAX as usize / 4),
-            || "small enough for n_latents x dim numbers to be addressed".into(),
-            self.n_latents,
         )
     }
 
-    /// The word that hides another: the last one of a model with bidirectional attention, so that its
-    /// vocabulary is the data's and one more. `None` for a causal model.
+    /// The mask token: the last id of a model with bidirectional attention, whose vocabulary is the
+    /// data's plus this one. `None` for a causal model.
     pub fn mask_id(&self) -> Option<usize> {
-        (self.attention == Attention::Bidirectional).then(|| self.vocab_size - 1)
+        (self.attention == Attention::Bidirectional).then(|| self.vocab_size.saturating_sub(1))
     }
 
-    /// Words that stand in a text: all but the [mask](Self::mask_id).
+    /// Tokens that occur in texts: all but the [mask](Self::mask_id).
     pub fn n_words(&self) -> usize {
         self.mask_id().unwrap_or(self.vocab_size)
     }
 
-    /// Width `D` of one head.
+    /// Width `D` of one head; 0 without heads, which [`validate`](Self::validate) refuses.
     pub fn head_dim(&self) -> usize {
-        self.dim / self.n_heads
+        self.dim.checked_div(self.n_heads).unwrap_or(0)
     }
 
     /// Width `G·D` of all keys, or all values, of one token.
     pub fn kv_dim(&self) -> usize {
-        self.n_kv_heads * self.head_dim()
+        self.n_kv_heads.saturating_mul(self.head_dim())
     }
 
-    /// Latent vectors `Z` of one layer.
+    /// Latent vectors `Z` of one layer; 0 without layers, which [`validate`](Self::validate) refuses.
     pub fn latents_per_layer(&self) -> usize {
-        self.n_latents / self.n_layers
+        self.n_latents.checked_div(self.n_layers).unwrap_or(0)
     }
 
-    /// Distance between the rotary positions of neighbouring latents of a layer: latent `j` stands
-    /// at `j * floor(max_seq_len / (L·Z))`. The divisor counts the latents of all layers, as in the
-    /// published code, so that a layer's own reach over one `L`th of the context only.
-    /// 0 when there are no latents, or more than tokens.
+    /// Distance between the rotary positions of neighbouring latents of a layer: latent `j` has
+    /// position `j * floor(max_seq_len / (L·Z))`. The divisor counts the latents of all layers, as in
+    /// the published code, so the latents of one layer span one `L`th of the context.
+    /// 0 without latents, or with more latents than tokens.
     pub fn latent_stride(&self) -> usize {
         self.max_seq_len.checked_div(self.n_latents).unwrap_or(0)
     }
 
-    /// Numbers that training adjusts; the embedding, tied to the output, counts once.
-    /// `usize::MAX` when they cannot be counted, which [`validate`](Self::validate) refuses.
+    /// Number of trained parameters; the embedding, tied to the output, counts once.
+    /// `usize::MAX` on overflow, which [`validate`](Self::validate) refuses.
     pub fn param_count(&self) -> usize {
         self.checked_param_count().unwrap_or(usize::MAX)
     }
@@ -240,8 +243,8 @@ impl ModelConfig {
         let encoder = if self.encoder_layers == 0 {
             0
         } else {
-            // The layers and the pooling; an embedding with one word more, the queries, two norms, and
-            // two maps to mean and log-variance.
+            // The layers and the pooling; an embedding of one more token, the queries, two norms, and
+            // two matrices for mean and log-variance.
             let rows = self.vocab_size.checked_add(self.n_latents)?.checked_add(3)?;
             attention
                 .checked_add(feed_forward)?
@@ -292,7 +295,7 @@ mod tests {
     }
 
     #[test]
-    fn the_count_is_that_of_the_table() {
+    fn param_count_is_the_sum_over_the_table() {
         for (n_latents, encoder_layers) in [(0, 0), (24, 0), (24, 2)] {
             let small = ModelConfig::ltm_small();
             let config = ModelConfig { n_kv_heads: 2, n_latents, encoder_layers, ..small };
@@ -309,7 +312,9 @@ mod tests {
             ("dim", ModelConfig { dim: 510, ..good }),
             ("dim", ModelConfig { dim: 8, ..good }),
             ("dim", ModelConfig { dim: usize::MAX - 7, n_heads: 1, n_kv_heads: 1, ..good }),
-            ("dim", ModelConfig { n_layers: usize::MAX, n_latents: 0, ..good }),
+            ("dim", ModelConfig { dim: 1 << 16, n_layers: 1 << 10, n_latents: 0, ..good }),
+            ("n_layers", ModelConfig { n_layers: usize::MAX, n_latents: 0, ..good }),
+            ("n_layers", ModelConfig { n_layers: 1 << 40, n_latents: 0, ..good }),
             ("n_layers", ModelConfig { n_layers: 0, ..good }),
             ("n_heads", ModelConfig { n_heads: 0, ..good }),
             ("n_kv_heads", ModelConfig { n_kv_heads: 0, ..good }),
@@ -320,17 +325,19 @@ mod tests {
             ("max_seq_len", ModelConfig { max_seq_len: 0, ..good }),
             ("max_seq_len", ModelConfig { max_seq_len: 1 << 31, ..good }),
             ("window", ModelConfig { window: 0, ..good }),
+            ("window", ModelConfig { window: usize::MAX, ..good }),
             ("n_latents", ModelConfig { n_latents: 25, ..good }),
             ("n_latents", ModelConfig { n_latents: usize::MAX / 3 * 3, ..good }),
             ("ffn_hidden", ModelConfig { ffn_hidden: 0, ..good }),
-            ("dim", ModelConfig { ffn_hidden: usize::MAX, ..good }),
+            ("n_latents", ModelConfig { n_latents: 3 << 32, ..good }),
+            ("ffn_hidden", ModelConfig { ffn_hidden: usize::MAX, ..good }),
             ("norm_eps", ModelConfig { norm_eps: f64::NAN, ..good }),
             ("norm_eps", ModelConfig { norm_eps: 0.0, ..good }),
             ("rope_theta", ModelConfig { rope_theta: -1.0, ..good }),
             ("n_latents", ModelConfig { attention: Attention::Bidirectional, ..good }),
             ("window", ModelConfig { attention: Attention::Bidirectional, n_latents: 0, ..good }),
             ("encoder_layers", ModelConfig { encoder_layers: 1, n_latents: 0, ..good }),
-            ("dim", ModelConfig { encoder_layers: usize::MAX, ..good }),
+            ("encoder_layers", ModelConfig { encoder_layers: usize::MAX, ..good }),
         ];
         for (expected, config) in cases {
             match config.validate() {
@@ -340,8 +347,32 @@ mod tests {
         }
     }
 
+    /// None of these may divide by zero or overflow, whatever a caller fills in.
     #[test]
-    fn a_file_may_leave_the_feed_forward_width_out() {
+    fn derived_extents_of_an_invalid_model_do_not_panic() {
+        for extent in [0, 1, usize::MAX] {
+            let config = ModelConfig {
+                dim: extent,
+                n_layers: extent,
+                n_heads: extent.min(1),
+                n_kv_heads: extent,
+                vocab_size: extent,
+                max_seq_len: extent,
+                n_latents: extent,
+                ffn_hidden: 0,
+                encoder_layers: extent,
+                attention: Attention::Bidirectional,
+                ..ModelConfig::ltm_small()
+            };
+            let config = config.resolved();
+            let _ = (config.head_dim(), config.kv_dim(), config.latents_per_layer());
+            let _ = (config.latent_stride(), config.param_count(), config.mask_id());
+            assert!(config.validate().is_err());
+        }
+    }
+
+    #[test]
+    fn the_feed_forward_width_is_optional() {
         let text = "dim = 32\nn_layers = 2\nn_heads = 4\nn_kv_heads = 2\nvocab_size = 61\n\
                     max_seq_len = 24\nwindow = 7\nn_latents = 4\nnorm_eps = 1e-5\n\
                     rope_theta = 10000.0\n";

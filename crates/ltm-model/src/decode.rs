@@ -12,12 +12,12 @@ use crate::{Attention, Error, ModelConfig, Result, Weights};
 
 use pass::{KeyValues, Model, Workspace, zeros};
 
-/// Decodes `B` sequences in step, each with its own latents.
+/// Decodes `B` sequences together, each with its own latents.
 ///
-/// [`prefill`](Self::prefill) reads the prompts, [`step`](Self::step) adds one token to each. Of
-/// past tokens a decoder keeps the keys and values that the window `W` still reaches, so that a
-/// step costs the same at every position; once the window is full it allocates no buffer. Copies made
-/// by [`try_clone`](Self::try_clone) share the weights.
+/// [`prefill`](Self::prefill) reads the prompts, [`step`](Self::step) adds one token to each. The decoder
+/// caches the keys and values of past tokens within the window `W`, so a step costs the same at every
+/// position; once the window is full it allocates no buffer. Copies made by
+/// [`try_clone`](Self::try_clone) share the weights.
 #[derive(Debug)]
 pub struct Decoder {
     model: Model,
@@ -25,18 +25,18 @@ pub struct Decoder {
     work: Workspace,
 }
 
-/// What has been decoded so far.
+/// The tokens decoded so far.
 #[derive(Debug)]
 struct State {
     position: usize,
-    /// Of each layer: keys (rotated) and values of the last tokens, `(slots,B,G,D)`. Token `t` is
-    /// in slot `t % W`. With the slot outermost, the slots of a window that is not full yet are
-    /// contiguous, and all sequences are one set of `B·H` heads to the attention kernel.
+    /// Per layer: keys (rotated) and values of the last tokens, `(slots,B,G,D)`. Token `t` is in slot
+    /// `t % W`. With the slot outermost, the slots of a window that is not full yet are contiguous, and
+    /// all sequences are one set of `B·H` heads to the attention kernel.
     caches: Vec<KeyValues>,
-    /// Of each layer: keys (rotated) and values of the latents, `(B,Z,G,D)`. `None` until they are
-    /// set, empty for a model without latents.
+    /// Per layer: keys (rotated) and values of the latents, `(B,Z,G,D)`. `None` until they are set, empty
+    /// for a model without latents.
     latents: Option<Vec<KeyValues>>,
-    /// `(B,V)`, where they are computed.
+    /// `(B,V)`, on the device.
     logits: Buffer,
     /// The same on the host.
     host_logits: Vec<f32>,
@@ -47,7 +47,7 @@ impl Decoder {
     ///
     /// # Errors
     /// Those of [`Weights::check`], [`Error::Config`] for a model whose attention is not causal, and
-    /// [`Error::Argument`] when `batch` is 0 or absurd.
+    /// [`Error::Argument`] when `batch` is 0 or too large to be addressed.
     pub fn new(
         config: ModelConfig,
         weights: &Weights,
@@ -111,28 +111,32 @@ impl Decoder {
         Ok(Self { model: self.model.clone(), state, work })
     }
 
-    /// Sets the latents `z (B,L·Z,C)` that all tokens from here on attend to. Cached tokens keep
-    /// what they took from earlier latents; a [`prefill`](Self::prefill) reads them anew.
+    /// Sets the latents `z (B,L·Z,C)` for all tokens from here on. The cache of earlier tokens is not
+    /// recomputed; a [`prefill`](Self::prefill) starts over.
     ///
     /// # Errors
-    /// [`Error::Argument`] when `z` has another length.
+    /// [`Error::Argument`] when `z` has another length or a number that is not finite; the latents are
+    /// then unchanged.
     pub fn set_latents(&mut self, z: &[f32]) -> Result<()> {
         let config = &self.model.config;
         let expected = self.model.batch * config.n_latents * config.dim;
         if z.len() != expected {
             return Err(argument("z", format!("{expected} numbers"), z.len()));
         }
+        if let Some(index) = z.iter().position(|number| !number.is_finite()) {
+            return Err(argument("z", "finite", format!("{} at index {index}", z[index])));
+        }
         self.state.latents = Some(self.model.latent_key_values(z)?);
         Ok(())
     }
 
-    /// Starts over with the prompts `tokens (B,T)`, in one pass, and returns the logits `(B,V)` of
-    /// the token after each.
+    /// Starts over with the prompts `tokens (B,T)`, in one pass, and returns the logits `(B,V)` of the next
+    /// token of each.
     ///
     /// # Errors
     /// [`Error::Argument`] when `tokens` is not a positive number of tokens for each sequence, or
     /// when the model has latents and none are set; [`Error::ContextFull`]; [`Error::Kernel`] for
-    /// a token outside the vocabulary. The decoder is then as it was.
+    /// a token outside the vocabulary. The decoder is then unchanged.
     pub fn prefill(&mut self, tokens: &[i32]) -> Result<&[f32]> {
         let Model { config, batch, .. } = self.model;
         let t = tokens.len() / batch;
@@ -149,10 +153,10 @@ impl Decoder {
     }
 
     /// Adds one token to each sequence, `tokens (B)`, and returns the logits `(B,V)` of the next.
-    /// The first token of all needs no [`prefill`](Self::prefill).
+    /// Decoding may start with a step, without a [`prefill`](Self::prefill).
     ///
     /// # Errors
-    /// Those of [`prefill`](Self::prefill); the decoder is then as it was.
+    /// Those of [`prefill`](Self::prefill); the decoder is then unchanged.
     pub fn step(&mut self, tokens: &[i32]) -> Result<&[f32]> {
         let Model { config, batch, .. } = self.model;
         if tokens.len() != batch {
@@ -170,7 +174,7 @@ impl Decoder {
         (self.state.position > 0).then_some(&self.state.host_logits[..])
     }
 
-    /// How many tokens of each sequence have been read.
+    /// Number of tokens read of each sequence.
     pub fn position(&self) -> usize {
         self.state.position
     }
@@ -360,6 +364,10 @@ mod tests {
         let mut decoder = decoder(CONFIG);
         let expected = decoder.prefill(&prompt(10)).unwrap().to_vec();
         assert!(decoder.set_latents(&[0.0]).is_err());
+        let mut nan = latents(&CONFIG);
+        nan[7] = f32::NAN;
+        let error = decoder.set_latents(&nan).unwrap_err().to_string();
+        assert!(error.contains("`z` must be finite, found NaN at index 7"), "{error}");
         assert!(decoder.prefill(&[]).is_err());
         assert!(decoder.prefill(&[1, 2, 3]).is_err());
         let result = decoder.prefill(&prompt(13)).map(<[f32]>::len);

@@ -1,10 +1,11 @@
-//! The amortised encoder as a graph: a text in, the posterior of its latents out. Knows no decoder, no
-//! loss and no training.
+//! The amortised encoder as a graph: from a text to the posterior of its latents. Knows no decoder, no loss
+//! and no training.
 
 use ltm_autodiff::{Graph, Kind, Result, Value, ops};
 
 use crate::model::{
-    Residual, cast_matrices, check, check_weights, cross_attention, feed_forward, self_attention,
+    Residual, cast_matrices, check, check_config, check_weights, cross_attention, feed_forward,
+    self_attention,
 };
 use crate::{ModelConfig, ModelParams};
 
@@ -14,12 +15,13 @@ use crate::{ModelConfig, ModelParams};
 /// `encoder_layers`; `text (B,T)` of integers in `0..=V`, where `V` stands for a position without text;
 /// `latents (B,L·Z)` of integers, each row `0..L·Z`.
 ///
-/// The layers attend to the whole text. Then each latent's own query attends to what they found, and two
-/// matrices read mean and log-variance off the result: an encoder in the manner of the variational
-/// autoencoder (Kingma and Welling 2014).
+/// The layers attend to the whole text. Then one query per latent attends to their output, and two matrices
+/// map the result to mean and log-variance: the encoder of a variational autoencoder (Kingma and Welling
+/// 2014).
 ///
 /// # Errors
-/// [`Error::Shape`](ltm_autodiff::Error::Shape) when an input does not fit `config`, or it has no encoder.
+/// [`Error::Shape`](ltm_autodiff::Error::Shape) when `config` is invalid or has no encoder, or an input
+/// does not fit it.
 pub fn trace(
     g: &mut Graph,
     config: &ModelConfig,
@@ -27,6 +29,7 @@ pub fn trace(
     text: Value,
     latents: Value,
 ) -> Result<[Value; 2]> {
+    check_config(config)?;
     check_weights(config, weights)?;
     let params = ModelParams::indices(config).encoder;
     check(params.is_some(), || "the configuration has no encoder".into())?;
@@ -43,7 +46,7 @@ pub fn trace(
     let (theta, head_dim) = (config.rope_theta, config.head_dim());
     let positions = ops::positions(g, t, 1)?;
     let text_table = ops::rope_table(g, positions, theta, head_dim)?;
-    // Queries have no place in the text: all stand at its beginning.
+    // Queries have no position in the text: all have position 0.
     let positions = ops::positions(g, config.n_latents, 0)?;
     let query_table = ops::rope_table(g, positions, theta, head_dim)?;
 

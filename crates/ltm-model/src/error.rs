@@ -31,15 +31,31 @@ pub enum Error {
     Io {
         /// The file.
         path: PathBuf,
-        /// What the system said.
+        /// The system's error.
         source: std::io::Error,
     },
-    /// A file is not a whole safetensors file: truncated, or something else altogether.
+    /// A file is not a complete safetensors file: truncated, damaged, or of another kind.
     Format {
         /// The file.
         path: PathBuf,
-        /// What the parser said.
+        /// The parser's error.
         source: safetensors::SafeTensorError,
+    },
+    /// A file does not hold the weights of the configured model.
+    File {
+        /// The file.
+        path: PathBuf,
+        /// What is wrong with it.
+        source: Box<Error>,
+    },
+    /// A tensor holds NaN or an infinity.
+    NotFinite {
+        /// The tensor.
+        name: String,
+        /// Index of the first such number, row-major.
+        index: usize,
+        /// The number.
+        value: f32,
     },
     /// A checkpoint lacks a tensor of the configured model.
     MissingTensor {
@@ -81,20 +97,20 @@ pub enum Error {
         /// Tokens that the context holds.
         max_seq_len: usize,
     },
-    /// Logits that no distribution can be made of.
+    /// Logits that do not define a distribution.
     Logits {
         /// Position of the first offending entry.
         token: usize,
         /// The entry.
         found: f32,
     },
-    /// An op refused its arguments.
+    /// A kernel rejected its arguments.
     Kernel(ltm_kernels::Error),
 }
 
 impl std::fmt::Display for Error {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        const OTHER: &str = "was the checkpoint written for another configuration?";
+        const OTHER: &str = "the file may be that of another configuration";
         match self {
             Self::Config { field, expected, found } => {
                 write!(f, "configuration: `{field}` must be {expected}, found {found}")
@@ -104,11 +120,17 @@ impl std::fmt::Display for Error {
             }
             Self::Io { path, .. } => write!(f, "cannot access {}", path.display()),
             Self::Format { path, .. } => {
-                write!(f, "{} is not a whole safetensors file", path.display())
+                write!(f, "{} is not a complete safetensors file", path.display())
             }
+            Self::File { path, .. } => write!(f, "cannot use the weights in {}", path.display()),
+            Self::NotFinite { name, index, value } => write!(
+                f,
+                "tensor `{name}`: number {index} is {value}, expected finite numbers; \
+                 use an earlier checkpoint"
+            ),
             Self::MissingTensor { name } => write!(f, "tensor `{name}` is missing; {OTHER}"),
             Self::ExtraTensor { name } => {
-                write!(f, "tensor `{name}` does not belong to the model; {OTHER}")
+                write!(f, "tensor `{name}` is not one of the model's; {OTHER}")
             }
             Self::TensorShape { name, expected, found } => {
                 write!(f, "tensor `{name}`: expected shape {expected:?}, found {found:?}; {OTHER}")
@@ -119,16 +141,21 @@ impl std::fmt::Display for Error {
             Self::Untied { name } => {
                 write!(
                     f,
-                    "tensor `{name}` differs from `tok_embeddings.weight`, which it is tied to"
+                    "tensor `{name}` differs from `tok_embeddings.weight`; expected equal numbers, because \
+                     the model ties the two"
                 )
             }
             Self::ContextFull { position, added, max_seq_len } => {
-                write!(f, "{position} tokens and {added} more exceed the context of {max_seq_len}")
+                write!(
+                    f,
+                    "the context holds {max_seq_len} tokens; {position} are decoded and {added} more do \
+                     not fit"
+                )
             }
             Self::Logits { token, found } => {
-                write!(f, "logit of token {token} is {found}, not a finite number")
+                write!(f, "the logit of token {token} is {found}, expected a finite number")
             }
-            Self::Kernel(_) => f.write_str("a kernel refused its arguments"),
+            Self::Kernel(_) => f.write_str("a kernel rejected its arguments"),
         }
     }
 }
@@ -138,6 +165,7 @@ impl std::error::Error for Error {
         match self {
             Self::Io { source, .. } => Some(source),
             Self::Format { source, .. } => Some(source),
+            Self::File { source, .. } => Some(source),
             Self::Kernel(source) => Some(source),
             _ => None,
         }

@@ -21,3 +21,8 @@ pub use params::{
 };
 pub use sample::{SampleConfig, sample};
 pub use weights::Weights;
+
+// What the signatures above take and return.
+pub use ltm_autodiff::{self, Graph, Value};
+pub use ltm_kernels::{self, Device};
+pub use safetensors::SafeTensorError;

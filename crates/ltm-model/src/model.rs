@@ -25,7 +25,8 @@ pub fn declare_weights(g: &mut Graph, config: &ModelConfig) -> Vec<Value> {
 /// [`Attention::Bidirectional`] self-attention sees every token.
 ///
 /// # Errors
-/// [`Error::Shape`] when an input does not fit `config`, `b` and `t`, or `t` exceeds the context.
+/// [`Error::Shape`] when `config` is invalid, an input does not fit it, `b` and `t`, or `t` exceeds the
+/// context.
 pub fn trace(
     g: &mut Graph,
     config: &ModelConfig,
@@ -35,6 +36,7 @@ pub fn trace(
     b: usize,
     t: usize,
 ) -> Result<Value> {
+    check_config(config)?;
     let indices = ModelParams::indices(config);
     check_weights(config, weights)?;
     check(g.shape(tokens) == [b, t] && t <= config.max_seq_len, || {
@@ -80,11 +82,11 @@ pub fn trace(
     h.norm(g, weights[indices.norm])
 }
 
-/// The state that every sublayer adds to. The addition waits for the norm that reads the sum, so that
-/// both are one pass over memory.
+/// The residual stream. An addition is deferred to the norm that reads the sum, so that both are one pass
+/// over memory.
 pub(crate) struct Residual {
     pub sum: Value,
-    /// What the last sublayer gave, not yet in the sum.
+    /// The output of the last sublayer, not yet in the sum.
     pub last: Option<Value>,
     pub eps: f64,
 }
@@ -118,8 +120,8 @@ pub fn logits(g: &mut Graph, hidden: Value, weights: &[Value]) -> Result<Value> 
     ops::linear(g, hidden, output_weight)
 }
 
-/// The weights as the layers multiply them: matrices cast, once for all that read them, and the gains
-/// of the norms as they are.
+/// The weights as the layers use them: matrices cast, once for all their readers, and the gains of the
+/// norms unchanged.
 pub(crate) fn cast_matrices(g: &mut Graph, weights: &[Value]) -> Result<Vec<Value>> {
     let cast = |w: &Value| match g.shape(*w).len() {
         2 => ops::cast(g, *w, Kind::MatmulWeight),
@@ -182,6 +184,11 @@ pub(crate) fn feed_forward(
     let up = ops::linear(g, x, weights[params.w3])?;
     let x = ops::swiglu(g, gate, up)?;
     ops::linear(g, x, weights[params.w2])
+}
+
+/// Refuses an invalid configuration.
+pub(crate) fn check_config(config: &ModelConfig) -> Result<()> {
+    config.validate().map_err(|error| Error::Shape { op: "model", reason: error.to_string() })
 }
 
 /// Refuses another number of weights than the configuration has.

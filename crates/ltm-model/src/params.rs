@@ -6,7 +6,7 @@ use crate::ModelConfig;
 /// The distribution that a parameter starts from.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub enum Init {
-    /// Independent normal numbers around 0.
+    /// Independent normal numbers with mean 0.
     Normal {
         /// Standard deviation.
         std: f64,
@@ -22,7 +22,7 @@ pub struct ParamSpec {
     pub name: String,
     /// Extents, row-major; a matrix is `[out, in]`.
     pub shape: Vec<usize>,
-    /// Where training starts.
+    /// The initial distribution.
     pub init: Init,
     /// Whether weight decay applies: to matrices only.
     pub decay: bool,
@@ -49,19 +49,19 @@ pub struct ModelParams<T> {
     pub encoder: Option<EncoderParams<T>>,
 }
 
-/// One thing per parameter of the encoder: layers that read a text, and a pooling of what they found
-/// by one query a latent.
+/// One thing per parameter of the encoder: layers that read a text, and a pooling of their output
+/// by one query per latent.
 #[derive(Clone, Debug, PartialEq)]
 pub struct EncoderParams<T> {
-    /// Embedding `(V+1,C)`; the last word is a position without text.
+    /// Embedding `(V+1,C)`; the last id is a position without text.
     pub tok_embeddings: T,
-    /// The layers that read, without cross-attention.
+    /// The layers, without cross-attention.
     pub layers: Vec<LayerParams<T>>,
-    /// Weight of the norm of what was read, `(C)`.
+    /// Weight of the norm of their output, `(C)`.
     pub norm: T,
-    /// One query a latent, `(L·Z,C)`.
+    /// One query per latent, `(L·Z,C)`.
     pub queries: T,
-    /// The attention of the queries to what was read, and a feed-forward.
+    /// The attention of the queries to the layers' output, and a feed-forward.
     pub pool: LayerParams<T>,
     /// Weight of the norm of the pooled, `(C)`.
     pub pool_norm: T,
@@ -115,8 +115,8 @@ impl<T> ModelParams<T> {
     /// Calls `make` once per parameter, in the order of [`param_table`].
     ///
     /// Matrices start from normal(0, 0.02); `wo` and the up projection `w3` from
-    /// normal(0, 0.02 / sqrt(2 L)), so that the residual sum does not grow with depth. That it is
-    /// `w3`, and not the down projection `w2` that writes into the sum, follows the published code.
+    /// normal(0, 0.02 / sqrt(2 L)), so that the residual sum does not grow with depth. Scaling `w3`,
+    /// and not the down projection `w2` that writes into the sum, follows the published code.
     pub fn new(config: &ModelConfig, mut make: impl FnMut(ParamSpec) -> T) -> Self {
         let width = config.dim;
         let residual_std = STD / (2.0 * config.n_layers as f64).sqrt();
@@ -145,8 +145,8 @@ impl<T> ModelParams<T> {
 }
 
 impl<T> EncoderParams<T> {
-    /// As in the decoder; the map to log-variances starts at 0, so that every text starts with the
-    /// variance of the prior.
+    /// As in the decoder; the matrix for log-variances starts at 0, so that every text starts with the
+    /// prior's variance.
     fn new<F: FnMut(ParamSpec) -> T>(config: &ModelConfig, make: &mut F) -> Self {
         let width = config.dim;
         let residual_std = STD / (2.0 * config.encoder_layers as f64).sqrt();
@@ -228,7 +228,7 @@ pub fn param_table(config: &ModelConfig) -> Vec<ParamSpec> {
     table
 }
 
-/// Standard deviation of a matrix at the start.
+/// Standard deviation of an initial matrix.
 const STD: f64 = 0.02;
 
 fn matrix(name: String, shape: [usize; 2], std: f64) -> ParamSpec {

@@ -8,16 +8,17 @@ use crate::{Error, Result};
 #[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct SampleConfig {
-    /// What logits are divided by; 0 takes the likeliest token.
+    /// Divisor of the logits; 0 takes the highest-probability token.
     pub temperature: f64,
-    /// Only the likeliest `top_k` tokens remain; 0 keeps all.
+    /// Top-k sampling: keep the `top_k` highest-probability tokens; 0 keeps all.
     pub top_k: usize,
-    /// Only the fewest likeliest tokens of together at least this probability remain; 1 keeps all.
+    /// Nucleus sampling: keep the smallest set of highest-probability tokens whose total probability is at
+    /// least this; 1 keeps all.
     pub top_p: f64,
 }
 
 impl SampleConfig {
-    /// Always the likeliest token.
+    /// Greedy decoding: always the highest-probability token.
     pub const GREEDY: Self = Self { temperature: 0.0, top_k: 0, top_p: 1.0 };
 
     /// Checks every field.
@@ -54,7 +55,7 @@ pub fn sample(logits: &[f32], config: &SampleConfig, uniform: f64) -> Result<usi
         let expected = "at least 0 and less than 1".into();
         return Err(Error::Argument { arg: "uniform", expected, found: uniform.to_string() });
     }
-    let best = likeliest(logits)?;
+    let best = most_likely(logits)?;
     if config.temperature == 0.0 {
         return Ok(best);
     }
@@ -62,13 +63,13 @@ pub fn sample(logits: &[f32], config: &SampleConfig, uniform: f64) -> Result<usi
         ((f64::from(logits[token]) - f64::from(logits[best])) / config.temperature).exp()
     };
 
-    // Without a filter the tokens' own order serves, and nothing needs sorting.
+    // Without a filter nothing needs sorting: the tokens keep their order.
     let mut tokens: Vec<usize> = (0..logits.len()).collect();
     let by_rank = |&a: &usize, &b: &usize| logits[b].total_cmp(&logits[a]).then(a.cmp(&b));
     if (1..tokens.len()).contains(&config.top_k) {
         tokens.select_nth_unstable_by(config.top_k - 1, by_rank);
         tokens.truncate(config.top_k);
-        // The selection leaves an order that is not specified.
+        // The selection leaves an unspecified order.
         tokens.sort_unstable_by(by_rank);
     } else if config.top_p < 1.0 {
         tokens.sort_unstable_by(by_rank);
@@ -84,7 +85,7 @@ pub fn sample(logits: &[f32], config: &SampleConfig, uniform: f64) -> Result<usi
 }
 
 /// The first token of the largest logit.
-fn likeliest(logits: &[f32]) -> Result<usize> {
+fn most_likely(logits: &[f32]) -> Result<usize> {
     let mut best = None;
     for (token, &found) in logits.iter().enumerate() {
         if found.is_nan() || found == f32::INFINITY {

@@ -18,16 +18,16 @@ pub struct Weights {
     pub params: Vec<Vec<f32>>,
 }
 
-/// The random streams of initialisation start here ("init" in ASCII), one per parameter: apart
-/// from what else is drawn from the same seed.
+/// The first random stream of initialisation ("init" in ASCII), one per parameter, so that no other
+/// use of the same seed draws the same numbers.
 const INIT_STREAM: u64 = 0x696e_6974 << 32;
 
-/// Some files store the output matrix beside the embedding that it is tied to.
+/// Some files also store the output matrix, although it is tied to the embedding.
 const OUTPUT: &str = "output.weight";
 
 impl Weights {
-    /// Where training starts: each parameter from the distribution in its [`ParamSpec`], the
-    /// same on every machine for the same seed.
+    /// Initial weights: each parameter drawn from the distribution in its [`ParamSpec`]. The same
+    /// seed gives the same weights on every machine.
     ///
     /// # Errors
     /// [`Error::Config`] when `config` is not valid.
@@ -53,22 +53,27 @@ impl Weights {
     /// their names. A stored `output.weight` is accepted when it equals the embedding.
     ///
     /// # Errors
-    /// [`Error::Config`], [`Error::Io`]; [`Error::Format`] for a truncated or foreign file;
-    /// [`Error::MissingTensor`], [`Error::ExtraTensor`], [`Error::TensorShape`],
-    /// [`Error::TensorType`] or [`Error::Untied`] when it holds another model.
+    /// [`Error::Config`], [`Error::Io`]; [`Error::Format`] for a truncated, damaged or foreign file;
+    /// [`Error::File`] of the path and an [`Error::MissingTensor`], [`Error::ExtraTensor`],
+    /// [`Error::TensorShape`], [`Error::TensorType`], [`Error::Untied`] or [`Error::NotFinite`].
     pub fn load(path: &Path, config: &ModelConfig) -> Result<Self> {
         config.validate()?;
         let bytes = fs::read(path).map_err(|source| Error::Io { path: path.into(), source })?;
         let file = SafeTensors::deserialize(&bytes)
             .map_err(|source| Error::Format { path: path.into(), source })?;
+        Self::read(&file, config)
+            .map_err(|source| Error::File { path: path.into(), source: source.into() })
+    }
+
+    fn read(file: &SafeTensors<'_>, config: &ModelConfig) -> Result<Self> {
         let table = param_table(config);
         let params =
-            table.iter().map(|spec| read_tensor(&file, spec)).collect::<Result<Vec<_>>>()?;
+            table.iter().map(|spec| read_tensor(file, spec)).collect::<Result<Vec<_>>>()?;
 
         if file.names().contains(&OUTPUT) {
             let output = ParamSpec { name: OUTPUT.into(), ..table[0].clone() };
             let same = |(a, b): (&f32, &f32)| a.to_bits() == b.to_bits();
-            if !read_tensor(&file, &output)?.iter().zip(&params[0]).all(same) {
+            if !read_tensor(file, &output)?.iter().zip(&params[0]).all(same) {
                 return Err(Error::Untied { name: output.name });
             }
         }
@@ -77,12 +82,16 @@ impl Weights {
         // The least name, so that the message does not depend on a hash order.
         match file.names().into_iter().filter(|name| !known.contains(name)).min() {
             Some(name) => Err(Error::ExtraTensor { name: name.into() }),
-            None => Ok(Self { params }),
+            None => {
+                let weights = Self { params };
+                weights.check_finite(&table)?;
+                Ok(weights)
+            }
         }
     }
 
-    /// Writes a safetensors file that [`load`](Self::load) reads, whole or not at all. The same
-    /// weights give the same bytes.
+    /// Writes a safetensors file that [`load`](Self::load) reads, atomically. The same weights give
+    /// the same bytes.
     ///
     /// # Errors
     /// Those of [`check`](Self::check), and [`Error::Io`] when the file cannot be written.
@@ -98,11 +107,12 @@ impl Weights {
         write_atomically(path, &bytes)
     }
 
-    /// Checks that these are the parameters of a model of the given configuration.
+    /// Checks that these are the parameters of a model of the given configuration, and finite.
     ///
     /// # Errors
     /// [`Error::Config`]; [`Error::Argument`] when there are more or fewer parameters,
-    /// [`Error::TensorShape`] for the first of another length.
+    /// [`Error::TensorShape`] for the first of another length, [`Error::NotFinite`] for the first NaN
+    /// or infinity.
     pub fn check(&self, config: &ModelConfig) -> Result<()> {
         config.validate()?;
         let table = param_table(config);
@@ -114,15 +124,23 @@ impl Weights {
                 found: self.params.len().to_string(),
             });
         }
-        match table.into_iter().zip(&self.params).find(|(spec, values)| spec.len() != values.len())
-        {
-            None => Ok(()),
-            Some((spec, values)) => Err(Error::TensorShape {
-                name: spec.name,
-                expected: spec.shape,
-                found: vec![values.len()],
-            }),
+        for (spec, values) in table.iter().zip(&self.params) {
+            if spec.len() != values.len() {
+                let (name, expected) = (spec.name.clone(), spec.shape.clone());
+                return Err(Error::TensorShape { name, expected, found: vec![values.len()] });
+            }
         }
+        self.check_finite(&table)
+    }
+
+    fn check_finite(&self, table: &[ParamSpec]) -> Result<()> {
+        for (spec, values) in table.iter().zip(&self.params) {
+            if let Some(index) = values.iter().position(|value| !value.is_finite()) {
+                let name = spec.name.clone();
+                return Err(Error::NotFinite { name, index, value: values[index] });
+            }
+        }
+        Ok(())
     }
 }
 
@@ -202,6 +220,14 @@ mod tests {
         Weights::load(&path, &CONFIG)
     }
 
+    /// What is wrong with a file whose path the error names.
+    fn cause(result: Result<Weights>) -> Error {
+        match result {
+            Err(Error::File { source, .. }) => *source,
+            other => panic!("{other:?}"),
+        }
+    }
+
     #[test]
     fn initial_values_follow_their_distributions() {
         let config = ModelConfig { vocab_size: 5000, ..CONFIG };
@@ -238,11 +264,11 @@ mod tests {
     #[test]
     fn tensors_of_another_model_are_named() {
         load(|_| ()).unwrap();
-        let missing = load(|tensors| drop(tensors.remove(5))).unwrap_err();
+        let missing = cause(load(|tensors| drop(tensors.remove(5))));
         assert!(matches!(missing, Error::MissingTensor { .. }), "{missing}");
-        let extra = load(|tensors| tensors.push(("bias".into(), vec![1], vec![0.0])));
-        assert!(matches!(extra, Err(Error::ExtraTensor { name }) if name == "bias"));
-        let shape = load(|tensors| tensors[0].1 = vec![8, 11]).unwrap_err().to_string();
+        let extra = cause(load(|tensors| tensors.push(("bias".into(), vec![1], vec![0.0]))));
+        assert!(matches!(extra, Error::ExtraTensor { name } if name == "bias"));
+        let shape = cause(load(|tensors| tensors[0].1 = vec![8, 11])).to_string();
         for part in ["tok_embeddings.weight", "[11, 8]", "[8, 11]"] {
             assert!(shape.contains(part), "{shape}");
         }
@@ -256,7 +282,7 @@ mod tests {
         let half = safetensors::tensor::TensorView::new(Dtype::F16, vec![11, 8], &data).unwrap();
         fs::write(&path, safetensors::serialize([("tok_embeddings.weight", half)], None).unwrap())
             .unwrap();
-        let error = Weights::load(&path, &CONFIG).unwrap_err();
+        let error = cause(Weights::load(&path, &CONFIG));
         assert!(matches!(&error, Error::TensorType { found, .. } if found == "F16"), "{error}");
     }
 
@@ -271,7 +297,31 @@ mod tests {
             output(tensors);
             tensors.last_mut().unwrap().2[87] += 1.0;
         });
-        assert!(matches!(error, Err(Error::Untied { .. })));
+        assert!(matches!(cause(error), Error::Untied { .. }));
+    }
+
+    #[test]
+    fn nan_and_infinity_are_refused_wherever_weights_enter() {
+        for value in [f32::NAN, f32::INFINITY, f32::NEG_INFINITY] {
+            let error = load(|tensors| tensors[1].2[3] = value).unwrap_err();
+            assert!(error.to_string().contains("model.safetensors"), "{error}");
+            let message = cause(Err(error)).to_string();
+            let expected = format!("`layers.0.attention_norm.weight`: number 3 is {value}");
+            assert!(message.contains(&expected), "{message}");
+
+            let mut weights = Weights::init(&CONFIG, 1).unwrap();
+            weights.params[1][3] = value;
+            let folder = tempfile::tempdir().unwrap();
+            let path = folder.path().join("model.safetensors");
+            for refused in [
+                weights.check(&CONFIG),
+                weights.save(&path, &CONFIG),
+                crate::Decoder::new(CONFIG, &weights, Device::Cpu, 1).map(|_| ()),
+            ] {
+                assert!(matches!(refused, Err(Error::NotFinite { index: 3, .. })), "{refused:?}");
+            }
+            assert!(!path.exists());
+        }
     }
 
     #[test]

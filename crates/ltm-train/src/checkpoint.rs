@@ -1,17 +1,19 @@
 //! A run's state on disk: a folder that is whole or absent. Trains nothing.
 
+use std::collections::BTreeMap;
 use std::fs;
+use std::io::Read;
 use std::path::{Path, PathBuf};
 
 use ltm_autodiff::AdamWState;
 use ltm_kernels::Buffer;
-use ltm_model::{Weights, param_table};
+use ltm_model::{TEMPORARY_SUFFIX, Weights, param_table};
 use safetensors::tensor::{Dtype, SafeTensors, TensorView};
 use serde::{Deserialize, Serialize};
 
 use crate::config::Config;
-use crate::data::Tokenizer;
-use crate::files::{create_dir, sync_dir, write_whole};
+use crate::data::{Fingerprint, Tokenizer};
+use crate::files::{create_dir, create_temporary_dir, remove_aside, sync_dir, write_whole};
 use crate::{Error, Result};
 
 /// The folder of a run that holds its checkpoints.
@@ -23,9 +25,11 @@ pub const LATEST_FILE: &str = "latest";
 const MODEL_FILE: &str = "model.safetensors";
 const OPTIMIZER_FILE: &str = "optimizer.safetensors";
 const STATE_FILE: &str = "state.json";
+const FILES: [&str; 4] = [CONFIG_FILE, MODEL_FILE, OPTIMIZER_FILE, STATE_FILE];
 const PREFIX: &str = "step-";
 
-/// Counters of a run. Random numbers have no state beside them: all are functions of seed and step.
+/// Counters of a run, what it learns from, and checksums of the checkpoint's files. There is no state of a random
+/// number generator: all random numbers are functions of seed and step.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct State {
@@ -37,6 +41,59 @@ pub struct State {
     pub batches: u64,
     /// What token ids mean.
     pub tokenizer: Tokenizer,
+    /// The corpus. Checkpoints of earlier versions have none.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub data: Option<DataRecord>,
+    /// Size and checksum of each large file, filled in by [`save`].
+    #[serde(default)]
+    pub files: BTreeMap<String, Checksum>,
+}
+
+/// Which corpus a run is trained on, and where it was.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct DataRecord {
+    /// Its folder, absolute.
+    pub dir: PathBuf,
+    /// Its folder, relative to the run's; `None` where there is no such path.
+    pub from_run: Option<PathBuf>,
+    /// What the training split consists of.
+    pub train: Fingerprint,
+    /// What the validation split consists of, where there is one.
+    pub val: Option<Fingerprint>,
+}
+
+/// What a file must be.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Checksum {
+    /// Its size.
+    pub bytes: u64,
+    /// The CRC-32C of its content.
+    pub crc32c: u32,
+}
+
+impl Checksum {
+    fn of(path: &Path) -> Result<Self> {
+        let mut file = fs::File::open(path).map_err(Error::io(path, "open"))?;
+        let (mut bytes, mut crc32c) = (0, 0);
+        let mut piece = vec![0; 1 << 20];
+        loop {
+            match file.read(&mut piece).map_err(Error::io(path, "read"))? {
+                0 => return Ok(Self { bytes, crc32c }),
+                n => {
+                    bytes += n as u64;
+                    crc32c = crc32c::crc32c_append(crc32c, &piece[..n]);
+                }
+            }
+        }
+    }
+}
+
+impl std::fmt::Display for Checksum {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "{} bytes with CRC-32C {:08x}", self.bytes, self.crc32c)
+    }
 }
 
 /// A checkpoint, read for use: everything but the optimiser.
@@ -44,7 +101,7 @@ pub struct State {
 pub struct Checkpoint {
     /// Its folder.
     pub dir: PathBuf,
-    /// The run's configuration when it was written.
+    /// The run's configuration when it was written. `run.dir` and `data.path` are where the run and its corpus are now.
     pub config: Config,
     /// The weights.
     pub weights: Weights,
@@ -53,25 +110,67 @@ pub struct Checkpoint {
 }
 
 impl Checkpoint {
-    /// Reads a checkpoint: its folder, or a run's for the newest.
+    /// Reads a checkpoint: its folder, or a run's for the newest whole one.
     ///
     /// # Errors
-    /// [`Error::Data`] when there is none, [`Error::Config`], [`Error::Model`] for a truncated file
-    /// or weights of another shape, [`Error::Io`].
+    /// [`Error::Data`] when there is none, or naming the file that is damaged: by its checksum, by a weight that is not
+    /// finite, or by a step that is not its folder's; [`Error::Config`], [`Error::Model`] for weights of another model,
+    /// [`Error::Io`].
     pub fn load(path: &Path) -> Result<Self> {
         let dir = locate(path)?;
         let config = Config::load_resolved(&dir.join(CONFIG_FILE), &[])?;
         let state = read_state(&dir)?;
-        let weights = Weights::load(&dir.join(MODEL_FILE), &config.model)?;
-        Ok(Self { dir, config, weights, state })
+        check_counters(&dir, &state, &config)?;
+        let model = dir.join(MODEL_FILE);
+        verify(&dir, &state, MODEL_FILE)?;
+        let weights = Weights::load(&model, &config.model).map_err(damaged)?;
+        let mut checkpoint = Self { dir, config, weights, state };
+        let mut config = checkpoint.config.clone();
+        checkpoint.place(&mut config, path);
+        checkpoint.config = config;
+        Ok(checkpoint)
+    }
+
+    /// The configuration with `section.key=value` overrides.
+    ///
+    /// # Errors
+    /// Those of [`Config::load_resolved`].
+    pub fn configured(&self, overrides: &[String]) -> Result<Config> {
+        let file = self.dir.join(CONFIG_FILE);
+        let written = Config::load_resolved(&file, &[])?;
+        let mut config = Config::load_resolved(&file, overrides)?;
+        // What no override has changed is where it is now.
+        if config.run.dir == written.run.dir {
+            config.run.dir = self.config.run.dir.clone();
+        }
+        if config.data.path == written.data.path {
+            config.data.path = self.config.data.path.clone();
+        }
+        Ok(config)
+    }
+
+    /// Sets the run's folder to the one that the checkpoint is in, reached by `path`, and the corpus to the first of
+    /// its recorded places that exists: relative to the run's folder, absolute, as it was configured.
+    fn place(&self, config: &mut Config, path: &Path) {
+        let run_dir = if self.dir != path { Some(path.to_path_buf()) } else { run_of(path) };
+        let Some(run_dir) = run_dir else { return };
+        if let (Some(configured), Some(data)) = (&config.data.path, &self.state.data) {
+            let from_run = data.from_run.iter().map(|from_run| run_dir.join(from_run));
+            let place = from_run.chain([data.dir.clone()]).find(|dir| dir.exists());
+            let same =
+                |dir: &PathBuf| fs::canonicalize(dir).ok() == fs::canonicalize(configured).ok();
+            config.data.path = place.filter(|dir| !same(dir)).or(config.data.path.take());
+        }
+        config.run.dir = run_dir;
     }
 
     /// Reads the optimiser's state, in the order of [`param_table`].
     ///
     /// # Errors
-    /// [`Error::Data`] when the file is truncated or of another model, [`Error::Io`].
+    /// [`Error::Data`] when the file is damaged, of another model or holds a number that is not finite; [`Error::Io`].
     pub fn moments(&self) -> Result<Vec<AdamWState>> {
         let path = self.dir.join(OPTIMIZER_FILE);
+        verify(&self.dir, &self.state, OPTIMIZER_FILE)?;
         let bytes = fs::read(&path).map_err(Error::io(&path, "read"))?;
         let bad =
             |what: &str, expected: &str, found: String| Error::data(&path, what, expected, found);
@@ -87,6 +186,7 @@ impl Checkpoint {
             }
             let (numbers, _) = view.data().as_chunks::<4>();
             let numbers: Vec<f32> = numbers.iter().map(|b| f32::from_le_bytes(*b)).collect();
+            check_finite(&path, &name, &numbers)?;
             Ok(Buffer::from_vec(numbers))
         };
         param_table(&self.config.model)
@@ -100,11 +200,11 @@ impl Checkpoint {
     }
 }
 
-/// Writes checkpoint `step-N` of the run in `config.run.dir`, then removes all but the newest
-/// `keep_last`. It is written aside, synced and renamed, so that a reader never sees half of one.
+/// Writes checkpoint `step-N` of the run in `config.run.dir`. It is written under a temporary name, synced and renamed,
+/// so that a reader never sees half of one.
 ///
 /// # Errors
-/// [`Error::Io`] or [`Error::Model`], such as for a full disk: earlier checkpoints are as they were.
+/// [`Error::Io`] or [`Error::Model`], such as for a full disk: earlier checkpoints are unchanged.
 pub fn save(
     config: &Config,
     weights: &Weights,
@@ -114,24 +214,16 @@ pub fn save(
     let parent = config.run.dir.join(CHECKPOINTS);
     create_dir(&parent)?;
     let name = format!("{PREFIX}{}", state.step);
-    let (aside, dir) = (parent.join(format!(".{name}.tmp")), parent.join(&name));
-    remove(&aside)?;
-    let written = write_files(&aside, config, weights, moments, state);
-    if written.is_err() {
-        // Best effort: the first error is the one worth reporting.
-        let _ = fs::remove_dir_all(&aside);
-    }
-    written?;
-    if dir.exists() {
-        // A resumed run comes by again: put the old one out of the way by a rename too.
-        let old = parent.join(format!(".{name}.old"));
-        remove(&old)?;
-        fs::rename(&dir, &old).map_err(Error::io(&dir, "rename"))?;
-    }
-    fs::rename(&aside, &dir).map_err(Error::io(&dir, "rename to"))?;
+    let dir = parent.join(&name);
+    let aside = create_temporary_dir(&dir)?;
+    write_files(aside.path(), config, weights, moments, state)?;
+    // A half folder, or a file of this name: a whole checkpoint is not written twice.
+    remove_aside(&dir)?;
+    fs::rename(aside.path(), &dir).map_err(Error::io(&dir, "rename to"))?;
+    // It has another name now, which is not to be removed.
+    let _ = aside.keep();
     sync_dir(&parent)?;
     write_whole(&config.run.dir.join(LATEST_FILE), format!("{CHECKPOINTS}/{name}\n").as_bytes())?;
-    prune(&parent, config.train.keep_last, state.step)?;
     Ok(dir)
 }
 
@@ -142,7 +234,6 @@ fn write_files(
     moments: &[AdamWState],
     state: &State,
 ) -> Result<()> {
-    create_dir(dir)?;
     weights.save(&dir.join(MODEL_FILE), &config.model)?;
     let specs = param_table(&config.model);
     let bytes = |buffer: &Buffer| -> Result<Vec<u8>> {
@@ -167,68 +258,103 @@ fn write_files(
         .map_err(refused)?;
     write_whole(&path, &safetensors::serialize(views, None).map_err(refused)?)?;
     write_whole(&dir.join(CONFIG_FILE), config.to_toml().as_bytes())?;
-    let json = serde_json::to_string_pretty(state).expect("counters serialise");
+    let mut state = state.clone();
+    for name in [MODEL_FILE, OPTIMIZER_FILE] {
+        state.files.insert(name.into(), Checksum::of(&dir.join(name))?);
+    }
+    let json = serde_json::to_string_pretty(&state).expect("counters serialise");
     write_whole(&dir.join(STATE_FILE), json.as_bytes())
 }
 
-fn remove(dir: &Path) -> Result<()> {
-    match fs::remove_dir_all(dir) {
-        Err(error) if error.kind() != std::io::ErrorKind::NotFound => {
-            Err(Error::io(dir, "remove")(error))
+/// Removes the whole checkpoints of a run other than the newest `keep_last` and `good`, and what an interrupted save or
+/// removal has left. Folders and files that are no checkpoints stay.
+///
+/// # Errors
+/// [`Error::Io`].
+pub fn prune(run_dir: &Path, keep_last: usize, good: Option<&Path>) -> Result<()> {
+    let parent = run_dir.join(CHECKPOINTS);
+    let mut whole: Vec<PathBuf> = Vec::new();
+    for step in steps(&parent)?.into_iter().rev() {
+        let dir = parent.join(format!("{PREFIX}{step}"));
+        if check_whole(&dir).is_ok() {
+            whole.push(dir);
         }
-        _ => Ok(()),
     }
+    for dir in whole.iter().skip(keep_last).filter(|dir| good != Some(dir.as_path())) {
+        remove_aside(dir)?;
+    }
+    Ok(())
 }
 
-/// Removes old checkpoints and what an interrupted save has left; what lies past `newest` belongs to
-/// a future that a resumed run has not reached, and goes too.
-fn prune(parent: &Path, keep_last: usize, newest: u64) -> Result<()> {
-    let mut steps = steps(parent)?;
-    steps.retain(|step| *step <= newest);
-    let kept: Vec<u64> = steps.iter().rev().take(keep_last).copied().collect();
-    for entry in fs::read_dir(parent).map_err(Error::io(parent, "list"))? {
-        let path = entry.map_err(Error::io(parent, "list"))?.path();
-        let name = path.file_name().unwrap_or_default().to_string_lossy().into_owned();
-        let goes = match step_of(&name) {
-            Some(step) => !kept.contains(&step),
-            None => name.starts_with(&format!(".{PREFIX}")),
-        };
-        if goes {
-            remove(&path)?;
+/// Removes what interrupted saves have left, of earlier versions too. Called under the run's lock.
+pub(crate) fn remove_leftovers(run_dir: &Path) -> Result<()> {
+    let parent = run_dir.join(CHECKPOINTS);
+    for entry in list(&parent)? {
+        let name = entry.file_name().to_string_lossy().into_owned();
+        let ours = name.strip_prefix('.').is_some_and(|name| name.starts_with(PREFIX));
+        if ours && [TEMPORARY_SUFFIX, ".tmp", ".old"].iter().any(|end| name.ends_with(end)) {
+            crate::files::remove(&entry.path())?;
         }
     }
     Ok(())
 }
 
+/// The step in a checkpoint's name, which has one spelling: `step-7`, and neither `step-007` nor `step-+7`.
 fn step_of(name: &str) -> Option<u64> {
-    name.strip_prefix(PREFIX)?.parse().ok()
+    let step = name.strip_prefix(PREFIX)?.parse().ok()?;
+    (name == format!("{PREFIX}{step}")).then_some(step)
 }
 
-/// The steps of all checkpoints in a folder, ascending; none when it does not exist.
-fn steps(parent: &Path) -> Result<Vec<u64>> {
-    let entries = match fs::read_dir(parent) {
-        Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(Vec::new()),
-        entries => entries.map_err(Error::io(parent, "list"))?,
-    };
-    let mut steps = Vec::new();
-    for entry in entries {
-        let entry = entry.map_err(Error::io(parent, "list"))?;
-        steps.extend(step_of(&entry.file_name().to_string_lossy()));
+/// The entries of a folder; none when it does not exist.
+fn list(parent: &Path) -> Result<Vec<fs::DirEntry>> {
+    match fs::read_dir(parent) {
+        Err(error) if error.kind() == std::io::ErrorKind::NotFound => Ok(Vec::new()),
+        entries => entries
+            .and_then(|entries| entries.collect::<std::io::Result<_>>())
+            .map_err(Error::io(parent, "list")),
     }
+}
+
+/// The steps of what has a checkpoint's name, ascending; none when the folder does not exist.
+fn steps(parent: &Path) -> Result<Vec<u64>> {
+    let entries = list(parent)?;
+    let mut steps: Vec<u64> =
+        entries.iter().filter_map(|entry| step_of(&entry.file_name().to_string_lossy())).collect();
     steps.sort_unstable();
     Ok(steps)
 }
 
-/// The newest checkpoint of a run; `None` when it has none.
+/// The checkpoints of a run, as far as it matters which is the newest.
+#[derive(Debug, Default)]
+pub struct Found {
+    /// The newest whole checkpoint; `None` when the run has none.
+    pub newest: Option<PathBuf>,
+    /// What has the name of a newer one, but is no whole checkpoint: why not.
+    pub ignored: Vec<Error>,
+}
+
+/// Looks for the newest checkpoint of a run that is whole: has all its files, of the recorded sizes, and the step of its
+/// name.
 ///
 /// # Errors
 /// [`Error::Io`] when the folder cannot be listed.
-pub fn newest(run_dir: &Path) -> Result<Option<PathBuf>> {
+pub fn newest(run_dir: &Path) -> Result<Found> {
     let parent = run_dir.join(CHECKPOINTS);
-    Ok(steps(&parent)?.last().map(|step| parent.join(format!("{PREFIX}{step}"))))
+    let mut found = Found::default();
+    for step in steps(&parent)?.into_iter().rev() {
+        let dir = parent.join(format!("{PREFIX}{step}"));
+        match check_whole(&dir) {
+            Ok(()) => {
+                found.newest = Some(dir);
+                break;
+            }
+            Err(error) => found.ignored.push(error),
+        }
+    }
+    Ok(found)
 }
 
-/// A checkpoint's folder: `path` itself, or the newest of the run in it.
+/// A checkpoint's folder: `path` itself, or the newest whole one of the run in it.
 ///
 /// # Errors
 /// [`Error::Data`] when it is neither, [`Error::Io`].
@@ -237,14 +363,115 @@ pub fn locate(path: &Path) -> Result<PathBuf> {
     if path.join(STATE_FILE).exists() {
         return Ok(path.into());
     }
-    newest(path)?.ok_or_else(|| {
-        Error::data(path, "content", "a checkpoint, or a run's folder with checkpoints", "neither")
-    })
+    let Found { newest, ignored } = newest(path)?;
+    match (newest, ignored.into_iter().next()) {
+        (Some(dir), _) => Ok(dir),
+        (None, Some(error)) => Err(error),
+        (None, None) => {
+            let expected = "a checkpoint, or a run's folder with checkpoints";
+            Err(Error::data(path, "content", expected, "neither"))
+        }
+    }
 }
 
+/// The folder of the run that a checkpoint's folder belongs to, if it is in one.
+fn run_of(dir: &Path) -> Option<PathBuf> {
+    let dir = fs::canonicalize(dir).ok()?;
+    let parent = dir.parent()?;
+    (parent.file_name()? == CHECKPOINTS).then(|| parent.parent().map(Path::to_path_buf))?
+}
+
+/// Checks what can be checked without reading the large files.
+fn check_whole(dir: &Path) -> Result<()> {
+    for name in FILES {
+        let path = dir.join(name);
+        if !fs::metadata(&path).map_err(Error::io(&path, "open"))?.is_file() {
+            return Err(Error::data(&path, "kind", "a file", "a folder"));
+        }
+    }
+    for (name, expected) in &read_state(dir)?.files {
+        let path = dir.join(name);
+        let bytes = fs::metadata(&path).map_err(Error::io(&path, "open"))?.len();
+        if bytes != expected.bytes {
+            let expected = format!("{} bytes, as recorded in {STATE_FILE}", expected.bytes);
+            return Err(Error::data(&path, "size", expected, format!("{bytes} bytes")));
+        }
+    }
+    Ok(())
+}
+
+/// Checks a file against its recorded checksum. Checkpoints of earlier versions have none.
+fn verify(dir: &Path, state: &State, name: &str) -> Result<()> {
+    let Some(expected) = state.files.get(name) else { return Ok(()) };
+    let path = dir.join(name);
+    let found = Checksum::of(&path)?;
+    if found != *expected {
+        let expected = format!("{expected}, as recorded in {STATE_FILE}");
+        let found =
+            format!("{found}; the file is damaged: remove this checkpoint to use an earlier one");
+        return Err(Error::data(&path, "content", expected, found));
+    }
+    Ok(())
+}
+
+/// Checks what a checkpoint's counters and its configuration both determine.
+fn check_counters(dir: &Path, state: &State, config: &Config) -> Result<()> {
+    let path = dir.join(STATE_FILE);
+    let words = config.model.n_words();
+    if state.tokenizer.validate().is_err() || state.tokenizer.vocab_size() != words {
+        let expected = format!("a tokenizer of {words} ids, as the model has");
+        return Err(Error::data(&path, "tokenizer", expected, state.tokenizer.to_string()));
+    }
+    let batches = state.step.checked_mul(config.train.micro_batches as u64);
+    for (what, found, expected) in
+        [("seed", state.seed, Some(config.run.seed)), ("batches", state.batches, batches)]
+    {
+        if Some(found) != expected {
+            let expected = expected.map_or("a number of 64 bits".into(), |n| n.to_string());
+            let expected = format!("{expected}, by {CONFIG_FILE}");
+            return Err(Error::data(&path, what, expected, found.to_string()));
+        }
+    }
+    Ok(())
+}
+
+/// Weights that are not finite are damage to the file, as in the optimiser's state.
+fn damaged(error: ltm_model::Error) -> Error {
+    match error {
+        ltm_model::Error::File { path, source } => match *source {
+            ltm_model::Error::NotFinite { name, index, value } => {
+                let found = format!("{value} at index {index}");
+                Error::data(&path, format!("tensor `{name}`"), "finite numbers", found)
+            }
+            other => ltm_model::Error::File { path, source: other.into() }.into(),
+        },
+        other => other.into(),
+    }
+}
+
+fn check_finite(path: &Path, tensor: &str, values: &[f32]) -> Result<()> {
+    match values.iter().position(|value| !value.is_finite()) {
+        None => Ok(()),
+        Some(idx) => {
+            let found = format!("{} at index {idx}", values[idx]);
+            Err(Error::data(path, format!("tensor `{tensor}`"), "finite numbers", found))
+        }
+    }
+}
+
+/// Reads a checkpoint's counters, which must be of the step in its folder's name.
 fn read_state(dir: &Path) -> Result<State> {
     let path = dir.join(STATE_FILE);
     let bytes = fs::read(&path).map_err(Error::io(&path, "read"))?;
-    serde_json::from_slice(&bytes)
-        .map_err(|error| Error::data(&path, "content", "a run's counters", error.to_string()))
+    let state: State = serde_json::from_slice(&bytes)
+        .map_err(|error| Error::data(&path, "content", "a run's counters", error.to_string()))?;
+    let named =
+        fs::canonicalize(dir).ok().and_then(|dir| step_of(&dir.file_name()?.to_string_lossy()));
+    match named {
+        Some(step) if step != state.step => {
+            let expected = format!("{step}, the step of its folder's name");
+            Err(Error::data(&path, "step", expected, state.step.to_string()))
+        }
+        _ => Ok(state),
+    }
 }

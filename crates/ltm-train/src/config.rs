@@ -126,6 +126,10 @@ pub struct TrainConfig {
     pub lr_min: f64,
     /// Steps over which the rate rises from 0, linearly.
     pub warmup: u64,
+    /// Steps that the learning-rate schedules span [default: `steps`]. Set it when a run is resumed with more steps, so
+    /// that the rates keep their course; after the schedule's end they stay at their last values.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub schedule_steps: Option<u64>,
     /// Decoupled weight decay, on matrices only.
     pub weight_decay: f64,
     /// Decays of AdamW's running means.
@@ -227,6 +231,7 @@ const SECTIONS: [(&str, &[&str]); 5] = [
             "lr",
             "lr_min",
             "warmup",
+            "schedule_steps",
             "weight_decay",
             "betas",
             "clip",
@@ -342,6 +347,7 @@ impl Config {
             ("train.seq_len", t.seq_len as u64),
             ("train.checkpoint_every", t.checkpoint_every),
             ("train.keep_last", t.keep_last as u64),
+            ("train.schedule_steps", t.schedule_steps()),
         ];
         for (field, found) in at_least_1 {
             check(found >= 1, field, "at least 1", found.to_string())?;
@@ -496,6 +502,7 @@ mod tests {
         config.data.path = Some("x".into());
         config.data.rows = Some(RowKind::Windows);
         config.infer.lr_end = Some(0.1);
+        config.train.schedule_steps = Some(4);
         let table = toml::Table::try_from(&config).expect("plain values");
         for (name, known) in SECTIONS {
             let mut found: Vec<_> = table[name].as_table().expect("a section").keys().collect();

@@ -2,6 +2,7 @@
 
 use std::path::{Path, PathBuf};
 
+use crate::data::Difference;
 use crate::lock::Holder;
 
 /// Shorthand for results of this crate.
@@ -37,6 +38,34 @@ pub enum Error {
         path: PathBuf,
         /// Who holds it, where that is known.
         holder: Option<Holder>,
+    },
+    /// The folder of a run that is to start from step 0 holds a run already.
+    RunExists {
+        /// The folder.
+        dir: PathBuf,
+    },
+    /// The folder of a run that is to be resumed holds no checkpoint, or does not exist.
+    NothingToResume {
+        /// The folder.
+        dir: PathBuf,
+    },
+    /// A run that is to be resumed was trained on another corpus.
+    DataChanged {
+        /// The checkpoint that would be resumed.
+        checkpoint: PathBuf,
+        /// How the corpora differ.
+        differences: Vec<Difference>,
+    },
+    /// A point of a sweep was run with other settings than the sweep's file has now.
+    SweepChanged {
+        /// The file with the settings that the point was run with.
+        path: PathBuf,
+        /// The point's name.
+        point: String,
+        /// How they differ.
+        differences: Vec<Difference>,
+        /// Whether what was trained is the same and only its scores would be others.
+        only_scores: bool,
     },
     /// An option or configuration field has a value that cannot work.
     Field {
@@ -76,7 +105,7 @@ pub enum Error {
         step: u64,
         /// The tensor, by its name in a checkpoint, or what else it is.
         tensor: String,
-        /// The newest checkpoint, which was left as it is.
+        /// The newest checkpoint whose weights gave a finite loss, which is unchanged.
         last_good: Option<PathBuf>,
     },
     /// The device that `run.device` names cannot be used.
@@ -131,9 +160,7 @@ impl Error {
 impl std::fmt::Display for Error {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         match self {
-            Self::Io { path, action, source } => {
-                write!(f, "{}: cannot {action}: {source}", path.display())
-            }
+            Self::Io { path, action, .. } => write!(f, "{}: cannot {action}", path.display()),
             Self::Data { path, what, expected, found } => {
                 write!(f, "{}: {what}: expected {expected}, found {found}", path.display())
             }
@@ -144,6 +171,29 @@ impl std::fmt::Display for Error {
                     None => f.write_str("another process")?,
                 }
                 f.write_str("; wait for it to end, or use another folder")
+            }
+            Self::RunExists { dir } => {
+                write!(
+                    f,
+                    "{}: already contains a run; resume it or set another `run.dir`",
+                    dir.display()
+                )
+            }
+            Self::NothingToResume { dir } => {
+                write!(f, "{}: no checkpoint to resume from; check `run.dir`", dir.display())
+            }
+            Self::DataChanged { checkpoint, differences } => {
+                write!(
+                    f,
+                    "{}: the data has changed since this checkpoint: ",
+                    checkpoint.display()
+                )?;
+                write_list(f, differences)
+            }
+            Self::SweepChanged { path, point, differences, .. } => {
+                write!(f, "{}: point `{point}` was run with other settings: ", path.display())?;
+                write_list(f, differences)?;
+                f.write_str("; restore the sweep's file, or give the changed sweep another `dir`")
             }
             Self::Field { field, expected, found } => {
                 write!(f, "`{field}`: expected {expected}, found {found}")
@@ -161,17 +211,23 @@ impl std::fmt::Display for Error {
                 write!(f, "step {step}: {tensor} is not finite; ")?;
                 match last_good {
                     Some(path) => write!(f, "the last good checkpoint is {}", path.display())?,
-                    None => f.write_str("there is no checkpoint yet")?,
+                    None => f.write_str("no checkpoint is known to be good")?,
                 }
                 f.write_str("; a lower train.lr, infer.lr or train.clip may help")
             }
             Self::Infer(_) => f.write_str("inference failed"),
-            Self::Model(_) => f.write_str("the model refused"),
-            Self::Plot { path, source } => {
-                write!(f, "{}: cannot draw: {source}", path.display())
-            }
+            Self::Model(_) => f.write_str("invalid model configuration or checkpoint"),
+            Self::Plot { path, .. } => write!(f, "{}: cannot draw", path.display()),
         }
     }
+}
+
+fn write_list(f: &mut std::fmt::Formatter<'_>, differences: &[Difference]) -> std::fmt::Result {
+    for (idx, difference) in differences.iter().enumerate() {
+        let comma = if idx == 0 { "" } else { ", " };
+        write!(f, "{comma}{difference}")?;
+    }
+    Ok(())
 }
 
 impl std::error::Error for Error {

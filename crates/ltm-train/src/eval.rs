@@ -1,4 +1,4 @@
-//! Scores of a corpus by named protocols. Trains nothing.
+//! Scores of a corpus by evaluation protocols. Trains nothing.
 
 use std::collections::BTreeMap;
 use std::f64::consts::LN_2;
@@ -14,47 +14,47 @@ use crate::config::Config;
 use crate::data::{Batch, Batches, Tokenizer};
 use crate::{Error, Result};
 
-/// The training step under which evaluations draw: one that training never reaches, so that every
-/// evaluation of a run sees the same noise and differences are the model's.
+/// The step number of the random keys of evaluations: one that training never reaches, so that every
+/// evaluation of a run draws the same noise and differences are due to the model.
 pub(crate) const KEY_STEP: u64 = u64::MAX;
 
-/// What was measured, by protocol.
+/// The result of an evaluation.
 #[derive(Clone, Debug)]
 pub struct Evaluation {
-    /// One estimate a protocol, in the order asked for.
+    /// One estimate per protocol, in the order requested.
     pub estimates: Vec<Estimate>,
-    /// What the latents carry; `None` without latents, without their density, and where no protocol had
-    /// them fitted to whole rows.
+    /// How much the latents carry; `None` without latents, without their density, and when no protocol
+    /// needs a fit to whole rows.
     pub latents: Option<LatentUse>,
-    /// Every scored sequence, those of overlapping windows behind the others.
+    /// Every scored sequence, those of overlapping windows last.
     pub sequences: Vec<Sequence>,
 }
 
 /// One scored sequence: a row of the batches, which is a window, a document, or a part of a long one.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Sequence {
-    /// How far windows are apart, for one scored by a protocol whose windows overlap.
+    /// The distance between windows, for a protocol whose windows overlap.
     pub stride: Option<usize>,
-    /// Its number among those of the same stride.
+    /// Its index among those of the same stride.
     pub index: u64,
     /// Scored tokens.
     pub tokens: usize,
-    /// Bytes of the text that these tokens stand for; separators are none.
+    /// Bytes of the text of these tokens; separators have none.
     pub bytes: usize,
-    /// KL of the latents fitted to it, in nats; `None` where none were, or none with a density.
+    /// KL of the latents fitted to it, in nats; `None` without a fit or without a density.
     pub kl: Option<f64>,
     /// Its score by each protocol.
     pub scores: Vec<SequenceScore>,
 }
 
-/// What one sequence costs by one protocol.
+/// The score of one sequence by one protocol.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct SequenceScore {
-    /// What the number stands for.
+    /// The protocol of the number.
     pub protocol: Protocol,
     /// All nats of the sequence.
     pub nats: f64,
-    /// The standard error that sampling gives them: 0 where nothing is sampled, NaN for one sample.
+    /// Their standard error from sampling: 0 where nothing is sampled, NaN for one sample.
     pub sampling_error: f64,
 }
 
@@ -82,19 +82,14 @@ impl Evaluation {
         self.estimates.iter().find(|estimate| estimate.protocol.name() == name)
     }
 
-    /// The bound that may be compared: with fresh noise or masks, or exact without latents.
-    pub fn honest(&self) -> Option<&Estimate> {
-        ["elbo", "autoregressive", "masked-diffusion"].iter().find_map(|name| self.get(name))
-    }
-
     /// Bytes of the text that a protocol scored.
     pub fn bytes(&self, protocol: Protocol) -> usize {
         let scored = self.sequences.iter().filter(|one| one.stride == protocol.overlap());
         scored.map(|one| one.bytes).sum()
     }
 
-    /// An estimate in bits for every byte of text, which models of different tokenisers share. What
-    /// separators cost is in it. `None` where nothing but separators was scored.
+    /// An estimate in bits per byte of text, comparable between tokenisers; the nats of separators are
+    /// included. `None` when only separators were scored.
     pub fn bits_per_byte(&self, estimate: &Estimate) -> Option<f64> {
         let bits = estimate.mean_nats_per_token * estimate.tokens as f64 / LN_2;
         let bytes = self.bytes(estimate.protocol);
@@ -122,19 +117,25 @@ impl Evaluation {
     }
 }
 
-/// What latents carry, as JSON.
+/// The measures of the latents, as JSON.
 pub fn latents_json(latents: &LatentUse) -> Value {
+    let (worth, standard_error) = latents.worth();
+    let variance = latents.mean_variance();
     json!({
-        "kl_per_layer_nats_a_sequence": latents.kl_per_layer(),
-        "kl_per_latent_nats_a_sequence": latents.kl_per_latent(),
-        "kl_floor_nats_a_sequence": latents.kl_floor(LatentUse::ACTIVE),
-        "active_units": latents.active_units(LatentUse::ACTIVE),
-        "units": latents.units(),
+        "sequences": latents.sequences(),
+        "kl_per_layer_nats_per_sequence": latents.kl_per_layer(),
+        "kl_per_latent_nats_per_sequence": latents.kl_per_latent(),
+        "worth_nats_per_token": worth,
+        "worth_standard_error": standard_error,
+        "refitted_sequences": latents.refitted(),
+        "mean_signal_variance": variance.signal,
+        "mean_noise_variance": variance.noise,
+        "mean_signal_share": variance.share(),
     })
 }
 
-/// The protocols that suit a run and cost little beside the fit, with this many samples where any are
-/// drawn.
+/// The default protocols of a run: those that apply to the model and cost little compared with the fit,
+/// with this many samples where any are drawn.
 pub fn protocols(config: &Config, samples: usize) -> Vec<Protocol> {
     match (config.model.n_latents, config.infer.method) {
         _ if config.model.attention == Attention::Bidirectional => {
@@ -146,16 +147,15 @@ pub fn protocols(config: &Config, samples: usize) -> Vec<Protocol> {
     }
 }
 
-/// Scores the first `sequences` rows (0 for all) of `batches` by each protocol, on the device that
-/// `config.run` names: at latents fitted to whole rows where a protocol asks for that, and the same
-/// tokens in [rows that overlap](Batches::overlapping) for protocols of such.
+/// Scores the first `sequences` rows (0 for all) of `batches` by each protocol, on the device of
+/// `config.run`: at latents fitted to whole rows where a protocol needs that, and the same tokens in
+/// [overlapping rows](Batches::overlapping) for protocols whose windows overlap.
 ///
-/// `batches` must come in sequence, in batches of the shape that `config.train` says. The numbers depend
-/// on weights, data, `config.infer` and the seed; `progress(done, all)` counts batches, each once a
-/// protocol.
+/// `batches` must be sequential, of the shape of `config.train`. The numbers depend on weights, data,
+/// `config.infer` and the seed; `progress(done, all)` counts batches, each once per protocol.
 ///
 /// # Errors
-/// [`Error::Infer`] for a protocol that does not suit the model, those of [`Batches::batch`], and
+/// [`Error::Infer`] for a protocol that does not apply to the model, those of [`Batches::batch`], and
 /// [`Error::NonFinite`] when a score is not finite.
 pub fn evaluate(
     config: &Config,
@@ -191,7 +191,7 @@ pub fn evaluate(
 
     let (device, precision) = config.run.compute()?;
     let mut engine = Engine::new(&config.model, b, t, &device, precision, SlowGradient::None)?;
-    engine.set_weights(weights)?;
+    engine.set_weights(weights).map_err(non_finite)?;
     let mut found = Found {
         scores: protocols.iter().map(|protocol| Scores::new(*protocol)).collect(),
         latents: None,
@@ -216,7 +216,17 @@ pub fn evaluate(
     }
 }
 
-/// What an evaluation has found so far.
+/// Weights that are not finite are a run that diverged, not a mistake of the caller.
+fn non_finite(error: ltm_vi::Error) -> Error {
+    match error {
+        ltm_vi::Error::Model(ltm_model::Error::NotFinite { name, .. }) => {
+            Error::NonFinite { step: 0, tensor: format!("`{name}`"), last_good: None }
+        }
+        other => other.into(),
+    }
+}
+
+/// The results of an evaluation so far.
 struct Found {
     scores: Vec<Scores>,
     latents: Option<LatentUse>,
@@ -245,20 +255,19 @@ impl Pass {
         for index in 0..self.rows.div_ceil(b as u64) {
             let mut batch = self.batches.batch(index)?;
             let first_sequence = index * b as u64;
-            // The last batch may reach past the rows asked for.
+            // The last batch may extend past the requested rows.
             let kept = (self.rows - first_sequence).min(b as u64) as usize;
             batch.targets[kept * t..].fill(crate::data::batches::IGNORED);
             let key = InferKey { seed: config.run.seed, step: KEY_STEP, first_sequence };
             engine.set_batch(&batch.tokens, &batch.targets)?;
             let mut kl = None;
-            if fitted {
+            if fitted && config.infer.method == Method::Langevin {
                 engine.infer(&config.infer, 1.0, key, &mut |_| Ok(()))?;
-            }
-            if fitted && config.infer.method != Method::Langevin {
-                let posterior = engine.posterior()?;
-                kl = Some(posterior.kl(b));
+            } else if fitted {
                 let latents = found.latents.get_or_insert_with(|| LatentUse::new(&config.model));
-                latents.add(&posterior, engine.scored_tokens())?;
+                latents.fit(engine, &config.infer, key)?;
+                let posterior = engine.posterior()?;
+                kl = Some(posterior.kl(b)?);
             }
             let row = |row: usize| {
                 let (index, kl) = (first_sequence + row as u64, kl.as_ref().map(|kl| kl[row]));
@@ -284,11 +293,11 @@ impl Pass {
     }
 }
 
-/// Scored tokens of a row of `t`, and bytes of the text that they stand for.
+/// Scored tokens of a row of `t`, and the bytes of their text.
 fn extent(batch: &Batch, row: usize, t: usize, tokenizer: &Tokenizer) -> (usize, usize) {
     let (mut tokens, mut bytes) = (0, 0);
     for at in row * t + batch.context[row]..(row + 1) * t {
-        // Ids have 16 bits; what is ignored is negative.
+        // Ids have 16 bits; ignored targets are negative.
         if let (Ok(before), Ok(token)) =
             (u16::try_from(batch.tokens[at]), u16::try_from(batch.targets[at]))
         {

@@ -1,8 +1,7 @@
-//! How much arithmetic training takes: counted from the graphs, and by the paper's closed formula. Runs
-//! nothing.
+//! Floating-point operations of training: counted from the graphs, and by the paper's formula. Runs nothing.
 //!
-//! A multiply-add counts two. "Per token" is per position of a row, padding included, since padding is
-//! computed too.
+//! A multiply-add counts as two. "Per token" is per position of a row, including padding, which is computed
+//! too.
 
 use ltm_autodiff::{NodeCount, Precision};
 use ltm_kernels::Device;
@@ -15,20 +14,20 @@ use crate::config::{Config, SlowGradientKind};
 /// Floating-point operations of training.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct Flops {
-    /// Of one slow step with its fast steps, over all micro-batches, counted from the graphs. Left out is
-    /// what the optimisers do, some dozen operations a number that they move.
+    /// Of one slow step with its fast steps, over all micro-batches, counted from the graphs, without the
+    /// optimisers' updates (about a dozen operations per parameter).
     pub per_slow_step: f64,
-    /// The same for one position of a row.
+    /// The same per position of a row.
     pub per_token: f64,
     /// By the paper's formula, see [`formula`].
     pub formula_per_token: f64,
 }
 
-/// Counts what training by `config` takes.
+/// Counts the operations of training by `config`.
 ///
-/// The fast loop's graph has no weight gradients, and what lies below the first cross-attention runs once a
-/// batch: counted numbers are lower than the formula's. With `train.slow_gradient = "trajectory"` the loop
-/// has them.
+/// The fast loop's graph has no weight gradients (except with `train.slow_gradient = "trajectory"`), and
+/// everything below the first cross-attention runs once per batch, so counted numbers are lower than the
+/// formula's.
 ///
 /// # Errors
 /// [`Error::Infer`](crate::Error::Infer) for a configuration that cannot be traced.
@@ -64,12 +63,12 @@ pub fn count(config: &Config) -> Result<Flops> {
 /// The paper's operations per token, `(S+1)·(6P + 6·L·C·T)` for `S` fast steps, `P` parameters with the
 /// embedding once, and contexts of `T` tokens; `S` is 0 without latents.
 ///
-/// `6P` is two operations a weight forward and four backward. Attention is counted over half the context,
-/// as if there were no window: `2·L·C·T` forward and twice that backward. Every fast step counts as a whole
-/// forward and backward pass, weight gradients included.
+/// `6P` is two operations per weight forward and four backward. Attention is counted over half the context,
+/// as if there were no window: `2·L·C·T` forward and twice that backward. Every fast step counts as a full
+/// forward and backward pass, including weight gradients.
 pub fn formula(model: &ModelConfig, fast_steps: usize, context: usize) -> f64 {
     let passes = if model.n_latents == 0 { 1 } else { fast_steps + 1 };
-    let attention = 6.0 * (model.n_layers * model.dim) as f64 * context as f64;
+    let attention = 6.0 * model.n_layers as f64 * model.dim as f64 * context as f64;
     passes as f64 * (6.0 * model.param_count() as f64 + attention)
 }
 

@@ -5,20 +5,26 @@ use std::f64::consts::PI;
 use crate::config::TrainConfig;
 
 impl TrainConfig {
+    /// Steps that the schedules span: those of the run, unless `schedule_steps` is set.
+    pub fn schedule_steps(&self) -> u64 {
+        self.schedule_steps.unwrap_or(self.steps)
+    }
+
     /// The rate of slow step `step`, counted from 0: linear up to `lr` over `warmup` steps, then half
-    /// a cosine down to `lr_min` at the last step.
+    /// a cosine down to `lr_min` at the schedule's last step, and `lr_min` after it.
     pub fn lr_at(&self, step: u64) -> f64 {
         if step < self.warmup {
             return self.lr * (step + 1) as f64 / self.warmup as f64;
         }
-        let span = self.steps.saturating_sub(self.warmup).saturating_sub(1).max(1);
+        let span = self.schedule_steps().saturating_sub(self.warmup).saturating_sub(1).max(1);
         let share = ((step - self.warmup) as f64 / span as f64).min(1.0);
         self.lr_min + (self.lr - self.lr_min) * (1.0 + (PI * share).cos()) / 2.0
     }
 
-    /// How much of training lies before slow step `step`, from 0 to 1: what the fast rate follows.
+    /// The share of the schedule that precedes slow step `step`, from 0 to 1; the fast rate and the KL warm-up
+    /// follow it.
     pub fn progress(&self, step: u64) -> f64 {
-        (step as f64 / self.steps.saturating_sub(1).max(1) as f64).min(1.0)
+        (step as f64 / self.schedule_steps().saturating_sub(1).max(1) as f64).min(1.0)
     }
 }
 
@@ -40,5 +46,11 @@ mod tests {
             assert!((found - expected).abs() <= 1e-12, "step {step}: {found}");
         }
         assert_eq!((train.progress(0), train.progress(50), train.progress(100)), (0.0, 0.5, 1.0));
+        let longer =
+            crate::config::TrainConfig { steps: 500, schedule_steps: Some(101), ..train.clone() };
+        for step in [0, 9, 55, 100, 400] {
+            assert_eq!(longer.lr_at(step), train.lr_at(step), "step {step}");
+            assert_eq!(longer.progress(step), train.progress(step), "step {step}");
+        }
     }
 }

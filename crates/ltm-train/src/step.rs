@@ -1,5 +1,5 @@
-//! One dual-rate step: fit the thoughts of a batch, then move the weights once. Knows no corpus and
-//! no files.
+//! One dual-rate step: fit the latents of a batch, then update the weights once. Knows no corpus and no
+//! files.
 
 use ltm_autodiff::AdamWState;
 use ltm_kernels::ops::adamw::AdamW;
@@ -12,30 +12,31 @@ use crate::config::{Config, SlowGradientKind};
 use crate::data::Batch;
 use crate::{Error, Result};
 
-/// What AdamW adds to the root of the squared gradient's mean.
+/// The constant that AdamW adds to the root of the squared gradient's mean.
 const ADAMW_EPS: f64 = 1e-8;
 
-/// What a step measured, per scored token where it is in nats.
+/// The measurements of a step; nats are per scored token.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct StepReport {
-    /// Steps taken, this one included.
+    /// Steps taken, including this one.
     pub step: u64,
-    /// Cross-entropy at the fitted sample: what the slow gradient lowers. With masks, their bound.
+    /// Cross-entropy at the fitted sample, which the slow gradient lowers; the bound for masked diffusion.
     pub loss: f64,
-    /// KL of the fitted posterior from the prior; `None` where the latents have no density.
+    /// KL of the fitted posterior from the prior, in full whatever `infer.kl_warmup` is; `None` where the
+    /// latents have no density.
     pub kl: Option<f64>,
     /// Global norm of the gradient, before clipping.
     pub grad_norm: f64,
-    /// Rate of the weights.
+    /// Learning rate of the weights.
     pub lr: f64,
-    /// Rate of the first fast step.
+    /// Learning rate of the first fast step.
     pub fast_lr: f64,
     /// Tokens scored.
     pub tokens: usize,
 }
 
 impl StepReport {
-    /// Loss and KL together: the bound with the fitted noise. Optimistic where the noise is fixed.
+    /// Loss plus KL: the ELBO at the fitted noise, which is not a valid bound where the noise is fixed.
     pub fn bound(&self) -> Option<f64> {
         self.kl.map(|kl| self.loss + kl)
     }
@@ -52,7 +53,7 @@ pub struct SlowLearner {
 }
 
 impl SlowLearner {
-    /// A learner for `config` that starts from `weights` with an optimiser that has seen nothing.
+    /// A learner for `config` that starts from `weights` with a new optimiser state.
     ///
     /// # Errors
     /// Those of [`RunConfig::compute`](crate::config::RunConfig::compute), [`Error::Field`] for a method
@@ -91,33 +92,44 @@ impl SlowLearner {
         &self.moments
     }
 
-    /// Goes on with an optimiser's state.
+    /// Replaces the optimiser's state.
     ///
     /// # Errors
-    /// [`Error::Field`] when there are more or fewer entries than weights, [`Error::Infer`] when
-    /// memory runs out.
+    /// [`Error::Field`] when there is not one entry of each weight's length, [`Error::Infer`] when
+    /// memory runs out; the state is then unchanged.
     pub fn set_moments(&mut self, moments: Vec<AdamWState>) -> Result<()> {
         if moments.len() != self.specs.len() {
             let expected = format!("{} entries", self.specs.len());
             return Err(Error::field("optimizer", expected, moments.len()));
         }
-        for (own, AdamWState { m, v, step }) in self.moments.iter_mut().zip(moments) {
-            *own =
-                AdamWState { m: m.to_device(&self.device)?, v: v.to_device(&self.device)?, step };
+        for (spec, AdamWState { m, v, .. }) in self.specs.iter().zip(&moments) {
+            if let Some(found) = [m.len(), v.len()].into_iter().find(|len| *len != spec.len()) {
+                let expected = format!("{} numbers for `{}`", spec.len(), spec.name);
+                return Err(Error::field("optimizer", expected, found));
+            }
         }
+        let on_device = |AdamWState { m, v, step }: AdamWState| -> Result<AdamWState> {
+            Ok(AdamWState { m: m.to_device(&self.device)?, v: v.to_device(&self.device)?, step })
+        };
+        self.moments = moments.into_iter().map(on_device).collect::<Result<_>>()?;
         Ok(())
     }
 
-    /// Takes slow step number `step`, counted from 0, on these micro-batches: fits each, adds up the
-    /// gradients of the mean cross-entropy over all their tokens, clips, and moves the weights. With an
-    /// encoder the gradients are those of the bound, and a masked diffusion model is not fitted.
+    /// Takes slow step number `step`, counted from 0, on these micro-batches: fits each, sums the
+    /// gradients of the mean cross-entropy over the tokens of all of them, clips, and updates the weights.
+    /// With an encoder the gradients are those of the bound; a masked diffusion model is not fitted.
     ///
-    /// All random numbers are functions of `config.run.seed`, `step` and a sequence's place.
+    /// All random numbers are functions of `config.run.seed`, `step` and a sequence's number.
     ///
     /// # Errors
-    /// [`Error::NonFinite`] when loss or gradient is not finite: the weights are then as they were;
-    /// [`Error::Infer`] for a token outside the vocabulary.
+    /// [`Error::Field`] when the micro-batches have no scored token, [`Error::NonFinite`] when loss or
+    /// gradient is not finite, [`Error::Infer`] for a token outside the vocabulary: weights and
+    /// optimiser are then unchanged.
     pub fn step(&mut self, config: &Config, batches: &[Batch], step: u64) -> Result<StepReport> {
+        if batches.iter().all(|batch| batch.scored == 0) {
+            let expected = "micro-batches with at least one scored token";
+            return Err(Error::field("batches", expected, format!("{} without", batches.len())));
+        }
         let device = self.device;
         device.run(|| self.take_step(config, batches, step))
     }
@@ -127,7 +139,7 @@ impl SlowLearner {
         let train = &config.train;
         let progress = train.progress(step);
         let tokens: usize = batches.iter().map(|batch| batch.scored).sum();
-        let share = 1.0 / tokens.max(1) as f64;
+        let share = 1.0 / tokens as f64;
         let token_weight = vec![share as f32; train.batch * train.seq_len];
         for sum in &mut self.sums {
             elementwise::fill(&device, sum, 0.0)?;
@@ -144,7 +156,7 @@ impl SlowLearner {
             self.engine.infer(&config.infer, progress, key, &mut |_| Ok(()))?;
             self.engine.add_slow_gradients(&token_weight, &mut self.sums)?;
             nll += self.engine.slow_token_nll()?.iter().sum::<f64>();
-            kl += self.engine.posterior()?.kl(train.batch).iter().take(batch.rows).sum::<f64>();
+            kl += self.engine.posterior()?.kl(train.batch)?.iter().take(batch.rows).sum::<f64>();
         }
         let loss = nll * share;
         let kl = self.engine.has_density().then_some(kl * share);
@@ -179,8 +191,8 @@ impl SlowLearner {
         Ok(StepReport { step: step + 1, loss, kl, grad_norm, lr, fast_lr, tokens })
     }
 
-    /// Adds the gradient of `share` of a batch's masked-diffusion bound, under masks of their own, and
-    /// returns the bound in nats.
+    /// Adds the gradient of a batch's masked-diffusion bound, times `share`, under masks drawn for this
+    /// step, and returns the bound in nats.
     fn unmask(&mut self, config: &Config, batch: &Batch, key: InferKey, share: f64) -> Result<f64> {
         let t = config.train.seq_len;
         let masked = mask_batch(&config.model, key, &batch.tokens, &batch.targets, t)?;
@@ -192,16 +204,18 @@ impl SlowLearner {
     }
 }
 
-/// Refuses what an engine could compute, but would not be the training that was asked for.
+/// Refuses combinations that an engine can compute but that would train something else.
 fn check_method(config: &Config) -> Result<()> {
     let (method, encoder_layers) = (config.infer.method, config.model.encoder_layers);
     if encoder_layers > 0 && method != Method::Amortised {
-        let expected = "`amortised` to train a model with an encoder, which is else never moved";
-        return Err(Error::field("infer.method", expected, format!("{method:?}")));
+        let expected =
+            "amortised, because no other method trains the encoder of `model.encoder_layers`";
+        let found = format!("{method:?}").to_lowercase();
+        return Err(Error::field("infer.method", expected, found));
     }
     let trajectory = config.train.slow_gradient == SlowGradientKind::Trajectory;
     if trajectory && method != Method::Variational {
-        let expected = "`final` where infer.method is not variational";
+        let expected = "final, because only infer.method = \"variational\" has a trajectory";
         return Err(Error::field("train.slow_gradient", expected, "trajectory"));
     }
     Ok(())
@@ -217,8 +231,8 @@ pub fn global_norm(gradients: &[Buffer]) -> Result<f64> {
     Ok(reduce::sum_squares_all(&device, &gradients)?.sqrt())
 }
 
-/// What a gradient of norm `norm` is multiplied with so that it is no longer than `clip`.
+/// The factor that scales a gradient of norm `norm` down to at most `clip`.
 pub fn clip_scale(norm: f64, clip: f64) -> f64 {
-    // The small addend is that of the usual PyTorch function, so that trajectories agree.
+    // The constant is that of PyTorch's clip_grad_norm_, so that trajectories agree.
     (clip / (norm + 1e-6)).min(1.0)
 }

@@ -1,24 +1,26 @@
-//! A run from its first step to its last, in its folder. Prints nothing: an observer is told.
+//! A run from its first step to its last, in its folder. Prints nothing; an observer reports progress.
 
-use std::fs;
-use std::io::BufRead;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Instant;
 
 use ltm_model::Weights;
-use serde_json::{Value, json};
+use serde_json::json;
 
-use crate::checkpoint::{self, CONFIG_FILE, Checkpoint, State};
-use crate::config::{Config, DataConfig};
-use crate::data::{BatchOptions, Batches, Corpus, Order, Split, Tokenizer, storyworld};
+use crate::checkpoint::{self, CONFIG_FILE, Checkpoint, DataRecord, Found, State};
+use crate::config::Config;
+use crate::data::{Batches, Split, Tokenizer};
 use crate::eval::{Evaluation, evaluate, protocols};
-use crate::files::{create_dir, write_whole};
-use crate::metrics::{EventWriter, JsonlWriter, line_chart};
+use crate::files::write_whole;
+use crate::lock::FolderLock;
+use crate::metrics::{EventWriter, JsonlWriter, draw};
+use crate::resume::{self, Changes};
 use crate::step::{SlowLearner, StepReport};
-use crate::{Error, Result};
+use crate::{Error, Result, run_data, run_record};
 
-/// The file of a run with its numbers, a JSON object a line.
+pub use crate::run_data::{corpus_dir, open, open_corpus};
+
+/// The file of a run with its numbers, one JSON object per line.
 pub const METRICS_FILE: &str = "metrics.jsonl";
 /// The folder of a run with its charts.
 pub const PLOTS: &str = "plots";
@@ -28,22 +30,30 @@ pub const PLOTS: &str = "plots";
 pub enum Start {
     /// It must not.
     Fresh,
-    /// It goes on from the newest checkpoint; without one it starts afresh.
+    /// It continues from the newest checkpoint, which must exist, on the same data.
     Resume,
+    /// It continues from the newest checkpoint, which must exist, on data that may have changed.
+    ResumeOnChangedData,
+    /// It continues from the newest checkpoint; without one it starts from step 0.
+    FreshOrResume,
 }
 
-/// Is told how a run goes. Every method does nothing unless overridden.
+/// Reports how a run proceeds. Every method does nothing unless overridden.
 pub trait Observer {
     /// Steps begin: this many are done already, of this many in all.
     fn started(&mut self, _done: u64, _steps: u64) {}
     /// A step was taken, in this many seconds.
     fn stepped(&mut self, _report: &StepReport, _seconds: f64) {}
-    /// An evaluation goes on: batches done, of all.
+    /// Progress of an evaluation: batches done, of all.
     fn evaluating(&mut self, _done: u64, _all: u64) {}
     /// The validation split was scored after this many steps.
     fn evaluated(&mut self, _step: u64, _evaluation: &Evaluation) {}
     /// A checkpoint was written.
     fn saved(&mut self, _dir: &Path) {}
+    /// Asked after every step: whether to save a checkpoint now, and go on.
+    fn wants_checkpoint(&mut self) -> bool {
+        false
+    }
 }
 
 /// How a run ended.
@@ -59,53 +69,62 @@ pub struct Summary {
     pub evaluation: Option<Evaluation>,
     /// The charts.
     pub plots: Vec<PathBuf>,
+    /// The folder of the corpus.
+    pub corpus: PathBuf,
+    /// Tokens of its training split.
+    pub corpus_tokens: u64,
+    /// Tokens trained on in all, with repetitions.
+    pub tokens: u64,
+    /// Seconds that this call took.
+    pub seconds: f64,
 }
 
-/// A run that is ready to go.
+/// A run that is ready to go. It holds its folder's lock until it is dropped.
 pub struct Trainer {
     config: Config,
     tokenizer: Tokenizer,
     learner: SlowLearner,
     train: Batches,
     val: Option<Batches>,
+    data: DataRecord,
+    changes: Changes,
+    ignored: Vec<Error>,
     step: u64,
+    /// The newest checkpoint.
     checkpoint: Option<PathBuf>,
+    /// The newest checkpoint whose weights were scored, with a finite result.
+    good: Option<PathBuf>,
     metrics: JsonlWriter,
-    events: EventWriter,
+    /// Created with the first step.
+    events: Option<EventWriter>,
+    _lock: FolderLock,
 }
 
 impl Trainer {
-    /// Opens the data, generating it if it is to be generated, and the run's folder; writes the
-    /// configuration there.
+    /// Takes the lock of the run's folder, opens the data, generating it if it is to be generated, and writes the
+    /// configuration. What is refused is refused before anything of an earlier run is changed.
     ///
     /// # Errors
-    /// [`Error::Data`] when the folder holds another run, the data has no tokens, or the checkpoint
-    /// to resume is of another model; [`Error::Device`], [`Error::Field`], [`Error::Io`] and those
-    /// of [`Checkpoint::load`].
+    /// [`Error::Locked`] when another process trains in the folder; [`Error::RunExists`], [`Error::NothingToResume`];
+    /// [`Error::DataChanged`]; [`Error::Data`] when the data has no tokens or the checkpoint is of another run;
+    /// [`Error::Device`], [`Error::Field`], [`Error::Io`] and those of [`Checkpoint::load`].
     pub fn new(config: Config, start: Start) -> Result<Self> {
-        config.run.compute()?; // before anything is written
+        config.run.compute()?;
         let dir = &config.run.dir;
-        let newest = checkpoint::newest(dir)?;
-        if let (Start::Fresh, Some(found)) = (start, &newest) {
-            let expected = "a folder without a run; add --resume to go on with it, or set another \
-                            run.dir";
-            return Err(Error::data(dir, "run.dir", expected, found.display().to_string()));
-        }
-        let resumed = match newest {
-            Some(path) => Some(Checkpoint::load(&path)?),
-            None => None,
-        };
+        // Twice: a mistyped folder is not to be created, and before the lock another process may start a run.
+        find(dir, start)?;
+        let lock = FolderLock::acquire(dir)?;
+        let Found { newest, ignored } = find(dir, start)?;
+        checkpoint::remove_leftovers(dir)?;
+        let resumed = newest.map(|path| Checkpoint::load(&path)).transpose()?;
         if let Some(checkpoint) = &resumed {
-            check_same_run(&config, checkpoint)?;
+            resume::check_same_run(checkpoint, &config)?;
         }
-        create_dir(dir)?;
+        if start == Start::ResumeOnChangedData {
+            run_data::remove_other_stories(&config)?;
+        }
         let train = open(&config, Split::Train)?;
-        let val = match open(&config, Split::Val) {
-            Ok(val) => Some(val),
-            // A corpus of one split is trained on without measuring.
-            Err(Error::Data { what, .. }) if what == Split::Val.to_string() => None,
-            Err(error) => return Err(error),
-        };
+        let val = run_data::open_val(&config)?;
         let tokenizer = train.corpus().tokenizer().clone();
         if tokenizer.vocab_size() != config.model.n_words() {
             let expected = format!(
@@ -114,12 +133,16 @@ impl Trainer {
             );
             return Err(Error::field("model.vocab_size", expected, config.model.vocab_size));
         }
-        if let Some(checkpoint) = &resumed
-            && checkpoint.state.tokenizer != tokenizer
-        {
-            let expected = format!("the tokenizer of the data, {tokenizer}");
-            let found = checkpoint.state.tokenizer.to_string();
-            return Err(Error::data(&checkpoint.dir, "tokenizer", expected, found));
+        let data = run_data::record(&config, &train, val.as_ref())?;
+        let mut changes = Changes::default();
+        if let Some(checkpoint) = &resumed {
+            if checkpoint.state.tokenizer != tokenizer {
+                let expected = format!("the tokenizer of the data, {tokenizer}");
+                let found = checkpoint.state.tokenizer.to_string();
+                return Err(Error::data(&checkpoint.dir, "tokenizer", expected, found));
+            }
+            let accept_data = start == Start::ResumeOnChangedData;
+            changes = resume::changes(checkpoint, &config, &data, accept_data)?;
         }
         let metrics_path = dir.join(METRICS_FILE);
         let (learner, step, metrics) = match &resumed {
@@ -135,10 +158,26 @@ impl Trainer {
                 (learner, step, JsonlWriter::resume(&metrics_path, step)?)
             }
         };
-        write_whole(&dir.join(CONFIG_FILE), config.to_toml().as_bytes())?;
-        let events = EventWriter::create(dir)?;
-        let checkpoint = resumed.map(|checkpoint| checkpoint.dir);
-        Ok(Self { config, tokenizer, learner, train, val, step, checkpoint, metrics, events })
+        if step < config.train.steps {
+            write_whole(&dir.join(CONFIG_FILE), config.to_toml().as_bytes())?;
+            run_record::write(&config, step, &data)?;
+        }
+        Ok(Self {
+            config,
+            tokenizer,
+            learner,
+            train,
+            val,
+            data,
+            changes,
+            ignored,
+            step,
+            checkpoint: resumed.map(|checkpoint| checkpoint.dir),
+            good: None,
+            metrics,
+            events: None,
+            _lock: lock,
+        })
     }
 
     /// The run's configuration.
@@ -151,15 +190,29 @@ impl Trainer {
         &self.tokenizer
     }
 
+    /// What has changed since the checkpoint that is resumed.
+    pub fn changes(&self) -> &Changes {
+        &self.changes
+    }
+
+    /// What has the name of a newer checkpoint than the one resumed, but is incomplete, and why.
+    pub fn ignored(&self) -> &[Error] {
+        &self.ignored
+    }
+
     /// Trains to the last step, or until `stop` is set: then the step is finished and saved.
     ///
     /// # Errors
-    /// [`Error::NonFinite`] naming step, tensor and the last good checkpoint, which stays as it is;
+    /// [`Error::NonFinite`] naming step, tensor and the last good checkpoint, which is unchanged;
     /// [`Error::Io`] and [`Error::Model`] when a checkpoint cannot be written; those of
     /// [`SlowLearner::step`].
     pub fn run(&mut self, stop: &AtomicBool, observer: &mut dyn Observer) -> Result<Summary> {
+        let begun = Instant::now();
         let steps = self.config.train.steps;
         observer.started(self.step.min(steps), steps);
+        if self.events.is_none() && self.step < steps {
+            self.events = Some(EventWriter::create(&self.config.run.dir, self.step)?);
+        }
         let mut evaluation = None;
         while self.step < steps && !stop.load(Ordering::Relaxed) {
             let started = Instant::now();
@@ -168,6 +221,7 @@ impl Trainer {
             self.record(&report, seconds)?;
             observer.stepped(&report, seconds);
             let every = self.config.train.eval_every;
+            evaluation = None;
             if self.step == steps || (every > 0 && self.step.is_multiple_of(every)) {
                 evaluation = self.evaluate(observer)?;
                 if let Some(evaluation) = &evaluation {
@@ -176,33 +230,52 @@ impl Trainer {
                 }
             }
             let due = self.step.is_multiple_of(self.config.train.checkpoint_every);
-            if due || self.step == steps || stop.load(Ordering::Relaxed) {
-                observer.saved(&self.save()?);
+            let asked = observer.wants_checkpoint();
+            if due || asked || self.step == steps || stop.load(Ordering::Relaxed) {
+                let dir = self.save()?;
+                if evaluation.is_some() {
+                    self.good = Some(dir.clone());
+                }
+                self.prune()?;
+                observer.saved(&dir);
             }
         }
         let finished = self.step >= steps;
         if finished && evaluation.is_none() {
-            // Resumed at its end: the numbers are known to metrics.jsonl, but not here.
+            // Resumed at its end: metrics.jsonl has the numbers, but not in full.
             evaluation = self.evaluate(observer)?;
         }
         let checkpoint = match &self.checkpoint {
             Some(checkpoint) => checkpoint.clone(),
             None => self.save()?,
         };
-        let plots = draw(&self.config.run.dir)?;
-        let evaluation = evaluation.filter(|_| finished);
-        Ok(Summary { step: self.step, finished, checkpoint, evaluation, plots })
+        let dir = &self.config.run.dir;
+        Ok(Summary {
+            step: self.step,
+            finished,
+            checkpoint,
+            evaluation: evaluation.filter(|_| finished),
+            plots: draw(dir)?,
+            corpus: corpus_dir(&self.config),
+            corpus_tokens: self.train.corpus().len(),
+            tokens: crate::sweep::measure::tokens_seen(dir)?,
+            seconds: begun.elapsed().as_secs_f64(),
+        })
     }
 
     fn one_step(&mut self) -> Result<StepReport> {
         let micro_batches = self.config.train.micro_batches as u64;
-        let first = self.step * micro_batches;
-        let batches = (first..first + micro_batches)
-            .map(|index| self.train.batch(index))
+        let batches = (0..micro_batches)
+            .map(|index| self.train.batch(self.step * micro_batches + index))
             .collect::<Result<Vec<_>>>()?;
         let report = self.learner.step(&self.config, &batches, self.step);
         let report = report.map_err(|error| self.with_last_good(error))?;
         self.step = report.step;
+        if self.good != self.checkpoint {
+            // The loss that was just measured is that of the checkpoint's weights.
+            self.good = self.checkpoint.clone();
+            self.prune()?;
+        }
         Ok(report)
     }
 
@@ -210,7 +283,7 @@ impl Trainer {
         match error {
             Error::NonFinite { step, tensor, .. } => {
                 let step = if step == 0 { self.step } else { step };
-                Error::NonFinite { step, tensor, last_good: self.checkpoint.clone() }
+                Error::NonFinite { step, tensor, last_good: self.good.clone() }
             }
             other => other,
         }
@@ -225,6 +298,7 @@ impl Trainer {
             "step": step, "loss": loss, "kl": kl, "bound_fitted_noise": bound,
             "grad_norm": grad_norm, "lr": lr, "fast_lr": fast_lr, "tokens": tokens,
         }))?;
+        let Some(events) = &mut self.events else { return Ok(()) };
         for (tag, value) in [
             ("train/loss", Some(loss)),
             ("train/kl", kl),
@@ -234,7 +308,7 @@ impl Trainer {
             ("train/tokens_per_second", Some(tokens as f64 / seconds)),
         ] {
             if let Some(value) = value {
-                self.events.scalar(tag, step, value)?;
+                events.scalar(tag, step, value)?;
             }
         }
         Ok(())
@@ -242,9 +316,10 @@ impl Trainer {
 
     fn record_evaluation(&mut self, evaluation: &Evaluation) -> Result<()> {
         self.metrics.append(&json!({ "step": self.step, "eval": evaluation.to_json() }))?;
+        let Some(events) = &mut self.events else { return Ok(()) };
         for estimate in &evaluation.estimates {
             let tag = format!("val/{}", estimate.protocol.name());
-            self.events.scalar(&tag, self.step, estimate.mean_nats_per_token)?;
+            events.scalar(&tag, self.step, estimate.mean_nats_per_token)?;
         }
         Ok(())
     }
@@ -278,124 +353,34 @@ impl Trainer {
             seed: self.config.run.seed,
             batches: self.step * self.config.train.micro_batches as u64,
             tokenizer: self.tokenizer.clone(),
+            data: Some(self.data.clone()),
+            files: Default::default(),
         };
-        self.events.flush()?;
+        if let Some(events) = &mut self.events {
+            events.flush()?;
+        }
+        // A checkpoint whose numbers were lost in a crash could not be resumed.
+        self.metrics.sync()?;
         let dir = checkpoint::save(&self.config, &weights, self.learner.moments(), &state)?;
         self.checkpoint = Some(dir.clone());
         Ok(dir)
     }
-}
 
-/// Refuses to resume what would not be the same run.
-fn check_same_run(config: &Config, checkpoint: &Checkpoint) -> Result<()> {
-    let (old, path) = (&checkpoint.config, checkpoint.dir.join(CONFIG_FILE));
-    if old.model != config.model {
-        let found = format!("{:?}", old.model);
-        return Err(Error::data(&path, "[model]", format!("{:?}", config.model), found));
-    }
-    for (what, asked, found) in [
-        ("run.seed", config.run.seed, checkpoint.state.seed),
-        ("train.batch", config.train.batch as u64, old.train.batch as u64),
-        ("train.micro_batches", config.train.micro_batches as u64, old.train.micro_batches as u64),
-        ("train.seq_len", config.train.seq_len as u64, old.train.seq_len as u64),
-    ] {
-        if asked != found {
-            let expected = format!("{asked}, as the configuration says; it must not change");
-            return Err(Error::data(&path, what, expected, found.to_string()));
-        }
-    }
-    Ok(())
-}
-
-/// The folder of a run's corpus.
-pub fn corpus_dir(config: &Config) -> PathBuf {
-    match &config.data.path {
-        Some(path) => path.clone(),
-        None => config.run.dir.join("data"),
+    fn prune(&self) -> Result<()> {
+        let Config { run, train, .. } = &self.config;
+        checkpoint::prune(&run.dir, train.keep_last, self.good.as_deref())
     }
 }
 
-/// Opens one split of a run's data in batches: shuffled for [`Split::Train`], in sequence for
-/// [`Split::Val`]. A corpus to be generated is generated first, where it is missing.
-///
-/// # Errors
-/// Those of [`Corpus::open`] and [`Batches::new`].
-pub fn open(config: &Config, split: Split) -> Result<Batches> {
-    let dir = corpus_dir(config);
-    let DataConfig { path, documents, val_documents, .. } = &config.data;
-    if path.is_none() {
-        let (seed, documents, val_documents) = (config.run.seed, *documents, *val_documents);
-        storyworld::ensure(&dir, &storyworld::Parameters { seed, documents, val_documents })?;
+/// The checkpoints in a run's folder, if `start` allows what is there.
+fn find(dir: &Path, start: Start) -> Result<Found> {
+    let mut found = checkpoint::newest(dir)?;
+    match (start, &found.newest) {
+        (Start::Fresh, None) if found.ignored.is_empty() => Ok(found),
+        (Start::Fresh, _) => Err(Error::RunExists { dir: dir.into() }),
+        (_, Some(_)) => Ok(found),
+        (_, None) if !found.ignored.is_empty() => Err(found.ignored.swap_remove(0)),
+        (Start::FreshOrResume, None) => Ok(found),
+        (_, None) => Err(Error::NothingToResume { dir: dir.into() }),
     }
-    let order = match split {
-        Split::Train => Order::Shuffled { seed: config.run.seed },
-        Split::Val => Order::Sequential,
-    };
-    open_corpus(config, Corpus::open(&dir, split, None)?, order)
-}
-
-/// A corpus in batches of the shape that `config.train` says.
-///
-/// # Errors
-/// Those of [`Batches::new`].
-pub fn open_corpus(config: &Config, corpus: Corpus, order: Order) -> Result<Batches> {
-    let options = BatchOptions {
-        batch: config.train.batch,
-        seq_len: config.train.seq_len,
-        rows: config.data.row_kind(),
-        order,
-    };
-    Batches::new(corpus, options)
-}
-
-/// Named points along the steps of a run.
-pub(crate) type Curves = Vec<(String, Vec<(f64, f64)>)>;
-
-/// A run's numbers so far, by step: those of its training batches, and those of its evaluations by protocol.
-///
-/// # Errors
-/// [`Error::Io`].
-pub(crate) fn curves(run_dir: &Path) -> Result<(Curves, Curves)> {
-    let path = run_dir.join(METRICS_FILE);
-    let file = fs::File::open(&path).map_err(Error::io(&path, "open"))?;
-    let mut train: Curves =
-        ["loss", "kl", "bound_fitted_noise"].map(|name| (name.into(), Vec::new())).into();
-    let mut val: Curves = Vec::new();
-    for line in std::io::BufReader::new(file).lines() {
-        let line = line.map_err(Error::io(&path, "read"))?;
-        let Ok(line) = serde_json::from_str::<Value>(&line) else { continue };
-        let step = line["step"].as_f64().unwrap_or(f64::NAN);
-        for (name, points) in &mut train {
-            points.extend(line[name.as_str()].as_f64().map(|y| (step, y)));
-        }
-        for (protocol, numbers) in line["eval"].as_object().into_iter().flatten() {
-            let point = (step, numbers["nats_per_token"].as_f64().unwrap_or(f64::NAN));
-            match val.iter_mut().find(|(name, _)| name == protocol) {
-                Some((_, points)) => points.push(point),
-                None => val.push((protocol.clone(), vec![point])),
-            }
-        }
-    }
-    Ok((train, val))
-}
-
-/// Draws a run's numbers so far and returns the charts' files.
-///
-/// # Errors
-/// [`Error::Io`], [`Error::Plot`].
-pub fn draw(run_dir: &Path) -> Result<Vec<PathBuf>> {
-    let (train, val) = curves(run_dir)?;
-    let dir = run_dir.join(PLOTS);
-    create_dir(&dir)?;
-    let mut drawn = Vec::new();
-    for (name, title, series) in
-        [("train.svg", "Training batches", train), ("val.svg", "Validation split", val)]
-    {
-        if series.iter().any(|(_, points)| !points.is_empty()) {
-            let path = dir.join(name);
-            line_chart(&path, title, "step", "nats per token", &series)?;
-            drawn.push(path);
-        }
-    }
-    Ok(drawn)
 }

@@ -1,4 +1,4 @@
-//! What an evaluation tells beside the estimates: windows that overlap, bytes, sequences.
+//! Evaluations as a whole: overlapping windows, bytes, sequences, and the fits behind the numbers.
 
 use std::path::Path;
 use std::sync::atomic::AtomicBool;
@@ -142,6 +142,41 @@ fn sequences_add_up_to_the_estimates() {
     let fewer = scores(&run, &weights, &names[1..2], 0);
     assert!(fewer.latents.is_none() && fewer.sequences.iter().all(|one| one.kl.is_none()));
     assert_eq!(fewer.estimates[0].per_sequence, found.estimates[1].per_sequence);
+}
+
+/// An evaluation is one of a finished model: with the rate of the end of training, and the KL in full.
+#[test]
+fn fits_are_those_of_the_end_of_training() {
+    let temp = tempfile::tempdir().expect("a temporary folder");
+    let names = ["reconstruction", "elbo-fitted-noise", "elbo:2", "prequential:48:2"];
+    let found = |name: &str, set: &[&str]| {
+        let run = tiny(&temp.path().join(name), set);
+        let weights = Weights::init(&run.0.model, 3).expect("weights");
+        let found = scores(&run, &weights, &names, 2);
+        let nats: Vec<f64> = found.estimates.iter().map(|e| e.mean_nats_per_token).collect();
+        let latents = found.latents.expect("a fit");
+        (nats, latents.kl_per_layer(), latents.worth())
+    };
+    let end = found("end", &["infer.lr=0.9"]);
+    assert_eq!(found("lr_end", &["infer.lr=0.1", "infer.lr_end=0.9"]), end);
+    assert_ne!(found("start", &["infer.lr=0.1"]), end);
+    assert_eq!(found("warmup", &["infer.lr=0.9", "infer.kl_warmup=1"]), end);
+}
+
+/// Weights that are not finite are a run that diverged, whose error says what may help.
+#[test]
+fn weights_that_are_not_finite_are_named() {
+    let temp = tempfile::tempdir().expect("a temporary folder");
+    let (config, batches) = tiny(temp.path(), &[]);
+    let mut weights = Weights::init(&config.model, 3).expect("weights");
+    weights.params[1][0] = f32::NAN;
+    let protocols = ["elbo:2".parse().expect("a name")];
+    match evaluate(&config, &weights, &batches, &protocols, 1, &mut |_, _| ()) {
+        Err(Error::NonFinite { tensor, .. }) => {
+            assert_eq!(tensor, "`layers.0.attention_norm.weight`");
+        }
+        other => panic!("{other:?}"),
+    }
 }
 
 /// A fit that leaves samples and no density has no fresh ones to predict from.

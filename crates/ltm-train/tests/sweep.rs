@@ -199,10 +199,10 @@ fn a_failed_point_has_a_line_and_a_changed_file_is_refused() {
         }
     };
     let changed = load(temp.path(), "[budget]\nsteps = 5", grids).expect("good");
-    refused(changed, &["results.jsonl", "point `", "train.steps", "found 4"]);
+    refused(changed, &["results.jsonl", "point `", "train.steps: 4 → 5"]);
     let mut changed = load(temp.path(), steps, grids).expect("good");
     changed.eval_sequences = 2;
-    refused(changed, &["eval_sequences", "--rescore"]);
+    refused(changed, &["eval_sequences: 3 → 2", "other settings"]);
 
     // Without its line a run's folder still tells; scored anew, its line comes back as it was.
     sweep.forget(false).expect("forgotten");

@@ -1,4 +1,5 @@
-//! How the fast learner works: steps, rates, noise and the start of the posterior. Knows no model.
+//! Configuration of the fast learner: method, steps, rates, noise and the start of the posterior. Knows no
+//! model.
 
 use serde::{Deserialize, Serialize};
 
@@ -13,11 +14,11 @@ pub enum Method {
     #[default]
     Variational,
     /// One sample of the posterior, by the unadjusted Langevin algorithm: each step moves the latents
-    /// by `-lr·dU + sqrt(2·lr)·N(0,I)` with `U(z) = -log p(x|z) - log p(z)`. It has no density, so
-    /// no bound can be had from it.
+    /// by `-lr·dU + sqrt(2·lr)·N(0,I)` with `U(z) = -log p(x|z) - log p(z)`. The sample has no density,
+    /// so it gives no bound.
     Langevin,
-    /// The Gaussian posterior that the model's encoder says, in one pass and without steps: the
-    /// variational autoencoder. Needs a model with `encoder_layers`, and trains the encoder along.
+    /// The Gaussian posterior of the model's encoder, computed in one pass without fast steps: the
+    /// variational autoencoder. Needs a model with `encoder_layers`, and trains the encoder too.
     Amortised,
 }
 
@@ -35,10 +36,10 @@ pub enum Schedule {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum Noise {
-    /// One draw for all steps, as in the published code. The fit can hide information in it that
-    /// the KL never charges for; see [`Protocol`](crate::Protocol).
+    /// One draw for all steps, as in the published code. The fit can encode information in it that the
+    /// KL does not count; see [`Protocol`](crate::Protocol).
     Fixed,
-    /// A new draw at every step, and one more for the sample after the last.
+    /// A new draw at every step, and one for the sample after the last step.
     Fresh,
 }
 
@@ -47,40 +48,40 @@ pub enum Noise {
 #[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct InferConfig {
-    /// How latents are found; variational when absent from a file.
+    /// How latents are found (default: `variational`).
     #[serde(default)]
     pub method: Method,
-    /// Fast steps `S`; 0 leaves the posterior at its start.
+    /// Fast steps `S`; with 0 the posterior stays at its start.
     pub steps: usize,
     /// Learning rate at the beginning of training.
     pub lr: f64,
-    /// Learning rate at the end of training, reached linearly; `lr` when absent.
+    /// Learning rate at the end of training, reached linearly (default: `lr`).
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub lr_end: Option<f64>,
     /// The rate within one fit.
     pub schedule: Schedule,
-    /// Where [`Schedule::Cosine`] heads for, as a share of the rate; 0.1 when absent from a file.
+    /// The end of [`Schedule::Cosine`], as a share of the rate (default: 0.1).
     #[serde(default = "published_final_ratio")]
     pub final_ratio: f64,
     /// Decay of the gradient's running mean.
     pub beta1: f64,
     /// Decay of the squared gradient's running mean.
     pub beta2: f64,
-    /// What AdamW adds to the root of the squared gradient's mean.
+    /// The constant that AdamW adds to the root of the squared gradient's mean.
     pub eps: f64,
     /// Decoupled weight decay, on mean and log-variance alike.
     pub weight_decay: f64,
     /// The noise of a fit.
     pub noise: Noise,
-    /// Standard deviation of the mean, or of Langevin's sample, at the start, around 0.
+    /// Standard deviation of the initial mean, or of Langevin's initial sample, around 0.
     pub init_mu_std: f64,
-    /// Mean of the log-variance at the start.
+    /// Mean of the initial log-variance.
     pub init_log_var_mean: f64,
-    /// Standard deviation of the log-variance at the start.
+    /// Standard deviation of the initial log-variance.
     pub init_log_var_std: f64,
-    /// Share of training over which the weight of the KL in the objective rises from 0 to 1, so that
-    /// a decoder that does not use its latents yet finds something in them (Bowman et al. 2016); 0,
-    /// none, when absent from a file. Scores know nothing of it.
+    /// KL warm-up: the share of training over which the weight of the KL in the objective rises from 0 to
+    /// 1, so that a decoder which does not use its latents yet learns to (Bowman et al. 2016) (default:
+    /// 0, no warm-up). Scores always count the KL in full.
     #[serde(default)]
     pub kl_warmup: f64,
 }
@@ -89,8 +90,11 @@ fn published_final_ratio() -> f64 {
     0.1
 }
 
+/// The most fast steps: tables on a device have a row for each.
+const MAX_STEPS: usize = 1_000_000;
+
 impl InferConfig {
-    /// What the published code does: 16 steps, rate 0.3 to 0.34, one noise for all steps.
+    /// The published configuration: 16 steps, rate 0.3 to 0.34, one noise for all steps.
     pub fn published() -> Self {
         Self {
             method: Method::Variational,
@@ -119,6 +123,8 @@ impl InferConfig {
         let check = |field, holds, expected, found| {
             if holds { Ok(()) } else { Err(Error::Config { field, expected, found }) }
         };
+        let steps = self.steps as f64;
+        check("steps", self.steps <= MAX_STEPS, "at most 1000000", steps)?;
         let least_0 = |field, found: f64| {
             check(field, found >= 0.0 && found.is_finite(), "at least 0 and finite", found)
         };
@@ -134,13 +140,19 @@ impl InferConfig {
         least_0("weight_decay", self.weight_decay)?;
         least_0("init_mu_std", self.init_mu_std)?;
         let mean = self.init_log_var_mean;
-        check("init_log_var_mean", mean.abs() <= 50.0, "within -50..=50", mean)?;
-        least_0("init_log_var_std", self.init_log_var_std)?;
+        check("init_log_var_mean", mean.abs() <= 50.0, "in -50..=50", mean)?;
+        let std = self.init_log_var_std;
+        check("init_log_var_std", (0.0..=10.0).contains(&std), "in 0..=10", std)?;
         let share = self.kl_warmup;
         check("kl_warmup", (0.0..=1.0).contains(&share), "in 0..=1", share)?;
         if self.method == Method::Langevin && self.noise != Noise::Fresh {
             let expected = "`fresh` for `infer.method = \"langevin\"`, which draws at every step";
             return Err(argument("infer.noise", expected, "fixed"));
+        }
+        if self.method == Method::Langevin && share > 0.0 {
+            let expected =
+                "0 for `infer.method = \"langevin\"`, which samples under the whole prior";
+            return Err(argument("infer.kl_warmup", expected, share));
         }
         Ok(())
     }
@@ -165,7 +177,10 @@ mod tests {
             ("init_mu_std", InferConfig { init_mu_std: -0.1, ..good }),
             ("init_log_var_mean", InferConfig { init_log_var_mean: f64::NAN, ..good }),
             ("init_log_var_std", InferConfig { init_log_var_std: -0.1, ..good }),
+            ("init_log_var_std", InferConfig { init_log_var_std: 1e30, ..good }),
             ("kl_warmup", InferConfig { kl_warmup: 1.1, ..good }),
+            ("kl_warmup", InferConfig { kl_warmup: f64::NAN, ..good }),
+            ("steps", InferConfig { steps: usize::MAX, ..good }),
         ];
         for (expected, config) in cases {
             match config.validate() {
@@ -175,6 +190,10 @@ mod tests {
         }
         let fixed = InferConfig { method: Method::Langevin, ..good };
         assert!(matches!(fixed.validate(), Err(Error::Argument { arg: "infer.noise", .. })));
-        InferConfig { noise: Noise::Fresh, ..fixed }.validate().unwrap();
+        let langevin = InferConfig { noise: Noise::Fresh, ..fixed };
+        langevin.validate().unwrap();
+        let warmed = InferConfig { kl_warmup: 0.1, ..langevin };
+        assert!(matches!(warmed.validate(), Err(Error::Argument { arg: "infer.kl_warmup", .. })));
+        InferConfig { kl_warmup: 0.1, ..good }.validate().unwrap();
     }
 }

@@ -1,5 +1,5 @@
-//! Scores of the batch that an engine holds, by any protocol. Knows no corpus: batches are scored
-//! one by one and collected.
+//! Scores of an engine's batch, by any protocol. Knows no corpus: batches are scored one by one and
+//! collected.
 
 use crate::engine::argument;
 use crate::estimators::{self, Sampled};
@@ -8,15 +8,16 @@ use crate::{
     Engine, InferConfig, InferKey, Protocol, Result, Scores, masked_diffusion, prequential,
 };
 
-/// Scores the batch that `engine` holds by one protocol: at the posterior that it holds, where the
-/// protocol [needs a fit](Protocol::needs_fit), or at fits of its own by `infer`.
+/// Scores the engine's batch by one protocol: at the engine's posterior, where the protocol
+/// [needs a fit](Protocol::needs_fit), or at fits of its own by `infer`.
 ///
-/// Fresh samples depend on `key` alone, and `elbo` and `iwae` see the same. Batch, posterior and
-/// noise stay as they are; a fit cannot be gone on with after [`Protocol::Prequential`].
+/// Fresh samples depend on `key` alone, and are the same for `elbo` and `iwae`. Batch, posterior and
+/// noise are unchanged afterwards; the optimiser's state is reset by [`Protocol::Prequential`].
 ///
 /// # Errors
 /// Those of [`Protocol::check`], [`Engine::infer`] and [`Engine::token_nll`], and
-/// [`Error::NoDensity`](crate::Error::NoDensity) when it does not suit how the latents were found.
+/// [`Error::NoDensity`](crate::Error::NoDensity) when the protocol needs the latents' density and they
+/// have none.
 pub fn score_batch(
     engine: &mut Engine,
     protocol: Protocol,
@@ -27,12 +28,12 @@ pub fn score_batch(
     score_batch_after(engine, protocol, infer, &context, key)
 }
 
-/// As [`score_batch`], in rows whose first targets, `context` of each, are known already: they are
-/// not scored, but latents may be fitted to them. For protocols of windows that overlap.
+/// As [`score_batch`], for rows whose first `context` targets are already known: these are not scored,
+/// but latents may be fitted to them. For protocols whose windows overlap.
 ///
 /// # Errors
 /// Those of [`score_batch`], and [`Error::Argument`](crate::Error::Argument) when `context` is not
-/// one number a row, or not 0 for a protocol that scores whole rows.
+/// one number per row, exceeds a row, or is not 0 for a protocol that scores whole rows.
 pub fn score_batch_after(
     engine: &mut Engine,
     protocol: Protocol,
@@ -46,10 +47,14 @@ pub fn score_batch_after(
         engine.need_density(protocol.name())?;
     }
     if context.len() != b {
-        return Err(argument("context", format!("{b} numbers, one a row"), context.len()));
+        return Err(argument("context", format!("{b} numbers, one per row"), context.len()));
+    }
+    if let Some(known) = context.iter().find(|known| **known > t) {
+        return Err(argument("context", format!("at most {t}, the targets of a row"), known));
     }
     if let Some(known) = context.iter().find(|known| **known > 0 && protocol.overlap().is_none()) {
-        return Err(argument("context", format!("0, since {protocol} scores whole rows"), known));
+        let expected = format!("0, because {protocol} scores whole rows");
+        return Err(argument("context", expected, known));
     }
     let n_latents = engine.config().n_latents;
     let whole = |engine: &mut Engine| sum_rows(engine, context);
@@ -61,17 +66,18 @@ pub fn score_batch_after(
         | Protocol::Autoregressive
         | Protocol::AutoregressiveOverlap { .. } => exact(whole(engine)?),
         Protocol::ElboFittedNoise => {
-            let kl = engine.posterior()?.kl(b);
+            let kl = engine.posterior()?.kl(b)?;
             exact(whole(engine)?.iter().zip(kl).map(|(nll, kl)| nll + kl).collect())
         }
         Protocol::Elbo { samples } => {
-            let kl = engine.posterior()?.kl(b);
+            let kl = engine.posterior()?.kl(b)?;
             let draws = draw(engine, key, 0, samples, whole)?;
             draws.iter().zip(kl).map(|(draws, kl)| estimators::elbo(&draws.nll, kl)).collect()
         }
         Protocol::Iwae { samples } => {
             let draws = draw(engine, key, 0, samples, whole)?;
-            draws.iter().map(|draws| estimators::iwae(&draws.nll, &draws.log_ratio)).collect()
+            let iwae = |draws: &Draws| estimators::iwae(&draws.nll, &draws.log_ratio);
+            draws.iter().map(iwae).collect::<Result<_>>()?
         }
         // Without latents there is nothing to fit, and blocks add up to the whole.
         Protocol::Prequential { .. } | Protocol::PrequentialOverlap { .. } if n_latents == 0 => {
@@ -91,7 +97,7 @@ pub fn score_batch_after(
     Ok(Scores { protocol, tokens, nats, variance })
 }
 
-/// `-log p(x|z)` of each row at the present sample, without its first `context` targets.
+/// `-log p(x|z)` of each row at the current sample, without its first `context` targets.
 fn sum_rows(engine: &mut Engine, context: &[usize]) -> Result<Vec<f64>> {
     let t = engine.batch_shape().1;
     let nll = engine.token_nll()?;
@@ -101,14 +107,14 @@ fn sum_rows(engine: &mut Engine, context: &[usize]) -> Result<Vec<f64>> {
 /// Fresh samples of one row's latents.
 #[derive(Clone, Default)]
 pub(crate) struct Draws {
-    /// What `nll` gave for each.
+    /// The result of `nll` for each.
     pub(crate) nll: Vec<f64>,
     /// `log p(z) - log q(z)` of each.
     pub(crate) log_ratio: Vec<f64>,
 }
 
-/// Draws `samples` samples of each row's latents, the stream's number `first` and those behind it,
-/// has `nll` score them, and puts the fit's noise back.
+/// Draws `samples` samples of each row's latents, from number `first` of the stream on, scores each by
+/// `nll`, and restores the fit's noise.
 pub(crate) fn draw(
     engine: &mut Engine,
     key: InferKey,
@@ -127,7 +133,7 @@ pub(crate) fn draw(
             let [mu, log_var, noise] = [&posterior.mu, &posterior.log_var, &noise]
                 .map(|numbers| &numbers[row * n..(row + 1) * n]);
             draws.nll.push(nll);
-            draws.log_ratio.push(estimators::log_ratio(mu, log_var, noise));
+            draws.log_ratio.push(estimators::log_ratio(mu, log_var, noise)?);
         }
         Ok(())
     };

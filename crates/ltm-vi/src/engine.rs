@@ -22,7 +22,7 @@ use crate::{Error, InferConfig, InferKey, Method, Noise, Posterior, Result};
 /// Which weight gradients an [`Engine`] can compute.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum SlowGradient {
-    /// None: for evaluation.
+    /// None, for evaluation.
     None,
     /// At the final sample only: Algorithm 1 of the paper.
     Final,
@@ -31,18 +31,18 @@ pub enum SlowGradient {
     Trajectory,
 }
 
-/// One fast step: its numbers are those before its update.
+/// One fast step, measured before its update.
 #[derive(Clone, Debug, PartialEq)]
 pub struct FastStep {
-    /// The step, from 0.
+    /// Index of the step, from 0.
     pub step: usize,
     /// Its learning rate.
     pub lr: f64,
-    /// Negative log-likelihood of the batch's targets at the present sample, in nats.
+    /// Negative log-likelihood of the batch's targets at the current sample, in nats.
     pub nll: f64,
     /// KL from the prior of each layer's latents, summed over the batch, in nats.
     pub kl_per_layer: Vec<f64>,
-    /// `nll` and all KL together: what the loop minimises, once the KL counts in full.
+    /// `nll` plus all KL, at full weight whatever `kl_warmup` is: the negative ELBO by one sample.
     pub bound: f64,
 }
 
@@ -74,7 +74,7 @@ struct Latents {
 /// A model for batches of `B` sequences of `T` tokens.
 ///
 /// It holds the weights, one batch and its posterior. Plans are made when first needed, so that an
-/// engine for evaluation holds no memory for weight gradients, nor one for training for scores.
+/// engine for evaluation has no memory for weight gradients, and one for training none for scores.
 pub struct Engine {
     config: ModelConfig,
     b: usize,
@@ -98,19 +98,19 @@ pub struct Engine {
     /// `nll` as the slow gradient sees it: with an encoder, at its sample.
     slow_nll: Value,
     fast_plan: Option<Plan>,
-    /// On CUDA, what the fast loop runs by.
+    /// On CUDA, the tables of the fast loop.
     fast_loop: Option<FastLoop>,
     score_plan: Option<Plan>,
     slow_plan: Option<Plan>,
     adam_mu: AdamWState,
     adam_log_var: AdamWState,
     trajectory: Vec<Buffer>,
-    /// The batch's targets; those of the graph may lie on a device.
+    /// The batch's targets; those of the graph may be on a device.
     host_targets: Vec<i32>,
     scored_tokens: Vec<usize>,
-    /// How the present latents were found.
+    /// How the current latents were found.
     method: Method,
-    /// What the KL counts in the objective.
+    /// The weight of the KL in the objective.
     kl_weight: f32,
 }
 
@@ -276,17 +276,18 @@ impl Engine {
         self.weights.len()
     }
 
-    /// Weight `i`, to be changed by an optimiser; what depends on it is computed anew.
+    /// Weight `i`, for an optimiser to update; values that depend on it are recomputed.
     ///
     /// # Errors
-    /// [`Error::Argument`] when there are no more than `i` weights.
+    /// [`Error::Argument`] when there are `i` weights or fewer.
     pub fn weight_mut(&mut self, i: usize) -> Result<&mut Buffer> {
         let n = self.weights.len();
         let value = *self.weights.get(i).ok_or_else(|| argument("i", format!("below {n}"), i))?;
         Ok(self.store.get_mut(value)?)
     }
 
-    /// Copies a batch in: `tokens (B,T)` and the `targets (B,T)` to predict; -1 is not scored.
+    /// Copies a batch in: `tokens (B,T)` and the `targets (B,T)` to predict; -1 marks a position that is
+    /// not scored.
     ///
     /// # Errors
     /// [`Error::Argument`] when a length differs. Tokens and targets are checked when they are used,
@@ -299,7 +300,7 @@ impl Engine {
         Ok(self.store.write_i32(self.tokens, tokens)?)
     }
 
-    /// Copies other `targets (B,T)` in for the batch's tokens; -1 is not scored. The posterior stays.
+    /// Replaces the batch's `targets (B,T)` and keeps its tokens and the posterior.
     ///
     /// # Errors
     /// Those of [`set_batch`](Self::set_batch).
@@ -314,7 +315,7 @@ impl Engine {
         Ok(())
     }
 
-    /// The batch's targets `(B,T)`: none before [`set_batch`](Self::set_batch).
+    /// The batch's targets `(B,T)`; all -1 before [`set_batch`](Self::set_batch).
     pub fn targets(&self) -> &[i32] {
         &self.host_targets
     }
@@ -327,7 +328,7 @@ impl Engine {
         Err(argument(arg, format!("{len} entries, B·T"), entries.len()))
     }
 
-    /// Refuses what a device would turn into NaN: tokens, and targets but for -1, outside the
+    /// Refuses what a device would turn into NaN: tokens, and targets other than -1, outside the
     /// vocabulary.
     fn check_indices(&self, op: &'static str, indices: &[i32]) -> Result<()> {
         let limit = self.config.vocab_size;
@@ -351,22 +352,32 @@ impl Engine {
         Ok((self.store.get(self.tokens)?.to_i32()?, self.host_targets.clone()))
     }
 
-    /// Targets of each sequence of the batch that are scored.
+    /// Number of scored targets of each sequence of the batch.
     pub fn scored_tokens(&self) -> &[usize] {
         &self.scored_tokens
     }
 
     /// Copies a posterior in and starts a fit there: the moments of the optimiser and the sums of
-    /// [`SlowGradient::Trajectory`] are zero again. Without latents nothing happens.
+    /// [`SlowGradient::Trajectory`] are zero again. Does nothing for a model without latents.
     ///
     /// # Errors
-    /// [`Error::Autodiff`] when a length differs.
+    /// [`Error::Argument`] when a length differs or a number is not finite; the engine's posterior is
+    /// then unchanged.
     pub fn set_posterior(&mut self, posterior: &Posterior) -> Result<()> {
         let Some(latents) = &self.latents else { return Ok(()) };
+        let Posterior { mu, log_var, noise } = posterior;
+        let values = [
+            ("mu", latents.mu, mu),
+            ("log_var", latents.log_var, log_var),
+            ("noise", latents.noise, noise),
+        ];
+        for (arg, _, numbers) in values {
+            self.check_latents(arg, numbers)?;
+        }
+        for (_, value, numbers) in values {
+            self.store.write_f32(value, numbers)?;
+        }
         self.method = Method::Variational;
-        self.store.write_f32(latents.mu, &posterior.mu)?;
-        self.store.write_f32(latents.log_var, &posterior.log_var)?;
-        self.store.write_f32(latents.noise, &posterior.noise)?;
         self.adam_mu.reset(&self.device)?;
         self.adam_log_var.reset(&self.device)?;
         for sum in &mut self.trajectory {
@@ -375,26 +386,34 @@ impl Engine {
         Ok(())
     }
 
-    /// Replaces the sample's noise `(B,L·Z,C)` and leaves the fit as it is. Without latents nothing
-    /// happens.
+    /// Replaces the sample's noise `(B,L·Z,C)` and leaves the fit unchanged. Does nothing for a model
+    /// without latents.
     ///
     /// # Errors
-    /// [`Error::Autodiff`] when the length differs.
+    /// [`Error::Argument`] when the length differs or a number is not finite.
     pub fn set_noise(&mut self, noise: &[f32]) -> Result<()> {
-        match &self.latents {
-            Some(latents) => Ok(self.store.write_f32(latents.noise, noise)?),
-            None => Ok(()),
+        let Some(latents) = &self.latents else { return Ok(()) };
+        self.check_latents("noise", noise)?;
+        Ok(self.store.write_f32(latents.noise, noise)?)
+    }
+
+    /// Refuses numbers that are not the finite `(B,L·Z,C)` of a batch's latents.
+    fn check_latents(&self, arg: &'static str, numbers: &[f32]) -> Result<()> {
+        let len = self.b * self.config.n_latents * self.config.dim;
+        if numbers.len() != len {
+            return Err(argument(arg, format!("{len} numbers, B·L·Z·C"), numbers.len()));
         }
+        check_finite(arg, numbers)
     }
 
     /// Whether the latents have the Gaussian density that [`posterior`](Self::posterior) describes.
-    /// After [`Method::Langevin`] they are a sample and no more: its mean, without a variance.
+    /// After [`Method::Langevin`] they are a single sample.
     pub fn has_density(&self) -> bool {
         self.method != Method::Langevin
     }
 
-    /// A copy of the posterior, with the noise of the present sample; empty without latents. Where
-    /// there is [no density](Self::has_density) the mean is the sample, noise and log-variance are 0.
+    /// A copy of the posterior, with the noise of the current sample; empty without latents. Without a
+    /// [density](Self::has_density) the mean is the sample, and noise and log-variance are 0.
     ///
     /// # Errors
     /// [`Error::Autodiff`] before a first fit.
@@ -410,14 +429,15 @@ impl Engine {
         })
     }
 
-    /// Fits the posterior of the batch: from its start under `key`, `infer.steps` times
-    /// [`fast_step`](Self::fast_step), or whatever else `infer.method` says, each told to `observer`. Nothing carries over from earlier
-    /// fits. `progress` of training, from 0 to 1, moves the rate from `lr` to `lr_end` and the weight
-    /// of the KL over `kl_warmup`. Without latents nothing happens.
+    /// Fits the posterior of the batch by `infer.method`: for a variational fit, from its start under
+    /// `key`, by `infer.steps` calls of [`fast_step`](Self::fast_step), each reported to `observer`. The
+    /// result does not depend on earlier fits. `progress` of training, from 0 to 1, moves the rate from
+    /// `lr` to `lr_end` and the weight of the KL over `kl_warmup`. Does nothing for a model without
+    /// latents.
     ///
     /// # Errors
-    /// [`Error::Config`], [`Error::Argument`] for a method that does not suit the engine, those of
-    /// [`fast_step`](Self::fast_step), and whatever the observer returns, such as
+    /// [`Error::Config`] and [`Error::Argument`] for a method that this engine cannot use, before
+    /// anything has changed; those of [`fast_step`](Self::fast_step), and whatever the observer returns, such as
     /// [`Error::Stopped`].
     pub fn infer(
         &mut self,
@@ -430,6 +450,7 @@ impl Engine {
         if self.latents.is_none() {
             return Ok(());
         }
+        self.check_method(infer.method)?;
         let start = Posterior::initial(&self.config, infer, self.b, key)?;
         self.set_warmup_kl_weight(infer.kl_weight_at(progress) as f32)?;
         match infer.method {
@@ -452,7 +473,20 @@ impl Engine {
         Ok(())
     }
 
-    /// Lets every KL count `weight` times in the objective from here on.
+    /// Refuses a method that this engine cannot use, before anything has changed.
+    fn check_method(&self, method: Method) -> Result<()> {
+        if method == Method::Langevin && self.slow_gradient == SlowGradient::Trajectory {
+            let expected = "`final` for `infer.method = \"langevin\"`, which minimises no bound";
+            return Err(argument("slow_gradient", expected, "trajectory"));
+        }
+        if method == Method::Amortised && self.encoder.is_none() {
+            let expected = "`variational` or `langevin` for a model with `encoder_layers = 0`";
+            return Err(argument("infer.method", expected, "amortised"));
+        }
+        Ok(())
+    }
+
+    /// Gives every KL this weight in the objective from here on.
     fn set_warmup_kl_weight(&mut self, weight: f32) -> Result<()> {
         let Some(latents) = &self.latents else { return Ok(()) };
         self.kl_weight = weight;
@@ -460,9 +494,9 @@ impl Engine {
         Ok(self.store.write_f32(latents.kl_weight, &weights)?)
     }
 
-    /// The fit of [`infer`](Self::infer) without the host: rates and noise lie in tables on the
-    /// device, one step is recorded once and replayed, and what the steps measured is read, and told
-    /// to the observer, when all are done.
+    /// The fit of [`infer`](Self::infer) without the host: rates and noise are in tables on the device,
+    /// one step is recorded once and replayed, and the steps' measurements are read and reported to the
+    /// observer after the last one.
     fn infer_on_device(
         &mut self,
         context: &'static Context,
@@ -492,7 +526,7 @@ impl Engine {
                 recording.replay()?;
                 continue;
             }
-            // The first step runs as it is, so that everything is compiled before the recording.
+            // The first step runs without recording, so that all kernels are compiled by then.
             self.enqueue_step(&mut tables)?;
             let recorded = Recording::capture(context, || self.enqueue_step(&mut tables))?;
             tables.recording = Some(recorded);
@@ -509,7 +543,7 @@ impl Engine {
         steps.iter().try_for_each(observer)
     }
 
-    /// Asks the device for one whole fast step, in terms of its tables alone.
+    /// Enqueues one whole fast step, which reads only the tables on the device.
     fn enqueue_step(&mut self, tables: &mut FastLoop) -> Result<()> {
         let latents = self.latents.as_ref().expect("`infer` returns early without latents");
         let plan = self.fast_plan.as_mut().expect("`infer_on_device` has made it");
@@ -530,7 +564,7 @@ impl Engine {
         tables.advance(device, self.store.get_mut(latents.noise)?)
     }
 
-    /// Makes the plan of the fast loop when it is first needed.
+    /// Makes the plan of the fast loop on first use.
     fn make_fast_plan(&mut self) -> Result<()> {
         if self.fast_plan.is_none() {
             let outputs = self.fast_outputs();
@@ -557,9 +591,9 @@ impl Engine {
         outputs
     }
 
-    /// One step of AdamW on mean and log-variance from where they are, at the sample of the present
-    /// noise, with rate `lr`. The KL counts as in the last [`infer`](Self::infer), in full before one.
-    /// Without latents nothing happens, and the bound is the likelihood.
+    /// One step of AdamW on the current mean and log-variance, at the sample of the current noise, with
+    /// rate `lr`. The KL has the weight of the last [`infer`](Self::infer), 1 before the first. A model
+    /// without latents is only scored.
     ///
     /// # Errors
     /// [`Error::Autodiff`] when weights, batch or posterior were never set, or when a token or
@@ -590,8 +624,8 @@ impl Engine {
         Ok(FastStep::new(step, lr, nll, &kl, self.config.n_layers))
     }
 
-    /// Negative log-likelihood `(B·T)` of each target at the present sample, in nats; 0 where
-    /// nothing is scored.
+    /// Negative log-likelihood `(B·T)` of each target at the current sample, in nats; 0 where nothing is
+    /// scored.
     ///
     /// # Errors
     /// Those of [`fast_step`](Self::fast_step).
@@ -606,15 +640,14 @@ impl Engine {
         Ok(plan.output(self.nll)?.to_f64()?)
     }
 
-    /// As [`token_nll`](Self::token_nll) at given latents `z (B,L·Z,C)`; the posterior stays.
+    /// As [`token_nll`](Self::token_nll) at given latents `z (B,L·Z,C)`; the posterior is unchanged.
     ///
     /// # Errors
-    /// Those of [`token_nll`](Self::token_nll), and [`Error::Argument`] when `z` has another length.
+    /// Those of [`token_nll`](Self::token_nll), and [`Error::Argument`] when `z` has another length or a
+    /// number that is not finite.
     pub fn token_nll_at(&mut self, z: &[f32]) -> Result<Vec<f64>> {
-        let len = self.b * self.config.n_latents * self.config.dim;
-        if z.len() != len {
-            return Err(argument("z", format!("{len} numbers, B·L·Z·C"), z.len()));
-        }
+        self.check_latents("z", z)?;
+        let len = z.len();
         let Some(Latents { mu, log_var, noise, .. }) = self.latents else {
             return self.token_nll();
         };
@@ -636,13 +669,13 @@ impl Engine {
         result
     }
 
-    /// Gradients of `sum(token_weight · nll)` for each weight at the present sample, in the order
-    /// of [`param_table`]. `token_weight (B·T)` of one over the number of scored tokens gives those
+    /// Gradients of `sum(token_weight · nll)` for each weight at the current sample, in the order of
+    /// [`param_table`]. With `token_weight (B·T)` of one over the number of scored tokens they are those
     /// of the mean.
     ///
-    /// With an encoder they are of the whole bound at the encoder's sample, encoder's weights included:
-    /// `sum(token_weight · nll) + k·sum_b w_b·KL_b`, where `w_b` is the mean weight of the sequence's
-    /// scored tokens and `k` what the KL counted in the last [`infer`](Self::infer).
+    /// With an encoder they are those of the bound at the encoder's sample, for the encoder's weights
+    /// too: `sum(token_weight · nll) + k·sum_b w_b·KL_b`, where `w_b` is the mean weight of the
+    /// sequence's scored tokens and `k` the weight of the KL in the last [`infer`](Self::infer).
     ///
     /// # Errors
     /// [`Error::NoSlowGradient`] for [`SlowGradient::None`], [`Error::Argument`] when the length
@@ -671,11 +704,11 @@ impl Engine {
         self.slow.iter().map(|value| Ok(plan.output(*value)?)).collect()
     }
 
-    /// Negative log-likelihood `(B·T)` of each target, as the last
-    /// [`slow_gradients`](Self::slow_gradients) found it on the way.
+    /// Negative log-likelihood `(B·T)` of each target, as computed by the last
+    /// [`slow_gradients`](Self::slow_gradients).
     ///
     /// # Errors
-    /// [`Error::NoSlowGradient`] before there was one.
+    /// [`Error::NoSlowGradient`] before the first one.
     pub fn slow_token_nll(&self) -> Result<Vec<f64>> {
         let plan = self.slow_plan.as_ref().ok_or(Error::NoSlowGradient)?;
         Ok(plan.output(self.slow_nll)?.to_f64()?)
@@ -688,17 +721,24 @@ impl Engine {
         &self.trajectory
     }
 
-    /// Adds to `sums` what one slow step is to see of this batch:
+    /// Adds this batch's part of a slow step's gradient to `sums`:
     /// [`slow_gradients`](Self::slow_gradients) and, for [`SlowGradient::Trajectory`],
     /// [`trajectory_gradients`](Self::trajectory_gradients).
     ///
     /// # Errors
     /// Those of [`slow_gradients`](Self::slow_gradients), and [`Error::Argument`] when `sums` is
-    /// not one buffer a weight.
+    /// not one buffer of each weight's length.
     pub fn add_slow_gradients(&mut self, token_weight: &[f32], sums: &mut [Buffer]) -> Result<()> {
-        if sums.len() != self.weights.len() {
-            let expected = format!("{} buffers, one a weight", self.weights.len());
+        let table = param_table(&self.config);
+        if sums.len() != table.len() {
+            let expected = format!("{} buffers, one per weight", table.len());
             return Err(argument("sums", expected, sums.len()));
+        }
+        for (sum, spec) in sums.iter().zip(&table) {
+            if sum.len() != spec.len() {
+                let expected = format!("{} numbers for `{}`", spec.len(), spec.name);
+                return Err(argument("sums", expected, sum.len()));
+            }
         }
         let device = self.device;
         for (sum, gradient) in sums.iter_mut().zip(self.slow_gradients(token_weight)?) {
@@ -710,15 +750,15 @@ impl Engine {
         Ok(())
     }
 
-    /// Bytes of memory that the plans made so far hold.
+    /// Bytes of memory of the plans made so far.
     pub fn plan_bytes(&self) -> usize {
         let encoder = self.encoder.as_ref().and_then(Encoder::plan);
         let plans = [self.fast_plan.as_ref(), self.score_plan.as_ref(), self.slow_plan.as_ref()];
         plans.into_iter().chain([encoder]).flatten().map(Plan::size_bytes).sum()
     }
 
-    /// Arithmetic and traffic of the plans made so far: of one fast step, and of a slow gradient
-    /// after the weights were moved.
+    /// Arithmetic and memory traffic of the plans made so far: of one fast step, and of a slow gradient
+    /// after an update of the weights.
     pub fn plan_costs(&self) -> [Option<Cost>; 2] {
         let fast = self.fast_plan.as_ref().map(|plan| plan.cost(UpdateRate::Step));
         [fast, self.slow_plan.as_ref().map(|plan| plan.cost(UpdateRate::Weights))]
@@ -755,6 +795,14 @@ pub struct TrainingCounts {
     pub later_step: Vec<NodeCount>,
     /// The slow gradient after the last; empty for [`SlowGradient::None`].
     pub slow: Vec<NodeCount>,
+}
+
+/// Refuses NaN and infinities.
+pub(crate) fn check_finite(arg: &'static str, numbers: &[f32]) -> Result<()> {
+    match numbers.iter().position(|number| !number.is_finite()) {
+        Some(index) => Err(argument(arg, "finite", format!("{} at index {index}", numbers[index]))),
+        None => Ok(()),
+    }
 }
 
 pub(crate) fn argument(

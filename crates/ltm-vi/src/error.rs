@@ -27,7 +27,7 @@ pub enum Error {
         /// What it is.
         found: String,
     },
-    /// A prompt does not fit into the context.
+    /// A prompt is longer than the context.
     PromptTooLong {
         /// Tokens of the prompt.
         tokens: usize,
@@ -39,29 +39,30 @@ pub enum Error {
         /// The name.
         name: String,
     },
-    /// A protocol that does not apply: see [`Protocol::check`](crate::Protocol::check).
+    /// A protocol does not apply to the model: see [`Protocol::check`](crate::Protocol::check).
     Protocol {
         /// The protocol's name.
         protocol: &'static str,
         /// Latent vectors of the model.
         n_latents: usize,
-        /// What its tokens see.
+        /// The model's self-attention.
         attention: Attention,
     },
-    /// A protocol that needs the latents' density, asked for after a method that has none.
+    /// A protocol needs the latents' density, which [`Method::Langevin`](crate::Method::Langevin) does not
+    /// give.
     NoDensity {
         /// The protocol's name.
         protocol: &'static str,
     },
-    /// An engine was asked for weight gradients that it was not made for.
+    /// Weight gradients were requested of an engine that was created without them.
     NoSlowGradient,
-    /// The observer of a fit ended it.
+    /// The observer of a fit stopped it.
     Stopped,
-    /// The graph could not be traced or run.
+    /// The model's graph cannot be traced or run.
     Autodiff(ltm_autodiff::Error),
-    /// The model refused its configuration, weights or tokens.
+    /// The model rejected its configuration, weights or tokens.
     Model(ltm_model::Error),
-    /// An op refused its arguments.
+    /// A kernel rejected its arguments.
     Kernel(ltm_kernels::Error),
 }
 
@@ -75,14 +76,18 @@ impl std::fmt::Display for Error {
                 write!(f, "`{arg}` must be {expected}, found {found}")
             }
             Self::PromptTooLong { tokens, max_seq_len } => {
-                write!(f, "the prompt has {tokens} tokens, the context holds {max_seq_len}")
+                write!(
+                    f,
+                    "the prompt has {tokens} tokens, the model's context holds {max_seq_len}; shorten \
+                     the prompt"
+                )
             }
             Self::UnknownProtocol { name } => write!(
                 f,
-                "no protocol is named `{name}`; there are reconstruction, elbo-fitted-noise, \
+                "unknown protocol `{name}`; expected one of reconstruction, elbo-fitted-noise, \
                  elbo[:SAMPLES], iwae[:SAMPLES], prequential:STRIDE[:SAMPLES], \
                  prequential-overlap:STRIDE[:SAMPLES], autoregressive, \
-                 autoregressive-overlap:STRIDE and masked-diffusion[:MASKS]"
+                 autoregressive-overlap:STRIDE, masked-diffusion[:MASKS]"
             ),
             Self::Protocol { protocol, attention: Attention::Bidirectional, .. } => {
                 write!(
@@ -92,35 +97,36 @@ impl std::fmt::Display for Error {
                 )
             }
             Self::Protocol { protocol: "masked-diffusion", .. } => f.write_str(
-                "protocol `masked-diffusion` is for models with attention = \"bidirectional\"",
+                "protocol `masked-diffusion` needs a model with attention = \"bidirectional\"",
             ),
             Self::Protocol { protocol, n_latents: 0, .. } => {
                 write!(
                     f,
-                    "protocol `{protocol}` needs latents; use `autoregressive` or `prequential` \
-                     without them"
+                    "protocol `{protocol}` needs a model with latents; use `autoregressive` or \
+                     `prequential` for one without"
                 )
             }
             Self::Protocol { protocol, n_latents, .. } => {
                 write!(
                     f,
-                    "protocol `{protocol}` does not apply to a model of {n_latents} latents; use \
-                     `prequential`, which may be compared with it"
+                    "protocol `{protocol}` needs a model without latents, found {n_latents}; use \
+                     `prequential`, which is comparable with it"
                 )
             }
             Self::NoDensity { protocol } => write!(
                 f,
-                "protocol `{protocol}` needs a density of the latents, and Langevin dynamics gives \
-                 only a sample; use `reconstruction`, or score the same weights with a fitted \
-                 Gaussian by infer.method=variational"
+                "protocol `{protocol}` needs the density of the latents, and Langevin dynamics gives \
+                 only a sample; use `reconstruction`, or fit a Gaussian to the same weights with \
+                 infer.method = \"variational\""
             ),
-            Self::NoSlowGradient => {
-                f.write_str("the engine was made without weight gradients (SlowGradient::None)")
-            }
+            Self::NoSlowGradient => f.write_str(
+                "the engine computes no weight gradients; create it with SlowGradient::Final or \
+                 SlowGradient::Trajectory",
+            ),
             Self::Stopped => f.write_str("the observer stopped the fit"),
-            Self::Autodiff(_) => f.write_str("the graph could not be traced or run"),
-            Self::Model(_) => f.write_str("the model refused its input"),
-            Self::Kernel(_) => f.write_str("a kernel refused its arguments"),
+            Self::Autodiff(_) => f.write_str("the model's graph cannot be run"),
+            Self::Model(_) => f.write_str("invalid model configuration or weights"),
+            Self::Kernel(_) => f.write_str("a kernel rejected its arguments"),
         }
     }
 }

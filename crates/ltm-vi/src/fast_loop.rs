@@ -1,5 +1,5 @@
-//! The tables by which a device runs the fast loop without the host: rates, noise, and what each
-//! step measured. Knows no model and no plan.
+//! Tables with which a device runs the fast loop without the host: rates, noise, and the measurements of
+//! each step. Knows no model and no plan.
 
 use ltm_kernels::cuda::Recording;
 use ltm_kernels::ops::adamw::{AdamW, Factors};
@@ -14,7 +14,7 @@ use crate::{FastStep, InferConfig, InferKey, Noise, Result};
 pub(crate) struct FastLoop {
     steps: usize,
     noise: Noise,
-    /// Entries of one step's likelihoods and divergences.
+    /// Numbers of one step's NLL and KL.
     widths: [usize; 2],
     /// AdamW's factors, `(S,8)`.
     pub factors: Buffer,
@@ -23,7 +23,7 @@ pub(crate) struct FastLoop {
     keys_dims: NormalRowsDims,
     /// The step, `(1)`.
     pub step: Buffer,
-    /// What each step measured, `(S, B·T + B·L)`.
+    /// The measurements of each step, `(S, B·T + B·L)`.
     history: Buffer,
     /// One step, once it has been recorded.
     pub recording: Option<Recording>,
@@ -54,12 +54,12 @@ impl FastLoop {
         })
     }
 
-    /// Whether the tables, and so a recording over them, serve this configuration.
+    /// Whether the tables, and with them a recording, fit this configuration.
     pub fn serves(&self, infer: &InferConfig) -> bool {
         self.steps == infer.steps && self.noise == infer.noise
     }
 
-    /// Fills the tables for a fit and goes back to step 0.
+    /// Fills the tables for a fit and sets the step to 0.
     pub fn begin(&mut self, infer: &InferConfig, progress: f64, key: InferKey) -> Result<()> {
         let InferConfig { beta1, beta2, eps, weight_decay, .. } = *infer;
         let (mut factors, mut keys) = (Vec::new(), Vec::new());
@@ -77,7 +77,7 @@ impl FastLoop {
         Ok(self.step.write_i32(&[0])?)
     }
 
-    /// Keeps what the present step measured.
+    /// Records the measurements of the current step.
     pub fn record(&mut self, device: &Device, nll: &Buffer, kl: &Buffer) -> Result<()> {
         let [n, m] = self.widths;
         let dims = RecordDims { rows: self.steps, width: n + m, offset: 0, n };
@@ -86,7 +86,7 @@ impl FastLoop {
         Ok(elementwise::record(device, &mut self.history, kl, &self.step, dims)?)
     }
 
-    /// Draws the next noise, where it is fresh, and counts the step.
+    /// Draws the next noise, if it is fresh, and increments the step.
     pub fn advance(&mut self, device: &Device, noise: &mut Buffer) -> Result<()> {
         if self.noise == Noise::Fresh {
             philox::normal_rows(device, noise, &self.keys, &self.step, self.keys_dims)?;
@@ -94,7 +94,7 @@ impl FastLoop {
         Ok(elementwise::increment(device, &mut self.step)?)
     }
 
-    /// What the steps of a fit measured; waits for the device.
+    /// The measurements of all steps of a fit; waits for the device.
     pub fn steps(
         &self,
         infer: &InferConfig,

@@ -1,5 +1,5 @@
-//! Thinking before speaking: latents from the prior or fitted to a prompt, then tokens decoded with
-//! the latents fixed. Knows no text.
+//! Generation: latents from the prior or fitted to a prompt, then tokens decoded with the latents fixed.
+//! Knows no text.
 
 use std::ops::Range;
 
@@ -12,10 +12,10 @@ use crate::engine::argument;
 use crate::posterior::Purpose;
 use crate::{Engine, Error, FastStep, InferConfig, InferKey, Result, SlowGradient};
 
-/// Where the latents of a generation come from.
+/// The distribution of a generation's latents.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum LatentSource {
-    /// `z ~ N(0,I)`: unconditional but for the prompt's tokens.
+    /// `z ~ N(0,I)`: conditioned on the prompt only through the decoder.
     Prior,
     /// `z ~ q(z|prompt)`, fitted to the prompt alone.
     Prompt,
@@ -24,28 +24,28 @@ pub enum LatentSource {
 /// How to generate.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct GenerateOptions {
-    /// The most tokens to generate; the end of the context comes first if it is nearer.
+    /// The most tokens to generate. Where they exceed the context, it rolls: see [`generate`].
     pub max_tokens: usize,
     /// How tokens are chosen.
     pub sample: SampleConfig,
-    /// Where the latents come from.
+    /// The distribution of the latents.
     pub latents: LatentSource,
     /// Seed of latents and tokens.
     pub seed: u64,
-    /// Generation ends behind this token.
+    /// Generation ends after this token.
     pub stop: Option<i32>,
-    /// Where to compute.
+    /// The device.
     pub device: Device,
     /// The precision of the fit; tokens are decoded in single precision.
     pub precision: Precision,
 }
 
-/// What was generated.
+/// A generated text.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Generation {
-    /// The continuation, the stop token included if it came.
+    /// The continuation, with the stop token if it was generated.
     pub tokens: Vec<i32>,
-    /// The fast steps of the fit; empty when there was none.
+    /// The fast steps of the fit; empty without a fit.
     pub fit: Vec<FastStep>,
     /// The latents `(L·Z,C)`.
     pub z: Vec<f32>,
@@ -53,8 +53,11 @@ pub struct Generation {
 
 /// Continues `prompt`, which is at least the token that documents begin with.
 ///
-/// A prompt of one token says nothing to fit to, so that its latents come from the prior whatever
-/// the options say. The result depends on the arguments alone.
+/// A prompt of one token has no targets to fit to, so its latents come from the prior whatever the options
+/// are. The result depends on the arguments alone.
+///
+/// When the context is full, the last half of its tokens is read again from position 0, with the same latents:
+/// positions stay within those of training, and older tokens act through the latents alone.
 ///
 /// # Errors
 /// [`Error::Argument`] for an empty prompt, [`Error::PromptTooLong`]; [`Error::Config`] or
@@ -70,8 +73,9 @@ pub fn generate(
     Ok(one.into_iter().next().expect("one was asked for"))
 }
 
-/// Continues `prompt` several times, decoded together: one fit with the options' seed, and for each of `draws` latents
-/// and tokens drawn with that seed plus its number. Draw 0 is what [`generate`] gives.
+/// Continues `prompt` several times, decoded as one batch: a single fit with the options' seed, and for each of
+/// `draws` latents and tokens drawn with that seed plus the draw's number. Draw 0 is the result of
+/// [`generate`].
 ///
 /// # Errors
 /// Those of [`generate`].
@@ -109,7 +113,9 @@ pub fn generate_many(
     let uniforms = seeds.iter().map(|&seed| Philox::new(PhiloxKey { seed, stream, step: 0 }));
     let uniforms: Vec<Philox> = uniforms.collect();
     decoder.prefill(&prompt.repeat(seeds.len()))?;
-    // What a sequence that has ended reads meanwhile is of no effect on the others.
+    // All that each sequence has read, to read the end of it again.
+    let mut read = vec![prompt.to_vec(); seeds.len()];
+    // A sequence that has ended goes on reading its last token, which does not affect the others.
     let mut next = vec![prompt[0]; seeds.len()];
     let mut going = vec![true; seeds.len()];
     for position in 0..options.max_tokens {
@@ -123,16 +129,25 @@ pub fn generate_many(
             written[i].tokens.push(next[i]);
             going[i] = options.stop != Some(next[i]);
         }
-        let full = decoder.position() == config.max_seq_len || position + 1 == options.max_tokens;
-        if full || !going.contains(&true) {
+        if position + 1 == options.max_tokens || !going.contains(&true) {
             break;
         }
-        decoder.step(&next)?;
+        for (read, token) in read.iter_mut().zip(&next) {
+            read.push(*token);
+        }
+        if decoder.position() < config.max_seq_len {
+            decoder.step(&next)?;
+        } else {
+            let kept = config.max_seq_len.div_ceil(2);
+            let ends: Vec<i32> =
+                read.iter().flat_map(|read| &read[read.len() - kept..]).copied().collect();
+            decoder.prefill(&ends)?;
+        }
     }
     Ok(written)
 }
 
-/// A generation without tokens for each seed: its latents, and the fit that they come from.
+/// A generation without tokens for each seed: its latents, and their fit.
 fn latents(
     weights: &Weights,
     config: &ModelConfig,
@@ -155,7 +170,7 @@ fn latents(
         let mut engine = Engine::new(config, 1, t, device, *precision, SlowGradient::None)?;
         engine.set_weights(weights)?;
         engine.set_batch(&prompt[..t], &prompt[1..])?;
-        // A finished model is at the end of its training.
+        // Progress 1: the rates of the end of training.
         engine.infer(infer, 1.0, key(options.seed), &mut |step| {
             fit.push(step.clone());
             Ok(())
@@ -168,10 +183,10 @@ fn latents(
             None => noise,
             Some((posterior, has_density)) => {
                 if *has_density {
-                    // A draw of its own: the fit knows its noise too well.
+                    // A fresh draw: the fit has seen its own noise.
                     posterior.noise = noise;
                 }
-                posterior.sample()
+                posterior.sample()?
             }
         };
         Ok(Generation { tokens: Vec::new(), fit: fit.clone(), z })
@@ -260,17 +275,68 @@ mod tests {
         assert_eq!((baseline.tokens.len(), baseline.z.len()), (3, 0));
     }
 
+    /// A model whose logits are all equal gives each token by its uniform number alone.
     #[test]
-    fn ends_at_the_stop_token_and_at_the_context() {
+    fn each_token_has_a_uniform_number_of_its_own() {
+        let config = ModelConfig { max_seq_len: 65, ..CONFIG };
+        let mut weights = Weights::init(&config, 1).unwrap();
+        weights.params[0].fill(0.0);
+        let options = GenerateOptions { max_tokens: 64, latents: LatentSource::Prior, ..OPTIONS };
+        let infer = InferConfig::published();
+        let texts = generate_many(&weights, &config, &infer, &[0], &options, 0..2).unwrap();
+        assert_ne!(texts[0].tokens, texts[1].tokens);
+        for Generation { tokens, .. } in texts {
+            // Of 64 uniform draws, a token is missing with a chance of 0.002, and two next to each other are
+            // equal in 1 of 11.
+            let distinct = (0..11).filter(|token| tokens.contains(token)).count();
+            let repeats = tokens.windows(2).filter(|pair| pair[0] == pair[1]).count();
+            assert!(tokens.len() == 64 && distinct >= 9 && repeats <= 20, "{tokens:?}");
+        }
+    }
+
+    #[test]
+    fn ends_at_the_stop_token_and_at_the_most_tokens() {
         let greedy = GenerateOptions { sample: SampleConfig::GREEDY, ..OPTIONS };
         let first = check(CONFIG, &[0, 4], greedy).unwrap().tokens[0];
         let stopped = GenerateOptions { stop: Some(first), ..greedy };
         assert_eq!(check(CONFIG, &[0, 4], stopped).unwrap().tokens, [first]);
         let long = GenerateOptions { max_tokens: 99, ..OPTIONS };
-        // The context's last token is read, and one more comes out of it.
-        assert_eq!(check(CONFIG, &[0, 4, 7, 1, 2], long).unwrap().tokens.len(), 4);
+        assert_eq!(check(CONFIG, &[0, 4, 7, 1, 2], long).unwrap().tokens.len(), 99);
         let none = GenerateOptions { max_tokens: 0, ..OPTIONS };
         assert!(check(CONFIG, &[0, 4], none).unwrap().tokens.is_empty());
+    }
+
+    /// Past the context, of 8 tokens, each token is the one that follows its last tokens read from position 0.
+    #[test]
+    fn past_the_context_the_last_half_is_read_again() {
+        let prompt = [0, 4, 7, 1, 2];
+        let greedy = GenerateOptions { sample: SampleConfig::GREEDY, ..OPTIONS };
+        let long = check(CONFIG, &prompt, GenerateOptions { max_tokens: 40, ..greedy }).unwrap();
+        let all = [&prompt[..], &long.tokens].concat();
+        let weights = Weights::init(&CONFIG, 1).unwrap();
+        let mut decoder = Decoder::new(CONFIG, &weights, Device::Cpu, 1).unwrap();
+        decoder.set_latents(&long.z).unwrap();
+        // Tokens 0..8 are the context; then the last 4 are read again whenever 8 are full.
+        let (mut start, mut end) = (0, prompt.len());
+        while end < all.len() {
+            let logits = decoder.prefill(&all[start..end]).unwrap();
+            let next = sample(logits, &SampleConfig::GREEDY, 0.0).unwrap() as i32;
+            assert_eq!(next, all[end], "token {end} after {start}..{end}");
+            end += 1;
+            if end - start > CONFIG.max_seq_len {
+                start = end - CONFIG.max_seq_len / 2;
+            }
+        }
+        // Sequences do not depend on their neighbours.
+        let many = |draws| {
+            let options = GenerateOptions { max_tokens: 30, ..OPTIONS };
+            let infer = InferConfig::published();
+            generate_many(&weights, &CONFIG, &infer, &prompt, &options, draws).unwrap()
+        };
+        assert_eq!(many(0..3)[1..], many(1..3));
+        let one = ModelConfig { max_seq_len: 1, window: 1, n_latents: 0, ..CONFIG };
+        let options = GenerateOptions { max_tokens: 5, ..OPTIONS };
+        assert_eq!(check(one, &[0], options).unwrap().tokens.len(), 5);
     }
 
     #[test]

@@ -1,55 +1,146 @@
-//! What a corpus uses its latents for: KL, active units and the floor. Knows no likelihood.
+//! How much of a corpus its latents carry: KL, what they are worth to the likelihood, and how much of their
+//! means another fit of the same sequences reproduces.
 
 use ltm_model::ModelConfig;
 
 use crate::engine::argument;
 use crate::posterior::kl;
-use crate::{Posterior, Result};
+use crate::{Engine, InferConfig, InferKey, Posterior, Result, estimators};
 
-/// How much of the latents a corpus uses: KL by layer, active units, and what the rest costs.
+/// Measures of what the latents of a corpus carry. None grows with the number of sequences, nor with noise
+/// that a fit adds to the means: a model that ignores its latents has a worth of 0 and a signal of about 0.
 #[derive(Clone, Debug)]
 pub struct LatentUse {
     n_layers: usize,
     dim: usize,
-    sequences: usize,
-    /// Sums over sequences for each of the `L·Z·C` dimensions.
-    mu: Vec<f64>,
-    mu_squared: Vec<f64>,
+    /// KL of each of the `L·Z·C` dimensions, summed over sequences; empty before the first.
     kl: Vec<f64>,
+    /// Per sequence: nats at the prior's mean minus nats at a fresh sample of the posterior.
+    gains: Vec<f64>,
+    /// Per sequence: scored tokens.
+    tokens: Vec<f64>,
+    /// Sequences that were fitted twice.
+    refitted: usize,
+    /// Moments over them of each dimension's means in the first and the second fit.
+    moments: Vec<Moments>,
+}
+
+/// Sums over sequences of one dimension's mean `x` in the first fit and `y` in the second.
+#[derive(Clone, Copy, Debug, Default)]
+struct Moments {
+    x: f64,
+    y: f64,
+    xx: f64,
+    yy: f64,
+    xy: f64,
+}
+
+/// The variance over sequences of the posterior's means, summed over all dimensions of a sequence's latents
+/// and split by a second fit of the same sequences with independent noise.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct MeanVariance {
+    /// Covariance of the two fits: what the sequences determine.
+    pub signal: f64,
+    /// The rest of the variance: starting points, noise and optimiser of a fit.
+    pub noise: f64,
+}
+
+impl MeanVariance {
+    /// The signal's share of the variance, near 0 for latents that the model ignores; NaN where the means
+    /// do not vary at all.
+    pub fn share(&self) -> f64 {
+        self.signal / (self.signal + self.noise)
+    }
 }
 
 impl LatentUse {
-    /// The variance of the mean over sequences from which Burda et al. (2016) call a unit active.
-    pub const ACTIVE: f64 = 0.01;
+    /// Batches are fitted a second time, at the cost of another fit, until this many sequences have been.
+    pub const REFITTED: usize = 64;
 
-    /// No sequences yet.
+    /// The bit in which the step of the second fit's key differs: no training step is that large.
+    const SECOND_FIT: u64 = 1 << 63;
+
+    /// Measures of no sequences.
     pub fn new(config: &ModelConfig) -> Self {
-        let zeros = || vec![0.0; config.n_latents * config.dim];
-        let (mu, mu_squared, kl) = (zeros(), zeros(), zeros());
-        let ModelConfig { n_layers, dim, .. } = *config;
-        Self { n_layers, dim, sequences: 0, mu, mu_squared, kl }
+        Self {
+            n_layers: config.n_layers,
+            dim: config.dim,
+            kl: Vec::new(),
+            gains: Vec::new(),
+            tokens: Vec::new(),
+            refitted: 0,
+            moments: Vec::new(),
+        }
     }
 
-    /// Adds the posterior of a batch. Sequences without a scored token, by `scored_tokens` of each,
-    /// are left out.
+    /// Fits the engine's batch under `key`, as [`Engine::infer`] does for a finished model, and adds its
+    /// sequences, except those without a scored token. The engine keeps the fit. The first
+    /// [`REFITTED`](Self::REFITTED) sequences are fitted under a second key too.
     ///
     /// # Errors
-    /// [`Error::Argument`](crate::Error::Argument) when the posterior is not one of as many sequences.
-    pub fn add(&mut self, posterior: &Posterior, scored_tokens: &[usize]) -> Result<()> {
-        let n = self.mu.len();
-        let expected = n * scored_tokens.len();
-        for len in [posterior.mu.len(), posterior.log_var.len()] {
-            if len != expected {
-                return Err(argument("posterior", format!("{expected} dimensions"), len));
+    /// Those of [`Engine::infer`] and [`Engine::token_nll_at`];
+    /// [`Error::NoDensity`](crate::Error::NoDensity) for latents without a density.
+    pub fn fit(&mut self, engine: &mut Engine, infer: &InferConfig, key: InferKey) -> Result<()> {
+        let second = if self.refitted < Self::REFITTED {
+            let key = InferKey { step: key.step ^ Self::SECOND_FIT, ..key };
+            engine.infer(infer, 1.0, key, &mut |_| Ok(()))?;
+            Some(engine.posterior()?.mu)
+        } else {
+            None
+        };
+        engine.infer(infer, 1.0, key, &mut |_| Ok(()))?;
+        engine.need_density("latent use")?;
+        let posterior = engine.posterior()?;
+        let sample = posterior.fresh_sample(engine.config(), key, 0)?;
+        let t = engine.batch_shape().1;
+        let mut nats_at = |z: &[f32]| -> Result<Vec<f64>> {
+            Ok(engine.token_nll_at(z)?.chunks(t).map(|row| row.iter().sum()).collect())
+        };
+        let at_prior = nats_at(&vec![0.0; posterior.mu.len()])?;
+        let at_posterior = nats_at(&sample)?;
+        let gains: Vec<f64> = at_prior.iter().zip(at_posterior).map(|(a, b)| a - b).collect();
+        let scored = engine.scored_tokens().to_vec();
+        self.add(&posterior, second.as_deref(), &gains, &scored)
+    }
+
+    /// Adds the posterior of a batch, the means of its second fit, and the nats that the latents save in
+    /// each sequence of `tokens` scored tokens.
+    fn add(
+        &mut self,
+        posterior: &Posterior,
+        second: Option<&[f32]>,
+        gains: &[f64],
+        tokens: &[usize],
+    ) -> Result<()> {
+        let Posterior { mu, log_var, .. } = posterior;
+        let n = mu.len() / tokens.len().max(1);
+        for len in [log_var.len(), second.map_or(mu.len(), <[f32]>::len), n * tokens.len()] {
+            if len != mu.len() {
+                return Err(argument("posterior", format!("{} dimensions", mu.len()), len));
             }
         }
-        for (b, _) in scored_tokens.iter().enumerate().filter(|(_, tokens)| **tokens > 0) {
-            self.sequences += 1;
-            for i in 0..n {
-                let (mu, log_var) = (posterior.mu[b * n + i], posterior.log_var[b * n + i]);
-                self.mu[i] += f64::from(mu);
-                self.mu_squared[i] += f64::from(mu).powi(2);
-                self.kl[i] += kl(mu, log_var);
+        estimators::check_length("gains", tokens.len(), gains.len())?;
+        self.kl.resize(n, 0.0);
+        self.moments.resize(n, Moments::default());
+        for (b, scored) in tokens.iter().enumerate().filter(|(_, scored)| **scored > 0) {
+            let row = b * n..(b + 1) * n;
+            for (sum, (mu, log_var)) in
+                self.kl.iter_mut().zip(mu[row.clone()].iter().zip(&log_var[row.clone()]))
+            {
+                *sum += kl(*mu, *log_var);
+            }
+            self.gains.push(gains[b]);
+            self.tokens.push(*scored as f64);
+            let Some(second) = second else { continue };
+            self.refitted += 1;
+            let both = mu[row.clone()].iter().zip(&second[row]);
+            for (sums, (x, y)) in self.moments.iter_mut().zip(both) {
+                let (x, y) = (f64::from(*x), f64::from(*y));
+                sums.x += x;
+                sums.y += y;
+                sums.xx += x * x;
+                sums.yy += y * y;
+                sums.xy += x * y;
             }
         }
         Ok(())
@@ -57,49 +148,47 @@ impl LatentUse {
 
     /// Sequences added.
     pub fn sequences(&self) -> usize {
-        self.sequences
+        self.tokens.len()
     }
 
-    /// KL of each layer's latents, in nats a sequence; NaN without sequences, empty without
-    /// latents.
+    /// Sequences that were fitted twice.
+    pub fn refitted(&self) -> usize {
+        self.refitted
+    }
+
+    /// KL of each layer's latents, in nats per sequence; empty without sequences.
     pub fn kl_per_layer(&self) -> Vec<f64> {
         self.means(self.kl.len() / self.n_layers)
     }
 
-    /// KL of each latent vector, layer after layer, in nats a sequence; NaN without sequences, empty
-    /// without latents.
+    /// KL of each latent vector, layer after layer, in nats per sequence; empty without sequences.
     pub fn kl_per_latent(&self) -> Vec<f64> {
         self.means(self.dim)
     }
 
-    /// The KL of every `n` dimensions together, a sequence.
+    /// The KL of every `n` dimensions together, per sequence.
     fn means(&self, n: usize) -> Vec<f64> {
-        let mean = |kl: &[f64]| kl.iter().sum::<f64>() / self.sequences as f64;
+        let mean = |kl: &[f64]| kl.iter().sum::<f64>() / self.sequences() as f64;
         if n == 0 { Vec::new() } else { self.kl.chunks(n).map(mean).collect() }
     }
 
-    /// Dimensions of a sequence's latents, `L·Z·C`: what [`active_units`](Self::active_units) is of.
-    pub fn units(&self) -> usize {
-        self.kl.len()
+    /// What the latents are worth: nats per token at the prior's mean, `z = 0`, minus nats per token at a
+    /// fresh sample of the posterior, with its standard error over sequences. Exactly 0 for a model that
+    /// ignores its latents; below 0 where the fit makes predictions worse. The KL is not subtracted.
+    pub fn worth(&self) -> (f64, f64) {
+        estimators::ratio(&self.gains, &self.tokens).expect("`add` grows both together")
     }
 
-    /// Dimensions whose mean varies over the sequences by more than `threshold`, usually
-    /// [`ACTIVE`](Self::ACTIVE).
-    pub fn active_units(&self, threshold: f64) -> usize {
-        (0..self.mu.len()).filter(|i| self.is_active(*i, threshold)).count()
-    }
-
-    /// The KL floor: what the dimensions that are not active cost, in nats a sequence. Steps and
-    /// rates too small for them to get back to the prior make it large.
-    pub fn kl_floor(&self, threshold: f64) -> f64 {
-        let inactive = (0..self.mu.len()).filter(|i| !self.is_active(*i, threshold));
-        // From 0, since the sum of nothing is -0, and prints as that.
-        inactive.fold(0.0, |sum, i| sum + self.kl[i]) / self.sequences as f64
-    }
-
-    fn is_active(&self, i: usize, threshold: f64) -> bool {
-        let n = self.sequences as f64;
-        self.mu_squared[i] / n - (self.mu[i] / n).powi(2) > threshold
+    /// The variance of the means over the sequences that were fitted twice; NaN for fewer than two.
+    pub fn mean_variance(&self) -> MeanVariance {
+        let n = self.refitted as f64;
+        let (mut signal, mut total) = (0.0, 0.0);
+        for sums in &self.moments {
+            signal += (sums.xy - sums.x * sums.y / n) / (n - 1.0);
+            let both = sums.xx - sums.x * sums.x / n + sums.yy - sums.y * sums.y / n;
+            total += both / 2.0 / (n - 1.0);
+        }
+        MeanVariance { signal, noise: total - signal }
     }
 }
 
@@ -107,24 +196,41 @@ impl LatentUse {
 mod tests {
     use super::*;
 
+    /// Two sequences of two layers of one latent pair, and a third that only fills the batch.
     #[test]
-    fn use_of_latents() {
+    fn measures_by_hand() {
         let config = ModelConfig { dim: 1, n_layers: 2, n_latents: 4, ..ModelConfig::ltm_small() };
         let mut used = LatentUse::new(&config);
-        // Dimension 0 varies; 1 sits at the prior; 2 and 3 are stuck with a small variance.
+        // Dimension 0 is determined by the sequence, 1 is at the prior, 2 is noise, 3 does not vary.
         let posterior = Posterior {
-            mu: vec![1.0, 0.0, 0.5, 0.5, -1.0, 0.0, 0.5, 0.5, 9.0, 9.0, 9.0, 9.0],
+            mu: vec![1.0, 0.0, 0.5, 0.5, -1.0, 0.0, -0.5, 0.5, 9.0, 9.0, 9.0, 9.0],
             log_var: vec![0.0, 0.0, -4.0, -4.0, 0.0, 0.0, -4.0, -4.0, 9.0, 9.0, 9.0, 9.0],
             noise: vec![],
         };
-        used.add(&posterior, &[4, 4, 0]).unwrap();
-        assert_eq!(used.sequences(), 2);
-        assert_eq!(used.active_units(LatentUse::ACTIVE), 1);
+        let second = [1.0, 0.0, -0.5, 0.5, -1.0, 0.0, 0.5, 0.5, 9.0, 9.0, 9.0, 9.0];
+        used.add(&posterior, Some(&second), &[3.0, -1.0, 99.0], &[3, 1, 0]).unwrap();
+        assert_eq!((used.sequences(), used.refitted()), (2, 2));
         let stuck = 2.0 * kl(0.5, -4.0);
-        assert!((used.kl_floor(LatentUse::ACTIVE) - stuck).abs() <= 1e-12);
-        assert_eq!(used.units(), 4);
         assert_eq!(used.kl_per_layer(), [0.5, stuck]);
         assert_eq!(used.kl_per_latent(), [0.5, 0.0, stuck / 2.0, stuck / 2.0]);
-        assert!(used.add(&posterior, &[4, 4]).is_err());
+        // 2 nats for 4 tokens; residuals 1.5 and -1.5.
+        assert_eq!(used.worth(), (0.5, (2.0 * 2.0 * 1.5_f64.powi(2)).sqrt() / 4.0));
+        // Of dimension 0 a variance and covariance of 2; of dimension 2 a variance of 0.5, covariance -0.5.
+        let variance = used.mean_variance();
+        assert_eq!(variance, MeanVariance { signal: 1.5, noise: 1.0 });
+        assert_eq!(variance.share(), 0.6);
+        // Later sequences without a second fit change all but that.
+        used.add(&posterior, None, &[0.0; 3], &[4, 4, 0]).unwrap();
+        assert_eq!((used.sequences(), used.refitted()), (4, 2));
+        assert_eq!(used.mean_variance(), variance);
+        assert!(used.add(&posterior, None, &[0.0; 2], &[4, 4, 0]).is_err());
+        assert!(used.add(&posterior, Some(&second[1..]), &[0.0; 3], &[4, 4, 0]).is_err());
+    }
+
+    #[test]
+    fn nothing_is_measured_of_nothing() {
+        let used = LatentUse::new(&ModelConfig::ltm_small());
+        assert!(used.kl_per_layer().is_empty() && used.kl_per_latent().is_empty());
+        assert!(used.worth().0.is_nan() && used.mean_variance().share().is_nan());
     }
 }

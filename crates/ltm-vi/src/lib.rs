@@ -22,8 +22,13 @@ pub use elbo::{score_batch, score_batch_after};
 pub use engine::{Engine, FastStep, SlowGradient, TrainingCounts};
 pub use error::{Error, Result};
 pub use generate::{GenerateOptions, Generation, LatentSource, generate, generate_many};
-pub use latent_use::LatentUse;
+pub use latent_use::{LatentUse, MeanVariance};
 pub use masked_diffusion::{Masked, mask_batch};
 pub use posterior::{InferKey, Posterior};
 pub use protocol::Protocol;
 pub use scores::{Estimate, Scores};
+
+// What the signatures above take and return.
+pub use ltm_autodiff::{self, NodeCount, Precision};
+pub use ltm_kernels::{self, Buffer, Cost, Device};
+pub use ltm_model::{self, Attention, Decoder, ModelConfig, SampleConfig, Weights};

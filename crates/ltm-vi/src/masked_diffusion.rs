@@ -1,5 +1,5 @@
-//! Masked diffusion: positions hidden by chance, and the bound that saying them gives. Knows no corpus
-//! and no training.
+//! Masked diffusion: random masks, and the bound from predicting the masked tokens. Knows no corpus and no
+//! training.
 
 use ltm_model::ModelConfig;
 
@@ -7,34 +7,34 @@ use crate::engine::argument;
 use crate::posterior::Purpose;
 use crate::{Engine, InferKey, Result, estimators::Sampled};
 
-/// A batch with positions hidden, `(B,T)` throughout.
+/// A masked batch, `(B,T)` throughout.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Masked {
-    /// The text, with the mask in hidden positions: what the model reads.
+    /// The model's input: the text, with the mask token in masked positions.
     pub tokens: Vec<i32>,
-    /// The hidden words, -1 elsewhere: what it should say.
+    /// The tokens of masked positions, -1 elsewhere.
     pub targets: Vec<i32>,
-    /// What the nats of a hidden word count, so that a row's weighted sum is an unbiased estimate of its
+    /// The weight of a masked position's nats, so that a row's weighted sum is an unbiased estimate of its
     /// bound; 0 elsewhere.
     pub weight: Vec<f32>,
 }
 
-/// Hides positions of a batch for one step of training; `key` says which.
+/// Masks positions of a batch for one step of training, drawn under `key`.
 ///
 /// The bound is that of masked diffusion in continuous time (Sahoo et al. 2024),
 /// `-log p(x) <= E_t[ 1/t · sum over hidden i of -log p(x_i | the others) ]` where `t` is uniform in (0,1)
-/// and each position is hidden with probability `t`. Given the number `k` of hidden positions all choices
+/// and each position is masked with probability `t`. Given the number `k` of masked positions all choices
 /// are equally likely, and the integral over `t` leaves `E_k[ T/k · sum ]` with `k` uniform in `1..=T`
-/// (Hoogeboom et al. 2022): the same number, drawn with less variance. Over sequences that follow each
-/// other `k` is spread evenly.
+/// (Hoogeboom et al. 2022): the same expectation with less variance. Over consecutive sequences `k` is
+/// spread evenly.
 ///
-/// A row's text is all of its `T` positions: padding, which are positions without a target, is text
-/// too, of the words that stand there as tokens. So a text's length is not given away, and the bound holds
-/// for `-log p(text and padding) >= -log p(text)`. A row without any target stays empty.
+/// A row's text is all of its `T` positions: padding, the positions without a target, is text too, of the
+/// tokens at these positions. So the masks do not reveal a text's length, and the bound is on
+/// `-log p(text and padding) >= -log p(text)`. A row without any target stays empty.
 ///
 /// # Errors
-/// [`Error::Argument`](crate::Error::Argument) for a model without a mask, or lengths that are no
-/// multiple of `t` or differ.
+/// [`Error::Argument`](crate::Error::Argument) for a model without a mask token, or lengths that differ or
+/// are not a multiple of `t`.
 pub fn mask_batch(
     config: &ModelConfig,
     key: InferKey,
@@ -52,7 +52,7 @@ pub fn mask_batch(
     mask_rows(config, key, 0, tokens, targets, t, share)
 }
 
-/// Hides in each row as many of its `t` positions as `share(row)`, in 0..1, of them says.
+/// Masks the share `share(row)`, in 0..1, of each row's `t` positions.
 fn mask_rows(
     config: &ModelConfig,
     key: InferKey,
@@ -85,8 +85,8 @@ fn mask_rows(
         for (position, target) in targets.iter().enumerate() {
             let at = row * t + position;
             let word = if *target < 0 { tokens[at] } else { *target };
-            // Each of what is left is among the `left` to be hidden with the same chance (Knuth's
-            // selection sampling).
+            // Each remaining position is one of the `left` to mask with equal probability (Knuth's selection
+            // sampling).
             let rest = (t - position) as u64;
             if philox.below(position as u64, rest) < left as u64 {
                 left -= 1;
@@ -101,8 +101,8 @@ fn mask_rows(
     Ok(masked)
 }
 
-/// The bound of [`mask_batch`] for each sequence of the batch that `engine` holds, as a mean over
-/// `samples` draws whose shares of hidden positions are stratified. The batch stays.
+/// The bound of [`mask_batch`] for each sequence of the engine's batch, as a mean over `samples` draws
+/// stratified by the share of masked positions. The batch is restored.
 pub(crate) fn score(engine: &mut Engine, samples: usize, key: InferKey) -> Result<Vec<Sampled>> {
     let config = *engine.config();
     let (b, t) = engine.batch_shape();
@@ -133,9 +133,8 @@ pub(crate) fn score(engine: &mut Engine, samples: usize, key: InferKey) -> Resul
     Ok(draws.iter().map(|draws| stratified(draws)).collect())
 }
 
-/// The mean of one draw a stratum, and a variance of it that is not too small: half the mean squared
-/// difference of neighbours holds their variances and, on top, the distance of their means. NaN for one
-/// draw.
+/// The mean of one draw per stratum, and an upper estimate of its variance: half the mean squared
+/// difference of neighbours contains their variances plus the distance of their means. NaN for one draw.
 fn stratified(draws: &[f64]) -> Sampled {
     let n = draws.len() as f64;
     let squares: f64 = draws.windows(2).map(|pair| (pair[1] - pair[0]).powi(2)).sum();

@@ -4,22 +4,24 @@ use ltm_kernels::ops::philox::{self, Philox, PhiloxKey};
 use ltm_kernels::{Buffer, DType, Device};
 use ltm_model::ModelConfig;
 
+use crate::engine::argument;
+use crate::estimators::check_length;
 use crate::{InferConfig, Result};
 
-/// What the random numbers of a fit or an estimate depend on, and nothing else.
+/// What the random numbers of a fit or an estimate are a function of.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct InferKey {
     /// The experiment's seed.
     pub seed: u64,
-    /// When they are drawn, such as the training step.
+    /// The training step, or another number that separates one use of the seed from the next.
     pub step: u64,
-    /// The number of the batch's first sequence; those behind it count up. A sequence draws the
-    /// same numbers under its number, in whichever batch it comes.
+    /// The number of the batch's first sequence; the others count up from it. A sequence draws the same
+    /// numbers in whichever batch it is.
     pub first_sequence: u64,
 }
 
-/// What numbers are drawn for. "tho" and a digit in ASCII keep these streams apart from others of
-/// the same seed; the draw's index is added to the lower half.
+/// What numbers are drawn for. "tho" and a digit in ASCII separate these streams from others of the
+/// same seed; the draw's index is added to the lower half.
 #[derive(Clone, Copy, Debug)]
 #[repr(u64)]
 pub(crate) enum Purpose {
@@ -44,6 +46,7 @@ impl InferKey {
         mean: f64,
         std: f64,
     ) -> Result<Vec<f32>> {
+        config.validate()?;
         let len = config.n_latents * config.dim;
         let mut one = Buffer::zeros(&Device::Cpu, DType::F32, len)?;
         let mut all = Vec::with_capacity(b * len);
@@ -61,7 +64,7 @@ impl InferKey {
     }
 
     fn philox_key(&self, sequence: usize, purpose: Purpose, index: usize) -> PhiloxKey {
-        // Each sequence has a seed of its own, so that seed, step, purpose and index are free.
+        // Each sequence has a seed of its own, so that step, purpose and index are free.
         let sequence = self.first_sequence.wrapping_add(sequence as u64);
         let key = PhiloxKey { seed: self.seed, stream: Purpose::Sequence as u64, step: sequence };
         let [low, high, ..] = Philox::new(key).u32x4(0);
@@ -86,9 +89,10 @@ pub struct Posterior {
 }
 
 impl Posterior {
-    /// Where a fit of `b` sequences starts under `key`.
+    /// The start of a fit of `b` sequences under `key`.
     ///
     /// # Errors
+    /// [`Error::Model`](crate::Error::Model) for an invalid configuration,
     /// [`Error::Kernel`](crate::Error::Kernel) when memory runs out.
     pub fn initial(
         config: &ModelConfig,
@@ -104,14 +108,17 @@ impl Posterior {
     }
 
     /// The sample `z = mu + noise·exp(log_var/2)`, `(B,L·Z,C)`.
-    pub fn sample(&self) -> Vec<f32> {
+    ///
+    /// # Errors
+    /// [`Error::Argument`](crate::Error::Argument) when the lengths of the three differ.
+    pub fn sample(&self) -> Result<Vec<f32>> {
         self.sample_by(&self.noise)
     }
 
-    /// The sample number `index` by fresh noise, `(B,L·Z,C)`: those that scores under `key` see.
+    /// Sample number `index` by fresh noise, `(B,L·Z,C)`: the one that scores under `key` use.
     ///
     /// # Errors
-    /// [`Error::Kernel`](crate::Error::Kernel) when memory runs out.
+    /// Those of [`sample`](Self::sample) and [`initial`](Self::initial).
     pub fn fresh_sample(
         &self,
         config: &ModelConfig,
@@ -120,23 +127,33 @@ impl Posterior {
     ) -> Result<Vec<f32>> {
         let b = self.mu.len() / (config.n_latents * config.dim).max(1);
         let noise = key.normal(config, b, Purpose::ScoreNoise, index, 0.0, 1.0)?;
-        Ok(self.sample_by(&noise))
+        self.sample_by(&noise)
     }
 
-    fn sample_by(&self, noise: &[f32]) -> Vec<f32> {
+    fn sample_by(&self, noise: &[f32]) -> Result<Vec<f32>> {
+        check_length("log_var", self.mu.len(), self.log_var.len())?;
+        check_length("noise", self.mu.len(), noise.len())?;
         let scale = self.log_var.iter().map(|log_var| (log_var / 2.0).exp());
-        self.mu.iter().zip(noise).zip(scale).map(|((mu, e), s)| mu + e * s).collect()
+        Ok(self.mu.iter().zip(noise).zip(scale).map(|((mu, e), s)| mu + e * s).collect())
     }
 
-    /// `KL(q || N(0,I))` of each of `rows` equal parts, in nats, in double precision: one part a
-    /// sequence, or one a layer of a sequence.
-    pub fn kl(&self, rows: usize) -> Vec<f64> {
-        if self.mu.is_empty() || rows == 0 {
-            return vec![0.0; rows];
+    /// `KL(q || N(0,I))` of each of `rows` equal parts, in nats, in double precision: one part per
+    /// sequence, or one per layer of a sequence. All 0 for an empty posterior.
+    ///
+    /// # Errors
+    /// [`Error::Argument`](crate::Error::Argument) when `rows` does not divide the means, or there are
+    /// more or fewer log-variances than means.
+    pub fn kl(&self, rows: usize) -> Result<Vec<f64>> {
+        check_length("log_var", self.mu.len(), self.log_var.len())?;
+        if self.mu.is_empty() {
+            return Ok(vec![0.0; rows]);
         }
-        let n = self.mu.len().div_ceil(rows);
+        if rows == 0 || !self.mu.len().is_multiple_of(rows) {
+            return Err(argument("rows", format!("a divisor of {} means", self.mu.len()), rows));
+        }
+        let n = self.mu.len() / rows;
         let parts = self.mu.chunks(n).zip(self.log_var.chunks(n));
-        parts.map(|(mu, lv)| mu.iter().zip(lv).map(|(m, v)| kl(*m, *v)).sum()).collect()
+        Ok(parts.map(|(mu, lv)| mu.iter().zip(lv).map(|(m, v)| kl(*m, *v)).sum()).collect())
     }
 }
 
@@ -199,8 +216,31 @@ mod tests {
         assert_eq!(all.log_var[len..], tail.log_var);
         assert_eq!(all.noise[len..], tail.noise);
         assert_ne!(all.noise[..len], all.noise[len..2 * len]);
-        assert_eq!(all.kl(3).len(), 3);
-        let (whole, parts) = (all.kl(3), all.kl(6));
+        let (whole, parts) = (all.kl(3).unwrap(), all.kl(6).unwrap());
+        assert_eq!(whole.len(), 3);
         assert!((whole[0] - parts[0] - parts[1]).abs() <= 1e-12 * whole[0]);
+    }
+
+    #[test]
+    fn uneven_parts_are_refused_by_name() {
+        let uneven = Posterior { mu: vec![0.0; 6], log_var: vec![0.0; 5], noise: vec![0.0; 6] };
+        let even = Posterior { log_var: vec![0.0; 6], ..uneven.clone() };
+        let short = Posterior { noise: vec![0.0; 5], ..even.clone() };
+        for (refused, arg) in [
+            (uneven.kl(3).map(|_| ()), "`log_var`"),
+            (uneven.sample().map(|_| ()), "`log_var`"),
+            (short.sample().map(|_| ()), "`noise`"),
+            (even.kl(4).map(|_| ()), "`rows`"),
+            (even.kl(0).map(|_| ()), "`rows`"),
+        ] {
+            let error = refused.unwrap_err().to_string();
+            assert!(error.contains(arg), "{error}");
+        }
+        assert_eq!(even.kl(3).unwrap(), [0.0; 3]);
+        let empty = Posterior { mu: vec![], log_var: vec![], noise: vec![] };
+        assert_eq!(empty.kl(3).unwrap(), [0.0; 3]);
+        let invalid = ModelConfig { n_latents: usize::MAX, ..CONFIG };
+        let key = InferKey { seed: 3, step: 7, first_sequence: 0 };
+        assert!(Posterior::initial(&invalid, &InferConfig::published(), 1, key).is_err());
     }
 }

@@ -1,19 +1,19 @@
-//! Next-block prediction: latents fitted to what came before, then the next block scored. Knows no
-//! corpus.
+//! Next-block prediction: latents are fitted to the targets before a block, then the block is scored.
+//! Knows no corpus.
 
 use crate::elbo::draw;
 use crate::estimators::{self, Sampled};
 use crate::posterior::Purpose;
 use crate::{Engine, InferConfig, InferKey, Posterior, Result};
 
-/// The target of a position that is not to be fitted to.
+/// The target of a position that a fit must not see.
 const IGNORED: i32 = -1;
 
-/// Nats of each row of the engine's batch behind its first `context` targets, which are known, by
-/// [`Protocol::Prequential`](crate::Protocol::Prequential). Batch, posterior and noise come back.
+/// Nats of each row of the engine's batch after its first `context` targets, which are known, by
+/// [`Protocol::Prequential`](crate::Protocol::Prequential). Batch, posterior and noise are restored.
 ///
-/// Only targets are hidden from a fit, not the tokens behind the block: the decoder is causal, so
-/// no earlier target depends on them.
+/// Only targets are hidden from a fit, not the tokens after the block: the decoder is causal, so no
+/// earlier target depends on them.
 pub(crate) fn score(
     engine: &mut Engine,
     stride: usize,
@@ -23,7 +23,7 @@ pub(crate) fn score(
     key: InferKey,
 ) -> Result<Vec<Sampled>> {
     let targets = engine.targets().to_vec();
-    // There is none to put back when the engine was never fitted.
+    // An engine that was never fitted has none to restore.
     let posterior = engine.posterior().ok();
     let result = score_blocks(engine, &targets, stride, samples, infer, context, key);
     engine.set_targets(&targets)?;
@@ -63,7 +63,7 @@ fn score_blocks(
             let nll = engine.token_nll()?;
             Ok((0..b).map(|row| nll[range(row)].iter().sum()).collect())
         };
-        // Each block has samples of its own, so that the variances of its blocks are a row's.
+        // Each block has samples of its own, so that a row's variance is the sum of its blocks'.
         let draws = draw(engine, key, block * samples, samples, nll)?;
         for (sum, draws) in sums.iter_mut().zip(&draws) {
             let Sampled { nats, variance } = estimators::predictive(&draws.nll);
@@ -74,8 +74,8 @@ fn score_blocks(
     Ok(sums)
 }
 
-/// Fits the latents to the targets of `prefix` alone; a row without any gets the prior, which is the
-/// posterior of having seen nothing.
+/// Fits the latents to the targets of `prefix` alone. A row without any gets the prior, the posterior
+/// given nothing.
 fn fit(engine: &mut Engine, prefix: &[i32], infer: &InferConfig, key: InferKey) -> Result<()> {
     let (config, (b, t)) = (*engine.config(), engine.batch_shape());
     let n = config.n_latents * config.dim;

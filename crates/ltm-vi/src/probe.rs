@@ -1,21 +1,21 @@
-//! What thoughts carry, found by changing them: only the first layers', those on the line between two texts',
-//! one layer's of another text. Knows no text and no corpus.
+//! Interventions on the latents: keep only the first layers, interpolate between two texts, exchange one
+//! layer's latents. Knows no text and no corpus.
 
 use ltm_autodiff::Precision;
 use ltm_kernels::Device;
 use ltm_model::{Decoder, ModelConfig, SampleConfig, Weights, sample};
 
 use crate::engine::argument;
-use crate::{Engine, InferConfig, InferKey, Result, SlowGradient};
+use crate::{Engine, InferConfig, InferKey, Result, SlowGradient, estimators};
 
-/// How well the model reconstructs texts when only the latents of their first layers are kept.
+/// How well the model reconstructs texts from the latents of their first layers alone.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct LayerReconstruction {
     /// Scored tokens of each sequence.
     pub tokens: Vec<usize>,
     /// Nats of each sequence.
     pub nll: Vec<f64>,
-    /// Tokens of each sequence that had the highest probability, given the true ones before them.
+    /// Targets of each sequence that had the highest probability, given the true tokens before them.
     pub correct: Vec<usize>,
 }
 
@@ -27,32 +27,35 @@ impl LayerReconstruction {
         self.correct.extend(batch.correct);
     }
 
-    /// Nats per token with their standard error over the sequences.
-    pub fn nats_per_token(&self) -> (f64, f64) {
+    /// Nats per token with their standard error over the sequences; NaN for one sequence.
+    ///
+    /// # Errors
+    /// [`Error::Argument`](crate::Error::Argument) when the numbers of sequences differ.
+    pub fn nats_per_token(&self) -> Result<(f64, f64)> {
         ratio(&self.nll, &self.tokens)
     }
 
-    /// The share of tokens predicted with the highest probability, with its standard error over the sequences.
-    pub fn accuracy(&self) -> (f64, f64) {
+    /// The share of targets that had the highest probability, with its standard error over the sequences;
+    /// NaN for one sequence.
+    ///
+    /// # Errors
+    /// [`Error::Argument`](crate::Error::Argument) when the numbers of sequences differ.
+    pub fn accuracy(&self) -> Result<(f64, f64)> {
         let correct: Vec<f64> = self.correct.iter().map(|n| *n as f64).collect();
         ratio(&correct, &self.tokens)
     }
 }
 
-/// The ratio of two sums with its standard error to first order; NaN for one sequence.
-fn ratio(x: &[f64], tokens: &[usize]) -> (f64, f64) {
-    let total = tokens.iter().sum::<usize>() as f64;
-    let mean = x.iter().sum::<f64>() / total;
-    let squares: f64 = x.iter().zip(tokens).map(|(x, n)| (x - mean * *n as f64).powi(2)).sum();
-    let n = x.len() as f64;
-    (mean, (squares * n / (n - 1.0)).sqrt() / total)
+fn ratio(x: &[f64], tokens: &[usize]) -> Result<(f64, f64)> {
+    let tokens: Vec<f64> = tokens.iter().map(|n| *n as f64).collect();
+    estimators::ratio(x, &tokens)
 }
 
-/// `z (B,L·Z,C)` with the latents of the first `layers` layers as they are and the others at 0, the
-/// prior's mean.
+/// `z (B,L·Z,C)` with the latents of the first `layers` layers unchanged and the others at 0, the prior's
+/// mean.
 ///
 /// # Errors
-/// [`Error::Argument`](crate::Error::Argument) when `z` is not one of whole sequences.
+/// [`Error::Argument`](crate::Error::Argument) when the length of `z` is not a multiple of `L·Z·C`.
 pub fn first_layers(config: &ModelConfig, z: &[f32], layers: usize) -> Result<Vec<f32>> {
     let group = group_len(config, "z", z)?;
     let kept = |i: usize| i / group % config.n_layers < layers;
@@ -62,8 +65,8 @@ pub fn first_layers(config: &ModelConfig, z: &[f32], layers: usize) -> Result<Ve
 /// `z (B,L·Z,C)` with the latents of layer `layer`, from 0, taken from `other`.
 ///
 /// # Errors
-/// [`Error::Argument`](crate::Error::Argument) when there is no such layer, or the two are not of as many
-/// whole sequences.
+/// [`Error::Argument`](crate::Error::Argument) when there is no such layer, the lengths differ, or are not
+/// a multiple of `L·Z·C`.
 pub fn swap_layer(
     config: &ModelConfig,
     z: &[f32],
@@ -82,9 +85,13 @@ pub fn swap_layer(
     Ok(both.map(|(i, (z, other))| if swapped(i) { *other } else { *z }).collect())
 }
 
-/// The latents that lie `share` of the way from `from` to `to`, which are of one length.
-pub fn between(from: &[f32], to: &[f32], share: f32) -> Vec<f32> {
-    from.iter().zip(to).map(|(from, to)| (1.0 - share) * from + share * to).collect()
+/// Linear interpolation: the latents at `share` of the way from `from` to `to`.
+///
+/// # Errors
+/// [`Error::Argument`](crate::Error::Argument) when the lengths differ.
+pub fn between(from: &[f32], to: &[f32], share: f32) -> Result<Vec<f32>> {
+    estimators::check_length("to", from.len(), to.len())?;
+    Ok(from.iter().zip(to).map(|(from, to)| (1.0 - share) * from + share * to).collect())
 }
 
 /// Numbers of one layer's latents of one sequence.
@@ -96,9 +103,9 @@ fn group_len(config: &ModelConfig, arg: &'static str, z: &[f32]) -> Result<usize
     Ok(config.latents_per_layer() * config.dim)
 }
 
-/// Scores the batch that `engine` holds and has fitted, `tokens (B,T)` with `targets (B,T)`, at the means of
-/// its posterior with the latents of the first 0, 1, … `L` layers: an entry each. `decoder` is one of the
-/// same weights for `B` sequences.
+/// Scores the engine's fitted batch, `tokens (B,T)` with `targets (B,T)`, at the means of its posterior with
+/// the latents of the first 0, 1, … `L` layers: one entry for each. `decoder` has the same weights, for `B`
+/// sequences.
 ///
 /// # Errors
 /// [`Error::Argument`](crate::Error::Argument) when lengths differ, and those of [`Engine::token_nll_at`].
@@ -131,7 +138,8 @@ pub fn progressive(
     Ok(scores)
 }
 
-/// How many targets of each of `b` sequences are the likeliest token, given the true ones before them.
+/// How many targets of each of `b` sequences have the highest probability, given the true tokens before
+/// them.
 fn correct(
     decoder: &mut Decoder,
     z: &[f32],
@@ -142,7 +150,7 @@ fn correct(
     let t = tokens.len() / b;
     decoder.set_latents(z)?;
     let mut correct = vec![0; b];
-    // Behind the last target there is only padding.
+    // After the last target there is only padding.
     let end = (0..t).rev().find(|t_idx| (0..b).any(|b| targets[b * t + t_idx] >= 0));
     for t_idx in 0..end.map_or(0, |last| last + 1) {
         let column: Vec<i32> = (0..b).map(|b| tokens[b * t + t_idx]).collect();
@@ -157,8 +165,8 @@ fn correct(
     Ok(correct)
 }
 
-/// The likeliest tokens one after the other from given latents `z (L·Z,C)`: at most `max_tokens`, and no
-/// further than `stop` or the end of the context. `decoder` is one for a single sequence.
+/// Decodes greedily from given latents `z (L·Z,C)`: at most `max_tokens` tokens, ending at `stop` or when the
+/// context is full. `decoder` is one for a single sequence.
 ///
 /// # Errors
 /// Those of [`Decoder::set_latents`] and [`Decoder::prefill`].
@@ -185,7 +193,7 @@ pub fn decode_greedily(
     Ok(tokens)
 }
 
-/// A text with its thought, that can be scored at other thoughts too.
+/// A text with its fitted latents, which can be scored at other latents too.
 pub struct Thought {
     engine: Engine,
     /// The mean of its fitted posterior, `(L·Z,C)`.
@@ -193,7 +201,7 @@ pub struct Thought {
 }
 
 impl Thought {
-    /// Fits a thought to `text`, whose first token is the one that documents begin with.
+    /// Fits latents to `text`, whose first token is the one that documents begin with.
     ///
     /// # Errors
     /// [`Error::Argument`](crate::Error::Argument) for a text of no token or more than the context holds, or a
@@ -226,7 +234,8 @@ impl Thought {
     /// The text's nats per token at latents `z (L·Z,C)`.
     ///
     /// # Errors
-    /// [`Error::Argument`](crate::Error::Argument) when `z` has another length.
+    /// [`Error::Argument`](crate::Error::Argument) when `z` has another length or a number
+    /// that is not finite.
     pub fn nats_per_token_at(&mut self, z: &[f32]) -> Result<f64> {
         let nll = self.engine.token_nll_at(z)?;
         Ok(nll.iter().sum::<f64>() / nll.len() as f64)
@@ -295,7 +304,8 @@ mod tests {
         assert!(swap_layer(&CONFIG, &z, &other, 2).is_err());
         assert!(swap_layer(&CONFIG, &z, &other[1..], 0).is_err());
         assert!(first_layers(&CONFIG, &z[1..], 1).is_err());
-        assert_eq!(between(&[0.0, 4.0], &[2.0, 0.0], 0.25), [0.5, 3.0]);
+        assert_eq!(between(&[0.0, 4.0], &[2.0, 0.0], 0.25).unwrap(), [0.5, 3.0]);
+        assert!(between(&[0.0, 4.0], &[2.0], 0.25).is_err());
     }
 
     #[test]
@@ -325,19 +335,22 @@ mod tests {
                 assert_eq!(scores.correct[b], expected, "{layers} layers, sequence {b}");
             }
         }
-        // The fit is of both layers: with both it tells the text better than with none.
-        assert!(scores[2].nats_per_token().0 < scores[0].nats_per_token().0, "{scores:?}");
+        // The fit is of both layers: with both it predicts the text better than with none.
+        let nats = |scores: &LayerReconstruction| scores.nats_per_token().unwrap().0;
+        assert!(nats(&scores[2]) < nats(&scores[0]), "{scores:?}");
         assert!(progressive(&mut engine, &mut decoder, &TOKENS[1..], &TARGETS).is_err());
     }
 
     #[test]
     fn rates_weigh_tokens_and_have_errors() {
         let mut scores = LayerReconstruction { tokens: vec![1], nll: vec![5.0], correct: vec![1] };
-        assert!(scores.accuracy().1.is_nan());
+        assert!(scores.accuracy().unwrap().1.is_nan());
         scores.extend(LayerReconstruction { tokens: vec![3], nll: vec![3.0], correct: vec![1] });
         // Residuals 3 and -3 of two sequences, over four tokens.
-        assert_eq!(scores.nats_per_token(), (2.0, 36f64.sqrt() / 4.0));
-        assert_eq!(scores.accuracy().0, 0.5);
+        assert_eq!(scores.nats_per_token().unwrap(), (2.0, 36f64.sqrt() / 4.0));
+        assert_eq!(scores.accuracy().unwrap().0, 0.5);
+        scores.tokens.pop();
+        assert!(scores.accuracy().is_err() && scores.nats_per_token().is_err());
     }
 
     #[test]
@@ -349,7 +362,7 @@ mod tests {
         let text = [0, 4, 7, 1];
         let (mut a, b) = (fit(&text), fit(&[0, 2, 2, 8]));
         assert_ne!(a.z, b.z);
-        for z in [a.z.clone(), b.z.clone(), between(&a.z, &b.z, 0.5)] {
+        for z in [a.z.clone(), b.z.clone(), between(&a.z, &b.z, 0.5).unwrap()] {
             let mut decoder = Decoder::new(CONFIG, &weights(), Device::Cpu, 1).unwrap();
             decoder.set_latents(&z).unwrap();
             let nats = |pair: &[i32]| {

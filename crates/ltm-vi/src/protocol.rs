@@ -1,86 +1,86 @@
-//! The protocols by name: what a number of nats per token stands for, and which model it suits.
-//! Scores nothing.
+//! Evaluation protocols: how a number of nats per token is defined, and which models it applies to. Scores
+//! nothing.
 
 use ltm_model::{Attention, ModelConfig};
 
 use crate::engine::argument;
 use crate::{Error, Result};
 
-/// What a number of nats per token, or a perplexity, stands for. Numbers of different protocols
-/// must not be compared, but for the exact ones and bounds on them: see the bias of each.
+/// The definition of a number of nats per token, or a perplexity. Numbers of different protocols are not
+/// comparable, except exact ones and valid bounds on them: see the bias of each.
 ///
-/// Every protocol gives nats, divided by the scored tokens of the corpus, with a standard error as
-/// sequences vary and, where latents are sampled, the part of it that sampling is to blame for.
+/// Every protocol gives nats, divided by the scored tokens of the corpus, with a standard error over
+/// sequences and, where latents are sampled, the part of it that is due to sampling.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Protocol {
-    /// `-log p(x|z)` at the sample that the fit ended with, which saw `x`. It is no bound, since the
-    /// latents cost nothing: a part of a bound, and a measure of what the latents hold.
+    /// `-log p(x|z)` at the last sample of the fit, which has seen `x`. Not a bound, because the KL is not
+    /// counted: one term of a bound, and a measure of what the latents encode.
     Reconstruction,
-    /// Reconstruction and KL, with the noise that the fit ended with, in one sample. With
-    /// [`Noise::Fixed`](crate::Noise) it is what the paper reports, and optimistic: the fit has seen
-    /// the noise and may hide information in it, so that the number can fall below `-log p(x)`.
+    /// Reconstruction plus KL, at the last noise of the fit, one sample. With
+    /// [`Noise::Fixed`](crate::Noise) it is the number of the paper and not a bound: the fit has seen the
+    /// noise and can encode information in it, so the number can be below `-log p(x)`.
     ElboFittedNoise,
     /// The evidence lower bound, `E_q[-log p(x|z)] + KL`: the KL exactly, the expectation as a mean
     /// over fresh samples, unbiased. In expectation never below `-log p(x)`, and above it by the KL
-    /// of `q` from the true posterior. The latents saw `x`, and the KL charges for that.
+    /// of `q` from the true posterior. The latents have seen `x`; the KL accounts for that.
     Elbo {
-        /// Samples a sequence.
+        /// Samples per sequence.
         samples: usize,
     },
     /// The importance-weighted bound `-log mean_k p(x,z_k)/q(z_k)` over fresh samples (Burda et al.
-    /// 2016). In expectation never below `-log p(x)`, never above the evidence lower bound, and
-    /// nearer with more samples. The standard error is to first order, and too small where a few
-    /// samples carry all the weight.
+    /// 2016). In expectation never below `-log p(x)`, never above the evidence lower bound, and tighter with
+    /// more samples. The standard error is to first order, and too small where a few samples have most of
+    /// the weight.
     Iwae {
-        /// Samples a sequence.
+        /// Samples per sequence.
         samples: usize,
     },
-    /// Next-block prediction. A row is cut in blocks of `stride` targets; for each block the latents
-    /// are fitted to the targets before it and to nothing else (for a row's first block they come
-    /// from the prior), and the block costs `-log mean_s p(block | z_s, tokens before it)` over
-    /// fresh samples `z_s` of that fit.
+    /// Next-block prediction. A row is split into blocks of `stride` targets; for each block the latents
+    /// are fitted to the targets before it alone (for a row's first block they come from the prior), and
+    /// the block's nats are `-log mean_s p(block | z_s, tokens before it)` over fresh samples `z_s` of
+    /// that fit.
     ///
     /// The samples do not depend on the block, so this is the code length of a normalised
-    /// distribution: it can be compared with [`Autoregressive`](Self::Autoregressive), which it
-    /// equals for a model without latents, and no model's is below the entropy of its data. Fewer
-    /// samples make it longer in expectation. A row costs a fit a block.
+    /// distribution: it is comparable with [`Autoregressive`](Self::Autoregressive), which it equals for a
+    /// model without latents, and in expectation it is never below the entropy of the data. Fewer samples
+    /// make it longer in expectation. It takes one fit per block.
     Prequential {
         /// Targets of a block.
         stride: usize,
-        /// Samples a block.
+        /// Samples per block.
         samples: usize,
     },
-    /// As [`Prequential`](Self::Prequential), in windows that overlap: each begins `stride` tokens
-    /// behind the one before and only its last `stride` targets are scored (those of the first
-    /// window all), so that a block always has the longest past that a row holds. To be compared
-    /// with [`AutoregressiveOverlap`](Self::AutoregressiveOverlap) of the same stride.
+    /// As [`Prequential`](Self::Prequential), in overlapping windows: each begins `stride` tokens after
+    /// the previous one and only its last `stride` targets are scored (all of the first window's), so that
+    /// every block has the longest context that a row holds. Comparable with
+    /// [`AutoregressiveOverlap`](Self::AutoregressiveOverlap) of the same stride.
     PrequentialOverlap {
-        /// Targets of a block, and how far one window is behind the other.
+        /// Targets of a block, and the distance between windows.
         stride: usize,
-        /// Samples a block.
+        /// Samples per block.
         samples: usize,
     },
-    /// `-log p(x)` of a model without latents, exact: no sampling, no bias. A row's first tokens
-    /// have little to go by.
+    /// `-log p(x)` of a model without latents, exact: no sampling, no bias. A row's first tokens have little
+    /// context.
     Autoregressive,
-    /// As [`Autoregressive`](Self::Autoregressive), in windows that overlap: each begins `stride`
-    /// tokens behind the one before and only its last `stride` targets are scored (those of the
-    /// first window all), each token once. Exact too, for a predictor that sees a longer past.
+    /// As [`Autoregressive`](Self::Autoregressive), in overlapping windows: each begins `stride` tokens
+    /// after the previous one and only its last `stride` targets are scored (all of the first window's),
+    /// so that each token is scored once. Also exact, for a predictor with a longer context.
     AutoregressiveOverlap {
-        /// How far one window is behind the other.
+        /// The distance between windows.
         stride: usize,
     },
     /// The bound of a masked diffusion model, `E_t[ 1/t · sum over hidden of -log p ]` (Sahoo et al.
-    /// 2024), as a mean over random masks, stratified in the share that is hidden. It is a bound on
+    /// 2024), as a mean over random masks, stratified by the share of masked positions. A bound on
     /// `-log p` of a text and its padding, which is never below that of the text.
     MaskedDiffusion {
-        /// Masks a sequence.
+        /// Masks per sequence.
         samples: usize,
     },
 }
 
 impl Protocol {
-    /// Samples of the protocols that draw any, when none are named.
+    /// The default number of samples.
     pub const DEFAULT_SAMPLES: usize = 8;
 
     /// The name, without numbers.
@@ -98,7 +98,7 @@ impl Protocol {
         }
     }
 
-    /// How far windows are apart, for a protocol whose windows overlap.
+    /// The distance between windows, for a protocol whose windows overlap.
     pub fn overlap(&self) -> Option<usize> {
         match self {
             Self::PrequentialOverlap { stride, .. } | Self::AutoregressiveOverlap { stride } => {
@@ -116,7 +116,7 @@ impl Protocol {
         )
     }
 
-    /// Checks that the protocol suits a model, in rows of `t` targets.
+    /// Checks that the protocol applies to a model, in rows of `t` targets.
     ///
     /// # Errors
     /// [`Error::Protocol`] when it does not apply to the model, [`Error::Argument`] for no samples
@@ -160,7 +160,7 @@ impl Protocol {
 }
 
 impl std::fmt::Display for Protocol {
-    /// The name with its numbers behind it, as it is parsed.
+    /// The name followed by its numbers, as it is parsed.
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.write_str(self.name())?;
         match self {
@@ -183,7 +183,7 @@ impl std::str::FromStr for Protocol {
     /// `autoregressive-overlap:STRIDE` and `masked-diffusion[:MASKS]`.
     ///
     /// # Errors
-    /// [`Error::UnknownProtocol`], also for a number that is missing, too many, 0 or no number.
+    /// [`Error::UnknownProtocol`], also for missing, surplus, zero or malformed numbers.
     fn from_str(text: &str) -> Result<Self> {
         let unknown = || Error::UnknownProtocol { name: text.into() };
         let mut parts = text.split(':');
@@ -260,7 +260,7 @@ mod tests {
     }
 
     #[test]
-    fn protocols_suit_their_models() {
+    fn protocols_apply_to_their_models() {
         let latents = ModelConfig::ltm_small();
         let baseline = ModelConfig { n_latents: 0, ..latents };
         let masked = ModelConfig { attention: Attention::Bidirectional, ..baseline };

@@ -8,8 +8,8 @@ impl InferConfig {
     /// The rate of fast step `step` of `steps` in a fit at `progress` of training, from 0 to 1.
     ///
     /// With [`Schedule::Cosine`]: `r·f + (r - r·f)·(1 + cos(π·step/steps))/2`, where `f` is
-    /// `final_ratio` and `r` the rate that training has reached. As in the published code the last
-    /// step is one short of the end of the cosine.
+    /// `final_ratio` and `r` the rate at this point of training. As in the published code, the last step
+    /// is one before the end of the cosine.
     pub fn lr_at(&self, step: usize, progress: f64) -> f64 {
         let rate = self.lr + (self.lr_end.unwrap_or(self.lr) - self.lr) * progress.clamp(0.0, 1.0);
         match self.schedule {
@@ -22,8 +22,8 @@ impl InferConfig {
         }
     }
 
-    /// What the KL counts in the objective of a fit at `progress` of training, from 0 to 1; 1 but for
-    /// the beginning of a training with `kl_warmup`.
+    /// The weight of the KL in the objective of a fit at `progress` of training, from 0 to 1: below 1 only
+    /// during `kl_warmup`.
     pub fn kl_weight_at(&self, progress: f64) -> f64 {
         if progress < self.kl_warmup { progress.max(0.0) / self.kl_warmup } else { 1.0 }
     }

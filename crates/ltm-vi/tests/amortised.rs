@@ -90,7 +90,7 @@ fn the_slow_step_and_the_protocols_see_the_same_posterior() {
         engine.slow_token_nll().unwrap().chunks(5).map(|nll| nll.iter().sum()).collect();
     let fitted = score_batch(&mut engine, Protocol::ElboFittedNoise, &infer(), KEY).unwrap();
     let elbo = score_batch(&mut engine, Protocol::Elbo { samples: 400 }, &infer(), KEY).unwrap();
-    for (b, kl) in posterior.kl(2).into_iter().enumerate() {
+    for (b, kl) in posterior.kl(2).unwrap().into_iter().enumerate() {
         // The posterior was rounded to single precision on the way here.
         assert!((fitted.nats[b] - nll[b] - kl).abs() <= 1e-6 * fitted.nats[b]);
         // One sample is as far from the mean of many as one sample is: 400 have 20 times its error.

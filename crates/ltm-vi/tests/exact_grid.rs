@@ -113,7 +113,7 @@ impl Grid {
             assert!((mass - 1.0).abs() <= 1e-5, "the grid holds {mass} of the posterior of {x}");
             self.integral(x, |z, nll| q(z) * nll) + kl
         };
-        posterior.kl(ALL).into_iter().enumerate().map(of).collect()
+        posterior.kl(ALL).unwrap().into_iter().enumerate().map(of).collect()
     }
 }
 

@@ -127,7 +127,7 @@ fn what_needs_a_density_is_refused() {
     ] {
         let refused = score_batch(&mut engine, protocol, &infer(1), key(0)).unwrap_err();
         assert!(matches!(refused, Error::NoDensity { .. }), "{refused}");
-        assert!(refused.to_string().contains("infer.method=variational"), "{refused}");
+        assert!(refused.to_string().contains("infer.method = \"variational\""), "{refused}");
     }
     score_batch(&mut engine, Protocol::Reconstruction, &infer(1), key(0)).unwrap();
     // A fitted Gaussian of the same engine has one.

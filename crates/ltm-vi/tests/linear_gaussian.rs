@@ -95,7 +95,7 @@ impl Q {
     fn kl(self) -> f64 {
         let (mu, log_var) = self.numbers();
         let posterior = Posterior { mu: mu.into(), log_var: log_var.into(), noise: vec![0.0; 2] };
-        posterior.kl(1)[0]
+        posterior.kl(1).unwrap()[0]
     }
 
     /// How far the mean of the posterior of all entries is from this one's.
@@ -144,8 +144,9 @@ fn draw(
         [0, 1].map(|i| f64::from(mu[i]) + f64::from(noise[i]) * (f64::from(log_var[i]) / 2.0).exp())
     };
     let replication = |noise: &[f32]| {
-        let both =
-            |noise| (nll(seen.clone(), z(noise)), estimators::log_ratio(&mu, &log_var, noise));
+        let both = |noise| {
+            (nll(seen.clone(), z(noise)), estimators::log_ratio(&mu, &log_var, noise).unwrap())
+        };
         noise.chunks(2).map(both).unzip()
     };
     noise.as_slice::<f32>().unwrap().chunks(2 * samples).map(replication).collect()
@@ -215,7 +216,7 @@ fn importance_weights_tighten_the_bound_to_the_likelihood() {
         for samples in [1, 4, 16, 64] {
             let what = format!("{samples} samples of {q:?}");
             let draws = draw(*q, 0..5, 3000, samples);
-            let iwae = |(nll, ratio): &(Vec<f64>, Vec<f64>)| estimators::iwae(nll, ratio);
+            let iwae = |(nll, ratio): &(Vec<f64>, Vec<f64>)| estimators::iwae(nll, ratio).unwrap();
             let estimates: Vec<Sampled> = draws.iter().map(iwae).collect();
             let weights: Vec<f64> = estimates.iter().map(|e| (exact(5) - e.nats).exp()).collect();
             check_mean(&format!("p(x) from {what}"), mean(weights.iter().copied()), 1.0);
@@ -248,7 +249,7 @@ fn the_exact_posterior_leaves_no_gap_and_no_variance() {
     assert!(precision.b.abs() <= 1e-12, "the posterior of four entries is diagonal");
     let q = Q { mu, std: [precision.a, precision.c].map(|p| p.powf(-0.5)) };
     for (nll, ratio) in draw(q, 0..4, 50, 4) {
-        let Sampled { nats, variance } = estimators::iwae(&nll, &ratio);
+        let Sampled { nats, variance } = estimators::iwae(&nll, &ratio).unwrap();
         // Mean and log-variance are single precision, 6e-8 off, and samples lie within five deviations:
         // the weights' logarithms are off by less than 25 times that.
         assert!((nats - exact(4)).abs() <= 2e-6, "{nats} is not {}", exact(4));

@@ -5,7 +5,7 @@ use ltm_autodiff::Precision;
 use ltm_kernels::Device;
 use ltm_model::{Attention, ModelConfig, Weights};
 use ltm_vi::{
-    Engine, Error, InferConfig, InferKey, Noise, Protocol, SlowGradient, score_batch,
+    Engine, Error, InferConfig, InferKey, Noise, Posterior, Protocol, SlowGradient, score_batch,
     score_batch_after,
 };
 
@@ -172,5 +172,58 @@ fn known_targets_are_fitted_to_and_not_scored() {
         let error = score(whole, &[0, 4]).unwrap_err().to_string();
         assert!(error.contains("prequential:2:3 scores whole rows"), "{error}");
         assert!(matches!(score(protocol, &[0]), Err(Error::Argument { arg: "context", .. })));
+    }
+}
+
+/// A row without known targets is scored under the prior, whatever the rows next to it know and fit.
+#[test]
+fn a_row_without_a_prefix_keeps_no_fit() {
+    let (t, stride, samples) = (6, 2, 3);
+    let mut engine = engine(&CONFIG, 2, t);
+    let (tokens, targets) = sequence(611, t);
+    engine.set_batch(&[&*tokens, &tokens].concat(), &[&*targets, &targets].concat()).unwrap();
+    let protocol = Protocol::PrequentialOverlap { stride, samples };
+    let mut score =
+        |context| score_batch_after(&mut engine, protocol, &infer(), context, KEY).unwrap().nats[1];
+    assert_eq!(score(&[2, 0]), score(&[0, 0]));
+}
+
+/// Each block has samples of its own: sample number `block · samples` and those after it, of a posterior
+/// that a fit without steps leaves at the prior.
+#[test]
+fn blocks_do_not_share_samples() {
+    let (t, stride, samples) = (6, 2, 3);
+    let mut engine = engine(&CONFIG, 1, t);
+    let (tokens, targets) = sequence(611, t);
+    engine.set_batch(&tokens, &targets).unwrap();
+    let infer = InferConfig { steps: 0, ..infer() };
+    let n = CONFIG.n_latents * CONFIG.dim;
+    let prior = Posterior { mu: vec![0.0; n], log_var: vec![0.0; n], noise: vec![0.0; n] };
+    let mut expected = 0.0;
+    for block in 0..t / stride {
+        let mut likelihood = 0.0;
+        for sample in 0..samples {
+            let z = prior.fresh_sample(&CONFIG, KEY, block * samples + sample).unwrap();
+            let nll = engine.token_nll_at(&z).unwrap();
+            let nats: f64 = nll[block * stride..(block + 1) * stride].iter().sum();
+            likelihood += (-nats).exp() / samples as f64;
+        }
+        expected -= likelihood.ln();
+    }
+    let protocol = Protocol::Prequential { stride, samples };
+    let found = score_batch(&mut engine, protocol, &infer, KEY).unwrap().nats[0];
+    // Latents rounded to single precision on one of two ways.
+    assert!((found - expected).abs() <= 1e-4 * expected, "{found} is not {expected}");
+}
+
+#[test]
+fn context_beyond_a_row_is_refused() {
+    let mut engine = engine(&CONFIG, 1, 6);
+    let (tokens, targets) = sequence(611, 6);
+    engine.set_batch(&tokens, &targets).unwrap();
+    let protocol = Protocol::PrequentialOverlap { stride: 2, samples: 1 };
+    for known in [7, usize::MAX] {
+        let refused = score_batch_after(&mut engine, protocol, &infer(), &[known], KEY);
+        assert!(matches!(refused, Err(Error::Argument { arg: "context", .. })), "{refused:?}");
     }
 }

@@ -126,7 +126,7 @@ fn check(name: &str) {
         }
     }
 
-    close("z_final", &engine.posterior().unwrap().sample(), &fixture.f32("z_final"));
+    close("z_final", &engine.posterior().unwrap().sample().unwrap(), &fixture.f32("z_final"));
     let key = InferKey { seed: 0, step: 0, first_sequence: 0 };
     let scores: Scores = score_batch(&mut engine, Protocol::ElboFittedNoise, &infer, key).unwrap();
     close("final_nelbo", &[scores.nats.iter().sum::<f64>() as f32], &fixture.f32("final_nelbo"));

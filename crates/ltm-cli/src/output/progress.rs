@@ -19,7 +19,10 @@ pub fn progress_bar(len: u64, template: &str) -> ProgressBar {
     let bar = if io::stderr().is_terminal() { "{bar:24} " } else { "" };
     let style = ProgressStyle::with_template(&format!("{bar}{template}"))
         .expect("templates are constants of this program");
-    ProgressBar::with_draw_target(Some(len), target()).with_style(style)
+    let bar = ProgressBar::with_draw_target(Some(len), target()).with_style(style);
+    // Time goes on, and lines appear, between two updates.
+    bar.enable_steady_tick(Duration::from_secs(1));
+    bar
 }
 
 /// Several bars, drawn together.

@@ -1,5 +1,7 @@
 //! Calls of the command that must succeed, or fail in so many words.
 
+#![allow(dead_code, reason = "each test file uses a part")]
+
 use std::process::{Command, Output, Stdio};
 
 use serde_json::Value;

@@ -1,4 +1,4 @@
-//! `metrics.jsonl`: one JSON object a line, in the order of its steps. Knows the key `step` and no other.
+//! `metrics.jsonl`: one JSON object per line, in the order of its steps. Knows the key `step` and no other.
 
 use std::fs::{File, OpenOptions};
 use std::io::{BufRead, BufReader, Write};
@@ -25,18 +25,31 @@ impl JsonlWriter {
         Ok(Self { path: path.into(), file })
     }
 
-    /// Goes on with a file of a run that resumes after `step`: what follows the last line of a step up to it
-    /// is cut off, as is a last line that was not finished. A file that does not exist is started.
+    /// Continues the file of a run that resumes after `step`: lines of later steps are cut off, as is a last line that
+    /// was not finished. A run that has taken no step may have no file.
     ///
     /// # Errors
-    /// [`Error::Data`] when another line is not an object with a number under `step`; [`Error::Io`].
+    /// [`Error::Data`] when the last line that is kept is not of `step`, or a line is not an object with a number under
+    /// `step`; [`Error::Io`]. The file is then unchanged.
     pub fn resume(path: &Path, step: u64) -> Result<Self> {
         let mut options = OpenOptions::new();
-        options.read(true).append(true).create(true);
+        options.read(true).append(true).create(step == 0);
         let file = options.open(path).map_err(Error::io(path, "open"))?;
-        let keep = kept_bytes(path, &file, step)?;
+        let (keep, last) = kept(path, &file, step)?;
+        if last != step {
+            let expected = format!("{step}, the step of the checkpoint; lines are missing");
+            return Err(Error::data(path, "last step", expected, last.to_string()));
+        }
         file.set_len(keep).map_err(Error::io(path, "cut"))?;
         Ok(Self { path: path.into(), file })
+    }
+
+    /// Makes what was appended last, even if power fails.
+    ///
+    /// # Errors
+    /// [`Error::Io`].
+    pub fn sync(&self) -> Result<()> {
+        self.file.sync_data().map_err(Error::io(&self.path, "sync"))
     }
 
     /// Appends one object. Numbers that are not finite become `null`, which is JSON's way.
@@ -56,10 +69,10 @@ struct Line {
     step: u64,
 }
 
-/// Where the first line after `step` starts, or the unfinished one.
-fn kept_bytes(path: &Path, file: &File, step: u64) -> Result<u64> {
+/// Where the first line after `step` starts, or the unfinished one, and the step of the line before it; 0 without one.
+fn kept(path: &Path, file: &File, step: u64) -> Result<(u64, u64)> {
     let mut reader = BufReader::new(file);
-    let (mut line, mut kept) = (Vec::new(), 0);
+    let (mut line, mut kept, mut last) = (Vec::new(), 0, 0);
     for number in 1.. {
         line.clear();
         let bytes = reader.read_until(b'\n', &mut line).map_err(Error::io(path, "read"))?;
@@ -74,8 +87,9 @@ fn kept_bytes(path: &Path, file: &File, step: u64) -> Result<u64> {
             break;
         }
         kept += bytes as u64;
+        last = read.step;
     }
-    Ok(kept)
+    Ok((kept, last))
 }
 
 #[cfg(test)]
@@ -105,23 +119,32 @@ mod tests {
     }
 
     #[test]
-    fn an_unfinished_line_goes_even_when_its_step_would_stay() {
+    fn an_unfinished_line_is_removed_and_does_not_count() {
         let dir = tempfile::tempdir().expect("a temporary folder");
         let path = dir.path().join("a");
         fs::write(&path, "{\"step\":1}\n{\"step\":2}").expect("written");
-        drop(JsonlWriter::resume(&path, 9).expect("resumed"));
+        drop(JsonlWriter::resume(&path, 1).expect("resumed"));
         assert_eq!(fs::read_to_string(&path).expect("there"), "{\"step\":1}\n");
     }
 
     #[test]
-    fn a_missing_file_is_started_and_a_foreign_one_refused() {
+    fn a_file_that_does_not_reach_the_checkpoint_is_refused_and_unchanged() {
         let dir = tempfile::tempdir().expect("a temporary folder");
         let path = dir.path().join("a");
-        log(&mut JsonlWriter::resume(&path, 3).expect("started"), 4..=4);
-        fs::write(&path, "{\"step\":1}\nhello\n{\"step\":2}\n").expect("written");
-        let error = JsonlWriter::resume(&path, 9).expect_err("foreign").to_string();
-        assert!(error.contains("line 2") && error.contains("`step`"), "{error}");
-        assert!(fs::read_to_string(&path).expect("there").contains("hello"), "left as it was");
+        log(&mut JsonlWriter::resume(&path, 0).expect("started"), 1..=4);
+        for (text, step, parts) in [
+            ("{\"step\":1}\nhello\n{\"step\":2}\n", 2, ["line 2", "`step`"]),
+            ("{\"step\":1}\n{\"step\":2}\n{\"step\":3", 3, ["last step", "found 2"]),
+            ("{\"step\":1}\n{\"step\":5}\n", 3, ["last step", "found 1"]),
+            ("", 3, ["last step", "found 0"]),
+        ] {
+            fs::write(&path, text).expect("written");
+            let error = JsonlWriter::resume(&path, step).expect_err(text).to_string();
+            assert!(parts.iter().all(|part| error.contains(part)), "{error}");
+            assert_eq!(fs::read_to_string(&path).expect("there"), text);
+        }
+        fs::remove_file(&path).expect("removable");
+        assert!(JsonlWriter::resume(&path, 3).is_err() && !path.exists());
     }
 
     #[test]

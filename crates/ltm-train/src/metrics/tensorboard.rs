@@ -9,6 +9,8 @@ use std::time::{SystemTime, UNIX_EPOCH};
 use crate::files::create_dir;
 use crate::{Error, Result};
 
+const FILE_PREFIX: &str = "events.out.tfevents.";
+
 /// Appends scalars to an event file.
 #[derive(Debug)]
 pub struct EventWriter {
@@ -17,24 +19,26 @@ pub struct EventWriter {
 }
 
 impl EventWriter {
-    /// Starts a new event file in `dir`; TensorBoard joins the files of a folder into one run.
+    /// Starts a new event file in `dir` for a run that has taken `done` steps. TensorBoard joins the files of a folder
+    /// into one run; the file starts with an event that makes it drop later steps of earlier files.
     ///
     /// # Errors
     /// [`Error::Io`] when it cannot be created.
-    pub fn create(dir: &Path) -> Result<Self> {
+    pub fn create(dir: &Path, done: u64) -> Result<Self> {
         create_dir(dir)?;
-        let seconds = wall_time() as u64;
+        // TensorBoard reads the files in the order of their names, which must not follow a clock that was set back.
+        let seconds = latest(dir)?.max(wall_time() as u64);
         let mut options = OpenOptions::new();
         options.write(true).create_new(true);
         for suffix in 0_u64.. {
-            // TensorBoard reads the files in the order of their names.
-            let path = dir.join(format!("events.out.tfevents.{seconds:010}.ltm.{suffix}"));
+            let path = dir.join(format!("{FILE_PREFIX}{seconds:010}.ltm.{suffix:03}"));
             match options.open(&path) {
                 Err(error) if error.kind() == std::io::ErrorKind::AlreadyExists => {}
                 opened => {
                     let file = BufWriter::new(opened.map_err(Error::io(&path, "create"))?);
                     let mut writer = Self { path, file };
                     writer.write(&version_event(wall_time()))?;
+                    writer.write(&start_event(wall_time(), done + 1))?;
                     return Ok(writer);
                 }
             }
@@ -63,6 +67,18 @@ impl EventWriter {
     }
 }
 
+/// The largest time in the name of an event file; 0 without one.
+fn latest(dir: &Path) -> Result<u64> {
+    let mut latest = 0;
+    for entry in std::fs::read_dir(dir).map_err(Error::io(dir, "list"))? {
+        let name = entry.map_err(Error::io(dir, "list"))?.file_name();
+        let time = name.to_str().and_then(|name| name.strip_prefix(FILE_PREFIX));
+        let time = time.and_then(|time| time.get(..10)?.parse().ok());
+        latest = latest.max(time.unwrap_or(0));
+    }
+    Ok(latest)
+}
+
 fn wall_time() -> f64 {
     SystemTime::now().duration_since(UNIX_EPOCH).map_or(0.0, |time| time.as_secs_f64())
 }
@@ -85,6 +101,17 @@ fn version_event(wall_time: f64) -> Vec<u8> {
     let mut event = Vec::new();
     put_fixed(&mut event, 1, &wall_time.to_le_bytes());
     put_bytes(&mut event, 3, b"brain.Event:2");
+    event
+}
+
+/// `Event { wall_time = 1, step = 2, session_log = 7 { status = 1: START } }`, which voids earlier events of `step` and
+/// later.
+fn start_event(wall_time: f64, step: u64) -> Vec<u8> {
+    let mut event = Vec::new();
+    put_fixed(&mut event, 1, &wall_time.to_le_bytes());
+    put_varint(&mut event, 2 << 3);
+    put_varint(&mut event, step);
+    put_bytes(&mut event, 7, &[1 << 3, 1]);
     event
 }
 
@@ -162,16 +189,85 @@ mod tests {
     fn a_file_reads_back_and_a_second_one_does_not_replace_it() {
         let dir = tempfile::tempdir().expect("a temporary folder");
         for _ in 0..2 {
-            let mut writer = EventWriter::create(dir.path()).expect("created");
+            let mut writer = EventWriter::create(dir.path(), 0).expect("created");
             writer.scalar("train/loss", 1, 2.5).expect("written");
             writer.scalar("train/loss", u64::MAX, f64::NAN).expect("written");
             writer.flush().expect("flushed");
             let found = records(&std::fs::read(&writer.path).expect("there"));
-            assert_eq!(found.len(), 3);
+            assert_eq!(found.len(), 4);
             assert!(found[0].ends_with(b"brain.Event:2"));
-            assert!(found[1].windows(10).any(|bytes| bytes == b"train/loss"));
-            assert!(found[1].ends_with(&2.5_f32.to_le_bytes()));
+            assert!(found[2].windows(10).any(|bytes| bytes == b"train/loss"));
+            assert!(found[2].ends_with(&2.5_f32.to_le_bytes()));
         }
         assert_eq!(std::fs::read_dir(dir.path()).expect("listable").count(), 2);
+    }
+
+    /// Step and kind of an event: field 2, and 5 for a summary or 7 for a session log.
+    fn step_and_kind(event: &[u8]) -> (u64, u64) {
+        let (mut at, mut step, mut kind) = (0, 0, 0);
+        let varint = |at: &mut usize| {
+            let (mut value, mut shift) = (0, 0);
+            loop {
+                let byte = event[*at];
+                *at += 1;
+                value |= u64::from(byte & 0x7f) << shift;
+                shift += 7;
+                if byte < 0x80 {
+                    return value;
+                }
+            }
+        };
+        while at < event.len() {
+            let key = varint(&mut at);
+            match key & 7 {
+                0 => step = varint(&mut at),
+                1 => at += 8,
+                _ => {
+                    kind = key >> 3;
+                    at += varint(&mut at) as usize;
+                }
+            }
+        }
+        (step, kind)
+    }
+
+    /// What TensorBoard shows of a folder's files: a session that starts at a step voids that step and later ones.
+    fn shown(dir: &Path) -> Vec<u64> {
+        let mut files: Vec<_> = std::fs::read_dir(dir)
+            .expect("listable")
+            .map(|entry| entry.expect("readable").path())
+            .collect();
+        files.sort();
+        let mut steps = Vec::new();
+        for file in files {
+            for event in records(&std::fs::read(file).expect("readable")) {
+                match step_and_kind(&event) {
+                    (step, 7) => steps.retain(|shown| *shown < step),
+                    (step, 5) => steps.push(step),
+                    _ => {}
+                }
+            }
+        }
+        steps
+    }
+
+    #[test]
+    fn after_a_resume_each_step_is_shown_once() {
+        let dir = tempfile::tempdir().expect("a temporary folder");
+        let path = dir.path();
+        // A clock that was ahead, and more sessions within a second than one digit counts.
+        let ahead = wall_time() as u64 + 1000;
+        std::fs::write(path.join(format!("{FILE_PREFIX}{ahead:010}.ltm.0")), "").expect("writable");
+        for (done, last) in [(0, 7), (5, 9), (9, 12), (12, 12), (3, 6)]
+            .into_iter()
+            .chain((6..14).map(|done| (done, done + 2)))
+        {
+            let mut writer = EventWriter::create(path, done).expect("created");
+            for step in done + 1..=last {
+                writer.scalar("train/loss", step, 1.0).expect("written");
+            }
+            writer.flush().expect("flushed");
+            assert_eq!(shown(path), (1..=last).collect::<Vec<_>>(), "after {done}");
+        }
     }
 }

@@ -130,7 +130,7 @@ impl Drawer<'_> {
 
     /// KL of each layer, a bar a point.
     pub(super) fn kl_per_layer(&self, entries: &[Entry]) -> Result<Option<Drawn>> {
-        let of = |e: &Entry| numbers(&e.line["latents"]["kl_per_layer_nats_a_sequence"]);
+        let of = |e: &Entry| numbers(&e.line["latents"]["kl_per_layer_nats_per_sequence"]);
         let bars: Vec<(String, Vec<f64>)> = entries
             .iter()
             .map(|entry| (entry.name.clone(), of(entry)))

@@ -14,8 +14,9 @@ use crate::checkpoint::{CONFIG_FILE, Checkpoint};
 use crate::config::Config;
 use crate::data::Split;
 use crate::files::{create_dir, write_whole};
+use crate::metrics::{Curves, curves};
 use crate::sweep::{RESULTS_FILE, measure, read_results};
-use crate::trainer::{Curves, METRICS_FILE, curves, open};
+use crate::trainer::{METRICS_FILE, open};
 use crate::{Error, Result, flops};
 
 use entry::Entry;

@@ -193,7 +193,7 @@ impl<'a> Page<'a> {
             self.push(&head);
         }
         self.push(
-            "<th>KL<br>nats per<br>sequence</th><th>KL floor</th><th>active<br>units</th>\
+            "<th>KL<br>nats per<br>sequence</th><th>worth of<br>latents<br>nats per<br>token</th><th>signal<br>share</th>\
              <th>parameters</th><th>slow<br>steps</th><th>tokens</th><th>training<br>FLOPs</th>\
              <th>MFLOP per<br>token<br>counted</th><th>by the<br>paper's<br>formula</th><th>seconds</th>\
              </tr></thead>\n<tbody>\n",
@@ -210,7 +210,7 @@ impl<'a> Page<'a> {
                 let _ = write!(row, "<td>{text}</td>");
             }
             let line = &entry.line;
-            let kl = numbers(&line["latents"]["kl_per_layer_nats_a_sequence"]);
+            let kl = numbers(&line["latents"]["kl_per_layer_nats_per_sequence"]);
             let kl = if kl.is_empty() {
                 String::new()
             } else {
@@ -223,8 +223,8 @@ impl<'a> Page<'a> {
                 line["training_flops"].as_f64().map_or(String::new(), |x| format!("{x:.2e}"));
             for cell in [
                 kl,
-                number(&line["latents"]["kl_floor_nats_a_sequence"], 2, 1.0),
-                number(&line["latents"]["active_units"], 0, 1.0),
+                number(&line["latents"]["worth_nats_per_token"], 4, 1.0),
+                number(&line["latents"]["mean_signal_share"], 2, 1.0),
                 number(&line["parameters"], 0, 1.0),
                 number(&line["steps"], 0, 1.0),
                 number(&line["tokens"], 0, 1.0),

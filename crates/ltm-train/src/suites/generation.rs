@@ -1,4 +1,4 @@
-//! What texts say of their writer without another model: variety, repetition, length.
+//! Statistics of generated texts that need no other model: variety, repetition, length.
 //! Knows no model; a text is a list of units, words or tokens.
 
 use std::collections::HashMap;
@@ -14,14 +14,14 @@ pub const BLEU_ORDER: usize = 4;
 /// The numerator of a precision that would be 0: NLTK's `SmoothingFunction().method1`.
 const BLEU_SMOOTHING: f64 = 0.1;
 
-/// The n of the n-grams whose repetition inside a text is measured.
+/// The n of the n-grams whose repetition within a text is measured.
 const REPETITION_ORDER: usize = 4;
 
-/// Measures of a set of texts. Most of them change with the number and the length of the texts, so that only sets alike
-/// in both may be compared.
+/// Statistics of a set of texts. Most of them change with the number and the length of the texts, so only sets that are
+/// equal in both are comparable.
 #[derive(Clone, Debug, PartialEq, Serialize)]
 pub struct TextMetrics {
-    /// How many texts.
+    /// Number of texts.
     pub texts: usize,
     /// Texts without a unit.
     pub empty: usize,
@@ -33,17 +33,17 @@ pub struct TextMetrics {
     pub longest: usize,
     /// Entropy of the units of a text that is not empty, in nats: `-sum_u f_u·ln f_u` over its frequencies.
     pub entropy: Mean,
-    /// Different n-grams for every n-gram of all texts, for n of 1, 2, 3 (Li et al. 2016); `None` without n-grams.
+    /// distinct-n: different n-grams per n-gram of all texts, for n of 1, 2, 3 (Li et al. 2016); `None` without n-grams.
     pub distinct: [Option<f64>; 3],
-    /// The mean BLEU-4 of each text against all others (Zhu et al. 2018), as NLTK's `sentence_bleu` has it with its
+    /// self-BLEU: the mean BLEU-4 of each text against all others (Zhu et al. 2018), as NLTK's `sentence_bleu` with
     /// smoothing `method1`; `None` for fewer than two texts.
     pub self_bleu: Option<f64>,
-    /// The share of a text's 4-grams that occurred in it before, of texts that have any (Welleck et al. 2020).
+    /// rep-4: the share of a text's 4-grams that already occurred in it, over texts that have any (Welleck et al. 2020).
     pub repetition: Mean,
 }
 
 impl TextMetrics {
-    /// Measures texts; `progress(done, all)` counts those compared with the others.
+    /// Measures texts; `progress(done, all)` counts texts compared with the others.
     pub fn of<U: Hash + Eq + Clone>(texts: &[Vec<U>], progress: &mut dyn FnMut(u64, u64)) -> Self {
         let texts = &number(texts);
         let lengths: Vec<f64> = texts.iter().map(|text| text.len() as f64).collect();
@@ -70,7 +70,7 @@ impl TextMetrics {
     }
 }
 
-/// Each unit as a number that stands for it.
+/// Replaces each unit by a number.
 fn number<U: Hash + Eq + Clone>(texts: &[Vec<U>]) -> Vec<Vec<u32>> {
     let mut numbers = HashMap::new();
     let mut number = |unit: &U| {

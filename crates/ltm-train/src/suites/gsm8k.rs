@@ -1,5 +1,5 @@
-//! GSM8K (Cobbe et al. 2021): word problems, answered few-shot by generation, scored by pass@k. A problem is a line of JSON
-//! with `question` and `answer`, and an answer ends in `#### NUMBER`.
+//! GSM8K (Cobbe et al. 2021): word problems, answered few-shot by generation and scored by pass@k. A problem is one line
+//! of JSON with `question` and `answer`; an answer ends in `#### NUMBER`.
 
 use std::ops::ControlFlow;
 use std::path::Path;
@@ -13,10 +13,10 @@ use crate::config::Config;
 use crate::data::{Malformed, Tokenizer, objects};
 use crate::{Error, Result};
 
-/// What stands before the number in an answer.
+/// The text before the number in an answer.
 const MARK: &str = "####";
 
-/// What stands before a question in a prompt.
+/// The text before a question in a prompt.
 const QUESTION: &str = "Question:";
 
 /// A word problem.
@@ -46,7 +46,7 @@ pub fn is_gsm8k(path: &Path) -> Result<bool> {
     Ok(found)
 }
 
-/// Reads the first `count` problems of a file (0 for all), and tells `on_skip` of each malformed line left out.
+/// Reads the first `count` problems of a file (0 for all), and reports each malformed line that is skipped to `on_skip`.
 ///
 /// # Errors
 /// [`Error::Data`] for a line that is not a problem and not to be skipped, and when there is none; [`Error::Io`].
@@ -78,8 +78,8 @@ fn tail(text: &str) -> String {
     text.lines().last().unwrap_or("").chars().take(80).collect()
 }
 
-/// The number behind the first `####` that a number follows, in one spelling: without `$`, `+`, commas, a dot at the
-/// end, and zeros that say nothing, so that `#### $1,080.00.` is `1080`.
+/// The number after the first `####` that is followed by one, normalised: without `$`, `+`, commas, a dot at the end,
+/// leading zeros, and trailing zeros of decimals, so that `#### $1,080.00.` is `1080`.
 pub fn extract(text: &str) -> Option<String> {
     text.match_indices(MARK).find_map(|(at, _)| number(text[at..].trim_start_matches('#')))
 }
@@ -105,9 +105,11 @@ fn number(text: &str) -> Option<String> {
     Some(format!("{sign}{whole}{dot}{decimals}"))
 }
 
-/// The chance that one of `k` of `n` answers, `right` of which are right, is right: `1 - C(n-right,k)/C(n,k)`, of which
-/// the mean over questions is unbiased (Chen et al. 2021, equation 1). `k` is at most `n`.
+/// pass@k of `n` answers of which `right` are correct: `1 - C(n-right,k)/C(n,k)`, the probability that at least one of
+/// `k` of them is correct, unbiased (Chen et al. 2021, equation 1). `k` and `right` are at most `n`; larger ones count
+/// as `n`.
 pub fn pass_at(n: usize, right: usize, k: usize) -> f64 {
+    let (right, k) = (right.min(n), k.min(n));
     // C(n-right,k)/C(n,k) is the product over the last `right` numbers up to n of 1 - k/i.
     1.0 - (n - right + 1..=n)
         .map(|i| 1.0 - k as f64 / i as f64)
@@ -115,16 +117,16 @@ pub fn pass_at(n: usize, right: usize, k: usize) -> f64 {
         .product::<f64>()
 }
 
-/// How problems are put and answered.
+/// How problems are prompted and answered.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Options {
-    /// Worked examples that stand before the question, as many of the first as the context has room for.
+    /// Worked examples before the question: as many of the first ones as fit into the context.
     pub shots: Vec<Problem>,
-    /// Answers drawn for a question.
+    /// Answers sampled per question.
     pub samples: usize,
-    /// The k of pass@k, each at most `samples`.
+    /// The values of k for pass@k, each at most `samples`.
     pub passes: Vec<usize>,
-    /// The most tokens of an answer.
+    /// The most tokens in an answer.
     pub max_tokens: usize,
     /// How tokens are chosen.
     pub sample: SampleConfig,
@@ -137,60 +139,60 @@ pub struct Answered {
     pub line: u64,
     /// The question.
     pub question: String,
-    /// The number that is right.
+    /// The correct number.
     pub number: String,
-    /// Examples that stood before the question.
+    /// Worked examples in the prompt.
     pub shots: usize,
-    /// Tokens that an answer could have; 0 when the question alone is too long for the model.
+    /// The most tokens that the context left for an answer; 0 when the question alone is too long for the model.
     pub room: usize,
-    /// What was written, up to a next question; empty when the question was too long.
+    /// The generated answers, up to a next question; empty when the question was too long.
     pub answers: Vec<String>,
-    /// The number of each answer, if one could be found.
+    /// The number extracted from each answer, if any.
     pub numbers: Vec<Option<String>>,
-    /// How many of them are right.
+    /// How many of them are correct.
     pub right: usize,
 }
 
-/// Pass rates, and what stood in their way.
+/// Pass rates, and counts of prompts that did not fit.
 #[derive(Clone, Debug, PartialEq, Serialize)]
 pub struct Outcome {
-    /// Questions put.
+    /// Questions asked.
     pub questions: usize,
-    /// Answers drawn for each.
+    /// Answers sampled for each.
     pub samples: usize,
-    /// Examples asked for.
+    /// Worked examples requested.
     pub shots: usize,
-    /// Examples that stood before a question, questions that were too long left out.
+    /// Worked examples per prompt, except questions that were too long.
     pub shots_used: Mean,
-    /// Questions with fewer examples than asked for, for want of room.
+    /// Questions with fewer examples than requested, because the context was full.
     pub fewer_shots: usize,
-    /// Questions with less room for an answer than asked for.
+    /// Questions whose answers had less room than requested.
     pub less_room: usize,
-    /// Questions too long for the model by themselves, which count as wrong.
+    /// Questions that are too long for the model without any example, which count as wrong.
     pub too_long: usize,
-    /// Answers written.
+    /// Answers generated.
     pub answers: usize,
-    /// Answers in which a number could be found.
+    /// Answers from which a number was extracted.
     pub extracted: usize,
     /// Pass rates, by k.
     pub pass: Vec<Pass>,
 }
 
-/// The share of questions that at least one of `k` answers gets right.
+/// The share of questions for which at least one of `k` answers is correct.
 #[derive(Clone, Debug, PartialEq, Serialize)]
 pub struct Pass {
-    /// Answers that one may try.
+    /// Number of answers.
     pub k: usize,
     /// The unbiased estimate over questions.
     #[serde(flatten)]
     pub rate: Mean,
 }
 
-/// Puts each problem to a model: thoughts are fitted to examples and question once, and every answer is written with a
-/// draw of its own from their posterior. The numbers depend on weights, problems, options, `config.infer` and the seed.
+/// Asks a model each problem: latents are fitted once to examples and question, and every answer is generated with its
+/// own draw from their posterior. The numbers depend on weights, problems, options, `config.infer` and the seed.
 ///
-/// A prompt has `Question: …\nAnswer: …`, parted by empty lines; what is written ends where the document does, or
-/// counts up to a next `Question:`.
+/// A prompt consists of `Question: …\nAnswer: …`, separated by empty lines; an answer ends at the end of the document or
+/// before a next `Question:`.
 ///
 /// # Errors
 /// [`Error::Field`] for no samples, or a pass of 0 or more than the samples; those of the tokenizer, of generation and of
@@ -229,7 +231,7 @@ pub fn evaluate(
                 max_tokens: room,
                 sample: options.sample,
                 latents: LatentSource::Prompt,
-                // Far enough from one another for the draws of a question.
+                // Far enough apart for the draws of a question.
                 seed: config.run.seed.wrapping_add(index << 32),
                 stop: Some(i32::from(separator)),
                 device,
@@ -250,7 +252,7 @@ pub fn evaluate(
     Ok(outcome(&all, options))
 }
 
-/// The first examples that leave room for an answer of `max_tokens`, how many they are, and the question behind them.
+/// The number of examples that leave room for an answer of `max_tokens`, and the prompt: these, then the question.
 fn prompt(
     separator: u16,
     examples: &[Vec<u16>],
@@ -258,7 +260,7 @@ fn prompt(
     max_seq_len: usize,
     max_tokens: usize,
 ) -> (usize, Vec<i32>) {
-    // The separator that documents begin with takes a place, the last token of the answer none.
+    // The separator at the beginning is read, the last token of the answer is not.
     let mut length = 1 + question.len() + max_tokens - 1;
     let fits = |example: &&Vec<u16>| {
         length += example.len();
@@ -270,7 +272,7 @@ fn prompt(
     (shots.len(), prompt)
 }
 
-/// What was written, without the end of the document, up to a next question.
+/// The generated text, without the end of the document, up to a next question.
 fn answer(tokenizer: &Tokenizer, tokens: &[i32]) -> String {
     let ids: Vec<u16> = tokens.iter().map(|token| *token as u16).collect();
     let ids = ids.strip_suffix(&[tokenizer.separator()]).unwrap_or(&ids);

@@ -1,13 +1,14 @@
-//! LAMBADA (Paperno et al. 2016): passages whose last word is to be predicted from all that comes before it.
+//! LAMBADA (Paperno et al. 2016): predict the last word of a passage from everything before it.
 
 use std::ops::ControlFlow;
 use std::path::PathBuf;
 
 use ltm_model::{Decoder, Weights};
 use ltm_vi::estimators::{self, Sampled};
-use ltm_vi::{Engine, InferKey, Posterior, SlowGradient};
+use ltm_vi::{Engine, InferKey, Method, Posterior, SlowGradient};
 use serde_json::{Value, json};
 
+use super::Mean;
 use crate::config::Config;
 use crate::data::batches::IGNORED;
 use crate::data::{Document, Format, Notice, ReadOptions, Tokenizer, documents};
@@ -17,7 +18,7 @@ use crate::{Error, Result};
 /// A passage in tokens, no longer than a model's context and one more.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Passage {
-    /// The separator that documents begin with, the context, the last word; only the end of them where all do not fit.
+    /// The separator that documents begin with, the context, the last word; only their end if they do not all fit.
     tokens: Vec<i32>,
     /// How many of the tokens, at their end, are the last word with the white space before it.
     word: usize,
@@ -28,11 +29,11 @@ pub struct Passage {
 impl Passage {
     /// A passage for a model that reads `max_seq_len` tokens.
     ///
-    /// The white space before the last word belongs to the word, as tokenisers have it.
+    /// The white space before the last word is part of the word, as in tokenisers.
     ///
     /// # Errors
-    /// [`Error::Data`] when there are not a context and a word, or no context is left beside the word, and for a word
-    /// that a closed vocabulary lacks.
+    /// [`Error::Data`] when there is no context or no word, when the word leaves no room for context, and for a word that
+    /// a closed vocabulary lacks.
     pub fn new(document: Document<'_>, tokenizer: &Tokenizer, max_seq_len: usize) -> Result<Self> {
         let Document { path, number, text } = document;
         let refuse = |expected: String, found: String| {
@@ -79,8 +80,8 @@ impl Passage {
     }
 }
 
-/// Parts a passage before the white space that its last word stands behind; `None` where there are not two words. White
-/// space at the end is dropped.
+/// Splits a passage before the white space in front of its last word; `None` for fewer than two words. White space at
+/// the end is dropped.
 pub fn split_last_word(passage: &str) -> Option<(&str, &str)> {
     let passage = passage.trim_end();
     let (before, _) = passage.rsplit_once(char::is_whitespace)?;
@@ -88,8 +89,8 @@ pub fn split_last_word(passage: &str) -> Option<(&str, &str)> {
     (!context.is_empty()).then(|| passage.split_at(context.len()))
 }
 
-/// Reads passages, a string in a JSON object each: the first `limit` of them, or all for 0. Returns them with the number
-/// of malformed lines left out.
+/// Reads passages, one string in each JSON object: the first `limit` of them, or all for 0. Returns them with the number
+/// of malformed lines skipped.
 ///
 /// # Errors
 /// Those of [`documents`] and [`Passage::new`]; [`Error::Data`] when there is no passage.
@@ -125,7 +126,7 @@ pub struct WordScore {
     pub nats: f64,
     /// Variance of the `nats` under new samples of the latents: 0 without latents, NaN for one sample.
     pub variance: f64,
-    /// Whether each token of the word was the likeliest one given those before it.
+    /// Whether each token of the word had the highest probability, given the tokens before it.
     pub predicted: bool,
     /// Whether the passage was cut to the model's context.
     pub cut: bool,
@@ -134,14 +135,14 @@ pub struct WordScore {
 /// How well last words were predicted.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Lambada {
-    /// Samples of the latents a passage; 0 for a model without latents, whose numbers are exact.
+    /// Samples of the latents per passage; 0 for a model without latents, whose numbers are exact.
     pub samples: usize,
     /// The passages in their order.
     pub words: Vec<WordScore>,
 }
 
 impl Lambada {
-    /// What the numbers stand for.
+    /// The protocol of the numbers.
     pub fn protocol(&self) -> String {
         match self.samples {
             0 => "last-word autoregressive".into(),
@@ -149,7 +150,7 @@ impl Lambada {
         }
     }
 
-    /// Nats of a word, and their standard error as passages vary: NaN for one.
+    /// Nats per word with their standard error over passages: NaN for one.
     pub fn nats_per_word(&self) -> (f64, f64) {
         self.mean(|word| word.nats)
     }
@@ -178,7 +179,8 @@ impl Lambada {
 
     fn mean(&self, of: impl Fn(&WordScore) -> f64) -> (f64, f64) {
         let values: Vec<f64> = self.words.iter().map(of).collect();
-        estimators::ratio(&values, &vec![1.0; values.len()])
+        let Mean { mean, standard_error, .. } = Mean::of(&values);
+        (mean, standard_error)
     }
 
     /// The numbers as JSON.
@@ -202,17 +204,17 @@ impl Lambada {
     }
 }
 
-/// Fits latents to the context of each passage and to nothing else, and predicts its last word by `samples` fresh
-/// samples of that fit, on the device that `config.run` names.
+/// Fits latents to the context of each passage alone, and predicts its last word from `samples` fresh samples of that
+/// fit, on the device of `config.run`.
 ///
-/// The samples do not depend on the word, so that `-log mean_s p(word | z_s, context)` is the code length of a normalised
-/// distribution and may be compared with an autoregressive model's. Fewer samples make it longer in expectation. The
-/// likeliest token is that of the same mixture, given the word's true tokens before it; what would follow the word is not
-/// asked. `progress(done, all)` counts passages.
+/// The samples do not depend on the word, so `-log mean_s p(word | z_s, context)` is the code length of a normalised
+/// distribution, comparable with an autoregressive model's. Fewer samples make it longer in expectation. A token is
+/// predicted when it has the highest probability under the same mixture, given the word's true tokens before it; the
+/// token after the word is not scored. `progress(done, all)` counts passages.
 ///
 /// # Errors
-/// [`Error::Field`] for no samples; [`Error::Infer`] and [`Error::Model`] for what the model refuses, such as tokens
-/// outside its vocabulary; [`Error::NonFinite`] when a score is not finite.
+/// [`Error::Field`] for no samples; [`Error::Infer`] for latents found by Langevin dynamics, which have no density, and
+/// for tokens outside the vocabulary; [`Error::Model`]; [`Error::NonFinite`] when a score is not finite.
 pub fn evaluate(
     config: &Config,
     weights: &Weights,
@@ -222,6 +224,10 @@ pub fn evaluate(
 ) -> Result<Lambada> {
     if samples == 0 {
         return Err(Error::field("samples", "at least 1", samples));
+    }
+    if config.model.n_latents > 0 && config.infer.method == Method::Langevin {
+        // As for `prequential`: a sample without a density has no fresh ones.
+        return Err(Error::Infer(ltm_vi::Error::NoDensity { protocol: "last-word predictive" }));
     }
     let (device, precision) = config.run.compute()?;
     let model = &config.model;
@@ -262,7 +268,7 @@ pub fn evaluate(
     Ok(Lambada { samples: if model.n_latents == 0 { 0 } else { samples }, words })
 }
 
-/// The posterior of each passage's context; the words are hidden from it. A batch's last rows may be empty.
+/// The posterior given each passage's context, without the last words. A batch's last rows may be empty.
 fn fit_to_contexts(
     engine: &mut Engine,
     config: &Config,
@@ -282,17 +288,17 @@ fn fit_to_contexts(
     Ok(engine.posterior()?)
 }
 
-/// Predicts a passage's last word by the mixture of the latents that `decoder` holds.
+/// Predicts a passage's last word by the mixture over the latents of `decoder`.
 fn predict(decoder: &mut Decoder, passage: &Passage, samples: usize) -> Result<WordScore> {
     let mut known = passage.known();
     let context = &passage.inputs()[..known + 1];
     let mut logits = decoder.prefill(&context.repeat(samples))?;
-    // Of each sample, the likelihood of the word so far.
+    // Per sample, the log-likelihood of the word so far.
     let mut log_p = vec![0.0; samples];
     let mut predicted = true;
     loop {
         let target = passage.targets()[known];
-        predicted &= likeliest(logits, &mut log_p, target as usize);
+        predicted &= is_most_likely(logits, &mut log_p, target as usize);
         known += 1;
         if known == passage.targets().len() {
             break;
@@ -304,9 +310,9 @@ fn predict(decoder: &mut Decoder, passage: &Passage, samples: usize) -> Result<W
     Ok(WordScore { tokens: passage.word, nats, variance, predicted, cut: passage.cut })
 }
 
-/// Adds `log p(target)` of each sample to `log_p`; returns whether `target` is the mixture's likeliest token. `logits` are
-/// `(samples,V)`, and the samples weigh by how likely they made the tokens so far.
-fn likeliest(logits: &[f32], log_p: &mut [f64], target: usize) -> bool {
+/// Adds `log p(target)` of each sample to `log_p`; returns whether `target` has the mixture's highest probability.
+/// `logits` are `(samples,V)`, and a sample's weight is the likelihood that it gave the tokens so far.
+fn is_most_likely(logits: &[f32], log_p: &mut [f64], target: usize) -> bool {
     let vocab_size = logits.len() / log_p.len();
     let most = log_p.iter().copied().fold(f64::NEG_INFINITY, f64::max);
     let mut mixture = vec![0.0; vocab_size];
@@ -436,6 +442,37 @@ mod tests {
         }
     }
 
+    /// A fit by Langevin dynamics leaves one sample, and no density to draw fresh ones from.
+    #[test]
+    fn a_sample_without_a_density_is_refused_as_by_prequential() {
+        let mut config = config(4);
+        config.infer.method = Method::Langevin;
+        let passages = [passage("one cat").expect("two words")];
+        let refused = evaluate(&config, &weights(&config), &passages, 3, &mut |_, _| ());
+        assert!(
+            matches!(refused, Err(Error::Infer(ltm_vi::Error::NoDensity { .. }))),
+            "{refused:?}"
+        );
+        // Without latents nothing is drawn.
+        config.model.n_latents = 0;
+        evaluate(&config, &weights(&config), &passages, 3, &mut |_, _| ()).expect("exact");
+    }
+
+    #[test]
+    fn fits_are_those_of_the_end_of_training() {
+        let mut config = config(4);
+        let passages = [passage("the dog saw a cat").expect("words")];
+        let mut nats = |lr, lr_end, kl_warmup| {
+            config.infer = ltm_vi::InferConfig { lr, lr_end, kl_warmup, ..config.infer };
+            let scores = evaluate(&config, &weights(&config), &passages, 3, &mut |_, _| ());
+            scores.expect("scored").words[0].nats
+        };
+        let end = nats(0.9, None, 0.0);
+        assert_eq!(nats(0.1, Some(0.9), 0.0), end);
+        assert_eq!(nats(0.9, None, 1.0), end);
+        assert_ne!(nats(0.1, None, 0.0), end);
+    }
+
     #[test]
     fn what_the_model_would_write_is_predicted() {
         let config = config(0);
@@ -472,11 +509,11 @@ mod tests {
     fn samples_weigh_by_what_they_predicted() {
         // Two samples over three tokens: the first all for token 0, the second for token 1.
         let logits = [2.0, 0.0, 0.0, 0.0, 3.0, 0.0];
-        assert!(!likeliest(&logits, &mut [0.0, 0.0], 0));
+        assert!(!is_most_likely(&logits, &mut [0.0, 0.0], 0));
         let mut log_p = [0.0, -5.0];
-        assert!(likeliest(&logits, &mut log_p, 0), "the second made the word so far unlikely");
+        assert!(is_most_likely(&logits, &mut log_p, 0), "the second made the word so far unlikely");
         let expected = [2.0 - (2f64.exp() + 2.0).ln(), -5.0 - (3f64.exp() + 2.0).ln()];
         assert_close(&log_p, &expected, Tol { abs: 1e-12, rel: 0.0 });
-        assert!(!likeliest(&[f32::NAN, 0.0], &mut [0.0], 1));
+        assert!(!is_most_likely(&[f32::NAN, 0.0], &mut [0.0], 1));
     }
 }

@@ -1,5 +1,4 @@
-//! Published test sets with a protocol of their own, and measures of texts: more than nats per token of running text.
-//! They train nothing and print nothing.
+//! Published test sets with their own protocols, and statistics of texts. They train nothing and print nothing.
 
 pub mod generation;
 pub mod gsm8k;
@@ -14,7 +13,7 @@ pub struct Mean {
     pub mean: f64,
     /// Standard error of `mean`; NaN of fewer than two values.
     pub standard_error: f64,
-    /// How many values.
+    /// Number of values.
     pub count: usize,
 }
 

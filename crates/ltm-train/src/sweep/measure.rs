@@ -50,7 +50,7 @@ pub(crate) fn tokens_seen(run_dir: &Path) -> Result<u64> {
     let text = std::fs::read_to_string(&path).map_err(Error::io(&path, "read"))?;
     let tokens =
         |line| serde_json::from_str::<Value>(line).ok().and_then(|line| line["tokens"].as_u64());
-    Ok(text.lines().filter_map(tokens).sum())
+    Ok(text.lines().filter_map(tokens).fold(0, u64::saturating_add))
 }
 
 /// The numbers of a run's last evaluation, as its metrics have them; null before the first.
@@ -120,7 +120,7 @@ fn trace(config: &Config, weights: &Weights, val: &Batches) -> Result<Vec<Value>
         Ok(())
     })?;
     let nll: f64 = engine.token_nll()?.iter().sum();
-    let kl: f64 = engine.posterior()?.kl(b).iter().sum();
+    let kl: f64 = engine.posterior()?.kl(b)?.iter().sum();
     trace.push(entry(config.infer.steps, nll, kl));
     Ok(trace)
 }

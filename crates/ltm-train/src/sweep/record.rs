@@ -1,22 +1,22 @@
-//! `results.jsonl`: a line a finished point, and whether a line is still true of the sweep's file. Runs
-//! nothing.
+//! `results.jsonl`: one line per finished point, and whether a line still agrees with the sweep's file. Runs nothing.
 
 use std::path::Path;
 
 use serde_json::{Value, json};
 
-use super::{Point, Sweep};
+use super::{Point, Sweep, generated};
 use crate::config::Config;
+use crate::data::Difference;
 use crate::files::write_whole;
 use crate::{Error, Result};
 
-/// The file of a sweep with its results, a JSON object a point.
+/// The file of a sweep with its results, one JSON object per point.
 pub const RESULTS_FILE: &str = "results.jsonl";
 
-/// The lines of a sweep's results; none where there is no file. A last line that was cut off is left out.
+/// The lines of a sweep's results; none where there is no file. A last line that was cut off is ignored.
 ///
 /// # Errors
-/// [`Error::Io`], and [`Error::Data`] for another line that is no object with a `name`.
+/// [`Error::Io`], and [`Error::Data`] for another line that is not an object with a `name`.
 pub fn read_results(dir: &Path) -> Result<Vec<Value>> {
     let path = dir.join(RESULTS_FILE);
     let text = match std::fs::read_to_string(&path) {
@@ -45,7 +45,7 @@ pub(super) fn write_results(dir: &Path, results: &[Value]) -> Result<()> {
     write_whole(&dir.join(RESULTS_FILE), lines.as_bytes())
 }
 
-/// What a line says about how its point was run.
+/// What a line records about how its point was run.
 pub(super) fn identity(sweep: &Sweep, point: &Point) -> Value {
     let protocols: Vec<String> = sweep.protocols.iter().map(ToString::to_string).collect();
     json!({
@@ -61,16 +61,9 @@ pub(super) fn identity(sweep: &Sweep, point: &Point) -> Value {
 pub(super) fn check_line(sweep: &Sweep, point: &Point, line: &Value) -> Result<()> {
     let path = sweep.dir.join(RESULTS_FILE);
     let now = identity(sweep, point);
-    if let Some(difference) = difference(&line["config"], &now["config"]) {
-        return Err(changed(&path, point, difference, ""));
-    }
-    for key in ["protocols", "eval_sequences"] {
-        if line[key] != now[key] {
-            let difference = (key.to_string(), line[key].to_string(), now[key].to_string());
-            return Err(changed(&path, point, difference, " (--rescore scores all points anew)"));
-        }
-    }
-    Ok(())
+    check(&path, point, differences(&line["config"], &now["config"]), false)?;
+    let scoring = ["protocols", "eval_sequences"].map(|key| difference(key, &line[key], &now[key]));
+    check(&path, point, scoring.into_iter().flatten().collect(), true)
 }
 
 /// Refuses a run's folder of a point that the sweep's file now describes otherwise.
@@ -80,24 +73,25 @@ pub(super) fn check_folder(point: &Point) -> Result<()> {
         return Ok(());
     }
     let before = comparable(&Config::load_resolved(&path, &[])?);
-    match difference(&before, &comparable(&point.placed)) {
-        Some(difference) => Err(changed(&path, point, difference, "")),
-        None => Ok(()),
+    let mut differences = differences(&before, &comparable(&point.placed));
+    if generated(&point.config) {
+        // The corpus is in the sweep's folder, which may have been moved; the run compares what it contains.
+        differences.retain(|difference| difference.key != "data.path");
     }
+    check(&path, point, differences, false)
 }
 
-fn changed(
+fn check(
     path: &Path,
     point: &Point,
-    (key, before, now): (String, String, String),
-    more: &str,
-) -> Error {
-    let what = format!("point `{}`, {key}", point.name);
-    let expected = format!(
-        "{now}, as the sweep's file says; give the changed sweep another `dir`, or put the file back\
-         {more}"
-    );
-    Error::data(path, what, expected, before)
+    differences: Vec<Difference>,
+    only_scores: bool,
+) -> Result<()> {
+    if differences.is_empty() {
+        return Ok(());
+    }
+    let (path, point) = (path.into(), point.name.clone());
+    Err(Error::SweepChanged { path, point, differences, only_scores })
 }
 
 /// A configuration without what may change between two runs of a sweep: where it lies and on which device.
@@ -110,19 +104,24 @@ fn comparable(config: &Config) -> Value {
     value
 }
 
-/// The first `section.key` under which two configurations differ, with both values. A key that only one of
-/// them has counts as `null`: a later version may know more keys, and leave out their defaults.
-fn difference(before: &Value, now: &Value) -> Option<(String, String, String)> {
-    let none = serde_json::Map::new();
-    let object = |value: &Value| value.as_object().cloned().unwrap_or_else(|| none.clone());
+/// Every `section.key` under which two configurations differ. A key that only one of them has counts as `null`: a later
+/// version may know more keys, and omit their defaults.
+fn differences(before: &Value, now: &Value) -> Vec<Difference> {
+    let mut found = Vec::new();
     for section in ["run", "data", "model", "infer", "train"] {
-        let (before, now) = (object(&before[section]), object(&now[section]));
-        for key in before.keys().chain(now.keys()) {
-            let [old, new] = [&before, &now].map(|map| map.get(key).unwrap_or(&Value::Null));
-            if old != new {
-                return Some((format!("{section}.{key}"), old.to_string(), new.to_string()));
-            }
+        let (before, now) = (&before[section], &now[section]);
+        let objects = [before, now].into_iter().filter_map(Value::as_object);
+        let mut keys: Vec<&String> = objects.flat_map(|object| object.keys()).collect();
+        keys.sort_unstable();
+        keys.dedup();
+        for key in keys {
+            found.extend(difference(&format!("{section}.{key}"), &before[key], &now[key]));
         }
     }
-    None
+    found
+}
+
+fn difference(key: &str, old: &Value, new: &Value) -> Option<Difference> {
+    let (key, old, new) = (key.to_string(), old.to_string(), new.to_string());
+    (old != new).then_some(Difference { key, old, new })
 }

@@ -1,5 +1,5 @@
-//! Runs what is left of a sweep: trains a point, scores it, and writes its line. Prints nothing: an observer
-//! is told.
+//! Runs the points of a sweep that have no result yet: trains a point, scores it, and writes its line. Prints nothing;
+//! an observer reports progress.
 
 use std::path::Path;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -17,7 +17,8 @@ use crate::checkpoint::Checkpoint;
 use crate::data::{Split, storyworld};
 use crate::error::chain;
 use crate::eval::{Evaluation, evaluate, latents_json};
-use crate::files::{create_dir, write_whole};
+use crate::files::{remove_aside, write_whole};
+use crate::lock::FolderLock;
 use crate::step::StepReport;
 use crate::trainer::{Observer, Start, Trainer, open};
 use crate::{Error, Result, flops};
@@ -25,7 +26,7 @@ use crate::{Error, Result, flops};
 /// The file of a point's run that says how long its steps took, up to its newest checkpoint.
 const TIMING_FILE: &str = "timing.json";
 
-/// Is told how a sweep goes, and how each of its runs does.
+/// Reports how a sweep proceeds, and each of its runs.
 pub trait SweepObserver: Observer {
     /// Work on a point begins: the points done before it, of how many.
     fn point_started(&mut self, _point: &Point, _done: usize, _all: usize) {}
@@ -45,21 +46,24 @@ pub struct SweepSummary {
 }
 
 impl Sweep {
-    /// Forgets results, so that [`run`](Self::run) makes them anew: every line, whose runs stay and are only
+    /// Removes results, so that [`run`](Self::run) makes them again: every line, whose runs stay and are only
     /// scored again, or with `failed_only` the lines of points that failed, whose runs are removed.
     ///
     /// # Errors
     /// [`Error::Io`], and those of [`read_results`].
     pub fn forget(&self, failed_only: bool) -> Result<()> {
-        let results = read_results(&self.dir)?;
-        if results.is_empty() {
+        if read_results(&self.dir)?.is_empty() {
             return Ok(());
         }
+        let _lock = FolderLock::acquire(&self.dir)?;
+        let results = read_results(&self.dir)?;
         let failed = |line: &&Value| line.get("error").is_some();
         if failed_only {
             for line in results.iter().filter(failed) {
                 if let Some(point) = self.points.iter().find(|point| line["name"] == point.name) {
-                    remove(&point.placed.run.dir)?;
+                    let dir = &point.placed.run.dir;
+                    let _lock = FolderLock::acquire(dir)?;
+                    remove_aside(dir)?;
                 }
             }
         }
@@ -73,9 +77,10 @@ impl Sweep {
     /// A point that fails gets a line with an `error`, and the sweep goes on.
     ///
     /// # Errors
-    /// [`Error::Data`] when a recorded point was run with other settings, [`Error::Io`].
+    /// [`Error::Locked`] when another process works on the sweep, [`Error::SweepChanged`] when a recorded point was run
+    /// with other settings, [`Error::Io`].
     pub fn run(&self, stop: &AtomicBool, observer: &mut dyn SweepObserver) -> Result<SweepSummary> {
-        create_dir(&self.dir)?;
+        let _lock = FolderLock::acquire(&self.dir)?;
         let mut results = read_results(&self.dir)?;
         for point in &self.points {
             match results.iter().find(|line| line["name"] == point.name) {
@@ -98,7 +103,7 @@ impl Sweep {
             let found = match self.run_point(point, stop, observer, &mut entropy) {
                 Ok(Some(found)) => found,
                 Ok(None) => break,
-                Err(error @ Error::Io { .. }) => return Err(error),
+                Err(error @ (Error::Io { .. } | Error::Locked { .. })) => return Err(error),
                 Err(error) => json!({ "error": chain(&error) }),
             };
             if let (Value::Object(line), Value::Object(found)) = (&mut line, found) {
@@ -120,7 +125,9 @@ impl Sweep {
             .open(&path)
             .map_err(Error::io(&path, "open"))?;
         let text = format!("{line}\n");
-        std::io::Write::write_all(&mut file, text.as_bytes()).map_err(Error::io(&path, "write"))
+        std::io::Write::write_all(&mut file, text.as_bytes())
+            .and_then(|()| file.sync_data())
+            .map_err(Error::io(&path, "write"))
     }
 
     /// Trains and scores a point; `None` after a stop.
@@ -138,7 +145,7 @@ impl Sweep {
             let (documents, val_documents) = (config.data.documents, config.data.val_documents);
             storyworld::ensure(dir, &storyworld::Parameters { seed, documents, val_documents })?;
         }
-        let mut trainer = Trainer::new(config.clone(), Start::Resume)?;
+        let mut trainer = Trainer::new(config.clone(), Start::FreshOrResume)?;
         let tokenizer = trainer.tokenizer().clone();
         let mut timed = Timed::new(observer, &config.run.dir);
         let summary = trainer.run(stop, &mut timed)?;
@@ -183,7 +190,7 @@ impl Sweep {
     }
 }
 
-/// Passes on what a run tells, and adds up the seconds of its steps over interruptions.
+/// Forwards a run's reports, and adds up the seconds of its steps over interruptions.
 struct Timed<'a> {
     observer: &'a mut dyn SweepObserver,
     path: std::path::PathBuf,
@@ -221,19 +228,14 @@ impl Observer for Timed<'_> {
         self.observer.evaluated(step, evaluation);
     }
 
+    fn wants_checkpoint(&mut self) -> bool {
+        self.observer.wants_checkpoint()
+    }
+
     fn saved(&mut self, dir: &Path) {
         let timing = json!({ "step": self.step, "seconds": self.seconds });
         // What is lost with it is a duration, which is null in the point's line then.
         let _ = write_whole(&self.path, timing.to_string().as_bytes());
         self.observer.saved(dir);
-    }
-}
-
-fn remove(dir: &Path) -> Result<()> {
-    match std::fs::remove_dir_all(dir) {
-        Err(error) if error.kind() != std::io::ErrorKind::NotFound => {
-            Err(Error::io(dir, "remove")(error))
-        }
-        _ => Ok(()),
     }
 }

@@ -1,23 +1,23 @@
-//! The posterior by an encoder, in one pass, and the bound that trains encoder and decoder together.
-//! Knows no steps.
+//! The encoder's posterior, computed in one pass, and the bound that trains encoder and decoder
+//! together. Knows no fast steps.
 
 use ltm_autodiff::{Graph, Kind, Plan, UpdateRate, Value, ops};
 use ltm_model::{ModelConfig, encoder};
 
-use super::{Engine, argument};
+use super::Engine;
 use crate::{Method, Posterior, Result};
 
 /// The encoder in an engine's graph.
 pub(super) struct Encoder {
-    /// `(B,T)`: the text, which are the batch's targets, and `V` where there is none.
+    /// `(B,T)`: the batch's targets, and `V` where a position is not scored.
     text: Value,
-    /// `(B,L·Z)`: which latent is which.
+    /// `(B,L·Z)`: the index of each latent.
     latents: Value,
     mu: Value,
     log_var: Value,
-    /// `(B·L)`: one entry a layer of a sequence.
+    /// `(B·L)`: one entry per layer of a sequence.
     kl: Value,
-    /// `(B·L)`: what each of them counts in the bound.
+    /// `(B·L)`: the weight of each of them in the bound.
     kl_weight: Value,
     plan: Option<Plan>,
 }
@@ -52,19 +52,19 @@ impl Encoder {
         Ok(ops::add(g, nll, kl)?)
     }
 
-    /// What one pass of the encoder computes.
+    /// Mean and log-variance.
     pub fn outputs(&self) -> [Value; 2] {
         [self.mu, self.log_var]
     }
 
-    /// The plan of the encoder alone, once it has run.
+    /// The encoder's own plan, after its first run.
     pub fn plan(&self) -> Option<&Plan> {
         self.plan.as_ref()
     }
 }
 
 impl Engine {
-    /// Says which latent is which, for as long as the engine lives.
+    /// Writes the index of each latent, once for the engine's life.
     pub(super) fn name_latents(&mut self) -> Result<()> {
         let Some(encoder) = &self.encoder else { return Ok(()) };
         let row = 0..self.config.n_latents as i32;
@@ -72,7 +72,7 @@ impl Engine {
         Ok(self.store.write_i32(encoder.latents, &ids)?)
     }
 
-    /// Gives the encoder its text: the targets, and nothing of what is not scored.
+    /// Writes the encoder's text: the scored targets, and nothing else.
     pub(super) fn set_text(&mut self, targets: &[i32]) -> Result<()> {
         let Some(encoder) = &self.encoder else { return Ok(()) };
         let nothing = self.config.vocab_size as i32;
@@ -81,8 +81,8 @@ impl Engine {
         Ok(self.store.write_i32(encoder.text, &text)?)
     }
 
-    /// Lets the KL of a sequence count as much as the sequence's scored tokens do on average, so that
-    /// equal weights give the bound a token; but for `kl_warmup`.
+    /// Gives the KL of a sequence the mean weight of its scored tokens, times the KL warm-up's weight, so
+    /// that equal token weights give the bound per token.
     pub(super) fn set_encoder_kl_weight(&mut self, token_weight: &[f32]) -> Result<()> {
         let Some(encoder) = &self.encoder else { return Ok(()) };
         let mut weights = Vec::with_capacity(self.b * self.config.n_layers);
@@ -95,12 +95,12 @@ impl Engine {
         Ok(self.store.write_f32(encoder.kl_weight, &weights)?)
     }
 
-    /// Puts the encoder's posterior in the place of a fitted one; of `start` only the noise stays.
+    /// Sets the encoder's posterior, with the noise of `start`. Without an encoder, which
+    /// [`infer`](Self::infer) has refused, the posterior is `start`.
     pub(super) fn encode(&mut self, start: Posterior) -> Result<()> {
         self.set_posterior(&start)?;
         let (Some(encoder), Some(latents)) = (&mut self.encoder, &self.latents) else {
-            let expected = "a method without an encoder, for a model without `encoder_layers`";
-            return Err(argument("infer.method", expected, "amortised"));
+            return Ok(());
         };
         let outputs = [encoder.mu, encoder.log_var];
         let plan = match &mut encoder.plan {

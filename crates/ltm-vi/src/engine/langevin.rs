@@ -1,16 +1,16 @@
 //! A sample of the posterior by Langevin dynamics, driven from the host on every device. Knows no
 //! density.
 
-use super::{Engine, FastStep, argument};
+use super::{Engine, FastStep};
 use crate::posterior::Purpose;
-use crate::{Error, InferConfig, InferKey, Method, Posterior, Result, SlowGradient};
+use crate::{Error, InferConfig, InferKey, Method, Posterior, Result};
 
 impl Engine {
     /// The unadjusted Langevin algorithm from the mean of `start` (Roberts and Tweedie 1996):
     /// `z -= lr·dU/dz + sqrt(2·lr)·N(0,I)` with `U(z) = -log p(x|z) - log p(z)`.
     ///
-    /// With noise and log-variance at 0 the sample is the mean, and the fast objective is `U` but for a
-    /// constant: its KL is then `|z|²/2`.
+    /// With noise and log-variance at 0 the sample is the mean and the KL is `|z|²/2`, so the fast
+    /// objective is `U` up to a constant.
     pub(super) fn langevin(
         &mut self,
         start: Posterior,
@@ -19,10 +19,6 @@ impl Engine {
         key: InferKey,
         observer: &mut dyn FnMut(&FastStep) -> Result<()>,
     ) -> Result<()> {
-        if self.slow_gradient == SlowGradient::Trajectory {
-            let expected = "`final` for `infer.method = \"langevin\"`, which fits no bound";
-            return Err(argument("slow_gradient", expected, "trajectory"));
-        }
         let mut z = start.mu;
         let zeros = vec![0.0; z.len()];
         self.set_posterior(&Posterior { mu: z.clone(), log_var: zeros.clone(), noise: zeros })?;
@@ -48,7 +44,7 @@ impl Engine {
         Ok(())
     }
 
-    /// Refuses what needs the density of the latents where there is none.
+    /// Refuses a protocol that needs the density of the latents when they have none.
     ///
     /// # Errors
     /// [`Error::NoDensity`] naming the protocol.

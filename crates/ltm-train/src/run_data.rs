@@ -1,0 +1,93 @@
+//! The corpus of a run: where it is, what identifies it, and its splits in batches. Trains nothing.
+
+use std::fs;
+use std::path::PathBuf;
+
+use crate::checkpoint::DataRecord;
+use crate::config::Config;
+use crate::data::storyworld::{self, Parameters};
+use crate::data::{BatchOptions, Batches, Corpus, Meta, Order, Split};
+use crate::files::remove_aside;
+use crate::{Error, Result};
+
+/// The folder of a run's corpus.
+pub fn corpus_dir(config: &Config) -> PathBuf {
+    match &config.data.path {
+        Some(path) => path.clone(),
+        None => config.run.dir.join("data"),
+    }
+}
+
+/// Opens one split of a run's data in batches: shuffled for [`Split::Train`], in sequence for
+/// [`Split::Val`]. A corpus to be generated is generated first, where it is missing.
+///
+/// # Errors
+/// Those of [`storyworld::ensure`], [`Corpus::open`] and [`Batches::new`].
+pub fn open(config: &Config, split: Split) -> Result<Batches> {
+    if config.data.path.is_none() {
+        storyworld::ensure(&corpus_dir(config), &parameters(config))?;
+    }
+    let order = match split {
+        Split::Train => Order::Shuffled { seed: config.run.seed },
+        Split::Val => Order::Sequential,
+    };
+    open_corpus(config, Corpus::open(&corpus_dir(config), split, None)?, order)
+}
+
+/// A corpus in batches of the shape that `config.train` specifies.
+///
+/// # Errors
+/// Those of [`Batches::new`].
+pub fn open_corpus(config: &Config, corpus: Corpus, order: Order) -> Result<Batches> {
+    let options = BatchOptions {
+        batch: config.train.batch,
+        seq_len: config.train.seq_len,
+        rows: config.data.row_kind(),
+        order,
+    };
+    Batches::new(corpus, options)
+}
+
+/// The validation split; `None` for a corpus of one split, which is trained on without measuring.
+pub(crate) fn open_val(config: &Config) -> Result<Option<Batches>> {
+    match open(config, Split::Val) {
+        Ok(val) => Ok(Some(val)),
+        Err(Error::Data { what, .. }) if what == Split::Val.to_string() => Ok(None),
+        Err(error) => Err(error),
+    }
+}
+
+/// Removes a generated corpus of other stories than the configuration asks for, so that it is generated again. Any
+/// other corpus stays.
+pub(crate) fn remove_other_stories(config: &Config) -> Result<()> {
+    let dir = corpus_dir(config);
+    let found = if config.data.path.is_none() { Meta::read(&dir)? } else { None };
+    match found.as_ref().and_then(Parameters::of) {
+        Some(found) if !found.differences(&parameters(config)).is_empty() => remove_aside(&dir),
+        _ => Ok(()),
+    }
+}
+
+/// What a run records about its corpus.
+pub(crate) fn record(
+    config: &Config,
+    train: &Batches,
+    val: Option<&Batches>,
+) -> Result<DataRecord> {
+    let whole = |path: &PathBuf| fs::canonicalize(path).map_err(Error::io(path, "open"));
+    let (dir, run_dir) = (whole(&corpus_dir(config))?, whole(&config.run.dir)?);
+    Ok(DataRecord {
+        from_run: pathdiff::diff_paths(&dir, run_dir),
+        dir,
+        train: train.corpus().fingerprint()?,
+        val: val.map(|val| val.corpus().fingerprint()).transpose()?,
+    })
+}
+
+fn parameters(config: &Config) -> Parameters {
+    Parameters {
+        seed: config.run.seed,
+        documents: config.data.documents,
+        val_documents: config.data.val_documents,
+    }
+}

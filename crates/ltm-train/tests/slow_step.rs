@@ -1,0 +1,305 @@
+//! The slow step against plain numbers: averaging over unequal micro-batches, padding, clipping, decay, rates
+//! and random keys, by loops in double precision. Only the gradient of one micro-batch comes from an engine,
+//! in double precision too; `ltm-vi` and `ltm-model` hold that to differences and to recorded numbers.
+
+use std::path::Path;
+use std::sync::atomic::AtomicBool;
+
+use ltm_autodiff::{AdamWState, Precision};
+use ltm_kernels::{Buffer, DType, Device};
+use ltm_model::{Weights, param_table};
+use ltm_testkit::{Tol, assert_close, relative_frobenius};
+use ltm_train::config::SlowGradientKind;
+use ltm_train::data::{Batch, Split};
+use ltm_train::{
+    Checkpoint, Config, Error, Observer, SlowLearner, Start, StepReport, Trainer, trainer,
+};
+use ltm_vi::{Engine, InferKey, SlowGradient};
+
+/// Updates in single precision, of weights some hundred times as large, after sums of about a hundred terms.
+const TOL: f64 = 1e-3;
+
+const SEQ_LEN: usize = 8;
+
+fn config(set: &[&str]) -> Config {
+    let set = [
+        &[
+            "model.max_seq_len=8",
+            "train.seq_len=8",
+            "train.steps=5",
+            "train.warmup=2",
+            "train.lr=1e-2",
+            "train.lr_min=1e-3",
+            // A step depends on the gradient's size, not on its sign alone.
+            "infer.eps=0.1",
+            "infer.init_mu_std=0.5",
+            "infer.lr=0.1",
+            "infer.lr_end=0.9",
+        ],
+        set,
+    ]
+    .concat();
+    let set: Vec<String> = set.iter().map(ToString::to_string).collect();
+    Config::parse(include_str!("tiny.toml"), Path::new("tiny.toml"), &set).expect("good")
+}
+
+/// Rows of these numbers of scored tokens; the rest is padding.
+fn batch(first: usize, scored: [usize; 2]) -> Batch {
+    let token = |i: usize| (first + 7 * i + i * i) as i32 % 50;
+    let mut targets = vec![-1; 2 * SEQ_LEN];
+    for (row, scored) in scored.into_iter().enumerate() {
+        for t in 0..scored {
+            targets[row * SEQ_LEN + t] = token(row * SEQ_LEN + t + 1);
+        }
+    }
+    Batch {
+        tokens: (0..2 * SEQ_LEN).map(token).collect(),
+        targets,
+        context: vec![0; 2],
+        rows: scored.iter().filter(|scored| **scored > 0).count(),
+        scored: scored.iter().sum(),
+    }
+}
+
+/// Two micro-batches of 13 and 3 tokens; the second has a row of padding.
+fn micro_batches(step: u64) -> [Batch; 2] {
+    let first = 20 * step as usize;
+    [batch(first, [8, 5]), batch(first + 9, [3, 0])]
+}
+
+/// Weights large enough for the latents to matter.
+fn weights(config: &Config) -> Weights {
+    let mut weights = Weights::init(&config.model, 5).expect("a good model");
+    weights.params.iter_mut().flatten().for_each(|x| *x *= if *x == 1.0 { 1.0 } else { 5.0 });
+    weights
+}
+
+/// Plain AdamW in double precision, and what a step reports.
+struct Plain {
+    engine: Engine,
+    weights: Vec<Vec<f64>>,
+    m: Vec<Vec<f64>>,
+    v: Vec<Vec<f64>>,
+}
+
+impl Plain {
+    fn new(config: &Config, weights: &Weights) -> Self {
+        let slow = match config.train.slow_gradient {
+            SlowGradientKind::Final => SlowGradient::Final,
+            SlowGradientKind::Trajectory => SlowGradient::Trajectory,
+        };
+        let (device, precision) = (Device::Cpu, Precision::F64);
+        let engine =
+            Engine::new(&config.model, 2, SEQ_LEN, &device, precision, slow).expect("traced");
+        let double = |x: &Vec<f32>| x.iter().map(|x| f64::from(*x)).collect();
+        let weights: Vec<Vec<f64>> = weights.params.iter().map(double).collect();
+        let zeros: Vec<Vec<f64>> = weights.iter().map(|w| vec![0.0; w.len()]).collect();
+        let mut plain = Self { engine, weights, m: zeros.clone(), v: zeros };
+        plain.engine.set_weights(&Weights::init(&config.model, 5).unwrap()).expect("they fit");
+        plain
+    }
+
+    /// Step number `step`: loss, KL and gradient's norm.
+    fn step(&mut self, config: &Config, batches: &[Batch], step: u64) -> [f64; 3] {
+        for (i, weight) in self.weights.iter().enumerate() {
+            let buffer = self.engine.weight_mut(i).expect("a weight");
+            buffer.as_mut_slice::<f64>().expect("doubles").copy_from_slice(weight);
+        }
+        let (mut nats, mut kl, mut tokens) = (0.0, 0.0, 0.0);
+        let mut sums: Vec<Vec<f64>> = self.weights.iter().map(|w| vec![0.0; w.len()]).collect();
+        let mut trajectory = sums.clone();
+        for (index, batch) in batches.iter().enumerate() {
+            self.engine.set_batch(&batch.tokens, &batch.targets).expect("good ids");
+            let first_sequence = 2 * index as u64;
+            let key = InferKey { seed: config.run.seed, step, first_sequence };
+            let progress = step as f64 / (config.train.steps - 1) as f64;
+            self.engine.infer(&config.infer, progress, key, &mut |_| Ok(())).expect("fitted");
+            let posterior = self.engine.posterior().expect("fitted");
+            let numbers = posterior.mu.len() / 2;
+            for row in 0..batch.rows {
+                for i in row * numbers..(row + 1) * numbers {
+                    let (mu, log_var) =
+                        (f64::from(posterior.mu[i]), f64::from(posterior.log_var[i]));
+                    kl += (mu * mu + log_var.exp() - 1.0 - log_var) / 2.0;
+                }
+            }
+            for (target, nll) in batch.targets.iter().zip(self.engine.token_nll().expect("scored"))
+            {
+                if *target >= 0 {
+                    nats += nll;
+                    tokens += 1.0;
+                }
+            }
+            let ones = vec![1.0; 2 * SEQ_LEN];
+            let gradients = self.engine.slow_gradients(&ones).expect("gradients");
+            for (sum, gradient) in sums.iter_mut().zip(gradients) {
+                for (sum, x) in sum.iter_mut().zip(gradient.to_f64().expect("on the CPU")) {
+                    *sum += x;
+                }
+            }
+            for (sum, gradient) in trajectory.iter_mut().zip(self.engine.trajectory_gradients()) {
+                for (sum, x) in sum.iter_mut().zip(gradient.to_f64().expect("on the CPU")) {
+                    *sum += x;
+                }
+            }
+        }
+        let mut norm = 0.0;
+        for (sum, trajectory) in sums.iter_mut().zip(&trajectory) {
+            for (sum, trajectory) in sum.iter_mut().zip(trajectory) {
+                *sum = *sum / tokens + trajectory;
+                norm += *sum * *sum;
+            }
+        }
+        let norm = f64::sqrt(norm);
+        let train = &config.train;
+        let scale = if norm > train.clip { train.clip / norm } else { 1.0 };
+        let lr = plain_lr(config, step);
+        let [beta1, beta2] = train.betas;
+        for (i, spec) in param_table(&config.model).iter().enumerate() {
+            let decay = if spec.shape.len() == 2 { train.weight_decay } else { 0.0 };
+            for (j, sum) in sums[i].iter().enumerate() {
+                let g = sum * scale;
+                let (w, m, v) = (&mut self.weights[i][j], &mut self.m[i][j], &mut self.v[i][j]);
+                *m = beta1 * *m + (1.0 - beta1) * g;
+                *v = beta2 * *v + (1.0 - beta2) * g * g;
+                let m_hat = *m / (1.0 - beta1.powi(step as i32 + 1));
+                let v_hat = *v / (1.0 - beta2.powi(step as i32 + 1));
+                *w -= lr * decay * *w + lr * m_hat / (v_hat.sqrt() + 1e-8);
+            }
+        }
+        [nats / tokens, kl / tokens, norm]
+    }
+}
+
+/// 2 steps up to 1e-2, then half a cosine over the 2 after the first of 3 down to 1e-3.
+fn plain_lr(config: &Config, step: u64) -> f64 {
+    assert_eq!((config.train.warmup, config.train.steps), (2, 5));
+    [5e-3, 1e-2, 1e-2, 5.5e-3, 1e-3][step as usize]
+}
+
+fn check(set: &[&str], clips: impl Fn(f64) -> bool) {
+    let config = config(set);
+    let start = weights(&config);
+    let mut learner = SlowLearner::new(&config, &start).expect("a learner");
+    let mut plain = Plain::new(&config, &start);
+    let table = param_table(&config.model);
+    for step in 0..5 {
+        let before = plain.weights.clone();
+        let batches = micro_batches(step);
+        let report = learner.step(&config, &batches, step).expect("a step");
+        let [loss, kl, norm] = plain.step(&config, &batches, step);
+        assert!(clips(norm), "{set:?}: step {step} has the norm {norm}");
+        let found = [report.loss, report.kl.expect("a density"), report.grad_norm];
+        assert_close(&found, &[loss, kl, norm], Tol { abs: 0.0, rel: 1e-4 });
+        assert_close(&[report.lr], &[plain_lr(&config, step)], Tol { abs: 0.0, rel: 1e-12 });
+        assert_eq!((report.step, report.tokens), (step + 1, 16));
+        assert_close(&[report.bound().unwrap()], &[loss + kl], Tol { abs: 0.0, rel: 1e-4 });
+        let (found, moments) = (learner.weights().expect("weights"), learner.moments());
+        for (i, spec) in table.iter().enumerate() {
+            let update = |weights: &[f64]| -> Vec<f64> {
+                weights.iter().zip(&before[i]).map(|(w, before)| w - before).collect()
+            };
+            let double: Vec<f64> = found.params[i].iter().map(|x| f64::from(*x)).collect();
+            let numbers = |buffer: &Buffer| buffer.to_f64().expect("on the CPU");
+            for (what, found, expected) in [
+                ("update", update(&double), update(&plain.weights[i])),
+                ("mean", numbers(&moments[i].m), plain.m[i].clone()),
+                ("square", numbers(&moments[i].v), plain.v[i].clone()),
+            ] {
+                let distance = relative_frobenius(&found, &expected);
+                let name = &spec.name;
+                assert!(distance <= TOL, "{set:?}: step {step}, {what} of `{name}`: {distance:e}");
+            }
+        }
+        // Both go on from the same weights, so that rounding does not accumulate.
+        plain.weights = found
+            .params
+            .iter()
+            .map(|values| values.iter().map(|x| f64::from(*x)).collect())
+            .collect();
+    }
+}
+
+#[test]
+fn a_step_with_a_clip_that_bites_is_the_plain_one() {
+    check(&["train.clip=0.1"], |norm| norm > 0.1);
+}
+
+#[test]
+fn a_step_without_clipping_is_the_plain_one() {
+    check(&["train.clip=inf", "infer.kl_warmup=0.6"], |_| true);
+}
+
+#[test]
+fn a_step_along_the_trajectory_is_the_plain_one() {
+    check(&["train.slow_gradient=trajectory", "train.weight_decay=0.5"], |_| true);
+}
+
+#[test]
+fn a_failed_call_changes_nothing() {
+    let config = config(&[]);
+    let mut learner = SlowLearner::new(&config, &weights(&config)).expect("a learner");
+    learner.step(&config, &micro_batches(0), 0).expect("a step");
+    let state = |learner: &SlowLearner| {
+        let moments = learner.moments().iter();
+        let moments: Vec<_> = moments
+            .map(|one| (one.m.to_f32().unwrap(), one.v.to_f32().unwrap(), one.step))
+            .collect();
+        (learner.weights().unwrap(), moments)
+    };
+    let before = state(&learner);
+    let padding = [batch(0, [0, 0]), batch(3, [0, 0])];
+    for (batches, part) in [(&[][..], "0 without"), (&padding, "2 without")] {
+        let error = learner.step(&config, batches, 1).expect_err("nothing to learn from");
+        let text = error.to_string();
+        assert!(text.contains("`batches`") && text.contains(part), "{text}");
+    }
+    let mut foreign = micro_batches(1);
+    foreign[1].tokens[0] = 100_000;
+    assert!(learner.step(&config, &foreign, 1).is_err());
+    let mut short = micro_batches(1);
+    short[1].targets.pop();
+    assert!(learner.step(&config, &short, 1).is_err());
+    let table = param_table(&config.model);
+    let zeros = |spec: &ltm_model::ParamSpec| {
+        AdamWState::new(&Device::Cpu, DType::F32, spec.len()).expect("memory")
+    };
+    let mut moments: Vec<_> = table.iter().map(zeros).collect();
+    moments[table.len() - 1].m = Buffer::from_vec(vec![0.0_f32; 3]);
+    match learner.set_moments(moments) {
+        Err(Error::Field { field, expected, .. }) => {
+            assert!(field == "optimizer" && expected.contains("norm.weight"), "{expected}");
+        }
+        other => panic!("{other:?}"),
+    }
+    assert!(learner.set_moments(Vec::new()).is_err());
+    assert!(state(&learner) == before, "a failed call changed weights or optimiser");
+}
+
+struct Silent;
+impl Observer for Silent {}
+
+/// Step `s` of a run reads micro-batches `s · micro_batches` and those after it, each once.
+#[test]
+fn micro_batches_do_not_overlap_between_steps() {
+    let temp = tempfile::tempdir().expect("a temporary folder");
+    let dir = format!("run.dir='{}'", temp.path().join("run").display());
+    let set = [dir.as_str(), "train.steps=3", "train.micro_batches=2", "train.eval_every=0"];
+    let mut config = config(&set);
+    config.train.eval_sequences = 1;
+    config.train.checkpoint_every = 3;
+    let mut run = Trainer::new(config.clone(), Start::Fresh).expect("a run");
+    let end = run.run(&AtomicBool::new(false), &mut Silent).expect("trained");
+    let trained = Checkpoint::load(&end.checkpoint).expect("saved").weights;
+
+    let start = Weights::init(&config.model, config.run.seed).expect("a good model");
+    let mut learner = SlowLearner::new(&config, &start).expect("a learner");
+    let data = trainer::open(&config, Split::Train).expect("the run's data");
+    let mut reports: Vec<StepReport> = Vec::new();
+    for step in 0..3 {
+        let batches = [2 * step, 2 * step + 1].map(|index| data.batch(index).expect("a batch"));
+        reports.push(learner.step(&config, &batches, step).expect("a step"));
+    }
+    assert!(learner.weights().expect("weights") == trained);
+    assert_ne!(reports[0].loss, reports[1].loss);
+}

@@ -1,0 +1,81 @@
+//! What the latents are worth, on models whose answer is known: one that ignores its latents, and one that
+//! uses them.
+
+use ltm_autodiff::Precision;
+use ltm_kernels::Device;
+use ltm_model::{Attention, ModelConfig, Weights, param_table};
+use ltm_vi::{Engine, InferConfig, InferKey, LatentUse, Noise, SlowGradient};
+
+const CONFIG: ModelConfig = ModelConfig {
+    dim: 8,
+    n_layers: 2,
+    n_heads: 2,
+    n_kv_heads: 1,
+    vocab_size: 11,
+    max_seq_len: 6,
+    window: 3,
+    n_latents: 4,
+    ffn_hidden: 16,
+    norm_eps: 1e-5,
+    rope_theta: 10_000.0,
+    attention: Attention::Causal,
+    encoder_layers: 0,
+};
+
+/// The latents of `n` sequences under a restless fit: large steps, fresh noise, a start away from the prior.
+fn measure(uses_latents: bool, n: usize) -> LatentUse {
+    let mut weights = Weights::init(&CONFIG, 5).unwrap();
+    for (spec, values) in param_table(&CONFIG).iter().zip(&mut weights.params) {
+        // Large enough for the latents to matter; the norms' gains stay 1.
+        values.iter_mut().for_each(|x| *x *= if *x == 1.0 { 1.0 } else { 15.0 });
+        if !uses_latents && spec.name.contains("cross_attention.wo") {
+            values.fill(0.0);
+        }
+    }
+    let (b, t) = (8, 5);
+    let mut engine =
+        Engine::new(&CONFIG, b, t, &Device::Cpu, Precision::F32, SlowGradient::None).unwrap();
+    engine.set_weights(&weights).unwrap();
+    let infer = InferConfig { noise: Noise::Fresh, init_mu_std: 1.0, ..InferConfig::published() };
+    let mut used = LatentUse::new(&CONFIG);
+    for batch in 0..n / b {
+        // Different texts.
+        let text = |i: usize| ((i * i * 7 + i * (batch + 3)) % 11) as i32;
+        let targets: Vec<i32> = (1..=b * t).map(text).collect();
+        let tokens: Vec<i32> = (0..b * t).map(text).collect();
+        engine.set_batch(&tokens, &targets).unwrap();
+        let first_sequence = (batch * b) as u64;
+        let key = InferKey { seed: 4, step: u64::MAX, first_sequence };
+        used.fit(&mut engine, &infer, key).unwrap();
+        // The engine keeps the fit under this key.
+        let kept = engine.posterior().unwrap();
+        engine.infer(&infer, 1.0, key, &mut |_| Ok(())).unwrap();
+        assert_eq!(engine.posterior().unwrap(), kept);
+    }
+    assert_eq!((used.sequences(), used.refitted()), (n, n.min(LatentUse::REFITTED)));
+    used
+}
+
+#[test]
+fn latents_that_are_ignored_are_worth_nothing_however_many_sequences() {
+    for n in [8, 64, 256] {
+        let used = measure(false, n);
+        assert_eq!(used.worth(), (0.0, 0.0), "{n} sequences");
+        let (found, share) = (used.mean_variance(), used.mean_variance().share());
+        assert!(found.noise > 1.0, "the fit leaves noise in the means: {found:?}");
+        // A covariance of independent numbers: about 1/sqrt(n·L·Z·C) of the variance, five times that here.
+        let error = 1.0 / ((used.refitted() * CONFIG.n_latents * CONFIG.dim) as f64).sqrt();
+        assert!(share.abs() <= 5.0 * error, "{n} sequences: {found:?}");
+        // Without likelihood the KL alone remains, which grows with neither.
+        assert!(used.kl_per_layer().iter().all(|kl| *kl > 0.0));
+    }
+}
+
+#[test]
+fn latents_that_are_used_are_worth_something() {
+    let used = measure(true, 64);
+    let (worth, error) = used.worth();
+    assert!(worth > 0.1 + 3.0 * error && error > 0.0, "{worth} ± {error}");
+    let share = used.mean_variance().share();
+    assert!((0.2..=1.0).contains(&share), "{:?}", used.mean_variance());
+}
