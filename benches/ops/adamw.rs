@@ -7,7 +7,7 @@ use ltm_kernels::ops::adamw::{AdamW, Factors, cost, reference, step};
 
 const ADAMW: AdamW = AdamW { lr: 4e-4, beta1: 0.9, beta2: 0.95, eps: 1e-8, weight_decay: 0.1 };
 
-/// Roundings behind one element in the few steps of the check.
+/// Roundings in one element over the few steps of the check.
 const TERMS: usize = 64;
 
 pub fn bench(criterion: &mut Criterion) -> Result<()> {

@@ -53,7 +53,7 @@ pub fn output(n: usize) -> Buffer {
 
 /// Holds an `f32` result against the `f64` reference, before anything is timed.
 ///
-/// `terms` is the longest chain of roundings behind one element: their distance may reach
+/// `terms` is the longest chain of roundings in one element: their distance may reach
 /// `terms * f32::EPSILON` of the reference in the Frobenius norm.
 ///
 /// # Errors

@@ -1,4 +1,4 @@
-// adamw / forward / v1: one thread a parameter
+// adamw / forward / v1: one thread per parameter
 // math    g = grad_scale*grad; m += rate1*(g - m); v = beta2*v + rate2*g^2;
 //         param = keep*param - step_size*m/(sqrt(v)*root_scale + eps)
 // in      grad (n) f32; the eight factors by value, or factors (S,8) f32 and step (1) i32 that names a row;

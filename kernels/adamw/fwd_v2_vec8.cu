@@ -1,4 +1,4 @@
-// adamw / forward / v2: eight parameters a step
+// adamw / forward / v2: eight parameters per step
 // math    g = grad_scale*grad; m += rate1*(g - m); v = beta2*v + rate2*g^2;
 //         param = keep*param - step_size*m/(sqrt(v)*root_scale + eps)
 // in      grad (n) f32; the eight factors by value, or factors (S,8) f32 and step (1) i32 that names a row;
@@ -10,7 +10,7 @@
 // cost    14*n flop; 7*n elements
 // twin    crates/ltm-kernels/src/ops/adamw/reference.rs
 // source  Loshchilov & Hutter 2019; the order of operations of PyTorch's AdamW
-// vs v1   16 bytes a load and a store
+// vs v1   16-byte loads and stores
 // budget  regs 96; threads 256; smem 0; sass -
 #include "adamw/math.cuh"
 

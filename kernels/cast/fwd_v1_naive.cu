@@ -1,4 +1,4 @@
-// cast / forward / v1: one thread an element
+// cast / forward / v1: one thread per element
 // math    out[i] = x[i], rounded to the type of out
 // in      x (n) f32 or bf16
 // out     out (n) f32 or bf16

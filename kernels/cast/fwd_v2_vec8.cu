@@ -1,4 +1,4 @@
-// cast / forward / v2: eight elements a step
+// cast / forward / v2: eight elements per step
 // math    out[i] = x[i], rounded to the type of out
 // in      x (n) f32 or bf16
 // out     out (n) f32 or bf16
@@ -8,7 +8,7 @@
 // cost    0 flop; 2*n elements
 // twin    crates/ltm-kernels/src/ops/cast/reference.rs
 // source  a conversion
-// vs v1   16 bytes a load and a store
+// vs v1   16-byte loads and stores
 // budget  regs 40; threads 256; smem 0; sass -
 #include "common/map.cuh"
 

@@ -1,5 +1,5 @@
 // Attention one row at a time, a warp each: the plain form that both attention ops start from. A
-// caller says where rows lie and which keys a query sees, or which queries see a key.
+// caller defines where rows are and which keys a query sees, or which queries see a key.
 #pragma once
 
 #include "common/reduce.cuh"
@@ -87,8 +87,8 @@ __device__ __forceinline__ void bwd_row_q(A *dq, const A *dout, float lse, float
 }
 
 // The gradients of one key and its value, from queries first..end of `n_heads` neighbouring heads. Row
-// (t, h) of q and dout lies at (t * H + h) * D, its lse and delta at t * H + h. A null gradient is not
-// asked for.
+// (t, h) of q and dout is at (t * H + h) * D, its lse and delta at t * H + h. A null gradient is not
+// computed.
 template <typename A>
 __device__ __forceinline__ void bwd_row_kv(A *dk, A *dv, const A *dout, const float *lse,
                                            const float *delta, const A *q, const A *k, const A *v,

@@ -5,7 +5,7 @@
 #include "common/mma.cuh"
 
 // A panel of one factor: EXTENT rows of `a`, or columns of `b`, by K_STEP steps of the sum.
-// SUM_CONTIGUOUS says which of the two extents is contiguous in memory; the shared copy keeps it.
+// SUM_CONTIGUOUS selects which of the two extents is contiguous in memory; the shared copy keeps it.
 template <int EXTENT, int K_STEP, bool SUM_CONTIGUOUS, int THREADS> struct Panel {
     static constexpr int ROWS = SUM_CONTIGUOUS ? EXTENT : K_STEP;
     static constexpr int CHUNKS = (SUM_CONTIGUOUS ? K_STEP : EXTENT) / 8; // of 16 bytes, in a row
@@ -14,7 +14,7 @@ template <int EXTENT, int K_STEP, bool SUM_CONTIGUOUS, int THREADS> struct Panel
     static_assert(ROWS % ROWS_AT_ONCE == 0 && ROWS_AT_ONCE % 8 == 0, "threads share panels evenly");
     static_assert(CHUNKS == 4 || CHUNKS % 8 == 0, "the exchange of chunks below is for these");
 
-    // Where a chunk lies. ldmatrix reads one chunk of 8 neighbouring rows at a time; exchanging the
+    // Where a chunk is. ldmatrix reads one chunk of 8 neighbouring rows at a time; exchanging the
     // chunks of a row by its number puts those 8 into different banks, without padding.
     static __device__ __forceinline__ int offset(int row, int chunk) {
         int exchange = CHUNKS == 4 ? (row >> 1) & 3 : row & 7;
@@ -38,7 +38,7 @@ template <int EXTENT, int K_STEP, bool SUM_CONTIGUOUS, int THREADS> struct Panel
         rows_apart = (long long)ROWS_AT_ONCE * ld;
     }
 
-    // Starts the copy of the next K_STEP of the sum; zeros stand in for what lies past the ends, so
+    // Starts the copy of the next K_STEP of the sum; elements past the ends are zeros, so
     // that it adds nothing, and nothing past the ends is read.
     __device__ __forceinline__ void copy_next(bf16 *panel, int x_end, int k_end) {
 #pragma unroll
@@ -129,7 +129,7 @@ gemm_tile(float (&sums)[Shape::FRAGMENTS_M][Shape::FRAGMENTS_N][4], bf16 *smem, 
     int row = Shape::warp_row(), column = Shape::warp_column();
     for (int step = 0; step < steps; step++) {
         copy_async_wait<STAGES - 2>();
-        // Shows every thread's copies to all, and says that the stage filled next has been read.
+        // Makes every thread's copies visible to all, and ensures that the stage filled next has been read.
         __syncthreads();
         copy_step(step + STAGES - 1);
         const bf16 *stage_a = smem + step % STAGES * Shape::STAGE_ELEMENTS;

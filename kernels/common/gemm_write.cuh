@@ -25,7 +25,7 @@ __device__ __forceinline__ void write_one(C *c, float sum, int accumulate) {
 }
 
 // One row of a warp's 32 columns, of which this lane has pairs 8j + 2*(lane%4). `c` is the row's first
-// element; the whole warp is here, `inside` says whether its row exists.
+// element; the whole warp takes part, `inside` is whether its row exists.
 __device__ __forceinline__ void write_row(bf16 *c, float2 (&sums)[4], bool inside, int accumulate) {
     int quad = threadIdx.x & 3;
     uint_t pairs[4];
@@ -38,7 +38,7 @@ __device__ __forceinline__ void write_row(bf16 *c, float2 (&sums)[4], bool insid
         }
         pairs[j] = pack_bf16x2(x.x, x.y);
     }
-    // 16 bytes a lane, 64 a row: whole sectors, where pairs would write an eighth of one at a time.
+    // 16 bytes per lane, 64 a row: whole sectors, where pairs would write an eighth of one at a time.
     transpose_quad(pairs);
     if (inside) *(uint4 *)(c + 8 * quad) = make_uint4(pairs[0], pairs[1], pairs[2], pairs[3]);
 }

@@ -10,7 +10,7 @@ __device__ __forceinline__ long long grid_thread() {
 
 __device__ __forceinline__ long long grid_threads() { return (long long)gridDim.x * blockDim.x; }
 
-// outs[m][i] = y[m] with f(y, x), x[j] = ins[j][i], for every i < n: eight elements a step, the last
+// outs[m][i] = y[m] with f(y, x), x[j] = ins[j][i], for every i < n: eight elements per step, the last
 // n % 8 one by one. An output of null is not wanted. An output may be an input too.
 template <typename A, int M, int N, typename F>
 __device__ __forceinline__ void map8(A *const (&outs)[M], const A *const (&ins)[N], long long n,

@@ -32,7 +32,7 @@ __device__ __forceinline__ void mma_bf16(float (&c)[4], const uint_t (&a)[4], ui
                  : "r"(a[0]), "r"(a[1]), "r"(a[2]), "r"(a[3]), "r"(b0), "r"(b1));
 }
 
-// Copies 16 bytes into shared memory without waiting: the first `bytes` from `source`, zeros behind
+// Copies 16 bytes into shared memory without waiting: the first `bytes` from `source`, then zeros
 // them. `source` must be aligned to 16 bytes, and valid even when `bytes` is 0.
 __device__ __forceinline__ void copy_async_16(void *target, const void *source, int bytes) {
     asm volatile("cp.async.cg.shared.global [%0], [%1], 16, %2;"

@@ -5,7 +5,7 @@ typedef unsigned short ushort_t;
 typedef unsigned int uint_t;
 typedef unsigned long long ulong_t;
 
-// A bfloat16 as it lies in memory: the upper half of an f32.
+// A bfloat16 as it is in memory: the upper half of an f32.
 struct __align__(2) bf16 {
     ushort_t bits;
 };
@@ -21,7 +21,7 @@ __device__ __forceinline__ bf16 to_bf16(float x) {
     return y;
 }
 
-// Two floats as one register of bf16: `lo` in the lower half, where the lower address lies.
+// Two floats as one register of bf16: `lo` in the lower half, the one with the lower address.
 __device__ __forceinline__ uint_t pack_bf16x2(float lo, float hi) {
     uint_t y;
     asm("cvt.rn.bf16x2.f32 %0, %1, %2;" : "=r"(y) : "f"(hi), "f"(lo));

@@ -1,8 +1,8 @@
-// cross_entropy / rows / v1: what lies between the matrix products, one thread a row
+// cross_entropy / rows / v1: the work between the matrix products, one thread per row
 // math    nll[n] = log sum_v exp(x[n,v]) - x[n,targets[n]]; x[n,v] becomes
 //         factor[n] * (softmax(x[n])[v] - [v == targets[n]])
 // in      logits (N,V) A, row pitch ldl; targets (N) i32; factor (N) f32, or null for 1
-// out     nll (N) f32, or null; logits overwritten when write_p, the padding behind each row with zeros
+// out     nll (N) f32, or null; logits overwritten when write_p, the padding after each row with zeros
 // launch  grid (ceil(N / 64)), block (64)
 // needs   nothing: a target of -1 gives zeros, any other outside 0..V gives NaN and no access outside x
 // numeric max and sum over the logits as they are stored (bf16: rounded once by the product), so that loss and

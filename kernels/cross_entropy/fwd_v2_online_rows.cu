@@ -1,8 +1,8 @@
-// cross_entropy / rows / v2: one block a row, maximum and sum in one pass
+// cross_entropy / rows / v2: one block per row, maximum and sum in one pass
 // math    nll[n] = log sum_v exp(x[n,v]) - x[n,targets[n]]; x[n,v] becomes
 //         factor[n] * (softmax(x[n])[v] - [v == targets[n]])
 // in      logits (N,V) A, row pitch ldl; targets (N) i32; factor (N) f32, or null for 1
-// out     nll (N) f32, or null; logits overwritten when write_p, the padding behind each row with zeros
+// out     nll (N) f32, or null; logits overwritten when write_p, the padding after each row with zeros
 // launch  grid (N), block (256)
 // needs   nothing: a target of -1 gives zeros, any other outside 0..V gives NaN and no access outside x
 //         (by pitch: ldl % 4 == 0; by Buffer: logits 16-byte aligned)

@@ -1,11 +1,11 @@
-// cross_entropy / logits and rows / v3: the product leaves each tile's row maxima and sums behind
+// cross_entropy / logits and rows / v3: the product also writes each tile's row maxima and sums
 // math    logits: x[n,v] = sum_c h[n,c]*w[v,c], and of each row and tile of columns its maximum and the sum of
 //         exp(x - maximum); rows: nll[n] = log sum_v exp(x[n,v]) - x[n,targets[n]], and x[n,v] becomes
 //         factor[n] * (softmax(x[n])[v] - [v == targets[n]])
 // in      h (N,C), w (V,C) bf16; targets (N) i32; factor (N) f32, or null for 1
 // out     logits (N,V) bf16, row pitch ldl, or null where only the loss is wanted; peaks (tiles,N) of f32 maximum
 //         and sum, at_target (N) f32, both scratch; nll (N) f32, or null; rows overwrites the logits when write_p,
-//         the padding behind each row with zeros
+//         the padding after each row with zeros
 // launch  logits: large: tiles of 128x128, block (256), dynamic smem 65536 bytes; small: tiles of 64x64, block
 //         (128), dynamic smem 49152 bytes; grid (ceil(N/tile) * ceil(V/tile)); rows: grid (N), block (256)
 // needs   [P1] bf16   [P2] C % 8 == 0   (by pitch: ldl % 64 == 0; by Buffer: pointers 16-byte aligned)
@@ -78,7 +78,7 @@ logits_tile(bf16 *logits, Peak *peaks, float *at_target, const bf16 *h, const bf
                     int v = column0 + 8 * j + e;
                     float x = sums[i][j][2 * half + e];
                     if (v < v_end) sum += expf(x - max);
-                    // A target of -1 is no column; one past the vocabulary lies in no tile's inside.
+                    // A target of -1 is no column; one past the vocabulary is inside no tile.
                     if (v == target && v < v_end) at_target[n0 + row] = x;
                 }
             sum += __shfl_xor_sync(0xffffffffu, sum, 1);

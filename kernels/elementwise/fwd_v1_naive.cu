@@ -1,4 +1,4 @@
-// elementwise / forward / v1: one thread an element
+// elementwise / forward / v1: one thread per element
 // math    add: out = a + b; axpy: y += alpha*x; fill: out = value; scale_rows: out[r,:] = s[r]*x[r,:];
 //         outer_scale: out = s[0]*w
 // in      a, b, x, w (n) A; s (rows) or (1) f32

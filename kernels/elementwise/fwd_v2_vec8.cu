@@ -1,4 +1,4 @@
-// elementwise / forward / v2: eight elements a step
+// elementwise / forward / v2: eight elements per step
 // math    add: out = a + b; axpy: y += alpha*x; fill: out = value; scale_rows: out[r,:] = s[r]*x[r,:];
 //         outer_scale: out = s[0]*w
 // in      a, b, x, w (n) A; s (rows) or (1) f32
@@ -9,7 +9,7 @@
 // cost    n to 2*n flop; n to 3*n elements
 // twin    crates/ltm-kernels/src/ops/elementwise/reference.rs
 // source  plain loops
-// vs v1   16 bytes a load and a store
+// vs v1   16-byte loads and stores
 // budget  regs 72; threads 256; smem 0; sass -
 #include "common/map.cuh"
 

@@ -1,4 +1,4 @@
-// elementwise / steps that run without the host / v1: one thread an element
+// elementwise / steps that run without the host / v1: one thread per element
 // math    increment: counter[0] += 1; record: history[step, offset + i] = x[i], nothing outside the table
 // in      x (n) f32; step (1) i32
 // out     counter (1) i32; history (rows,width) f32

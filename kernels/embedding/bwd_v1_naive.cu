@@ -1,5 +1,5 @@
-// embedding / backward / v1: one thread an element of the table, through all tokens
-// math    dtable[v,:] = sum over n with tokens[n] = v of dout[n,:]; tokens outside 0..V are left out
+// embedding / backward / v1: one thread per element of the table, through all tokens
+// math    dtable[v,:] = sum over n with tokens[n] = v of dout[n,:]; tokens outside 0..V are ignored
 // in      dout (N,C) A; tokens (N) i32
 // out     dtable (V,C) f32
 // launch  grid (min(ceil(V*C/256), 2^14)), block (256)

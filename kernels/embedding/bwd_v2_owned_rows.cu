@@ -1,5 +1,5 @@
 // embedding / backward / v2: a block owns rows of the table and looks through the tokens once
-// math    dtable[v,:] = sum over n with tokens[n] = v of dout[n,:]; tokens outside 0..V are left out
+// math    dtable[v,:] = sum over n with tokens[n] = v of dout[n,:]; tokens outside 0..V are ignored
 // in      dout (N,C) A; tokens (N) i32
 // out     dtable (V,C) f32
 // launch  grid (2^log2_blocks), block (256); block i owns the rows v with v % 2^log2_blocks == i
@@ -21,7 +21,7 @@ constexpr int COLUMNS = 4;
 constexpr int AHEAD = 4;
 
 struct Notes {
-    // Tokens of this block's rows in their order: where each stands, and which of the rows it is.
+    // Tokens of this block's rows in their order: where each is, and which of the rows it is.
     int at[NOTED];
     int row[NOTED];
     // A bit for each token of a step, by step and warp.
@@ -29,7 +29,7 @@ struct Notes {
 };
 
 // Adds the noted rows of dout to the rows of the table that this block owns, in their order; `first`
-// says that the table holds nothing yet.
+// means that the table holds nothing yet.
 template <typename A>
 __device__ __forceinline__ void add_noted(float *dtable, const A *dout, const Notes &notes, int n_noted,
                                           bool first, int v, int c, int log2_blocks) {
@@ -50,7 +50,7 @@ __device__ __forceinline__ void add_noted(float *dtable, const A *dout, const No
                 int e = noted + lane;
                 uint_t left = __ballot_sync(0xffffffffu, e < n_noted && notes.row[e] == own);
                 while (left != 0) {
-                    // Several rows are asked for before the first is added.
+                    // Several rows are loaded before the first is added.
                     float x[AHEAD][COLUMNS];
 #pragma unroll
                     for (int a = 0; a < AHEAD; a++) {

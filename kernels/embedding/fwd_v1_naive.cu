@@ -1,4 +1,4 @@
-// embedding / forward / v1: one thread an element
+// embedding / forward / v1: one thread per element
 // math    out[n,:] = table[tokens[n],:]; NaN for a token outside 0..V
 // in      table (V,C) A; tokens (N) i32
 // out     out (N,C) A

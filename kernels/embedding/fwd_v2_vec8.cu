@@ -1,4 +1,4 @@
-// embedding / forward / v2: eight elements a step
+// embedding / forward / v2: eight elements per step
 // math    out[n,:] = table[tokens[n],:]; NaN for a token outside 0..V
 // in      table (V,C) A; tokens (N) i32
 // out     out (N,C) A
@@ -8,7 +8,7 @@
 // cost    0 flop; 2*N*C elements
 // twin    crates/ltm-kernels/src/ops/embedding/reference.rs
 // source  a product with one-hot rows
-// vs v1   16 bytes a load and a store
+// vs v1   16-byte loads and stores
 // budget  regs 48; threads 256; smem 0; sass -
 #include "common/map.cuh"
 

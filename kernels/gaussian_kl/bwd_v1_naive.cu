@@ -1,4 +1,4 @@
-// gaussian_kl / backward / v1: one thread an element
+// gaussian_kl / backward / v1: one thread per element
 // math    dmu = dkl*mu, dlog_var = dkl*(exp(log_var) - 1)/2, dkl that of the row
 // in      dkl (rows), mu, log_var (rows,n) f32
 // out     dmu, dlog_var (rows,n) f32; either may be null: not wanted

@@ -1,4 +1,4 @@
-// gaussian_kl / backward / v2: eight elements a step
+// gaussian_kl / backward / v2: eight elements per step
 // math    dmu = dkl*mu, dlog_var = dkl*(exp(log_var) - 1)/2, dkl that of the row
 // in      dkl (rows), mu, log_var (rows,n) f32
 // out     dmu, dlog_var (rows,n) f32; either may be null: not wanted
@@ -8,7 +8,7 @@
 // cost    5*rows*n flop; 4*rows*n elements
 // twin    crates/ltm-kernels/src/ops/gaussian_kl/reference.rs
 // source  Kingma & Welling 2014, appendix B
-// vs v1   16 bytes a load and a store; one division an eight
+// vs v1   16-byte loads and stores; one division per eight
 // budget  regs 64; threads 256; smem 0; sass -
 #include "common/map.cuh"
 

@@ -1,4 +1,4 @@
-// gaussian_kl / forward / v1: one thread a row
+// gaussian_kl / forward / v1: one thread per row
 // math    kl[r] = 1/2 sum_i (mu^2 + exp(log_var) - 1 - log_var)
 // in      mu, log_var (rows,n) f32
 // out     kl (rows) f32

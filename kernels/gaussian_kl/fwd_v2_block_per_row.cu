@@ -1,4 +1,4 @@
-// gaussian_kl / forward / v2: one block a row
+// gaussian_kl / forward / v2: one block per row
 // math    kl[r] = 1/2 sum_i (mu^2 + exp(log_var) - 1 - log_var)
 // in      mu, log_var (rows,n) f32
 // out     kl (rows) f32
@@ -8,7 +8,7 @@
 // cost    6*rows*n flop; 2*rows*n elements
 // twin    crates/ltm-kernels/src/ops/gaussian_kl/reference.rs
 // source  Kingma & Welling 2014, appendix B
-// vs v1   a row is shared out among 256 threads, whose loads are adjacent
+// vs v1   a row is divided among 256 threads, whose loads are adjacent
 // budget  regs 40; threads 256; smem 64; sass -
 #include "common/reduce.cuh"
 

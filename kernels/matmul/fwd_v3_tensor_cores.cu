@@ -1,4 +1,4 @@
-// matmul / forward / v3: bf16 tensor cores behind a pipeline of asynchronous copies
+// matmul / forward / v3: bf16 tensor cores fed by a pipeline of asynchronous copies
 // math    c[z,m,n] = sum_k op(a)[z,m,k] * op(b)[z,k,n], or c += that; the symbol's letters say how a and b
 //         lie: n as multiplied, t with rows and columns exchanged
 // in      a (batch,M,K) or (batch,K,M), b (batch,K,N) or (batch,N,K): bf16; row pitches lda, ldb

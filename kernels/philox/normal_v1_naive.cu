@@ -1,4 +1,4 @@
-// philox / normal / v1: one thread a number
+// philox / normal / v1: one thread per number
 // math    out[i] = mean + std*z_i, z_i normal number i of the generator; rows: standard normal numbers, a
 //         generator a row, from row step[0] of keys
 // in      key and upper counter words by value, or keys (S,rows,4) i32 and step (1) i32; outside the table NaN

@@ -1,4 +1,4 @@
-// philox / normal / v2: one thread a pair
+// philox / normal / v2: one thread per pair
 // math    out[i] = mean + std*z_i, z_i normal number i of the generator; rows: standard normal numbers, a
 //         generator a row, from row step[0] of keys
 // in      key and upper counter words by value, or keys (S,rows,4) i32 and step (1) i32; outside the table NaN
@@ -9,7 +9,7 @@
 // cost    4*n bytes; about 50 f64 operations a number
 // twin    crates/ltm-kernels/src/ops/philox/reference.rs
 // source  Salmon et al. 2011; Box & Muller 1958
-// vs v1   both numbers of a transform are kept; 8 bytes a store
+// vs v1   both numbers of a transform are kept; 8-byte stores
 // budget  regs 72; threads 256; smem 0; sass -
 #include "common/philox.cuh"
 #include "common/map.cuh"

@@ -1,4 +1,4 @@
-// reduce / forward / v1: one thread a sum
+// reduce / forward / v1: one thread per sum
 // math    sum_groups: out[g] = sum_i x[g,i]; dot: partials of sum_i x[i]*w[i], then dot_total their sum as f32,
 //         total as f64; first_non_finite: the least index of NaN or infinity of each block, n if none, then
 //         first_total the least of all

@@ -1,4 +1,4 @@
-// reparam / backward / v1: one thread an element
+// reparam / backward / v1: one thread per element
 // math    dlog_var = dz * noise * exp(log_var/2) / 2
 // in      dz, log_var, noise (n) f32
 // out     dlog_var (n) f32

@@ -1,4 +1,4 @@
-// reparam / backward / v2: eight elements a step
+// reparam / backward / v2: eight elements per step
 // math    dlog_var = dz * noise * exp(log_var/2) / 2
 // in      dz, log_var, noise (n) f32
 // out     dlog_var (n) f32
@@ -8,7 +8,7 @@
 // cost    4*n flop; 4*n elements
 // twin    crates/ltm-kernels/src/ops/reparam/reference.rs
 // source  Kingma & Welling 2014, section 2.4
-// vs v1   16 bytes a load and a store
+// vs v1   16-byte loads and stores
 // budget  regs 64; threads 256; smem 0; sass -
 #include "common/map.cuh"
 

@@ -1,4 +1,4 @@
-// reparam / forward / v1: one thread an element
+// reparam / forward / v1: one thread per element
 // math    z = mu + noise * exp(log_var/2)
 // in      mu, log_var, noise (n) f32
 // out     z (n) f32

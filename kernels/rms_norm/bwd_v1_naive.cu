@@ -1,4 +1,4 @@
-// rms_norm / backward / v1: one thread a row for dx, one a column for dweight
+// rms_norm / backward / v1: one thread per row for dx, one per column for dweight
 // math    with i = 1/sqrt(mean(x^2) + eps): dx = i*(weight*dout - x*i^2*mean(weight*dout*x)) + dresidual,
 //         dweight = sum over rows of dout*x*i
 // in      dout, x, dresidual (rows,C) A, dresidual may be null; weight (C) f32

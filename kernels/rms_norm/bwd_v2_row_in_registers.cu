@@ -1,4 +1,4 @@
-// rms_norm / backward / v2: one warp a row, which stays in its registers
+// rms_norm / backward / v2: one warp per row, which stays in its registers
 // math    with i = 1/sqrt(mean(x^2) + eps): dx = i*(weight*dout - x*i^2*mean(weight*dout*x)) + dresidual,
 //         dweight = sum over rows of dout*x*i
 // in      dout, x, dresidual (rows,C) A, dresidual may be null; weight (C) f32
@@ -11,7 +11,7 @@
 // cost    12*rows*C flop; 3*rows*C elements, 2*rows*C for dweight
 // twin    crates/ltm-kernels/src/ops/rms_norm/reference.rs
 // source  Zhang & Sennrich 2019
-// vs v1   each element is read once, 16 bytes a lane; dweight sums blocks of rows side by side
+// vs v1   each element is read once, 16 bytes per lane; dweight sums blocks of rows side by side
 // budget  regs 128; threads 256; smem 32768; sass -
 #include "rms_norm/row.cuh"
 

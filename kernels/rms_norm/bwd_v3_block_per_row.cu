@@ -1,4 +1,4 @@
-// rms_norm / backward / v3: one block a row, which stays in its registers
+// rms_norm / backward / v3: one block per row, which stays in its registers
 // math    with i = 1/sqrt(mean(x^2) + eps): dx = i*(weight*dout - x*i^2*mean(weight*dout*x)) + dresidual,
 //         dweight = sum over rows of dout*x*i
 // in      dout, x, dresidual (rows,C) A, dresidual may be null; weight (C) f32

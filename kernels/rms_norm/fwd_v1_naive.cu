@@ -1,6 +1,6 @@
-// rms_norm / forward / v1: one thread a row
+// rms_norm / forward / v1: one thread per row
 // math    out[r,:] = x[r,:] * weight / sqrt(mean(x[r,:]^2) + eps); with a residual, sum = x +
-//         residual is rounded, written, and stands in the place of x
+//         residual is rounded, written, and used in place of x
 // in      x, residual (rows,C) A; weight (C) f32
 // out     out, sum (rows,C) A
 // launch  grid (ceil(rows/256)), block (256)

@@ -1,6 +1,6 @@
-// rms_norm / forward / v2: one warp a row, which stays in its registers
+// rms_norm / forward / v2: one warp per row, which stays in its registers
 // math    out[r,:] = x[r,:] * weight / sqrt(mean(x[r,:]^2) + eps); with a residual, sum = x +
-//         residual is rounded, written, and stands in the place of x
+//         residual is rounded, written, and used in place of x
 // in      x, residual (rows,C) A; weight (C) f32
 // out     out, sum (rows,C) A
 // launch  grid (ceil(rows/8)), block (256)
@@ -9,7 +9,7 @@
 // cost    4*rows*C flop; 2*rows*C elements, 4*rows*C with a residual
 // twin    crates/ltm-kernels/src/ops/rms_norm/reference.rs
 // source  Zhang & Sennrich 2019
-// vs v1   each element is read once, 16 bytes a lane; a warp's loads are adjacent
+// vs v1   each element is read once, 16 bytes per lane; a warp's loads are adjacent
 // budget  regs 80; threads 256; smem 0; sass -
 #include "rms_norm/row.cuh"
 

@@ -1,6 +1,6 @@
-// rms_norm / forward / v3: one block a row, which stays in its registers
+// rms_norm / forward / v3: one block per row, which stays in its registers
 // math    out[r,:] = x[r,:] * weight / sqrt(mean(x[r,:]^2) + eps); with a residual, sum = x +
-//         residual is rounded, written, and stands in the place of x
+//         residual is rounded, written, and used in place of x
 // in      x, residual (rows,C) A; weight (C) f32
 // out     out, sum (rows,C) A
 // launch  grid (rows), block (256)

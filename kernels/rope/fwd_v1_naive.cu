@@ -1,4 +1,4 @@
-// rope / forward / v1: one thread a pair
+// rope / forward / v1: one thread per pair
 // math    each pair (x[2i], x[2i+1]) of every head turned by its position's angle, times sign: -1 is backward
 // in      x (B,T,H,D) A; table (T,D/2,2) f32 of (cos, sin)
 // out     out (B,T,H,D) A

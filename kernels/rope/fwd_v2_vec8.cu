@@ -1,4 +1,4 @@
-// rope / forward / v2: eight elements a step
+// rope / forward / v2: eight elements per step
 // math    each pair (x[2i], x[2i+1]) of every head turned by its position's angle, times sign: -1 is backward
 // in      x (B,T,H,D) A; table (T,D/2,2) f32 of (cos, sin)
 // out     out (B,T,H,D) A
@@ -8,7 +8,7 @@
 // cost    3*n flop; 2*n elements, n = B*T*H*D
 // twin    crates/ltm-kernels/src/ops/rope/reference.rs
 // source  Su et al. 2021
-// vs v1   16 bytes a load and a store
+// vs v1   16-byte loads and stores
 // budget  regs 64; threads 256; smem 0; sass -
 #include "common/map.cuh"
 

@@ -1,4 +1,4 @@
-// rope / table / v1: one thread a pair
+// rope / table / v1: one thread per pair
 // math    table[t,i] = (cos, sin) of position[t] / theta^(2i/D), frequency and angle rounded to f32
 // in      position (T) i32; log2(theta) by value
 // out     table (T,D/2,2) f32
@@ -19,7 +19,7 @@ rope_table_f32_v1(float *table, const int *positions, double log2_theta, int t, 
         int i = (int)(pair % (d / 2));
         float frequency = (float)exp2(-(2.0 * i / d) * log2_theta);
         double angle = (double)((float)positions[pair / (d / 2)] * frequency);
-        // angle/pi as hi + lo; what lies beyond whole turns is left out exactly.
+        // angle/pi as hi + lo; whole turns are removed exactly.
         double hi = angle * INV_PI_HI;
         double lo = fma(angle, INV_PI_HI, -hi) + angle * INV_PI_LO;
         double turns = (hi - 2.0 * rint(0.5 * hi)) + lo, sine, cosine;

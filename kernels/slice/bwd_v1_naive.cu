@@ -1,4 +1,4 @@
-// slice / backward / v1: one thread an element
+// slice / backward / v1: one thread per element
 // math    dx[b, start + l, :] = dout[b,l,:], zeros elsewhere
 // in      dout (B,len,C) A
 // out     dx (B,rows,C) A

@@ -1,4 +1,4 @@
-// slice / backward / v2: eight elements a thread
+// slice / backward / v2: eight elements per thread
 // math    dx[b, start + l, :] = dout[b,l,:], zeros elsewhere
 // in      dout (B,len,C) A
 // out     dx (B,rows,C) A
@@ -8,7 +8,7 @@
 // cost    0 flop; reads and writes B*len*C elements, backward writes B*rows*C
 // twin    crates/ltm-kernels/src/ops/slice/reference.rs
 // source  a copy
-// vs v1   16 bytes a load and a store
+// vs v1   16-byte loads and stores
 // budget  regs 48; threads 256; smem 0; sass -
 #include "common/map.cuh"
 

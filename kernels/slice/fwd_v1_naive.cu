@@ -1,4 +1,4 @@
-// slice / forward / v1: one thread an element
+// slice / forward / v1: one thread per element
 // math    out[b,l,:] = x[b, start + l, :]
 // in      x (B,rows,C) A
 // out     out (B,len,C) A

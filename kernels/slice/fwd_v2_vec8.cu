@@ -1,4 +1,4 @@
-// slice / forward / v2: eight elements a thread
+// slice / forward / v2: eight elements per thread
 // math    out[b,l,:] = x[b, start + l, :]
 // in      x (B,rows,C) A
 // out     out (B,len,C) A
@@ -8,7 +8,7 @@
 // cost    0 flop; reads and writes B*len*C elements, backward writes B*rows*C
 // twin    crates/ltm-kernels/src/ops/slice/reference.rs
 // source  a copy
-// vs v1   16 bytes a load and a store
+// vs v1   16-byte loads and stores
 // budget  regs 48; threads 256; smem 0; sass -
 #include "common/map.cuh"
 

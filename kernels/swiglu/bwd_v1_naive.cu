@@ -1,4 +1,4 @@
-// swiglu / backward / v1: one thread an element
+// swiglu / backward / v1: one thread per element
 // math    with s = sigmoid(gate): dgate = dout*up*s*(1 + gate*(1 - s)), dup = dout*gate*s
 // in      dout, gate, up (n) A
 // out     dgate, dup (n) A; either may be null: not wanted

@@ -1,4 +1,4 @@
-// swiglu / backward / v2: eight elements a step
+// swiglu / backward / v2: eight elements per step
 // math    with s = sigmoid(gate): dgate = dout*up*s*(1 + gate*(1 - s)), dup = dout*gate*s
 // in      dout, gate, up (n) A
 // out     dgate, dup (n) A; either may be null: not wanted
@@ -8,7 +8,7 @@
 // cost    11*n flop; 5*n elements
 // twin    crates/ltm-kernels/src/ops/swiglu/reference.rs
 // source  Shazeer 2020
-// vs v1   16 bytes a load and a store
+// vs v1   16-byte loads and stores
 // budget  regs 80; threads 256; smem 0; sass -
 #include "common/map.cuh"
 

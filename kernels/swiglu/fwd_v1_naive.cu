@@ -1,4 +1,4 @@
-// swiglu / forward / v1: one thread an element
+// swiglu / forward / v1: one thread per element
 // math    out = gate * sigmoid(gate) * up
 // in      gate, up (n) A
 // out     out (n) A

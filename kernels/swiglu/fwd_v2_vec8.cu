@@ -1,4 +1,4 @@
-// swiglu / forward / v2: eight elements a step
+// swiglu / forward / v2: eight elements per step
 // math    out = gate * sigmoid(gate) * up
 // in      gate, up (n) A
 // out     out (n) A
@@ -8,7 +8,7 @@
 // cost    5*n flop; 3*n elements
 // twin    crates/ltm-kernels/src/ops/swiglu/reference.rs
 // source  Shazeer 2020
-// vs v1   16 bytes a load and a store
+// vs v1   16-byte loads and stores
 // budget  regs 64; threads 256; smem 0; sass -
 #include "common/map.cuh"
 

@@ -32,7 +32,7 @@ pub fn run(bench: &Bench) -> Result<()> {
 fn on_the_cpu(filter: Option<&str>) -> Result<()> {
     let mut args = vec!["bench", "--package", "ltm-bench", "--bench", "ops"];
     if let Some(filter) = filter {
-        // Criterion says nothing when a filter matches nothing.
+        // Criterion prints nothing when a filter matches nothing.
         let op = filter.split('/').next().unwrap_or(filter);
         let ops = benched_ops()?;
         ensure!(

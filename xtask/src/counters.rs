@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use anyhow::{Context, Result};
 use serde_json::{Map, Value};
 
-/// Classes of instructions, in the order in which they are told.
+/// Classes of instructions, in the order in which they are printed.
 const CLASSES: &[&str] = &[
     "integer",
     "f32",
@@ -22,7 +22,7 @@ const CLASSES: &[&str] = &[
     "control",
 ];
 
-/// Counters that have a column of their own; what else a report has follows the classes.
+/// Counters with their own column; other counters of a report follow the classes.
 const COLUMNS: &[&str] = &[
     "active_lanes",
     "divergent_branches",

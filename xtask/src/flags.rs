@@ -1,4 +1,4 @@
-//! The command line: which verbs there are and what may follow each.
+//! The command line: the verbs and their arguments.
 
 /// What to do.
 #[derive(Debug, PartialEq)]
@@ -44,7 +44,7 @@ pub struct Step {
     pub save: bool,
 }
 
-/// A model of the step bench, with the shape that it is timed at unless told otherwise.
+/// A model of the step bench, with its default shape.
 #[derive(Debug, PartialEq)]
 pub struct Preset {
     pub name: &'static str,

@@ -99,7 +99,7 @@ fn function_name(signature: &str) -> Option<&str> {
 pub const CONTRACT: &[&str] =
     &["math", "in", "out", "launch", "needs", "numeric", "cost", "twin", "budget"];
 
-/// The text behind a key of the contract, the header's first line that begins with it.
+/// The text after a key of the contract, in the header's first line that begins with it.
 pub fn contract<'a>(text: &'a str, key: &str) -> Option<&'a str> {
     text.lines().map_while(|line| line.strip_prefix("//")).find_map(|line| {
         let rest = line.trim_start().strip_prefix(key)?;
@@ -129,7 +129,7 @@ pub struct Budget {
 }
 
 impl Budget {
-    /// From a kernel file's header; the error says what is wrong with the line.
+    /// From a kernel file's header; the error describes the line's mistake.
     pub fn read(text: &str) -> Result<Self, String> {
         let line = contract(text, "budget")
             .ok_or("no `// budget  regs <n>; threads <n>; smem <bytes>; sass <mnemonics or ->`")?;

@@ -1,4 +1,4 @@
-//! The workspace's chores, one file a verb. Knows paths and commands, never a crate of the workspace.
+//! The development commands, one file per verb. Knows paths and commands, never a crate of the workspace.
 
 #[macro_use]
 #[path = "../../crates/ltm-cli/src/output/stream.rs"]
@@ -60,7 +60,7 @@ fn main() -> ExitCode {
 /// and then this program may have been built from the other.
 fn root() -> PathBuf {
     let xtask = std::env::var_os("CARGO_MANIFEST_DIR").unwrap_or(env!("CARGO_MANIFEST_DIR").into());
-    Path::new(&xtask).parent().expect("xtask lies in the workspace's root").to_owned()
+    Path::new(&xtask).parent().expect("xtask is a folder of the workspace").to_owned()
 }
 
 /// Where cargo builds to.

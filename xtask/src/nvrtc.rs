@@ -53,7 +53,7 @@ pub struct Source {
 }
 
 impl Nvrtc {
-    /// Opens the compiler that lies in `folder`.
+    /// Opens the compiler in `folder`.
     pub fn open(folder: &Path) -> Result<Self> {
         let path = library_in(folder)
             .with_context(|| format!("no {} in {}", LIBRARY_NAMES[0], folder.display()))?;
@@ -170,7 +170,7 @@ pub fn library_in(folder: &Path) -> Option<PathBuf> {
     LIBRARY_NAMES.iter().map(|name| folder.join(name)).find(|path| path.is_file())
 }
 
-/// The library of built-in functions beside the compiler, whose name carries its release.
+/// The library of built-in functions next to the compiler; its name contains the release.
 fn builtins_in(folder: &Path) -> Option<PathBuf> {
     let mut found: Vec<_> = std::fs::read_dir(folder)
         .ok()?

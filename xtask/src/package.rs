@@ -63,7 +63,7 @@ pub fn run() -> Result<()> {
     Ok(())
 }
 
-/// The workspace's crates as `cargo metadata` would give them, read from the manifests.
+/// The workspace's crates, read from their manifests.
 fn members() -> Result<Vec<Member>> {
     let workspace = read(&root().join("Cargo.toml"))?;
     let version = value(&workspace, "version").context("Cargo.toml has no version")?;
@@ -83,7 +83,7 @@ fn members() -> Result<Vec<Member>> {
         .collect()
 }
 
-/// A workspace of the unpacked crates, in which each stands in for its published self.
+/// A workspace of the unpacked crates, in which each replaces its published version.
 fn manifest(published: &[Member], profiles: &str) -> String {
     let mut members = String::new();
     let mut patches = String::new();

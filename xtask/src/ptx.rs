@@ -20,7 +20,7 @@ use crate::{kernels, root, target_dir};
 /// What is compiled for. The report and its gate read the first, the least capable.
 const ARCHITECTURES: &[&str] = &["sm_80", "sm_90a", "sm_100a"];
 
-/// What every compilation is given beside its architecture.
+/// Options of every compilation in addition to its architecture.
 const OPTIONS: &[&str] = &[
     "--std=c++17",
     "-default-device",
@@ -241,6 +241,6 @@ fn read(path: &Path) -> Result<String> {
 }
 
 fn write(path: &Path, bytes: &[u8]) -> Result<()> {
-    fs::create_dir_all(path.parent().expect("a file lies in a folder"))?;
+    fs::create_dir_all(path.parent().expect("a file is in a folder"))?;
     fs::write(path, bytes).with_context(|| path.display().to_string())
 }

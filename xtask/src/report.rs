@@ -83,7 +83,7 @@ pub fn occupancy(registers: u32, threads: u32, shared_bytes: u32) -> u32 {
     by_registers.min(by_shared).min(by_warps).min(32) * warps_per_block * 100 / 64
 }
 
-/// How often each instruction stands in each entry point.
+/// How often each instruction occurs in each entry point.
 #[derive(Default)]
 pub struct Sass {
     counts: BTreeMap<String, BTreeMap<String, u32>>,
@@ -109,12 +109,12 @@ impl Sass {
         Self { counts }
     }
 
-    /// How often `mnemonic` stands in `entry`.
+    /// How often `mnemonic` occurs in `entry`.
     pub fn count(&self, entry: &str, mnemonic: &str) -> u32 {
         self.counts.get(entry).and_then(|counts| counts.get(mnemonic)).copied().unwrap_or(0)
     }
 
-    /// How often it stands anywhere.
+    /// How often it occurs anywhere.
     pub fn total(&self, mnemonic: &str) -> u32 {
         self.counts.values().filter_map(|counts| counts.get(mnemonic)).sum()
     }
@@ -126,7 +126,7 @@ pub struct Table {
     rows: Vec<(String, [u32; 9])>,
 }
 
-/// The columns behind the entry's name.
+/// The columns after the entry's name.
 const COLUMNS: [&str; 9] =
     ["regs", "limit", "spill", "stack", "smem", "occ %", "HMMA", "LDSM", "LDGSTS"];
 
@@ -169,7 +169,7 @@ impl fmt::Display for Table {
 mod tests {
     use super::*;
 
-    /// What NVRTC 13.0 says of a kernel with a spill and one without.
+    /// NVRTC 13.0's log of a kernel with a spill and one without.
     const LOG: &str = "\
 kernels/foo/t.cu(4): warning #177-D: variable \"u\" was declared but never referenced
 Remark: The warnings can be suppressed with \"-diag-suppress <warning-number>\"

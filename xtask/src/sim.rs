@@ -17,6 +17,10 @@ use crate::{cargo, exec, kernels, root, target_dir};
 /// a buffer overwritten too early, one that lands late a missing wait: neither shows both.
 const SCHEDULES: &[(&str, &str)] = &[("eager", "1"), ("deferred", "2"), ("deferred", "3")];
 
+/// The schedule under which kernels that stride over their grid get a single block, so that their
+/// loops repeat.
+const CAPPED: usize = 2;
+
 /// The name under which programs open the driver.
 const LIBRARY: &str = "libcuda.so.1";
 
@@ -28,22 +32,106 @@ pub fn run() -> Result<()> {
     let simulator = Simulator::prepare()?;
     let programs = test_programs(&[])?;
     ensure!(!programs.is_empty(), "no crate has a `cuda` test: crates/<crate>/tests/cuda.rs");
+    oracle(&simulator.toolkit)?;
+    let striding = striding()?;
     if simulator.report.exists() {
         fs::remove_file(&simulator.report)?;
     }
     for program in &programs {
         let schedules = if program.package == KERNELS { SCHEDULES } else { &SCHEDULES[..1] };
-        for (copies, seed) in schedules {
-            note!("{}: copies {copies}, seed {seed}", program.package);
+        for (i, (copies, seed)) in schedules.iter().enumerate() {
+            let cap = if i == CAPPED { ", one block per grid-stride loop" } else { "" };
+            note!("{}: copies {copies}, seed {seed}{cap}", program.package);
             let mut command = Command::new(&program.path);
             simulator.stand_in(&mut command);
             command.env("PTXSIM_ASYNC", copies).env("PTXSIM_SEED", seed);
+            if i == CAPPED {
+                command.env("PTXSIM_GRID_CAP", format!("1:{}", striding.join(",")));
+            }
             command.current_dir(&program.folder).env("CARGO_MANIFEST_DIR", &program.folder);
             exec(&mut command)?;
         }
     }
-    let executed = executed(&read_report(&simulator.report)?)?;
-    coverage(&shipped()?, &executed)
+    let report = read_report(&simulator.report)?;
+    repeated(&striding, &report)?;
+    coverage(&shipped()?, &executed(&report)?)
+}
+
+/// NVIDIA's assembler, which no other stage needs; the folder `target/ptxas` is named by nothing else.
+const PTXAS_WHEEL: &str = "nvidia-cuda-nvcc==13.0.88";
+
+/// Compares the simulator with NVIDIA's assembler, where it is found or can be installed.
+fn oracle(toolkit: &Toolkit) -> Result<()> {
+    let Some(ptxas) = ptxas(toolkit) else {
+        note!("skipped: no ptxas, and `python3 -m pip install {PTXAS_WHEEL}` fails");
+        return Ok(());
+    };
+    let mut test = cargo(["test", "--package", "ltm-ptxsim", "--test", "oracle"]);
+    exec(test.env("PTXSIM_PTXAS", ptxas).env("PTXSIM_NVDISASM", &toolkit.nvdisasm))
+}
+
+/// Next to the disassembler, on `PATH`, installed before, or installed now.
+fn ptxas(toolkit: &Toolkit) -> Option<PathBuf> {
+    let on_path = std::env::var_os("PATH").unwrap_or_default();
+    let folder = target_dir().join("ptxas");
+    let installed = folder.join("nvidia/cu13/bin/ptxas");
+    let found = std::iter::once(toolkit.nvdisasm.with_file_name("ptxas"))
+        .chain(std::env::split_paths(&on_path).map(|at| at.join("ptxas")))
+        .chain([installed.clone()])
+        .find(|path| path.is_file());
+    if found.is_some() {
+        return found;
+    }
+    let aside = folder.with_extension(format!("{}.tmp", std::process::id()));
+    let mut pip = Command::new("python3");
+    pip.args(["-m", "pip", "install", "--quiet", "--no-deps", "--disable-pip-version-check"]);
+    pip.arg("--target").arg(&aside).arg(PTXAS_WHEEL);
+    if exec(&mut pip).is_err() || fs::rename(&aside, &folder).is_err() {
+        // Whether another process was faster shows below.
+        let _ = fs::remove_dir_all(&aside);
+    }
+    installed.is_file().then_some(installed)
+}
+
+/// Entries whose contract shares out elements among a limited number of blocks: `min(ceil(n/256), 2^14)`.
+fn striding() -> Result<Vec<String>> {
+    let mut names = Vec::new();
+    for file in kernels::files(&root())? {
+        let launch = kernels::contract(&file.text, "launch").unwrap_or_default();
+        names.extend(striding_entries(launch, &file.entries));
+    }
+    Ok(names)
+}
+
+/// Of a file's entries, those whose grid is limited. Where a contract has several grids, each stands
+/// after the word that its entries' names hold.
+fn striding_entries(launch: &str, entries: &[String]) -> Vec<String> {
+    let mut names = Vec::new();
+    for part in launch.split(';').map(str::trim).filter(|part| part.contains("(min(ceil(")) {
+        let label = part.split_once(": grid").map(|(label, _)| label);
+        names.extend(
+            entries.iter().filter(|name| label.is_none_or(|label| name.contains(label))).cloned(),
+        );
+    }
+    names
+}
+
+/// Fails unless each of these had fewer blocks than its launch asked for, so that its loop repeated.
+fn repeated(striding: &[String], report: &str) -> Result<()> {
+    let mut capped = BTreeSet::new();
+    for line in report.lines().filter(|line| !line.is_empty()) {
+        let launch: Value = serde_json::from_str(line).with_context(|| format!("in `{line}`"))?;
+        if launch["capped"] == true {
+            capped.extend(launch["kernel"].as_str().map(str::to_owned));
+        }
+    }
+    let never: Vec<_> = striding.iter().filter(|name| !capped.contains(*name)).cloned().collect();
+    ensure!(
+        never.is_empty(),
+        "no launch makes the loop of these kernels repeat: {}",
+        never.join(" ")
+    );
+    Ok(())
 }
 
 /// The simulator's library, and what a program needs to take it for the driver.
@@ -190,6 +278,31 @@ mod tests {
             [("ltm-kernels", Path::new("/t/deps/cuda-1")), ("ltm-vi", Path::new("/t/deps/cuda-2"))]
         );
         assert_eq!(found[1].folder, Path::new("/w/crates/ltm-vi"));
+    }
+
+    #[test]
+    fn entries_that_stride_over_their_grid() {
+        let entries = ["a_increment_v1", "a_record_v1"].map(str::to_owned);
+        let check = |launch: &str, expected: &[&str]| {
+            assert_eq!(striding_entries(launch, &entries), expected, "{launch}");
+        };
+        check("grid (min(ceil(n/256), 2^14)), block (256)", &["a_increment_v1", "a_record_v1"]);
+        check(
+            "increment: grid (1); record: grid (min(ceil(n/256), 2^14)); block (256)",
+            &["a_record_v1"],
+        );
+        check("grid (rows), block (256)", &[]);
+        let all = striding().expect("the kernels can be read");
+        assert!(all.iter().any(|name| name.starts_with("swiglu_fwd")), "{all:?}");
+    }
+
+    #[test]
+    fn a_loop_that_never_repeats_is_named() {
+        let report = "{\"kernel\":\"a\",\"capped\":true}\n{\"kernel\":\"b\",\"capped\":false}\n";
+        let names = |names: &[&str]| names.iter().map(ToString::to_string).collect::<Vec<_>>();
+        assert!(repeated(&names(&["a"]), report).is_ok());
+        let error = repeated(&names(&["a", "b"]), report).expect_err("b never repeats");
+        assert!(error.to_string().ends_with(": b"), "{error}");
     }
 
     #[test]

@@ -1,4 +1,4 @@
-//! `cargo xtask test`: every check in a row, the cheapest first; the first failure ends it.
+//! `cargo xtask test`: every check, the cheapest first; the first failure ends it.
 
 use std::io::{BufRead, BufReader, IsTerminal};
 use std::process::{Command, Stdio};
@@ -33,7 +33,7 @@ const STAGES: &[Stage] = &[
     Stage { name: "package", run: package::run },
 ];
 
-/// Runs the stages and prints a summary, whichever way it ends.
+/// Runs the stages and prints a summary, also after a failure.
 pub fn run() -> Result<()> {
     run_stages(STAGES)
 }
@@ -59,7 +59,7 @@ fn run_stages(stages: &[Stage]) -> Result<()> {
     outcome
 }
 
-/// Runs tests with their output passed through, and says how many of them skipped for want of a device.
+/// Runs tests with their output passed through, and counts those that were skipped because there is no device.
 fn exec_counting_skips(command: &mut Command) -> Result<()> {
     command.stderr(Stdio::piped());
     if std::io::stderr().is_terminal() {

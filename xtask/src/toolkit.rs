@@ -33,7 +33,7 @@ impl Toolkit {
     }
 }
 
-/// `LTM_NVRTC_DIR` if it is set; else the first usual place that has both; else the pinned wheels.
+/// `LTM_NVRTC_DIR` if it is set; otherwise the first usual place that has both; otherwise the pinned wheels.
 pub fn find() -> Result<Toolkit> {
     if let Some(folder) = env::var_os("LTM_NVRTC_DIR") {
         let folder = PathBuf::from(folder);
@@ -67,13 +67,13 @@ fn usual_places() -> Vec<PathBuf> {
     places
 }
 
-/// The toolkit whose library lies in `folder`, if the disassembler is at hand too.
+/// The toolkit whose library is in `folder`, if there is a disassembler too.
 fn complete(folder: &Path) -> Option<Toolkit> {
     nvrtc::library_in(folder)?;
-    let beside = [folder.join("../bin/nvdisasm"), folder.join("../../bin/nvdisasm")];
+    let near = [folder.join("../bin/nvdisasm"), folder.join("../../bin/nvdisasm")];
     let on_path = env::var_os("PATH").unwrap_or_default();
     let mut tools =
-        beside.into_iter().chain(env::split_paths(&on_path).map(|at| at.join("nvdisasm")));
+        near.into_iter().chain(env::split_paths(&on_path).map(|at| at.join("nvdisasm")));
     let nvdisasm = tools.find(|path| path.is_file())?;
     Some(Toolkit { library_dir: folder.to_owned(), nvdisasm })
 }
@@ -106,7 +106,7 @@ fn installed(folder: &Path) -> Result<Toolkit> {
         }
     }
     if fs::rename(&aside, folder).is_err() {
-        // Another process was first, or an interrupted one left a part: what counts is what lies there.
+        // Another process was first, or an interrupted one left a part: only what is there counts.
         if complete(&folder.join(libraries)).is_none() {
             fs::remove_dir_all(folder).with_context(|| folder.display().to_string())?;
             fs::rename(&aside, folder).with_context(|| folder.display().to_string())?;

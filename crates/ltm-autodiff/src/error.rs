@@ -1,4 +1,8 @@
-//! What can go wrong while tracing, differentiating or replaying: facts, not prose.
+//! The errors of tracing, differentiating and replaying.
+
+use std::ops::RangeInclusive;
+
+use crate::Precision;
 
 /// Shorthand for results of this crate.
 pub type Result<T> = std::result::Result<T, Error>;
@@ -7,7 +11,8 @@ pub type Result<T> = std::result::Result<T, Error>;
 #[derive(Debug)]
 #[non_exhaustive]
 pub enum Error {
-    /// An op refused its buffers or its device.
+    /// An op refused its buffers or its device, or memory ran out. Displayed as the kernel's own error,
+    /// to which nothing is added.
     Kernel(ltm_kernels::Error),
     /// An op cannot be traced on inputs of these shapes.
     Shape {
@@ -16,19 +21,19 @@ pub enum Error {
         /// What was found and what would fit.
         reason: String,
     },
-    /// A gradient was asked for that the op does not define; nothing is dropped in silence.
+    /// A gradient that the op does not define was requested; nothing is dropped silently.
     NoGradient {
         /// The op's name.
         op: &'static str,
         /// Position of the input (or of the output, for a loss through an auxiliary output).
         position: usize,
     },
-    /// The loss does not depend on a value whose gradient was asked for.
+    /// The loss does not depend on a value whose gradient was requested.
     Unreachable {
-        /// Position in the list of values asked for.
+        /// Position in the list of values.
         position: usize,
     },
-    /// A gradient was asked of something that is not one number.
+    /// A gradient of something that is not one number was requested.
     NotScalar {
         /// The loss's shape.
         shape: Vec<usize>,
@@ -38,29 +43,75 @@ pub enum Error {
         /// The input's name.
         name: String,
     },
-    /// A value was used with a store or plan that does not hold it.
+    /// A value is not an input of the graph, or not an output of the plan.
     Unknown {
-        /// What was asked for.
+        /// What the value is not.
         what: &'static str,
+    },
+    /// A value or a store belongs to another graph.
+    OtherGraph {
+        /// Which one.
+        what: String,
+    },
+    /// An operation has too many inputs or outputs, or no output.
+    Limit {
+        /// The op's name.
+        op: &'static str,
+        /// `inputs` or `outputs`.
+        what: &'static str,
+        /// How many there are.
+        found: usize,
+        /// How many there may be.
+        limits: RangeInclusive<usize>,
+    },
+    /// A gradient rule returned gradients of the wrong number, shape or kind.
+    Gradient {
+        /// The op's name.
+        op: &'static str,
+        /// What was expected and what was found.
+        reason: String,
+    },
+    /// A device does not compute in this precision.
+    Precision {
+        /// The precision.
+        precision: Precision,
+        /// The device's name.
+        device: String,
     },
 }
 
 impl std::fmt::Display for Error {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         match self {
-            Self::Kernel(_) => write!(f, "an op failed"),
+            Self::Kernel(error) => error.fmt(f),
             Self::Shape { op, reason } => write!(f, "{op}: {reason}"),
             Self::NoGradient { op, position } => {
                 write!(f, "{op}: no gradient is defined for position {position}")
             }
-            Self::Unreachable { position } => {
-                write!(f, "the loss does not depend on value {position} of those asked for")
-            }
+            Self::Unreachable { position } => write!(
+                f,
+                "the loss does not depend on value {position} of those to differentiate by"
+            ),
             Self::NotScalar { shape } => {
-                write!(f, "the loss must be one number, its shape is {shape:?}")
+                write!(f, "the loss must be a single number, found shape {shape:?}")
             }
             Self::Unwritten { name } => write!(f, "input `{name}` was never written"),
-            Self::Unknown { what } => write!(f, "{what} is not held here"),
+            Self::Unknown { what } => write!(f, "the value is not {what}"),
+            Self::OtherGraph { what } => write!(f, "{what} belongs to another graph"),
+            Self::Limit { op, what, found, limits } => {
+                let (least, most) = (limits.start(), limits.end());
+                write!(f, "{op}: expected {least} to {most} {what}, got {found}")
+            }
+            Self::Gradient { op, reason } => write!(f, "gradient of {op}: {reason}"),
+            Self::Precision { precision, device } => {
+                let Precision { float, activation, matmul_weight } = precision;
+                write!(
+                    f,
+                    "{device} does not compute with floats of {float}, activations of \
+                     {activation} and matrix-product weights of {matmul_weight}; see \
+                     `Precision::check` for what each device has"
+                )
+            }
         }
     }
 }
@@ -68,7 +119,7 @@ impl std::fmt::Display for Error {
 impl std::error::Error for Error {
     fn source(&self) -> Option<&(dyn std::error::Error + 'static)> {
         match self {
-            Self::Kernel(error) => Some(error),
+            Self::Kernel(error) => error.source(),
             _ => None,
         }
     }

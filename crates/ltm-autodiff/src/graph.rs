@@ -8,9 +8,15 @@ use ltm_kernels::{Buffer, Cost, Device};
 
 use crate::{Error, Result};
 
-/// A handle on one output of one node of a [`Graph`].
+/// Most inputs of an operation, so that a run gathers them on the stack.
+pub(crate) const MAX_INPUTS: usize = 8;
+/// Most outputs of an operation.
+pub(crate) const MAX_OUTPUTS: usize = 4;
+
+/// A handle on one output of one node of a [`Graph`]. Other graphs refuse it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Value {
+    pub(crate) graph: u64,
     pub(crate) node: usize,
     pub(crate) output: usize,
 }
@@ -28,13 +34,13 @@ pub enum UpdateRate {
     Step,
 }
 
-/// Numbers or indices. Of which type numbers are is said by a plan's [`Precision`](crate::Precision).
+/// Floats or indices. A plan's [`Precision`](crate::Precision) gives each kind of float its type.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Kind {
     /// Floats in full precision: weights, latents, statistics, losses, and the gradients of all these.
     Float,
-    /// Floats that flow through the model and may be narrower. [`ops::cast`](crate::ops::cast) leads
-    /// from one kind to another.
+    /// Floats that flow through the model and may be narrower. [`ops::cast`](crate::ops::cast) converts
+    /// between kinds.
     Activation,
     /// Matrices that activations are multiplied with, cast from weights in full precision.
     MatmulWeight,
@@ -62,9 +68,13 @@ impl Spec {
         Self::new(shape, Kind::Float)
     }
 
-    /// Number of elements.
+    /// Number of elements; `usize::MAX` where that many cannot be addressed, which no device
+    /// allocates.
     pub fn len(&self) -> usize {
-        self.shape.iter().product()
+        match self.shape.contains(&0) {
+            true => 0,
+            false => self.shape.iter().fold(1, |n, extent| n.saturating_mul(*extent)),
+        }
     }
 
     /// Whether there are no elements.
@@ -77,9 +87,9 @@ impl Spec {
 pub struct Call<'a, 'b> {
     /// Where it runs.
     pub device: &'a Device,
-    /// One buffer an output; `None` where nobody reads it, see [`Operation::writes_all`].
+    /// One buffer per output; `None` where nobody reads it, see [`Operation::writes_all`].
     pub outputs: &'a mut [Option<&'b mut Buffer>],
-    /// One buffer an input, in order.
+    /// One buffer per input, in order.
     pub inputs: &'a [&'a Buffer],
     /// [`Operation::scratch_len`] elements of working memory, in the type of [`Kind::Float`].
     pub scratch: &'a mut Buffer,
@@ -96,7 +106,7 @@ impl<'b> Call<'_, 'b> {
 
     /// Takes output `i`'s buffer, `None` where nobody reads it.
     pub fn take(&mut self, i: usize) -> Option<&'b mut Buffer> {
-        self.outputs[i].take()
+        self.outputs.get_mut(i)?.take()
     }
 }
 
@@ -105,7 +115,7 @@ impl<'b> Call<'_, 'b> {
 /// The gradient of a loss flows through output 0 only, and further outputs are auxiliary, unless an
 /// operation defines [`Operation::grad_outputs`].
 pub trait Operation: Debug + Send + Sync {
-    /// The op's name, the same as its folder in `ltm-kernels` with `_bwd` and the like behind it.
+    /// The op's name, the same as its folder in `ltm-kernels` with a suffix such as `_bwd`.
     fn name(&self) -> &'static str;
 
     /// Computes the outputs from the inputs.
@@ -117,14 +127,14 @@ pub trait Operation: Debug + Send + Sync {
     /// Adds the gradient for each wanted input, given the gradient of output 0.
     ///
     /// # Errors
-    /// [`Error::NoGradient`] unless overridden: a missing gradient is never dropped in silence.
+    /// [`Error::NoGradient`] unless overridden: a missing gradient is never dropped silently.
     fn grad(&self, _g: &mut Graph, _node: &Io, _dout: Value, wanted: &[bool]) -> Result<Grads> {
         let position = wanted.iter().position(|w| *w).unwrap_or(0);
         Err(Error::NoGradient { op: self.name(), position })
     }
 
     /// As [`Operation::grad`] for an operation of several outputs that a loss may depend on, given the
-    /// gradient of each, `None` where the loss does not depend on it; one at least is there.
+    /// gradient of each, `None` where the loss does not depend on it; at least one is given.
     ///
     /// # Errors
     /// [`Error::NoGradient`] for a gradient of an output other than 0, unless overridden.
@@ -145,12 +155,12 @@ pub trait Operation: Debug + Send + Sync {
     }
 
     /// The operation whose only output is this one's added to one more input, which comes first and
-    /// whose memory it takes over; `None` where an addition of its own is as good.
+    /// whose memory it takes over; `None` where a separate addition is as good.
     fn adding(&self) -> Option<Arc<dyn Operation>> {
         None
     }
 
-    /// Whether a run writes every output: else an output that nobody reads has no buffer.
+    /// Whether a run writes every output: otherwise an output that nobody reads has no buffer.
     fn writes_all(&self) -> bool {
         false
     }
@@ -165,8 +175,8 @@ pub trait Operation: Debug + Send + Sync {
         Cost::default()
     }
 
-    /// Whether output 0 holds the numbers of the only input, in another kind. A plan leaves such a
-    /// node out where its precision gives both kinds one type.
+    /// Whether output 0 holds the numbers of the only input, in another kind. A plan omits such a
+    /// node where its precision gives both kinds the same type.
     fn is_cast(&self) -> bool {
         false
     }
@@ -186,7 +196,7 @@ pub trait Operation: Debug + Send + Sync {
     }
 }
 
-/// One gradient an input, `None` where it was not wanted.
+/// One gradient per input, `None` where it was not wanted.
 pub type Grads = Vec<Option<Value>>;
 
 /// A node's inputs and outputs, as its gradient rule sees them.
@@ -242,21 +252,69 @@ impl Graph {
             outputs: vec![Spec { shape: shape.to_vec(), kind }],
             update_rate,
         });
-        Value { node: self.nodes.len() - 1, output: 0 }
+        self.value(self.nodes.len() - 1, 0)
     }
 
-    /// Adds a node whose outputs have these specs; returns one value an output.
+    /// Adds a node whose outputs have these specs; returns one value per output.
+    ///
+    /// # Errors
+    /// [`Error::OtherGraph`] for an input of another graph, [`Error::Limit`] for more than 8 inputs, or
+    /// for no output or more than 4.
     pub fn apply(
         &mut self,
         op: impl Operation + 'static,
         inputs: &[Value],
         outputs: Vec<Spec>,
-    ) -> Vec<Value> {
-        self.push(Arc::new(op), inputs, outputs)
+    ) -> Result<Vec<Value>> {
+        let name = op.name();
+        if let Some(i) = inputs.iter().position(|v| !self.owns(*v)) {
+            return Err(Error::OtherGraph { what: format!("input {i} of `{name}`") });
+        }
+        for (what, found, limits) in
+            [("inputs", inputs.len(), 0..=MAX_INPUTS), ("outputs", outputs.len(), 1..=MAX_OUTPUTS)]
+        {
+            if !limits.contains(&found) {
+                return Err(Error::Limit { op: name, what, found, limits });
+            }
+        }
+        Ok(self.push(op, inputs, outputs))
     }
 
-    /// As [`Graph::apply`], of an operation that is shared already.
+    /// As [`Graph::apply`] for an operation with one output.
+    ///
+    /// # Errors
+    /// As [`Graph::apply`].
+    pub fn apply1(
+        &mut self,
+        op: impl Operation + 'static,
+        inputs: &[Value],
+        output: Spec,
+    ) -> Result<Value> {
+        Ok(self.apply(op, inputs, vec![output])?[0])
+    }
+
+    /// As [`Graph::apply`], of inputs that have been checked.
     pub(crate) fn push(
+        &mut self,
+        op: impl Operation + 'static,
+        inputs: &[Value],
+        outputs: Vec<Spec>,
+    ) -> Vec<Value> {
+        self.push_shared(Arc::new(op), inputs, outputs)
+    }
+
+    /// As [`Graph::push`] for an operation with one output.
+    pub(crate) fn push1(
+        &mut self,
+        op: impl Operation + 'static,
+        inputs: &[Value],
+        output: Spec,
+    ) -> Value {
+        self.push(op, inputs, vec![output])[0]
+    }
+
+    /// As [`Graph::push`], of an operation that is shared already.
+    pub(crate) fn push_shared(
         &mut self,
         op: Arc<dyn Operation>,
         inputs: &[Value],
@@ -276,25 +334,43 @@ impl Graph {
             update_rate,
         });
         let node = self.nodes.len() - 1;
-        (0..n_outputs).map(|output| Value { node, output }).collect()
+        (0..n_outputs).map(|output| self.value(node, output)).collect()
     }
 
-    /// As [`Graph::apply`] for an operation with one output.
-    pub fn apply1(
-        &mut self,
-        op: impl Operation + 'static,
-        inputs: &[Value],
-        output: Spec,
-    ) -> Value {
-        self.apply(op, inputs, vec![output])[0]
+    /// The handle of an output of one of the nodes.
+    pub(crate) fn value(&self, node: usize, output: usize) -> Value {
+        Value { graph: self.id, node, output }
+    }
+
+    /// Whether a value belongs to this graph.
+    pub fn owns(&self, value: Value) -> bool {
+        value.graph == self.id
+    }
+
+    /// Refuses a value of another graph, naming it `what`.
+    ///
+    /// # Errors
+    /// [`Error::OtherGraph`].
+    pub fn check(&self, what: &str, value: Value) -> Result<()> {
+        match self.owns(value) {
+            true => Ok(()),
+            false => Err(Error::OtherGraph { what: what.into() }),
+        }
     }
 
     /// A value's spec.
+    ///
+    /// # Panics
+    /// When the value belongs to another graph, see [`Graph::owns`].
     pub fn spec(&self, value: Value) -> &Spec {
+        assert!(self.owns(value), "the value belongs to another graph");
         &self.nodes[value.node].outputs[value.output]
     }
 
     /// A value's shape.
+    ///
+    /// # Panics
+    /// As [`Graph::spec`].
     pub fn shape(&self, value: Value) -> &[usize] {
         &self.spec(value).shape
     }
@@ -306,13 +382,13 @@ impl Graph {
             casts && node.inputs == [value] && node.outputs[0].kind == kind
         };
         let node = self.nodes.iter().position(is_it)?;
-        Some(Value { node, output: 0 })
+        Some(self.value(node, 0))
     }
 
     /// What `value` is cast from, if it is the result of a cast.
     pub(crate) fn cast_from(&self, value: Value) -> Option<Value> {
         let node = &self.nodes[value.node];
-        node.op.as_ref().filter(|op| op.is_cast()).map(|_| node.inputs[0])
+        node.op.as_ref().filter(|op| op.is_cast()).and_then(|_| node.inputs.first().copied())
     }
 
     /// The spec of the gradient of `value`: what was cast from full precision gets its gradient back
@@ -323,7 +399,11 @@ impl Graph {
     }
 
     /// How often a value changes.
+    ///
+    /// # Panics
+    /// As [`Graph::spec`].
     pub fn update_rate(&self, value: Value) -> UpdateRate {
+        assert!(self.owns(value), "the value belongs to another graph");
         self.nodes[value.node].update_rate
     }
 }

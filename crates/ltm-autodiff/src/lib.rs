@@ -10,10 +10,13 @@ mod plan;
 mod precision;
 mod store;
 
+/// The crate of the buffers, devices and costs that appear in signatures.
+pub use ltm_kernels;
+
 pub use error::{Error, Result};
 pub use grad::grad;
 pub use graph::{Call, Grads, Graph, Io, Kind, Operation, Spec, UpdateRate, Value};
 pub use optim::AdamWState;
-pub use plan::{NodeCount, Plan, count};
+pub use plan::{NodeCount, Plan, count, plan_bytes};
 pub use precision::Precision;
-pub use store::Store;
+pub use store::{Store, store_bytes};

@@ -1,4 +1,4 @@
-//! What to run, in which order and in whose memory; then running it, again and again.
+//! What to run, in which order and in which memory; then running it repeatedly.
 
 use std::collections::HashMap;
 use std::ops::Range;
@@ -7,13 +7,8 @@ use std::time::{Duration, Instant};
 
 use ltm_kernels::{Buffer, Cost, DType, Device};
 
-use crate::graph::{Call, Operation};
+use crate::graph::{Call, MAX_INPUTS, MAX_OUTPUTS, Operation};
 use crate::{Error, Graph, Precision, Result, Store, UpdateRate, Value};
-
-/// No operation has more inputs than this, so a run gathers them on the stack.
-const MAX_INPUTS: usize = 8;
-/// No operation has more outputs than this.
-const MAX_OUTPUTS: usize = 4;
 
 /// Where a value lives while a plan runs.
 #[derive(Clone, Copy)]
@@ -44,7 +39,7 @@ pub struct NodeCount {
     pub nodes: u64,
     /// Runs of those nodes, added up.
     pub runs: u64,
-    /// Time of those runs by the host's clock; on CUDA it is that of asking for them.
+    /// Time of those runs by the host's clock; on CUDA, the time to queue them.
     pub time: Duration,
     /// Arithmetic and traffic of those runs.
     pub cost: Cost,
@@ -74,13 +69,172 @@ impl Plan {
     /// use.
     ///
     /// # Errors
-    /// [`Error::Kernel`] when the device runs out of memory.
+    /// [`Error::Kernel`] when the device runs out of memory, [`Error::Precision`] when it does not
+    /// compute in this precision, [`Error::OtherGraph`] for an output of another graph.
     pub fn new(
         g: &Graph,
         device: &Device,
         precision: Precision,
         outputs: &[Value],
     ) -> Result<Self> {
+        precision.check(device)?;
+        check(g, outputs)?;
+        let Layout { steps, sizes, places, order } = Layout::new(g, precision, outputs);
+        let slots = sizes
+            .iter()
+            .map(|&(len, dtype)| Buffer::zeros(device, dtype, len))
+            .collect::<std::result::Result<_, _>>()?;
+        let mut scratch = HashMap::new();
+        for step in &steps {
+            let len = step.op.scratch_len(device);
+            if len > 0 && !scratch.contains_key(&len) {
+                scratch.insert(len, Buffer::zeros(device, precision.float, len)?);
+            }
+        }
+        let seen = order
+            .iter()
+            .filter(|&&node| g.nodes[node].op.is_none())
+            .map(|&node| (node, g.nodes[node].update_rate, 0))
+            .collect();
+        let place = |v: &Value| (*v, places[&origin(g, precision, *v)]);
+        let outputs = outputs.iter().map(place).collect();
+        Ok(Self {
+            device: *device,
+            graph_id: g.id,
+            steps,
+            slots,
+            scratch,
+            outputs,
+            seen,
+            complete: false,
+        })
+    }
+
+    /// Brings the outputs up to date with the store: runs every node whose update rate is at least
+    /// that of the least volatile input written since this plan's last run, and no other.
+    ///
+    /// # Errors
+    /// [`Error::Unwritten`] when an input was never written, [`Error::Kernel`] when an op refuses
+    /// its input (say, a token past the vocabulary), [`Error::OtherGraph`] for another graph's store.
+    pub fn run(&mut self, store: &Store) -> Result<()> {
+        self.check(store)?;
+        let mut stale = if self.complete { None } else { Some(UpdateRate::Constant) };
+        for (node, update_rate, version) in &self.seen {
+            if store.version(*node)? != *version {
+                stale = Some(stale.map_or(*update_rate, |s| s.min(*update_rate)));
+            }
+        }
+        let Some(stale) = stale else { return Ok(()) };
+        self.complete = false;
+        let first = self.steps.partition_point(|step| step.update_rate < stale);
+        self.run_range(first..self.steps.len(), store)?;
+        for (node, _, version) in &mut self.seen {
+            *version = store.version(*node)?;
+        }
+        self.complete = true;
+        Ok(())
+    }
+
+    /// Brings up to date everything that precedes the fast loop: every stale node but those of
+    /// [`UpdateRate::Step`], which [`run_step`](Self::run_step) runs.
+    ///
+    /// # Errors
+    /// Those of [`run`](Self::run).
+    pub fn prepare(&mut self, store: &Store) -> Result<()> {
+        self.check(store)?;
+        let mut stale = if self.complete { UpdateRate::Step } else { UpdateRate::Constant };
+        for (node, update_rate, version) in &self.seen {
+            if store.version(*node)? != *version {
+                stale = stale.min(*update_rate);
+            }
+        }
+        self.complete = false;
+        let first = self.steps.partition_point(|step| step.update_rate < stale);
+        let last = self.steps.partition_point(|step| step.update_rate < UpdateRate::Step);
+        self.run_range(first..last, store)?;
+        for (node, update_rate, version) in &mut self.seen {
+            // What a step reads counts as unseen, so that a later `run` starts there at least.
+            *version = if *update_rate < UpdateRate::Step { store.version(*node)? } else { 0 };
+        }
+        self.complete = true;
+        Ok(())
+    }
+
+    /// Runs the nodes of [`UpdateRate::Step`], whether or not their inputs changed. Everything below
+    /// must be up to date, see [`prepare`](Self::prepare): then a run can be recorded and replayed.
+    ///
+    /// # Errors
+    /// Those of [`run`](Self::run).
+    pub fn run_step(&mut self, store: &Store) -> Result<()> {
+        self.check(store)?;
+        for (node, ..) in &self.seen {
+            store.version(*node)?;
+        }
+        let first = self.steps.partition_point(|step| step.update_rate < UpdateRate::Step);
+        self.run_range(first..self.steps.len(), store)
+    }
+
+    fn check(&self, store: &Store) -> Result<()> {
+        match store.graph_id == self.graph_id {
+            true => Ok(()),
+            false => Err(Error::OtherGraph { what: "the store".into() }),
+        }
+    }
+
+    fn run_range(&mut self, range: Range<usize>, store: &Store) -> Result<()> {
+        let Self { steps, device, slots, scratch, .. } = self;
+        let steps = &mut steps[range];
+        device.run(|| steps.iter_mut().try_for_each(|step| step.run(device, store, slots, scratch)))
+    }
+
+    /// An output, as the last run left it.
+    ///
+    /// # Errors
+    /// [`Error::Unknown`] when `value` is not among the plan's outputs, or is a graph input (read
+    /// it from the store).
+    pub fn output(&self, value: Value) -> Result<&Buffer> {
+        match self.outputs.get(&value) {
+            Some(Place::Slot(slot)) => Ok(&self.slots[*slot]),
+            _ => Err(Error::Unknown { what: "an output of this plan" }),
+        }
+    }
+
+    /// Runs by kind of node since the plan was made, sorted by name.
+    pub fn counts(&self) -> Vec<NodeCount> {
+        let mut counts: Vec<NodeCount> = Vec::new();
+        for step in &self.steps {
+            add_count(&mut counts, step.op.as_ref(), step.runs, step.time);
+        }
+        counts.sort_unstable_by_key(|count| count.name);
+        counts
+    }
+
+    /// Arithmetic and traffic of a run that starts at `since`.
+    pub fn cost(&self, since: UpdateRate) -> Cost {
+        let costs = self.steps.iter().filter(|s| s.update_rate >= since).map(|s| s.op.cost());
+        costs.fold(Cost::default(), |sum, cost| Cost {
+            flops: sum.flops + cost.flops,
+            bytes: sum.bytes + cost.bytes,
+        })
+    }
+
+    /// Bytes of memory that the plan holds.
+    pub fn size_bytes(&self) -> usize {
+        self.slots.iter().chain(self.scratch.values()).map(Buffer::size_bytes).sum()
+    }
+}
+
+/// What a plan runs and the slots that it needs, before any memory is allocated.
+struct Layout {
+    steps: Vec<Step>,
+    /// Length and type of each slot.
+    sizes: Vec<(usize, DType)>,
+    places: HashMap<Value, Place>,
+    order: Vec<usize>,
+}
+
+impl Layout {
+    fn new(g: &Graph, precision: Precision, outputs: &[Value]) -> Self {
         let origin = |v: &Value| origin(g, precision, *v);
         let order = order(g, outputs);
         let last_use = last_use(g, &order, outputs, origin);
@@ -93,19 +247,18 @@ impl Plan {
         for (position, &node_idx) in order.iter().enumerate() {
             let node = &g.nodes[node_idx];
             let Some(op) = node.op.clone() else {
-                places.insert(Value { node: node_idx, output: 0 }, Place::Input(node_idx));
+                places.insert(g.value(node_idx, 0), Place::Input(node_idx));
                 continue;
             };
-            let value = Value { node: node_idx, output: 0 };
+            let value = g.value(node_idx, 0);
             if origin(&value) != value {
                 continue;
             }
             let read: Vec<_> = node.inputs.iter().map(origin).collect();
             let inputs: Vec<_> = read.iter().map(|v| places[v]).collect();
-            assert!(inputs.len() <= MAX_INPUTS && node.outputs.len() <= MAX_OUTPUTS);
             let dies_here = |v: &Value| last_use.get(v) == Some(&Some(position));
             let in_place = op.in_place().and_then(|i| {
-                let v = &read[i];
+                let v = read.get(i)?;
                 let read_once = read.iter().filter(|other| *other == v).count() == 1;
                 let fits = type_of(*v) == type_of(value);
                 match places[v] {
@@ -116,7 +269,7 @@ impl Plan {
             let mut slots = Vec::with_capacity(node.outputs.len());
             let mut unread = Vec::new();
             for output in 0..node.outputs.len() {
-                let value = Value { node: node_idx, output };
+                let value = g.value(node_idx, output);
                 let is_read = last_use.contains_key(&value);
                 if !is_read && !op.writes_all() {
                     slots.push(None);
@@ -159,143 +312,7 @@ impl Plan {
                 time: Duration::ZERO,
             });
         }
-
-        let slots = sizes
-            .iter()
-            .map(|&(len, dtype)| Buffer::zeros(device, dtype, len))
-            .collect::<std::result::Result<_, _>>()?;
-        let mut scratch = HashMap::new();
-        for step in &steps {
-            let len = step.op.scratch_len(device);
-            if len > 0 && !scratch.contains_key(&len) {
-                scratch.insert(len, Buffer::zeros(device, precision.float, len)?);
-            }
-        }
-        let seen = order
-            .iter()
-            .filter(|&&node| g.nodes[node].op.is_none())
-            .map(|&node| (node, g.nodes[node].update_rate, 0))
-            .collect();
-        let outputs = outputs.iter().map(|v| (*v, places[&origin(v)])).collect();
-        Ok(Self {
-            device: *device,
-            graph_id: g.id,
-            steps,
-            slots,
-            scratch,
-            outputs,
-            seen,
-            complete: false,
-        })
-    }
-
-    /// Brings the outputs up to date with the store: runs every node whose update rate is at least
-    /// that of the least volatile input written since this plan's last run, and no other.
-    ///
-    /// # Errors
-    /// [`Error::Unwritten`] when an input was never written, [`Error::Kernel`] when an op refuses
-    /// its input (say, a token past the vocabulary), [`Error::Unknown`] for another graph's store.
-    pub fn run(&mut self, store: &Store) -> Result<()> {
-        if store.graph_id != self.graph_id {
-            return Err(Error::Unknown { what: "the plan's graph" });
-        }
-        let mut stale = if self.complete { None } else { Some(UpdateRate::Constant) };
-        for (node, update_rate, version) in &self.seen {
-            if store.version(*node)? != *version {
-                stale = Some(stale.map_or(*update_rate, |s| s.min(*update_rate)));
-            }
-        }
-        let Some(stale) = stale else { return Ok(()) };
-        self.complete = false;
-        let first = self.steps.partition_point(|step| step.update_rate < stale);
-        self.run_range(first..self.steps.len(), store)?;
-        for (node, _, version) in &mut self.seen {
-            *version = store.version(*node)?;
-        }
-        self.complete = true;
-        Ok(())
-    }
-
-    /// Brings up to date all that lies below the fast loop: every stale node but those of
-    /// [`UpdateRate::Step`], which [`run_step`](Self::run_step) runs.
-    ///
-    /// # Errors
-    /// Those of [`run`](Self::run).
-    pub fn prepare(&mut self, store: &Store) -> Result<()> {
-        if store.graph_id != self.graph_id {
-            return Err(Error::Unknown { what: "the plan's graph" });
-        }
-        let mut stale = if self.complete { UpdateRate::Step } else { UpdateRate::Constant };
-        for (node, update_rate, version) in &self.seen {
-            if store.version(*node)? != *version {
-                stale = stale.min(*update_rate);
-            }
-        }
-        self.complete = false;
-        let first = self.steps.partition_point(|step| step.update_rate < stale);
-        let last = self.steps.partition_point(|step| step.update_rate < UpdateRate::Step);
-        self.run_range(first..last, store)?;
-        for (node, update_rate, version) in &mut self.seen {
-            // What a step reads counts as unseen, so that a later `run` starts there at least.
-            *version = if *update_rate < UpdateRate::Step { store.version(*node)? } else { 0 };
-        }
-        self.complete = true;
-        Ok(())
-    }
-
-    /// Runs the nodes of [`UpdateRate::Step`], whether or not their inputs changed. Everything below
-    /// must be up to date, see [`prepare`](Self::prepare): then a run can be recorded and replayed.
-    ///
-    /// # Errors
-    /// Those of [`run`](Self::run).
-    pub fn run_step(&mut self, store: &Store) -> Result<()> {
-        for (node, ..) in &self.seen {
-            store.version(*node)?;
-        }
-        let first = self.steps.partition_point(|step| step.update_rate < UpdateRate::Step);
-        self.run_range(first..self.steps.len(), store)
-    }
-
-    fn run_range(&mut self, range: Range<usize>, store: &Store) -> Result<()> {
-        let Self { steps, device, slots, scratch, .. } = self;
-        let steps = &mut steps[range];
-        device.run(|| steps.iter_mut().try_for_each(|step| step.run(device, store, slots, scratch)))
-    }
-
-    /// An output, as the last run left it.
-    ///
-    /// # Errors
-    /// [`Error::Unknown`] when `value` is not among the plan's outputs, or is a graph input (read
-    /// it from the store).
-    pub fn output(&self, value: Value) -> Result<&Buffer> {
-        match self.outputs.get(&value) {
-            Some(Place::Slot(slot)) => Ok(&self.slots[*slot]),
-            _ => Err(Error::Unknown { what: "the output" }),
-        }
-    }
-
-    /// Runs by kind of node since the plan was made, sorted by name.
-    pub fn counts(&self) -> Vec<NodeCount> {
-        let mut counts: Vec<NodeCount> = Vec::new();
-        for step in &self.steps {
-            add_count(&mut counts, step.op.as_ref(), step.runs, step.time);
-        }
-        counts.sort_unstable_by_key(|count| count.name);
-        counts
-    }
-
-    /// Arithmetic and traffic of a run that starts at `since`.
-    pub fn cost(&self, since: UpdateRate) -> Cost {
-        let costs = self.steps.iter().filter(|s| s.update_rate >= since).map(|s| s.op.cost());
-        costs.fold(Cost::default(), |sum, cost| Cost {
-            flops: sum.flops + cost.flops,
-            bytes: sum.bytes + cost.bytes,
-        })
-    }
-
-    /// Bytes of memory that the plan holds.
-    pub fn size_bytes(&self) -> usize {
-        self.slots.iter().chain(self.scratch.values()).map(Buffer::size_bytes).sum()
+        Self { steps, sizes, places, order }
     }
 }
 
@@ -352,18 +369,43 @@ impl Step {
     }
 }
 
-/// What a run of `outputs` that starts at `since` would count, sorted by name, each node once: known from the
-/// graph alone, so that nothing is allocated.
+/// Bytes of memory that a [`Plan`] of `outputs` would hold, see [`Plan::size_bytes`]: known from the graph alone,
+/// so that nothing is allocated.
+///
+/// # Errors
+/// [`Error::OtherGraph`] for an output of another graph.
+pub fn plan_bytes(
+    g: &Graph,
+    device: &Device,
+    precision: Precision,
+    outputs: &[Value],
+) -> Result<usize> {
+    check(g, outputs)?;
+    let Layout { steps, sizes, .. } = Layout::new(g, precision, outputs);
+    let slots = sizes.iter().map(|(len, dtype)| len * dtype.size_bytes());
+    let mut scratch: Vec<usize> = steps.iter().map(|step| step.op.scratch_len(device)).collect();
+    scratch.sort_unstable();
+    scratch.dedup();
+    let scratch = scratch.iter().map(|len| len * precision.float.size_bytes());
+    Ok(slots.chain(scratch).sum())
+}
+
+/// The counts of one run of `outputs` that starts at `since`, sorted by name: known from the graph alone, so
+/// that nothing is allocated.
+///
+/// # Errors
+/// [`Error::OtherGraph`] for an output of another graph.
 pub fn count(
     g: &Graph,
     precision: Precision,
     outputs: &[Value],
     since: UpdateRate,
-) -> Vec<NodeCount> {
+) -> Result<Vec<NodeCount>> {
+    check(g, outputs)?;
     let mut counts = Vec::new();
     for node_idx in order(g, outputs) {
         let node = &g.nodes[node_idx];
-        let value = Value { node: node_idx, output: 0 };
+        let value = g.value(node_idx, 0);
         match &node.op {
             Some(op) if node.update_rate >= since && origin(g, precision, value) == value => {
                 add_count(&mut counts, op.as_ref(), 1, Duration::ZERO);
@@ -372,7 +414,15 @@ pub fn count(
         }
     }
     counts.sort_unstable_by_key(|count| count.name);
-    counts
+    Ok(counts)
+}
+
+/// Refuses outputs of another graph.
+fn check(g: &Graph, outputs: &[Value]) -> Result<()> {
+    match outputs.iter().position(|v| !g.owns(*v)) {
+        Some(i) => Err(Error::OtherGraph { what: format!("output {i} of the plan") }),
+        None => Ok(()),
+    }
 }
 
 /// Adds a node that ran `runs` times to those of its name.

@@ -10,7 +10,7 @@ use ltm_testkit::{Tol, gradcheck, seeded};
 const TOL: Tol = Tol { abs: 1e-7, rel: 1e-7 };
 
 /// Checks the gradient of a random weighting of `build`'s output with respect to each of the float
-/// inputs, asked for together and one by one.
+/// inputs, computed together and one by one.
 fn check(
     floats: &[&[usize]],
     ints: &[&[i32]],

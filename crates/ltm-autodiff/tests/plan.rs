@@ -182,5 +182,5 @@ fn mistakes_are_refused() {
     assert!(store.write_f32(table, &[1.0; 7]).is_err());
     assert!(matches!(store.write_f32(x, &[1.0; 6]), Err(Error::Unknown { .. })));
     let stranger = Store::new(&Graph::new(), &Device::Cpu, Precision::F32).unwrap();
-    assert!(matches!(plan.run(&stranger), Err(Error::Unknown { .. })));
+    assert!(matches!(plan.run(&stranger), Err(Error::OtherGraph { .. })));
 }

@@ -1,4 +1,4 @@
-//! `ltm data`: text into token shards, and a look into them.
+//! `ltm data`: text into token shards, and what they contain.
 
 use std::path::PathBuf;
 use std::process::ExitCode;
@@ -8,40 +8,43 @@ use ltm_train::data::{Corpus, Meta, PrepareOptions, Split, Tokenizer, prepare};
 
 use crate::files::{Container, ReadArgs, Reading};
 
-/// What to do with data.
+/// Verbs of `ltm data`.
 #[derive(Subcommand)]
 pub enum Verb {
-    /// Tokenise text, JSON lines, tables and folders of them into shards of 16-bit ids
+    /// Tokenize text, JSON, tables and folders of them into shards of 16-bit token ids
     ///
-    /// A line `<|endoftext|>` in a text parts documents; *.jsonl has a document a line, *.csv one a record (a column that
-    /// the header names, or AG News's title and description), *.parquet one a row. The shards are
-    /// headerless little-endian `train_*.bin` and `val_*.bin`, beside them `meta.json` with the tokeniser.
+    /// In text files, documents are separated by lines containing only `<|endoftext|>`. JSON files have one document per
+    /// line or per object of an array, CSV and TSV files one per record (in a column that the header names, or AG News's
+    /// title and description), Parquet files one per row. The extension of a file decides on its format, and its content
+    /// where the extension is unknown.
+    ///
+    /// The shards `train-000.bin`, `val-000.bin` and so on have little-endian ids and no header; `meta.json` describes them.
     Prepare(PrepareArgs),
-    /// Print what a corpus folder holds
+    /// Print what a corpus folder contains
     Inspect(InspectArgs),
 }
 
 /// Arguments of `prepare`.
 #[derive(clap::Args)]
 pub struct PrepareArgs {
-    /// *.txt (or any other name, as text), *.jsonl, *.csv, *.parquet, or folders of them
+    /// Files (text, JSON, CSV, TSV or Parquet), folders of them, or pipes such as /dev/stdin
     #[arg(required = true)]
     files: Vec<PathBuf>,
-    /// bytes, gpt2, or words (those of storyworld)
+    /// Tokenizer: bytes, gpt2, or words (the closed vocabulary of storyworld)
     #[arg(long, default_value = "gpt2")]
     tokenizer: String,
-    /// The folder to write; it must not hold a corpus yet
+    /// Folder to write; it must not contain a corpus yet
     #[arg(long)]
     out: PathBuf,
-    /// How the files hold documents; each file's extension tells when left out
+    /// Format of all files [default: by the extension or content of each file]
     #[arg(long, value_enum)]
     format: Option<Container>,
     #[command(flatten)]
     read: ReadArgs,
-    /// The share of the corpus to measure on
+    /// Fraction of the tokens in the validation split, 0 to 0.5
     #[arg(long, default_value_t = 0.05)]
     val_fraction: f64,
-    /// Tokens of a shard
+    /// Tokens per shard
     #[arg(long, default_value_t = 100_000_000)]
     shard_tokens: u64,
 }
@@ -49,14 +52,17 @@ pub struct PrepareArgs {
 /// Arguments of `inspect`.
 #[derive(clap::Args)]
 pub struct InspectArgs {
-    /// The corpus folder
+    /// Corpus folder
     dir: PathBuf,
-    /// Tokens to show of each split
+    /// Number of tokens to show of each split
     #[arg(long, default_value_t = 60)]
     tokens: u64,
-    /// The tokeniser, for shards without a meta.json
+    /// Tokenizer of shards without a meta.json
     #[arg(long)]
     tokenizer: Option<String>,
+    /// Also compare the content of every shard with the hash in meta.json
+    #[arg(long)]
+    verify: bool,
 }
 
 pub fn run(verb: Verb) -> anyhow::Result<ExitCode> {
@@ -114,8 +120,11 @@ fn inspect(args: InspectArgs) -> anyhow::Result<()> {
     for (split, corpus) in [("train", Some(&train)), ("val", val.as_ref().ok())] {
         let Some(corpus) = corpus else { continue };
         let tokens = corpus.tokens(0..corpus.len().min(args.tokens))?;
+        if args.verify {
+            corpus.verify()?;
+        }
         outln!(
-            "\n{split}, {} tokens, begins:\n{}",
+            "\n{split}, {} tokens, starts with:\n{}",
             corpus.len(),
             corpus.tokenizer().decode(&tokens)
         )?;

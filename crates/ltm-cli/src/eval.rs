@@ -81,11 +81,15 @@ pub enum Part {
 pub enum FileFormat {
     /// Plain text; documents are separated by lines containing only `<|endoftext|>`
     Text,
-    /// JSON lines: one JSON object per line
+    /// One JSON object per line
     Jsonl,
-    /// Comma-separated records
+    /// A JSON array of objects, or one object per line
+    Json,
+    /// Comma-separated values
     Csv,
-    /// Parquet table
+    /// Tab-separated values
+    Tsv,
+    /// A Parquet table
     Parquet,
     /// LAMBADA passages as JSON lines; scores the prediction of the last word
     Lambada,
@@ -97,8 +101,8 @@ impl FileFormat {
     /// The test set of a file, detected from its name or its first object.
     fn of_suite(file: &Path) -> anyhow::Result<Option<Self>> {
         let name = file.file_name().and_then(|name| name.to_str()).unwrap_or("").to_lowercase();
-        let jsonl = name.ends_with(".jsonl");
-        Ok(match jsonl {
+        let json = matches!(Format::of_name(file), Some(Format::Jsonl | Format::Json));
+        Ok(match json {
             true if name.contains("lambada") => Some(Self::Lambada),
             true if is_gsm8k(file)? => Some(Self::Gsm8k),
             _ => None,
@@ -143,6 +147,8 @@ impl Subject {
             None => Self::Documents(file, None),
             Some(FileFormat::Text) => Self::Documents(file, Some(Format::Text)),
             Some(FileFormat::Jsonl) => Self::Documents(file, Some(Format::Jsonl)),
+            Some(FileFormat::Json) => Self::Documents(file, Some(Format::Json)),
+            Some(FileFormat::Tsv) => Self::Documents(file, Some(Format::Tsv)),
             Some(FileFormat::Csv) => Self::Documents(file, Some(Format::Csv)),
             Some(FileFormat::Parquet) => Self::Documents(file, Some(Format::Parquet)),
             Some(FileFormat::Lambada) => Self::Lambada(file),

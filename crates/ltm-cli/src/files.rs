@@ -1,22 +1,28 @@
-//! Reading files for verbs: a bar while it lasts, and a line for each part that is left out.
+//! Reading files for verbs: a progress bar, and a line for each part that is skipped.
+
+use std::path::Path;
 
 use clap::ValueEnum;
 use indicatif::ProgressBar;
 use ltm_train::data::{Format, Malformed, Notice, ReadOptions};
 
-/// Malformed parts that are named; those behind them are counted.
+/// Malformed parts, and ignored files, that are named; the others are counted.
 const NAMED: u64 = 20;
 
-/// How files hold documents.
+/// Formats of files with documents.
 #[derive(Clone, Copy, ValueEnum)]
 pub enum Container {
-    /// Plain text; a line `<|endoftext|>` parts documents
+    /// Plain text; documents are separated by lines containing only `<|endoftext|>`
     Text,
-    /// A JSON object a line
+    /// One JSON object per line
     Jsonl,
-    /// Comma-separated records
+    /// A JSON array of objects, or one object per line
+    Json,
+    /// Comma-separated values
     Csv,
-    /// A table in Parquet
+    /// Tab-separated values
+    Tsv,
+    /// A Parquet table
     Parquet,
 }
 
@@ -25,7 +31,9 @@ impl From<Container> for Format {
         match container {
             Container::Text => Self::Text,
             Container::Jsonl => Self::Jsonl,
+            Container::Json => Self::Json,
             Container::Csv => Self::Csv,
+            Container::Tsv => Self::Tsv,
             Container::Parquet => Self::Parquet,
         }
     }
@@ -34,35 +42,36 @@ impl From<Container> for Format {
 /// How files of any format are read.
 #[derive(clap::Args)]
 pub struct ReadArgs {
-    /// The key of JSON, or the column of a table, that holds the text; `text` when left out
+    /// JSON key or table column that contains the text [default: text]
     #[arg(long)]
     pub key: Option<String>,
-    /// Leave malformed lines out, name and count them, instead of stopping at the first
+    /// Skip malformed lines and records, naming and counting them, instead of stopping at the first
     #[arg(long)]
     pub skip_malformed: bool,
 }
 
 impl ReadArgs {
-    /// The same for the library; without a format each file's extension tells.
+    /// The options of the library; without a format, each file's name or content decides.
     pub fn options(&self, format: Option<Format>) -> ReadOptions {
         let malformed = if self.skip_malformed { Malformed::Skip } else { Malformed::Refuse };
         ReadOptions { format, key: self.key.clone(), malformed }
     }
 }
 
-/// A bar over what is read, and the parts left out named on stderr.
+/// A bar over what is read; notices about skipped parts and files on stderr.
 pub struct Reading {
     bar: ProgressBar,
     skipped: u64,
+    ignored: u64,
 }
 
 impl Reading {
     pub fn new() -> Self {
         let template = "{bytes}/{total_bytes} {bytes_per_sec} ETA {eta}";
-        Self { bar: crate::progress_bar(0, template), skipped: 0 }
+        Self { bar: crate::progress_bar(0, template), skipped: 0, ignored: 0 }
     }
 
-    /// Shows what a reader tells.
+    /// Shows a reader's report.
     pub fn see(&mut self, notice: Notice) {
         match notice {
             Notice::Read { done, total } => {
@@ -70,20 +79,38 @@ impl Reading {
                 self.bar.set_position(done);
             }
             Notice::Skipped(error) => self.skip(&error),
+            Notice::Guessed { path, format } => {
+                self.line(&format!("{}: read as {format} by its content", path.display()));
+            }
+            Notice::Ignored(path) => self.ignore(&path),
         }
     }
 
-    /// Names a part that is left out.
+    /// Names a part that is skipped.
     pub fn skip(&mut self, error: &ltm_train::Error) {
         self.skipped += 1;
         if self.skipped <= NAMED {
-            self.bar.suspend(|| note!("skipped: {error}"));
+            self.line(&format!("skipped: {error}"));
         }
     }
 
-    /// Takes the bar away and tells how much was left out, which is returned.
+    fn ignore(&mut self, path: &Path) {
+        self.ignored += 1;
+        if self.ignored <= NAMED {
+            self.line(&format!("skipped: {}: not a file of a known format", path.display()));
+        }
+    }
+
+    fn line(&self, text: &str) {
+        self.bar.suspend(|| note!("{text}"));
+    }
+
+    /// Removes the bar, reports how many parts and files were skipped, and returns the number of parts.
     pub fn finish(self) -> u64 {
         self.bar.finish_and_clear();
+        if self.ignored > NAMED {
+            note!("skipped: {} files in all", self.ignored);
+        }
         if self.skipped > 0 {
             note!("skipped: {} malformed parts in all", self.skipped);
         }

@@ -1,4 +1,4 @@
-//! GSM8K for `ltm eval`: word problems answered by generation, pass rates out.
+//! GSM8K for `ltm eval`: word problems answered by generation, scored by pass@k.
 
 use std::path::{Path, PathBuf};
 
@@ -12,33 +12,33 @@ use crate::generate::{SAMPLE, create};
 use crate::output::OutputError;
 use crate::suites::Request;
 
-/// Answers to a question where nothing else is asked for: the published number is pass@5.
+/// Default number of answers per question: the published number is pass@5.
 pub const SAMPLES: usize = 5;
 
 /// Arguments of `eval` that only GSM8K has.
 #[derive(clap::Args)]
 #[command(next_help_heading = "GSM8K")]
 pub struct Gsm8kArgs {
-    /// Worked examples before each question, the first of `--train-file`; published are 0, 5 and 10. As many stand there
-    /// as the context has room for
+    /// Worked examples before each question, the first of `--train-file`, as many as fit in the context; published
+    /// results use 0, 5 and 10 [default: 0]
     #[arg(long, value_name = "COUNT")]
     shots: Option<usize>,
-    /// Where the examples come from, such as gsm8k-train.jsonl
+    /// File with the worked examples, such as gsm8k-train.jsonl
     #[arg(long, value_name = "FILE", requires = "shots")]
     train_file: Option<PathBuf>,
-    /// The k of pass@k, such as `1,5`; 1 and `--samples` when left out
+    /// The values of k in pass@k, such as `1,5` [default: 1 and the number of samples]
     #[arg(long, value_name = "K", value_delimiter = ',')]
     pass: Vec<usize>,
-    /// The most tokens of an answer; 256 when left out
+    /// Maximum number of tokens per answer [default: 256]
     #[arg(long, value_name = "COUNT")]
     max_tokens: Option<usize>,
-    /// What logits are divided by when answers are drawn, 0 takes the likeliest token; 0.8 when left out
+    /// Sampling temperature; 0 always takes the most likely token [default: 0.8]
     #[arg(long)]
     temperature: Option<f64>,
-    /// Answers are drawn from the likeliest tokens of together this probability; 0.95 when left out
+    /// Nucleus sampling: keep the smallest set of tokens with at least this total probability [default: 0.95]
     #[arg(long)]
     top_p: Option<f64>,
-    /// Write every question with its answers to this new file, a JSON object a line
+    /// Write every question with its answers to this new file, one JSON object per line
     #[arg(long, value_name = "FILE")]
     samples_out: Option<PathBuf>,
 }
@@ -112,14 +112,14 @@ pub fn run(request: &Request<'_>, args: &Gsm8kArgs) -> anyhow::Result<()> {
     } else {
         outln!("checkpoint {}, data {}", checkpoint.dir.display(), file.display())?;
         if skipped > 0 {
-            outln!("malformed lines left out    {skipped}")?;
+            outln!("malformed records skipped   {skipped}")?;
         }
         print_table(&outcome, &options)?;
     }
     Ok(())
 }
 
-/// Problems of a file, and how many lines were left out.
+/// The problems of a file, and how many records were skipped.
 fn read(file: &Path, malformed: Malformed, count: u64) -> anyhow::Result<(Vec<Problem>, u64)> {
     let mut reading = Reading::new();
     let problems = gsm8k::load(file, malformed, count, &mut |error| reading.skip(&error));
@@ -131,7 +131,7 @@ fn print_table(outcome: &Outcome, options: &Options) -> Result<(), OutputError> 
     let Outcome { questions, samples, shots, less_room, too_long, answers, extracted, .. } =
         outcome;
     outln!()?;
-    outln!("GSM8K                       {shots} shots, {samples} answers drawn a question")?;
+    outln!("GSM8K                       {shots} shots, {samples} sampled answers per question")?;
     for pass in &outcome.pass {
         let (rate, error) = (100.0 * pass.rate.mean, 100.0 * pass.rate.standard_error);
         outln!(
@@ -139,20 +139,22 @@ fn print_table(outcome: &Outcome, options: &Options) -> Result<(), OutputError> 
             format!("pass@{}", pass.k)
         )?;
     }
-    outln!("answers with a number       {extracted} of {answers} written")?;
+    outln!("answers with a number       {extracted} of {answers}")?;
     if outcome.fewer_shots > 0 {
         outln!(
-            "fewer shots for want of room {} questions; {:.2} shots stood before one on average",
+            "fewer shots for lack of room {} questions; {:.2} shots per question on average",
             outcome.fewer_shots,
             outcome.shots_used.mean
         )?;
     }
     if *less_room > 0 {
         let max_tokens = options.max_tokens;
-        outln!("less than {max_tokens} tokens of room {less_room} questions")?;
+        outln!(
+            "context full                {less_room} questions with room for fewer than {max_tokens} tokens"
+        )?;
     }
     if *too_long > 0 {
-        outln!("too long for the model      {too_long} questions, which count as wrong")?;
+        outln!("too long for the model      {too_long} questions, counted as wrong")?;
     }
     Ok(())
 }

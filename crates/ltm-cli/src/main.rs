@@ -3,6 +3,7 @@
 #[macro_use]
 mod output;
 
+mod compare;
 mod config;
 mod data;
 mod device_args;
@@ -61,8 +62,10 @@ enum Verb {
     Train(train::Args),
     /// Train and evaluate a grid of configurations under one budget
     Sweep(sweep::Args),
-    /// Write a report page for runs and sweeps
+    /// Write an HTML page about runs and sweeps: findings in words, charts, tables
     Report(report::Args),
+    /// Compare runs: scores by protocol with paired differences, and settings that differ
+    Compare(compare::Args),
     /// Evaluate a model on a corpus or a file, with standard errors
     ///
     /// A file is read as by `ltm data prepare` and scored by protocols. Two test sets have their own evaluation:
@@ -79,7 +82,7 @@ enum Verb {
     Probe(probe::Verb),
     /// Compare this build against recorded reference values
     Parity(parity::Args),
-    /// Show or check a configuration file
+    /// Show, explain or check a configuration file
     #[command(subcommand)]
     Config(config::Verb),
     /// Print a completion script for a shell
@@ -105,6 +108,7 @@ fn main() -> ExitCode {
         Verb::Train(args) => train::run(args),
         Verb::Sweep(args) => sweep::run(args),
         Verb::Report(args) => report::run(args),
+        Verb::Compare(args) => compare::run(args),
         Verb::Eval(args) => eval::run(args),
         Verb::Generate(args) => generate::run(args),
         Verb::Think(args) => think::run(args),

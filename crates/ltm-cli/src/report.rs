@@ -1,4 +1,4 @@
-//! `ltm report`: one page from runs and sweeps.
+//! `ltm report`: an HTML page about runs and sweeps.
 
 use std::path::PathBuf;
 use std::process::ExitCode;
@@ -9,18 +9,19 @@ use ltm_train::report;
 #[derive(clap::Args)]
 #[command(
     after_help = "The page is self-contained: it needs no network and follows the reader's choice of light or dark.
-A sweep's page says in words which of the paper's claims hold under the published protocol and which under the
-honest ones, in units of standard errors. Charts lie beside it as SVG.
+For a sweep it states which of the paper's claims hold under the published protocol and which under valid
+bounds, in units of standard errors. Several runs are compared with the first: one table per protocol with
+paired differences, one set of learning curves, and the settings that differ. Charts are also written as SVG.
 
   ltm report runs/storyworld-sweep
   ltm report runs/a runs/b --out compared"
 )]
 pub struct Args {
-    /// Folders of runs and of sweeps
-    #[arg(required = true)]
+    /// Folders of runs and sweeps
+    #[arg(required = true, value_name = "DIR")]
     folders: Vec<PathBuf>,
-    /// The folder to write; `report` in the folder given when there is only one
-    #[arg(long)]
+    /// Folder to write the page to [default: DIR/report, if there is only one DIR]
+    #[arg(long, value_name = "DIR")]
     out: Option<PathBuf>,
 }
 
@@ -28,7 +29,9 @@ pub fn run(args: Args) -> anyhow::Result<ExitCode> {
     let out = match (args.out, args.folders.as_slice()) {
         (Some(out), _) => out,
         (None, [folder]) => folder.join("report"),
-        (None, _) => anyhow::bail!("several folders make one page: say where it goes with --out"),
+        (None, _) => {
+            anyhow::bail!("several folders are given: name the folder of the page with --out")
+        }
     };
     let bar = crate::progress_bar(0, "{pos}/{len} read");
     let page = report::write(&args.folders, &out, &mut |done, all| {

@@ -214,7 +214,7 @@ fn word_problems_are_answered_and_counted() {
         "pass@1",
         "pass@2",
         "of 2 questions",
-        "for want of room",
+        "for lack of room",
         "1 questions, which count as wrong",
         "left out    1",
     ] {

@@ -282,7 +282,7 @@ impl Buffer {
     /// The elements, read in place (CPU).
     ///
     /// # Errors
-    /// [`Error::DType`] when the buffer holds another type, [`Error::WrongDevice`] when it lies on
+    /// [`Error::DType`] when the buffer holds another type, [`Error::WrongDevice`] when it is on
     /// another device.
     pub fn as_slice<T: Element>(&self) -> Result<&[T]> {
         T::slice(&self.storage).ok_or_else(|| self.not_a_slice_of(T::NAME))

@@ -22,8 +22,8 @@ impl Device {
         Context::open(ordinal).map(Self::Cuda)
     }
 
-    /// Runs `f` where ops start quickest: for a CPU in a thread of rayon's present pool, so that an op hands
-    /// out its parts and takes one itself, where one that is called from outside sleeps until all are done.
+    /// Runs `f` where ops start fastest: on the CPU in a thread of rayon's current pool. An op called there
+    /// computes one of its parts itself; called from outside the pool, it would sleep until others are done.
     pub fn run<R: Send>(&self, f: impl FnOnce() -> R + Send) -> R {
         match self {
             Self::Cpu => rayon::scope(|_| f()),
@@ -31,7 +31,7 @@ impl Device {
         }
     }
 
-    /// Waits until all work asked for so far is done; on the CPU it always is.
+    /// Waits until all work queued so far is done; on the CPU it always is.
     ///
     /// # Errors
     /// [`Error::Cuda`] when some of it failed.

@@ -1,11 +1,11 @@
-//! What can go wrong in an op: facts, not prose. Knows nothing of any op.
+//! The errors of ops. Knows nothing of any op.
 
 use crate::DType;
 
 /// Shorthand for results of this crate.
 pub type Result<T> = std::result::Result<T, Error>;
 
-/// A caller's mistake, or a device that is not there.
+/// A caller's mistake, or a device or memory that is not available.
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum Error {
@@ -34,7 +34,7 @@ pub enum Error {
         /// What is wrong and what would be right.
         reason: String,
     },
-    /// A token id or target lies outside the vocabulary.
+    /// A token id or target is outside the vocabulary.
     Index {
         /// The op, as named in `ops/`.
         op: &'static str,
@@ -47,19 +47,19 @@ pub enum Error {
     },
     /// The device cannot be opened.
     NoDevice {
-        /// The name asked for.
+        /// The requested name.
         name: String,
         /// Why, and what to do.
         reason: String,
     },
-    /// A buffer lies on another device than the op runs on.
+    /// A buffer is on another device than the op runs on.
     WrongDevice {
         /// Where the op runs.
         expected: String,
-        /// Where the buffer lies.
+        /// Where the buffer is.
         got: String,
     },
-    /// A rung was asked for that the op lacks, or whose needs do not hold.
+    /// The requested rung does not exist for the op, or its needs do not hold.
     Unsupported {
         /// The op, as named in `ops/`.
         op: &'static str,
@@ -72,14 +72,14 @@ pub enum Error {
     OutOfMemory {
         /// The device's name.
         device: String,
-        /// Bytes asked for.
+        /// Bytes requested.
         size_bytes: usize,
     },
     /// The CUDA driver or compiler refused a call.
     Cuda {
         /// What was attempted.
         call: String,
-        /// The library's own words.
+        /// The library's own message.
         reason: String,
     },
     /// A kernel did not compile.

@@ -10,6 +10,10 @@ pub mod registry;
 mod shape;
 mod simd;
 
+/// The crates whose types appear in signatures: [`Element`] is a `bytemuck::Pod`, and a [`Buffer`] of
+/// [`DType::BF16`] is made of `half::bf16`.
+pub use {bytemuck, half};
+
 pub use buffer::{Buffer, DType, Element, Float};
 pub use device::Device;
 pub use error::{Error, Result};

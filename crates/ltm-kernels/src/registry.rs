@@ -1,7 +1,7 @@
-//! The kernel table: every CUDA entry point, the file it stands in, and whether it is what
+//! The kernel table: every CUDA entry point, its file, and whether it is what
 //! production runs. Knows names and texts, no launch.
 //!
-//! A symbol reads `<op>_<pass>[_<part>]_<dtype>_v<rung>`; its file lies in the op's folder.
+//! A symbol reads `<op>_<pass>[_<part>]_<dtype>_v<rung>`; its file is in the op's folder.
 
 /// One entry point.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -68,7 +68,7 @@ const fn ladder(symbol: &'static str, file: &'static str) -> Kernel {
     Kernel { symbol, file, production: false }
 }
 
-/// What kernels share, by the names under which they include it.
+/// Headers that kernels include, by name.
 pub static HEADERS: &[(&str, &str)] = texts![
     "adamw/math.cuh",
     "common/attention_lanes.cuh",
@@ -363,7 +363,7 @@ mod tests {
     fn every_row_is_whole() {
         let mut symbols = std::collections::BTreeSet::new();
         for kernel in KERNELS {
-            assert!(symbols.insert(kernel.symbol), "{} stands twice", kernel.symbol);
+            assert!(symbols.insert(kernel.symbol), "{} is listed twice", kernel.symbol);
             assert!(kernel.rung() >= 1);
             assert!(kernel.symbol.starts_with(&format!("{}_", kernel.op())), "{kernel:?}");
             let text =

@@ -2,12 +2,12 @@
 
 use crate::{Error, Result};
 
-/// What one call of an op asks of a device, counted from its dims.
+/// The work of one call of an op, counted from its dims.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Cost {
     /// Floating-point operations; a multiply-add counts two.
     pub flops: u64,
-    /// Bytes read and written once each at 4 bytes an element: the least a call can move.
+    /// Bytes read and written once each at 4 bytes per element: the least a call can move.
     pub bytes: u64,
 }
 
@@ -37,7 +37,7 @@ pub(crate) fn check_dims(
     if holds { Ok(()) } else { Err(Error::Dims { op, reason: reason() }) }
 }
 
-/// Refuses dims with an extent of 0, or whose product does not fit the address space (8 bytes an element).
+/// Refuses dims with an extent of 0, or whose product does not fit the address space (8 bytes per element).
 pub(crate) fn check_extents(op: &'static str, extents: &[(&str, usize)]) -> Result<()> {
     let mut product = 8usize;
     for &(name, extent) in extents {

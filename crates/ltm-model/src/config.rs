@@ -1,5 +1,6 @@
 //! The shape of a model and its presets. Knows no weights and no training.
 
+use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use crate::{Error, Result};
@@ -19,53 +20,64 @@ const MAX_WINDOW: usize = i32::MAX as usize;
 const MAX_PARAMS: usize = 1 << 36;
 
 /// What a token's self-attention sees.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "kebab-case")]
 pub enum Attention {
-    /// Itself and the tokens before it within the window: next-token prediction.
+    /// Itself and the tokens before it within the window: a model of the next token.
     #[default]
     Causal,
-    /// Every token: a masked diffusion model, which predicts masked tokens. The last id of its
-    /// vocabulary is the mask, see [`ModelConfig::mask_id`].
+    /// Every token: a masked diffusion model, which predicts the masked tokens. The last id of the vocabulary is
+    /// the mask.
     Bidirectional,
 }
 
 /// The extents and constants that define a decoder; nothing here changes during training.
-#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct ModelConfig {
     /// Model width `C`.
     pub dim: usize,
     /// Layers `L`.
     pub n_layers: usize,
-    /// Attention heads `H`; they divide `dim`.
+    /// Attention heads `H`, a divisor of `dim`.
     pub n_heads: usize,
-    /// Key/value heads `G`; they divide `n_heads`, and fewer of them is grouped-query attention.
+    /// Key/value heads `G`, a divisor of `n_heads`; fewer than `n_heads` is grouped-query attention. 0 stands for
+    /// `n_heads`.
+    #[serde(default)]
     pub n_kv_heads: usize,
     /// Vocabulary size `V`.
     pub vocab_size: usize,
-    /// Context length: the most tokens in one sequence.
+    /// Context length: the most tokens of one sequence.
     pub max_seq_len: usize,
-    /// Self-attention window `W`: a token sees itself and the `W - 1` tokens before it.
+    /// Self-attention window `W`, in tokens: a token sees itself and the `W - 1` tokens before it.
     pub window: usize,
-    /// Latent vectors of all layers, `L·Z`; 0 is the autoregressive baseline, without
-    /// cross-attention.
+    /// Latent vectors of all layers together, `L·Z`, a multiple of `n_layers`; 0 is the autoregressive baseline,
+    /// without cross-attention.
     pub n_latents: usize,
-    /// Feed-forward width `F` (default: 0, which [`resolved`](Self::resolved) replaces by
-    /// [`default_ffn_hidden`](Self::default_ffn_hidden)).
+    /// Feed-forward width `F`. 0 stands for the default.
     #[serde(default)]
     pub ffn_hidden: usize,
-    /// The constant that RMSNorm adds to the mean square.
+    /// What RMSNorm adds to the mean square.
+    #[serde(default = "default_norm_eps")]
     pub norm_eps: f64,
     /// Base of the rotary frequencies.
+    #[serde(default = "default_rope_theta")]
     pub rope_theta: f64,
-    /// What a token's self-attention sees (default: `causal`).
+    /// What a token's self-attention sees.
     #[serde(default)]
     pub attention: Attention,
-    /// Layers of the encoder that computes a text's posterior in one pass: the amortised baseline
-    /// (default: 0, no encoder).
+    /// Layers of the encoder that infers the posterior of a text in one pass, the amortised baseline; 0 is no
+    /// encoder.
     #[serde(default)]
     pub encoder_layers: usize,
+}
+
+fn default_norm_eps() -> f64 {
+    1e-5
+}
+
+fn default_rope_theta() -> f64 {
+    10_000.0
 }
 
 impl ModelConfig {
@@ -109,11 +121,14 @@ impl ModelConfig {
         (dim.saturating_mul(8) / 3).div_ceil(32).saturating_mul(32)
     }
 
-    /// The same configuration with a feed-forward width of 0 replaced by the default.
+    /// The same configuration with zeros that stand for defaults replaced: the feed-forward width, and as many
+    /// key/value heads as heads.
     pub fn resolved(self) -> Self {
-        match self.ffn_hidden {
-            0 => Self { ffn_hidden: Self::default_ffn_hidden(self.dim), ..self },
-            _ => self,
+        let or = |value, default| if value == 0 { default } else { value };
+        Self {
+            ffn_hidden: or(self.ffn_hidden, Self::default_ffn_hidden(self.dim)),
+            n_kv_heads: or(self.n_kv_heads, self.n_heads),
+            ..self
         }
     }
 

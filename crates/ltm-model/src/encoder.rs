@@ -34,6 +34,8 @@ pub fn trace(
     let params = ModelParams::indices(config).encoder;
     check(params.is_some(), || "the configuration has no encoder".into())?;
     let Some(params) = params else { unreachable!("checked above") };
+    g.check("text", text)?;
+    g.check("latents", latents)?;
     let shape = g.shape(text);
     check(shape.len() == 2 && shape[1] <= config.max_seq_len, || {
         format!("text must be (B,T) within the context, found {shape:?}")

@@ -39,6 +39,8 @@ pub fn trace(
     check_config(config)?;
     let indices = ModelParams::indices(config);
     check_weights(config, weights)?;
+    g.check("tokens", tokens)?;
+    z.map_or(Ok(()), |z| g.check("z", z))?;
     check(g.shape(tokens) == [b, t] && t <= config.max_seq_len, || {
         let (found, most) = (g.shape(tokens), config.max_seq_len);
         format!("tokens must be [{b}, {t}] and at most {most} long, found {found:?}")

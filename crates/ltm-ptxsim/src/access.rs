@@ -5,10 +5,11 @@ use crate::block::Block;
 use crate::convert::sign_extend;
 use crate::decode::{LOCAL_WINDOW, SHARED_WINDOW};
 use crate::exec::lanes;
+use crate::fault::Other;
 use crate::fault::{FaultKind, Trouble};
-use crate::float::f;
-use crate::inst::{Access, Op, Reg, Space, Update};
-use crate::memory::Allocation;
+use crate::float::{f, half_sum};
+use crate::inst::{Access, Op, Reg, Space, Strength, Update};
+use crate::memory::{Allocation, Site, Touch};
 use crate::warp::{PendingCopy, Warp};
 
 /// A space and an address within it.
@@ -20,6 +21,11 @@ fn place(space: Space, address: u64) -> (Space, u64) {
         Space::Shared | Space::Local => (space, address & 0xffff_ffff),
         _ => (space, address),
     }
+}
+
+/// The space that a generic address is in.
+pub(crate) fn space_of(address: u64) -> Space {
+    place(Space::Generic, address).0
 }
 
 /// An element of 1, 2, 4 or 8 bytes.
@@ -62,14 +68,18 @@ impl Block<'_> {
                 }
                 Space::Param => {
                     let params = self.launch.params;
-                    let bytes = params.get(address as usize..address as usize + whole);
+                    let start = address as usize;
+                    let bytes = params.get(start..start.saturating_add(whole));
                     bytes.ok_or_else(|| {
                         let detail = "load past the parameters";
                         Trouble::at(FaultKind::OutOfBounds, lane, address, detail)
                     })?
                 }
                 _ => {
-                    self.global_load(address, &mut copy[..whole], lane)?;
+                    if access.strength != Strength::Weak && self.launch.code.orders_blocks {
+                        self.launch.fences.acquire(self.number, address);
+                    }
+                    self.global_load(address, &mut copy[..whole], warp.index, lane)?;
                     &copy[..whole]
                 }
             };
@@ -116,16 +126,33 @@ impl Block<'_> {
                     let start = self.local(warp, address, whole, lane)?;
                     warp.local[start..start + whole].copy_from_slice(data);
                 }
-                _ => self.global_store(address, data, lane)?,
+                _ => {
+                    self.release(access.strength, address);
+                    let weak = access.strength == Strength::Weak;
+                    self.global_store(address, data, warp.index, lane, weak)?;
+                }
             }
         }
         self.count(access.space, &addresses, whole, mask);
         Ok(())
     }
 
+    /// A byte that a lane names by a generic address, for what reads strings.
+    pub(crate) fn byte(&mut self, warp: &Warp, address: u64, lane: usize) -> Result<u8, Trouble> {
+        match place(Space::Generic, address) {
+            (Space::Shared, at) => Ok(self.shared.read(at, 1, warp.index, lane)?[0]),
+            (Space::Local, at) => Ok(warp.local[self.local(warp, at, 1, lane)?]),
+            (_, at) => {
+                let mut byte = [0];
+                self.global_load(at, &mut byte, warp.index, lane)?;
+                Ok(byte[0])
+            }
+        }
+    }
+
     fn local(&self, warp: &Warp, at: u64, bytes: usize, lane: usize) -> Result<usize, Trouble> {
         let size = warp.local.len() / 32;
-        if at as usize + bytes > size {
+        if at.checked_add(bytes as u64).is_none_or(|end| end > size as u64) {
             let detail = format!("{bytes} bytes of {size} bytes of local memory");
             return Err(Trouble::at(FaultKind::OutOfBounds, lane, at, detail));
         }
@@ -133,7 +160,13 @@ impl Block<'_> {
     }
 
     /// Loads at most 16 bytes, which do not reach over a multiple of 16.
-    fn global_load(&mut self, at: u64, out: &mut [u8], lane: usize) -> Result<(), Trouble> {
+    fn global_load(
+        &mut self,
+        at: u64,
+        out: &mut [u8],
+        warp: usize,
+        lane: usize,
+    ) -> Result<(), Trouble> {
         let (launch, bytes) = (self.launch, out.len());
         let Some(allocation) = launch.memory.find(at, bytes as u64, &mut self.hint) else {
             let (kind, detail) = launch.memory.explain(at, bytes as u64);
@@ -144,21 +177,42 @@ impl Block<'_> {
             let detail = format!("load of {bytes} bytes of global memory that nothing wrote");
             return Err(Trouble::at(FaultKind::Uninitialised, lane, at, detail));
         }
-        self.touch(allocation, at, bytes, lane, false)?;
+        self.touch(allocation, at, bytes, (warp, lane), None)?;
         allocation.load(offset, out);
         Ok(())
     }
 
-    /// Stores at most 16 bytes, which do not reach over a multiple of 16.
-    fn global_store(&mut self, at: u64, data: &[u8], lane: usize) -> Result<(), Trouble> {
+    /// Stores at most 16 bytes, which do not reach over a multiple of 16. Strong stores of different
+    /// blocks to one address are no race.
+    fn global_store(
+        &mut self,
+        at: u64,
+        data: &[u8],
+        warp: usize,
+        lane: usize,
+        weak: bool,
+    ) -> Result<(), Trouble> {
         let (launch, bytes) = (self.launch, data.len());
         let Some(allocation) = launch.memory.find(at, bytes as u64, &mut self.hint) else {
             let (kind, detail) = launch.memory.explain(at, bytes as u64);
             return Err(Trouble::at(kind, lane, at, format!("store of {detail}")));
         };
-        self.touch(allocation, at, bytes, lane, true)?;
+        if weak {
+            self.touch(allocation, at, bytes, (warp, lane), Some(data))?;
+        }
         allocation.store(allocation.offset(at), data);
         Ok(())
+    }
+
+    /// A strong write to an address: releases what the block did before its last fence.
+    fn release(&mut self, strength: Strength, address: u64) {
+        if strength == Strength::Weak || !self.launch.code.orders_blocks {
+            return;
+        }
+        self.time += u32::from(strength == Strength::Release);
+        if self.time > 0 {
+            self.launch.fences.release(self.number, self.time, address);
+        }
     }
 
     /// Notes who touched these bytes of an allocation, and finds races between blocks.
@@ -167,20 +221,36 @@ impl Block<'_> {
         allocation: &Allocation,
         at: u64,
         bytes: usize,
-        lane: usize,
-        write: bool,
+        (warp, lane): (usize, usize),
+        data: Option<&[u8]>,
     ) -> Result<(), Trouble> {
-        if !self.launch.options.races {
+        let launch = self.launch;
+        if !launch.options.races {
             return Ok(());
         }
-        let (block, number) = (self.number, self.launch.number);
-        let offset = allocation.offset(at);
-        if let Some((i, other)) = allocation.touch(offset, bytes, block, number, write) {
-            let verb = if write { "writes" } else { "reads" };
-            let detail = format!("block {block} {verb} what block {other} used in this launch");
-            return Err(Trouble::at(FaultKind::GlobalRace, lane, at + i as u64, detail));
-        }
-        Ok(())
+        let touch = Touch {
+            block: self.number,
+            launch: launch.number,
+            site: Site::new((32 * warp + lane) as u32, self.shared.pc),
+            data,
+            fences: launch.code.orders_blocks.then_some((self.time, &launch.fences)),
+        };
+        let Some(clash) = allocation.touch(allocation.offset(at), bytes, &touch) else {
+            return Ok(());
+        };
+        let verb = if data.is_some() { "writes" } else { "reads" };
+        let did = if clash.wrote { "wrote" } else { "read" };
+        let [x, y, z] = launch.block_index(u64::from(clash.block));
+        let thread = clash.site.thread();
+        let [tx, ty, tz] = launch.thread_index(thread);
+        let [bx, by, bz] = launch.block_index(u64::from(self.number));
+        let detail = format!(
+            "block ({bx}, {by}, {bz}) {verb} what block ({x}, {y}, {z}), thread ({tx}, {ty}, {tz}) \
+             {did} in this launch, and nothing orders the two"
+        );
+        let other = Other { block: Some(clash.block), thread: Some(thread), pc: clash.site.pc() };
+        let at = at + clash.at as u64;
+        Err(Trouble::at(FaultKind::GlobalRace, lane, at, detail).against(other))
     }
 
     #[expect(clippy::too_many_arguments, reason = "the operands of the instruction")]
@@ -205,6 +275,24 @@ impl Block<'_> {
             let signed = |x: u64| sign_extend(x, 8 * access.bytes) as i64;
             let new = |old: u64| match update {
                 Update::Add => old.wrapping_add(x) & cut,
+                Update::AddF16 => half_sum(old, x, false, false),
+                Update::AddBF16 => half_sum(old, x, true, false),
+                Update::AddF16x2 => half_sum(old, x, false, true),
+                Update::AddBF16x2 => half_sum(old, x, true, true),
+                Update::Increment => {
+                    if old >= x {
+                        0
+                    } else {
+                        old + 1
+                    }
+                }
+                Update::Decrement => {
+                    if old == 0 || old > x {
+                        x
+                    } else {
+                        old - 1
+                    }
+                }
                 Update::AddF32 => u64::from((f(old) + f(x)).to_bits()),
                 Update::AddF64 => (f64::from_bits(old) + f64::from_bits(x)).to_bits(),
                 Update::MinU => old.min(x),
@@ -247,7 +335,12 @@ impl Block<'_> {
                     let (kind, detail) = memory.explain(address, bytes as u64);
                     return Err(Trouble::at(kind, lane, address, format!("atomic on {detail}")));
                 };
-                allocation.update(allocation.offset(address), bytes, new)
+                let old = allocation.update(allocation.offset(address), bytes, new);
+                if self.launch.code.orders_blocks {
+                    self.launch.fences.acquire(self.number, address);
+                    self.release(access.strength, address);
+                }
+                old
             };
         }
         if let Some(d) = d {
@@ -279,7 +372,7 @@ impl Block<'_> {
             }
             let mut data = [0; 16];
             if valid > 0 {
-                self.global_load(source, &mut data[..valid], lane)?;
+                self.global_load(source, &mut data[..valid], warp.index, lane)?;
             }
             match self.launch.options.async_copies {
                 AsyncCopies::Eager => self.shared.write(at, &data[..bytes], warp.index, lane)?,

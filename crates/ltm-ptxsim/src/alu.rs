@@ -42,11 +42,25 @@ pub(crate) fn find(opcode: &str) -> Option<(Alu, Class, u64)> {
         "f16" | "bf16" | "f16x2" | "bf16x2" => return float::half(base, modifiers, ty),
         _ => {}
     }
-    let alu = match (*base, modifiers) {
+    let alu: Option<Alu> = match (*base, modifiers) {
         ("mul" | "mad", ["wide"]) => wide(base, ty),
         ("mul" | "mad", ["hi"]) => high(base, ty),
         ("mul" | "mad", ["lo"]) => integral(base, ty),
         ("bfind", ["shiftamt"]) => integral("bfind.shiftamt", ty),
+        ("add" | "sub", ["sat"]) if *ty == "s32" => Some(saturated(base)),
+        ("mad", ["hi", "sat"]) if *ty == "s32" => {
+            let alu: Alu = lanes!(|a, b, c| {
+                let product = (i64::from(a as i32) * i64::from(b as i32)) >> 32;
+                saturate_32(product + i64::from(c as i32))
+            });
+            Some(alu)
+        }
+        ("mul24" | "mad24", ["lo" | "hi"] | ["hi", "sat"]) => of_24_bits(base, modifiers, ty),
+        ("slct", [result]) if slct_type(result) && *ty == "s32" => {
+            let alu: Alu = lanes!(|a, b, c| if c as i32 >= 0 { a } else { b });
+            Some(alu)
+        }
+        ("sad", []) => integral("sad", ty),
         ("dp4a", [left]) => dot(left, ty),
         (_, []) => integral(base, ty),
         _ => None,
@@ -94,8 +108,74 @@ macro_rules! bits {
     };
 }
 
+/// How many operands an instruction of [`find`] takes.
+pub(crate) fn operands(opcode: &str) -> usize {
+    match opcode.split('.').next().unwrap_or_default() {
+        "neg" | "not" | "cnot" | "abs" | "popc" | "clz" | "brev" | "bfind" | "sqrt" | "rcp"
+        | "rsqrt" | "ex2" | "lg2" | "sin" | "cos" | "tanh" => 1,
+        "mad" | "fma" | "bfe" | "prmt" | "dp4a" | "mad24" | "slct" | "sad" => 3,
+        _ => 2,
+    }
+}
+
+/// Types of what `slct` selects.
+fn slct_type(ty: &str) -> bool {
+    matches!(
+        ty,
+        "b16" | "u16" | "s16" | "b32" | "u32" | "s32" | "b64" | "u64" | "s64" | "f32" | "f64"
+    )
+}
+
+fn saturate_32(x: i64) -> u64 {
+    let x = x.clamp(i64::from(i32::MIN), i64::from(i32::MAX)) as i32;
+    u64::from(x.cast_unsigned())
+}
+
+fn saturated(base: &str) -> Alu {
+    if base == "add" {
+        lanes!(|a, b, c| saturate_32(i64::from(a as i32) + i64::from(b as i32)))
+    } else {
+        lanes!(|a, b, c| saturate_32(i64::from(a as i32) - i64::from(b as i32)))
+    }
+}
+
+/// Products of 24 bits: the lower or the upper 32 of their 48.
+fn of_24_bits(base: &str, modifiers: &[&str], ty: &str) -> Option<Alu> {
+    fn signed(x: u64) -> i64 {
+        (x << 40) as i64 >> 40
+    }
+    fn unsigned(x: u64) -> i64 {
+        (x & 0xff_ffff) as i64
+    }
+    macro_rules! of {
+        ($of:ident, $shift:expr) => {
+            match base {
+                "mul24" => lanes!(|a, b, c| bits!(u32, ($of(a) * $of(b)) >> $shift)),
+                _ => lanes!(|a, b, c| bits!(
+                    u32,
+                    (($of(a) * $of(b)) >> $shift).wrapping_add(c as i64)
+                )),
+            }
+        };
+    }
+    Some(match (modifiers, ty) {
+        (["lo"], "s32") => of!(signed, 0),
+        (["hi"], "s32") => of!(signed, 16),
+        (["lo"], "u32") => of!(unsigned, 0),
+        (["hi"], "u32") => of!(unsigned, 16),
+        (["hi", "sat"], "s32") if base == "mad24" => {
+            lanes!(|a, b, c| saturate_32(((signed(a) * signed(b)) >> 16) + i64::from(c as i32)))
+        }
+        _ => return None,
+    })
+}
+
 fn integral(base: &str, ty: &str) -> Option<Alu> {
     match base {
+        "sad" => on_integer!(ty, T => lanes!(|a, b, c| {
+            let difference = (a as T).max(b as T).wrapping_sub((a as T).min(b as T));
+            bits!(T, difference.wrapping_add(c as T))
+        })),
         "add" => on_integer!(ty, T => lanes!(|a, b, c| bits!(T, (a as T).wrapping_add(b as T)))),
         "sub" => on_integer!(ty, T => lanes!(|a, b, c| bits!(T, (a as T).wrapping_sub(b as T)))),
         "mul" => on_integer!(ty, T => lanes!(|a, b, c| bits!(T, (a as T).wrapping_mul(b as T)))),
@@ -243,7 +323,8 @@ fn high(base: &str, ty: &str) -> Option<Alu> {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Carried {
     Add,
-    /// The carry is a borrow.
+    /// `a` and the complement of `b`. The carry is 1 where nothing is borrowed, as hardware has it:
+    /// `addc` behind `sub.cc` sees that too.
     Sub,
     /// `c` and the product's lower half.
     MadLow,
@@ -251,12 +332,13 @@ pub(crate) enum Carried {
     MadHigh,
 }
 
-/// One lane of such an instruction: the result and the carry that it leaves.
+/// One lane of such an instruction: the result and the carry that it leaves. `carry` is that of the
+/// instruction before, where this one takes it.
 pub(crate) fn carry(
     kind: Carried,
     (bits, signed): (u32, bool),
     [a, b, c]: [u64; 3],
-    carry: bool,
+    carry: Option<bool>,
 ) -> (u64, bool) {
     let all = u64::MAX >> (64 - bits);
     let of = |x: u64| {
@@ -265,12 +347,13 @@ pub(crate) fn carry(
     // Only the lower 128 bits matter, so that products of unsigned numbers may wrap.
     let product = || of(a).wrapping_mul(of(b));
     let (x, y) = match kind {
-        Carried::Add | Carried::Sub => (a & all, b & all),
+        Carried::Add => (a & all, b & all),
+        Carried::Sub => (a & all, !b & all),
         Carried::MadLow => (product() as u64 & all, c & all),
         Carried::MadHigh => ((product() >> bits) as u64 & all, c & all),
     };
-    let (x, y, carry) = (u128::from(x), u128::from(y), u128::from(carry));
-    let sum = if kind == Carried::Sub { x.wrapping_sub(y + carry) } else { x + y + carry };
+    let carry = carry.unwrap_or(kind == Carried::Sub);
+    let sum = u128::from(x) + u128::from(y) + u128::from(carry);
     (sum as u64 & all, sum >> bits & 1 != 0)
 }
 

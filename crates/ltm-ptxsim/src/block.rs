@@ -5,7 +5,8 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering::Relaxed};
 
 use crate::counters::Counters;
 use crate::exec::{self, Stop};
-use crate::fault::{Fault, FaultKind, Trouble};
+use crate::fault::{Fault, FaultKind, OtherAccess, Trouble};
+use crate::fences::Fences;
 use crate::inst::{BarrierKind, Code, Initial, Reg};
 use crate::memory::{Memory, Snapshot};
 use crate::occupancy::Occupancy;
@@ -22,10 +23,30 @@ pub(crate) struct Launch<'a> {
     pub options: &'a Options,
     /// Tells this launch from others in the records of memory.
     pub number: u64,
+    /// What orders blocks.
+    pub fences: Fences,
     initial: Vec<(Reg, u64)>,
     specials: Vec<(Reg, &'a str)>,
     config: LaunchConfig,
+    static_bytes: u32,
     shared_bytes: usize,
+}
+
+/// Host memory that the warps of a launch take, at most.
+const MAX_WARP_BYTES: u64 = 4 << 30;
+
+impl Launch<'_> {
+    /// The index of a block in the grid.
+    pub fn block_index(&self, number: u64) -> [u32; 3] {
+        let [x, y, z] = self.config.grid.map(u64::from);
+        [number % x, number / x % y, number / x / y % z].map(|i| i as u32)
+    }
+
+    /// The index of a thread in its block.
+    pub fn thread_index(&self, thread: u32) -> [u32; 3] {
+        let [x, y, _] = self.config.block;
+        [thread % x, thread / x % y, thread / x / y]
+    }
 }
 
 /// A block while it runs.
@@ -38,6 +59,8 @@ pub(crate) struct Block<'a> {
     pub counters: Counters,
     /// Where the last global address was found.
     pub hint: usize,
+    /// The fences of the block so far.
+    pub time: u32,
     votes: Vec<Vote>,
 }
 
@@ -65,24 +88,48 @@ pub fn launch(
     options: &Options,
 ) -> Result<Counters, Fault> {
     static NUMBER: AtomicU64 = AtomicU64::new(1);
-    let refuse = |detail: String| Fault {
-        kind: FaultKind::Limit,
+    let refuse_as = |kind: FaultKind, detail: String| Fault {
+        kind,
         kernel: entry.into(),
         ptx_line: 0,
         ptx_text: String::new(),
         source: None,
+        inlined: Vec::new(),
         block: [0; 3],
         thread: None,
         address: None,
         detail,
+        other: None,
     };
+    let refuse = |detail: String| refuse_as(FaultKind::Limit, detail);
     let Some(kernel) = module.program().entry(entry) else {
         return Err(refuse("the module has no such kernel".into()));
     };
+    let code = match &kernel.code {
+        Ok(code) => code,
+        Err(reason) => return Err(refuse_as(FaultKind::Unsupported, reason.to_string())),
+    };
+    if !module.program().runs_on(options.device.compute_capability) {
+        let (major, minor) = options.device.compute_capability;
+        return Err(refuse_as(
+            FaultKind::Unsupported,
+            format!(
+                "the module is for {}, the device is sm_{major}{minor}",
+                module.program().target
+            ),
+        ));
+    }
     let LaunchConfig { grid, block, dynamic_shared_bytes } = config;
     let threads: u64 = block.iter().map(|x| u64::from(*x)).product();
     let blocks: u64 = grid.iter().map(|x| u64::from(*x)).product();
     let most = kernel.max_threads.unwrap_or(u32::MAX).min(options.device.max_threads_per_block);
+    let within = |extents: [u32; 3], most: [u32; 3]| (0..3).all(|i| extents[i] <= most[i]);
+    if !within(grid, options.device.max_grid) || !within(block, options.device.max_block) {
+        return Err(refuse(format!(
+            "grid {grid:?} of blocks {block:?}; at most {:?} of {:?} are allowed",
+            options.device.max_grid, options.device.max_block
+        )));
+    }
     if threads == 0 || blocks == 0 || threads > u64::from(most) {
         return Err(refuse(format!(
             "grid {grid:?} of blocks {block:?}; 1 to {most} threads are allowed"
@@ -99,10 +146,12 @@ pub fn launch(
         return Err(refuse(format!("{} bytes of parameters, {needed} are needed", params.len())));
     }
     let (mut initial, mut specials) = (Vec::new(), Vec::new());
-    for (reg, value) in &kernel.code.initial {
+    for (reg, value) in &code.initial {
         match value {
             Initial::Value(value) => initial.push((*reg, *value)),
-            Initial::DynamicShared => initial.push((*reg, u64::from(static_bytes))),
+            Initial::DynamicShared(offset) => {
+                initial.push((*reg, u64::from(static_bytes).wrapping_add_signed(*offset)));
+            }
             Initial::Variable(name, offset) => {
                 let address = module.global(name).map_or(0, |(address, _)| address);
                 initial.push((*reg, address.wrapping_add_signed(*offset)));
@@ -111,21 +160,30 @@ pub fn launch(
         }
     }
     let launch = Launch {
-        code: &kernel.code,
+        code,
         params,
         memory: memory.snapshot(),
         options,
         number: NUMBER.fetch_add(1, Relaxed),
+        fences: Fences::default(),
         initial,
         specials,
         config,
+        static_bytes,
         shared_bytes: shared_bytes as usize,
     };
+    let n_warps = threads.div_ceil(32);
+    let block_bytes = n_warps * Warp::bytes(code);
+    if block_bytes > MAX_WARP_BYTES {
+        return Err(refuse(format!(
+            "the registers and local memory of a block take {block_bytes} bytes, the simulator has \
+             {MAX_WARP_BYTES}"
+        )));
+    }
     let (next, stop) = (AtomicU64::new(0), AtomicBool::new(false));
     let outcome = Mutex::new((Counters::default(), None::<(u64, Fault)>));
     let work = || {
-        let n_warps = threads.div_ceil(32) as usize;
-        let mut warps: Vec<_> = (0..n_warps).map(|i| Warp::new(&kernel.code, i)).collect();
+        let mut warps: Vec<_> = (0..n_warps as usize).map(|i| Warp::new(code, i)).collect();
         let mut counters = Counters::default();
         let mut fault = None;
         while !stop.load(Relaxed) {
@@ -133,10 +191,7 @@ pub fn launch(
             if number >= blocks {
                 break;
             }
-            let at = |n: u64, over: u64, extent: u32| (n / over % u64::from(extent)) as u32;
-            let (x, y) = (u64::from(grid[0]), u64::from(grid[1]));
-            let index =
-                [at(number, 1, grid[0]), at(number, x, grid[1]), at(number, x * y, grid[2])];
+            let index = launch.block_index(number);
             match run_block(&launch, &mut warps, number as u32, index, threads as u32) {
                 Ok(count) => counters.add(&count),
                 Err((trouble, warp, pc)) => {
@@ -154,7 +209,8 @@ pub fn launch(
             outcome.1 = Some(fault);
         }
     };
-    let n_threads = (options.threads as u64).clamp(1, blocks);
+    let n_threads =
+        (options.threads as u64).clamp(1, blocks).min(MAX_WARP_BYTES / block_bytes.max(1));
     if n_threads == 1 {
         work();
     } else {
@@ -186,25 +242,37 @@ fn tell(
     block: [u32; 3],
 ) -> Fault {
     let inst = &launch.code.insts[pc as usize];
-    let file = |(file, line): (u32, u32)| {
-        let name = module.program().files.get(&file).cloned();
-        (name.unwrap_or_else(|| format!("file {file}")), line)
+    let file = |(file, line): &(u32, u32)| {
+        let name = module.program().files.get(file).cloned();
+        (name.unwrap_or_else(|| format!("file {file}")), *line)
     };
-    let [x, y, _] = launch.config.block;
-    let thread = trouble.lane.map(|lane| {
-        let t = (warp * 32 + lane) as u32;
-        [t % x, t / x % y, t / x / y]
+    // The outermost line is the kernel's own.
+    let frames = inst.source.as_deref().unwrap_or_default();
+    let (source, inlined) =
+        frames.split_last().map_or((None, &[][..]), |(last, inner)| (Some(last), inner));
+    let thread = trouble.lane.map(|lane| launch.thread_index((warp * 32 + lane) as u32));
+    let other = trouble.other.map(|other| {
+        let inst = &launch.code.insts[other.pc as usize];
+        Box::new(OtherAccess {
+            block: other.block.map_or(block, |number| launch.block_index(number.into())),
+            thread: other.thread.map(|thread| launch.thread_index(thread)),
+            ptx_line: inst.line,
+            ptx_text: inst.text.to_string(),
+            source: inst.source.as_deref().and_then(<[_]>::last).map(file),
+        })
     });
     Fault {
         kind: trouble.kind,
         kernel: kernel.into(),
         ptx_line: inst.line,
-        ptx_text: inst.text.clone(),
-        source: inst.source.map(file),
+        ptx_text: inst.text.to_string(),
+        source: source.map(file),
+        inlined: inlined.iter().map(file).collect(),
         block,
         thread,
         address: trouble.address,
         detail: trouble.detail,
+        other,
     }
 }
 
@@ -237,6 +305,7 @@ fn run_block(
         shared: Shared::new(launch.shared_bytes, warps.len(), launch.options.races),
         counters: Counters { warps: warps.len() as u64, ..Counters::default() },
         hint: 0,
+        time: 0,
         votes: Vec::new(),
     };
     let mut ready: Vec<usize> = (0..warps.len()).collect();
@@ -352,6 +421,14 @@ fn special(name: &str, launch: &Launch, index: [u32; 3], thread: u32, warp: u32)
         "warpid" => warp,
         "nwarpid" => (x * y * z).div_ceil(32),
         "dynamic_smem_size" => dynamic_shared_bytes,
+        "total_smem_size" => launch.static_bytes + dynamic_shared_bytes,
+        // Blocks go to the multiprocessors in turn.
+        "smid" => (u64::from(index[0])
+            + u64::from(grid[0]) * (u64::from(index[1]) + u64::from(grid[1]) * u64::from(index[2])))
+        .rem_euclid(u64::from(launch.options.device.multiprocessors.max(1)))
+            as u32,
+        "nsmid" => launch.options.device.multiprocessors,
+        "gridid" => return launch.number,
         "lanemask_eq" => 1 << lane,
         "lanemask_lt" => (1 << lane) - 1,
         "lanemask_le" => u32::MAX >> (31 - lane),

@@ -64,10 +64,16 @@ impl Convert {
             && (tf32 || rounding != Some(Rounding::Away))
             && (single || !tf32 && !matches!(to, Type::F16x2 | Type::BF16x2))
             && !(narrow && !matches!(to, Type::F16) && saturate)
-            && !matches!(from, Type::F16x2 | Type::BF16x2 | Type::TF32);
+            && !matches!(from, Type::F16x2 | Type::BF16x2 | Type::TF32)
+            && !(matches!((to, from), (Type::Int(..), Type::Int(..))) && rounding.is_some());
         let rounding = rounding.unwrap_or(Rounding::Nearest);
         let saturate = saturate || finite;
         known.then_some(Self { to, from, rounding, whole, saturate, relu, flush })
+    }
+
+    /// Whether it only changes the width or the sign of an integer.
+    pub fn is_between_integers(&self) -> bool {
+        matches!((self.to, self.from), (Type::Int(..), Type::Int(..)))
     }
 
     /// Whether two values go into one register.
@@ -178,9 +184,9 @@ impl Convert {
     }
 }
 
-/// A number between 0 and 1, which NaN becomes 0 for.
+/// A number between 0 and 1, which NaN becomes 0 for, and a negative 0 a positive one.
 fn saturate_wide(x: f64) -> f64 {
-    if x.is_nan() { 0.0 } else { x.clamp(0.0, 1.0) }
+    if x.is_nan() { 0.0 } else { x.clamp(0.0, 1.0) + 0.0 }
 }
 
 /// Rounds single precision to `bf16`, ties to even.

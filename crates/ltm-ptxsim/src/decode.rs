@@ -11,21 +11,34 @@ use std::collections::HashMap;
 use crate::counters::Class;
 use crate::defined;
 use crate::fault::ParseError;
-use crate::inst::{Code, Initial, Inst, Op, Pred, Reg};
-use crate::parse::{Function, Instruction, Operand, Statement, Text};
+use crate::inst::{Code, Condition, Initial, Inst, Op, Pred, Reg, Strength};
+use crate::parse::{Function, Instruction, Operand, Statement, Text, Variable};
 use crate::program::Param;
 
 /// Functions called from functions, at most.
 const MAX_DEPTH: usize = 16;
+/// Instructions of an entry, with those of the functions that it calls, at most.
+pub(crate) const MAX_INSTRUCTIONS: usize = 1 << 18;
+/// Instructions of all entries of a module, at most.
+pub(crate) const MAX_MODULE_INSTRUCTIONS: usize = 1 << 21;
+/// Shared memory of an entry's variables, in bytes, at most: more than any device has.
+const MAX_SHARED_BYTES: u32 = 16 << 20;
+/// Local memory of a thread, in bytes, at most.
+const MAX_LOCAL_BYTES: u32 = 512 << 10;
 
-/// Decodes an entry; returns its code and the shared memory its variables take.
+/// Decodes an entry into at most `budget` instructions; returns its code and the shared memory its
+/// variables take.
 pub(crate) fn decode(
     text: &Text,
     entry: &Function,
     params: &[Param],
+    budget: usize,
 ) -> Result<(Code, u32), ParseError> {
     let mut decoder = Decoder {
         text,
+        budget,
+        extra: Vec::new(),
+        call_sites: Vec::new(),
         code: Code::default(),
         registers: HashMap::new(),
         predicates: HashMap::new(),
@@ -53,18 +66,25 @@ pub(crate) fn decode(
         }
     }
     let n_registers = decoder.code.n_registers as u32;
+    let names: HashMap<u32, &str> = decoder
+        .registers
+        .iter()
+        .map(|(name, reg)| (*reg, name.as_str()))
+        .chain(decoder.predicates.iter().map(|(name, p)| (n_registers + p, name.as_str())))
+        .collect();
     defined::watch(&mut decoder.code, |value| {
-        let mut names = decoder.registers.iter().map(|(name, reg)| (name, *reg));
-        let mut predicates = decoder.predicates.iter().map(|(name, p)| (name, n_registers + p));
-        let found =
-            names.find(|(_, v)| *v == value).or_else(|| predicates.find(|(_, v)| *v == value));
-        found.map_or_else(String::new, |(name, _)| as_written(name).to_owned())
+        names.get(&value).map_or_else(String::new, |name| as_written(name).to_owned())
     });
     Ok((decoder.code, decoder.shared_bytes))
 }
 
 struct Decoder<'a> {
     text: &'a Text,
+    budget: usize,
+    /// Instructions to put before the one at hand.
+    extra: Vec<Op>,
+    /// Source lines of the calls under way, from the innermost outwards.
+    call_sites: Vec<(u32, u32)>,
     code: Code,
     registers: HashMap<String, Reg>,
     predicates: HashMap<String, Pred>,
@@ -109,10 +129,13 @@ impl Form<'_> {
     }
 
     fn need(&self, operands: usize) -> Decoded<()> {
-        if self.o.len() >= operands {
-            Ok(())
-        } else {
-            Err(format!("{operands} operands are expected"))
+        self.need_between(operands, operands)
+    }
+
+    fn need_between(&self, least: usize, most: usize) -> Decoded<()> {
+        match self.o.len() {
+            n if n < least || n > most => Err(format!("expected {least} operands, found {n}")),
+            _ => Ok(()),
         }
     }
 
@@ -145,19 +168,20 @@ impl<'a> Decoder<'a> {
         for variable in function.variables.iter().filter(|v| v.space == "local") {
             let at = self.code.local_bytes.next_multiple_of(variable.align.max(1));
             scope.local.insert(variable.name.clone(), at);
-            self.code.local_bytes = at + variable.bytes;
+            self.code.local_bytes = at.saturating_add(variable.bytes);
+            if self.code.local_bytes > MAX_LOCAL_BYTES {
+                return Err(ParseError {
+                    line: 0,
+                    text: variable.name.clone(),
+                    reason: format!("local memory of a thread is over {MAX_LOCAL_BYTES} bytes"),
+                });
+            }
         }
-        let mut last_label = None;
         let mut tables: HashMap<String, Vec<String>> = HashMap::new();
         for statement in &function.statements {
-            match statement {
-                Statement::Label(name) => last_label = Some(name.clone()),
-                Statement::Targets(names) => {
-                    let label = last_label.clone().unwrap_or_default();
-                    let names = names.iter().map(|n| format!("{prefix}{n}")).collect();
-                    tables.insert(format!("{prefix}{label}"), names);
-                }
-                Statement::Instruction(_) => {}
+            if let Statement::Targets(label, names) = statement {
+                let names = names.iter().map(|n| format!("{prefix}{n}")).collect();
+                tables.insert(format!("{prefix}{label}"), names);
             }
         }
         for statement in &function.statements {
@@ -165,13 +189,23 @@ impl<'a> Decoder<'a> {
                 Statement::Label(name) => {
                     self.labels.insert(format!("{prefix}{name}"), self.code.insts.len() as u32);
                 }
-                Statement::Targets(_) => {}
+                Statement::Targets(..) => {}
                 Statement::Instruction(instruction) => {
+                    if self.code.insts.len() >= self.budget {
+                        return Err(ParseError {
+                            line: instruction.line,
+                            text: instruction.text.to_string(),
+                            reason: format!(
+                                "more than {MAX_INSTRUCTIONS} instructions, with those of the \
+                                 functions that are called"
+                            ),
+                        });
+                    }
                     let outcome = self.instruction(instruction, &scope, &tables);
                     outcome.map_err(|failure| match failure {
                         Failure::Here(reason) => ParseError {
                             line: instruction.line,
-                            text: instruction.text.clone(),
+                            text: instruction.text.to_string(),
                             reason,
                         },
                         Failure::Inside(error) => error,
@@ -190,7 +224,7 @@ impl<'a> Decoder<'a> {
                     guard: None,
                     opcode: "ret".into(),
                     operands: Vec::new(),
-                    line: 0,
+                    line: function.statements.iter().rev().find_map(Statement::line).unwrap_or(0),
                     text: "the end of the kernel".into(),
                     source: None,
                 },
@@ -207,7 +241,15 @@ impl<'a> Decoder<'a> {
         guard: Option<(Pred, bool)>,
         from: &Instruction,
     ) {
-        let (line, text, source) = (from.line, from.text.clone(), from.source);
+        let (line, text) = (from.line, from.text.clone());
+        let source = match (&from.source, self.call_sites.as_slice()) {
+            (source, []) => source.clone(),
+            // A function that is called is followed to the kernel's line, as an inlined one is.
+            (source, calls) => {
+                let inner = source.as_deref().unwrap_or_default();
+                Some(inner.iter().chain(calls).copied().collect())
+            }
+        };
         let watch = None;
         self.code.insts.push(Inst { guard, op, watch, class, flops, line, text, source });
     }
@@ -235,22 +277,37 @@ impl<'a> Decoder<'a> {
     }
 
     /// The offset of a shared variable, which counts towards the entry from its first mention.
-    fn shared_variable(&mut self, scope: &Scope, name: &str) -> Option<Initial> {
-        let all = scope.function.variables.iter().chain(&self.text.variables);
-        let variable = all.filter(|v| v.space == "shared").find(|v| v.name == name)?;
+    fn shared_variable(
+        &mut self,
+        scope: &Scope,
+        name: &str,
+        offset: i64,
+    ) -> Decoded<Option<Initial>> {
+        let shared = |v: &&Variable| v.space == "shared";
+        let own = scope.function.variable(name).filter(shared);
+        let of_module = || self.text.variable(name).filter(shared);
+        let Some(variable) = own.or_else(of_module) else { return Ok(None) };
         if variable.bytes == 0 {
-            return Some(Initial::DynamicShared);
+            return Ok(Some(Initial::DynamicShared(offset)));
         }
-        let at = match self.shared.get(name) {
+        // Variables of two functions may have the same name.
+        let key =
+            if own.is_some() { format!("{}:{name}", scope.function.name) } else { name.into() };
+        let at = match self.shared.get(&key) {
             Some(at) => *at,
             None => {
                 let at = self.shared_bytes.next_multiple_of(variable.align.max(1));
-                self.shared_bytes = at + variable.bytes;
-                self.shared.insert(name.into(), at);
+                self.shared_bytes = at.saturating_add(variable.bytes);
+                if self.shared_bytes > MAX_SHARED_BYTES {
+                    return Err(format!(
+                        "shared variables take more than {MAX_SHARED_BYTES} bytes"
+                    ));
+                }
+                self.shared.insert(key, at);
                 at
             }
         };
-        Some(Initial::Value(u64::from(at)))
+        Ok(Some(Initial::Value(u64::from(at).wrapping_add_signed(offset))))
     }
 
     /// The register that holds an operand's value.
@@ -260,50 +317,44 @@ impl<'a> Decoder<'a> {
             Operand::Integer(value) => Ok(self.value(*value)),
             Operand::F32(bits) => Ok(self.value(u64::from(*bits))),
             Operand::F64(bits) => Ok(self.value(*bits)),
-            Operand::Name(name) => {
-                if name == "WARP_SZ" {
-                    return Ok(self.value(32));
-                }
-                if let Some(initial) = self.shared_variable(scope, name) {
-                    return Ok(self.constant(initial));
-                }
-                if let Some(at) = scope.local.get(name) {
-                    let at = u64::from(*at);
-                    return Ok(self.value(at));
-                }
-                if let Some(at) = self.params.get(name).filter(|_| scope.depth == 0) {
-                    let at = u64::from(*at);
-                    return Ok(self.value(at));
-                }
-                if self.text.variables.iter().any(|v| v.name == *name) {
-                    return Ok(self.constant(Initial::Variable(name.clone(), 0)));
-                }
-                Err(format!("`{name}` is declared nowhere"))
+            Operand::Name(name) => self.variable(scope, name, 0),
+            Operand::Sum(base, offset) => match &**base {
+                Operand::Name(name) => self.variable(scope, name, *offset),
+                _ => Err("only to the name of a variable can a constant be added".into()),
+            },
+            Operand::Not(_) => Err("`!` is for predicates, a register is expected".into()),
+            _ => Err("a register or a constant is expected".into()),
+        }
+    }
+
+    /// The register that holds a variable's address.
+    fn variable(&mut self, scope: &Scope, name: &str, offset: i64) -> Decoded<Reg> {
+        if name == "WARP_SZ" {
+            return Ok(self.value(32));
+        }
+        if let Some(initial) = self.shared_variable(scope, name, offset)? {
+            return Ok(self.constant(initial));
+        }
+        let at = scope.local.get(name).or(self.params.get(name).filter(|_| scope.depth == 0));
+        if let Some(at) = at {
+            let at = u64::from(*at).wrapping_add_signed(offset);
+            return Ok(self.value(at));
+        }
+        match self.text.variable(name) {
+            None => Err(format!("`{name}` is not declared")),
+            Some(variable) if variable.is_extern => {
+                Err(format!("`{name}` is declared .extern and defined nowhere in the module"))
             }
-            _ => Err("an operand of another kind is expected".into()),
+            Some(_) => Ok(self.constant(Initial::Variable(name.into(), offset))),
         }
     }
 
     fn register(&mut self, scope: &Scope, name: &str) -> Decoded<Reg> {
-        const SPECIAL: [&str; 9] = [
-            "%tid",
-            "%ntid",
-            "%ctaid",
-            "%nctaid",
-            "%laneid",
-            "%warpid",
-            "%nwarpid",
-            "%dynamic_smem_size",
-            "%lanemask",
-        ];
-        let family = name.split(['.', '_']).next().unwrap_or(name);
-        if SPECIAL.contains(&name) || SPECIAL.contains(&family) || name == "%dynamic_smem_size" {
-            return Ok(self.constant(Initial::Special(name[1..].into())));
+        if let Some(special) = special(name) {
+            return Ok(self.constant(Initial::Special(special.into())));
         }
-        match declared(scope, name) {
-            None => {
-                Err(format!("`{name}` is no register that was declared, nor a known special one"))
-            }
+        match scope.function.registers.get(name).map(String::as_str) {
+            None => Err(format!("`{name}` is neither a declared register nor a known special one")),
             Some("pred") => Err(format!("`{name}` is a predicate, a register is expected")),
             Some(_) => Ok(self.register_named(format!("{}{name}", scope.prefix))),
         }
@@ -311,15 +362,11 @@ impl<'a> Decoder<'a> {
 
     fn target(&mut self, scope: &Scope, operand: &Operand) -> Decoded<Reg> {
         match operand {
-            Operand::Register(name) => Ok(self.register_named(format!("{}{name}", scope.prefix))),
+            Operand::Register(name) if special(name).is_none() => self.register(scope, name),
             // Written and never read.
             Operand::Sink => Ok(self.register_named("_".into())),
             _ => Err("a register is expected as the target".into()),
         }
-    }
-
-    fn predicate_named(&mut self, scope: &Scope, name: &str) -> Pred {
-        self.predicate_of(format!("{}{name}", scope.prefix))
     }
 
     fn predicate_of(&mut self, name: String) -> Pred {
@@ -329,14 +376,33 @@ impl<'a> Decoder<'a> {
         pred
     }
 
-    fn predicate(&mut self, scope: &Scope, operand: &Operand) -> Decoded<(Pred, bool)> {
+    /// A predicate as a source: a register, its negation, or a constant.
+    fn condition(&mut self, scope: &Scope, operand: &Operand) -> Decoded<Condition> {
         match operand {
-            Operand::Register(name) | Operand::Not(name)
-                if declared(scope, name) == Some("pred") =>
-            {
-                let negated = matches!(operand, Operand::Not(_));
-                Ok((self.predicate_named(scope, name), negated))
+            Operand::Register(_) => Ok((self.predicate(scope, operand)?, false)),
+            Operand::Not(inner) => {
+                let (p, negated) = self.condition(scope, inner)?;
+                Ok((p, !negated))
             }
+            Operand::Integer(value) => {
+                let always = self.predicate_of("true".into());
+                self.code.always = Some(always);
+                Ok((always, *value == 0))
+            }
+            _ => Err("a predicate is expected".into()),
+        }
+    }
+
+    /// A predicate as a target.
+    fn predicate(&mut self, scope: &Scope, operand: &Operand) -> Decoded<Pred> {
+        match operand {
+            Operand::Register(name)
+                if scope.function.registers.get(name).is_some_and(|ty| ty == "pred") =>
+            {
+                Ok(self.predicate_of(format!("{}{name}", scope.prefix)))
+            }
+            // Written and never read.
+            Operand::Sink => Ok(self.predicate_of("_".into())),
             _ => Err("a predicate is expected".into()),
         }
     }
@@ -372,14 +438,12 @@ impl<'a> Decoder<'a> {
         scope: &Scope<'a>,
         tables: &HashMap<String, Vec<String>>,
     ) -> Result<(), Failure> {
-        let guard = from
-            .guard
-            .as_ref()
-            .map(|(name, negated)| (self.predicate_named(scope, name), *negated));
+        let guard =
+            from.guard.as_ref().map(|operand| self.condition(scope, operand)).transpose()?;
         let opcode = from.opcode.as_str();
         let parts: Vec<&str> = opcode.split('.').collect();
         match parts[0] {
-            "call" => return self.call(from, scope),
+            "call" => return self.call(from, scope, guard),
             "ret" if scope.depth > 0 => {
                 self.jumps.push((
                     self.code.insts.len(),
@@ -390,7 +454,7 @@ impl<'a> Decoder<'a> {
                 return Ok(());
             }
             "bra" => {
-                let Some(Operand::Name(label)) = from.operands.first() else {
+                let [Operand::Name(label)] = from.operands.as_slice() else {
                     return Err(Failure::Here("a label is expected".into()));
                 };
                 let label = format!("{}{label}", scope.prefix);
@@ -414,6 +478,15 @@ impl<'a> Decoder<'a> {
         }
         let form = Form { opcode, parts, o: &from.operands };
         let (op, class, flops) = self.op(&form, scope)?;
+        self.code.orders_blocks |= match &op {
+            Op::Fence => true,
+            Op::Load { access, .. } | Op::Store { access, .. } => access.strength != Strength::Weak,
+            Op::Atomic { access, .. } => access.strength == Strength::Release,
+            _ => false,
+        };
+        for op in std::mem::take(&mut self.extra) {
+            self.emit(op, class, 0, guard, from);
+        }
         self.emit(op, class, flops, guard, from);
         Ok(())
     }
@@ -426,12 +499,22 @@ impl<'a> Decoder<'a> {
             "prefetch" | "prefetchu" | "nanosleep" | "applypriority" | "discard" => {
                 control(Op::Nop)
             }
-            "membar" | "fence" => control(Op::Nop),
+            "griddepcontrol" | "pmevent" => control(Op::Nop),
+            // What orders a block's own accesses changes nothing: they are in order.
+            "membar" | "fence" if form.has("cta") || form.has("proxy") => control(Op::Nop),
+            "fence" if form.has("mbarrier_init") => control(Op::Nop),
+            "membar" | "fence" => {
+                form.need(0)?;
+                form.knows(&["acq_rel sc gpu sys gl cluster"])?;
+                control(Op::Fence)
+            }
             "bar" | "barrier" => self.barrier(form, scope),
             "ld" | "ldu" | "st" | "atom" | "red" | "cp" | "ldmatrix" | "stmatrix" => {
                 self.memory(form, scope)
             }
-            "mma" | "shfl" | "vote" | "redux" | "activemask" => self.across_lanes(form, scope),
+            "mma" | "shfl" | "vote" | "match" | "redux" | "activemask" => {
+                self.across_lanes(form, scope)
+            }
             _ => self.arithmetic(form, scope),
         }
     }
@@ -441,11 +524,28 @@ impl<'a> Decoder<'a> {
     }
 }
 
-/// The type of a declared register, on its own or in a numbered family.
-fn declared<'t>(scope: &Scope<'t>, name: &str) -> Option<&'t str> {
-    let declared = &scope.function.registers;
-    let family = name.trim_end_matches(|c: char| c.is_ascii_digit());
-    declared.get(name).or_else(|| declared.get(family)).map(String::as_str)
+/// A special register that has one value for all of a kernel, without its per cent sign.
+fn special(name: &str) -> Option<&str> {
+    const NAMES: [&str; 13] = [
+        "laneid",
+        "warpid",
+        "nwarpid",
+        "dynamic_smem_size",
+        "total_smem_size",
+        "smid",
+        "nsmid",
+        "gridid",
+        "lanemask_eq",
+        "lanemask_lt",
+        "lanemask_le",
+        "lanemask_gt",
+        "lanemask_ge",
+    ];
+    let name = name.strip_prefix('%')?;
+    let with_axis = name.split_once('.').is_some_and(|(base, axis)| {
+        ["tid", "ntid", "ctaid", "nctaid"].contains(&base) && ["x", "y", "z"].contains(&axis)
+    });
+    (with_axis || NAMES.contains(&name)).then_some(name)
 }
 
 /// A register's name without what tells it from others of that name.

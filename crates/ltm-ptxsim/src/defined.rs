@@ -7,7 +7,7 @@
 use std::collections::HashMap;
 
 use crate::fault::{FaultKind, Trouble};
-use crate::inst::{Code, Inst, Op, Pred, Reg, VoteKind};
+use crate::inst::{Code, Condition, Inst, Logic, Op, Pred, Reg, VoteKind};
 use crate::warp::Warp;
 
 /// What there is to watch at an instruction, by places in the warp's record of written registers.
@@ -30,7 +30,9 @@ pub(crate) enum Copy {
     /// The target is not there either.
     All,
     /// The target is as the operand that the predicate selects.
-    Select { p: Pred, a: Option<u32>, b: Option<u32> },
+    Select { p: Condition, a: Option<u32>, b: Option<u32> },
+    /// The first target is as the operand is in the lane that is read.
+    Lanes { d: Option<u32>, a: Option<u32> },
 }
 
 /// A register or a predicate: predicates are numbered behind the registers.
@@ -61,20 +63,31 @@ pub(crate) fn watch(code: &mut Code, names: impl Fn(Value) -> String) {
         let (read, copy) = match inst.op {
             Op::Selp { a, b, p, .. } => {
                 let copy = Copy::Select { p, a: place_of_unsure(a), b: place_of_unsure(b) };
-                (vec![n_registers + p], copy)
+                (vec![n_registers + p.0], copy)
+            }
+            Op::Shuffle { d, a, lane, clamp, mask, .. } => {
+                let copy = Copy::Lanes { d: place(d), a: place_of_unsure(a) };
+                (vec![lane, clamp, mask], copy)
             }
             _ => {
                 let copy = if copies(&inst.op) { Copy::All } else { Copy::Not };
                 (operands.reads[..n_reads].to_vec(), copy)
             }
         };
+        // What a shuffle writes is known when it knows the lanes that it reads.
+        let n_carried = usize::from(matches!(copy, Copy::Lanes { .. }));
         let watch = Watch {
             guard,
             reads: read.into_iter().filter_map(place_of_unsure).collect(),
-            writes: operands.writes.iter().filter_map(|value| place(*value)).collect(),
+            writes: operands.writes[n_carried..].iter().filter_map(|value| place(*value)).collect(),
             copy,
         };
-        if watch.guard.is_some() || !watch.reads.is_empty() || !watch.writes.is_empty() {
+        let is_carried = matches!(watch.copy, Copy::Lanes { d: Some(_), .. });
+        if is_carried
+            || watch.guard.is_some()
+            || !watch.reads.is_empty()
+            || !watch.writes.is_empty()
+        {
             inst.watch = Some(Box::new(watch));
         }
     }
@@ -120,6 +133,7 @@ fn analyse(code: &Code) -> Vec<Set> {
     let Some(first) = sure.first_mut() else { return sure };
     *first = Set(vec![0; words]);
     code.initial.iter().for_each(|(reg, _)| first.put(*reg, true));
+    code.always.iter().for_each(|p| first.put(n_registers + p, true));
     let mut again: Vec<usize> = vec![0];
     let mut visited = vec![false; code.insts.len()];
     while let Some(start) = again.pop() {
@@ -160,7 +174,13 @@ fn analyse(code: &Code) -> Vec<Set> {
 }
 
 fn copies(op: &Op) -> bool {
-    matches!(op, Op::Mov { .. } | Op::Pack { .. } | Op::Unpack { .. } | Op::Selp { .. })
+    match op {
+        Op::Mov { .. } | Op::Pack { .. } | Op::Unpack { .. } | Op::Selp { .. } => true,
+        Op::Shuffle { .. } | Op::Logic { logic: Logic::Mov, .. } => true,
+        // To another width, as compilers do before they know whether the value is used.
+        Op::Convert { convert, .. } => convert.is_between_integers(),
+        _ => false,
+    }
 }
 
 /// What an instruction reads, its guard last, and what it writes.
@@ -205,20 +225,32 @@ fn operands(inst: &Inst, n_registers: u32) -> Operands {
         }
         Op::Setp { d, d2, a, b, with, .. } => {
             reads.extend([a, b]);
-            read_preds.extend(with.map(|(_, p, _)| p));
+            read_preds.extend(with.map(|(_, (p, _))| p));
             write_preds.push(*d);
             write_preds.extend(d2);
         }
+        Op::Set { d, a, b, with, .. } => {
+            reads.extend([a, b]);
+            read_preds.extend(with.map(|(_, (p, _))| p));
+            writes.push(*d);
+        }
         Op::Selp { d, a, b, p } => {
             reads.extend([a, b]);
-            read_preds.push(*p);
+            read_preds.push(p.0);
             writes.push(*d);
         }
         Op::Logic { d, a, b, .. } => {
-            read_preds.extend([a, b]);
+            read_preds.extend([a.0, b.0]);
             write_preds.push(*d);
         }
-        Op::SetPred { d, .. } => write_preds.push(*d),
+        Op::IsSpace { d, a, .. } => {
+            reads.push(*a);
+            write_preds.push(*d);
+        }
+        Op::Builtin { d, args, .. } => {
+            reads.extend(args);
+            writes.extend(d);
+        }
         Op::BrxIdx { index, .. } => reads.push(*index),
         Op::Barrier { id, count, d, dp, p, .. } => {
             reads.push(*id);
@@ -270,12 +302,23 @@ fn operands(inst: &Inst, n_registers: u32) -> Operands {
             writes.extend((*kind == VoteKind::Ballot).then_some(d));
             write_preds.extend(dp);
         }
+        Op::Match { d, dp, a, mask, .. } => {
+            reads.extend([a, mask]);
+            writes.push(*d);
+            write_preds.extend(dp);
+        }
         Op::Reduce { d, a, mask, .. } => {
             reads.extend([a, mask]);
             writes.push(*d);
         }
         Op::ActiveMask { d } | Op::Clock { d, .. } => writes.push(*d),
-        Op::Bra { .. } | Op::Exit | Op::Trap | Op::Nop | Op::CopyCommit | Op::CopyWait { .. } => {}
+        Op::Bra { .. }
+        | Op::Exit
+        | Op::Trap
+        | Op::Nop
+        | Op::Fence
+        | Op::CopyCommit
+        | Op::CopyWait { .. } => {}
     }
     read_preds.extend(inst.guard.map(|(p, _)| p));
     reads.extend(read_preds.iter().map(|p| n_registers + p));
@@ -294,10 +337,10 @@ impl Warp {
         active: u32,
     ) -> Result<(), Trouble> {
         let refuse = |place: u32, lanes: u32| {
-            let lane = Some(lanes.trailing_zeros() as usize);
+            let lane = lanes.trailing_zeros() as usize;
             let name = &names[place as usize];
-            let detail = format!("register {name} is read, to which nothing was written");
-            Err(Trouble { kind: FaultKind::UnwrittenRegister, lane, address: None, detail })
+            let detail = format!("register {name} is read before anything was written to it");
+            Err(Trouble::lane(FaultKind::UnwrittenRegister, lane, detail))
         };
         let missing = |defined: &[u32], place: u32| !defined[place as usize];
         if let Some(guard) = watch.guard {
@@ -316,7 +359,7 @@ impl Warp {
             }
         }
         if let Copy::Select { p, a, b } = watch.copy {
-            let p = self.predicates[p as usize];
+            let p = self.predicate(p);
             let of = |place: Option<u32>| place.map_or(0, |place| missing(&self.defined, place));
             lost = active & (p & of(a) | !p & of(b));
         }
@@ -325,5 +368,15 @@ impl Warp {
             *defined = (*defined | active) & !lost;
         }
         Ok(())
+    }
+
+    /// Notes what a shuffle that reads these lanes writes.
+    pub fn carry_between_lanes(&mut self, watch: &Watch, sources: &[usize; 32], active: u32) {
+        let Copy::Lanes { d: Some(d), a } = watch.copy else { return };
+        let from = a.map_or(u32::MAX, |a| self.defined[a as usize]);
+        let read = crate::exec::lanes(active).filter(|lane| from >> sources[*lane] & 1 != 0);
+        let written = read.fold(0, |mask, lane| mask | 1 << lane);
+        let defined = &mut self.defined[d as usize];
+        *defined = *defined & !active | written;
     }
 }

@@ -1,10 +1,12 @@
 //! Runs a warp's instructions: control, registers, what lanes of a warp exchange. Memory is
 //! `access`'s.
 
+use crate::access::space_of;
 use crate::alu::{self, Lanes};
 use crate::block::Block;
+use crate::exchange::{arrive, exchange};
 use crate::fault::{FaultKind, Trouble};
-use crate::inst::{BarrierKind, Inst, Logic, Op, Shuffle, VoteKind};
+use crate::inst::{BarrierKind, Inst, Logic, Op};
 use crate::warp::{Group, Warp};
 
 /// Why a warp stopped running.
@@ -19,11 +21,11 @@ pub(crate) enum Stop {
 }
 
 /// What an instruction does to the order of instructions.
-enum Flow {
+pub(crate) enum Flow {
     Next,
     Exit,
-    /// The group waits here for lanes of its warp.
-    Hold,
+    /// These lanes wait here for others of their warp; the rest goes on.
+    Hold(u32),
     Barrier {
         id: u32,
         count: u32,
@@ -56,6 +58,7 @@ pub(crate) fn run(block: &mut Block, warp: &mut Warp, turn: u32) -> Result<Stop,
                 warp.check_watched(watch, &launch.code.watched, mask, active)
                     .map_err(|trouble| (trouble, pc))?;
             }
+            block.shared.pc = pc;
             block.counters.count(inst.class, active);
             block.counters.flops += inst.flops * u64::from(active.count_ones());
             let flow = match &inst.op {
@@ -102,9 +105,13 @@ pub(crate) fn run(block: &mut Block, warp: &mut Warp, turn: u32) -> Result<Stop,
                         break;
                     }
                 }
-                Flow::Hold => {
-                    warp.insert(Group { pc, mask, held: true });
-                    break;
+                Flow::Hold(held) => {
+                    warp.insert(Group { pc, mask: held, held: true });
+                    mask &= !held;
+                    if mask == 0 {
+                        break;
+                    }
+                    pc += 1;
                 }
                 Flow::Barrier { id, count } => {
                     warp.insert(Group { pc: pc + 1, mask, held: false });
@@ -155,14 +162,24 @@ impl Warp {
         &self.registers[register as usize]
     }
 
-    fn set_predicate(&mut self, d: u32, value: u32, mask: u32) {
+    pub(crate) fn set_predicate(&mut self, d: u32, value: u32, mask: u32) {
         let p = &mut self.predicates[d as usize];
         *p = *p & !mask | value & mask;
     }
 
-    fn predicate(&self, (p, negated): (u32, bool)) -> u32 {
+    pub(crate) fn predicate(&self, (p, negated): (u32, bool)) -> u32 {
         let p = self.predicates[p as usize];
         if negated { !p } else { p }
+    }
+}
+
+/// A comparison's result, combined with a predicate.
+fn combined(warp: &Warp, with: &Option<(Logic, (u32, bool))>, result: u32) -> u32 {
+    match with {
+        None => result,
+        Some((Logic::And, p)) => result & warp.predicate(*p),
+        Some((Logic::Or, p)) => result | warp.predicate(*p),
+        Some((_, p)) => result ^ warp.predicate(*p),
     }
 }
 
@@ -173,11 +190,6 @@ fn step(
     mask: u32,
     active: u32,
 ) -> Result<Flow, Trouble> {
-    // Whether all lanes that a `.sync` instruction names are here, of those that still run.
-    let member = |warp: &Warp, register: u32| -> u32 {
-        let lane = active.trailing_zeros() as usize;
-        warp.get(register)[lane] as u32 & warp.live
-    };
     match &inst.op {
         Op::Alu { alu, d, s: [a, b, c] } => {
             let mut out = [0; 32];
@@ -201,11 +213,11 @@ fn step(
         }
         Op::Carry { kind, ty, d, s, takes, leaves } => {
             let [a, b, c] = s.map(|r| warp.get(r));
-            let carries = takes.map_or(0, |p| warp.predicates[p as usize]);
+            let carries = takes.map(|p| warp.predicates[p as usize]);
             let (mut out, mut left) = ([0; 32], 0);
             for i in 0..32 {
                 let (sum, carry) =
-                    alu::carry(*kind, *ty, [a[i], b[i], c[i]], carries >> i & 1 != 0);
+                    alu::carry(*kind, *ty, [a[i], b[i], c[i]], carries.map(|c| c >> i & 1 != 0));
                 out[i] = sum;
                 left |= u32::from(carry) << i;
             }
@@ -244,31 +256,33 @@ fn step(
         }
         Op::Setp { compare, d, d2, a, b, with } => {
             let result = compare(warp.get(*a), warp.get(*b));
-            let combined = |result: u32| match with {
-                None => result,
-                Some((logic, p, negated)) => {
-                    let p = warp.predicate((*p, *negated));
-                    match logic {
-                        Logic::And => result & p,
-                        Logic::Or => result | p,
-                        _ => result ^ p,
-                    }
-                }
-            };
-            let (first, second) = (combined(result), combined(!result));
+            let (first, second) = (combined(warp, with, result), combined(warp, with, !result));
             warp.set_predicate(*d, first, active);
             if let Some(d2) = d2 {
                 warp.set_predicate(*d2, second, active);
             }
         }
+        Op::Set { compare, d, a, b, with, value, packed } => {
+            let (a, b) = (*warp.get(*a), *warp.get(*b));
+            let result = combined(warp, with, compare(&a, &b));
+            let of = |result: u32, lane: usize| if result >> lane & 1 != 0 { *value } else { 0 };
+            let mut out: Lanes = std::array::from_fn(|lane| of(result, lane));
+            if *packed {
+                let upper = compare(&a.map(|x| x >> 16), &b.map(|x| x >> 16));
+                for (lane, out) in out.iter_mut().enumerate() {
+                    *out |= of(upper, lane) << 16;
+                }
+            }
+            warp.set(*d, &out, active);
+        }
         Op::Selp { d, a, b, p } => {
-            let p = warp.predicates[*p as usize];
+            let p = warp.predicate(*p);
             let (a, b) = (warp.get(*a), warp.get(*b));
             let out = std::array::from_fn(|i| if p >> i & 1 != 0 { a[i] } else { b[i] });
             warp.set(*d, &out, active);
         }
         Op::Logic { logic, d, a, b } => {
-            let (a, b) = (warp.predicates[*a as usize], warp.predicates[*b as usize]);
+            let (a, b) = (warp.predicate(*a), warp.predicate(*b));
             let result = match logic {
                 Logic::And => a & b,
                 Logic::Or => a | b,
@@ -278,22 +292,26 @@ fn step(
             };
             warp.set_predicate(*d, result, active);
         }
-        Op::SetPred { d, value } => {
-            warp.set_predicate(*d, if *value { ALL } else { 0 }, active);
+        Op::IsSpace { d, a, space } => {
+            let addresses = *warp.get(*a);
+            let within = lanes(ALL).filter(|lane| space_of(addresses[*lane]) == *space);
+            warp.set_predicate(*d, within.fold(0, |mask, lane| mask | 1 << lane), active);
         }
         Op::Exit => return Ok(Flow::Exit),
         Op::Trap => return Err(Trouble::warp(FaultKind::Trap, "the kernel trapped")),
         Op::Nop => {}
+        Op::Fence => block.time += 1,
+        Op::Builtin { builtin, d, args } => block.builtin(warp, *builtin, *d, args, active)?,
         Op::WarpSync { mask: members } => {
-            let members = member(warp, *members);
-            if members & !mask != 0 {
-                return Ok(Flow::Hold);
+            let arrived = arrive(warp, *members, active)?;
+            for party in arrived.parties() {
+                block.shared.meet(warp.index, party.members, warp.live);
             }
-            block.shared.meet(warp.index, members, warp.live);
+            return Ok(arrived.flow());
         }
         Op::Barrier { kind, id, count, d, dp, p } => {
             if mask != warp.live {
-                return Ok(Flow::Hold);
+                return Ok(Flow::Hold(mask));
             }
             let lane = active.trailing_zeros() as usize;
             let id = warp.get(*id)[lane] as u32;
@@ -306,81 +324,16 @@ fn step(
             block.vote(warp.index, *kind, votes, active, *d, *dp);
             return Ok(Flow::Barrier { id, count });
         }
-        Op::Shuffle { kind, d, p, a, lane, clamp, mask: members } => {
-            let members = member(warp, *members);
-            if members & !mask != 0 {
-                return Ok(Flow::Hold);
+        Op::Shuffle { mask: members, .. }
+        | Op::Vote { mask: members, .. }
+        | Op::Match { mask: members, .. }
+        | Op::Reduce { mask: members, .. } => {
+            let arrived = arrive(warp, *members, active)?;
+            for party in arrived.parties() {
+                block.shared.meet(warp.index, party.members, warp.live);
+                exchange(warp, inst, party)?;
             }
-            block.shared.meet(warp.index, members, warp.live);
-            let (value, by, clamp) = (*warp.get(*a), *warp.get(*lane), *warp.get(*clamp));
-            let (mut out, mut valid) = ([0; 32], 0u32);
-            for i in 0..32 {
-                let (b, c) = (by[i] as i64 & 31, clamp[i] as i64);
-                let (segment, c) = (c >> 8 & 31, c & 31);
-                let i_lane = i as i64;
-                let most = (i_lane & segment) | (c & !segment);
-                let (source, fits) = match kind {
-                    Shuffle::Up => (i_lane - b, i_lane - b >= most),
-                    Shuffle::Down => (i_lane + b, i_lane + b <= most),
-                    Shuffle::Butterfly => (i_lane ^ b, i_lane ^ b <= most),
-                    Shuffle::Index => {
-                        let source = (i_lane & segment) | (b & !segment);
-                        (source, source <= most)
-                    }
-                };
-                let source = if fits { source as usize } else { i };
-                valid |= u32::from(fits) << i;
-                if active >> i & 1 != 0 && active >> source & 1 == 0 {
-                    let detail = format!("shuffle reads lane {source}, which does not take part");
-                    return Err(Trouble::at(FaultKind::DivergentSync, i, source as u64, detail));
-                }
-                out[i] = value[source] & 0xffff_ffff;
-            }
-            warp.set(*d, &out, active);
-            if let Some(p) = p {
-                warp.set_predicate(*p, valid, active);
-            }
-        }
-        Op::Vote { kind, d, dp, p, mask: members } => {
-            let members = member(warp, *members);
-            if members & !mask != 0 {
-                return Ok(Flow::Hold);
-            }
-            block.shared.meet(warp.index, members, warp.live);
-            let votes = warp.predicate(*p) & members;
-            let holds = match kind {
-                VoteKind::All => votes == members,
-                VoteKind::Any => votes != 0,
-                VoteKind::Uniform => votes == 0 || votes == members,
-                VoteKind::Ballot => {
-                    warp.set(*d, &[u64::from(votes); 32], active);
-                    return Ok(Flow::Next);
-                }
-            };
-            if let Some(dp) = dp {
-                warp.set_predicate(*dp, if holds { ALL } else { 0 }, active);
-            }
-        }
-        Op::Reduce { alu, d, a, mask: members } => {
-            let members = member(warp, *members);
-            if members & !mask != 0 {
-                return Ok(Flow::Hold);
-            }
-            block.shared.meet(warp.index, members, warp.live);
-            let values = *warp.get(*a);
-            let mut sum: Option<Lanes> = None;
-            for lane in lanes(members) {
-                let value = [values[lane]; 32];
-                sum = Some(match sum {
-                    None => value,
-                    Some(sum) => {
-                        let mut out = [0; 32];
-                        alu(&mut out, &sum, &value, &value);
-                        out
-                    }
-                });
-            }
-            warp.set(*d, &sum.unwrap_or([0; 32]), active);
+            return Ok(arrived.flow());
         }
         Op::ActiveMask { d } => warp.set(*d, &[u64::from(active); 32], active),
         Op::Clock { d, shift } => {
@@ -392,7 +345,7 @@ fn step(
                 return if mask == warp.live {
                     Err(Trouble::warp(FaultKind::DivergentSync, "mma needs all 32 lanes"))
                 } else {
-                    Ok(Flow::Hold)
+                    Ok(Flow::Hold(mask))
                 };
             }
             let mut out = [[0; 32]; 4];
@@ -406,7 +359,7 @@ fn step(
             }
         }
         Op::LoadMatrix { .. } | Op::StoreMatrix { .. } if mask != warp.live => {
-            return Ok(Flow::Hold);
+            return Ok(Flow::Hold(mask));
         }
         Op::LoadMatrix { d, transposed, address, offset } => {
             block.load_matrix(warp, d, *transposed, *address, *offset)?;

@@ -8,7 +8,7 @@ use std::fmt;
 pub struct ParseError {
     /// The line of the PTX, from 1.
     pub line: u32,
-    /// What stands there.
+    /// The text there, shortened.
     pub text: String,
     /// What is wrong with it.
     pub reason: String,
@@ -16,7 +16,8 @@ pub struct ParseError {
 
 impl fmt::Display for ParseError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "PTX line {}: {}: `{}`", self.line, self.reason, self.text)
+        write!(f, "PTX line {}: {}", self.line, self.reason)?;
+        if self.text.is_empty() { Ok(()) } else { write!(f, ": `{}`", self.text) }
     }
 }
 
@@ -46,7 +47,8 @@ pub enum FaultKind {
     PendingCopy,
     /// A barrier that some thread never reaches.
     Deadlock,
-    /// A `.sync` instruction that some lane it names never reaches.
+    /// A `.sync` instruction that some lane it names never reaches, or whose mask does not name a
+    /// lane that executes it or that it reads.
     DivergentSync,
     /// A launch that asks for more than a block may have.
     Limit,
@@ -54,6 +56,26 @@ pub enum FaultKind {
     Endless,
     /// `trap`.
     Trap,
+    /// An `assert` that does not hold.
+    Assert,
+    /// A kernel that contains what the simulator does not execute: an unknown instruction, a function
+    /// without a body, code for another architecture than the device's.
+    Unsupported,
+}
+
+/// The other access of a race.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct OtherAccess {
+    /// The block's index.
+    pub block: [u32; 3],
+    /// The thread's index; none where several threads made the same access.
+    pub thread: Option<[u32; 3]>,
+    /// The PTX line, from 1.
+    pub ptx_line: u32,
+    /// The instruction.
+    pub ptx_text: String,
+    /// File and line of the kernel's source, where the PTX has them.
+    pub source: Option<(String, u32)>,
 }
 
 /// A broken rule and everything that is known about where.
@@ -65,18 +87,22 @@ pub struct Fault {
     pub kernel: String,
     /// The PTX line, from 1; 0 when the launch itself is at fault.
     pub ptx_line: u32,
-    /// What stands there.
+    /// The instruction.
     pub ptx_text: String,
-    /// File and line of the source, where the PTX says.
+    /// File and line of the kernel's source, where the PTX has them.
     pub source: Option<(String, u32)>,
+    /// Files and lines of the functions inlined there, from the innermost outwards.
+    pub inlined: Vec<(String, u32)>,
     /// The block's index.
     pub block: [u32; 3],
     /// The thread's index, where one thread is at fault.
     pub thread: Option<[u32; 3]>,
     /// The address, where there is one.
     pub address: Option<u64>,
-    /// The rest of the story.
+    /// What happened.
     pub detail: String,
+    /// The other access, where two threads are in a race.
+    pub other: Option<Box<OtherAccess>>,
 }
 
 impl fmt::Display for Fault {
@@ -91,16 +117,39 @@ impl fmt::Display for Fault {
         if let Some((file, line)) = &self.source {
             write!(f, "\n  from {file}:{line}")?;
         }
-        let [x, y, z] = self.block;
-        write!(f, "\n  in block ({x}, {y}, {z})")?;
-        if let Some([x, y, z]) = self.thread {
-            write!(f, ", thread ({x}, {y}, {z})")?;
+        for (file, line) in self.inlined.iter().rev() {
+            write!(f, ", inlined from {file}:{line}")?;
+        }
+        if self.ptx_line == 0 {
+            return Ok(());
+        }
+        write!(f, "\n  in {}", Place(self.block, self.thread))?;
+        if let Some(other) = &self.other {
+            write!(f, "\n  against PTX line {}: {}", other.ptx_line, other.ptx_text)?;
+            if let Some((file, line)) = &other.source {
+                write!(f, "\n  from {file}:{line}")?;
+            }
+            write!(f, "\n  in {}", Place(other.block, other.thread))?;
         }
         Ok(())
     }
 }
 
 impl std::error::Error for Fault {}
+
+/// A block, and a thread of it.
+struct Place([u32; 3], Option<[u32; 3]>);
+
+impl fmt::Display for Place {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let [x, y, z] = self.0;
+        write!(f, "block ({x}, {y}, {z})")?;
+        match self.1 {
+            Some([x, y, z]) => write!(f, ", thread ({x}, {y}, {z})"),
+            None => Ok(()),
+        }
+    }
+}
 
 /// A fault as the instruction that meets it knows it.
 #[derive(Clone, Debug)]
@@ -109,14 +158,35 @@ pub(crate) struct Trouble {
     pub lane: Option<usize>,
     pub address: Option<u64>,
     pub detail: String,
+    pub other: Option<Other>,
+}
+
+/// The other access of a race, as records hold it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Other {
+    /// The block's number, where it is another block.
+    pub block: Option<u32>,
+    /// The thread's number in its block, where it is a single one.
+    pub thread: Option<u32>,
+    /// The instruction's number.
+    pub pc: u32,
 }
 
 impl Trouble {
     pub fn at(kind: FaultKind, lane: usize, address: u64, detail: impl Into<String>) -> Self {
-        Self { kind, lane: Some(lane), address: Some(address), detail: detail.into() }
+        Self { kind, lane: Some(lane), address: Some(address), detail: detail.into(), other: None }
     }
 
     pub fn warp(kind: FaultKind, detail: impl Into<String>) -> Self {
-        Self { kind, lane: None, address: None, detail: detail.into() }
+        Self { kind, lane: None, address: None, detail: detail.into(), other: None }
+    }
+
+    pub fn lane(kind: FaultKind, lane: usize, detail: impl Into<String>) -> Self {
+        Self { kind, lane: Some(lane), address: None, detail: detail.into(), other: None }
+    }
+
+    /// With the other access of a race.
+    pub fn against(self, other: Other) -> Self {
+        Self { other: Some(other), ..self }
     }
 }

@@ -37,7 +37,8 @@ pub(crate) fn flush(x: f32) -> f32 {
 }
 
 pub(crate) fn saturate(x: f32) -> f32 {
-    if x.is_nan() { 0.0 } else { x.clamp(0.0, 1.0) }
+    // A negative 0 becomes a positive one, as in hardware.
+    if x.is_nan() { 0.0 } else { x.clamp(0.0, 1.0) + 0.0 }
 }
 
 /// The lesser of two numbers, or the one that is a number; -0 is less than 0.
@@ -105,6 +106,9 @@ pub(crate) fn single(base: &str, modifiers: &[&str]) -> Option<(Alu, Class, u64)
     let known: &[&str] = match base {
         "add" | "sub" | "mul" | "fma" | "mad" => &["rn", "rz", "rm", "rp", "ftz", "sat"],
         "neg" | "abs" => &["ftz"],
+        "slct" => {
+            &["ftz", "b16", "u16", "s16", "b32", "u32", "s32", "b64", "u64", "s64", "f32", "f64"]
+        }
         "min" | "max" => &["ftz", "NaN"],
         "div" => &["rn", "approx", "full", "ftz"],
         "sqrt" | "rcp" => &["rn", "approx", "ftz"],
@@ -148,6 +152,10 @@ pub(crate) fn single(base: &str, modifiers: &[&str]) -> Option<(Alu, Class, u64)
         "min" => (single!(ftz, |a, b, c| exact(least(w(a), w(b)))), 1),
         "max" => (single!(ftz, |a, b, c| exact(greatest(w(a), w(b)))), 1),
         "copysign" => (single!(false, |a, b, c| b.copysign(a)), 0),
+        // A condition that is no number selects the second.
+        "slct" if modifiers.len() != 1 + usize::from(ftz) => return None,
+        "slct" if ftz => (lanes!(|a, b, c| if flush(f(c)) >= 0.0 { a } else { b }), 0),
+        "slct" => (lanes!(|a, b, c| if f(c) >= 0.0 { a } else { b }), 0),
         "div" => (single!(ftz, |a, b, c| a / b), 1),
         "sqrt" => (single!(ftz, |a, b, c| a.sqrt()), 1),
         "rcp" => (single!(ftz, |a, b, c| 1.0 / a), 1),
@@ -220,6 +228,19 @@ fn bf16_bits(x: f64) -> u64 {
         return 0x7fff;
     }
     u64::from(bf16::from_f64(narrow(x, BF16, Rounding::Nearest)).to_bits())
+}
+
+/// The sum of two 16-bit numbers, or of two pairs, as atomics make it.
+pub(crate) fn half_sum(a: u64, b: u64, is_bf16: bool, pair: bool) -> u64 {
+    let sum = |a: u64, b: u64| {
+        let (a, b) = (a as u16, b as u16);
+        if is_bf16 {
+            bf16_bits(bf16::from_bits(a).to_f64() + bf16::from_bits(b).to_f64())
+        } else {
+            f16_bits(f16::from_bits(a).to_f64() + f16::from_bits(b).to_f64())
+        }
+    };
+    if pair { sum(a, b) | sum(a >> 16, b >> 16) << 16 } else { sum(a, b) }
 }
 
 /// Arithmetic of one 16-bit type, alone and in pairs.

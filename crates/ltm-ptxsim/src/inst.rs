@@ -1,11 +1,14 @@
 //! Instructions ready to run: operands are numbers of registers, targets are numbers of
 //! instructions. Knows no text and no execution.
 
+use std::sync::Arc;
+
 use crate::alu::{Alu, Carried, Compare};
 use crate::convert::Convert;
 use crate::counters::Class;
 use crate::defined::Watch;
 use crate::mma::Mma;
+use crate::parse::Frames;
 
 /// The number of a register; constants and special registers have one too.
 pub(crate) type Reg = u32;
@@ -23,9 +26,12 @@ pub(crate) struct Inst {
     /// Floating-point operations of one lane.
     pub flops: u64,
     pub line: u32,
-    pub text: String,
-    pub source: Option<(u32, u32)>,
+    pub text: Arc<str>,
+    pub source: Option<Frames>,
 }
+
+/// A predicate as a source: its number, and whether it is negated.
+pub(crate) type Condition = (Pred, bool);
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Space {
@@ -51,6 +57,12 @@ pub(crate) enum Update {
     Add,
     AddF32,
     AddF64,
+    AddF16,
+    AddBF16,
+    AddF16x2,
+    AddBF16x2,
+    Increment,
+    Decrement,
     MinU,
     MaxU,
     MinS,
@@ -95,6 +107,26 @@ pub(crate) struct Access {
     pub signed: bool,
     pub address: Reg,
     pub offset: i64,
+    pub strength: Strength,
+}
+
+/// How an access orders those of other blocks.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub(crate) enum Strength {
+    /// Not at all.
+    Weak,
+    /// Together with a fence.
+    Strong,
+    /// Like a strong one with a fence before it.
+    Release,
+}
+
+/// What `printf` and `assert` of CUDA call.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Builtin {
+    Print,
+    /// The condition's text, the file, the line and the function follow as arguments.
+    AssertFail,
 }
 
 #[derive(Clone, Debug)]
@@ -157,24 +189,35 @@ pub(crate) enum Op {
         d2: Option<Pred>,
         a: Reg,
         b: Reg,
-        with: Option<(Logic, Pred, bool)>,
+        with: Option<(Logic, Condition)>,
+    },
+    /// A comparison that leaves `value`, or 0, in a register.
+    Set {
+        compare: Compare,
+        d: Reg,
+        a: Reg,
+        b: Reg,
+        with: Option<(Logic, Condition)>,
+        value: u64,
+        /// Whether both halves of the operands are compared.
+        packed: bool,
     },
     Selp {
         d: Reg,
         a: Reg,
         b: Reg,
-        p: Pred,
+        p: Condition,
     },
     Logic {
         logic: Logic,
         d: Pred,
-        a: Pred,
-        b: Pred,
+        a: Condition,
+        b: Condition,
     },
-    /// A predicate from a constant.
-    SetPred {
+    IsSpace {
         d: Pred,
-        value: bool,
+        a: Reg,
+        space: Space,
     },
     Bra {
         target: u32,
@@ -186,13 +229,20 @@ pub(crate) enum Op {
     Exit,
     Trap,
     Nop,
+    /// Orders accesses before it that other blocks see before those after it.
+    Fence,
+    Builtin {
+        builtin: Builtin,
+        d: Option<Reg>,
+        args: Vec<Reg>,
+    },
     Barrier {
         kind: BarrierKind,
         id: Reg,
         count: Option<Reg>,
         d: Option<Reg>,
         dp: Option<Pred>,
-        p: Option<(Pred, bool)>,
+        p: Option<Condition>,
     },
     WarpSync {
         mask: Reg,
@@ -257,7 +307,17 @@ pub(crate) enum Op {
         kind: VoteKind,
         d: Reg,
         dp: Option<Pred>,
-        p: (Pred, bool),
+        p: Condition,
+        mask: Reg,
+    },
+    /// Lanes that hold the same value.
+    Match {
+        /// Whether all have to.
+        all: bool,
+        bits: u32,
+        d: Reg,
+        dp: Option<Pred>,
+        a: Reg,
         mask: Reg,
     },
     Reduce {
@@ -282,8 +342,8 @@ pub(crate) enum Initial {
     Value(u64),
     /// The address of a module's variable, and what is added to it.
     Variable(String, i64),
-    /// Where dynamic shared memory starts.
-    DynamicShared,
+    /// Where dynamic shared memory starts, and what is added to it.
+    DynamicShared(i64),
     /// A special register, such as `tid.x`.
     Special(String),
 }
@@ -298,4 +358,8 @@ pub(crate) struct Code {
     pub local_bytes: u32,
     /// The names of the registers that watches speak of.
     pub watched: Vec<String>,
+    /// The predicate that always holds, where constants need one.
+    pub always: Option<Pred>,
+    /// Whether some instruction orders accesses of different blocks.
+    pub orders_blocks: bool,
 }

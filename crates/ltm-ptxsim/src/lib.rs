@@ -3,30 +3,36 @@
 mod access;
 mod alu;
 mod block;
+mod builtin;
 mod convert;
 mod counters;
 mod decode;
 mod defined;
 mod driver;
+mod exchange;
 mod exec;
 mod fault;
+mod fences;
 mod float;
 mod inst;
 mod memory;
 mod mma;
 mod occupancy;
 mod order;
+mod output;
 mod parse;
 mod program;
 mod rounding;
 mod shared;
+mod target;
 mod warp;
 
 pub use block::launch;
 pub use counters::{Class, Counters};
-pub use fault::{Fault, FaultKind, ParseError};
+pub use fault::{Fault, FaultKind, OtherAccess, ParseError};
 pub use memory::{Memory, MemoryError};
 pub use occupancy::{Occupancy, Resource};
+pub use output::Output;
 pub use program::{Entry, Module, Param, Program};
 
 /// The shape of a launch.
@@ -65,6 +71,8 @@ pub struct Options {
     pub max_steps: u64,
     /// The device's limits.
     pub device: DeviceModel,
+    /// Where `printf` of kernels goes; nowhere by default.
+    pub output: Output,
 }
 
 impl Options {
@@ -82,6 +90,7 @@ impl Default for Options {
             races: true,
             max_steps: Self::MAX_STEPS,
             device: DeviceModel::sm_80(),
+            output: Output::default(),
         }
     }
 }

@@ -3,10 +3,12 @@
 
 use std::collections::BTreeMap;
 use std::fmt;
-use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering::Relaxed};
+use std::sync::atomic::Ordering::{AcqRel, Acquire, Relaxed, Release};
+use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64};
 use std::sync::{Arc, OnceLock, PoisonError, RwLock};
 
 use crate::fault::FaultKind;
+use crate::fences::Fences;
 
 /// Where global addresses start; far from what a small integer could be.
 const FIRST_ADDRESS: u64 = 0x10_0000_0000;
@@ -79,9 +81,22 @@ impl Memory {
             return Err(MemoryError::OutOfMemory { bytes });
         }
         let address = map.next;
+        let no_room = MemoryError::OutOfMemory { bytes };
+        let allocation = Allocation::new(address, bytes as usize).ok_or(no_room)?;
         map.next += bytes.next_multiple_of(256) + RED_ZONE;
         map.used += bytes;
-        map.live.insert(address, Arc::new(Allocation::new(address, bytes as usize)));
+        map.live.insert(address, Arc::new(allocation));
+        Ok(address)
+    }
+
+    /// Allocates `bytes` zeros; returns the address.
+    ///
+    /// # Errors
+    /// [`MemoryError::OutOfMemory`].
+    pub fn alloc_zeroed(&self, bytes: u64) -> Result<u64, MemoryError> {
+        let address = self.alloc(bytes)?;
+        let (allocation, _) = self.range(address, 0)?;
+        allocation.whole.store(true, Relaxed);
         Ok(address)
     }
 
@@ -172,7 +187,11 @@ impl Memory {
         let map = self.map.read().unwrap_or_else(PoisonError::into_inner);
         let (base, allocation) = map.live.range(..=address).next_back().ok_or(bad.clone())?;
         let at = (address - base) as usize;
-        if at + bytes <= allocation.len { Ok((allocation.clone(), at)) } else { Err(bad) }
+        if at.checked_add(bytes).is_some_and(|end| end <= allocation.len) {
+            Ok((allocation.clone(), at))
+        } else {
+            Err(bad)
+        }
     }
 
     /// The allocations as they are now: what a launch works on.
@@ -204,7 +223,7 @@ impl Snapshot {
     /// What is wrong with an address that [`find`](Self::find) does not find.
     pub fn explain(&self, address: u64, bytes: u64) -> (FaultKind, String) {
         if let Some((base, len)) = self.freed.range(..=address).next_back()
-            && address < base + len
+            && address - base < *len
         {
             return (
                 FaultKind::UseAfterFree,
@@ -236,25 +255,83 @@ pub(crate) struct Allocation {
     written: Box<[AtomicU32]>,
     whole: AtomicBool,
     /// Who touched each word in this launch, see `touch`; pages are made when first needed.
-    touched: Box<[OnceLock<Box<[AtomicU64]>>]>,
+    touched: Box<[OnceLock<Box<Page>>]>,
+}
+
+/// Who touched the words of a page.
+#[derive(Debug)]
+struct Page {
+    /// A word's record holds, from its low bits: last writer's block + 1 (22), last reader's block
+    /// + 1 (22), the bytes written (4), and the launch (16), which outdates what earlier ones left.
+    records: Box<[AtomicU64]>,
+    /// The threads and instructions of the writer, in the low half, and of the reader.
+    sites: Box<[AtomicU64]>,
+    /// The writer's and the reader's times as blocks count them, where fences need them.
+    times: OnceLock<Box<[AtomicU64]>>,
+}
+
+fn zeros() -> Box<[AtomicU64]> {
+    (0..PAGE_WORDS).map(|_| AtomicU64::new(0)).collect()
+}
+
+/// The thread and the instruction of an access.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Site(u32);
+
+impl Site {
+    const PC_BITS: u32 = 22;
+
+    pub fn new(thread: u32, pc: u32) -> Self {
+        Self((thread & 0x3ff) << Self::PC_BITS | pc & ((1 << Self::PC_BITS) - 1))
+    }
+
+    pub fn thread(self) -> u32 {
+        self.0 >> Self::PC_BITS
+    }
+
+    pub fn pc(self) -> u32 {
+        self.0 & ((1 << Self::PC_BITS) - 1)
+    }
+}
+
+/// An access by a block, for the record of who touched what.
+pub(crate) struct Touch<'a> {
+    pub block: u32,
+    /// The number of the launch.
+    pub launch: u64,
+    pub site: Site,
+    /// What a write writes.
+    pub data: Option<&'a [u8]>,
+    /// The block's time, and what orders it after others, where the kernel has fences.
+    pub fences: Option<(u32, &'a Fences)>,
+}
+
+/// An access of another block that nothing orders with this one.
+pub(crate) struct Clash {
+    /// The first byte, from that of this access.
+    pub at: usize,
+    pub block: u32,
+    pub site: Site,
+    pub wrote: bool,
 }
 
 impl Allocation {
-    fn new(base: u64, len: usize) -> Self {
-        let zeros = |n: usize| (0..n).map(|_| AtomicU32::new(0)).collect();
+    /// None where the host has no room. Its memory is taken as it is written, not before.
+    fn new(base: u64, len: usize) -> Option<Self> {
         let n_words = len.div_ceil(4);
-        Self {
+        Some(Self {
             base,
             len,
-            words: zeros(n_words),
-            written: zeros(len.div_ceil(32)),
+            words: bytemuck::try_zeroed_slice_box(n_words).ok()?,
+            written: bytemuck::try_zeroed_slice_box(len.div_ceil(32)).ok()?,
             whole: AtomicBool::new(len == 0),
             touched: (0..n_words.div_ceil(PAGE_WORDS)).map(|_| OnceLock::new()).collect(),
-        }
+        })
     }
 
     fn holds(&self, address: u64, bytes: u64) -> bool {
-        address >= self.base && address - self.base + bytes <= self.len as u64
+        address >= self.base
+            && (address - self.base).checked_add(bytes).is_some_and(|end| end <= self.len as u64)
     }
 
     /// The offset of an address that [`Snapshot::find`] found here.
@@ -295,7 +372,8 @@ impl Allocation {
         self.mark_written(at, data.len());
     }
 
-    /// Replaces the 4- or 8-byte element at an aligned offset by a function of it; returns the old.
+    /// Replaces the element of 2, 4 or 8 bytes at an aligned offset by a function of it; returns the
+    /// old one.
     pub fn update(&self, at: usize, bytes: usize, f: impl Fn(u64) -> u64) -> u64 {
         // One atomic at a time is enough: a simulator's atomics are seldom contended.
         static WIDE: std::sync::Mutex<()> = std::sync::Mutex::new(());
@@ -308,8 +386,15 @@ impl Allocation {
             self.store(at, &f(old).to_le_bytes());
             return old;
         }
-        let set = |old| Some(f(u64::from(old)) as u32);
-        u64::from(self.words[at / 4].fetch_update(Relaxed, Relaxed, set).unwrap_or_default())
+        // An element of 2 bytes is one half of its word.
+        let (shift, mask) = (at % 4 * 8, u32::MAX >> (32 - 8 * bytes));
+        let element = |word: u32| word >> shift & mask;
+        let set = |word: u32| {
+            let new = f(u64::from(element(word))) as u32 & mask;
+            Some(word & !(mask << shift) | new << shift)
+        };
+        let word = self.words[at / 4].fetch_update(AcqRel, Acquire, set).unwrap_or_default();
+        u64::from(element(word))
     }
 
     fn write_bytes(&self, at: usize, data: &[u8]) {
@@ -360,50 +445,81 @@ impl Allocation {
         self.written[at / 32].load(Relaxed) & bits == bits
     }
 
-    /// Notes that block `block` reads or writes bytes, which do not reach over a multiple of 16;
-    /// returns where they clash with another block, and which.
-    ///
-    /// A word's record holds, from its low bits: last writer's block + 1 (22), last reader's block
-    /// + 1 (22), the bytes written (4), and the launch (16), which outdates what earlier ones left.
-    pub fn touch(
-        &self,
-        at: usize,
-        bytes: usize,
-        block: u32,
-        launch: u64,
-        write: bool,
-    ) -> Option<(usize, u32)> {
+    /// Notes that a block reads or writes bytes, which do not reach over a multiple of 16; returns
+    /// where that clashes with another block.
+    pub fn touch(&self, at: usize, bytes: usize, touch: &Touch) -> Option<Clash> {
         const FIELD: u64 = (1 << 22) - 1;
-        let page = self.touched[at / 4 / PAGE_WORDS]
-            .get_or_init(|| (0..PAGE_WORDS).map(|_| AtomicU64::new(0)).collect());
-        let launch = launch & 0xffff;
-        let me = u64::from(block + 1) & FIELD;
-        let clash = |other: u64| other != 0 && other != me;
+        let page = self.touched[at / 4 / PAGE_WORDS].get_or_init(|| {
+            Box::new(Page { records: zeros(), sites: zeros(), times: OnceLock::new() })
+        });
+        let launch = touch.launch & 0xffff;
+        let me = u64::from(touch.block + 1) & FIELD;
+        let (write, site) = (touch.data.is_some(), u64::from(touch.site.0));
         let first = at / 4 % PAGE_WORDS;
-        for (i, record) in page[first..][..bytes.div_ceil(4)].iter().enumerate() {
+        let times = touch.fences.map(|_| page.times.get_or_init(zeros));
+        for (i, record) in page.records[first..][..bytes.div_ceil(4)].iter().enumerate() {
             let here = (bytes - 4 * i).min(4);
-            let old = record.load(Relaxed);
+            let old = record.load(Acquire);
             let bits = ((1u64 << here) - 1) << (at % 4);
             let (writer, reader, mask) = if old >> 48 == launch {
                 (old & FIELD, old >> 22 & FIELD, old >> 44 & 15)
             } else {
                 (0, 0, 0)
             };
-            if clash(writer) && mask & bits != 0 {
-                return Some((4 * i, writer as u32 - 1));
+            let sites = &page.sites[first + i];
+            let time = times.map_or(0, |times| times[first + i].load(Relaxed));
+            // Who writes what it wrote before takes nothing back that was released or read.
+            let is_again = times.is_some()
+                && writer == me
+                && mask & bits == bits
+                && touch
+                    .data
+                    .is_some_and(|data| self.holds_bytes(at + 4 * i, &data[4 * i..4 * i + here]));
+            if is_again {
+                continue;
             }
-            if write && clash(reader) && here == 4 {
-                return Some((4 * i, reader as u32 - 1));
+            // Whether another block's access, at its time, is not ordered before this one.
+            let clash = |other: u64, time: u32| {
+                other != 0
+                    && other != me
+                    && touch.fences.is_none_or(|(_, fences)| {
+                        !fences.orders(touch.block, other as u32 - 1, time)
+                    })
+            };
+            let found = |block: u64, site: u64, wrote: bool| {
+                Some(Clash { at: 4 * i, block: block as u32 - 1, site: Site(site as u32), wrote })
+            };
+            if mask & bits != 0 && clash(writer, time as u32) {
+                return found(writer, sites.load(Relaxed), true);
+            }
+            if write && here == 4 && clash(reader, (time >> 32) as u32) {
+                return found(reader, sites.load(Relaxed) >> 32, false);
             }
             let new = if write {
-                me | reader << 22 | (mask | bits) << 44 | launch << 48
+                // Of another writer's bytes beside these nothing is known from here on.
+                let mask = if writer == me { mask | bits } else { bits };
+                me | reader << 22 | mask << 44 | launch << 48
             } else {
                 writer | me << 22 | mask << 44 | launch << 48
             };
+            if let (Some((now, _)), Some(times)) = (touch.fences, times) {
+                let now = u64::from(now);
+                let new =
+                    if write { time & !0xffff_ffff | now } else { time & 0xffff_ffff | now << 32 };
+                times[first + i].store(new, Relaxed);
+            }
             if new != old {
-                record.store(new, Relaxed);
+                let old = sites.load(Relaxed);
+                let new_sites =
+                    if write { old & !0xffff_ffff | site } else { old & 0xffff_ffff | site << 32 };
+                sites.store(new_sites, Relaxed);
+                record.store(new, Release);
             }
         }
         None
+    }
+
+    fn holds_bytes(&self, at: usize, data: &[u8]) -> bool {
+        data.iter().enumerate().all(|(i, byte)| self.byte(at + i) == *byte)
     }
 }

@@ -6,14 +6,16 @@ use crate::decode;
 use crate::fault::ParseError;
 use crate::inst::Code;
 use crate::memory::{Memory, MemoryError};
-use crate::parse::{self, Variable};
+use crate::parse::{self, Value, Variable};
+use crate::target::Target;
 
-/// PTX, parsed and decoded: every instruction in it is known.
+/// PTX, parsed and decoded.
 #[derive(Clone, Debug)]
 pub struct Program {
     entries: Vec<Entry>,
     variables: Vec<Variable>,
     pub(crate) files: HashMap<u32, String>,
+    pub(crate) target: Target,
 }
 
 /// A kernel.
@@ -29,7 +31,16 @@ pub struct Entry {
     pub max_threads: Option<u32>,
     /// The most registers that a thread may take (`.maxnreg`).
     pub max_registers: Option<u32>,
-    pub(crate) code: Code,
+    /// What runs, or why the simulator cannot run it.
+    pub(crate) code: Result<Code, ParseError>,
+}
+
+impl Entry {
+    /// Why the simulator cannot run this kernel: an unknown instruction, or a function without a
+    /// body. Other kernels of the module are not affected; a launch of this one is refused.
+    pub fn unsupported(&self) -> Option<&ParseError> {
+        self.code.as_ref().err()
+    }
 }
 
 /// Where a parameter lies in the parameter block, in bytes.
@@ -47,13 +58,26 @@ impl Program {
     /// Parses and decodes a module.
     ///
     /// # Errors
-    /// [`ParseError`] names the line, and an unknown instruction by its name.
+    /// [`ParseError`] names the line of what is no PTX, a version or an architecture that does not
+    /// exist, or a variable that is too large. An entry that the simulator cannot run is no error
+    /// here, see [`Entry::unsupported`].
     pub fn parse(ptx: &str) -> Result<Self, ParseError> {
         let text = parse::parse(ptx)?;
         let mut entries = Vec::new();
+        let mut budget = decode::MAX_MODULE_INSTRUCTIONS;
         for function in text.functions.iter().filter(|function| function.is_entry) {
-            let params = layout(&function.params);
-            let (code, static_shared_bytes) = decode::decode(&text, function, &params)?;
+            let params = layout(&function.params).ok_or_else(|| ParseError {
+                line: 0,
+                text: function.name.clone(),
+                reason: format!("more than {MAX_PARAM_BYTES} bytes of parameters"),
+            })?;
+            let most = budget.min(decode::MAX_INSTRUCTIONS);
+            let decoded = decode::decode(&text, function, &params, most);
+            let (code, static_shared_bytes) = match decoded {
+                Ok((code, bytes)) => (Ok(code), bytes),
+                Err(reason) => (Err(reason), 0),
+            };
+            budget -= code.as_ref().map_or(0, |code| code.insts.len().min(budget));
             entries.push(Entry {
                 name: function.name.clone(),
                 params,
@@ -63,9 +87,19 @@ impl Program {
                 code,
             });
         }
-        let in_memory = |v: &Variable| v.space == "global" || v.space == "const";
+        let in_memory = |v: &Variable| !v.is_extern && (v.space == "global" || v.space == "const");
         let variables = text.variables.into_iter().filter(in_memory).collect();
-        Ok(Self { entries, variables, files: text.files })
+        Ok(Self { entries, variables, files: text.files, target: text.target })
+    }
+
+    /// Whether a device of this compute capability runs the module, by its `.target`.
+    pub fn runs_on(&self, compute_capability: (u32, u32)) -> bool {
+        self.target.runs_on(compute_capability)
+    }
+
+    /// The architecture that the module is for, such as `sm_80`.
+    pub fn target(&self) -> String {
+        self.target.to_string()
     }
 
     /// The kernels, in the order of the text.
@@ -79,12 +113,15 @@ impl Program {
     }
 }
 
-fn layout(params: &[Variable]) -> Vec<Param> {
+/// The most bytes of a kernel's parameters that any device takes.
+const MAX_PARAM_BYTES: u32 = 32764;
+
+fn layout(params: &[Variable]) -> Option<Vec<Param>> {
     let mut end = 0u32;
     let place = |param: &Variable| {
         let offset = end.next_multiple_of(param.align);
-        end = offset + param.bytes;
-        Param { offset, size: param.bytes, align: param.align }
+        end = offset.checked_add(param.bytes).filter(|end| *end <= MAX_PARAM_BYTES)?;
+        Some(Param { offset, size: param.bytes, align: param.align })
     };
     params.iter().map(place).collect()
 }
@@ -105,13 +142,24 @@ impl Module {
     pub fn load(program: Program, memory: &Memory) -> Result<Self, MemoryError> {
         let mut globals = HashMap::new();
         for variable in &program.variables {
-            let bytes = variable.bytes as usize;
-            let address = memory.alloc(bytes as u64)?;
-            // Variables without an initialiser start as zeros.
-            let mut data = variable.init.clone();
-            data.resize(bytes, 0);
-            memory.write(address, &data)?;
-            globals.insert(variable.name.clone(), (address, bytes as u64));
+            let bytes = u64::from(variable.bytes);
+            // What has no initialiser starts as zeros.
+            globals.insert(variable.name.clone(), (memory.alloc_zeroed(bytes)?, bytes));
+        }
+        for variable in &program.variables {
+            let Some((address, bytes)) = globals.get(&variable.name) else { continue };
+            for (offset, value) in &variable.init {
+                let value = match value {
+                    Value::Bits(bits) => *bits,
+                    // A function has no address here: what calls through one is refused.
+                    Value::Address(name, more) => globals
+                        .get(name)
+                        .map_or(0, |(address, _)| address.wrapping_add_signed(*more)),
+                };
+                let room = bytes.saturating_sub(u64::from(*offset));
+                let n = u64::from(variable.scalar).min(room) as usize;
+                memory.write(address + u64::from(*offset), &value.to_le_bytes()[..n])?;
+            }
         }
         Ok(Self { program, globals })
     }

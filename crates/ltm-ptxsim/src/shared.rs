@@ -5,7 +5,7 @@
 //! stands between them, or a place where both lanes met, if they are lanes of one warp. That a warp
 //! runs its lanes together orders nothing: hardware schedules them independently.
 
-use crate::fault::{FaultKind, Trouble};
+use crate::fault::{FaultKind, Other, Trouble};
 use crate::order::{Before, LANES, Meetings, Order, WARPS, joined, thread, warp_of};
 
 /// Bytes that have a record of their own where need be. Accesses to less are not looked at for races.
@@ -28,11 +28,14 @@ struct Record {
     /// Who that was, with what else is known of the bytes.
     writer: u16,
     reader: u16,
+    /// The instructions.
+    writer_pc: u32,
+    reader_pc: u32,
 }
 
 impl Record {
     /// Notes a load or an atomic; false where an earlier one of the other kind races with it.
-    fn join(&mut self, order: &Order, kind: u16, now: u32) -> bool {
+    fn join(&mut self, order: &Order, kind: u16, now: u32, pc: u32) -> bool {
         let kinds = self.reader & (PLAIN | ATOMIC);
         self.reader = match order.of(self.read, self.reader) {
             Before::Met => order.me | kind,
@@ -41,7 +44,7 @@ impl Record {
             Before::No if kinds & !kind != 0 => return false,
             Before::No => joined(order.me, self.reader) | kind,
         };
-        self.read = now;
+        (self.read, self.reader_pc) = (now, pc);
         true
     }
 }
@@ -95,6 +98,8 @@ pub(crate) struct Shared {
     barrier: u32,
     meetings: Vec<Meetings>,
     races: bool,
+    /// The instruction at hand.
+    pub pc: u32,
 }
 
 impl Shared {
@@ -103,7 +108,7 @@ impl Shared {
         let chunks = vec![chunk; bytes.div_ceil(CHUNK)];
         let meetings = vec![Meetings::default(); warps];
         // Poison: a NaN in every float type.
-        Self { bytes: vec![0xff; bytes], chunks, time: 1, barrier: 1, meetings, races }
+        Self { bytes: vec![0xff; bytes], chunks, time: 1, barrier: 1, meetings, races, pc: 0 }
     }
 
     /// All threads of the block have come to a barrier.
@@ -170,10 +175,11 @@ impl Shared {
                 continue;
             }
             if !order.after(record.wrote, record.writer) {
-                return Err(race(me, "reads", record.writer, "wrote", at));
+                return Err(race(me, "reads", (record.writer, record.writer_pc), "wrote", at));
             }
-            if !record.join(&order, PLAIN, self.time) {
-                return Err(race(me, "reads", record.reader, "changed by an atomic", at));
+            let reader = (record.reader, record.reader_pc);
+            if !record.join(&order, PLAIN, self.time, self.pc) {
+                return Err(race(me, "reads", reader, "changed by an atomic", at));
             }
         }
         Ok(&self.bytes[at..at + bytes])
@@ -245,7 +251,7 @@ impl Shared {
             let mut writer = me;
             if races && !order.after(record.wrote, record.writer) {
                 if record.wrote != self.time || warp_of(record.writer) != warp_of(me) {
-                    return Err(race(me, "writes", record.writer, "wrote", at));
+                    return Err(race(me, "writes", (record.writer, record.writer_pc), "wrote", at));
                 }
                 // All accesses of one instruction have the same size.
                 if data.is_none_or(|data| *data != self.bytes[at..at + bytes]) {
@@ -254,16 +260,21 @@ impl Shared {
                         "lanes {other} and {lane} of a warp write different values there in one \
                          instruction: which stays is undefined"
                     );
+                    let thread = Some(u32::from(record.writer & 0x3ff));
+                    let other = Other { block: None, thread, pc: self.pc };
                     let lane = usize::from(lane);
-                    return Err(Trouble::at(FaultKind::SharedRace, lane, at as u64, detail));
+                    return Err(
+                        Trouble::at(FaultKind::SharedRace, lane, at as u64, detail).against(other)
+                    );
                 }
                 writer = joined(me, record.writer);
             }
             if races && !order.after(record.read, record.reader) {
                 let did = if record.reader & PLAIN != 0 { "read" } else { "changed by an atomic" };
-                return Err(race(me, "writes", record.reader, did, at));
+                return Err(race(me, "writes", (record.reader, record.reader_pc), did, at));
             }
             (record.wrote, record.writer) = (self.time, writer | WRITTEN);
+            record.writer_pc = self.pc;
             if races {
                 // Who comes after this write comes after what it comes after.
                 (record.read, record.reader) = (0, 0);
@@ -296,10 +307,12 @@ impl Shared {
                 continue;
             }
             if !order.after(record.wrote, record.writer) {
-                return Err(race(me, "changes by an atomic", record.writer, "wrote", at));
+                let writer = (record.writer, record.writer_pc);
+                return Err(race(me, "changes by an atomic", writer, "wrote", at));
             }
-            if !record.join(&order, ATOMIC, self.time) {
-                return Err(race(me, "changes by an atomic", record.reader, "read", at));
+            let reader = (record.reader, record.reader_pc);
+            if !record.join(&order, ATOMIC, self.time, self.pc) {
+                return Err(race(me, "changes by an atomic", reader, "read", at));
             }
         }
         let element = &mut self.bytes[at..at + bytes];
@@ -322,7 +335,7 @@ fn not_there(record: &Record, verb: &str, lane: usize, at: usize) -> Trouble {
 }
 
 #[cold]
-fn race(me: u16, does: &str, who: u16, did: &str, at: usize) -> Trouble {
+fn race(me: u16, does: &str, (who, pc): (u16, u32), did: &str, at: usize) -> Trouble {
     let (lane, other) = (me & 31, who & 31);
     let detail = if who & WARPS != 0 {
         format!("warp {} {does} what other warps {did} since the last barrier", warp_of(me))
@@ -334,5 +347,11 @@ fn race(me: u16, does: &str, who: u16, did: &str, at: usize) -> Trouble {
     } else {
         format!("lane {lane} {does} what lane {other} {did}, with no __syncwarp in between")
     };
-    Trouble::at(FaultKind::SharedRace, usize::from(lane), at as u64, detail)
+    let single = who & (WARPS | LANES) == 0;
+    let thread = single.then_some(u32::from(who & 0x3ff));
+    Trouble::at(FaultKind::SharedRace, usize::from(lane), at as u64, detail).against(Other {
+        block: None,
+        thread,
+        pc,
+    })
 }

@@ -6,7 +6,7 @@
 //! point where others are waited for, however the code is laid out.
 
 use crate::alu::Lanes;
-use crate::inst::Code;
+use crate::inst::{Code, Pred};
 
 /// Lanes that stand at one instruction.
 #[derive(Clone, Copy, Debug)]
@@ -40,12 +40,20 @@ pub(crate) struct Warp {
     /// The barrier that the warp waits at, with the threads it is for.
     pub waiting: Option<(u32, u32)>,
     pub local: Vec<u8>,
+    /// The predicate that always holds.
+    always: Option<Pred>,
     pub pending: Vec<PendingCopy>,
     /// Groups that each lane has committed.
     pub committed: [u32; 32],
 }
 
 impl Warp {
+    /// The bytes that a warp takes.
+    pub fn bytes(code: &Code) -> u64 {
+        let registers = code.n_registers as u64 * size_of::<Lanes>() as u64;
+        registers + 4 * code.n_predicates as u64 + 32 * u64::from(code.local_bytes)
+    }
+
     pub fn new(code: &Code, index: usize) -> Self {
         Self {
             index,
@@ -56,6 +64,7 @@ impl Warp {
             groups: Vec::new(),
             live: 0,
             waiting: None,
+            always: code.always,
             local: vec![0xff; code.local_bytes as usize * 32],
             pending: Vec::new(),
             committed: [0; 32],
@@ -67,6 +76,9 @@ impl Warp {
         self.groups.clear();
         self.groups.push(Group { pc: 0, mask, held: false });
         self.live = mask;
+        if let Some(always) = self.always {
+            self.predicates[always as usize] = u32::MAX;
+        }
         self.defined.fill(0);
         self.waiting = None;
         self.pending.clear();

@@ -228,8 +228,31 @@ fn modules_that_cannot_run_are_refused_by_name() {
         let module = context.load_module(Ptx::from_src(KERNELS)).expect("the PTX is sound");
         assert_eq!(code(module.load_function("subtract")), CUresult::CUDA_ERROR_NOT_FOUND);
         let odd = KERNELS.replace("add.rn.f32", "frobnicate.rn.f32");
-        let refused = code(context.load_module(Ptx::from_src(odd)));
-        assert_eq!(refused, CUresult::CUDA_ERROR_INVALID_PTX);
+        // What is not known concerns the entry that has it, when it is launched.
+        let odd = context.load_module(Ptx::from_src(odd)).expect("other entries are sound");
+        let add = odd.load_function("add").expect("the entry is there");
+        let scale = odd.load_function("scale").expect("the entry is there");
+        let stream = context.default_stream();
+        let mut x = stream.alloc_zeros::<f32>(32).expect("memory");
+        let (y, n) = (stream.alloc_zeros::<f32>(32).expect("memory"), 32u32);
+        let mut launch = stream.launch_builder(&add);
+        launch.arg(&mut x).arg(&y).arg(&y).arg(&n);
+        // SAFETY: the arguments are those of `add`, with an element for each thread.
+        let refused = code(unsafe { launch.launch(blocks_of_32(1, 0)) }.map(|_| ()));
+        assert_eq!(refused, CUresult::CUDA_ERROR_NOT_SUPPORTED);
+        let mut launch = stream.launch_builder(&scale);
+        launch.arg(&mut x);
+        // SAFETY: the argument is that of `scale`, with an element for each thread.
+        unsafe { launch.launch(blocks_of_32(1, 0)) }.expect("the context is usable");
+        for (from, to, expected) in [
+            (".version 8.0", ".version 99.9", CUresult::CUDA_ERROR_UNSUPPORTED_PTX_VERSION),
+            (".target sm_80", ".target sm_900", CUresult::CUDA_ERROR_INVALID_PTX),
+            (".target sm_80", ".target sm_90", CUresult::CUDA_ERROR_NO_BINARY_FOR_GPU),
+        ] {
+            let text = KERNELS.replace(from, to);
+            assert_ne!(text, KERNELS);
+            assert_eq!(code(context.load_module(Ptx::from_src(text))), expected, "{to}");
+        }
         let machine_code = Ptx::from_binary(b"\x7fELF\x02\x01\x01\0and so on".to_vec());
         let refused = code(context.load_module(machine_code));
         assert_eq!(refused, CUresult::CUDA_ERROR_NO_BINARY_FOR_GPU);

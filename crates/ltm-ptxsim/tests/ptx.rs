@@ -109,7 +109,7 @@ fn floats() {
     check(&body("add.f32 %f2, %f1, 0f3F800000;"), &x, of(|x| x + 1.0));
     check(&body("fma.rn.f32 %f2, %f1, %f1, 0f3F800000;"), &x, of(|x| x.mul_add(x, 1.0)));
     check(&body("cvt.rni.f32.f32 %f2, %f1;"), &x, of(f32::round_ties_even));
-    let saturated = |x: f32| if x.is_nan() { 0.0 } else { x.clamp(0.0, 1.0) };
+    let saturated = |x: f32| if x.is_nan() { 0.0 } else { x.clamp(0.0, 1.0) + 0.0 };
     check(&body("cvt.sat.f32.f32 %f2, %f1;"), &x, of(saturated));
     check(&body("max.f32 %f2, %f1, 0f3F800000;"), &x, of(|x| x.max(1.0)));
     check(&body("div.rn.f32 %f2, 0f40400000, %f1;"), &x, of(|x| 3.0 / x));
@@ -259,23 +259,28 @@ ld.shared.u32 %r8, [%r5]; st.global.u32 [%rd2], %r8;"
 fn what_is_not_known_is_refused_by_name() {
     let texts = [
         "frobnicate.b32 %r1, %r2;",
-        "mov.u32 %r1, %smid;",
+        "mov.u32 %r1, %clusterid.x;",
         "wgmma.fence.sync.aligned;",
         "mbarrier.init.shared.b64 [%r1], 1;",
         // A word that would change what is done.
-        "add.sat.s32 %r1, %r1, %r1;",
+        "add.sat.u32 %r1, %r1, %r1;",
         "prmt.b32.f4e %r1, %r1, %r1, %r1;",
         "cvt.rna.f16.f32 %h1, %f1;",
         "min.xorsign.abs.f32 %f1, %f1, %f1;",
-        "atom.global.add.noftz.f16 %h1, [%rd1], %h1;",
-        "atom.global.cas.b16 %h1, [%rd1], %h1, %h2;",
+        "atom.global.min.noftz.f16 %h1, [%rd1], %h1;",
+        "atom.global.exch.b16 %h1, [%rd1], %h1;",
         "ld.global.v8.f32 {%f1, %f1, %f1, %f1, %f1, %f1, %f1, %f1}, [%rd1];",
         "st.global.v4.u64 [%rd1], {%rd1, %rd1, %rd1, %rd1};",
         "redux.sync.min.abs.f32 %f1, %f1, -1;",
         "cp.async.ca.shared.global [%r1], [%rd1], 4, %p1;",
     ];
     for text in texts {
-        let error = Program::parse(&kernel(text)).expect_err(text).to_string();
+        let program = Program::parse(&kernel(text)).expect("the text is PTX");
+        let entry = program.entry("k").expect("the kernel is there");
+        let error = entry.unsupported().expect(text).to_string();
+        let refused = run(text, &[0], 1, &Options::default()).expect_err("refused at launch");
+        assert_eq!(refused.0, FaultKind::Unsupported);
+        assert!(refused.1.contains(&error), "{}", refused.1);
         assert!(error.contains(text.trim_end_matches(';')), "{error}");
         assert!(error.contains("PTX line"), "{error}");
     }

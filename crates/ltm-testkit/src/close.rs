@@ -2,7 +2,7 @@
 
 #![expect(clippy::neg_cmp_op_on_partial_ord, reason = "`!(x <= y)` is how NaN fails")]
 
-/// How far two numbers may lie apart: `|actual - expected| <= abs + rel * |expected|`.
+/// How far two numbers may differ: `|actual - expected| <= abs + rel * |expected|`.
 ///
 /// Derived where it is used, from the type's precision and the length of the sums.
 #[derive(Clone, Copy, Debug, PartialEq)]

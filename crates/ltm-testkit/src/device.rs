@@ -1,10 +1,10 @@
-//! Whether a test of CUDA was asked for. Knows no device.
+//! Whether CUDA tests were requested. Knows no device.
 
 use std::io::Write;
 
-/// The device that `LTM_DEVICE` names when it is a CUDA one; else says that the test is skipped.
+/// The device that `LTM_DEVICE` names when it is a CUDA device; otherwise prints that the test is skipped.
 ///
-/// A device that was asked for and is not there must fail the test: open it with `expect`.
+/// A device that was requested and is missing must fail the test: open it with `expect`.
 pub fn cuda_device() -> Option<String> {
     let asked = std::env::var("LTM_DEVICE").ok().filter(|name| name.starts_with("cuda"));
     if asked.is_none() {

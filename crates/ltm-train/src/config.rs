@@ -1,4 +1,9 @@
-//! The TOML file that describes a run: sections, overrides, refusals by name. Trains nothing.
+//! The TOML file that describes a run: its sections, defaults, overrides and what is refused by name. Trains
+//! nothing.
+
+mod keys;
+mod read;
+mod show;
 
 use std::path::{Path, PathBuf};
 
@@ -6,160 +11,188 @@ use ltm_autodiff::Precision;
 use ltm_kernels::Device;
 use ltm_model::ModelConfig;
 use ltm_vi::{InferConfig, Method};
+use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use crate::data::{Meta, Rows, Tokenizer, storyworld};
 use crate::{Error, Result};
 
-/// A whole run: every key of a configuration file.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub use keys::{Key, KeyDefault, Kind, keys, schema};
+pub use show::reference;
+
+/// A run: every section of a configuration file.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct Config {
-    /// Where results go, and the seed of everything random.
+    /// Where results go, the seed, and what computes.
     pub run: RunConfig,
-    /// What is learned from.
+    /// The training data.
     pub data: DataConfig,
-    /// The decoder.
+    /// The decoder's size.
     pub model: ModelConfig,
-    /// The fast learner: how thoughts are fitted to a text.
+    /// The fast loop, which infers the latents of a sequence.
     pub infer: InferConfig,
-    /// The slow learner: how weights are.
+    /// The slow loop, which trains the weights.
     pub train: TrainConfig,
 }
 
 /// Section `[run]`.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct RunConfig {
-    /// The run's folder.
+    /// The run's folder: configuration, metrics, checkpoints and plots.
     pub dir: PathBuf,
-    /// Seed of the weights, the order of the data, the noise and a generated corpus.
+    /// Seed of the initial weights, the order of the data, the noise and a generated corpus; at most 2^63 - 1.
+    #[serde(default = "default_seed")]
     pub seed: u64,
-    /// Where it is computed: `cpu`, `cuda` (the first GPU) or `cuda:N`.
+    /// What computes: `cpu`, `cuda` (the first GPU) or `cuda:N`.
     #[serde(default = "cpu")]
     pub device: String,
-    /// What it is computed in; absent, `f32` on the CPU and `mixed` on CUDA.
+    /// Arithmetic of activations and matrix products. Weights, latents and sums are `f32` in any case.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub precision: Option<PrecisionKind>,
 }
 
 impl RunConfig {
-    /// Opens the device, and says what it computes in.
+    /// Opens the device; returns it with the precision to compute in.
     ///
     /// # Errors
     /// [`Error::Device`] when there is no such device.
     pub fn compute(&self) -> Result<(Device, Precision)> {
         let device: Device = self.device.parse().map_err(Error::Device)?;
-        let precision = match (device, self.precision) {
-            (_, Some(PrecisionKind::F32)) | (Device::Cpu, None) => Precision::F32,
-            (_, Some(PrecisionKind::Mixed) | None) => Precision::mixed(&device),
-        };
-        Ok((device, precision))
+        Ok((device, self.precision_on_paper()))
+    }
+
+    /// The precision to compute in, known without opening the device.
+    pub(crate) fn precision_on_paper(&self) -> Precision {
+        match (self.device == "cpu", self.precision) {
+            (_, Some(PrecisionKind::F32)) | (true, None) => Precision::F32,
+            (true, Some(PrecisionKind::Mixed)) => Precision::MIXED_PRODUCTS,
+            (false, _) => Precision::MIXED,
+        }
+    }
+
+    /// Whether `device` is a name of the right form; whether there is such a device shows when it is opened.
+    fn names_a_device(&self) -> bool {
+        let ordinal = self.device.strip_prefix("cuda:");
+        let is_number = |text: &str| text.parse::<usize>().is_ok();
+        self.device == "cpu" || self.device == "cuda" || ordinal.is_some_and(is_number)
     }
 }
 
-/// The precision, as written in a file. Weights, latents and sums are `f32` in any case.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+/// Arithmetic of activations and matrix products, as written in a file.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "lowercase")]
 pub enum PrecisionKind {
     /// Single precision.
     F32,
-    /// 16 bits, `bf16`: activations and products on CUDA, products alone on the CPU.
+    /// 16 bits (bfloat16): activations and matrix products on CUDA, matrix products alone on the CPU.
     Mixed,
 }
 
-/// Section `[data]`: a corpus folder, or a corpus that is generated.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+/// Section `[data]`: a corpus folder, or a generated corpus.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct DataConfig {
-    /// A folder of shards, as `ltm data prepare` writes it; goes before `corpus`.
+    /// A folder of token shards, as `ltm data prepare` writes it; takes precedence over `corpus`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub path: Option<PathBuf>,
-    /// `storyworld`, the corpus that is generated into the run's folder.
+    /// A corpus that is generated into the run's folder.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub corpus: Option<GeneratedCorpus>,
-    /// Documents of a generated corpus to learn from.
+    /// Training documents of a generated corpus.
     #[serde(default = "default_documents")]
     pub documents: u64,
-    /// Documents of a generated corpus to measure on.
+    /// Validation documents of a generated corpus.
     #[serde(default = "default_val_documents")]
     pub val_documents: u64,
-    /// What a row of a batch is; absent, documents of a generated corpus and windows of any other.
+    /// What one row of a batch holds.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub rows: Option<RowKind>,
 }
 
 /// A corpus that is generated rather than read.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "lowercase")]
 pub enum GeneratedCorpus {
-    /// Little stories of known likelihood.
+    /// Short stories whose exact likelihood is known.
     Storyworld,
 }
 
-/// What a row of a batch is, as written in a file.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+/// What one row of a batch holds, as written in a file.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "lowercase")]
 pub enum RowKind {
-    /// `seq_len` tokens that follow each other.
+    /// `train.seq_len` consecutive tokens, across documents.
     Windows,
-    /// One document, padded.
+    /// One document, padded, or a part of a long one.
     Documents,
 }
 
 /// Section `[train]`.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct TrainConfig {
-    /// Slow steps in all.
+    /// Slow steps of the whole run: updates of the weights.
     pub steps: u64,
-    /// Sequences of one micro-batch.
+    /// Sequences per micro-batch.
+    #[serde(default = "default_batch")]
     pub batch: usize,
-    /// Micro-batches whose gradients make one step.
+    /// Micro-batches whose gradients are averaged for one slow step.
     #[serde(default = "one")]
     pub micro_batches: usize,
-    /// Tokens of a sequence.
+    /// Tokens per sequence; at most `model.max_seq_len`.
     pub seq_len: usize,
-    /// Highest learning rate, reached after `warmup` steps.
+    /// Peak learning rate of the weights, reached after `warmup` steps.
+    #[serde(default = "default_lr")]
     pub lr: f64,
-    /// Learning rate of the last step, reached along a cosine.
+    /// Learning rate of the last step, approached along a cosine; at most `lr`.
     pub lr_min: f64,
-    /// Steps over which the rate rises from 0, linearly.
+    /// Slow steps over which the learning rate rises linearly from 0; fewer than `steps`. A run that an override of
+    /// `steps` alone shortens keeps its warm-up.
     pub warmup: u64,
-    /// Steps that the learning-rate schedules span [default: `steps`]. Set it when a run is resumed with more steps, so
-    /// that the rates keep their course; after the schedule's end they stay at their last values.
+    /// Slow steps that the learning-rate schedules span. Set it to the steps of the first part when a run is resumed
+    /// with more steps, so that the rates continue without a jump; after the schedule's end they keep their last values.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub schedule_steps: Option<u64>,
-    /// Decoupled weight decay, on matrices only.
+    /// Decoupled weight decay of AdamW, applied to matrices only.
+    #[serde(default = "default_weight_decay")]
     pub weight_decay: f64,
-    /// Decays of AdamW's running means.
+    /// Decay rates of AdamW's two running means.
+    #[serde(default = "default_betas")]
     pub betas: [f64; 2],
-    /// Largest global norm of a gradient; a longer one is scaled down to it.
+    /// Largest global norm of the gradient; a larger gradient is scaled down to it. `inf` never clips.
+    #[serde(default = "default_clip")]
     pub clip: f64,
-    /// Which gradient of the weights the slow step takes.
+    /// Which gradient of the weights a slow step follows.
     #[serde(default)]
     pub slow_gradient: SlowGradientKind,
-    /// Steps between checkpoints; the last step always has one.
+    /// Slow steps between checkpoints; the last step always saves one.
+    #[serde(default = "default_every")]
     pub checkpoint_every: u64,
-    /// Checkpoints kept.
+    /// Checkpoints to keep; older ones are deleted.
+    #[serde(default = "default_keep_last")]
     pub keep_last: usize,
-    /// Steps between evaluations; 0 for none but the one at the end.
+    /// Slow steps between evaluations; 0 evaluates at the end only.
+    #[serde(default = "default_every")]
     pub eval_every: u64,
-    /// Sequences of an evaluation; 0 for the whole validation split.
+    /// Sequences to score in an evaluation; 0 scores the whole validation split.
+    #[serde(default = "default_eval_sequences")]
     pub eval_sequences: u64,
-    /// Noise draws `S` of the fresh-noise bound.
+    /// Noise samples per sequence of the `elbo` protocol in an evaluation; at least 2, for a standard error.
+    #[serde(default = "default_eval_samples")]
     pub eval_samples: usize,
 }
 
-/// Which gradient of the weights the slow step takes.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+/// Which gradient of the weights a slow step follows.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "lowercase")]
 pub enum SlowGradientKind {
-    /// Of the cross-entropy at the final sample: Algorithm 1 of the paper.
+    /// That of the cross-entropy at the final sample: Algorithm 1 of the paper.
     #[default]
     Final,
-    /// That, and the sum over all fast steps of the objective's gradients, which the published code
-    /// leaves in place; the sum is by far the larger part.
+    /// That, plus the sum over all fast steps of the objective's gradients, which the published code never clears.
+    /// The sum is by far the larger part.
     Trajectory,
 }
 
@@ -171,6 +204,10 @@ fn default_val_documents() -> u64 {
     500
 }
 
+fn default_seed() -> u64 {
+    1
+}
+
 fn one() -> usize {
     1
 }
@@ -179,105 +216,78 @@ fn cpu() -> String {
     "cpu".into()
 }
 
-/// The keys of each section, to name the nearest one to a typo.
-const SECTIONS: [(&str, &[&str]); 5] = [
-    ("run", &["dir", "seed", "device", "precision"]),
-    ("data", &["path", "corpus", "documents", "val_documents", "rows"]),
-    (
-        "model",
-        &[
-            "dim",
-            "n_layers",
-            "n_heads",
-            "n_kv_heads",
-            "vocab_size",
-            "max_seq_len",
-            "window",
-            "n_latents",
-            "ffn_hidden",
-            "norm_eps",
-            "rope_theta",
-            "attention",
-            "encoder_layers",
-        ],
-    ),
-    (
-        "infer",
-        &[
-            "method",
-            "steps",
-            "lr",
-            "lr_end",
-            "schedule",
-            "final_ratio",
-            "beta1",
-            "beta2",
-            "eps",
-            "weight_decay",
-            "noise",
-            "init_mu_std",
-            "init_log_var_mean",
-            "init_log_var_std",
-            "kl_warmup",
-        ],
-    ),
-    (
-        "train",
-        &[
-            "steps",
-            "batch",
-            "micro_batches",
-            "seq_len",
-            "lr",
-            "lr_min",
-            "warmup",
-            "schedule_steps",
-            "weight_decay",
-            "betas",
-            "clip",
-            "slow_gradient",
-            "checkpoint_every",
-            "keep_last",
-            "eval_every",
-            "eval_sequences",
-            "eval_samples",
-        ],
-    ),
-];
+fn default_batch() -> usize {
+    16
+}
+
+fn default_lr() -> f64 {
+    1e-3
+}
+
+fn default_weight_decay() -> f64 {
+    0.1
+}
+
+fn default_betas() -> [f64; 2] {
+    [0.9, 0.95]
+}
+
+fn default_clip() -> f64 {
+    1.0
+}
+
+fn default_every() -> u64 {
+    1000
+}
+
+fn default_keep_last() -> usize {
+    2
+}
+
+fn default_eval_sequences() -> u64 {
+    256
+}
+
+fn default_eval_samples() -> usize {
+    8
+}
+
+/// Whole numbers up to here are exact as JSON and as `f64`.
+const EXACT: u64 = 1 << 53;
 
 impl Config {
-    /// Reads a file, applies `section.key=value` overrides, and checks the result. The vocabulary
-    /// size follows the data wherever the data says it.
+    /// Reads a file, applies `section.key=value` overrides and defaults, and checks the result. The vocabulary
+    /// size follows the data wherever the data is known.
     ///
     /// # Errors
-    /// [`Error::Io`] for a file that cannot be read, [`Error::Config`] naming file and key for
-    /// anything in it that cannot work.
+    /// [`Error::Io`] for a file that cannot be read, [`Error::Config`] with file and key for anything in it that
+    /// cannot work.
     pub fn load(path: &Path, overrides: &[String]) -> Result<Self> {
-        let text = std::fs::read_to_string(path).map_err(Error::io(path, "read"))?;
-        Self::parse(&text, path, overrides)
+        Self::parse(&read_text(path)?, path, overrides)
     }
 
-    /// As [`Config::load`] for the resolved file of a run or a checkpoint: its vocabulary stands,
-    /// wherever the data has gone since.
+    /// As [`Config::load`] for the resolved file of a run or a checkpoint: its vocabulary and its schedule are
+    /// taken as they are.
     ///
     /// # Errors
     /// Those of [`Config::load`].
     pub fn load_resolved(path: &Path, overrides: &[String]) -> Result<Self> {
-        let text = std::fs::read_to_string(path).map_err(Error::io(path, "read"))?;
-        Self::from_table(read_table(&text, path, overrides)?, path)
+        Self::from_table(read::table(&read_text(path)?, path, overrides)?, path)
     }
 
-    /// As [`Config::load`], with the file's text given; `path` is what errors name.
+    /// As [`Config::load`], with the file's text given; errors name `path`.
     ///
     /// # Errors
     /// [`Error::Config`].
     pub fn parse(text: &str, path: &Path, overrides: &[String]) -> Result<Self> {
         let fail = |reason: String| Error::Config { path: path.into(), reason };
-        let mut table = read_table(text, path, overrides)?;
-        let data: DataConfig = section(&table, "data").map_err(fail)?;
-        let tokenizer = data.tokenizer()?;
+        let mut table = read::table(text, path, overrides)?;
+        let data: DataConfig = read::section(&table, "data").map_err(fail)?;
+        data.check_source().map_err(in_file(path))?;
+        let tokenizer = data.tokenizer().map_err(|e| {
+            fail(format!("`data.path`: {}", crate::error::chain(&e).escape_debug()))
+        })?;
         if let Some(model) = table.get_mut("model").and_then(toml::Value::as_table_mut) {
-            // A misspelt kind of attention is refused below.
             let attention = model.get("attention").and_then(toml::Value::as_str);
             let masks = usize::from(attention == Some("bidirectional"));
             match (tokenizer, &data.path) {
@@ -287,30 +297,30 @@ impl Config {
                 }
                 (None, Some(dir)) if !model.contains_key("vocab_size") => {
                     return Err(fail(format!(
-                        "data.path: {} has no meta.json; make it with `ltm data prepare`",
-                        dir.display()
+                        "`data.path`: expected a folder with a meta.json, as `ltm data prepare` writes it, found {:?}",
+                        dir
                     )));
                 }
                 (None, _) => {}
             }
         }
-        Self::from_table(table, path)
+        let config = Self::from_table(table, path)?;
+        config.check_schedule(overrides).map_err(in_file(path))?;
+        Ok(config)
     }
 
     fn from_table(table: toml::Table, path: &Path) -> Result<Self> {
         let fail = |reason: String| Error::Config { path: path.into(), reason };
+        read::check_required(&table).map_err(fail)?;
         let mut config = Self {
-            run: section(&table, "run").map_err(fail)?,
-            data: section(&table, "data").map_err(fail)?,
-            model: section(&table, "model").map_err(fail)?,
-            infer: section(&table, "infer").map_err(fail)?,
-            train: section(&table, "train").map_err(fail)?,
+            run: read::section(&table, "run").map_err(fail)?,
+            data: read::section(&table, "data").map_err(fail)?,
+            model: read::section(&table, "model").map_err(fail)?,
+            infer: read::section(&table, "infer").map_err(fail)?,
+            train: read::section(&table, "train").map_err(fail)?,
         };
         config.model = config.model.resolved();
-        config.validate().map_err(|error| match error {
-            Error::Config { reason, .. } => fail(reason),
-            other => fail(crate::error::chain(&other)),
-        })?;
+        config.validate().map_err(in_file(path))?;
         Ok(config)
     }
 
@@ -319,73 +329,157 @@ impl Config {
         toml::to_string_pretty(self).expect("a configuration is made of plain values")
     }
 
-    /// Checks every field and how they fit together.
+    /// Checks every field and how they fit together, without opening a device or allocating by any extent.
     ///
     /// # Errors
-    /// [`Error::Model`], [`Error::Infer`] or [`Error::Field`] for the first that cannot work.
+    /// [`Error::Field`] for the first field that cannot work.
     pub fn validate(&self) -> Result<()> {
-        self.model.validate()?;
-        self.infer.validate()?;
-        if self.infer.method == Method::Amortised && self.model.encoder_layers == 0 {
-            let expected = "another method for a model without encoder, or model.encoder_layers at \
-                            least 1";
-            return Err(Error::field("infer.method", expected, "amortised"));
-        }
+        self.model.validate().map_err(|error| match error {
+            ltm_model::Error::Config { field, expected, found } => {
+                Error::field(&format!("model.{field}"), expected, found)
+            }
+            other => other.into(),
+        })?;
+        self.infer.validate().map_err(|error| match error {
+            ltm_vi::Error::Config { field, expected, found } => {
+                Error::field(&format!("infer.{field}"), expected, found)
+            }
+            ltm_vi::Error::Argument { arg, expected, found } => Error::field(arg, expected, found),
+            other => other.into(),
+        })?;
+        check(
+            self.run.names_a_device(),
+            "run.device",
+            "`cpu`, `cuda` or `cuda:N` with the number of a GPU",
+            &format!("{:?}", self.run.device),
+        )?;
+        let exact = i64::MAX as u64;
+        check(self.run.seed <= exact, "run.seed", &format!("at most {exact}"), &self.run.seed)?;
+        check(!self.run.dir.as_os_str().is_empty(), "run.dir", "a folder", &"nothing")?;
+        self.data.check_source()?;
+        self.check_method()?;
+        self.check_train()
+    }
+
+    /// How the fast loop fits the model and the slow gradient.
+    fn check_method(&self) -> Result<()> {
+        let (method, model) = (self.infer.method, &self.model);
+        let found = &format!("{method:?}").to_lowercase();
+        let field = "infer.method";
+        let has_encoder = method != Method::Amortised || model.encoder_layers > 0;
+        let expected =
+            "another method for a model without an encoder, or model.encoder_layers of at least 1";
+        check(has_encoder, field, expected, found)?;
+        let langevin = method == Method::Langevin && model.n_latents == 0;
+        let expected = "`variational` for a model without latents (model.n_latents = 0)";
+        check(!langevin, field, expected, found)
+    }
+
+    fn check_train(&self) -> Result<()> {
         let t = &self.train;
-        let check = |holds: bool, field: &str, expected: &str, found: String| {
-            if holds { Ok(()) } else { Err(Error::field(field, expected, found)) }
+        let between = |field: &str, found: u64, least: u64, most: u64| {
+            check((least..=most).contains(&found), field, &format!("{least} to {most}"), &found)
         };
-        if self.data.path.is_none() && self.data.corpus.is_none() {
-            let expected = "a folder made by `ltm data prepare`, or `corpus = \"storyworld\"`";
-            return Err(Error::field("data.path", expected, "neither"));
-        }
-        check(self.data.documents >= 1, "data.documents", "at least 1", "0".into())?;
-        let at_least_1 = [
-            ("train.steps", t.steps),
-            ("train.batch", t.batch as u64),
-            ("train.micro_batches", t.micro_batches as u64),
-            ("train.seq_len", t.seq_len as u64),
-            ("train.checkpoint_every", t.checkpoint_every),
-            ("train.keep_last", t.keep_last as u64),
-            ("train.schedule_steps", t.schedule_steps()),
-        ];
-        for (field, found) in at_least_1 {
-            check(found >= 1, field, "at least 1", found.to_string())?;
-        }
+        between("data.documents", self.data.documents, 1, 1 << 32)?;
+        between("data.val_documents", self.data.val_documents, 0, 1 << 32)?;
+        between("infer.steps", self.infer.steps as u64, 0, 1 << 20)?;
+        between("train.steps", t.steps, 1, EXACT)?;
+        between("train.schedule_steps", t.schedule_steps(), 1, EXACT)?;
+        between("train.batch", t.batch as u64, 1, 1 << 24)?;
+        between("train.micro_batches", t.micro_batches as u64, 1, 1 << 20)?;
+        between("train.checkpoint_every", t.checkpoint_every, 1, EXACT)?;
+        between("train.keep_last", t.keep_last as u64, 1, EXACT)?;
+        between("train.eval_every", t.eval_every, 0, EXACT)?;
+        between("train.eval_sequences", t.eval_sequences, 0, EXACT)?;
+        between("train.eval_samples", t.eval_samples as u64, 2, 1 << 20)?;
+        between("train.seq_len", t.seq_len as u64, 1, self.model.max_seq_len as u64)?;
+        let batches = t.steps.checked_mul(t.micro_batches as u64);
         check(
-            t.eval_samples >= 2,
-            "train.eval_samples",
-            "at least 2, for a standard error",
-            t.eval_samples.to_string(),
+            batches.is_some_and(|batches| batches <= EXACT),
+            "train.steps",
+            &format!("at most {EXACT} micro-batches in all"),
+            &t.steps,
         )?;
+        // Operations of one slow step must be countable, so that no product of extents overflows.
+        let tokens = t.batch as f64 * t.seq_len as f64;
+        let model = &self.model;
+        let width = model.dim as f64;
+        let attended = model.n_layers as f64 * width * model.max_seq_len as f64;
+        let latents = t.batch as f64 * model.n_latents as f64 * width;
+        let operations = 64.0 * tokens * (model.param_count() as f64 + attended)
+            + 64.0 * latents * (t.seq_len as f64 + width);
         check(
-            t.seq_len <= self.model.max_seq_len,
-            "train.seq_len",
-            &format!("at most model.max_seq_len, {}", self.model.max_seq_len),
-            t.seq_len.to_string(),
+            tokens <= f64::from(i32::MAX) && operations < i64::MAX as f64,
+            "train.batch",
+            "small enough, with the model's extents, for one micro-batch to be counted",
+            &t.batch,
         )?;
-        let at_least_0 = [
-            ("train.lr", t.lr),
-            ("train.lr_min", t.lr_min),
-            ("train.weight_decay", t.weight_decay),
-        ];
-        for (field, found) in at_least_0 {
-            check(found >= 0.0 && found.is_finite(), field, "0 or more", found.to_string())?;
-        }
-        check(t.clip > 0.0, "train.clip", "more than 0 (inf for no clipping)", t.clip.to_string())?;
+        let least_0 = |field: &str, found: f64| {
+            check(found >= 0.0 && found.is_finite(), field, "0 or more", &found)
+        };
+        least_0("train.lr", t.lr)?;
+        least_0("train.lr_min", t.lr_min)?;
+        least_0("train.weight_decay", t.weight_decay)?;
+        check(t.clip > 0.0, "train.clip", "more than 0 (inf never clips)", &t.clip)?;
         for beta in t.betas {
-            check((0.0..1.0).contains(&beta), "train.betas", "in 0..1", beta.to_string())?;
+            check((0.0..1.0).contains(&beta), "train.betas", "at least 0 and less than 1", &beta)?;
         }
         Ok(())
     }
+
+    /// Refuses learning rates that cannot be meant. What a checkpoint was trained with is not asked: it happened.
+    fn check_schedule(&self, overrides: &[String]) -> Result<()> {
+        let t = &self.train;
+        let most = format!("at most train.lr, {}", t.lr);
+        check(t.lr_min <= t.lr, "train.lr_min", &most, &t.lr_min)?;
+        let sets = |key: &str| {
+            overrides.iter().any(|set| set.split('=').next().is_some_and(|k| k.trim() == key))
+        };
+        if sets("train.steps") && !sets("train.warmup") {
+            return Ok(());
+        }
+        let fewer = format!("fewer steps than train.steps, {}", t.steps);
+        check(t.warmup < t.steps, "train.warmup", &fewer, &t.warmup)
+    }
+}
+
+fn read_text(path: &Path) -> Result<String> {
+    let bytes = std::fs::read(path).map_err(Error::io(path, "read"))?;
+    String::from_utf8(bytes).map_err(|error| {
+        let line =
+            error.as_bytes()[..error.utf8_error().valid_up_to()].split(|b| *b == b'\n').count();
+        let reason = format!("line {line}: expected UTF-8 text, found other bytes");
+        Error::Config { path: path.into(), reason }
+    })
+}
+
+/// For `map_err`: an error of a field as one of the file that sets it.
+fn in_file(path: &Path) -> impl FnOnce(Error) -> Error + '_ {
+    move |error| match error {
+        Error::Config { reason, .. } => Error::Config { path: path.into(), reason },
+        other => Error::Config { path: path.into(), reason: crate::error::chain(&other) },
+    }
+}
+
+fn check(holds: bool, field: &str, expected: &str, found: &dyn std::fmt::Display) -> Result<()> {
+    if holds { Ok(()) } else { Err(Error::field(field, expected, found)) }
 }
 
 impl DataConfig {
-    /// What the data's ids mean, as far as can be told before it is opened: `None` for a folder
-    /// without a sidecar, or one that is not there.
+    /// Refuses a section that names no data.
+    fn check_source(&self) -> Result<()> {
+        let named =
+            self.path.as_ref().map_or(self.corpus.is_some(), |path| !path.as_os_str().is_empty());
+        let expected =
+            "a folder that `ltm data prepare` has written, or data.corpus = \"storyworld\"";
+        check(named, "data.path", expected, &"neither")
+    }
+
+    /// What the data's ids mean, as far as this is known before it is opened: `None` for a folder that does not
+    /// exist or has no meta.json.
     ///
     /// # Errors
-    /// [`Error::Data`] for a sidecar that is not one.
+    /// [`Error::Data`] for a meta.json that is not one.
     pub fn tokenizer(&self) -> Result<Option<Tokenizer>> {
         match (&self.path, self.corpus) {
             (Some(path), _) => Ok(Meta::read(path)?.map(|meta| meta.tokenizer)),
@@ -394,81 +488,12 @@ impl DataConfig {
         }
     }
 
-    /// What a row of a batch is.
+    /// What one row of a batch holds.
     pub fn row_kind(&self) -> Rows {
         match (self.rows, &self.path) {
             (Some(RowKind::Documents), _) | (None, None) => Rows::Documents,
             (Some(RowKind::Windows), _) | (None, Some(_)) => Rows::Windows,
         }
-    }
-}
-
-/// The file's text as a table of known sections and keys, with the overrides applied.
-fn read_table(text: &str, path: &Path, overrides: &[String]) -> Result<toml::Table> {
-    let fail = |reason: String| Error::Config { path: path.into(), reason };
-    let mut table: toml::Table =
-        text.parse().map_err(|error: toml::de::Error| fail(error.to_string()))?;
-    for text in overrides {
-        apply_override(&mut table, text).map_err(fail)?;
-    }
-    refuse_unknown_keys(&table).map_err(fail)?;
-    Ok(table)
-}
-
-fn section<T: for<'a> Deserialize<'a>>(
-    table: &toml::Table,
-    name: &str,
-) -> std::result::Result<T, String> {
-    let value = table.get(name).ok_or_else(|| format!("section [{name}] is missing"))?;
-    value.clone().try_into().map_err(|error: toml::de::Error| {
-        let message = error.to_string();
-        let message = message.trim().replace('\n', " ");
-        format!("section [{name}]: {message}")
-    })
-}
-
-/// Puts `section.key=value` into the table. A value that is no TOML is taken as a string.
-fn apply_override(table: &mut toml::Table, text: &str) -> std::result::Result<(), String> {
-    let form = || format!("--set {text}: expected section.key=value, such as train.steps=100");
-    let (key, value) = text.split_once('=').ok_or_else(form)?;
-    let (section, key) = key.trim().split_once('.').ok_or_else(form)?;
-    if section.is_empty() || key.is_empty() || key.contains('.') {
-        return Err(form());
-    }
-    let value = value.trim();
-    let parsed = format!("value = {value}").parse::<toml::Table>().ok();
-    let value = parsed
-        .filter(|table| table.len() == 1)
-        .and_then(|mut table| table.remove("value"))
-        .unwrap_or_else(|| toml::Value::String(value.into()));
-    let entry = table.entry(section).or_insert_with(|| toml::Table::new().into());
-    let entry = entry.as_table_mut().ok_or_else(|| format!("`{section}` is not a section"))?;
-    entry.insert(key.into(), value);
-    Ok(())
-}
-
-fn refuse_unknown_keys(table: &toml::Table) -> std::result::Result<(), String> {
-    let names: Vec<&str> = SECTIONS.iter().map(|(name, _)| *name).collect();
-    for (name, value) in table {
-        let Some((_, known)) = SECTIONS.iter().find(|(section, _)| section == name) else {
-            return Err(format!("unknown section `{name}`{}", nearest(name, &names)));
-        };
-        let Some(section) = value.as_table() else {
-            return Err(format!("`{name}` must be a section, [{name}]"));
-        };
-        if let Some(key) = section.keys().find(|key| !known.contains(&key.as_str())) {
-            return Err(format!("unknown key `{name}.{key}`{}", nearest(key, known)));
-        }
-    }
-    Ok(())
-}
-
-/// A hint at the name most like a typo, or at all of them when none is like it.
-fn nearest(typo: &str, known: &[&str]) -> String {
-    let like = |name: &&str| strsim::jaro_winkler(typo, name);
-    match known.iter().copied().max_by(|a, b| like(a).total_cmp(&like(b))) {
-        Some(name) if like(&name) >= 0.7 => format!("; did you mean `{name}`?"),
-        _ => format!("; known are {}", known.join(", ")),
     }
 }
 
@@ -481,6 +506,17 @@ mod tests {
     fn parse(overrides: &[&str]) -> Result<Config> {
         let overrides: Vec<String> = overrides.iter().map(ToString::to_string).collect();
         Config::parse(TEXT, Path::new("tiny.toml"), &overrides)
+    }
+
+    /// A refusal's text, which has to name these parts.
+    fn refused(text: &str, overrides: &[&str], parts: &[&str]) {
+        let overrides: Vec<String> = overrides.iter().map(ToString::to_string).collect();
+        let error = Config::parse(text, Path::new("some.toml"), &overrides).expect_err(text);
+        let message = error.to_string();
+        for part in [&["some.toml"], parts].concat() {
+            assert!(message.contains(part), "{overrides:?}: `{part}` is not in: {message}");
+        }
+        assert!(!message.contains('\n'), "{message}");
     }
 
     #[test]
@@ -496,55 +532,130 @@ mod tests {
     }
 
     #[test]
-    fn the_lists_of_keys_are_those_of_the_structs() {
-        let mut config = parse(&[]).expect("good");
-        config.run.precision = Some(PrecisionKind::F32);
-        config.data.path = Some("x".into());
-        config.data.rows = Some(RowKind::Windows);
-        config.infer.lr_end = Some(0.1);
-        config.train.schedule_steps = Some(4);
-        let table = toml::Table::try_from(&config).expect("plain values");
-        for (name, known) in SECTIONS {
-            let mut found: Vec<_> = table[name].as_table().expect("a section").keys().collect();
-            let mut known = known.to_vec();
-            found.sort_unstable();
-            known.sort_unstable();
-            assert_eq!(found, known);
+    fn a_minimal_file_has_the_documented_defaults() {
+        let text = "[data]\ncorpus = 'storyworld'\n[model]\ndim = 64\nn_layers = 2\nn_heads = 4\n\
+                    max_seq_len = 96\nwindow = 16\nn_latents = 4\n[train]\nsteps = 500\n";
+        let config = Config::parse(text, Path::new("dir/small.toml"), &[]).expect("good");
+        assert_eq!(config.run.dir, Path::new("runs/small"));
+        assert_eq!((config.run.seed, config.run.device.as_str()), (1, "cpu"));
+        assert_eq!((config.model.n_kv_heads, config.model.ffn_hidden), (4, 192));
+        assert_eq!((config.train.seq_len, config.train.warmup), (96, 10));
+        assert_eq!((config.train.lr, config.train.lr_min), (1e-3, 1e-4));
+        assert_eq!((config.infer.steps, config.infer.lr), (16, 0.3));
+        assert_eq!(
+            (config.infer.noise, config.infer.method),
+            (ltm_vi::Noise::Fresh, Method::Variational)
+        );
+        // Windows' line ends and byte order mark change nothing.
+        let windows = format!("\u{feff}{}", text.replace('\n', "\r\n"));
+        assert_eq!(Config::parse(&windows, Path::new("small.toml"), &[]).expect("good"), config);
+        for key in keys().iter().filter(|key| key.default == KeyDefault::Required) {
+            let line = format!("\n{} =", key.name);
+            let without: Vec<&str> = text
+                .split_inclusive('\n')
+                .filter(|l| !format!("\n{l}").starts_with(&line))
+                .collect();
+            let name = key.full_name();
+            refused(
+                &without.concat(),
+                &[],
+                &[&format!("`{name}` is missing"), "expected a whole number"],
+            );
         }
+        refused("", &[], &["data.path", "storyworld"]);
+        refused(text, &["infer.method=langevin"], &["`infer.lr` is missing", "langevin"]);
     }
 
     #[test]
     fn overrides_replace_values_of_any_type() {
         let config =
-            parse(&["train.steps=7", "run.dir=a/b c", "train.lr = 1e-3", "data.rows=windows"])
+            parse(&["train.steps=7", "run.dir=a/b c", "train.lr = 1e-2", "data.rows=windows"])
                 .expect("good");
-        assert_eq!((config.train.steps, config.train.lr), (7, 1e-3));
+        assert_eq!((config.train.steps, config.train.lr), (7, 1e-2));
         assert_eq!(config.run.dir, Path::new("a/b c"));
         assert_eq!(config.data.row_kind(), Rows::Windows);
+        for dir in ["2024", "true", "1e3", "'a'b", "C:\\runs", "a # b"] {
+            assert_eq!(parse(&[&format!("run.dir={dir}")]).expect(dir).run.dir, Path::new(dir));
+        }
+        assert_eq!(parse(&["run.dir=\"a b\""]).expect("quoted").run.dir, Path::new("a b"));
     }
 
     #[test]
-    fn refusals_name_file_and_key() {
-        for (text, parts) in [
-            ("train.stepz=7", &["tiny.toml", "`train.stepz`", "`steps`"][..]),
+    fn refusals_name_file_and_key_with_what_was_expected_and_found() {
+        for (set, parts) in [
+            ("train.stepz=7", &["`train.stepz`", "`steps`"][..]),
             ("trian.steps=7", &["`trian`", "`train`"]),
             ("train=7", &["section.key=value"]),
-            ("train.steps=many", &["[train]", "steps"]),
-            ("train.steps=0", &["train.steps", "at least 1"]),
-            ("train.seq_len=1000", &["train.seq_len", "max_seq_len"]),
-            ("model.window=0", &["window"]),
-            ("model.n_heads=5", &["dim", "multiple of n_heads"]),
-            ("model.n_latents=3", &["n_latents", "n_layers"]),
-            ("infer.noise=none", &["[infer]", "none"]),
+            (
+                "train.steps=many",
+                &["`train.steps`", "expected a whole number, 0 or more", "found \"many\""],
+            ),
+            ("train.steps=-1", &["`train.steps`", "found -1"]),
+            ("train.steps=1.5", &["`train.steps`", "found 1.5"]),
+            ("train.steps=", &["`train.steps`", "found \"\""]),
+            ("train.steps=0", &["train.steps", "expected 1 to"]),
+            ("train.lr=fast", &["`train.lr`", "expected a number", "found \"fast\""]),
+            ("train.betas=0.9", &["`train.betas`", "expected two numbers", "found 0.9"]),
+            ("train.seq_len=1000", &["train.seq_len", "1 to 96", "found 1000"]),
+            ("model.window=0", &["`model.window`", "found 0"]),
+            ("model.n_heads=5", &["`model.dim`", "multiple of n_heads"]),
+            ("model.n_latents=3", &["`model.n_latents`", "n_layers"]),
+            (
+                "infer.noise=none",
+                &["`infer.noise`", "expected `fixed` or `fresh`", "found \"none\""],
+            ),
+            ("infer.beta1=2", &["`infer.beta1`", "found 2"]),
             ("infer.method=amortised", &["infer.method", "encoder_layers"]),
-            ("model.attention=both", &["[model]", "both"]),
+            (
+                "model.attention=both",
+                &["`model.attention`", "`causal` or `bidirectional`", "found \"both\""],
+            ),
             ("model.attention=bidirectional", &["n_latents", "bidirectional"]),
             ("train.clip=nan", &["train.clip"]),
+            // What cannot be meant.
+            ("train.lr_min=1", &["`train.lr_min`", "at most train.lr, 0.002", "found 1"]),
+            ("train.lr=1e-5", &["`train.lr_min`", "at most train.lr, 0.00001", "found 0.0002"]),
+            ("train.warmup=6", &["`train.warmup`", "fewer steps than train.steps, 6", "found 6"]),
+            ("train.warmup=1000", &["`train.warmup`", "found 1000"]),
+            ("run.device=gpu", &["`run.device`", "`cuda:N`", "found \"gpu\""]),
+            ("run.device=cuda:x", &["`run.device`", "found \"cuda:x\""]),
+            ("run.dir=", &["`run.dir`", "a folder"]),
+            // Numbers past what a file can hold, and extents past what can be computed.
+            (
+                "run.seed=9223372036854775808",
+                &["`run.seed`", "at most 9223372036854775807", "found 9223372036854775808"],
+            ),
+            ("run.seed=99999999999999999999999", &["`run.seed`", "at most"]),
+            ("train.batch=9223372036854775807", &["`train.batch`"]),
+            ("train.batch=17000000", &["`train.batch`"]),
+            ("train.steps=9223372036854775807", &["`train.steps`"]),
+            ("train.micro_batches=9223372036854775807", &["`train.micro_batches`"]),
+            ("train.eval_samples=9223372036854775807", &["`train.eval_samples`"]),
+            ("infer.steps=9223372036854775807", &["`infer.steps`"]),
+            ("data.documents=9223372036854775807", &["`data.documents`"]),
         ] {
-            let message = parse(&[text]).expect_err(text).to_string();
-            for part in parts {
-                assert!(message.contains(part), "{text}: {message}");
-            }
+            refused(TEXT, &[set], parts);
         }
+        refused(
+            TEXT,
+            &["model.n_latents=0", "infer.method=langevin"],
+            &["infer.method", "without latents"],
+        );
+        refused("[train]\nsteps = \n", &[], &["line 2, column"]);
+        refused("[train]\nsteps = 1\nsteps = 2\n", &[], &["line 3", "duplicate"]);
+        refused(&TEXT.replace("seed = 1", "seed = 9223372036854775808"), &[], &["line 4"]);
+    }
+
+    #[test]
+    fn a_shortened_run_and_a_finished_one_keep_their_schedule() {
+        let config = parse(&["train.steps=2"]).expect("a smoke test");
+        assert_eq!((config.train.steps, config.train.warmup), (2, 2));
+        let dir = tempfile::tempdir().expect("a temporary folder");
+        let path = dir.path().join("config.toml");
+        std::fs::write(&path, config.to_toml()).expect("written");
+        assert_eq!(Config::load_resolved(&path, &[]).expect("as it was trained"), config);
+        std::fs::write(&path, b"[run]\nseed = 1 # \xff").expect("written");
+        let error = Config::load(&path, &[]).expect_err("not text").to_string();
+        assert!(error.contains("config.toml: line 2: expected UTF-8"), "{error}");
     }
 }

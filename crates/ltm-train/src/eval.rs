@@ -1,5 +1,7 @@
 //! Scores of a corpus by evaluation protocols. Trains nothing.
 
+pub mod scores;
+
 use std::collections::BTreeMap;
 use std::f64::consts::LN_2;
 
@@ -41,6 +43,8 @@ pub struct Sequence {
     pub tokens: usize,
     /// Bytes of the text of these tokens; separators have none.
     pub bytes: usize,
+    /// A checksum of these tokens: equal for the same text in the same vocabulary.
+    pub digest: u32,
     /// KL of the latents fitted to it, in nats; `None` without a fit or without a density.
     pub kl: Option<f64>,
     /// Its score by each protocol.
@@ -70,6 +74,7 @@ impl Sequence {
             "stride": self.stride,
             "tokens": self.tokens,
             "bytes": self.bytes,
+            "digest": self.digest,
             "kl": self.kl,
             "scores": self.scores.iter().map(score).collect::<Map<_, _>>(),
         })
@@ -271,8 +276,9 @@ impl Pass {
             }
             let row = |row: usize| {
                 let (index, kl) = (first_sequence + row as u64, kl.as_ref().map(|kl| kl[row]));
-                let (tokens, bytes) = extent(&batch, row, t, tokenizer);
-                Sequence { stride: self.stride, index, tokens, bytes, kl, scores: Vec::new() }
+                let (tokens, bytes, digest) = extent(&batch, row, t, tokenizer);
+                let stride = self.stride;
+                Sequence { stride, index, tokens, bytes, digest, kl, scores: Vec::new() }
             };
             let mut rows: Vec<Sequence> = (0..kept).map(row).collect();
             for all in found.scores.iter_mut().filter(|s| self.protocols.contains(&s.protocol)) {
@@ -293,17 +299,18 @@ impl Pass {
     }
 }
 
-/// Scored tokens of a row of `t`, and the bytes of their text.
-fn extent(batch: &Batch, row: usize, t: usize, tokenizer: &Tokenizer) -> (usize, usize) {
-    let (mut tokens, mut bytes) = (0, 0);
+/// Scored tokens of a row of `t`, bytes of the text that they stand for, and a checksum of the tokens.
+fn extent(batch: &Batch, row: usize, t: usize, tokenizer: &Tokenizer) -> (usize, usize, u32) {
+    let (mut tokens, mut bytes, mut digest) = (0, 0, 0);
     for at in row * t + batch.context[row]..(row + 1) * t {
         // Ids have 16 bits; ignored targets are negative.
         if let (Ok(before), Ok(token)) =
             (u16::try_from(batch.tokens[at]), u16::try_from(batch.targets[at]))
         {
             tokens += 1;
+            digest = crc32c::crc32c_append(digest, &token.to_le_bytes());
             bytes += tokenizer.text_bytes(before, token);
         }
     }
-    (tokens, bytes)
+    (tokens, bytes, digest)
 }

@@ -2,15 +2,9 @@
 
 use std::fs::{self, File};
 use std::io::ErrorKind;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 
 use crate::{Error, Result};
-
-/// The name under which `path` is written before it is complete.
-pub(crate) fn temporary(path: &Path) -> PathBuf {
-    let name = path.file_name().unwrap_or_default().to_string_lossy();
-    path.with_file_name(format!(".{name}.tmp"))
-}
 
 /// Creates `dir` and its parents.
 pub(crate) fn create_dir(dir: &Path) -> Result<()> {

@@ -6,7 +6,7 @@
 use ltm_autodiff::{NodeCount, Precision};
 use ltm_kernels::Device;
 use ltm_model::ModelConfig;
-use ltm_vi::{Engine, Method, SlowGradient};
+use ltm_vi::{Method, SlowGradient, training_counts};
 
 use crate::Result;
 use crate::config::{Config, SlowGradientKind};
@@ -38,9 +38,9 @@ pub fn count(config: &Config) -> Result<Flops> {
     };
     let train = &config.train;
     let (b, t) = (train.batch, train.seq_len);
-    // Any device and precision have the same nodes but for casts, which compute nothing.
-    let engine = Engine::new(&config.model, b, t, &Device::Cpu, Precision::F32, slow_gradient)?;
-    let counts = engine.training_counts();
+    // Any device and precision have the same nodes except for casts, which compute nothing.
+    let (device, precision) = (Device::Cpu, Precision::F32);
+    let counts = training_counts(&config.model, b, t, &device, precision, slow_gradient)?;
     let sum =
         |counts: &[NodeCount]| counts.iter().map(|count| count.cost.flops as f64).sum::<f64>();
     let fast = match (config.infer.method, config.infer.steps) {
@@ -142,9 +142,7 @@ mod tests {
     fn counts(config: &Config) -> ltm_vi::TrainingCounts {
         let (b, t) = (config.train.batch, config.train.seq_len);
         let (device, slow) = (Device::Cpu, SlowGradient::Final);
-        Engine::new(&config.model, b, t, &device, Precision::F32, slow)
-            .expect("traced")
-            .training_counts()
+        training_counts(&config.model, b, t, &device, Precision::F32, slow).expect("traced")
     }
 
     #[test]

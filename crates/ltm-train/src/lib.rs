@@ -9,6 +9,7 @@ pub mod eval;
 mod files;
 pub mod flops;
 pub mod lock;
+pub mod memory;
 pub mod metrics;
 pub mod report;
 pub mod resume;

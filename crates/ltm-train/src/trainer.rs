@@ -10,7 +10,7 @@ use serde_json::json;
 use crate::checkpoint::{self, CONFIG_FILE, Checkpoint, DataRecord, Found, State};
 use crate::config::Config;
 use crate::data::{Batches, Split, Tokenizer};
-use crate::eval::{Evaluation, evaluate, protocols};
+use crate::eval::{Evaluation, evaluate, protocols, scores};
 use crate::files::write_whole;
 use crate::lock::FolderLock;
 use crate::metrics::{EventWriter, JsonlWriter, draw};
@@ -92,6 +92,8 @@ pub struct Trainer {
     step: u64,
     /// The newest checkpoint.
     checkpoint: Option<PathBuf>,
+    /// The step of that checkpoint.
+    saved: Option<u64>,
     /// The newest checkpoint whose weights were scored, with a finite result.
     good: Option<PathBuf>,
     metrics: JsonlWriter,
@@ -172,6 +174,7 @@ impl Trainer {
             changes,
             ignored,
             step,
+            saved: resumed.as_ref().map(|checkpoint| checkpoint.state.step),
             checkpoint: resumed.map(|checkpoint| checkpoint.dir),
             good: None,
             metrics,
@@ -226,6 +229,9 @@ impl Trainer {
                 evaluation = self.evaluate(observer)?;
                 if let Some(evaluation) = &evaluation {
                     self.record_evaluation(evaluation)?;
+                    if self.step == steps {
+                        scores::write(&self.config.run.dir, self.step, evaluation)?;
+                    }
                     observer.evaluated(self.step, evaluation);
                 }
             }
@@ -246,8 +252,9 @@ impl Trainer {
             evaluation = self.evaluate(observer)?;
         }
         let checkpoint = match &self.checkpoint {
-            Some(checkpoint) => checkpoint.clone(),
-            None => self.save()?,
+            Some(checkpoint) if self.saved == Some(self.step) => checkpoint.clone(),
+            // Stopped before the first step, or between the end of a step and the next.
+            _ => self.save()?,
         };
         let dir = &self.config.run.dir;
         Ok(Summary {
@@ -363,6 +370,7 @@ impl Trainer {
         self.metrics.sync()?;
         let dir = checkpoint::save(&self.config, &weights, self.learner.moments(), &state)?;
         self.checkpoint = Some(dir.clone());
+        self.saved = Some(self.step);
         Ok(dir)
     }
 

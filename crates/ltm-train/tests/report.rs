@@ -33,17 +33,28 @@ fn a_page_shows_every_point_and_stands_alone() {
     let sweep = sweep(temp.path());
     let never = AtomicBool::new(false);
     sweep.run(&never, &mut Quiet).expect("runs");
-    let mut config = sweep.points[0].placed.clone();
-    config.run.dir = temp.path().join("run");
-    Trainer::new(config, Start::Fresh).expect("ready").run(&never, &mut Quiet).expect("runs");
+    let runs = [("run<b>", 1), ("other", 2)].map(|(name, steps)| {
+        let mut config = sweep.points[0].placed.clone();
+        config.run.dir = temp.path().join(name);
+        config.infer.steps = steps;
+        let dir = config.run.dir.clone();
+        Trainer::new(config, Start::Fresh).expect("ready").run(&never, &mut Quiet).expect("runs");
+        dir
+    });
 
     let out = temp.path().join("page");
-    let inputs = [sweep.dir.clone(), temp.path().join("run")];
+    let [run, other] = runs;
+    let inputs = [sweep.dir.clone(), run.clone(), other];
     let page = report::write(&inputs, &out, &mut |_, _| {}).expect("written");
     let html = fs::read_to_string(page).expect("there");
     for part in [
         "Sweep sweep &lt;1&gt;",
-        "Run run",
+        "<ol class=\"findings\">",
+        "Comparison of runs",
+        "Lowest under <code>elbo:2</code> (valid bound)",
+        "The configurations differ in <code>infer.steps</code> only.",
+        "<td class=\"text\">paired</td>",
+        "run&lt;b&gt;",
         "noise=fixed,infer.steps=1",
         "n_latents=0",
         "<code>elbo:2</code>",
@@ -54,16 +65,19 @@ fn a_page_shows_every_point_and_stands_alone() {
         "True entropy of the corpus",
         "<strong>wild</strong> failed",
         "not finite",
-        "KL of the thoughts",
-        "Training batches",
-        "from nothing<pre>",
+        "Information in the latents",
+        "Training batches, as published",
+        "without a prompt<pre>",
     ] {
         assert!(html.contains(part), "`{part}` is not in\n{html}");
     }
     for loaded in ["src=", "<script", "<link", "@import", "url("] {
         assert!(!html.contains(loaded), "{loaded} would load something");
     }
-    // Every chart of the page lies beside it too.
+    let alone = report::write(&[run], &temp.path().join("alone"), &mut |_, _| {}).expect("written");
+    let alone = fs::read_to_string(alone).expect("there");
+    assert!(alone.contains("Run run&lt;b&gt;") && !alone.contains("Comparison of runs"), "{alone}");
+    // Every chart of the page is a file next to it too.
     let files: Vec<String> = fs::read_dir(&out)
         .expect("listable")
         .flatten()
@@ -84,5 +98,5 @@ fn a_folder_that_is_neither_is_named() {
     assert!(error.contains("results.jsonl") && error.contains("metrics.jsonl"), "{error}");
     assert!(!temp.path().join("out").exists());
     fs::write(temp.path().join("results.jsonl"), "").expect("writable");
-    assert!(write().expect_err("no line").to_string().contains("a line a point"));
+    assert!(write().expect_err("no line").to_string().contains("one line per point"));
 }

@@ -16,8 +16,11 @@ use ltm_train::{
 };
 use ltm_vi::{Engine, InferKey, SlowGradient};
 
-/// Updates in single precision, of weights some hundred times as large, after sums of about a hundred terms.
+/// Running means in single precision, after sums of about a hundred terms, through three fast steps.
 const TOL: f64 = 1e-3;
+
+/// An update divides by the root of the squares, which enlarges the rounding of gradients near 0.
+const UPDATE_TOL: f64 = 5e-3;
 
 const SEQ_LEN: usize = 8;
 
@@ -30,6 +33,8 @@ fn config(set: &[&str]) -> Config {
             "train.warmup=2",
             "train.lr=1e-2",
             "train.lr_min=1e-3",
+            // Large enough for decay to be a part of an update that no rounding hides.
+            "train.weight_decay=0.5",
             // A step depends on the gradient's size, not on its sign alone.
             "infer.eps=0.1",
             "infer.init_mu_std=0.5",
@@ -45,7 +50,7 @@ fn config(set: &[&str]) -> Config {
 
 /// Rows of these numbers of scored tokens; the rest is padding.
 fn batch(first: usize, scored: [usize; 2]) -> Batch {
-    let token = |i: usize| (first + 7 * i + i * i) as i32 % 50;
+    let token = |i: usize| (first + 7 * i + i * i) as i32 % 20;
     let mut targets = vec![-1; 2 * SEQ_LEN];
     for (row, scored) in scored.into_iter().enumerate() {
         for t in 0..scored {
@@ -201,14 +206,14 @@ fn check(set: &[&str], clips: impl Fn(f64) -> bool) {
             };
             let double: Vec<f64> = found.params[i].iter().map(|x| f64::from(*x)).collect();
             let numbers = |buffer: &Buffer| buffer.to_f64().expect("on the CPU");
-            for (what, found, expected) in [
-                ("update", update(&double), update(&plain.weights[i])),
-                ("mean", numbers(&moments[i].m), plain.m[i].clone()),
-                ("square", numbers(&moments[i].v), plain.v[i].clone()),
+            for (what, found, expected, tol) in [
+                ("update", update(&double), update(&plain.weights[i]), UPDATE_TOL),
+                ("mean", numbers(&moments[i].m), plain.m[i].clone(), TOL),
+                ("square", numbers(&moments[i].v), plain.v[i].clone(), TOL),
             ] {
                 let distance = relative_frobenius(&found, &expected);
                 let name = &spec.name;
-                assert!(distance <= TOL, "{set:?}: step {step}, {what} of `{name}`: {distance:e}");
+                assert!(distance <= tol, "{set:?}: step {step}, {what} of `{name}`: {distance:e}");
             }
         }
         // Both go on from the same weights, so that rounding does not accumulate.
@@ -232,7 +237,7 @@ fn a_step_without_clipping_is_the_plain_one() {
 
 #[test]
 fn a_step_along_the_trajectory_is_the_plain_one() {
-    check(&["train.slow_gradient=trajectory", "train.weight_decay=0.5"], |_| true);
+    check(&["train.slow_gradient=trajectory"], |_| true);
 }
 
 #[test]

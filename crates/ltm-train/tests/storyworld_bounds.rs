@@ -1,4 +1,4 @@
-//! On stories whose likelihood is known, no honest score of a model is below the truth; one that has
+//! On stories whose likelihood is known, no valid bound of a model is below the truth; one that has
 //! seen the answers is.
 
 use std::path::Path;
@@ -111,7 +111,7 @@ fn mean(x: &[f64]) -> (f64, f64) {
     (mean, (x.iter().map(|x| (x - mean).powi(2)).sum::<f64>() / (n - 1.0) / n).sqrt())
 }
 
-/// The truth costs 38 nats a story, and a model that knows nothing 440. A trained one must be well under
+/// The truth costs 38 nats per story, and a model that knows nothing 440. A trained one must be well under
 /// that for the comparison to mean something.
 fn check_honest(n_latents: usize, steps: u64, protocols: &[Protocol]) {
     for (excess, protocol) in excess(stories, n_latents, steps, protocols).iter().zip(protocols) {

@@ -154,7 +154,7 @@ fn interrupted_and_resumed_gives_the_lines_of_never_stopping() {
         assert_eq!(line["trace"].as_array().map(Vec::len), Some(4), "{line}");
         assert!(line["evaluation"]["reconstruction"]["nats_per_token"].is_f64());
         assert_eq!(
-            line["latents"]["kl_per_layer_nats_a_sequence"].as_array().map(Vec::len),
+            line["latents"]["kl_per_layer_nats_per_sequence"].as_array().map(Vec::len),
             Some(2)
         );
         assert!(line["samples"]["written"].is_string() && line["tokens"].as_u64() > Some(0));

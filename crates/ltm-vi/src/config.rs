@@ -1,97 +1,134 @@
 //! Configuration of the fast learner: method, steps, rates, noise and the start of the posterior. Knows no
 //! model.
 
+use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use crate::engine::argument;
 use crate::{Error, Result};
 
-/// How the latents of a text are found.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+/// How the latents of a sequence are inferred.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "kebab-case")]
 pub enum Method {
     /// A Gaussian posterior, fitted by AdamW on its mean and log-variance (Kong et al. 2025).
     #[default]
     Variational,
-    /// One sample of the posterior, by the unadjusted Langevin algorithm: each step moves the latents
-    /// by `-lr·dU + sqrt(2·lr)·N(0,I)` with `U(z) = -log p(x|z) - log p(z)`. The sample has no density,
-    /// so it gives no bound.
+    /// One sample of the posterior, by the unadjusted Langevin algorithm: each step moves the latents by
+    /// `-lr·dU + sqrt(2·lr)·N(0,I)` with `U(z) = -log p(x|z) - log p(z)`. It has no density, and therefore no
+    /// bound.
     Langevin,
-    /// The Gaussian posterior of the model's encoder, computed in one pass without fast steps: the
-    /// variational autoencoder. Needs a model with `encoder_layers`, and trains the encoder too.
+    /// The Gaussian posterior that the model's encoder predicts in one pass, without fast steps: a variational
+    /// autoencoder. Needs a model with `encoder_layers`, which are trained with the decoder.
     Amortised,
 }
 
-/// The rate within one fit.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+/// The learning rate within one fit.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "kebab-case")]
 pub enum Schedule {
-    /// The same rate at every step.
+    /// The same rate at every fast step.
     Constant,
     /// Half a cosine, from the rate down towards `final_ratio` times the rate.
+    #[default]
     Cosine,
 }
 
 /// The noise of a fit.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "kebab-case")]
 pub enum Noise {
-    /// One draw for all steps, as in the published code. The fit can encode information in it that the
-    /// KL does not count; see [`Protocol`](crate::Protocol).
+    /// One draw for all fast steps, as in the published code. The fit can then hide information in the noise that
+    /// the KL does not account for.
     Fixed,
-    /// A new draw at every step, and one for the sample after the last step.
+    /// A new draw at every fast step, and one more for the sample after the last.
+    #[default]
     Fresh,
 }
 
-/// Configuration of the fast learner: AdamW on the mean and log-variance of each sequence, or another
+/// Configuration of the fast loop: AdamW on the mean and log-variance of each sequence's posterior, or another
 /// [`Method`].
-#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct InferConfig {
-    /// How latents are found (default: `variational`).
+    /// How the latents of a sequence are inferred.
     #[serde(default)]
     pub method: Method,
-    /// Fast steps `S`; with 0 the posterior stays at its start.
+    /// Fast steps `S` per sequence; 0 leaves the posterior at its start.
+    #[serde(default = "default_steps")]
     pub steps: usize,
-    /// Learning rate at the beginning of training.
+    /// Learning rate of the posterior at the beginning of training; Langevin's step size.
+    #[serde(default = "default_lr")]
     pub lr: f64,
-    /// Learning rate at the end of training, reached linearly (default: `lr`).
+    /// Learning rate of the posterior at the end of training, approached linearly over the slow steps.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub lr_end: Option<f64>,
-    /// The rate within one fit.
+    /// The learning rate within one fit.
+    #[serde(default)]
     pub schedule: Schedule,
-    /// The end of [`Schedule::Cosine`], as a share of the rate (default: 0.1).
-    #[serde(default = "published_final_ratio")]
+    /// What the cosine schedule falls towards, as a fraction of the rate.
+    #[serde(default = "default_final_ratio")]
     pub final_ratio: f64,
-    /// Decay of the gradient's running mean.
+    /// Decay rate of the gradient's running mean.
+    #[serde(default = "default_beta1")]
     pub beta1: f64,
-    /// Decay of the squared gradient's running mean.
+    /// Decay rate of the squared gradient's running mean.
+    #[serde(default = "default_beta2")]
     pub beta2: f64,
-    /// The constant that AdamW adds to the root of the squared gradient's mean.
+    /// What AdamW adds to the root of the squared gradient's running mean.
+    #[serde(default = "default_eps")]
     pub eps: f64,
     /// Decoupled weight decay, on mean and log-variance alike.
+    #[serde(default)]
     pub weight_decay: f64,
     /// The noise of a fit.
+    #[serde(default)]
     pub noise: Noise,
-    /// Standard deviation of the initial mean, or of Langevin's initial sample, around 0.
+    /// Standard deviation of the initial mean around 0, or of Langevin's initial sample.
+    #[serde(default = "default_init_mu_std")]
     pub init_mu_std: f64,
-    /// Mean of the initial log-variance.
+    /// Mean of the initial log-variance; 0 is that of the prior.
+    #[serde(default)]
     pub init_log_var_mean: f64,
     /// Standard deviation of the initial log-variance.
+    #[serde(default)]
     pub init_log_var_std: f64,
-    /// KL warm-up: the share of training over which the weight of the KL in the objective rises from 0 to
-    /// 1, so that a decoder which does not use its latents yet learns to (Bowman et al. 2016) (default:
-    /// 0, no warm-up). Scores always count the KL in full.
+    /// Fraction of training over which the weight of the KL in the objective rises from 0 to 1, so that the
+    /// decoder learns to use its latents (Bowman et al. 2016); 0 is no warm-up. Scores are not affected.
     #[serde(default)]
     pub kl_warmup: f64,
 }
 
-fn published_final_ratio() -> f64 {
+fn default_steps() -> usize {
+    16
+}
+
+fn default_lr() -> f64 {
+    0.3
+}
+
+fn default_final_ratio() -> f64 {
     0.1
 }
 
 /// The most fast steps: tables on a device have a row for each.
 const MAX_STEPS: usize = 1_000_000;
+
+fn default_beta1() -> f64 {
+    0.9
+}
+
+fn default_beta2() -> f64 {
+    0.999
+}
+
+fn default_eps() -> f64 {
+    1e-8
+}
+
+fn default_init_mu_std() -> f64 {
+    0.01
+}
 
 impl InferConfig {
     /// The published configuration: 16 steps, rate 0.3 to 0.34, one noise for all steps.
@@ -102,7 +139,7 @@ impl InferConfig {
             lr: 0.3,
             lr_end: Some(0.34),
             schedule: Schedule::Cosine,
-            final_ratio: published_final_ratio(),
+            final_ratio: default_final_ratio(),
             beta1: 0.9,
             beta2: 0.999,
             eps: 1e-8,

@@ -3,17 +3,18 @@
 
 mod amortised;
 mod langevin;
+mod traced;
 
-use ltm_autodiff::{
-    AdamWState, Graph, Kind, NodeCount, Plan, Precision, Store, UpdateRate, Value, count, grad, ops,
-};
+use ltm_autodiff::{AdamWState, Graph, NodeCount, Plan, Precision, Store, UpdateRate, Value};
 use ltm_kernels::cuda::{Context, Recording};
 use ltm_kernels::ops::adamw::{self, AdamW};
 use ltm_kernels::ops::elementwise;
 use ltm_kernels::{Buffer, Cost, Device};
-use ltm_model::{ModelConfig, Weights, model, param_table};
+use ltm_model::{ModelConfig, Weights, param_table};
 
 use amortised::Encoder;
+pub use traced::training_counts;
+use traced::{Traced, fast_outputs, slow_outputs};
 
 use crate::fast_loop::FastLoop;
 use crate::posterior::Purpose;
@@ -129,82 +130,17 @@ impl Engine {
         precision: Precision,
         slow_gradient: SlowGradient,
     ) -> Result<Self> {
-        config.validate()?;
-        if config.encoder_layers > 0 && slow_gradient == SlowGradient::Trajectory {
-            let expected = "`final` for a model with an encoder, which fits in one pass";
-            return Err(argument("slow_gradient", expected, "trajectory"));
-        }
-        if b == 0 {
-            return Err(argument("b", "at least 1", b));
-        }
-        if !(1..=config.max_seq_len).contains(&t) {
-            return Err(argument("t", format!("in 1..={}", config.max_seq_len), t));
-        }
-        let mut graph = Graph::new();
-        let g = &mut graph;
-        let weights = model::declare_weights(g, config);
-        let tokens = g.input("tokens", &[b, t], Kind::Int, UpdateRate::Batch);
-        let targets = g.input("targets", &[b * t], Kind::Int, UpdateRate::Batch);
-        let token_weight = g.input("token_weight", &[b * t], Kind::Float, UpdateRate::Batch);
-        let latent_shape = [b, config.n_latents, config.dim];
-        let posterior = (config.n_latents > 0).then(|| {
-            ["mu", "log_var", "noise"]
-                .map(|name| g.input(name, &latent_shape, Kind::Float, UpdateRate::Step))
-        });
-        let z = match posterior {
-            Some([mu, log_var, noise]) => Some(ops::reparam(g, mu, log_var, noise)?),
-            None => None,
-        };
-        let hidden = model::trace(g, config, &weights, tokens, z, b, t)?;
-        let output_weight = model::output_weight(g, &weights)?;
-        let nll = ops::cross_entropy(g, hidden, output_weight, targets)?;
-
-        let latents = match posterior {
-            None => None,
-            Some([mu, log_var, noise]) => {
-                let rows = b * config.n_layers;
-                let kl = ops::gaussian_kl(g, mu, log_var, rows)?;
-                let kl_weight = g.input("kl_weight", &[rows], Kind::Float, UpdateRate::Batch);
-                let ones = ops::fill(g, &[b * t], 1.0);
-                let sum_nll = ops::dot(g, nll, ones)?;
-                let sum_kl = ops::dot(g, kl, kl_weight)?;
-                let bound = ops::add(g, sum_nll, sum_kl)?;
-                let mut wrt = vec![mu, log_var];
-                if slow_gradient == SlowGradient::Trajectory {
-                    wrt.extend(&weights);
-                }
-                let mut gradients = grad(g, bound, &wrt)?;
-                let dweights = gradients.split_off(2);
-                let (dmu, dlog_var) = (gradients[0], gradients[1]);
-                Some(Latents { mu, log_var, noise, kl, kl_weight, dmu, dlog_var, dweights })
-            }
-        };
-        let encoder = match config.encoder_layers {
-            0 => None,
-            _ => Some(Encoder::trace(g, config, &weights, b, t)?),
-        };
-        let (mut slow, mut slow_nll) = (Vec::new(), nll);
-        if slow_gradient != SlowGradient::None {
-            let loss = match (&encoder, &latents) {
-                (Some(encoder), Some(latents)) => {
-                    let z = encoder.sample(g, latents.noise)?;
-                    let hidden = model::trace(g, config, &weights, tokens, Some(z), b, t)?;
-                    slow_nll = ops::cross_entropy(g, hidden, output_weight, targets)?;
-                    encoder.bound(g, slow_nll, token_weight)?
-                }
-                _ => ops::dot(g, nll, token_weight)?,
-            };
-            slow = grad(g, loss, &weights)?;
-        }
-
-        let store = Store::new(g, device, precision)?;
-        let len = latent_shape.iter().product();
+        let traced = Traced::new(config, b, t, slow_gradient)?;
+        let store = Store::new(&traced.graph, device, precision)?;
+        let len = b * config.n_latents * config.dim;
         let mut trajectory = Vec::new();
-        if latents.as_ref().is_some_and(|latents| !latents.dweights.is_empty()) {
+        if traced.latents.as_ref().is_some_and(|latents| !latents.dweights.is_empty()) {
             for spec in param_table(config) {
                 trajectory.push(Buffer::zeros(device, precision.float, spec.len())?);
             }
         }
+        let Traced { graph, weights, tokens, targets, token_weight, .. } = traced;
+        let Traced { nll, latents, encoder, slow, slow_nll, .. } = traced;
         let mut engine = Self {
             config: *config,
             b,
@@ -522,14 +458,16 @@ impl Engine {
         let plan = self.fast_plan.as_mut().expect("made above");
         plan.prepare(&self.store)?;
         for _ in 0..infer.steps {
-            if let Some(recording) = &tables.recording {
+            if let Some(Ok(recording)) = &tables.recording {
                 recording.replay()?;
                 continue;
             }
             // The first step runs without recording, so that all kernels are compiled by then.
             self.enqueue_step(&mut tables)?;
-            let recorded = Recording::capture(context, || self.enqueue_step(&mut tables))?;
-            tables.recording = Some(recorded);
+            if tables.recording.is_none() {
+                let recorded = Recording::capture(context, || self.enqueue_step(&mut tables));
+                tables.recording = Some(recorded);
+            }
         }
         let latents = self.latents.as_ref().expect("`infer` returns early without latents");
         for value in [latents.mu, latents.log_var, latents.noise] {
@@ -541,6 +479,12 @@ impl Engine {
         let steps = tables.steps(infer, progress, n_layers)?;
         self.fast_loop = Some(tables);
         steps.iter().try_for_each(observer)
+    }
+
+    /// Why the device could not record a fast step, if it could not: then the host queues each step's
+    /// kernels, which gives the same numbers in more time.
+    pub fn recording_failure(&self) -> Option<&Error> {
+        self.fast_loop.as_ref()?.recording.as_ref()?.as_ref().err()
     }
 
     /// Enqueues one whole fast step, which reads only the tables on the device.
@@ -567,28 +511,11 @@ impl Engine {
     /// Makes the plan of the fast loop on first use.
     fn make_fast_plan(&mut self) -> Result<()> {
         if self.fast_plan.is_none() {
-            let outputs = self.fast_outputs();
+            let outputs = fast_outputs(self.nll, self.latents.as_ref());
             let plan = Plan::new(&self.graph, &self.device, self.precision, &outputs)?;
             self.fast_plan = Some(plan);
         }
         Ok(())
-    }
-
-    /// What a fast step computes.
-    fn fast_outputs(&self) -> Vec<Value> {
-        let mut outputs = vec![self.nll];
-        if let Some(latents) = &self.latents {
-            outputs.extend([latents.kl, latents.dmu, latents.dlog_var]);
-            outputs.extend(&latents.dweights);
-        }
-        outputs
-    }
-
-    /// What a slow gradient computes.
-    fn slow_outputs(&self) -> Vec<Value> {
-        let mut outputs = self.slow.clone();
-        outputs.push(self.slow_nll);
-        outputs
     }
 
     /// One step of AdamW on the current mean and log-variance, at the sample of the current noise, with
@@ -695,7 +622,7 @@ impl Engine {
         self.store.write_f32(self.token_weight, token_weight)?;
         self.set_encoder_kl_weight(token_weight)?;
         if self.slow_plan.is_none() {
-            let outputs = self.slow_outputs();
+            let outputs = slow_outputs(&self.slow, self.slow_nll);
             let plan = Plan::new(&self.graph, &self.device, self.precision, &outputs)?;
             self.slow_plan = Some(plan);
         }
@@ -763,28 +690,10 @@ impl Engine {
         let fast = self.fast_plan.as_ref().map(|plan| plan.cost(UpdateRate::Step));
         [fast, self.slow_plan.as_ref().map(|plan| plan.cost(UpdateRate::Weights))]
     }
-
-    /// Counts what training on a batch computes, from the graph alone: no plan is made. The updates of
-    /// the optimisers are no nodes and not counted.
-    pub fn training_counts(&self) -> TrainingCounts {
-        let count = |outputs: &[Value], since| count(&self.graph, self.precision, outputs, since);
-        let fast = self.latents.as_ref().map(|_| self.fast_outputs()).unwrap_or_default();
-        let slow = match self.slow_gradient {
-            SlowGradient::None => Vec::new(),
-            SlowGradient::Final | SlowGradient::Trajectory => self.slow_outputs(),
-        };
-        let encoder = self.encoder.as_ref().map(|encoder| encoder.outputs().to_vec());
-        TrainingCounts {
-            encoder: count(&encoder.unwrap_or_default(), UpdateRate::Weights),
-            first_step: count(&fast, UpdateRate::Weights),
-            later_step: count(&fast, UpdateRate::Step),
-            slow: count(&slow, UpdateRate::Weights),
-        }
-    }
 }
 
-/// What training on one batch computes, by kind of node and each node once; see
-/// [`Engine::training_counts`].
+/// What training on one batch computes, by kind of node and each node once, and the memory that this takes; see
+/// [`training_counts`].
 #[derive(Clone, Debug)]
 pub struct TrainingCounts {
     /// The encoder's pass, which takes the place of fast steps; empty without one.
@@ -795,6 +704,14 @@ pub struct TrainingCounts {
     pub later_step: Vec<NodeCount>,
     /// The slow gradient after the last; empty for [`SlowGradient::None`].
     pub slow: Vec<NodeCount>,
+    /// Bytes of one copy of the weights, and of everything else that the engine keeps between steps: batch,
+    /// posterior, the moments of its optimiser.
+    pub weight_bytes: usize,
+    /// See [`weight_bytes`](Self::weight_bytes).
+    pub batch_bytes: usize,
+    /// Bytes of the plans: activations and gradients of the fast loop, of scoring, of the slow gradient and of the
+    /// encoder.
+    pub plan_bytes: [usize; 4],
 }
 
 /// Refuses NaN and infinities.

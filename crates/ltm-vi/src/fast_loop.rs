@@ -25,8 +25,8 @@ pub(crate) struct FastLoop {
     pub step: Buffer,
     /// The measurements of each step, `(S, B·T + B·L)`.
     history: Buffer,
-    /// One step, once it has been recorded.
-    pub recording: Option<Recording>,
+    /// One step, once it has been recorded; or why it cannot be, so that every step is run as it is.
+    pub recording: Option<Result<Recording>>,
 }
 
 impl FastLoop {

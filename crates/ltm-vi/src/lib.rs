@@ -19,7 +19,7 @@ mod scores;
 
 pub use config::{InferConfig, Method, Noise, Schedule};
 pub use elbo::{score_batch, score_batch_after};
-pub use engine::{Engine, FastStep, SlowGradient, TrainingCounts};
+pub use engine::{Engine, FastStep, SlowGradient, TrainingCounts, training_counts};
 pub use error::{Error, Result};
 pub use generate::{GenerateOptions, Generation, LatentSource, generate, generate_many};
 pub use latent_use::{LatentUse, MeanVariance};

@@ -250,7 +250,7 @@ fn the_prequential_code_is_near_the_entropy_and_never_under_it() {
 }
 
 /// The published protocol. One noise for all steps makes the sample `mu + noise·exp(log_var/2)` a point
-/// that the fit can steer, to where `x` is likeliest, while the KL charges as if the sample could have
+/// that the fit can steer, to where `x` is most likely, while the KL charges as if the sample could have
 /// fallen anywhere in a wide `q`: mean and deviation share the way, and neither goes far.
 #[test]
 fn a_fitted_noise_can_claim_more_than_the_likelihood() {

@@ -9,7 +9,7 @@ use serde_json::Value;
 use super::turns::{cpu_features, cpu_name, memory_gib};
 use crate::root;
 
-/// Writes a new folder; a day's second run on a processor has `-2` behind its name.
+/// Writes a new folder; a day's second run on a processor has the suffix `-2`.
 pub fn save(lines: &[Value], summary: &str) -> Result<()> {
     let words: Vec<_> = std::env::args().skip(1).filter(|word| word != "--save").collect();
     let command = format!("cargo xtask {}", words.join(" "));

@@ -75,7 +75,7 @@ impl Program {
         self.output.read_line(&mut line)?;
         if line.is_empty() {
             let status = self.child.wait()?;
-            bail!("{} ended ({status}); it says why above", self.name);
+            bail!("{} ended ({status}); its output above has the reason", self.name);
         }
         let answer: Value =
             serde_json::from_str(&line).with_context(|| format!("{}: `{line}`", self.name))?;
@@ -131,7 +131,7 @@ pub fn cpu_features() -> String {
     telling.iter().filter(has).copied().collect::<Vec<_>>().join(" ")
 }
 
-/// Memory of the machine in GiB, 0 where it cannot be told.
+/// Memory of the machine in GiB, 0 where it is unknown.
 pub fn memory_gib() -> u64 {
     let info = fs::read_to_string(Path::new("/proc/meminfo")).unwrap_or_default();
     let line = info.lines().find_map(|line| line.strip_prefix("MemTotal:"));

@@ -1,5 +1,5 @@
 //! The rules for kernel files: each carries its contract, whose needs its
-//! launch checks, is in the kernel table, and is told of in its op's README.
+//! launch checks, is in the kernel table, and is described in its op's README.
 
 use super::Tree;
 use crate::kernels::{Budget, CONTRACT, contract, entries, needs};
@@ -17,7 +17,7 @@ pub fn kernels(tree: &Tree, found: &mut Vec<String>) {
         let readme = format!("kernels/{op}/README.md");
         match tree.texts.get(&readme) {
             None => report(1, format!("{readme} does not exist: what is this op's ladder?")),
-            Some(told) if !told.contains(name) => report(1, format!("{readme} does not name it")),
+            Some(text) if !text.contains(name) => report(1, format!("{readme} does not name it")),
             Some(_) => {}
         }
         refusals(tree, op, &needs(text), &mut report);

@@ -10,9 +10,9 @@ pub struct Often {
     /// Calls before the first that is timed.
     pub warm_up: usize,
     pub samples: usize,
-    /// Something so slow that all samples would take longer than this is sampled less often,
+    /// A call so slow that all samples would take longer than this is sampled less often,
     pub most_ms: f64,
-    /// but so many times.
+    /// but at least so many times.
     pub least_samples: usize,
 }
 
@@ -61,12 +61,12 @@ impl Clock {
     }
 }
 
-/// Quantiles of what `measure` says of a kernel, in milliseconds.
+/// Quantiles of the times that `measure` returns for a kernel, in milliseconds.
 pub fn sample(measure: impl FnMut() -> Result<f64>) -> Result<Sample> {
     Ok(quantiles(times(OF_A_KERNEL, measure)?))
 }
 
-/// What `measure` says, in milliseconds and in order.
+/// The times that `measure` returns, in milliseconds and in order.
 pub fn times(often: Often, mut measure: impl FnMut() -> Result<f64>) -> Result<Vec<f64>> {
     for _ in 0..often.warm_up {
         if measure()? * often.least_samples as f64 > often.most_ms {

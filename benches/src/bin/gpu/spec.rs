@@ -59,9 +59,9 @@ pub type Prepare = Box<dyn Fn(&Device, &mut [Buffer]) -> Result<()>>;
 pub struct Spec {
     pub inputs: Vec<Operand>,
     pub outputs: Vec<Operand>,
-    /// Elements of an `f32` scratch buffer behind the outputs; none at 0.
+    /// Elements of an `f32` scratch buffer after the outputs; 0 for none.
     pub scratch: usize,
-    /// The longest chain of roundings behind one result.
+    /// The longest chain of roundings in one result.
     pub terms: usize,
     pub cost: Cost,
     /// The matrix product that the call is, if it is nothing else.
@@ -99,7 +99,7 @@ pub struct Case {
     pub pass: &'static str,
     pub name: &'static str,
     pub dtypes: &'static [DType],
-    /// Whether the op calls others, so that no single number says what production takes.
+    /// Whether the op calls others, so that production is no single rung.
     pub is_composed: bool,
     pub small: [usize; 3],
     pub full: [usize; 3],

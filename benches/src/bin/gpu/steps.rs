@@ -72,7 +72,7 @@ pub fn run(options: &Options) -> Result<()> {
     if options.once {
         return check(&device);
     }
-    let Device::Cuda(context) = device else { bail!("a CUDA device was asked for") };
+    let Device::Cuda(context) = device else { bail!("expected a CUDA device, found {device}") };
     let models = [
         ("ltm-small", ModelConfig::ltm_small()),
         ("ltm-medium", ModelConfig::ltm_medium()),

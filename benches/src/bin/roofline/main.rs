@@ -1,5 +1,5 @@
 //! What this machine can do at most: multiply-adds and bytes a second, on one thread and on all. A line of JSON for
-//! each; `RAYON_NUM_THREADS` says what all threads are. Knows no op.
+//! each; `RAYON_NUM_THREADS` sets the number of all threads. Knows no op.
 
 #![forbid(unsafe_code)]
 
@@ -98,7 +98,7 @@ fn at_once<S>(
     })
 }
 
-/// The largest cache's size as Linux tells it, else 64 MiB.
+/// The size of the largest cache as Linux reports it, otherwise 64 MiB.
 fn last_cache_bytes() -> usize {
     let level = |index| {
         let path = format!("/sys/devices/system/cpu/cpu0/cache/index{index}/size");

@@ -12,7 +12,7 @@ use serde_json::{Value, json};
 use crate::inputs::Inputs;
 
 /// The distance of each of the peer's numbers from ours in the Frobenius norm, and how many roundings of random sign it
-/// may be worth: the root of the terms summed behind one number, and of the values stored on the way to it.
+/// may be worth: the root of the terms summed into one number, and of the values stored on the way to it.
 pub fn gradients(inputs: &Inputs, path: &Path) -> Result<Value> {
     let bytes = std::fs::read(path).with_context(|| path.display().to_string())?;
     let peer = SafeTensors::deserialize(&bytes).context("the peer's gradients")?;

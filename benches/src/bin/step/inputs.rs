@@ -50,7 +50,7 @@ impl Inputs {
         Ok(Self { config, batch, posterior })
     }
 
-    /// The weights, made anew, so that no copy lies beside those of a learner.
+    /// The weights, generated again, so that no copy takes memory next to a learner's.
     pub fn weights(&self) -> Result<Weights> {
         let config = &self.config;
         let mut weights = Weights::init(&config.model, config.run.seed)?;

@@ -1,7 +1,7 @@
 //! Our side of `cargo xtask bench step`: `step CONFIG B T PRECISION` reads a command a line and answers each with a line of
 //! JSON, as the peers in `benches/peers/` do. Knows no peer and no clock.
 //!
-//! `inputs FOLDER` writes what a peer starts from, `compare FILE` holds a peer's gradients to ours, `iterate S`
+//! `inputs FOLDER` writes a peer's inputs, `compare FILE` compares a peer's gradients with ours, `iterate S`
 //! takes `S` fast steps and one slow step, `profile S` tells where their time goes.
 //! `RAYON_NUM_THREADS` sets the threads.
 
@@ -52,7 +52,7 @@ fn main() -> Result<()> {
     Ok(())
 }
 
-/// One step of the product's own learner on the batch, the fit started anew.
+/// One step of the product's own learner on the batch, with a new fit.
 fn iterate(inputs: &Inputs, learner: &mut SlowLearner, steps: usize, step: u64) -> Result<Value> {
     let mut config = inputs.config.clone();
     config.infer.steps = steps;

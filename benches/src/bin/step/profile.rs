@@ -1,4 +1,4 @@
-//! Where the time of an iteration goes, op by op: the engine's graph, traced anew, with a plan whose runs are timed.
+//! Where the time of an iteration goes, op by op: the engine's graph, traced again, with a plan whose runs are timed.
 //! Knows no peer.
 
 use anyhow::Result;

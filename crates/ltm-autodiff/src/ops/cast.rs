@@ -29,7 +29,7 @@ pub fn cast(g: &mut Graph, x: Value, kind: Kind) -> Result<Value> {
         return Ok(earlier);
     }
     let spec = Spec::new(g.shape(x), kind);
-    Ok(g.apply1(Cast { n: spec.len() }, &[x], spec))
+    Ok(g.push1(Cast { n: spec.len() }, &[x], spec))
 }
 
 impl Operation for Cast {

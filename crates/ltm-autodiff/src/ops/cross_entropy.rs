@@ -39,7 +39,7 @@ pub fn cross_entropy(g: &mut Graph, h: Value, w: Value, targets: Value) -> Resul
     check(OP, n_targets == n, || format!("{n} rows of h have {n_targets} targets"))?;
     let dims = CrossEntropyDims { n, c, v };
     check_dims(OP, dims.validate())?;
-    Ok(g.apply(CrossEntropy(dims), &[h, w, targets], vec![Spec::float(&[n]), spec])[0])
+    Ok(g.push(CrossEntropy(dims), &[h, w, targets], vec![Spec::float(&[n]), spec])[0])
 }
 
 impl Operation for CrossEntropy {
@@ -64,8 +64,8 @@ impl Operation for CrossEntropy {
             (CrossEntropyBwd(ScaleRowsDims { rows: n, c }), CrossEntropyBwdWeight(self.0));
         let nll = node.outputs[0];
         Ok(vec![
-            wanted[0].then(|| g.apply1(scale, &[node.outputs[1], dnll], dh)),
-            wanted[1].then(|| g.apply1(bwd_weight, &[dnll, nll, h, w, targets], dw)),
+            wanted[0].then(|| g.push1(scale, &[node.outputs[1], dnll], dh)),
+            wanted[1].then(|| g.push1(bwd_weight, &[dnll, nll, h, w, targets], dw)),
             None,
         ])
     }

@@ -20,7 +20,7 @@ pub fn add(g: &mut Graph, a: Value, b: Value) -> Result<Value> {
     float_kind(g, "add", &[a, b])?;
     let spec = g.spec(a).clone();
     check_shape(g, "add", "b", b, &spec.shape)?;
-    Ok(g.apply1(Add { n: spec.len() }, &[a, b], spec))
+    Ok(g.push1(Add { n: spec.len() }, &[a, b], spec))
 }
 
 impl Operation for Add {
@@ -60,7 +60,7 @@ struct Fill {
 /// A value of this shape and of [`Kind::Float`](crate::Kind::Float) whose every element is `value`.
 pub fn fill(g: &mut Graph, shape: &[usize], value: f64) -> Value {
     let spec = Spec::float(shape);
-    g.apply1(Fill { n: spec.len(), value }, &[], spec)
+    g.push1(Fill { n: spec.len(), value }, &[], spec)
 }
 
 impl Operation for Fill {

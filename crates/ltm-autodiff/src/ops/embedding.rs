@@ -3,7 +3,7 @@
 use ltm_kernels::Cost;
 use ltm_kernels::ops::embedding::{self, EmbeddingDims};
 
-use super::{check, check_dims, check_kind, float_kind};
+use super::{check, check_dims, check_kind, float_kind, own};
 use crate::graph::Grads;
 use crate::{Call, Graph, Io, Kind, Operation, Result, Spec, Value};
 
@@ -22,6 +22,7 @@ struct EmbeddingBwdWeight(EmbeddingDims);
 /// [`Error::Shape`](crate::Error::Shape) when `table` is no matrix or `tokens` no integers. A token
 /// outside `0..V` is refused when the plan runs.
 pub fn embedding(g: &mut Graph, table: Value, tokens: Value) -> Result<Value> {
+    own(g, OP, &[table, tokens])?;
     let kind = match g.spec(table).kind {
         Kind::MatmulWeight => Kind::Activation,
         _ => float_kind(g, OP, &[table])?,
@@ -33,7 +34,7 @@ pub fn embedding(g: &mut Graph, table: Value, tokens: Value) -> Result<Value> {
     let dims = EmbeddingDims { n: g.spec(tokens).len(), v, c };
     check_dims(OP, dims.validate())?;
     let shape = [g.shape(tokens), &[c]].concat();
-    Ok(g.apply1(Embedding(dims), &[table, tokens], Spec { shape, kind }))
+    Ok(g.push1(Embedding(dims), &[table, tokens], Spec { shape, kind }))
 }
 
 impl Operation for Embedding {
@@ -50,7 +51,7 @@ impl Operation for Embedding {
     fn grad(&self, g: &mut Graph, node: &Io, dout: Value, wanted: &[bool]) -> Result<Grads> {
         let spec = g.gradient_spec(node.inputs[0]);
         let inputs = [dout, node.inputs[1]];
-        Ok(vec![wanted[0].then(|| g.apply1(EmbeddingBwdWeight(self.0), &inputs, spec)), None])
+        Ok(vec![wanted[0].then(|| g.push1(EmbeddingBwdWeight(self.0), &inputs, spec)), None])
     }
 
     fn cost(&self) -> Cost {

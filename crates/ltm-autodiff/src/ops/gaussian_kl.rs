@@ -29,7 +29,7 @@ pub fn gaussian_kl(g: &mut Graph, mu: Value, log_var: Value, rows: usize) -> Res
     })?;
     let dims = GaussianKlDims { rows, n: spec.len() / rows };
     check_dims(OP, dims.validate())?;
-    Ok(g.apply1(GaussianKl(dims), &[mu, log_var], Spec::float(&[rows])))
+    Ok(g.push1(GaussianKl(dims), &[mu, log_var], Spec::float(&[rows])))
 }
 
 impl Operation for GaussianKl {
@@ -45,7 +45,7 @@ impl Operation for GaussianKl {
     fn grad(&self, g: &mut Graph, node: &Io, dkl: Value, wanted: &[bool]) -> Result<Grads> {
         let (mu, log_var) = (node.inputs[0], node.inputs[1]);
         let specs = vec![g.spec(mu).clone(); 2];
-        let grads = g.apply(GaussianKlBwd(self.0), &[dkl, mu, log_var], specs);
+        let grads = g.push(GaussianKlBwd(self.0), &[dkl, mu, log_var], specs);
         Ok(grads.into_iter().zip(wanted).map(|(v, wanted)| wanted.then_some(v)).collect())
     }
 

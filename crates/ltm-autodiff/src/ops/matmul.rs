@@ -5,7 +5,7 @@ use std::sync::Arc;
 use ltm_kernels::ops::matmul::{self, Layout, MatmulDims, Write};
 use ltm_kernels::{Buffer, Cost, Device};
 
-use super::{check, check_dims, product_kind, rows, streaming_cost};
+use super::{check, check_dims, own, product_kind, rows, streaming_cost};
 use crate::graph::Grads;
 use crate::{Call, Graph, Io, Operation, Result, Spec, Value};
 
@@ -31,10 +31,10 @@ struct Matmul {
 #[derive(Debug)]
 struct AddMatmul(Matmul);
 
-/// `op(a) op(b)`, where each factor counts as a matrix of its rows `(…,columns)` and is taken as it
-/// lies or transposed.
+/// `op(a) op(b)`, where each factor counts as a matrix of its rows `(…,columns)` and is transposed or
+/// not.
 ///
-/// The result is `(…,N)` with the leading extents of `a` when that lies as it is multiplied, and
+/// The result is `(…,N)` with the leading extents of `a` when that is not transposed, and
 /// `(M,N)` otherwise.
 ///
 /// # Errors
@@ -55,6 +55,7 @@ pub fn matmul(
 /// # Errors
 /// [`Error::Shape`](crate::Error::Shape) when `K` differs or `w` is no matrix.
 pub fn linear(g: &mut Graph, x: Value, w: Value) -> Result<Value> {
+    own(g, OP, &[x, w])?;
     check(OP, g.shape(w).len() == 2, || format!("w must be a matrix, found {:?}", g.shape(w)))?;
     trace(g, x, w, [Layout::Normal, Layout::Transposed], Role::Linear, None)
 }
@@ -91,7 +92,7 @@ fn trace(
         }
         Layout::Transposed => Spec::new(&[m, n], kind),
     });
-    Ok(g.apply1(Matmul { dims, role }, &[a, b], spec))
+    Ok(g.push1(Matmul { dims, role }, &[a, b], spec))
 }
 
 fn flip(layout: Layout) -> Layout {

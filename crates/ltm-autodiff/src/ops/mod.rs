@@ -1,9 +1,10 @@
-//! One file an op: a free function that traces it, its shape rule and its gradient rule.
+//! One file per op: a free function that traces it, its shape rule and its gradient rule.
 //!
 //! Shapes are row-major. Where a value is described as `(…,C)`, its leading extents count as rows.
-//! Float inputs are of one kind, which is also the result's, unless the op says more.
-//! Backward nodes carry the op's name with `_bwd` behind it, or `_bwd_weight` where the gradient
-//! of a weight is a node of its own.
+//! Float inputs are of one kind, which is also the kind of the result, unless the op specifies more.
+//! Backward nodes are named after the op with `_bwd` appended, or `_bwd_weight` where the gradient
+//! of a weight is a separate node. A value of another graph is refused with
+//! [`Error::OtherGraph`].
 
 mod cast;
 mod cross_attention;
@@ -45,7 +46,15 @@ fn check(op: &'static str, holds: bool, reason: impl FnOnce() -> String) -> Resu
     if holds { Ok(()) } else { Err(Error::Shape { op, reason: reason() }) }
 }
 
-/// What an op's dims say about themselves, as a mistake in tracing.
+/// Refuses inputs of an op that belong to another graph.
+fn own(g: &Graph, op: &'static str, inputs: &[Value]) -> Result<()> {
+    match inputs.iter().position(|v| !g.owns(*v)) {
+        Some(i) => Err(Error::OtherGraph { what: format!("input {i} of `{op}`") }),
+        None => Ok(()),
+    }
+}
+
+/// The verdict of an op's dims on themselves, as a mistake in tracing.
 fn check_dims(op: &'static str, verdict: ltm_kernels::Result<()>) -> Result<()> {
     match verdict {
         Err(ltm_kernels::Error::Dims { reason, .. }) => Err(Error::Shape { op, reason }),
@@ -55,6 +64,7 @@ fn check_dims(op: &'static str, verdict: ltm_kernels::Result<()>) -> Result<()> 
 
 /// Refuses values of another kind.
 fn check_kind(g: &Graph, op: &'static str, kind: Kind, values: &[Value]) -> Result<()> {
+    own(g, op, values)?;
     check(op, values.iter().all(|v| g.spec(*v).kind == kind), || {
         let found: Vec<_> = values.iter().map(|v| g.spec(*v).kind).collect();
         format!("needs inputs of kind {kind:?}, found {found:?}")
@@ -63,6 +73,7 @@ fn check_kind(g: &Graph, op: &'static str, kind: Kind, values: &[Value]) -> Resu
 
 /// The kind of float that all of `values` are; refuses integers and a mixture.
 fn float_kind(g: &Graph, op: &'static str, values: &[Value]) -> Result<Kind> {
+    own(g, op, values)?;
     let kind = g.spec(values[0]).kind;
     let expected = if kind == Kind::Int { Kind::Float } else { kind };
     check_kind(g, op, expected, values)?;
@@ -72,6 +83,7 @@ fn float_kind(g: &Graph, op: &'static str, values: &[Value]) -> Result<Kind> {
 /// The kind of the result of `x` with the factor `w`: that of `x`. Refuses all but equal kinds, and a
 /// [`Kind::MatmulWeight`] for activations.
 fn product_kind(g: &Graph, op: &'static str, x: Value, w: Value) -> Result<Kind> {
+    own(g, op, &[x, w])?;
     let [x_kind, w_kind] = [x, w].map(|v| g.spec(v).kind);
     match (x_kind, w_kind) {
         (Kind::Activation, Kind::MatmulWeight) => Ok(Kind::Activation),
@@ -95,7 +107,8 @@ fn check_shape(
 fn rows(op: &'static str, shape: &[usize]) -> Result<(usize, usize)> {
     check(op, !shape.is_empty(), || "needs at least one extent, found none".into())?;
     let (last, leading) = shape.split_last().expect("checked above");
-    Ok((leading.iter().product(), *last))
+    // As in `Spec::len`: an extent that no memory holds is refused where memory is allocated.
+    Ok((leading.iter().fold(1, |n: usize, extent| n.saturating_mul(*extent)), *last))
 }
 
 /// The three extents of a shape.

@@ -27,7 +27,7 @@ pub fn dot(g: &mut Graph, x: Value, w: Value) -> Result<Value> {
     check_kind(g, OP, Kind::Float, &[x, w])?;
     let spec = g.spec(x).clone();
     check_shape(g, OP, "w", w, &spec.shape)?;
-    Ok(g.apply1(Dot { n: spec.len() }, &[x, w], Spec::float(&[1])))
+    Ok(g.push1(Dot { n: spec.len() }, &[x, w], Spec::float(&[1])))
 }
 
 impl Operation for Dot {
@@ -43,7 +43,7 @@ impl Operation for Dot {
     fn grad(&self, g: &mut Graph, node: &Io, dout: Value, wanted: &[bool]) -> Result<Grads> {
         let spec = g.spec(node.inputs[0]).clone();
         let others = [node.inputs[1], node.inputs[0]];
-        let mut grad = |other| g.apply1(DotBwd { n: self.n }, &[other, dout], spec.clone());
+        let mut grad = |other| g.push1(DotBwd { n: self.n }, &[other, dout], spec.clone());
         Ok(others.iter().zip(wanted).map(|(&v, wanted)| wanted.then(|| grad(v))).collect())
     }
 

@@ -28,7 +28,7 @@ pub fn reparam(g: &mut Graph, mu: Value, log_var: Value, noise: Value) -> Result
     let spec = g.spec(mu).clone();
     check_shape(g, OP, "log_var", log_var, &spec.shape)?;
     check_shape(g, OP, "noise", noise, &spec.shape)?;
-    Ok(g.apply1(Reparam { n: spec.len() }, &[mu, log_var, noise], spec))
+    Ok(g.push1(Reparam { n: spec.len() }, &[mu, log_var, noise], spec))
 }
 
 impl Operation for Reparam {
@@ -46,7 +46,7 @@ impl Operation for Reparam {
         let inputs = [dz, node.inputs[1], node.inputs[2]];
         Ok(vec![
             Some(dz),
-            wanted[1].then(|| g.apply1(ReparamBwd { n: self.n }, &inputs, spec)),
+            wanted[1].then(|| g.push1(ReparamBwd { n: self.n }, &inputs, spec)),
             None,
         ])
     }

@@ -33,7 +33,7 @@ struct RmsNormBwdWeight(RmsNorm);
 pub fn rms_norm(g: &mut Graph, x: Value, w: Value, eps: f64) -> Result<Value> {
     let norm = norm_of(g, x, w, eps)?;
     let spec = g.spec(x).clone();
-    Ok(g.apply1(norm, &[x, w], spec))
+    Ok(g.push1(norm, &[x, w], spec))
 }
 
 /// `a + b`, and [`rms_norm()`] of that, in one pass over memory: `a` and `b (…,C)`, `w (C)` of
@@ -52,7 +52,7 @@ pub fn add_rms_norm(
     let norm = norm_of(g, a, w, eps)?;
     let spec = g.spec(a).clone();
     check_shape(g, OP, "b", b, &spec.shape)?;
-    let outputs = g.apply(AddRmsNorm(norm), &[a, b, w], vec![spec; 2]);
+    let outputs = g.push(AddRmsNorm(norm), &[a, b, w], vec![spec; 2]);
     Ok((outputs[0], outputs[1]))
 }
 
@@ -82,8 +82,8 @@ impl Operation for RmsNorm {
         let inputs = [dout, x, w];
         let (dx, dw) = (g.spec(x).clone(), Spec::float(&[self.dims.c]));
         Ok(vec![
-            wanted[0].then(|| g.apply1(RmsNormBwd(*self), &inputs, dx)),
-            wanted[1].then(|| g.apply1(RmsNormBwdWeight(*self), &inputs, dw)),
+            wanted[0].then(|| g.push1(RmsNormBwd(*self), &inputs, dx)),
+            wanted[1].then(|| g.push1(RmsNormBwdWeight(*self), &inputs, dw)),
         ])
     }
 
@@ -123,8 +123,8 @@ impl Operation for AddRmsNorm {
         };
         let inputs: Vec<_> = [dout, sum, w].into_iter().chain(dsum).collect();
         let (dx, dw) = (g.spec(sum).clone(), Spec::float(&[self.0.dims.c]));
-        let dx = (wanted[0] || wanted[1]).then(|| g.apply1(RmsNormBwd(self.0), &inputs, dx));
-        let dw = wanted[2].then(|| g.apply1(RmsNormBwdWeight(self.0), &inputs[..3], dw));
+        let dx = (wanted[0] || wanted[1]).then(|| g.push1(RmsNormBwd(self.0), &inputs, dx));
+        let dw = wanted[2].then(|| g.push1(RmsNormBwdWeight(self.0), &inputs[..3], dw));
         Ok(vec![dx, dx, dw])
     }
 

@@ -24,7 +24,7 @@ pub fn positions(g: &mut Graph, t: usize, stride: usize) -> Result<Value> {
         format!("the last of {t} positions {stride} apart is past {}", i32::MAX)
     })?;
     let spec = Spec { shape: vec![t], kind: Kind::Int };
-    Ok(g.apply1(Positions { stride: stride as i32 }, &[], spec))
+    Ok(g.push1(Positions { stride: stride as i32 }, &[], spec))
 }
 
 impl Operation for Positions {
@@ -55,7 +55,7 @@ pub fn rope_table(g: &mut Graph, positions: Value, theta: f64, d: usize) -> Resu
     let t = g.spec(positions).len();
     check_shape(g, "rope_table", "positions", positions, &[t])?;
     check_dims("rope_table", RopeDims { b: 1, t, h: 1, d }.validate())?;
-    Ok(g.apply1(RopeTable { t, theta, d }, &[positions], Spec::float(&[t, d / 2, 2])))
+    Ok(g.push1(RopeTable { t, theta, d }, &[positions], Spec::float(&[t, d / 2, 2])))
 }
 
 impl Operation for RopeTable {
@@ -96,7 +96,7 @@ pub fn rope(g: &mut Graph, x: Value, table: Value, heads: usize) -> Result<Value
     check_dims(OP, dims.validate())?;
     check_shape(g, OP, "table", table, &[t, dims.d / 2, 2])?;
     let spec = g.spec(x).clone();
-    Ok(g.apply1(Rope(dims), &[x, table], spec))
+    Ok(g.push1(Rope(dims), &[x, table], spec))
 }
 
 impl Operation for Rope {
@@ -113,7 +113,7 @@ impl Operation for Rope {
     fn grad(&self, g: &mut Graph, node: &Io, dout: Value, wanted: &[bool]) -> Result<Grads> {
         let spec = g.spec(dout).clone();
         let inputs = [dout, node.inputs[1]];
-        Ok(vec![wanted[0].then(|| g.apply1(RopeBwd(self.0), &inputs, spec)), None])
+        Ok(vec![wanted[0].then(|| g.push1(RopeBwd(self.0), &inputs, spec)), None])
     }
 
     fn cost(&self) -> Cost {

@@ -43,7 +43,7 @@ pub fn self_attention(
     check_shape(g, OP, "v", v, &[b, t, g_heads * d])?;
     let scale = 1.0 / (d as f64).sqrt();
     let specs = vec![g.spec(q).clone(), Spec::float(&[b, t, h])];
-    Ok(g.apply(SelfAttention { dims, scale }, &[q, k, v], specs)[0])
+    Ok(g.push(SelfAttention { dims, scale }, &[q, k, v], specs)[0])
 }
 
 impl Operation for SelfAttention {
@@ -62,7 +62,7 @@ impl Operation for SelfAttention {
         let inputs: Vec<_> =
             [dout].into_iter().chain(node.outputs.clone()).chain(node.inputs.clone()).collect();
         let specs = node.inputs.iter().map(|v| g.spec(*v).clone()).collect();
-        let grads = g.apply(SelfAttentionBwd(*self), &inputs, specs);
+        let grads = g.push(SelfAttentionBwd(*self), &inputs, specs);
         Ok(grads.into_iter().zip(wanted).map(|(v, wanted)| wanted.then_some(v)).collect())
     }
 

@@ -24,7 +24,7 @@ pub fn slice(g: &mut Graph, x: Value, start: usize, len: usize) -> Result<Value>
     let [b, rows, c] = extents3(g, OP, "x", x)?;
     let dims = SliceDims { b, rows, start, len, c };
     check_dims(OP, dims.validate())?;
-    Ok(g.apply1(Slice(dims), &[x], Spec::new(&[b, len, c], kind)))
+    Ok(g.push1(Slice(dims), &[x], Spec::new(&[b, len, c], kind)))
 }
 
 impl Operation for Slice {
@@ -39,7 +39,7 @@ impl Operation for Slice {
 
     fn grad(&self, g: &mut Graph, node: &Io, dout: Value, _wanted: &[bool]) -> Result<Grads> {
         let spec = g.spec(node.inputs[0]).clone();
-        Ok(vec![Some(g.apply1(SliceBwd(self.0), &[dout], spec))])
+        Ok(vec![Some(g.push1(SliceBwd(self.0), &[dout], spec))])
     }
 
     fn cost(&self) -> Cost {

@@ -27,7 +27,7 @@ pub fn swiglu(g: &mut Graph, gate: Value, up: Value) -> Result<Value> {
     float_kind(g, OP, &[gate, up])?;
     let spec = g.spec(gate).clone();
     check_shape(g, OP, "up", up, &spec.shape)?;
-    Ok(g.apply1(Swiglu { n: spec.len() }, &[gate, up], spec))
+    Ok(g.push1(Swiglu { n: spec.len() }, &[gate, up], spec))
 }
 
 impl Operation for Swiglu {
@@ -43,7 +43,7 @@ impl Operation for Swiglu {
     fn grad(&self, g: &mut Graph, node: &Io, dout: Value, wanted: &[bool]) -> Result<Grads> {
         let specs = vec![g.spec(dout).clone(); 2];
         let inputs = [dout, node.inputs[0], node.inputs[1]];
-        let grads = g.apply(SwigluBwd { n: self.n }, &inputs, specs);
+        let grads = g.push(SwigluBwd { n: self.n }, &inputs, specs);
         Ok(grads.into_iter().zip(wanted).map(|(v, wanted)| wanted.then_some(v)).collect())
     }
 

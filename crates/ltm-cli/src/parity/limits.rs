@@ -36,9 +36,9 @@ pub struct Mixed {
     /// Of the log-variance and its gradient, which is the divergence's, exact, but for
     /// `noise · exp(log_var / 2) / 2` times the mean's, where the deviation is at most the prior's, 1.
     log_var: f64,
-    /// Nats a token: a loss is a difference of logits from their average.
+    /// Nats per token: a loss is a difference of logits from their average.
     nats: f64,
-    /// The recorded loss in nats a token.
+    /// The recorded loss in nats per token.
     loss: f64,
     slow_lr: f64,
 }

@@ -1,5 +1,5 @@
-//! A build without the feature `cuda`: the types of a device, none of which has a value. Whoever
-//! asks for a device is refused, and what takes one compiles and is never called.
+//! A build without the feature `cuda`: the types of a device, none of which has a value. Opening
+//! a device is an error, and what takes one compiles and is never called.
 
 use super::architecture::Architecture;
 use super::launch::{Arg, Geometry};

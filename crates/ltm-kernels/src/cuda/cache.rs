@@ -49,8 +49,8 @@ pub(super) fn read(path: &Path) -> Option<Image> {
     }
     let (len, rest) = content.split_first_chunk::<8>()?;
     let (cubin, ptx) = rest.split_at_checked(usize::try_from(u64::from_le_bytes(*len)).ok()?)?;
-    // A driver reads PTX up to its NUL.
-    (ptx.last() == Some(&0)).then(|| Image {
+    // A driver reads PTX up to its NUL, and the header of machine code whatever its length.
+    (ptx.last() == Some(&0) && !cubin.is_empty()).then(|| Image {
         cubin: cubin.into(),
         ptx: ptx.into(),
         is_cached: true,
@@ -72,7 +72,7 @@ pub(super) fn write(path: &Path, image: &Image) -> std::io::Result<()> {
     Ok(())
 }
 
-/// Removes what killed processes left. A failure costs disk space, nothing else.
+/// Removes what killed processes left. A failure costs only disk space.
 fn remove_abandoned(folder: &Path) {
     for entry in fs::read_dir(folder).into_iter().flatten().flatten() {
         let unfinished = entry.file_name().to_string_lossy().starts_with(UNFINISHED);
@@ -122,7 +122,7 @@ mod tests {
     #[test]
     fn only_entries_remain_and_abandoned_files_go() {
         let (_folder, path, image) = entry();
-        let folder = path.parent().expect("the entry lies in a folder");
+        let folder = path.parent().expect("the entry is in a folder");
         let [old, young] = ["old", "young"].map(|name| {
             let path = folder.join(format!("{UNFINISHED}{name}"));
             (fs::File::create(&path).expect("writable"), path)

@@ -117,7 +117,7 @@ fn supported(wanted: Architecture, file: &str) -> Result<Architecture> {
     // SAFETY: the target is alive.
     nvrtc(file, "count architectures", unsafe { sys::nvrtcGetNumSupportedArchs(&mut n) })?;
     let mut known = vec![0; usize::try_from(n).unwrap_or_default()];
-    // SAFETY: the target has the room that the call above asked for.
+    // SAFETY: the target has the size that the call above returned.
     nvrtc(file, "list architectures", unsafe { sys::nvrtcGetSupportedArchs(known.as_mut_ptr()) })?;
     let of = |number: i32| Architecture::of((number as u32 / 10, number as u32 % 10));
     wanted.best_of(known.into_iter().map(of)).ok_or_else(|| Error::Compile {
@@ -166,7 +166,7 @@ fn run_nvrtc(file: &str, source: &str, options: &[String], architecture: &str) -
 /// `program` is a program that was compiled.
 unsafe fn read_image(file: &str, program: sys::nvrtcProgram) -> Result<Image> {
     let mut size = 0;
-    // SAFETY: the caller's promise; the target has the size asked for.
+    // SAFETY: the caller's promise; the target has the size that the library returned.
     let cubin = unsafe {
         nvrtc(file, "size of cubin", sys::nvrtcGetCUBINSize(program, &mut size))?;
         let mut cubin = vec![0u8; size];

@@ -25,7 +25,7 @@ const SHARED_BYTES_WITHOUT_OPT_IN: u32 = 48 << 10;
 
 /// A CUDA device, opened once and kept until the process ends.
 ///
-/// All work goes to one stream, so it runs in the order in which it was asked for, and whatever
+/// All work goes to one stream, so it runs in the order in which it was queued, and whatever
 /// reads a result on the host waits for it. Kernels are compiled when first launched.
 pub struct Context {
     ordinal: usize,
@@ -182,7 +182,7 @@ impl Context {
         self.multiprocessors
     }
 
-    /// Waits until all work asked for so far is done.
+    /// Waits until all work queued so far is done.
     ///
     /// # Errors
     /// [`Error::Cuda`] when some of it failed.
@@ -192,7 +192,7 @@ impl Context {
         check("synchronize", unsafe { result::stream::synchronize(self.stream) })
     }
 
-    /// Milliseconds that the device takes for the work that `body` asks for, by its own clock.
+    /// Milliseconds that the device takes for the work that `body` queues, by its own clock.
     ///
     /// # Errors
     /// Those of `body`, and [`Error::Cuda`].
@@ -233,7 +233,7 @@ impl Context {
     ///
     /// # Safety
     /// `args` are in the order of the kernel's signature; the memory they name is as large as the
-    /// contract asks for with these extents and this geometry, and every `needs` holds.
+    /// contract requires with these extents and this geometry, and every `needs` holds.
     ///
     /// # Panics
     /// When the registry has no kernel of this name.

@@ -66,7 +66,7 @@ pub fn with_rung<T>(rung: u32, body: impl FnOnce() -> T) -> T {
 }
 
 /// The rung to run: the first of `rungs` (fastest first) whose needs all hold, or the one that
-/// [`with_rung`] asks for.
+/// [`with_rung`] requests.
 pub(crate) fn choose(op: &'static str, rungs: &[Rung]) -> Result<u32> {
     let unmet = |rung: &Rung| rung.1.iter().find(|(_, holds)| !holds).map(|(need, _)| *need);
     let refuse = |rung, need| Err(Error::Unsupported { op, rung, need });

@@ -8,7 +8,7 @@ use std::ops::Range;
 
 use crate::Float;
 
-/// What a block can be cut from: [`Rows`], a pair, or an output that may not be asked for.
+/// What a block can be cut from: [`Rows`], a pair, or an output that may not be wanted.
 pub(crate) trait Split: Send + Sized {
     /// The first `rows` rows, and the others.
     fn split(self, rows: usize) -> (Self, Self);
@@ -92,7 +92,7 @@ mod tests {
             for_each_block(n_sequences, n_rows, block, outputs, |b, rows, (x, (y, none))| {
                 assert!(rows.len() <= block && none.is_none());
                 assert_eq!(x.data.len(), 2 * rows.len());
-                for (y, row) in y.expect("asked for").data.iter_mut().zip(rows) {
+                for (y, row) in y.expect("wanted").data.iter_mut().zip(rows) {
                     *y += (b * n_rows + row + 1) as f64;
                 }
             });

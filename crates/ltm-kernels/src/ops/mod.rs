@@ -1,4 +1,4 @@
-//! One folder an op: contract in `mod.rs`, plain loops in `reference.rs`, the fast CPU twin in `cpu.rs`.
+//! One folder per op: contract in `mod.rs`, plain loops in `reference.rs`, the fast CPU twin in `cpu.rs`.
 #![expect(clippy::too_many_arguments, reason = "an op names each of its buffers")]
 
 pub mod adamw;

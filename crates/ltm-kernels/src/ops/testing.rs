@@ -57,7 +57,7 @@ pub(crate) type Need = (&'static str, &'static str);
 pub(crate) fn needs(op: &str) -> BTreeSet<Need> {
     let mut found = BTreeSet::new();
     for kernel in KERNELS.iter().filter(|kernel| kernel.op() == op) {
-        let (_, name) = kernel.file.split_once('/').expect("a file lies in its op's folder");
+        let (_, name) = kernel.file.split_once('/').expect("a file is in its op's folder");
         let text = registry::source(kernel.file).expect("a row's file is embedded");
         let header = text.lines().map_while(|line| line.strip_prefix("//"));
         // A line ends at its explanation, or where the next begins.

@@ -79,7 +79,7 @@ fn has_tiles() -> bool {
     let [arch_prctl, request, tile_data] = [158i64, 0x1023, 18];
     let refused: i64;
     // SAFETY: the call takes two numbers, touches no memory of ours and changes no register but rax,
-    // rcx and r11; a system that does not know it says so.
+    // rcx and r11; a system that does not know it returns an error.
     unsafe {
         asm!("syscall", inlateout("rax") arch_prctl => refused, in("rdi") request,
             in("rsi") tile_data, out("rcx") _, out("r11") _, options(nostack));
@@ -127,7 +127,7 @@ impl Shared {
     /// The pointer to element `offset`.
     ///
     /// # Safety
-    /// The element lies in the matrix.
+    /// The element is in the matrix.
     unsafe fn at(self, offset: usize) -> *mut f32 {
         // SAFETY: the caller's.
         unsafe { self.0.add(offset) }
@@ -139,8 +139,7 @@ impl Shared {
 /// The result's elements are sums in one order, whoever computes them.
 ///
 /// # Safety
-/// Every element of each matrix lies in its slice, and rows of `c` do not overlap.
-#[expect(clippy::too_many_arguments, reason = "a product")]
+/// Every element of each matrix is in its slice, and rows of `c` do not overlap.
 pub(super) unsafe fn gemm(
     available: Available,
     c: MatMut<'_, f32>,
@@ -181,7 +180,7 @@ pub(super) unsafe fn gemm(
                     let a = a_tiles[i * depth..].as_ptr();
                     let extents = [BLOCK.min(m - i), columns];
                     // SAFETY: the tiles of two rows of tiles, and of two columns, were packed; row `i`
-                    // and column `j` exist, so the block lies in `c`, and no other task has it.
+                    // and column `j` exist, so the block is in `c`, and no other task has it.
                     unsafe {
                         let c = c.at(i * row_stride + j);
                         block(c, row_stride, a, b_tiles.as_ptr(), depth, extents, write);
@@ -222,7 +221,7 @@ impl Drop for Configured {
 /// A block of the result, its first `rows` and `columns`.
 ///
 /// # Safety
-/// The tiles have their shapes; `a` and `b` point to two runs of `depth` tiles each, and the block lies
+/// The tiles have their shapes; `a` and `b` point to two runs of `depth` tiles each, and the block is
 /// in the result.
 #[target_feature(enable = "avx512f")]
 unsafe fn block(

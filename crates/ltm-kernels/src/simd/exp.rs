@@ -32,7 +32,7 @@ pub(crate) fn exp<T: Float>(x: T) -> T {
 }
 
 /// `e^x = 2^n e^r` with `n` the integer nearest `x / ln 2`, `|r| <= ln(2) / 2` and `e^r` by its
-/// Taylor series: the first term left out is `r^8 / 8! < 5.3e-9`.
+/// Taylor series: the first omitted term is `r^8 / 8! < 5.3e-9`.
 #[inline(always)]
 fn exp_f32(x: f32) -> f32 {
     /// Adding 1.5 * 2^23 leaves no bits for a fraction: it rounds to the nearest integer.

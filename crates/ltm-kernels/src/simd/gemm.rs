@@ -1,11 +1,12 @@
-//! Matrix products over strided slices: the one door to the `gemm` crate.
-#![expect(unsafe_code, reason = "the crate's entry point takes raw pointers")]
+//! Matrix products over strided slices: the only use of the `gemm-f32` and `gemm-f64` crates.
+#![expect(unsafe_code, reason = "the crates' entry points take raw pointers")]
 
 use std::ops::Range;
 
+use gemm_common::Parallelism;
 use rayon::prelude::*;
 
-use crate::{Float, ops::matmul::Write};
+use crate::{DType, Float, ops::matmul::Write};
 
 /// A matrix to read: element `(i, j)` is `data[i * row_stride + j * col_stride]`.
 #[derive(Clone, Copy)]
@@ -82,7 +83,7 @@ pub(crate) fn gemm<T: Float>(
         // The longer side is cut: each part packs the whole other factor.
         let cut = |extent: usize| (extent * part / parts)..(extent * (part + 1) / parts);
         let (rows, columns) = if m > n { (cut(m), 0..n) } else { (0..m, cut(n)) };
-        // SAFETY: by the checks above every element of each matrix lies in its slice; parts are disjoint.
+        // SAFETY: by the checks above every element of each matrix is in its slice; parts are disjoint.
         unsafe { rectangle(c, a, b, alpha, write, rows, columns, k) };
     };
     if parts == 1 { part(0) } else { (0..parts).into_par_iter().for_each(part) }
@@ -103,11 +104,11 @@ unsafe impl<T: Send> Send for Shared<T> {}
 // SAFETY: as above.
 unsafe impl<T: Send> Sync for Shared<T> {}
 
-/// The rows and columns of a product that these ranges say, by the calling thread. Their extents do not change
+/// The rows and columns of a product in these ranges, by the calling thread. Their extents do not change
 /// the order of any sum: `gemm` cuts the inner extent by its length alone.
 ///
 /// # Safety
-/// Each element of the rectangle, and of the rows and columns behind it, lies in its matrix; rows of `c` do not
+/// Each element of the rectangle, and of the rows and columns that it is computed from, is in its matrix; rows of `c` do not
 /// overlap, and nothing else reads or writes the rectangle meanwhile.
 #[expect(clippy::too_many_arguments, reason = "a product")]
 unsafe fn rectangle<T: Float>(
@@ -123,34 +124,60 @@ unsafe fn rectangle<T: Float>(
     // Strides of a one-row or one-column matrix are never multiplied by more than 0 but must be in
     // isize's range.
     let stride = |s: usize| isize::try_from(s).expect("a stride within a slice fits isize");
-    // SAFETY: `T` is `f32` or `f64`, the only types with `Float`, and `gemm` knows both; the rest is the
-    // caller's promise. An empty range may begin past the slice, which `wrapping_add` allows.
-    unsafe {
-        gemm::gemm(
-            rows.len(),
-            columns.len(),
-            k,
-            c.data.wrapping_add(rows.start * c.row_stride + columns.start),
-            1,
-            stride(c.row_stride),
-            matches!(write, Write::Accumulate),
-            a.data.as_ptr().wrapping_add(rows.start * a.row_stride),
-            stride(a.col_stride),
-            stride(a.row_stride),
-            b.data.as_ptr().wrapping_add(columns.start * b.col_stride),
-            stride(b.col_stride),
-            stride(b.row_stride),
-            T::ONE,
-            alpha,
-            false,
-            false,
-            false,
-            gemm::Parallelism::None,
-        );
+    // Each as its address, then the strides between columns and between rows. An empty range may begin past the
+    // slice, which `wrapping_add` allows.
+    let dst = c.data.wrapping_add(rows.start * c.row_stride + columns.start);
+    let to = (dst, 1, stride(c.row_stride));
+    let lhs = a.data.as_ptr().wrapping_add(rows.start * a.row_stride);
+    let left = (lhs, stride(a.col_stride), stride(a.row_stride));
+    let rhs = b.data.as_ptr().wrapping_add(columns.start * b.col_stride);
+    let right = (rhs, stride(b.col_stride), stride(b.row_stride));
+    let (m, n) = (rows.len(), columns.len());
+    // The kernels prefer a result by columns: `cᵀ = bᵀ aᵀ`.
+    let flip = |(address, columns, rows)| (address, rows, columns);
+    let (m, n, (dst, dst_cols, dst_rows), left, right) = if c.row_stride > 1 {
+        (n, m, (to.0, to.2, to.1), flip(right), flip(left))
+    } else {
+        (m, n, to, left, right)
+    };
+    let ((lhs, lhs_cols, lhs_rows), (rhs, rhs_cols, rhs_rows)) = (left, right);
+    let read_dst = matches!(write, Write::Accumulate);
+    macro_rules! product {
+        ($get:expr, $type:ty) => {
+            // SAFETY: `T` is this type; the rest is the caller's promise.
+            unsafe {
+                $get(
+                    m,
+                    n,
+                    k,
+                    dst.cast::<$type>(),
+                    dst_cols,
+                    dst_rows,
+                    read_dst,
+                    lhs.cast::<$type>(),
+                    lhs_cols,
+                    lhs_rows,
+                    rhs.cast::<$type>(),
+                    rhs_cols,
+                    rhs_rows,
+                    1.0,
+                    alpha.to_f64() as $type,
+                    false,
+                    false,
+                    false,
+                    Parallelism::None,
+                );
+            }
+        };
+    }
+    match T::DTYPE {
+        DType::F32 => product!(gemm_f32::gemm::f32::get_gemm_fn(), f32),
+        DType::F64 => product!(gemm_f64::gemm::f64::get_gemm_fn(), f64),
+        other => unreachable!("`Float` is f32 or f64, not {other}"),
     }
 }
 
-/// Whether the last element of a matrix lies within `len` elements.
+/// Whether the last element of a matrix is within `len` elements.
 fn fits(len: usize, extents: [usize; 2], strides: [usize; 2]) -> bool {
     if extents.contains(&0) {
         return true;

@@ -63,7 +63,7 @@ impl Factor<f32> for bf16 {
 /// in rows or columns of adjacent elements.
 ///
 /// # Panics
-/// If a matrix reaches past its slice or lies otherwise, or rows of `c` overlap.
+/// If a matrix reaches past its slice or has other strides, or rows of `c` overlap.
 pub(crate) fn gemm_bf16(
     c: MatMut<'_, f32>,
     a: Mat<'_, f32>,

@@ -185,7 +185,7 @@ fn logits_far_from_zero_are_shifted_before_their_exponentials() {
             call.h = upload(&device, dtype, &[16.0; 16]);
             call.w = upload(&device, dtype, &[16.0 * sign; 560]);
             with_rung(rung, || call.fwd(&device, true, true)).expect("needs hold");
-            // ln V beside 2048, which f32 holds to 2^-13 before the difference.
+            // ln V next to 2048, which f32 holds to 2^-13 before the difference.
             let tol = Tol { abs: 2048.0 * F32_EPS, rel: 0.0 };
             assert_close(&read(&call.nll), &[70f64.ln(); 2], tol);
             // Equal rows of w cancel: 70 probabilities, rounded to the type, and the target's one.

@@ -1,10 +1,12 @@
-//! The device itself: memory, capture, and what is said when something is missing.
+//! The device itself: memory, capture, and the errors when something is missing.
 
 use std::path::Path;
 use std::process::Command;
 
-use ltm_kernels::ops::elementwise::fill;
+use ltm_kernels::cuda::Recording;
+use ltm_kernels::ops::elementwise::{add_assign, fill};
 use ltm_kernels::{Buffer, DType, Device, Error};
+use sha2::{Digest, Sha256};
 
 use crate::harness::{device, upload, upload_i32};
 
@@ -38,7 +40,47 @@ fn mistakes_are_refused() {
     assert!(matches!("cuda:99".parse::<Device>(), Err(Error::NoDevice { .. })));
 }
 
-/// The words of a process of its own that tries to open `cuda:0` in another environment.
+#[test]
+fn a_recording_owns_its_memory() {
+    let Some(device) = device() else { return };
+    let Device::Cuda(context) = device else { panic!("{device} is not CUDA") };
+    let x = upload(&device, DType::F32, &[1.0, 2.0, 3.0]);
+    let mut y = upload(&device, DType::F32, &[10.0; 3]);
+    // Compiled before the recording.
+    add_assign(&device, &mut y, &x).unwrap();
+    let recording = Recording::capture(context, || add_assign(&device, &mut y, &x)).unwrap();
+    assert_eq!(y.to_f64().unwrap(), [11.0, 12.0, 13.0], "a recording runs nothing");
+    drop(x);
+    // Buffers of the same size would be given the memory of `x` if it were free.
+    let others: Vec<_> = (0..4).map(|_| upload(&device, DType::F32, &[100.0; 3])).collect();
+    recording.replay().unwrap();
+    assert_eq!(y.to_f64().unwrap(), [12.0, 14.0, 16.0]);
+    drop((recording, others));
+}
+
+#[test]
+fn what_cannot_be_recorded_is_refused_and_the_device_goes_on() {
+    let Some(device) = device() else { return };
+    let Device::Cuda(context) = device else { panic!("{device} is not CUDA") };
+    let x = upload(&device, DType::F32, &[1.0, 2.0]);
+    let mut y = upload(&device, DType::F32, &[10.0, 20.0]);
+    add_assign(&device, &mut y, &x).unwrap();
+    // A replay would read host memory that is gone, or write to it.
+    let written = Recording::capture(context, || y.write_f32(&[0.0, 0.0]));
+    assert!(matches!(written, Err(Error::Cuda { .. })), "{written:?}");
+    let read = Recording::capture(context, || y.to_f32().map(drop));
+    assert!(matches!(read, Err(Error::Cuda { .. })), "{read:?}");
+    let mut nested = || Recording::capture(context, || add_assign(&device, &mut y, &x)).map(drop);
+    let nested = Recording::capture(context, &mut nested);
+    assert!(matches!(nested, Err(Error::Cuda { .. })), "{nested:?}");
+    add_assign(&device, &mut y, &x).unwrap();
+    assert_eq!(y.to_f64().unwrap(), [12.0, 24.0]);
+    let recording = Recording::capture(context, || add_assign(&device, &mut y, &x)).unwrap();
+    recording.replay().unwrap();
+    assert_eq!(y.to_f64().unwrap(), [13.0, 26.0]);
+}
+
+/// The output of a separate process that tries to open `cuda:0` in another environment.
 fn words(set: &[(&str, &str)]) -> String {
     let test = ["--exact", "device::says_what_is_missing", "--nocapture"];
     let mut command = Command::new(std::env::current_exe().expect("a test has a path"));
@@ -82,6 +124,21 @@ fn says_what_is_missing() {
     let has_driver = |folder: &&str| Path::new(folder).join("libcuda.so.1").exists();
     let driver_alone: Vec<_> = here.split(':').filter(has_driver).collect();
     let without_nvrtc = words(&[("LD_LIBRARY_PATH", &driver_alone.join(":"))]);
+    let cache = tempfile::tempdir().expect("a temporary folder can be made");
+    let folder = cache.path().to_str().expect("a temporary folder has a plain name");
+    let in_cache = || words(&[("LD_LIBRARY_PATH", &here), ("LTM_KERNEL_CACHE", folder)]);
+    assert!(in_cache().contains("filled"));
+    let entry = std::fs::read_dir(folder).unwrap().next().expect("one kernel").unwrap().path();
+    let whole = std::fs::read(&entry).unwrap();
+    // Damaged, empty, and whole but for no driver: each is compiled again, once, and replaced.
+    let content = [&3u64.to_le_bytes()[..], b"ELFno PTX\0"].concat();
+    let unloadable = [&Sha256::digest(&content)[..], &content[..]].concat();
+    for damaged in [&whole[..whole.len() / 2], &[][..], &unloadable[..]] {
+        std::fs::write(&entry, damaged).unwrap();
+        let output = in_cache();
+        assert!(output.contains("filled"), "{output}");
+        assert_eq!(std::fs::read(&entry).unwrap().len(), whole.len());
+    }
     // On a machine with a toolkit of its own the loader finds that one.
     assert!(
         without_nvrtc.contains("NVRTC (libnvrtc.so) was not found")

@@ -13,7 +13,7 @@ pub const BF16_EPS: f64 = 1.0 / 256.0;
 pub const F32_EPS: f64 = f32::EPSILON as f64;
 
 /// The device to test, or `None` after saying that the test is skipped: without `LTM_DEVICE=cuda`
-/// nobody asked for one. Asked for and not there is a failure.
+/// none was requested. Requested but missing is a failure.
 pub fn device() -> Option<Device> {
     let name = cuda_device()?;
     Some(name.parse().expect("LTM_DEVICE names a device that can be opened"))

@@ -93,7 +93,7 @@ fn gaussian_kl_agrees() {
             (read(&dmu), read(&dlog_var))
         };
         let both = run(true, true);
-        assert_eq!((run(true, false).0, run(false, true).1), both, "each may be left out");
+        assert_eq!((run(true, false).0, run(false, true).1), both, "each may be omitted");
     }
     let x = output(&device, F32, 3);
     let dims = GaussianKlDims { rows: 1, n: 3 };

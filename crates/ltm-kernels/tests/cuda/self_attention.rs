@@ -48,7 +48,7 @@ fn rounded(x: &[f64]) -> Vec<f64> {
     x.iter().map(round).collect()
 }
 
-/// The five outputs of the device, all gradients asked for.
+/// The five outputs of the device, all gradients computed.
 fn run(device: &Device, dtype: DType, dims: SelfAttentionDims) -> Result<[Buffer; 5]> {
     let [q, k, v, dout] = inputs(dims).map(|x| upload(device, dtype, &x));
     let [n_out, n_lse, n_kv] = lens(dims);

@@ -1,10 +1,10 @@
 //! Arithmetic, moves, comparisons and conversions. Knows their forms alone.
 
 use super::{Decoded, Decoder, Form, LOCAL_WINDOW, SHARED_WINDOW, Scope};
-use crate::alu::{self, Carried};
+use crate::alu::{self, Carried, Compare};
 use crate::convert::Convert;
 use crate::counters::Class;
-use crate::inst::{Logic, Op};
+use crate::inst::{Condition, Logic, Op, Space};
 use crate::parse::{Operand, type_bytes};
 
 impl Decoder<'_> {
@@ -15,6 +15,7 @@ impl Decoder<'_> {
         match form.base() {
             "cvta" => {
                 form.need(2)?;
+                form.knows(&["to global const shared shared::cta local"])?;
                 // Windows of the generic space are told apart by their addresses.
                 let (d, a) = (self.target(scope, &form.o[0])?, self.source(scope, &form.o[1])?);
                 let base = match () {
@@ -31,33 +32,31 @@ impl Decoder<'_> {
             "mov" if ty == "pred" => {
                 form.need(2)?;
                 form.knows(&[])?;
-                let (d, _) = self.predicate(scope, &form.o[0])?;
-                match &form.o[1] {
-                    Operand::Integer(value) => control(Op::SetPred { d, value: *value != 0 }),
-                    other => {
-                        let (a, _) = self.predicate(scope, other)?;
-                        control(Op::Logic { logic: Logic::Mov, d, a, b: a })
-                    }
-                }
+                let (d, a) =
+                    (self.predicate(scope, &form.o[0])?, self.condition(scope, &form.o[1])?);
+                control(Op::Logic { logic: Logic::Mov, d, a, b: a })
             }
             "mov" => {
                 form.need(2)?;
                 form.knows(&[])?;
-                let bits = 8 * type_bytes(ty).ok_or_else(|| form.unknown())?;
+                let bits = 8 * type_bytes(ty).filter(|b| *b <= 8).ok_or_else(|| form.unknown())?;
                 match (&form.o[0], &form.o[1]) {
                     (Operand::Vector(list), _) => {
-                        let bits = bits / list.len() as u32;
+                        let bits = part_bits(bits, list.len())?;
                         let a = self.source(scope, &form.o[1])?;
                         integer(Op::Unpack { parts: self.targets(scope, &form.o[0])?, a, bits })
                     }
                     (_, Operand::Vector(list)) => {
-                        let bits = bits / list.len() as u32;
+                        let bits = part_bits(bits, list.len())?;
                         let parts = self.sources(scope, &form.o[1])?;
                         integer(Op::Pack { d: self.target(scope, &form.o[0])?, parts, bits })
                     }
                     (_, Operand::Register(name)) if clock(name).is_some() => {
                         let shift = clock(name).unwrap_or(0);
                         integer(Op::Clock { d: self.target(scope, &form.o[0])?, shift })
+                    }
+                    (_, Operand::Integer(_)) if matches!(ty, "f32" | "f64") => {
+                        Err(NOT_A_FLOAT.into())
                     }
                     _ => {
                         let a = self.source(scope, &form.o[1])?;
@@ -76,57 +75,65 @@ impl Decoder<'_> {
                     _ => Logic::Not,
                 };
                 form.knows(&[])?;
-                let mut plain = |o| -> Decoded<_> {
-                    match self.predicate(scope, o)? {
-                        (p, false) => Ok(p),
-                        _ => Err("a predicate without `!` is expected".into()),
-                    }
-                };
-                let (d, a) = (plain(&form.o[0])?, plain(&form.o[1])?);
-                let b = form.o.get(2).map_or(Ok(a), plain)?;
+                let d = self.predicate(scope, &form.o[0])?;
+                let a = self.condition(scope, &form.o[1])?;
+                let b = form.o.get(2).map_or(Ok(a), |o| self.condition(scope, o))?;
                 control(Op::Logic { logic, d, a, b })
             }
             "setp" => {
-                form.need(3)?;
-                let [_, op, modifiers @ .., _] = form.parts.as_slice() else {
-                    return Err(form.unknown());
-                };
-                form.knows(&[op, "and or xor ftz"])?;
-                let ftz = modifiers.contains(&"ftz");
-                let compare = alu::comparison(op, ty, ftz).ok_or_else(|| form.unknown())?;
-                let logic = match () {
-                    () if form.has("and") => Some(Logic::And),
-                    () if form.has("or") => Some(Logic::Or),
-                    () if form.has("xor") => Some(Logic::Xor),
-                    () => None,
-                };
+                let (compare, logic) = comparison(form, &form.parts[1..form.parts.len() - 1], ty)?;
+                form.need(if logic.is_some() { 4 } else { 3 })?;
                 let (d, d2) = match &form.o[0] {
                     Operand::Pair(d, d2) => {
-                        let second = match &**d2 {
-                            Operand::Sink => None,
-                            d2 => Some(self.predicate(scope, d2)?.0),
-                        };
-                        (self.predicate(scope, d)?.0, second)
+                        (self.predicate(scope, d)?, Some(self.predicate(scope, d2)?))
                     }
-                    d => (self.predicate(scope, d)?.0, None),
+                    d => (self.predicate(scope, d)?, None),
                 };
                 let (a, b) = (self.source(scope, &form.o[1])?, self.source(scope, &form.o[2])?);
-                let with = match (logic, form.o.get(3)) {
-                    (Some(logic), Some(o)) => {
-                        let (p, negated) = self.predicate(scope, o)?;
-                        Some((logic, p, negated))
-                    }
-                    _ => None,
-                };
+                let with = self.combined_with(form, logic, scope)?;
                 let class = if ty == "f32" { Class::F32 } else { Class::Integer };
                 Ok((Op::Setp { compare, d, d2, a, b, with }, class, 0))
+            }
+            "set" => {
+                let [_, between @ .., result, _] = form.parts.as_slice() else {
+                    return Err(form.unknown());
+                };
+                let packed = ty.ends_with("x2");
+                let (compare, logic) = comparison(form, between, ty.trim_end_matches("x2"))?;
+                form.need(if logic.is_some() { 4 } else { 3 })?;
+                // What stands for true, in each half where two are compared.
+                let value = match *result {
+                    "u32" | "s32" if packed => 0xffff,
+                    "u32" | "s32" => 0xffff_ffff,
+                    "f32" if !packed => 0x3f80_0000,
+                    "f16" | "f16x2" if ty == *result => 0x3c00,
+                    "bf16" | "bf16x2" if ty == *result => 0x3f80,
+                    _ => return Err(form.unknown()),
+                };
+                let d = self.target(scope, &form.o[0])?;
+                let (a, b) = (self.source(scope, &form.o[1])?, self.source(scope, &form.o[2])?);
+                let with = self.combined_with(form, logic, scope)?;
+                if packed && with.is_some() {
+                    return Err(form.unknown());
+                }
+                integer(Op::Set { compare, d, a, b, with, value, packed })
+            }
+            "isspacep" => {
+                form.need(2)?;
+                let space = match form.parts.as_slice() {
+                    [_, "global"] => Space::Global,
+                    [_, "shared" | "shared::cta"] => Space::Shared,
+                    [_, "local"] => Space::Local,
+                    _ => return Err(form.unknown()),
+                };
+                let (d, a) = (self.predicate(scope, &form.o[0])?, self.source(scope, &form.o[1])?);
+                integer(Op::IsSpace { d, a, space })
             }
             "selp" => {
                 form.need(4)?;
                 form.knows(&[])?;
                 let (d, a) = (self.target(scope, &form.o[0])?, self.source(scope, &form.o[1])?);
-                let (b, (p, _)) =
-                    (self.source(scope, &form.o[2])?, self.predicate(scope, &form.o[3])?);
+                let (b, p) = (self.source(scope, &form.o[2])?, self.condition(scope, &form.o[3])?);
                 integer(Op::Selp { d, a, b, p })
             }
             "lop3" => {
@@ -156,23 +163,25 @@ impl Decoder<'_> {
                 integer(Op::Shf { left: form.has("l"), wrap: form.has("wrap"), d, s })
             }
             "cvt" => {
-                form.need(2)?;
                 let convert = Convert::parse(form.opcode).ok_or_else(|| form.unknown())?;
+                form.need(if convert.is_packed() { 3 } else { 2 })?;
                 let d = self.target(scope, &form.o[0])?;
                 let a = self.source(scope, &form.o[1])?;
-                let b = if convert.is_packed() {
-                    form.need(3)?;
-                    self.source(scope, &form.o[2])?
-                } else {
-                    a
-                };
+                let b = if convert.is_packed() { self.source(scope, &form.o[2])? } else { a };
                 integer(Op::Convert { convert, d, a, b })
             }
             _ => {
                 let (alu, class, flops) = alu::find(form.opcode).ok_or_else(|| form.unknown())?;
-                form.need(2)?;
+                form.need(1 + alu::operands(form.opcode))?;
                 let d = self.target(scope, &form.o[0])?;
-                // An operand that there is not stands for none in particular.
+                let is_integer = |o: &Operand| matches!(o, Operand::Integer(_));
+                if form.base() != "slct"
+                    && matches!(ty, "f32" | "f64")
+                    && form.o.iter().any(is_integer)
+                {
+                    return Err(NOT_A_FLOAT.into());
+                }
+                // What is not an operand of the instruction is not read.
                 let mut s = [self.source(scope, &form.o[1])?; 3];
                 for (s, operand) in s.iter_mut().zip(&form.o[1..]) {
                     *s = self.source(scope, operand)?;
@@ -180,6 +189,17 @@ impl Decoder<'_> {
                 Ok((Op::Alu { alu, d, s }, class, flops))
             }
         }
+    }
+
+    /// The predicate that a comparison's result is combined with.
+    fn combined_with(
+        &mut self,
+        form: &Form,
+        logic: Option<Logic>,
+        scope: &Scope,
+    ) -> Decoded<Option<(Logic, Condition)>> {
+        let Some(logic) = logic else { return Ok(None) };
+        Ok(Some((logic, self.condition(scope, &form.o[3])?)))
     }
 
     fn carry(&mut self, form: &Form, scope: &Scope) -> Decoded<(Op, Class, u64)> {
@@ -216,6 +236,33 @@ impl Decoder<'_> {
         let takes = base.ends_with('c').then_some(carry);
         let op = Op::Carry { kind, ty, d, s, takes, leaves: leaves.then_some(carry) };
         Ok((op, Class::Integer, 0))
+    }
+}
+
+const NOT_A_FLOAT: &str = "expected a floating-point constant, such as 1.0, found an integer";
+
+/// A comparison's words between its base and its types, for operands of type `ty`.
+fn comparison(form: &Form, words: &[&str], ty: &str) -> Decoded<(Compare, Option<Logic>)> {
+    let (mut op, mut logic, mut ftz) = (None, None, false);
+    for word in words {
+        match *word {
+            "and" => logic = Some(Logic::And),
+            "or" => logic = Some(Logic::Or),
+            "xor" => logic = Some(Logic::Xor),
+            "ftz" => ftz = true,
+            word if op.is_none() => op = Some(word),
+            word => return Err(format!("unknown instruction `{}` with `.{word}`", form.opcode)),
+        }
+    }
+    let compare = op.and_then(|op| alu::comparison(op, ty, ftz)).ok_or_else(|| form.unknown())?;
+    Ok((compare, logic))
+}
+
+/// Bits of each of a vector's elements.
+fn part_bits(bits: u32, n: usize) -> Decoded<u32> {
+    match n {
+        2 | 4 | 8 if bits / n as u32 >= 8 => Ok(bits / n as u32),
+        _ => Err(format!("{bits} bits in {n} parts are not known")),
     }
 }
 

@@ -1,9 +1,10 @@
 //! Calls, whose functions are put in the caller's place, and barriers. Knows their forms alone.
 
 use super::{Decoded, Decoder, Failure, Form, MAX_DEPTH, Scope};
+use crate::convert::Convert;
 use crate::counters::Class;
-use crate::inst::{BarrierKind, Op, Reg};
-use crate::parse::{Instruction, Operand};
+use crate::inst::{BarrierKind, Builtin, Condition, Op, Reg};
+use crate::parse::{Function, Instruction, Operand, Variable, type_bytes};
 
 impl<'a> Decoder<'a> {
     pub(super) fn barrier(&mut self, form: &Form, scope: &Scope) -> Decoded<(Op, Class, u64)> {
@@ -40,11 +41,11 @@ impl<'a> Decoder<'a> {
                 let ([d, id, .., p], 3 | 4) = (o, o.len()) else { return Err(form.unknown()) };
                 let count = if o.len() == 4 { Some(self.source(scope, &o[2])?) } else { None };
                 let id = self.source(scope, id)?;
-                let p = Some(self.predicate(scope, p)?);
+                let p = Some(self.condition(scope, p)?);
                 let (d, dp) = if kind == BarrierKind::Popc {
                     (Some(self.target(scope, d)?), None)
                 } else {
-                    (None, Some(self.predicate(scope, d)?.0))
+                    (None, Some(self.predicate(scope, d)?))
                 };
                 barrier(Op::Barrier { kind, id, count, d, dp, p })
             }
@@ -54,32 +55,81 @@ impl<'a> Decoder<'a> {
 
     /// Whether an address names a `.param` variable of a call under way.
     pub(super) fn is_call_param(&self, scope: &Scope, operand: &Operand) -> bool {
-        let Operand::Address(base, _) = operand else { return false };
-        let Operand::Name(name) = &**base else { return false };
-        let declared = scope.function.variables.iter();
-        declared.chain(&scope.function.returns).any(|v| v.space == "param" && v.name == *name)
-            || scope.depth > 0 && scope.function.params.iter().any(|v| v.name == *name)
+        param_of(scope, operand).is_some()
     }
 
-    /// The register that stands for a function's parameter or result.
-    pub(super) fn call_param(&mut self, scope: &Scope, operand: &Operand) -> Decoded<Reg> {
-        match operand {
-            Operand::Address(base, offset) => match &**base {
-                Operand::Name(name) => {
-                    Ok(self.register_named(format!("{}{name}+{offset}", scope.prefix)))
+    /// `ld.param` of a function's parameter or of a call's result.
+    pub(super) fn load_param(&mut self, form: &Form, scope: &Scope) -> Decoded<(Op, Class, u64)> {
+        let bytes = type_bytes(form.ty()).ok_or_else(|| form.unknown())?;
+        let d = self.targets(scope, &form.o[0])?;
+        let (name, offset) =
+            param_of(scope, &form.o[1]).ok_or("the name of a parameter is expected")?;
+        let (last, before) = d.split_last().ok_or("a target is expected")?;
+        let ty = form.ty();
+        let mut op = None;
+        for (i, d) in before.iter().chain([last]).enumerate() {
+            if let Some(op) = op.take() {
+                self.extra.push(op);
+            }
+            let d = match d {
+                Some(d) => *d,
+                None => self.register_named("_".into()),
+            };
+            let pieces = self.pieces(scope, name, offset + i as u32 * bytes, bytes)?;
+            let bits = 8 * bytes / pieces.len() as u32;
+            // A single piece is cut to its size, which its register may exceed.
+            let whole = Op::Pack { d, parts: pieces, bits };
+            op = Some(match Convert::parse(&format!("cvt.s64.{ty}")) {
+                Some(convert) if ty.starts_with('s') && bytes < 8 => {
+                    self.extra.push(whole);
+                    Op::Convert { convert, d, a: d, b: d }
                 }
-                _ => Err("the name of a parameter is expected".into()),
-            },
-            _ => Err("an address in brackets is expected".into()),
+                _ => whole,
+            });
         }
+        Ok((op.ok_or("a target is expected")?, Class::Integer, 0))
+    }
+
+    /// `st.param` of a call's parameter or of a function's result.
+    pub(super) fn store_param(&mut self, form: &Form, scope: &Scope) -> Decoded<(Op, Class, u64)> {
+        let bytes = type_bytes(form.ty()).ok_or_else(|| form.unknown())?;
+        let s = self.sources(scope, &form.o[1])?;
+        let (name, offset) =
+            param_of(scope, &form.o[0]).ok_or("the name of a parameter is expected")?;
+        let mut op = None;
+        for (i, a) in s.into_iter().enumerate() {
+            if let Some(op) = op.take() {
+                self.extra.push(op);
+            }
+            let pieces = self.pieces(scope, name, offset + i as u32 * bytes, bytes)?;
+            let bits = 8 * bytes / pieces.len() as u32;
+            op = Some(Op::Unpack { parts: pieces.into_iter().map(Some).collect(), a, bits });
+        }
+        Ok((op.ok_or("a value is expected")?, Class::Integer, 0))
+    }
+
+    /// The registers that hold some bytes of a parameter, in pieces as small as the function's
+    /// smallest access to it.
+    fn pieces(&mut self, scope: &Scope, name: &str, at: u32, bytes: u32) -> Decoded<Vec<Reg>> {
+        let piece = granule(scope.function, name);
+        if !bytes.is_multiple_of(piece) {
+            return Err(format!(
+                "{bytes} bytes at offset {at} of parameter `{name}` are not known"
+            ));
+        }
+        let prefix = &scope.prefix;
+        let names = (0..bytes / piece).map(|i| format!("{prefix}{name}+{}", at + i * piece));
+        let names: Vec<_> = names.collect();
+        Ok(names.into_iter().map(|name| self.register_named(name)).collect())
     }
 
     /// Puts a function's body in the place of its call.
-    pub(super) fn call(&mut self, from: &Instruction, scope: &Scope<'a>) -> Result<(), Failure> {
-        let here = |reason: String| Failure::Here(reason);
-        if from.guard.is_some() || scope.depth >= MAX_DEPTH {
-            return Err(here("a call under a guard, or a recursive one, is not supported".into()));
-        }
+    pub(super) fn call(
+        &mut self,
+        from: &Instruction,
+        scope: &Scope<'a>,
+        guard: Option<Condition>,
+    ) -> Result<(), Failure> {
         let list = |o: &Operand| match o {
             Operand::List(list) => list.clone(),
             _ => Vec::new(),
@@ -89,35 +139,211 @@ impl<'a> Decoder<'a> {
             rest => (Vec::new(), rest),
         };
         let Some(Operand::Name(name)) = rest.first() else {
-            return Err(here("the name of a function is expected".into()));
+            return Err(Failure::Here("calls through a register are not supported".into()));
         };
         let args = rest.get(1).map(list).unwrap_or_default();
-        let text = self.text;
-        let function = text.functions.iter().find(|f| f.name == *name && !f.is_entry);
-        let function = function.ok_or_else(|| here(format!("function `{name}` has no body")))?;
         self.n_calls += 1;
-        let prefix = format!("{name}@{}:", self.n_calls);
-        let copy = |decoder: &mut Self, to: String, from_name: String| {
-            let (d, a) = (decoder.register_named(to), decoder.register_named(from_name));
-            decoder.emit(Op::Mov { d, a }, Class::Integer, 0, None, from);
-        };
-        for (param, arg) in function.params.iter().zip(&args) {
-            let Operand::Name(arg) = arg else {
-                return Err(here("a parameter is expected".into()));
-            };
-            for at in (0..param.bytes.max(1)).step_by(param.bytes.clamp(1, 8) as usize) {
-                let to = format!("{prefix}{}+{at}", param.name);
-                copy(self, to, format!("{}{arg}+{at}", scope.prefix));
-            }
+        // Lanes that do not call go around.
+        let after = format!("{}.after{}", scope.prefix, self.n_calls);
+        if let Some((p, negated)) = guard {
+            self.jumps.push((self.code.insts.len(), vec![after.clone()], from.line));
+            self.emit(Op::Bra { target: 0 }, Class::Control, 0, Some((p, !negated)), from);
         }
-        self.function(function, &prefix, scope.depth + 1).map_err(Failure::Inside)?;
-        for (result, target) in function.returns.iter().zip(&returns) {
-            let Operand::Name(target) = target else {
-                return Err(here("a parameter is expected".into()));
-            };
-            let source = format!("{prefix}{}+0", result.name);
-            copy(self, format!("{}{target}+0", scope.prefix), source);
+        match self.text.function(name) {
+            Some(function) => self.inline(function, name, &args, &returns, from, scope)?,
+            None => self.builtin(name, &args, &returns, from, scope)?,
+        }
+        if guard.is_some() {
+            self.labels.insert(after, self.code.insts.len() as u32);
         }
         Ok(())
     }
+
+    fn inline(
+        &mut self,
+        function: &'a Function,
+        name: &str,
+        args: &[Operand],
+        returns: &[Operand],
+        from: &Instruction,
+        scope: &Scope<'a>,
+    ) -> Result<(), Failure> {
+        if scope.depth >= MAX_DEPTH {
+            let reason = format!("calls nested {MAX_DEPTH} deep, or recursive, are not supported");
+            return Err(Failure::Here(reason));
+        }
+        if args.len() != function.params.len() || returns.len() != function.returns.len() {
+            return Err(Failure::Here(format!(
+                "`{name}` takes {} arguments and returns {} values",
+                function.params.len(),
+                function.returns.len()
+            )));
+        }
+        let prefix = format!("{name}@{}:", self.n_calls);
+        let callee = Scope {
+            function,
+            prefix: prefix.clone(),
+            depth: scope.depth + 1,
+            local: Default::default(),
+        };
+        for (param, arg) in function.params.iter().zip(args) {
+            self.pass((scope, arg), (&callee, &param.name), param.bytes, from)?;
+        }
+        let outer = from.source.as_deref().unwrap_or_default();
+        let n_outer = outer.len();
+        self.call_sites.splice(0..0, outer.iter().copied());
+        self.function(function, &prefix, scope.depth + 1).map_err(Failure::Inside)?;
+        self.call_sites.drain(..n_outer);
+        for (result, target) in function.returns.iter().zip(returns) {
+            match target {
+                Operand::Sink => {}
+                target => {
+                    let source = operand_of(&callee, &result.name);
+                    self.hand_back((&callee, &source), (scope, target), result.bytes, from)?;
+                }
+            }
+        }
+        Ok(())
+    }
+
+    /// Copies an argument into a function's parameter.
+    fn pass(
+        &mut self,
+        (scope, arg): (&Scope, &Operand),
+        (callee, param): (&Scope, &str),
+        bytes: u32,
+        from: &Instruction,
+    ) -> Decoded<()> {
+        let target = operand_of(callee, param);
+        self.hand_back((scope, arg), (callee, &target), bytes, from)
+    }
+
+    /// Copies a value, in registers or in `.param` variables, from one function to another.
+    fn hand_back(
+        &mut self,
+        (from_scope, source): (&Scope, &Operand),
+        (to_scope, target): (&Scope, &Operand),
+        bytes: u32,
+        from: &Instruction,
+    ) -> Decoded<()> {
+        let param = |scope: &Scope, operand: &Operand| match operand {
+            Operand::Name(name) if is_param(scope, name) => Some(name.clone()),
+            _ => None,
+        };
+        let (source_param, target_param) = (param(from_scope, source), param(to_scope, target));
+        let grain = |scope: &Scope, name: &Option<String>| {
+            name.as_ref().map_or(8, |name| granule(scope.function, name))
+        };
+        let (own, other) = (grain(from_scope, &source_param), grain(to_scope, &target_param));
+        let step = own.max(other).min(bytes.max(1)).max(1);
+        let mut at = 0;
+        while at < bytes {
+            let step = step.min(bytes - at);
+            let whole = self.register_named("_argument".into());
+            let a = match &source_param {
+                Some(name) => {
+                    let parts = self.pieces(from_scope, name, at, step)?;
+                    let bits = 8 * step / parts.len() as u32;
+                    let op = Op::Pack { d: whole, parts, bits };
+                    self.emit(op, Class::Integer, 0, None, from);
+                    whole
+                }
+                None => self.source(from_scope, source)?,
+            };
+            let op = match &target_param {
+                Some(name) => {
+                    let parts = self.pieces(to_scope, name, at, step)?;
+                    let bits = 8 * step / parts.len() as u32;
+                    Op::Unpack { parts: parts.into_iter().map(Some).collect(), a, bits }
+                }
+                None => Op::Mov { d: self.target(to_scope, target)?, a },
+            };
+            self.emit(op, Class::Integer, 0, None, from);
+            at += step;
+        }
+        Ok(())
+    }
+
+    /// What CUDA's runtime brings itself.
+    fn builtin(
+        &mut self,
+        name: &str,
+        args: &[Operand],
+        returns: &[Operand],
+        from: &Instruction,
+        scope: &Scope<'a>,
+    ) -> Result<(), Failure> {
+        let (builtin, sizes): (_, &[u32]) = match name {
+            "vprintf" => (Builtin::Print, &[8, 8]),
+            "__assertfail" => (Builtin::AssertFail, &[8, 8, 4, 8, 8]),
+            _ => return Err(Failure::Here(format!("function `{name}` has no body"))),
+        };
+        if args.len() != sizes.len() {
+            let reason = format!("`{name}` takes {} arguments, found {}", sizes.len(), args.len());
+            return Err(Failure::Here(reason));
+        }
+        let mut registers = Vec::new();
+        for (i, (arg, bytes)) in args.iter().zip(sizes).enumerate() {
+            let d = self.register_named(format!("{name}.{i}"));
+            let op = match arg {
+                Operand::Name(param) if is_param(scope, param) => {
+                    let parts = self.pieces(scope, param, 0, *bytes)?;
+                    let bits = 8 * bytes / parts.len() as u32;
+                    Op::Pack { d, parts, bits }
+                }
+                arg => Op::Mov { d, a: self.source(scope, arg)? },
+            };
+            self.emit(op, Class::Integer, 0, None, from);
+            registers.push(d);
+        }
+        let result = self.register_named(format!("{name}.result"));
+        let op = Op::Builtin { builtin, d: Some(result), args: registers };
+        self.emit(op, Class::Control, 0, None, from);
+        let target = returns.first().filter(|_| builtin == Builtin::Print);
+        let op = match target {
+            Some(Operand::Name(param)) if is_param(scope, param) => {
+                let parts = self.pieces(scope, param, 0, 4)?;
+                let bits = 32 / parts.len() as u32;
+                Op::Unpack { parts: parts.into_iter().map(Some).collect(), a: result, bits }
+            }
+            None | Some(Operand::Sink) => return Ok(()),
+            Some(target) => Op::Mov { d: self.target(scope, target)?, a: result },
+        };
+        self.emit(op, Class::Integer, 0, None, from);
+        Ok(())
+    }
+}
+
+/// Whether a name is a `.param` variable that registers stand for: all but those of an entry.
+fn is_param(scope: &Scope, name: &str) -> bool {
+    let function = scope.function;
+    let of_list = |list: &[Variable]| list.iter().any(|v| v.space == "param" && v.name == name);
+    function.variable(name).is_some_and(|v| v.space == "param")
+        || scope.depth > 0 && (of_list(&function.params) || of_list(&function.returns))
+}
+
+/// The parameter that an address names, and the offset.
+fn param_of<'o>(scope: &Scope, operand: &'o Operand) -> Option<(&'o str, u32)> {
+    let Operand::Address(base, offset) = operand else { return None };
+    let name = base.as_name().filter(|name| is_param(scope, name))?;
+    Some((name, u32::try_from(*offset).ok()?))
+}
+
+/// A parameter or a result of a function, which may be in a register.
+fn operand_of(scope: &Scope, name: &str) -> Operand {
+    if is_param(scope, name) {
+        Operand::Name(name.to_owned())
+    } else {
+        Operand::Register(name.to_owned())
+    }
+}
+
+/// The greatest size of which a parameter's bytes, and all accesses of its function to it, are
+/// multiples.
+fn granule(function: &Function, name: &str) -> u32 {
+    let mut lists = function.params.iter().chain(&function.returns);
+    let variable = function.variable(name).or_else(|| lists.find(|v| v.name == name));
+    let bytes = variable.map_or(8, |variable| variable.bytes.max(1));
+    let divisor = 1 << bytes.trailing_zeros().min(3);
+    function.granules.get(name).copied().unwrap_or(8).min(divisor)
 }

@@ -39,7 +39,7 @@ impl Decoder<'_> {
                 };
                 let (d, p) = match &form.o[0] {
                     Operand::Pair(d, p) => {
-                        (self.target(scope, d)?, Some(self.predicate(scope, p)?.0))
+                        (self.target(scope, d)?, Some(self.predicate(scope, p)?))
                     }
                     d => (self.target(scope, d)?, None),
                 };
@@ -49,6 +49,10 @@ impl Decoder<'_> {
             }
             "vote" => {
                 form.need(3)?;
+                form.knows(&["sync all any uni ballot"])?;
+                if !form.has("sync") {
+                    return Err(form.unknown());
+                }
                 let kind = match form.parts.get(2).copied() {
                     Some("all") => VoteKind::All,
                     Some("any") => VoteKind::Any,
@@ -57,11 +61,28 @@ impl Decoder<'_> {
                     _ => return Err(form.unknown()),
                 };
                 let ballot = kind == VoteKind::Ballot;
-                let dp = if ballot { None } else { Some(self.predicate(scope, &form.o[0])?.0) };
+                let dp = if ballot { None } else { Some(self.predicate(scope, &form.o[0])?) };
                 let d = self.target(scope, if ballot { &form.o[0] } else { &Operand::Sink })?;
-                let p = self.predicate(scope, &form.o[1])?;
+                let p = self.condition(scope, &form.o[1])?;
                 let mask = self.source(scope, &form.o[2])?;
                 Ok((Op::Vote { kind, d, dp, p, mask }, Class::Warp, 0))
+            }
+            "match" => {
+                form.need(3)?;
+                let (all, bits) = match form.parts.as_slice() {
+                    ["match", kind @ ("any" | "all"), "sync", ty @ ("b32" | "b64")] => {
+                        (*kind == "all", if *ty == "b32" { 32 } else { 64 })
+                    }
+                    _ => return Err(form.unknown()),
+                };
+                let (d, dp) = match &form.o[0] {
+                    Operand::Pair(d, p) if all => {
+                        (self.target(scope, d)?, Some(self.predicate(scope, p)?))
+                    }
+                    d => (self.target(scope, d)?, None),
+                };
+                let (a, mask) = (self.source(scope, &form.o[1])?, self.source(scope, &form.o[2])?);
+                Ok((Op::Match { all, bits, d, dp, a, mask }, Class::Warp, 0))
             }
             "redux" => {
                 form.need(3)?;

@@ -2,11 +2,11 @@
 
 use super::{Decoded, Decoder, Form, Scope};
 use crate::counters::Class;
-use crate::inst::{Access, Op, Space, Update};
+use crate::inst::{Access, Op, Space, Strength, Update};
 use crate::parse::{Operand, type_bytes};
 
-/// Words of an access that change nothing here: order, scope, and what caches are to do. Memory is
-/// one, and every access is in order.
+/// Words of an access that change nothing of a block's own: order, scope, and what caches are to
+/// do. Memory is one, and every access is in order.
 const HARMLESS: &str = "weak volatile relaxed acquire release acq_rel cta cluster gpu sys \
     ca cg cs lu cv wb wt nc L1::evict_normal L1::evict_first L1::evict_last L1::evict_unchanged \
     L1::no_allocate L2::64B L2::128B L2::256B L2::evict_normal L2::evict_first L2::evict_last";
@@ -15,15 +15,14 @@ const SPACES: &str = "global const shared shared::cta local param param::entry p
 impl Decoder<'_> {
     pub(super) fn memory(&mut self, form: &Form, scope: &Scope) -> Decoded<(Op, Class, u64)> {
         let ty = form.ty();
-        let integer = |op| Ok((op, Class::Integer, 0));
+
         match form.base() {
             "ld" | "ldu" => {
                 form.need(2)?;
                 form.knows(&[HARMLESS, SPACES, "v2 v4"])?;
                 let param = form.has("param");
-                if param && scope.depth > 0 || self.is_call_param(scope, &form.o[1]) {
-                    let a = self.call_param(scope, &form.o[1])?;
-                    return integer(Op::Mov { d: self.target(scope, &form.o[0])?, a });
+                if param && (scope.depth > 0 || self.is_call_param(scope, &form.o[1])) {
+                    return self.load_param(form, scope);
                 }
                 let (access, count) = self.access(scope, form, &form.o[1])?;
                 let d = self.targets(scope, &form.o[0])?;
@@ -36,9 +35,7 @@ impl Decoder<'_> {
                 form.need(2)?;
                 form.knows(&[HARMLESS, SPACES, "v2 v4"])?;
                 if form.has("param") {
-                    let a = self.source(scope, &form.o[1])?;
-                    let d = self.call_param(scope, &form.o[0])?;
-                    return integer(Op::Mov { d, a });
+                    return self.store_param(form, scope);
                 }
                 let (access, count) = self.access(scope, form, &form.o[0])?;
                 let s = self.sources(scope, &form.o[1])?;
@@ -49,16 +46,29 @@ impl Decoder<'_> {
             }
             "atom" | "red" => {
                 let returns = usize::from(form.base() == "atom");
-                form.need(2 + returns)?;
-                form.knows(&[HARMLESS, SPACES, "add min max and or xor exch cas"])?;
-                let (access, _) = self.access(scope, form, &form.o[returns])?;
-                if access.bytes < 4 {
+                form.need(2 + returns + usize::from(form.has("cas")))?;
+                form.knows(&[HARMLESS, SPACES, "add inc dec min max and or xor exch cas noftz"])?;
+                let (mut access, count) = self.access(scope, form, &form.o[returns])?;
+                access.strength = access.strength.max(Strength::Strong);
+                let half = form.has("add") && form.has("noftz");
+                if access.bytes < 2
+                    || access.bytes == 2 && !half && !(form.has("cas") && ty == "b16")
+                {
+                    return Err(form.unknown());
+                }
+                if count != 1 || form.has("noftz") != ty.contains("f16") {
                     return Err(form.unknown());
                 }
                 let update = match () {
+                    () if half && ty == "f16" => Update::AddF16,
+                    () if half && ty == "bf16" => Update::AddBF16,
+                    () if half && ty == "f16x2" => Update::AddF16x2,
+                    () if half && ty == "bf16x2" => Update::AddBF16x2,
+                    () if form.has("inc") && ty == "u32" => Update::Increment,
+                    () if form.has("dec") && ty == "u32" => Update::Decrement,
                     () if form.has("add") && ty == "f32" => Update::AddF32,
                     () if form.has("add") && ty == "f64" => Update::AddF64,
-                    () if ty.starts_with('f') => return Err(form.unknown()),
+                    () if ty.contains('f') => return Err(form.unknown()),
                     () if form.has("add") => Update::Add,
                     () if form.has("min") && ty.starts_with('s') => Update::MinS,
                     () if form.has("max") && ty.starts_with('s') => Update::MaxS,
@@ -88,14 +98,21 @@ impl Decoder<'_> {
                         _ => Err("a number of groups is expected".into()),
                     },
                     Some("ca" | "cg") if !form.has("L2::cache_hint") => {
-                        form.need(3)?;
+                        form.need_between(3, 4)?;
                         let (to, to_offset) = self.address(scope, &form.o[0])?;
                         let (from, from_offset) = self.address(scope, &form.o[1])?;
                         let Operand::Integer(bytes) = form.o[2] else {
                             return Err("a number of bytes is expected".into());
                         };
                         let valid = form.o.get(3).map(|o| self.source(scope, o)).transpose()?;
-                        let bytes = bytes as u32;
+                        let bytes = match bytes {
+                            4 | 8 | 16 => bytes as u32,
+                            _ => {
+                                return Err(format!(
+                                    "copies of 4, 8 or 16 bytes are known, not of {bytes}"
+                                ));
+                            }
+                        };
                         asynchronous(Op::CopyAsync {
                             to,
                             to_offset,
@@ -160,7 +177,16 @@ impl Decoder<'_> {
         }
         let (address, offset) = self.address(scope, address)?;
         let signed = ty.starts_with('s');
-        Ok((Access { space, bytes, signed, address, offset }, count))
+        // What a thread's own block alone sees is in order anyway.
+        let strength = match () {
+            () if form.has("cta") => Strength::Weak,
+            () if form.has("release") || form.has("acq_rel") => Strength::Release,
+            () if ["volatile", "relaxed", "acquire"].iter().any(|word| form.has(word)) => {
+                Strength::Strong
+            }
+            () => Strength::Weak,
+        };
+        Ok((Access { space, bytes, signed, address, offset, strength }, count))
     }
 }
 

@@ -106,6 +106,16 @@ fn destroy(handle: Handle) -> Outcome<()> {
     Ok(())
 }
 
+fn create(context_out: &Out<Handle>, parameters: usize, flags: u32, device: i32) -> Outcome<()> {
+    check_device(device)?;
+    if parameters != 0 {
+        return Err(Code::NotSupported.because("context creation parameters; pass null"));
+    }
+    let handle = state().contexts.insert(Context::create(device, flags));
+    push_current(handle);
+    context_out.set(handle)
+}
+
 driver_functions! {
     fn cuDevicePrimaryCtxRetain(context_out: Out<Handle>, device: i32) {
         check_device(device)?;
@@ -159,14 +169,23 @@ driver_functions! {
         active.set((entry.users > 0) as i32)
     }
 
+    fn cuCtxCreate_v2(context_out: Out<Handle>, flags: u32, device: i32) {
+        create(&context_out, 0, flags, device)
+    }
+
+    fn cuCtxCreate_v3(
+        context_out: Out<Handle>,
+        parameters: usize,
+        parameter_count: i32,
+        flags: u32,
+        device: i32,
+    ) {
+        let parameters = if parameter_count == 0 { 0 } else { parameters };
+        create(&context_out, parameters, flags, device)
+    }
+
     fn cuCtxCreate_v4(context_out: Out<Handle>, parameters: usize, flags: u32, device: i32) {
-        check_device(device)?;
-        if parameters != 0 {
-            return Err(Code::NotSupported.because("context creation parameters; pass null"));
-        }
-        let handle = state().contexts.insert(Context::create(device, flags));
-        push_current(handle);
-        context_out.set(handle)
+        create(&context_out, parameters, flags, device)
     }
 
     fn cuCtxDestroy_v2(context: Handle) {

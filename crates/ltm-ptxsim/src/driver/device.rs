@@ -102,7 +102,7 @@ driver_functions! {
     fn cuGetExportTable(table: Out<usize>, id: usize) {
         let _ = id;
         table.set_if_wanted(0);
-        Err(Code::NotFound.because("this library has no private tables"))
+        Err(Code::NotFound.answers("this library has no private tables"))
     }
 
     fn cuDeviceGetCount(count: Out<i32>) {

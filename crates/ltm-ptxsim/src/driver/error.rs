@@ -18,6 +18,7 @@ pub(super) enum Code {
     NoBinaryForGpu = 209,
     UnsupportedLimit = 215,
     InvalidPtx = 218,
+    UnsupportedPtxVersion = 222,
     FileNotFound = 301,
     OperatingSystem = 304,
     InvalidHandle = 400,
@@ -65,6 +66,11 @@ const CODES: &[(Code, &CStr, &CStr)] = &[
         c"limit is not supported on this architecture",
     ),
     (Code::InvalidPtx, c"CUDA_ERROR_INVALID_PTX", c"a PTX JIT compilation failed"),
+    (
+        Code::UnsupportedPtxVersion,
+        c"CUDA_ERROR_UNSUPPORTED_PTX_VERSION",
+        c"the provided PTX was compiled with an unsupported toolchain.",
+    ),
     (Code::FileNotFound, c"CUDA_ERROR_FILE_NOT_FOUND", c"file not found"),
     (
         Code::OperatingSystem,
@@ -158,6 +164,8 @@ const CODES: &[(Code, &CStr, &CStr)] = &[
 pub(super) struct Failure {
     pub(super) code: Code,
     pub(super) story: Option<String>,
+    /// Programs ask this to learn whether something is there: no mistake.
+    pub(super) is_probe: bool,
 }
 
 /// What every driver function comes to.
@@ -166,7 +174,12 @@ pub(super) type Outcome<T> = Result<T, Failure>;
 impl Code {
     /// This failure, with what happened and what to do about it.
     pub(super) fn because(self, story: impl Into<String>) -> Failure {
-        Failure { code: self, story: Some(story.into()) }
+        Failure { code: self, story: Some(story.into()), is_probe: false }
+    }
+
+    /// The answer to a question whether something is there.
+    pub(super) fn answers(self, story: impl Into<String>) -> Failure {
+        Failure { is_probe: true, ..self.because(story) }
     }
 
     /// The name in the CUDA headers.
@@ -178,7 +191,7 @@ impl Code {
 
 impl From<Code> for Failure {
     fn from(code: Code) -> Failure {
-        Failure { code, story: None }
+        Failure { code, story: None, is_probe: false }
     }
 }
 

@@ -16,6 +16,11 @@ use crate::Param;
 pub(super) struct Out<T>(*mut T);
 
 impl<T> Out<T> {
+    /// No place: the caller has no such argument.
+    pub(super) fn none() -> Out<T> {
+        Out(std::ptr::null_mut())
+    }
+
     /// A place whose type another argument tells.
     pub(super) fn from_void(pointer: *mut c_void) -> Out<T> {
         Out(pointer.cast())

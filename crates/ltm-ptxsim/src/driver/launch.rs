@@ -13,7 +13,7 @@ use super::module::Function;
 use super::operation::Operation;
 use super::report;
 use super::settings::settings;
-use super::state::{Handle, state};
+use super::state::Handle;
 use super::stream::{resolve, submit};
 use crate::{Fault, FaultKind, LaunchConfig};
 
@@ -23,6 +23,8 @@ pub(super) struct Launch {
     function: Weak<Function>,
     name: String,
     config: LaunchConfig,
+    /// Whether it has fewer blocks than were asked for.
+    is_capped: bool,
     params: Vec<u8>,
 }
 
@@ -44,13 +46,15 @@ impl Launch {
         );
         match outcome {
             Ok(counters) => match &settings.report {
-                Some(path) => report::append(path, &self.name, &self.config, &counters),
+                Some(path) => {
+                    report::append(path, &self.name, &self.config, self.is_capped, &counters)
+                }
                 None => Ok(()),
             },
             Err(fault) => {
                 let failure = failure_of(&fault);
                 // A launch over a limit never started, so nothing is broken.
-                if fault.kind != FaultKind::Limit {
+                if !matches!(fault.kind, FaultKind::Limit | FaultKind::Unsupported) {
                     context.poison(&failure);
                 }
                 Err(failure)
@@ -71,6 +75,9 @@ fn failure_of(fault: &Fault) -> Failure {
         FaultKind::Misaligned => Code::MisalignedAddress,
         FaultKind::Deadlock | FaultKind::Endless => Code::LaunchTimeout,
         FaultKind::Limit => Code::InvalidValue,
+        FaultKind::Assert => Code::Assert,
+        FaultKind::Unsupported => Code::NotSupported,
+        FaultKind::Trap => Code::LaunchFailed,
         // What hardware would not notice has no code of its own.
         _ => Code::LaunchFailed,
     };
@@ -115,15 +122,21 @@ fn launch(
     arguments: KernelArguments,
 ) -> Outcome<()> {
     let context = Context::usable()?;
-    let function = state().functions.get(function)?;
+    let function = super::library::function_of(&context, function)?;
     if function.context != context.id {
         return Err(Code::InvalidHandle.because("the function belongs to another context"));
     }
     resolve(&context, stream)?;
     check(&function, &config)?;
+    let asked = config.grid[0];
+    let mut config = config;
+    if let Some(cap) = &settings()?.grid_cap {
+        config.grid[0] = cap.cap(function.name(), config.grid[0]);
+    }
     let params = arguments.pack(&function.entry().params)?;
     let name = function.name().to_owned();
-    let launch = Launch { function: Arc::downgrade(&function), name, config, params };
+    let is_capped = config.grid[0] < asked;
+    let launch = Launch { function: Arc::downgrade(&function), name, config, is_capped, params };
     submit(&context, stream, Operation::Kernel(Arc::new(launch)))
 }
 

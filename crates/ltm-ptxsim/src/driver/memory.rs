@@ -254,7 +254,7 @@ driver_functions! {
         let allocation = context.memory.allocation(address);
         let on_host = locked(&state().host_memory).contains_key(&(address as usize));
         if allocation.is_none() && !on_host {
-            return Err(Code::InvalidValue.because(format!("{address:#x} is in no allocation")));
+            return Err(Code::InvalidValue.answers(format!("{address:#x} is in no allocation")));
         }
         match (attribute, allocation) {
             (1, _) => Out::from_void(value).set(super::state::current_handle()),

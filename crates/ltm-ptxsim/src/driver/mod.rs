@@ -49,6 +49,7 @@ mod error;
 mod event;
 mod graph;
 mod launch;
+mod library;
 mod memory;
 mod module;
 mod occupancy;
@@ -63,9 +64,10 @@ use std::io::Write;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 
 use error::{Code, Outcome};
+use settings::Log;
 
-/// Runs the body of a driver function: traces it, says on stderr why it failed, and lets no panic
-/// cross into C.
+/// Runs the body of a driver function: prints on stderr why it failed, and lets no panic cross into
+/// C.
 fn answer(name: &str, body: impl FnOnce() -> Outcome<()>) -> u32 {
     let outcome = catch_unwind(AssertUnwindSafe(body)).unwrap_or_else(|_| {
         Err(Code::Unknown.because("the simulator itself failed; its panic message is above"))
@@ -74,11 +76,13 @@ fn answer(name: &str, body: impl FnOnce() -> Outcome<()>) -> u32 {
         Ok(()) => (0, "CUDA_SUCCESS"),
         Err(failure) => (failure.code as u32, failure.code.name()),
     };
-    if settings::trace() {
+    let log = settings::log();
+    if log == Log::Calls {
         say(&format!("{name} -> {result}"));
     }
     if let Err(failure) = outcome
         && let Some(story) = failure.story
+        && log >= if failure.is_probe { Log::Failures } else { Log::Errors }
     {
         say(&format!("{name}: {result}: {story}"));
     }
@@ -87,6 +91,6 @@ fn answer(name: &str, body: impl FnOnce() -> Outcome<()>) -> u32 {
 
 /// One line (or one fault report) on stderr in one write, so that threads do not mix.
 fn say(text: &str) {
-    // Nobody is left to tell when stderr itself is closed.
+    // Where stderr is closed, nothing can be reported.
     let _ = std::io::stderr().write_all(format!("ptxsim: {text}\n").as_bytes());
 }

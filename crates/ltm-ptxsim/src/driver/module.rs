@@ -12,6 +12,7 @@ use super::context::Context;
 use super::device::model;
 use super::error::{Code, Outcome};
 use super::ffi::{Image, Name, Out};
+use super::library::function_of;
 use super::state::{Handle, locked, state};
 use crate::{Entry, Module, Program};
 
@@ -50,17 +51,64 @@ impl Function {
     }
 }
 
-fn load(module_out: Out<Handle>, ptx: &str) -> Outcome<()> {
-    let context = Context::usable()?;
-    refuse_unsafe_call("loading a module")?;
-    let program =
-        Program::parse(ptx).map_err(|error| Code::InvalidPtx.because(error.to_string()))?;
-    let module = Module::load(program, &context.memory)?;
-    let module = LoadedModule { context: context.id, module, functions: Mutex::default() };
-    module_out.set(state().modules.insert(Arc::new(module)))
+/// The program of a text that the device runs.
+pub(super) fn parse(ptx: &str) -> Outcome<Program> {
+    let program = Program::parse(ptx).map_err(|error| {
+        let version = error.reason.starts_with("unsupported .version");
+        let code = if version { Code::UnsupportedPtxVersion } else { Code::InvalidPtx };
+        code.because(error.to_string())
+    })?;
+    let (major, minor) = model()?.compute_capability;
+    if !program.runs_on((major, minor)) {
+        return Err(Code::NoBinaryForGpu.because(format!(
+            "the PTX is for {}, the device is sm_{major}{minor} (PTXSIM_ARCH)",
+            program.target()
+        )));
+    }
+    Ok(program)
 }
 
-fn attribute(function: &Function, number: u32) -> Outcome<i32> {
+/// Loads a program into a context; returns the module's handle.
+pub(super) fn load_into(context: &Context, program: Program) -> Outcome<Handle> {
+    refuse_unsafe_call("loading a module")?;
+    let module = Module::load(program, &context.memory)?;
+    let module = LoadedModule { context: context.id, module, functions: Mutex::default() };
+    Ok(state().modules.insert(Arc::new(module)))
+}
+
+fn load(module_out: Out<Handle>, ptx: &str) -> Outcome<()> {
+    let context = Context::usable()?;
+    module_out.set(load_into(&context, parse(ptx)?)?)
+}
+
+/// The handle of a module's entry.
+pub(super) fn function_in(module_handle: Handle, name: &str) -> Outcome<Handle> {
+    let module = state().modules.get(module_handle)?;
+    let program = module.module.program();
+    let Some(entry) = program.entry(name) else {
+        let known: Vec<&str> = program.entries().iter().map(|one| one.name.as_str()).collect();
+        return Err(Code::NotFound
+            .because(format!("no entry {name}; the module has: {}", known.join(", "))));
+    };
+    if let Some(handle) = locked(&module.functions).get(name) {
+        return Ok(*handle);
+    }
+    let allowed = model()?.shared_per_block.saturating_sub(entry.static_shared_bytes);
+    let name =
+        CString::new(name).map_err(|_| Code::InvalidValue.because("the name holds a zero byte"))?;
+    let function = Function {
+        context: module.context,
+        module: module.clone(),
+        name: name.clone(),
+        module_handle,
+        max_dynamic_shared: AtomicU32::new(allowed),
+    };
+    let handle = state().functions.insert(Arc::new(function));
+    locked(&module.functions).insert(name.to_string_lossy().into_owned(), handle);
+    Ok(handle)
+}
+
+pub(super) fn attribute(function: &Function, number: u32) -> Outcome<i32> {
     let model = model()?;
     let entry = function.entry();
     let capability = model.compute_capability.0 * 10 + model.compute_capability.1;
@@ -92,6 +140,32 @@ fn set_max_dynamic_shared(function: &Function, bytes: i32) -> Outcome<()> {
             "{}: {bytes} bytes of dynamic shared memory, at most {limit} fit beside {fixed} static",
             function.name()
         ))),
+    }
+}
+
+/// Address and bytes of a module's variable.
+pub(super) fn global_of(
+    module: &LoadedModule,
+    name: &Name,
+    address: &Out<u64>,
+    bytes: &Out<usize>,
+) -> Outcome<()> {
+    let name = name.text()?;
+    let found = module.module.global(name);
+    let (start, length) = found
+        .ok_or_else(|| Code::NotFound.because(format!("the module has no variable {name}")))?;
+    address.set_if_wanted(start);
+    bytes.set_if_wanted(length as usize);
+    Ok(())
+}
+
+/// Sets an attribute of a function.
+pub(super) fn set_attribute(function: &Function, number: u32, value: i32) -> Outcome<()> {
+    match number {
+        8 => set_max_dynamic_shared(function, value),
+        // A preference for the split between cache and shared memory changes no result.
+        9 if (-1..=100).contains(&value) => Ok(()),
+        _ => Err(Code::InvalidValue.because(format!("function attribute {number} = {value}"))),
     }
 }
 
@@ -128,40 +202,17 @@ driver_functions! {
 
     fn cuModuleGetFunction(function_out: Out<Handle>, module_handle: Handle, name: Name) {
         Context::usable()?;
-        let module = state().modules.get(module_handle)?;
-        let name = name.text()?;
-        let program = module.module.program();
-        let Some(entry) = program.entry(name) else {
-            let known: Vec<&str> = program.entries().iter().map(|one| one.name.as_str()).collect();
-            return Err(Code::NotFound
-                .because(format!("no entry {name}; the module has: {}", known.join(", "))));
-        };
-        if let Some(handle) = locked(&module.functions).get(name) {
-            return function_out.set(*handle);
-        }
-        let allowed = model()?.shared_per_block.saturating_sub(entry.static_shared_bytes);
-        let function = Function {
-            context: module.context,
-            module: module.clone(),
-            name: CString::new(name).expect("a Name has no zero inside"),
-            module_handle,
-            max_dynamic_shared: AtomicU32::new(allowed),
-        };
-        let handle = state().functions.insert(Arc::new(function));
-        locked(&module.functions).insert(name.to_owned(), handle);
-        function_out.set(handle)
+        function_out.set(function_in(module_handle, name.text()?)?)
     }
 
     fn cuModuleGetGlobal_v2(address: Out<u64>, bytes: Out<usize>, module: Handle, name: Name) {
         Context::usable()?;
-        let module = state().modules.get(module)?;
-        let name = name.text()?;
-        let found = module.module.global(name);
-        let (start, length) =
-            found.ok_or_else(|| Code::NotFound.because(format!("no variable {name}")))?;
-        address.set_if_wanted(start);
-        bytes.set_if_wanted(length as usize);
-        Ok(())
+        global_of(&*state().modules.get(module)?, &name, &address, &bytes)
+    }
+
+    fn cuModuleGetLoadingMode(mode: Out<u32>) {
+        // Eager: a module is whole once it is loaded.
+        mode.set(1)
     }
 
     fn cuFuncGetName(name: Out<*const c_char>, function: Handle) {
@@ -181,19 +232,13 @@ driver_functions! {
     }
 
     fn cuFuncGetAttribute(value: Out<i32>, number: u32, function: Handle) {
-        Context::usable()?;
-        value.set(attribute(&*state().functions.get(function)?, number)?)
+        let context = Context::usable()?;
+        value.set(attribute(&*function_of(&context, function)?, number)?)
     }
 
     fn cuFuncSetAttribute(function: Handle, number: u32, value: i32) {
-        Context::usable()?;
-        let function = state().functions.get(function)?;
-        match number {
-            8 => set_max_dynamic_shared(&function, value),
-            // A preference for the split between cache and shared memory changes no result.
-            9 if (-1..=100).contains(&value) => Ok(()),
-            _ => Err(Code::InvalidValue.because(format!("function attribute {number} = {value}"))),
-        }
+        let context = Context::usable()?;
+        set_attribute(&*function_of(&context, function)?, number, value)
     }
 
     fn cuFuncSetCacheConfig(function: Handle, preference: u32) {

@@ -6,8 +6,9 @@ use super::context::Context;
 use super::device::model;
 use super::error::{Code, Outcome};
 use super::ffi::Out;
+use super::library::function_of;
 use super::module::Function;
-use super::state::{Handle, state};
+use super::state::Handle;
 use crate::LaunchConfig;
 use crate::occupancy::{Occupancy, RESERVED_SHARED_BYTES};
 
@@ -35,8 +36,8 @@ driver_functions! {
         threads: i32,
         dynamic: usize,
     ) {
-        Context::usable()?;
-        blocks.set(blocks_that_fit(&*state().functions.get(function)?, threads, dynamic)?)
+        let context = Context::usable()?;
+        blocks.set(blocks_that_fit(&*function_of(&context, function)?, threads, dynamic)?)
     }
 
     fn cuOccupancyMaxActiveBlocksPerMultiprocessorWithFlags(
@@ -48,8 +49,8 @@ driver_functions! {
     ) {
         // The one flag concerns caching of global loads, which does not change the count.
         let _ = flags;
-        Context::usable()?;
-        blocks.set(blocks_that_fit(&*state().functions.get(function)?, threads, dynamic)?)
+        let context = Context::usable()?;
+        blocks.set(blocks_that_fit(&*function_of(&context, function)?, threads, dynamic)?)
     }
 
     fn cuOccupancyAvailableDynamicSMemPerBlock(
@@ -58,8 +59,8 @@ driver_functions! {
         blocks: i32,
         threads: i32,
     ) {
-        Context::usable()?;
-        let function = state().functions.get(function)?;
+        let context = Context::usable()?;
+        let function = function_of(&context, function)?;
         let fit = blocks_that_fit(&function, threads, 0)?;
         if blocks < 1 || blocks > fit {
             return Err(Code::InvalidValue.because(format!("{blocks} blocks, {fit} fit")));

@@ -15,20 +15,21 @@ pub(super) fn append(
     path: &Path,
     kernel: &str,
     config: &LaunchConfig,
+    is_capped: bool,
     counters: &Counters,
 ) -> Outcome<()> {
-    let line = line(kernel, config, counters);
+    let line = line(kernel, config, is_capped, counters);
     let file = OpenOptions::new().create(true).append(true).open(path);
     file.and_then(|mut file| file.write_all(line.as_bytes())).map_err(|error| {
         Code::OperatingSystem.because(format!("cannot append to {}: {error}", path.display()))
     })
 }
 
-fn line(kernel: &str, config: &LaunchConfig, counters: &Counters) -> String {
+fn line(kernel: &str, config: &LaunchConfig, is_capped: bool, counters: &Counters) -> String {
     // A PTX name holds letters, digits, _, $ and %, none of which JSON escapes.
     format!(
         "{{\"kernel\":\"{kernel}\",\"grid\":{},\"block\":{},\"shared_bytes\":{},\
-         \"occupancy\":{},\"counters\":{}}}\n",
+         \"capped\":{is_capped},\"occupancy\":{},\"counters\":{}}}\n",
         triple(config.grid),
         triple(config.block),
         config.dynamic_shared_bytes,

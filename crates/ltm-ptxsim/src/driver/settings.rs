@@ -6,7 +6,7 @@ use std::path::PathBuf;
 use std::sync::OnceLock;
 
 use super::error::{Code, Outcome};
-use crate::{AsyncCopies, DeviceModel, Options};
+use crate::{AsyncCopies, DeviceModel, Options, Output};
 
 /// The environment, understood.
 pub(super) struct Settings {
@@ -16,6 +16,43 @@ pub(super) struct Settings {
     pub(super) devices: i32,
     /// Where every launch appends a JSON line.
     pub(super) report: Option<PathBuf>,
+    /// Kernels whose grid is cut to so many blocks.
+    pub(super) grid_cap: Option<GridCap>,
+}
+
+/// Launches with fewer blocks than were asked for, so that loops over the grid repeat.
+#[derive(Debug, PartialEq, Eq)]
+pub(super) struct GridCap {
+    blocks: u32,
+    kernels: Vec<String>,
+}
+
+impl GridCap {
+    /// Reads `2:a,b`.
+    fn parse(text: &str) -> Option<GridCap> {
+        let (blocks, kernels) = text.split_once(':')?;
+        let blocks = blocks.trim().parse().ok().filter(|blocks| *blocks > 0)?;
+        let kernels = kernels.split(',').map(|name| name.trim().to_owned()).collect();
+        Some(GridCap { blocks, kernels })
+    }
+
+    /// The blocks along x that a kernel is launched with.
+    pub(super) fn cap(&self, kernel: &str, blocks: u32) -> u32 {
+        let named = self.kernels.iter().any(|name| name == kernel);
+        if named { blocks.min(self.blocks) } else { blocks }
+    }
+}
+
+/// What goes to stderr.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub(super) enum Log {
+    Nothing,
+    /// Why a call failed, unless programs make it to learn whether something is there.
+    Errors,
+    /// Every failure.
+    Failures,
+    /// Every call as well.
+    Calls,
 }
 
 /// The settings, or what is wrong with the environment.
@@ -25,11 +62,22 @@ pub(super) fn settings() -> Outcome<&'static Settings> {
     SETTINGS.get_or_init(read).as_ref().map_err(|story| Code::InvalidValue.because(story))
 }
 
-/// Whether every call is to be printed.
-pub(super) fn trace() -> bool {
-    static TRACE: OnceLock<bool> = OnceLock::new();
-    *TRACE.get_or_init(|| std::env::var_os("PTXSIM_TRACE").is_some_and(|value| value == "1"))
+/// What is to be printed. An unknown value is as none: [`settings`] refuses it.
+pub(super) fn log() -> Log {
+    static LOG: OnceLock<Log> = OnceLock::new();
+    *LOG.get_or_init(|| {
+        let text = std::env::var("PTXSIM_LOG").unwrap_or_default();
+        let level = LEVELS.iter().find(|(name, _)| *name == text.trim());
+        level.map_or(Log::Errors, |(_, level)| *level)
+    })
 }
+
+const LEVELS: [(&str, Log); 4] = [
+    ("errors", Log::Errors),
+    ("off", Log::Nothing),
+    ("failures", Log::Failures),
+    ("calls", Log::Calls),
+];
 
 fn read(variable: impl Fn(&str) -> Option<String>) -> Result<Settings, String> {
     let number = |name: &str, default: u64| match variable(name) {
@@ -60,9 +108,26 @@ fn read(variable: impl Fn(&str) -> Option<String>) -> Result<Settings, String> {
             1 => DeviceModel::sm_90(),
             _ => DeviceModel::sm_100(),
         },
+        output: Output::new(|text| {
+            use std::io::Write;
+            // A program whose stdout is closed goes on, as on a device.
+            let _ = std::io::stdout().write_all(text.as_bytes());
+        }),
     };
     let devices = number("PTXSIM_DEVICES", 1)?.min(64) as i32;
-    Ok(Settings { options, devices, report: variable("PTXSIM_REPORT").map(PathBuf::from) })
+    choice("PTXSIM_LOG", &LEVELS.map(|(name, _)| name))?;
+    let grid_cap = match variable("PTXSIM_GRID_CAP") {
+        None => None,
+        Some(text) => Some(GridCap::parse(&text).ok_or_else(|| {
+            format!("PTXSIM_GRID_CAP is {text:?}, set it to BLOCKS:KERNEL,KERNEL…")
+        })?),
+    };
+    Ok(Settings {
+        options,
+        devices,
+        grid_cap,
+        report: variable("PTXSIM_REPORT").map(PathBuf::from),
+    })
 }
 
 #[cfg(test)]
@@ -93,6 +158,8 @@ mod tests {
             ("PTXSIM_STEPS", "1000"),
             ("PTXSIM_DEVICES", "0"),
             ("PTXSIM_REPORT", "launches.jsonl"),
+            ("PTXSIM_GRID_CAP", "2:add,scale"),
+            ("PTXSIM_LOG", "off"),
         ])
         .expect("all values are allowed");
         assert_eq!((settings.devices, settings.options.seed), (0, 7));
@@ -101,6 +168,8 @@ mod tests {
         assert_eq!(settings.options.device.compute_capability, (9, 0));
         assert_eq!(settings.options.max_steps, 1000);
         assert_eq!(settings.report, Some(PathBuf::from("launches.jsonl")));
+        let cap = settings.grid_cap.expect("it was set");
+        assert_eq!([cap.cap("add", 9), cap.cap("add", 1), cap.cap("staged", 9)], [2, 1, 9]);
     }
 
     #[test]
@@ -111,6 +180,9 @@ mod tests {
             ("PTXSIM_ASYNC", "both", "deferred, eager"),
             ("PTXSIM_RACES", "yes", "1, 0"),
             ("PTXSIM_ARCH", "86", "80, 90, 100"),
+            ("PTXSIM_LOG", "loud", "errors, off, failures, calls"),
+            ("PTXSIM_GRID_CAP", "0:add", "BLOCKS:KERNEL"),
+            ("PTXSIM_GRID_CAP", "add", "BLOCKS:KERNEL"),
         ] {
             let story = check(&[(name, value)]).err().expect("refused");
             assert!(story.contains(name) && story.contains(wanted), "{story}");

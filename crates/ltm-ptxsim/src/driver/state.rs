@@ -14,6 +14,7 @@ use super::error::{Code, Outcome};
 use super::event::Event;
 use super::ffi::HostAllocation;
 use super::graph::{Executable, Graph};
+use super::library::{Kernel, Library};
 use super::memory::PoolSettings;
 use super::module::{Function, LoadedModule};
 use super::settings::settings;
@@ -85,6 +86,8 @@ pub(super) struct State {
     pub(super) events: Table<Event>,
     pub(super) modules: Table<LoadedModule>,
     pub(super) functions: Table<Function>,
+    pub(super) libraries: Table<Library>,
+    pub(super) kernels: Table<Kernel>,
     pub(super) graphs: Table<Graph>,
     pub(super) executables: Table<Executable>,
     /// The primary context of each device, by ordinal.
@@ -104,6 +107,8 @@ pub(super) fn state() -> &'static State {
         events: Table::new("event"),
         modules: Table::new("module"),
         functions: Table::new("function"),
+        libraries: Table::new("library"),
+        kernels: Table::new("kernel"),
         graphs: Table::new("graph"),
         executables: Table::new("executable graph"),
         primary: Mutex::new(HashMap::new()),

@@ -2,11 +2,23 @@
 //!
 //! Must not know what they do.
 
-use super::error::Code;
+use super::error::{Code, Outcome};
 use super::ffi::{Name, Out};
 
-/// The function's address. A name without a version means the newest, as CUDA 13 maps it.
-fn resolve(name: &str) -> Option<usize> {
+/// Functions whose newest form came with a version of CUDA, and the form before it.
+const FORMS: [(&str, i32, &str); 3] = [
+    ("cuCtxCreate", 12050, "cuCtxCreate_v3"),
+    ("cuCtxCreate_v3", 11040, "cuCtxCreate_v2"),
+    ("cuStreamGetCaptureInfo", 12030, "cuStreamGetCaptureInfo_v2"),
+];
+
+/// The function's address. A name without a version means the newest that a program written for this
+/// version of CUDA knows.
+fn resolve(name: &str, version: i32) -> Option<usize> {
+    let older = FORMS.iter().find(|(of, since, _)| *of == name && version < *since);
+    if let Some((_, _, older)) = older {
+        return resolve(older, version);
+    }
     let chapters = [
         find,
         super::capture::find,
@@ -16,6 +28,7 @@ fn resolve(name: &str) -> Option<usize> {
         super::event::find,
         super::graph::find,
         super::launch::find,
+        super::library::find,
         super::memory::find,
         super::module::find,
         super::occupancy::find,
@@ -37,13 +50,22 @@ driver_functions! {
         status: Out<u32>,
     ) {
         // Per-thread and legacy default streams are the same functions here.
-        let _ = (version, flags);
-        let name = name.text()?;
-        let found = resolve(name);
-        status.set_if_wanted(if found.is_some() { 0 } else { 1 });
-        address.set(found.unwrap_or(0))?;
-        found.map(|_| ()).ok_or(Code::NotFound.because(format!("this library has no {name}")))
+        let _ = flags;
+        look_up(&name, &address, version, &status)
     }
+
+    fn cuGetProcAddress(name: Name, address: Out<usize>, version: i32, flags: u64) {
+        let _ = flags;
+        look_up(&name, &address, version, &Out::none())
+    }
+}
+
+fn look_up(name: &Name, address: &Out<usize>, version: i32, status: &Out<u32>) -> Outcome<()> {
+    let name = name.text()?;
+    let found = resolve(name, version);
+    status.set_if_wanted(if found.is_some() { 0 } else { 1 });
+    address.set(found.unwrap_or(0))?;
+    found.map(|_| ()).ok_or(Code::NotFound.answers(format!("this library has no {name}")))
 }
 
 #[cfg(test)]
@@ -52,9 +74,21 @@ mod tests {
 
     #[test]
     fn names_resolve_to_their_newest_version() {
-        assert!(resolve("cuMemAlloc").is_some());
-        assert_eq!(resolve("cuMemAlloc"), resolve("cuMemAlloc_v2"));
-        assert_ne!(resolve("cuMemAlloc"), resolve("cuMemFree"));
-        assert_eq!(resolve("cuTexRefCreate"), None);
+        let find = |name| resolve(name, 13000);
+        assert!(find("cuMemAlloc").is_some());
+        assert_eq!(find("cuMemAlloc"), find("cuMemAlloc_v2"));
+        assert_ne!(find("cuMemAlloc"), find("cuMemFree"));
+        assert_eq!(find("cuTexRefCreate"), None);
+    }
+
+    #[test]
+    fn a_program_gets_the_form_that_its_version_of_cuda_knows() {
+        assert_eq!(resolve("cuCtxCreate", 13000), resolve("cuCtxCreate_v4", 13000));
+        assert_eq!(resolve("cuCtxCreate", 12000), resolve("cuCtxCreate_v3", 13000));
+        assert_eq!(resolve("cuCtxCreate", 11000), resolve("cuCtxCreate_v2", 13000));
+        assert_eq!(
+            resolve("cuStreamGetCaptureInfo", 12000),
+            resolve("cuStreamGetCaptureInfo_v2", 13000)
+        );
     }
 }

@@ -112,7 +112,7 @@ impl Target {
 const ROUNDINGS: [&str; 4] = ["rn", "rz", "rm", "rp"];
 
 fn unit(x: f64) -> f64 {
-    if x.is_nan() { 0.0 } else { x.clamp(0.0, 1.0) }
+    if x.is_nan() { 0.0 } else { x.clamp(0.0, 1.0) + 0.0 }
 }
 
 fn relu(x: f64) -> f64 {

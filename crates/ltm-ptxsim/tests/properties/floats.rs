@@ -85,7 +85,7 @@ proptest! {
             flush(flush(a).mul_add(flush(b), flush(c)))
         });
         check_f32("add.ftz.f32", 2, &x, |a, b, _| flush(flush(a) + flush(b)));
-        let unit = |x: f32| if x.is_nan() { 0.0 } else { x.clamp(0.0, 1.0) };
+        let unit = |x: f32| if x.is_nan() { 0.0 } else { x.clamp(0.0, 1.0) + 0.0 };
         check_f32("add.sat.f32", 2, &x, |a, b, _| unit(a + b));
         check_f32("mul.sat.f32", 2, &x, |a, b, _| unit(a * b));
         check_f32("fma.rn.sat.f32", 3, &x, |a, b, c| unit(a.mul_add(b, c)));

@@ -1,5 +1,5 @@
-//! Rows of a corpus, in random or in their own order, a batch at a time. A batch is a pure function of its
-//! number, so a run that resumes reads what it would have read. Knows nothing of text or of models.
+//! Rows of a corpus, in random or in their own order, one batch at a time. A batch is a pure function of its
+//! number, so a resumed run reads what it would have read without the interruption. Knows nothing of text or of models.
 
 use std::ops::Range;
 use std::sync::Arc;
@@ -12,7 +12,7 @@ use crate::{Error, Result};
 /// The random stream of this module: "data" in ASCII.
 const STREAM: u64 = 0x6461_7461;
 
-/// Tokens looked at together when documents are searched for.
+/// Tokens per read when the corpus is searched for documents.
 const SCAN_TOKENS: u64 = 1 << 20;
 
 /// The target of a position that is not to be scored.
@@ -59,9 +59,9 @@ pub struct BatchOptions {
 /// [`IGNORED`] as target.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Batch {
-    /// What the model reads.
+    /// The inputs of the model.
     pub tokens: Vec<i32>,
-    /// What it should say next, [`IGNORED`] on padding.
+    /// The token to predict at each position, [`IGNORED`] on padding.
     pub targets: Vec<i32>,
     /// First targets of each row that an earlier row has had: 0 unless rows overlap.
     pub context: Vec<usize>,
@@ -90,7 +90,7 @@ impl Row {
 pub struct Batches {
     corpus: Corpus,
     options: BatchOptions,
-    /// How far one row is behind the other: `seq_len` unless rows overlap.
+    /// Tokens between the starts of two consecutive rows: `seq_len` unless rows overlap.
     stride: usize,
     /// Where the last row ends: the corpus' length, or where other batches ended.
     end: u64,
@@ -116,8 +116,8 @@ impl Batches {
         Self::up_to(corpus, options, stride, end)
     }
 
-    /// The tokens of the first `rows` rows of these batches, in rows that overlap: each begins `stride`
-    /// tokens behind the one before, and has the targets that both have as [context](Batch::context). No
+    /// The tokens of the first `rows` rows of these batches, in rows that overlap: each starts `stride`
+    /// tokens after the one before, and has the targets that both have as [context](Batch::context). No
     /// row reaches over the end of a document if those of these batches do not.
     ///
     /// # Errors
@@ -154,7 +154,7 @@ impl Batches {
         Ok(Self { corpus, options, stride, end, documents, rows })
     }
 
-    /// The corpus behind the batches.
+    /// The corpus that the batches are read from.
     pub fn corpus(&self) -> &Corpus {
         &self.corpus
     }
@@ -174,7 +174,7 @@ impl Batches {
         self.rows.div_ceil(self.options.batch as u64)
     }
 
-    /// Batch number `index`. Shuffled batches go on for ever, epoch after epoch.
+    /// Batch number `index`. Shuffled batches never end, epoch after epoch.
     ///
     /// # Errors
     /// Those of [`Corpus::tokens`].
@@ -248,7 +248,7 @@ fn permuted(philox: &Philox, index: u64, n: u64) -> u64 {
     }
 }
 
-/// In how many windows of `seq_len` tokens, each `stride` behind the one before, `len` tokens come.
+/// Number of windows of `seq_len` tokens, each starting `stride` tokens after the one before, that cover `len` tokens.
 fn windows(len: u64, seq_len: u64, stride: u64) -> u64 {
     1 + len.saturating_sub(seq_len).div_ceil(stride)
 }
@@ -358,7 +358,7 @@ mod tests {
     }
 
     #[test]
-    fn overlapping_rows_score_each_token_once_behind_their_context() {
+    fn overlapping_rows_score_each_token_once_after_their_context() {
         let (_dir, corpus) = corpus(&[17, 1, 30, 8]);
         let all = corpus.tokens(0..corpus.len()).expect("good ids");
         for rows in [Rows::Windows, Rows::Documents] {

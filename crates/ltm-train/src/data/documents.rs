@@ -1,4 +1,4 @@
-//! Documents as text, one after the other, for those who part them before they become tokens. Knows nothing of tokens.
+//! Documents as text, one after the other, for callers that split them before tokenizing. Knows nothing of tokens.
 
 use std::cell::RefCell;
 use std::ops::ControlFlow;
@@ -8,19 +8,19 @@ use super::prepare::Notice;
 use super::source::{Event, Malformed, ReadOptions, find, read};
 use crate::{Error, Result};
 
-/// A document and where it stands.
+/// A document and its place.
 #[derive(Clone, Copy, Debug)]
 pub struct Document<'a> {
     /// The file.
     pub path: &'a Path,
-    /// Its number in the file, from 1, malformed ones counted: in JSON lines that of its line.
+    /// Its number in the file, counted from 1 with malformed ones: in JSON lines the number of its line.
     pub number: u64,
     /// Its text, which is not white space alone.
     pub text: &'a str,
 }
 
-/// Hands the documents of `inputs` to `on_document` until it breaks; returns how many were malformed and left out. Tells
-/// `observer` how far it is and what it leaves out.
+/// Passes the documents of `inputs` to `on_document` until it breaks; returns how many were malformed and skipped. Reports
+/// progress and what is skipped to `observer`.
 ///
 /// # Errors
 /// [`Error::Data`] naming the file for malformed content that is not to be skipped, which is also a document that
@@ -31,9 +31,9 @@ pub fn documents(
     on_document: &mut dyn FnMut(Document<'_>) -> Result<ControlFlow<()>>,
     observer: &mut dyn FnMut(Notice),
 ) -> Result<u64> {
-    let sources = find(inputs)?;
+    let sources = find(inputs, options.format, &mut |found| observer(found.into()))?;
     let total: u64 = sources.iter().map(|source| source.bytes).sum();
-    // Told here and by the reader, never at once.
+    // Called here and by the reader, never at once.
     let observer = RefCell::new(observer);
     let skipped = RefCell::new(0);
     let skip = |error| {
@@ -88,7 +88,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn numbers_are_those_of_lines_whatever_is_left_out() {
+    fn numbers_are_those_of_lines_whatever_is_skipped() {
         let dir = tempfile::tempdir().expect("a temporary folder");
         let path = dir.path().join("a.jsonl");
         let lines =

@@ -4,6 +4,8 @@
 pub mod batches;
 mod documents;
 mod fingerprint;
+#[cfg(test)]
+mod fuzz;
 mod pipeline;
 mod positioned;
 pub mod prepare;

@@ -1,4 +1,4 @@
-//! Documents to tokens: parts them into splits, cuts them into pieces, tokenises on all cores, in memory that does
+//! Documents to tokens: assigns them to splits, cuts them into pieces, tokenizes on all cores, in memory that does
 //! not grow with the text. Knows nothing of files nor of where tokens go.
 
 use rayon::prelude::*;
@@ -8,29 +8,30 @@ use super::source::Source;
 use super::tokenizer::Tokenizer;
 use crate::{Error, Result};
 
-/// Documents are tokenised in pieces of about this size, so that a long one keeps all cores busy.
+/// Documents are tokenized in pieces of about this size, so that a long one keeps all cores busy.
 pub(super) const PIECE_BYTES: usize = 256 << 10;
 
 /// A run of text without a place to cut is cut anyway at this size.
 pub(super) const LONGEST_PIECE_BYTES: usize = 4 * PIECE_BYTES;
 
-/// Text waiting to be tokenised together.
+/// Text waiting to be tokenized together.
 const QUEUE_BYTES: usize = 4 << 20;
 
-/// How documents are dealt to the splits.
+/// How documents are assigned to the splits.
 #[derive(Clone, Copy, Debug)]
 pub(super) enum Partition {
-    /// All to train.
+    /// All to the training split.
     TrainOnly,
-    /// One document of every `period`, at a place in each period that a hash chooses.
-    OneIn { period: u64 },
-    /// What lies past this byte of the text.
+    /// Whole documents with this share of the tokens to the validation split, evenly spread.
+    Share(f64),
+    /// What is past this byte of the text to the validation split.
     Tail { cut: u64 },
 }
 
-/// A piece of a document on its way to the tokeniser.
+/// A piece of a document on its way to the tokenizer.
 struct Job {
-    split: Split,
+    /// `None` where tokens decide, in the order in which documents reach the sink.
+    split: Option<Split>,
     text: String,
     ends_document: bool,
     source: usize,
@@ -38,7 +39,7 @@ struct Job {
 
 /// Where tokens go.
 pub(super) trait Sink {
-    /// Appends tokens of the current document, which stand for `bytes` bytes of text.
+    /// Appends tokens of the current document, which encode `bytes` bytes of text.
     fn push(&mut self, split: Split, tokens: &[u16], bytes: u64) -> Result<()>;
 
     /// Ends the current document with the separator.
@@ -51,14 +52,15 @@ pub(super) struct Pipeline<'a> {
     sources: &'a [Source],
     tokenizer: &'a Tokenizer,
     partition: Partition,
-    /// Where the current document goes.
+    /// Where the current document goes, unless tokens decide.
     split: Split,
     /// Documents ended so far.
     pub(super) documents: u64,
     /// Bytes of text pushed so far.
     bytes: u64,
-    /// Tokens handed to the sink so far, separators left out.
+    /// Tokens passed to the sink so far, without separators.
     tokens: u64,
+    sharing: Sharing,
     /// The current document's text that is not queued yet.
     text: String,
     /// Text shorter than this is not searched for a place to cut.
@@ -71,7 +73,7 @@ pub(super) struct Pipeline<'a> {
 }
 
 impl<'a> Pipeline<'a> {
-    /// A pipeline that tells `progress` how many bytes of the whole input are done.
+    /// A pipeline that reports to `progress` how many bytes of the whole input are done.
     pub(super) fn new(
         sink: &'a mut dyn Sink,
         sources: &'a [Source],
@@ -79,7 +81,7 @@ impl<'a> Pipeline<'a> {
         partition: Partition,
         progress: &'a mut dyn FnMut(u64),
     ) -> Self {
-        let mut pipeline = Self {
+        Self {
             sink,
             sources,
             tokenizer,
@@ -88,15 +90,14 @@ impl<'a> Pipeline<'a> {
             documents: 0,
             bytes: 0,
             tokens: 0,
+            sharing: Sharing::default(),
             text: String::new(),
             try_cut_at: PIECE_BYTES,
             started: false,
             queue: Vec::new(),
             queued_bytes: 0,
             progress,
-        };
-        pipeline.split = pipeline.next_split();
-        pipeline
+        }
     }
 
     /// Takes more text of the current document, read up to byte `position` of the whole input.
@@ -147,14 +148,13 @@ impl<'a> Pipeline<'a> {
             self.started = false;
             self.documents += 1;
             self.enqueue(String::new(), true, source, position)?;
-            self.split = self.next_split();
         }
         self.text.clear();
         self.try_cut_at = PIECE_BYTES;
         Ok(())
     }
 
-    /// Queues the current text, and goes on with `later` in its place.
+    /// Queues the current text and continues with `later` in its place.
     fn enqueue(
         &mut self,
         later: String,
@@ -164,7 +164,11 @@ impl<'a> Pipeline<'a> {
     ) -> Result<()> {
         let text = std::mem::replace(&mut self.text, later);
         self.queued_bytes += text.len();
-        self.queue.push(Job { split: self.split, text, ends_document, source });
+        let split = match self.partition {
+            Partition::Share(_) => None,
+            Partition::TrainOnly | Partition::Tail { .. } => Some(self.split),
+        };
+        self.queue.push(Job { split, text, ends_document, source });
         // The count of jobs is bounded too: documents may be short.
         if self.queued_bytes >= QUEUE_BYTES || self.queue.len() >= QUEUE_BYTES / 64 {
             self.drain(position)?;
@@ -181,19 +185,8 @@ impl<'a> Pipeline<'a> {
         self.append(&later, source, position)
     }
 
-    fn next_split(&self) -> Split {
-        match self.partition {
-            Partition::TrainOnly => Split::Train,
-            Partition::Tail { .. } => self.split,
-            Partition::OneIn { period } => {
-                let chosen = hash(self.documents / period) % period;
-                if self.documents % period == chosen { Split::Val } else { Split::Train }
-            }
-        }
-    }
-
-    /// Whether so many tokens have reached the sink. What is queued is tokenised first where it may be enough: a token
-    /// stands for a byte at least.
+    /// Whether so many tokens have reached the sink. What is queued is tokenized first where it may be enough: a token
+    /// encodes at least one byte.
     pub(super) fn reached(&mut self, tokens: u64, position: u64) -> Result<bool> {
         if self.tokens + self.queued_bytes as u64 >= tokens {
             self.drain(position)?;
@@ -201,7 +194,7 @@ impl<'a> Pipeline<'a> {
         Ok(self.tokens >= tokens)
     }
 
-    /// Tokenises what is queued on all cores and writes it in order.
+    /// Tokenizes what is queued on all cores and writes it in order.
     pub(super) fn drain(&mut self, position: u64) -> Result<()> {
         let jobs = std::mem::take(&mut self.queue);
         self.queued_bytes = 0;
@@ -216,13 +209,56 @@ impl<'a> Pipeline<'a> {
                 error => error,
             })?;
             self.tokens += tokens.len() as u64;
-            self.sink.push(job.split, &tokens, job.text.len() as u64)?;
+            let split = match (job.split, self.partition) {
+                (Some(split), _) => split,
+                (None, Partition::Share(share)) => self.sharing.split(share),
+                (None, _) => Split::Train,
+            };
+            self.sink.push(split, &tokens, job.text.len() as u64)?;
+            self.sharing.count(split, tokens.len() as u64 + u64::from(job.ends_document));
             if job.ends_document {
-                self.sink.end_document(job.split)?;
+                self.sink.end_document(split)?;
+                self.sharing.current = None;
+                self.sharing.documents += 1;
             }
         }
         (self.progress)(position);
         Ok(())
+    }
+}
+
+/// How many tokens each split has, and where the current document goes.
+#[derive(Default)]
+struct Sharing {
+    current: Option<Split>,
+    documents: u64,
+    val_documents: u64,
+    tokens: u64,
+    val_tokens: u64,
+}
+
+impl Sharing {
+    /// The split of the current document, which is chosen at its start: whenever the validation split has less than its
+    /// share of the tokens so far, after a random part of the interval that a document of mean length is worth. Nothing
+    /// depends on the length of the document that is chosen, so long ones are as frequent in both splits.
+    fn split(&mut self, share: f64) -> Split {
+        if let Some(split) = self.current {
+            return split;
+        }
+        let mean = self.tokens as f64 / self.documents.max(1) as f64;
+        let wait = hash(self.val_documents) as f64 / 2_f64.powi(64) * mean;
+        let behind = share * self.tokens as f64 >= self.val_tokens as f64 + wait;
+        let split = if self.documents > 0 && behind { Split::Val } else { Split::Train };
+        self.val_documents += u64::from(split == Split::Val);
+        self.current = Some(split);
+        split
+    }
+
+    fn count(&mut self, split: Split, tokens: u64) {
+        self.tokens += tokens;
+        if split == Split::Val {
+            self.val_tokens += tokens;
+        }
     }
 }
 

@@ -3,27 +3,49 @@
 
 use std::cell::RefCell;
 use std::ops::ControlFlow;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
-use super::pipeline::{Partition, Pipeline, Sink};
-use super::shard::{Corpus, Meta, Split, SplitMeta};
-use super::source::{Event, ReadOptions, Source, find, read};
+use super::pipeline::{PIECE_BYTES, Partition, Pipeline, Sink};
+use super::shard::{Corpus, Meta, Split, SplitMeta, shard_files};
+use super::source::{Event, Format, Found, ReadOptions, Source, find, read};
 use super::tokenizer::Tokenizer;
 use super::writer::CorpusWriter;
 use crate::{Error, Result};
 
-/// What a reader of files tells while it works.
+/// In a text of more bytes only one piece in [`SAMPLED`] is tokenized to estimate where its tail starts.
+const COUNTED_BYTES: u64 = 4 << 20;
+const SAMPLED: u64 = 16;
+
+/// A report of a reader of files while it works.
 #[derive(Debug)]
 pub enum Notice {
-    /// So many bytes are done, of so many.
+    /// So many bytes are read, of so many.
     Read {
-        /// Bytes done.
+        /// Bytes read.
         done: u64,
-        /// Bytes in all.
+        /// Bytes in all files.
         total: u64,
     },
-    /// A malformed part was left out, and why; only by [`Malformed::Skip`](super::Malformed).
+    /// A malformed part was skipped, and why; only with [`Malformed::Skip`](super::Malformed).
     Skipped(Error),
+    /// The extension of a file is not one of a known format; its content looks like this one.
+    Guessed {
+        /// The file.
+        path: PathBuf,
+        /// The format it is read as.
+        format: Format,
+    },
+    /// A file or folder in an input folder is not read: its extension is not one of a [`Format`], or it is hidden.
+    Ignored(PathBuf),
+}
+
+impl From<Found> for Notice {
+    fn from(found: Found) -> Self {
+        match found {
+            Found::Guessed(path, format) => Self::Guessed { path, format },
+            Found::Ignored(path) => Self::Ignored(path),
+        }
+    }
 }
 
 /// How [`prepare`] works.
@@ -37,12 +59,13 @@ pub struct PrepareOptions {
     pub read: ReadOptions,
     /// Tokens in a shard; the last one of a split has fewer.
     pub shard_tokens: u64,
-    /// The share of the corpus to measure on, from 0 (no validation split) to 0.5.
+    /// The validation split's share of the tokens, from 0 (no validation split) to 0.5.
     pub val_fraction: f64,
 }
 
 impl PrepareOptions {
-    /// The usual: files as their extensions say, shards of 100 million tokens, a twentieth to measure on, nothing skipped.
+    /// The default: each file's format by its extension, shards of 100 million tokens, 5 % for validation, nothing
+    /// skipped.
     pub fn new(out: PathBuf, tokenizer: Tokenizer) -> Self {
         Self {
             out,
@@ -53,7 +76,7 @@ impl PrepareOptions {
         }
     }
 
-    /// Refuses options that cannot work.
+    /// Checks the options.
     ///
     /// # Errors
     /// [`Error::Field`] naming the field.
@@ -65,20 +88,21 @@ impl PrepareOptions {
     }
 }
 
-/// Tokenises `inputs` into a corpus folder; tells `observer` how far it is and what it leaves out.
+/// Tokenizes `inputs` into a corpus folder; reports progress and what is skipped to `observer`.
 ///
-/// Inputs are files of a [`Format`](super::Format), and folders of them. Every document is followed by the tokeniser's separator; documents of
-/// white space alone are left out.
+/// Inputs are files of a [`Format`], folders of them, and pipes. Every document is followed by the tokenizer's
+/// separator; documents of white space alone are omitted.
 ///
-/// Where there are enough documents, evenly spread ones form the validation split; a corpus of few documents
-/// is cut instead, and its tail is the validation split, so that even a single text gives both.
+/// Where there are enough documents, evenly spread ones form the validation split, chosen so that it has
+/// `val_fraction` of the tokens; a corpus of few documents is cut instead, and its tail is the validation split, so that
+/// even a single text gives both.
 ///
-/// Long documents are tokenised in pieces, cut where a character that is not white space meets one that is:
-/// every tokeniser here starts a new token there, so the ids are those of the whole document. Only a run of
+/// Long documents are tokenized in pieces, cut where a character that is not white space is followed by one that is:
+/// every tokenizer here starts a new token there, so the ids are those of the whole document. Only a run of
 /// 1 MiB without such a place is cut elsewhere.
 ///
 /// # Errors
-/// [`Error::Field`] for options that cannot work; [`Error::Data`] naming the file for malformed content, an
+/// [`Error::Field`] for invalid options; [`Error::Data`] naming the file for malformed content, an
 /// empty file, a folder without text, a corpus too small to split, or an output folder that already holds a
 /// corpus; [`Error::Io`] when reading or writing fails. After an error no shard has its final name.
 pub fn prepare(
@@ -90,9 +114,13 @@ pub fn prepare(
     if inputs.is_empty() {
         return Err(Error::field("inputs", "at least one file or folder", "none"));
     }
-    let sources = find(inputs)?;
-    let total: u64 = sources.iter().map(|source| source.bytes).sum();
     let mut writer = CorpusWriter::create(&options.out, &options.tokenizer, options.shard_tokens)?;
+    if let Some(path) = Split::ALL.into_iter().find_map(|split| foreign_shard(&options.out, split))
+    {
+        let expected = "a folder without shards; delete them or choose another";
+        return Err(Error::data(&path, "output", expected, "a shard without a meta.json"));
+    }
+    let sources = find(inputs, options.read.format, &mut |found| observer(found.into()))?;
     let partition = partition(&sources, options)?;
     let skipped = tokenize(
         &sources,
@@ -103,16 +131,33 @@ pub fn prepare(
         &mut writer,
         observer,
     )?;
-    let wanted = if options.val_fraction > 0.0 { &Split::ALL[..] } else { &Split::ALL[..1] };
-    for &split in wanted {
-        if writer.tokens(split) == 0 {
-            let found = format!("{total} bytes, which leave nothing for {split}");
-            let expected = "a corpus large enough to split; val_fraction = 0 makes no val split";
-            return Err(Error::data(&sources[0].path, "corpus", expected, found));
-        }
+    if Split::ALL.iter().all(|&split| writer.tokens(split) == 0) {
+        return Err(no_text(&sources, skipped));
+    }
+    if options.val_fraction > 0.0
+        && let Some(split) = Split::ALL.into_iter().find(|&split| writer.tokens(split) == 0)
+    {
+        let expected =
+            "a corpus large enough to split (val_fraction = 0 makes no validation split)";
+        let found = format!("text of which nothing remains for the split `{split}`");
+        return Err(Error::data(&sources[0].path, "corpus", expected, found));
     }
     let names = sources.iter().map(|source| source.path.display().to_string()).collect();
     writer.finish(names, skipped, None)
+}
+
+/// A shard in a folder without a sidecar, which must not be overwritten.
+fn foreign_shard(dir: &Path, split: Split) -> Option<PathBuf> {
+    shard_files(dir, split).ok()?.into_iter().next()
+}
+
+fn no_text(sources: &[Source], skipped: u64) -> Error {
+    let path = sources.first().map_or(Path::new(""), |source| &source.path);
+    let found = match skipped {
+        0 => "only white space and separators".into(),
+        _ => format!("none in the parts that were not skipped ({skipped} malformed parts were)"),
+    };
+    Error::data(path, "content", "some text", found)
 }
 
 /// Where reading may end.
@@ -122,15 +167,15 @@ pub enum Limit {
     None,
     /// When there are so many documents.
     Documents(u64),
-    /// When there are so many tokens; those that are tokenised with the last of them stay.
+    /// When there are so many tokens; those that are tokenized with the last of them stay.
     Tokens(u64),
 }
 
-/// Tokenises `inputs` into a corpus in memory, at two bytes a token, and returns it with the number of malformed
-/// parts left out. Tells `observer` how far it is and what it leaves out.
+/// Tokenizes `inputs` into a corpus in memory, at two bytes per token, and returns it with the number of malformed
+/// parts that were skipped. Reports progress and what is skipped to `observer`.
 ///
 /// # Errors
-/// As those of [`prepare`]; [`Error::Data`] when the files hold no text.
+/// As those of [`prepare`]; [`Error::Data`] when the files contain no text.
 pub fn load(
     inputs: &[PathBuf],
     tokenizer: &Tokenizer,
@@ -139,17 +184,14 @@ pub fn load(
     observer: &mut dyn FnMut(Notice),
 ) -> Result<(Corpus, u64)> {
     tokenizer.validate()?;
-    let sources = find(inputs)?;
+    let sources = find(inputs, options.format, &mut |found| observer(found.into()))?;
     let mut memory = Memory { tokenizer, ids: Vec::new(), meta: SplitMeta::default() };
     let partition = Partition::TrainOnly;
     let skipped = tokenize(&sources, options, tokenizer, partition, limit, &mut memory, observer)?;
     let Memory { ids, meta, .. } = memory;
     match Corpus::in_memory(tokenizer, ids, meta) {
         Some(corpus) => Ok((corpus, skipped)),
-        None => {
-            let path = inputs.first().map_or(std::path::Path::new(""), PathBuf::as_path);
-            Err(Error::data(path, "content", "some text", "none"))
-        }
+        None => Err(no_text(&sources, skipped)),
     }
 }
 
@@ -174,7 +216,7 @@ impl Sink for Memory<'_> {
     }
 }
 
-/// Sends the documents of `sources` through a pipeline; returns how many malformed parts were left out.
+/// Sends the documents of `sources` through a pipeline; returns how many malformed parts were skipped.
 fn tokenize(
     sources: &[Source],
     options: &ReadOptions,
@@ -185,7 +227,7 @@ fn tokenize(
     observer: &mut dyn FnMut(Notice),
 ) -> Result<u64> {
     let total: u64 = sources.iter().map(|source| source.bytes).sum();
-    // Told by the pipeline and by the reader, never at once.
+    // Called by the pipeline and by the reader, never at once.
     let observer = RefCell::new(observer);
     let mut progress = |done| (observer.borrow_mut())(Notice::Read { done, total });
     let mut pipeline = Pipeline::new(sink, sources, tokenizer, partition, &mut progress);
@@ -220,18 +262,21 @@ fn tokenize(
     Ok(skipped)
 }
 
-/// Looks at the corpus until it is known to have documents enough.
+/// Reads the corpus until it is known to have documents enough to share out; otherwise to its end, to find where its tail
+/// starts.
 fn partition(sources: &[Source], options: &PrepareOptions) -> Result<Partition> {
     if options.val_fraction == 0.0 {
         return Ok(Partition::TrainOnly);
     }
-    let period = (1.0 / options.val_fraction).round() as u64;
-    let enough = period.saturating_mul(10);
-    let (mut documents, mut bytes) = (0, 0);
+    let enough = (10.0 / options.val_fraction) as u64;
+    let total = sources.iter().map(|source| source.bytes).sum::<u64>();
+    let stride = if total > COUNTED_BYTES { SAMPLED } else { 1 };
+    let mut profile = Profile::new(&options.tokenizer, stride);
+    let mut documents = 0;
     for source in sources {
         let mut on_event = |event: Event<'_>| {
             match event {
-                Event::Text(text, _) => bytes += text.len() as u64,
+                Event::Text(text, _) => profile.push(text),
                 Event::EndOfDocument => documents += 1,
             }
             let done = documents >= enough;
@@ -239,10 +284,61 @@ fn partition(sources: &[Source], options: &PrepareOptions) -> Result<Partition> 
         };
         read(source, &options.read, &mut on_event, &mut |_| ())?;
         if documents >= enough {
-            return Ok(Partition::OneIn { period });
+            return Ok(Partition::Share(options.val_fraction));
         }
     }
-    Ok(Partition::Tail { cut: ((1.0 - options.val_fraction) * bytes as f64) as u64 })
+    Ok(Partition::Tail { cut: profile.finish(1.0 - options.val_fraction) })
+}
+
+/// How many tokens there are up to each place of a text.
+struct Profile<'a> {
+    tokenizer: &'a Tokenizer,
+    /// One piece in so many is tokenized; the others are taken to have as many tokens per byte as the one before.
+    stride: u64,
+    piece: String,
+    /// Bytes and tokens of each piece.
+    pieces: Vec<(u64, f64)>,
+}
+
+impl<'a> Profile<'a> {
+    fn new(tokenizer: &'a Tokenizer, stride: u64) -> Self {
+        Self { tokenizer, stride, piece: String::new(), pieces: Vec::new() }
+    }
+
+    fn push(&mut self, text: &str) {
+        self.piece += text;
+        if self.piece.len() >= PIECE_BYTES {
+            self.end_piece();
+        }
+    }
+
+    fn end_piece(&mut self) {
+        let bytes = self.piece.len() as u64;
+        let last = self.pieces.last().map_or(1.0, |(bytes, tokens)| tokens / *bytes as f64);
+        let counted = (self.pieces.len() as u64).is_multiple_of(self.stride);
+        // Words that the vocabulary lacks are refused when they are to be written.
+        let tokens = counted.then(|| self.tokenizer.encode(&self.piece).ok()).flatten();
+        let tokens = tokens.map_or(last * bytes as f64, |tokens| tokens.len() as f64);
+        self.pieces.push((bytes, tokens));
+        self.piece.clear();
+    }
+
+    /// The byte at which this share of the tokens ends.
+    fn finish(mut self, share: f64) -> u64 {
+        if !self.piece.is_empty() {
+            self.end_piece();
+        }
+        let wanted = share * self.pieces.iter().map(|(_, tokens)| tokens).sum::<f64>();
+        let (mut start, mut before) = (0, 0.0);
+        for (bytes, tokens) in self.pieces {
+            if before + tokens > wanted {
+                return start + (bytes as f64 * (wanted - before) / tokens) as u64;
+            }
+            start += bytes;
+            before += tokens;
+        }
+        start
+    }
 }
 
 #[cfg(test)]
@@ -253,7 +349,7 @@ mod tests {
     use std::fs;
     use std::path::Path;
 
-    /// Prepares files into `out/` beside them.
+    /// Prepares files into `out/` next to them.
     fn run(
         dir: &Path,
         files: &[(&str, &str)],
@@ -275,6 +371,7 @@ mod tests {
             Notice::Skipped(error) => {
                 assert_eq!(options.read.malformed, Malformed::Skip, "{error}")
             }
+            Notice::Guessed { .. } | Notice::Ignored(_) => panic!("clear names"),
         })?;
         assert!(last.0 == last.1 && last.1 > 0, "progress ends at the total");
         Ok(meta)
@@ -331,20 +428,21 @@ mod tests {
         let dir = tempfile::tempdir().expect("a temporary folder");
         let error = run(dir.path(), &[("a.txt", "x")], |_| ()).expect_err("one byte");
         assert!(error.to_string().contains("val_fraction = 0"), "{error}");
-        assert_eq!(fs::read_dir(dir.path().join("out")).expect("listable").count(), 0);
+        assert!(!dir.path().join("out").exists());
         let meta = run(dir.path(), &[("a.txt", "x")], |o| o.val_fraction = 0.0).expect("prepared");
         assert_eq!(meta.train.expect("described").tokens, 2);
     }
 
     #[test]
-    fn many_documents_are_dealt_whole() {
+    fn many_documents_are_assigned_whole() {
         let dir = tempfile::tempdir().expect("a temporary folder");
         let documents: Vec<String> =
             (0..1000).map(|i| format!("document {i}\nof two lines")).collect();
         let text = documents.join("\n<|endoftext|>\n");
         let meta = run(dir.path(), &[("a.txt", &text)], |_| ()).expect("prepared");
-        let counts = Split::ALL.map(|split| meta.split(split).expect("described").documents);
-        assert_eq!(counts, [950, 50]);
+        let [train, val] = Split::ALL.map(|split| meta.split(split).expect("described").clone());
+        assert_eq!(train.documents + val.documents, 1000);
+        assert_share(&meta, 0.05);
         let val = split_text(dir.path(), Split::Val);
         let mut found: Vec<String> = (split_text(dir.path(), Split::Train) + &val)
             .split("<|endoftext|>")
@@ -355,6 +453,67 @@ mod tests {
         expected.sort();
         found.sort();
         assert_eq!(found, expected);
+    }
+
+    /// The validation split has this share of the tokens, but for two documents of mean length.
+    fn assert_share(meta: &Meta, share: f64) {
+        let [train, val] = Split::ALL.map(|split| meta.split(split).expect("described"));
+        let all = (train.tokens + val.tokens) as f64;
+        let mean = all / (train.documents + val.documents) as f64;
+        let off = (val.tokens as f64 - share * all).abs();
+        assert!(off <= 2.0 * mean, "{} of {all} tokens, mean {mean}", val.tokens);
+    }
+
+    #[test]
+    fn the_share_is_one_of_tokens_whatever_documents_are_like() {
+        // Every 20th document is long: one document in 20 could take nearly all or nearly nothing.
+        let long = |i: u64| if i.is_multiple_of(20) { 100 } else { 1 };
+        // Fractions that are not one over a whole number, which a period of documents would round.
+        for (share, words) in [(0.05, 1), (0.3, 1), (0.4, 3), (0.5, 1)] {
+            let dir = tempfile::tempdir().expect("a temporary folder");
+            let documents: Vec<String> =
+                (0..2000).map(|i| "word ".repeat(words * long(i))).collect();
+            let text = documents.join("\n<|endoftext|>\n");
+            let meta = run(dir.path(), &[("a.txt", &text)], |o| o.val_fraction = share);
+            let meta = meta.expect("prepared");
+            let [train, val] = Split::ALL.map(|split| meta.split(split).expect("described"));
+            let all = (train.tokens + val.tokens) as f64;
+            // One document of the longest kind to either side.
+            let off = (val.tokens as f64 - share * all).abs();
+            assert!(off <= 500.0 * words as f64, "{share}: {} of {all}", val.tokens);
+            assert!(val.documents > 0 && train.documents > 0);
+        }
+    }
+
+    #[test]
+    fn the_tail_of_a_text_has_its_share_of_the_tokens() {
+        // The second half has three times as many tokens per byte.
+        let text =
+            "internationalization ".repeat(20_000) + &"a b c d e f g h i j k ".repeat(20_000);
+        let dir = tempfile::tempdir().expect("a temporary folder");
+        let meta = run(dir.path(), &[("a.txt", &text)], |options| {
+            options.tokenizer = Tokenizer::Gpt2;
+            options.val_fraction = 0.25;
+        });
+        let meta = meta.expect("prepared");
+        let [train, val] = Split::ALL.map(|split| meta.split(split).expect("described").tokens);
+        let share = val as f64 / (train + val) as f64;
+        // A place inside a piece of 256 KiB is interpolated.
+        assert!((share - 0.25).abs() < 0.02, "{share}");
+    }
+
+    #[test]
+    fn a_corpus_without_text_is_refused_as_such() {
+        for (name, content) in
+            [("a.txt", "<|endoftext|>\n"), ("a.txt", " \n\n"), ("a.jsonl", "{\"text\": \" \"}\n")]
+        {
+            for share in [0.0, 0.05] {
+                let dir = tempfile::tempdir().expect("a temporary folder");
+                let error = run(dir.path(), &[(name, content)], |o| o.val_fraction = share);
+                let error = error.expect_err("no text").to_string();
+                assert!(error.contains("some text, found only white space"), "{error}");
+            }
+        }
     }
 
     #[test]
@@ -396,7 +555,7 @@ mod tests {
     }
 
     #[test]
-    fn the_sidecar_says_where_the_text_came_from_and_what_was_skipped() {
+    fn the_sidecar_lists_sources_and_counts_what_was_skipped() {
         let dir = tempfile::tempdir().expect("a temporary folder");
         let files =
             [("a.txt", "some words"), ("b.jsonl", "{\"body\": \"more words\"}\nnonsense\n")];
@@ -411,6 +570,17 @@ mod tests {
         assert_eq!(meta.skipped, 1);
         assert!(meta.sources[1].ends_with("b.jsonl"));
         assert_eq!(Meta::read(&dir.path().join("out")).expect("readable"), Some(meta));
+    }
+
+    #[test]
+    fn shards_of_another_program_are_not_overwritten() {
+        let dir = tempfile::tempdir().expect("a temporary folder");
+        let shard = dir.path().join("out/train-000.bin");
+        fs::create_dir(dir.path().join("out")).expect("creatable");
+        fs::write(&shard, b"precious").expect("writable");
+        let error = run(dir.path(), &[("a.txt", "x y")], |_| ()).expect_err("occupied").to_string();
+        assert!(error.contains("train-000.bin"), "{error}");
+        assert_eq!(fs::read(&shard).expect("readable"), b"precious");
     }
 
     #[test]
@@ -432,7 +602,7 @@ mod tests {
     }
 
     #[test]
-    fn in_memory_a_file_gives_the_tokens_that_shards_would_hold() {
+    fn in_memory_a_file_gives_the_tokens_that_shards_have() {
         let dir = tempfile::tempdir().expect("a temporary folder");
         let text = prose(2 * PIECE_BYTES) + "\n<|endoftext|>\nlast";
         for name in ["a.txt", "b.csv"] {

@@ -433,7 +433,8 @@ fn llmc_header(file: &File, bytes: u64, path: &Path) -> Result<Option<[i32; 3]>>
     Ok(Some([0, 1, 2].map(field)))
 }
 
-fn shard_files(dir: &Path, split: Split) -> Result<Vec<PathBuf>> {
+/// Files in `dir` that may be shards of `split`, in the order of their names.
+pub(super) fn shard_files(dir: &Path, split: Split) -> Result<Vec<PathBuf>> {
     let mut files = Vec::new();
     for entry in fs::read_dir(dir).map_err(Error::io(dir, "list"))? {
         let path = entry.map_err(Error::io(dir, "list"))?.path();

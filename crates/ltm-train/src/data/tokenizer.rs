@@ -7,19 +7,23 @@ use serde::{Deserialize, Serialize};
 use super::storyworld;
 use crate::{Error, Result};
 
-/// The text that stands for a document's end: a line of its own in corpora, and what `decode` prints.
+/// The text of a document's end: a line of its own in corpora, and what `decode` prints.
 pub const END_OF_TEXT: &str = "<|endoftext|>";
+
+/// Longer runs of white space are split off before GPT-2's pre-tokenizer sees them: it backtracks over a run, which takes
+/// stack for each character.
+const WHITE_SPACE_RUN: usize = 1 << 10;
 
 /// GPT-2's id of the end of a document.
 const GPT2_SEPARATOR: u16 = 50256;
 
-/// A tokeniser. Serialised, it is the spec kept in sidecars and checkpoints: `{"name": "gpt2"}`.
+/// A tokenizer. Serialised, it is the spec kept in sidecars and checkpoints: `{"name": "gpt2"}`.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(tag = "name", rename_all = "lowercase", deny_unknown_fields)]
 pub enum Tokenizer {
-    /// One id a byte, then the separator: 257 ids.
+    /// One id per byte, then the separator: 257 ids.
     Bytes,
-    /// GPT-2's byte-pair encoding: 50257 ids, and one more that the published models keep unused.
+    /// GPT-2's byte-pair encoding: 50257 ids, and an unused one that the published models have.
     Gpt2,
     /// A closed list of lower-case words, then the separator.
     Words {
@@ -56,7 +60,7 @@ impl std::fmt::Display for Tokenizer {
 }
 
 impl Tokenizer {
-    /// Refuses a word list that cannot serve: empty, too long for 16 bits, or ambiguous.
+    /// Refuses a word list that is empty, too long for 16 bits, or ambiguous.
     ///
     /// # Errors
     /// [`Error::Field`] naming what is wrong with the list.
@@ -76,7 +80,7 @@ impl Tokenizer {
         }
     }
 
-    /// The ids that a model over this tokeniser must know: valid ids are `0..vocab_size()`.
+    /// The number of ids that a model over this tokenizer needs: valid ids are `0..vocab_size()`.
     pub fn vocab_size(&self) -> usize {
         match self {
             Self::Bytes => 257,
@@ -96,7 +100,7 @@ impl Tokenizer {
         }
     }
 
-    /// Encodes text; never yields the separator, whatever the text says.
+    /// Encodes text; never yields the separator, even where the text contains [`END_OF_TEXT`].
     ///
     /// Words are split at white space, their trailing punctuation split off, and lower-cased.
     ///
@@ -105,19 +109,13 @@ impl Tokenizer {
     pub fn encode(&self, text: &str) -> Result<Vec<u16>> {
         match self {
             Self::Bytes => Ok(text.bytes().map(u16::from).collect()),
-            Self::Gpt2 => {
-                let ids = tiktoken_rs::r50k_base_singleton().encode_ordinary(text);
-                Ok(ids
-                    .into_iter()
-                    .map(|id| id.try_into().expect("GPT-2 ids have 16 bits"))
-                    .collect())
-            }
+            Self::Gpt2 => Ok(encode_gpt2(text)),
             Self::Words { vocabulary } => encode_words(vocabulary, text),
         }
     }
 
     /// Bytes that `token` adds to the text of a document whose last token so far is `before`. The
-    /// separator is no text, and ids past the vocabulary are none.
+    /// separator and ids past the vocabulary add none.
     pub fn text_bytes(&self, before: u16, token: u16) -> usize {
         if token == self.separator() {
             return 0;
@@ -164,6 +162,31 @@ impl Tokenizer {
         }
         String::from_utf8_lossy(&text).into_owned()
     }
+}
+
+fn encode_gpt2(text: &str) -> Vec<u16> {
+    let gpt2 = tiktoken_rs::r50k_base_singleton();
+    let mut ids = Vec::new();
+    let mut encode = |text: &str| {
+        let more = gpt2.encode_ordinary(text).into_iter();
+        ids.extend(more.map(|id| u16::try_from(id).expect("GPT-2 ids have 16 bits")));
+    };
+    let mut start = 0; // of the text that is not encoded yet
+    let mut run = 0; // where the white space before `at` starts
+    let mut last = 0; // the start of the character before `at`
+    for (at, c) in text.char_indices() {
+        if !c.is_whitespace() {
+            if at - run > WHITE_SPACE_RUN {
+                // GPT-2 takes a run of white space up to its last character, which goes with what follows.
+                encode(&text[start..last]);
+                start = last;
+            }
+            run = at + c.len_utf8();
+        }
+        last = at;
+    }
+    encode(&text[start..]);
+    ids
 }
 
 fn is_punctuation(word: &str) -> bool {
@@ -215,6 +238,32 @@ mod tests {
         }
         let ids = words().encode("the cat, the cat sat.").expect("known words");
         assert_eq!(words().decode(&ids), "the cat, the cat sat.");
+    }
+
+    #[test]
+    fn long_runs_of_white_space_give_the_ids_of_the_whole_text() {
+        let whole = |text: &str| -> Vec<u16> {
+            let ids = tiktoken_rs::r50k_base_singleton().encode_ordinary(text);
+            ids.into_iter().map(|id| id as u16).collect()
+        };
+        for run in [" ", "\n", "\r\n", "\t ", "\u{2003}", " \u{85}"] {
+            for around in ["x_y", "_y", "x_", "'s_'s 1_2", "x_\u{301}y_ "] {
+                // Longer than is split off, shorter than what the pre-tokenizer can take.
+                for length in [WHITE_SPACE_RUN - 1, WHITE_SPACE_RUN, WHITE_SPACE_RUN + 7] {
+                    let text = around.replace('_', &run.repeat(length));
+                    assert_eq!(encode_gpt2(&text), whole(&text), "{around} {run:?} {length}");
+                }
+            }
+        }
+    }
+
+    #[test]
+    fn a_million_blanks_are_encoded() {
+        for run in [" ", "\n"] {
+            let text = format!("x{}y", run.repeat(1_000_000));
+            let ids = Tokenizer::Gpt2.encode(&text).expect("any text");
+            assert_eq!(Tokenizer::Gpt2.decode(&ids), text);
+        }
     }
 
     #[test]

@@ -1,10 +1,10 @@
-//! Writes a corpus folder: shards aside, synced, renamed, and the sidecar last. Knows nothing of where
+//! Writes a corpus folder: shards under temporary names, synced, renamed, and the sidecar last. Knows nothing of where
 //! the tokens come from.
 
-use std::fs::{self, File};
 use std::io::{BufWriter, Write};
 use std::path::{Path, PathBuf};
 
+use ltm_model::{AtomicFile, FinishedFile};
 use sha2::{Digest, Sha256};
 
 use super::fingerprint::hex;
@@ -12,34 +12,36 @@ use super::pipeline::Sink;
 use super::shard::{META_FILE, Meta, Shard, Split, SplitMeta};
 use super::storyworld;
 use super::tokenizer::Tokenizer;
-use crate::files::{create_dir, sync_dir, temporary, write_whole};
-use crate::{Error, Result};
+use crate::files::{write_error, write_whole};
+use crate::{Error, FolderLock, Result};
 
-/// A corpus being written. Dropped before [`CorpusWriter::finish`], it leaves nothing behind.
+/// A corpus being written by the only writer of its folder. Dropped before [`CorpusWriter::finish`], it leaves nothing.
 pub(super) struct CorpusWriter {
-    dir: PathBuf,
     tokenizer: Tokenizer,
     splits: [SplitWriter; 2],
+    dir: PathBuf,
+    // Dropped last.
+    _lock: FolderLock,
 }
 
 impl CorpusWriter {
     /// Starts a corpus in `dir`, creating the folder.
     ///
     /// # Errors
-    /// [`Error::Field`] for a useless shard size or word list, [`Error::Data`] when `dir` already holds
-    /// a corpus, [`Error::Io`] when it cannot be created.
+    /// [`Error::Field`] for shards of no tokens or an invalid word list, [`Error::Data`] when `dir` already contains
+    /// a corpus, [`Error::Locked`] when another process writes there, [`Error::Io`] when it cannot be created.
     pub(super) fn create(dir: &Path, tokenizer: &Tokenizer, shard_tokens: u64) -> Result<Self> {
         tokenizer.validate()?;
         if shard_tokens == 0 {
             return Err(Error::field("shard_tokens", "at least 1", shard_tokens));
         }
-        create_dir(dir)?;
+        let lock = FolderLock::acquire(dir)?;
         if dir.join(META_FILE).exists() {
             let expected = "a folder without a corpus; delete it or choose another";
             return Err(Error::data(dir, "output", expected, META_FILE));
         }
         let splits = Split::ALL.map(|split| SplitWriter::new(dir, split, shard_tokens));
-        Ok(Self { dir: dir.into(), tokenizer: tokenizer.clone(), splits })
+        Ok(Self { tokenizer: tokenizer.clone(), splits, dir: dir.into(), _lock: lock })
     }
 
     /// Tokens written to `split` so far.
@@ -60,7 +62,6 @@ impl CorpusWriter {
         for writer in &mut self.splits {
             writer.publish()?;
         }
-        sync_dir(&self.dir)?;
         let [train, val] = self.splits.each_mut().map(|writer| std::mem::take(&mut writer.meta));
         let meta = Meta {
             vocab_size: Some(self.tokenizer.vocab_size()),
@@ -96,18 +97,18 @@ struct SplitWriter {
     dir: PathBuf,
     split: Split,
     shard_tokens: u64,
-    open: Option<BufWriter<File>>,
+    open: Option<BufWriter<AtomicFile>>,
     /// Of the open shard.
     hash: Sha256,
+    /// Shards that are complete.
+    finished: Vec<FinishedFile>,
     meta: SplitMeta,
-    /// How many of the shards already have their final name.
-    published: usize,
 }
 
 impl SplitWriter {
     fn new(dir: &Path, split: Split, shard_tokens: u64) -> Self {
-        let (meta, hash) = (SplitMeta::default(), Sha256::new());
-        Self { dir: dir.into(), split, shard_tokens, open: None, hash, meta, published: 0 }
+        let (meta, hash, finished) = (SplitMeta::default(), Sha256::new(), Vec::new());
+        Self { dir: dir.into(), split, shard_tokens, open: None, hash, finished, meta }
     }
 
     fn push(&mut self, mut tokens: &[u16]) -> Result<()> {
@@ -116,14 +117,12 @@ impl SplitWriter {
                 self.start_shard()?;
             }
             let shard = self.meta.shards.last_mut().expect("start_shard() lists the open shard");
-            let path = temporary(&self.dir.join(&shard.file));
             let file = self.open.as_mut().expect("start_shard() opens the shard");
-
             let room = usize::try_from(self.shard_tokens - shard.tokens).unwrap_or(usize::MAX);
             let (now, later) = tokens.split_at(room.min(tokens.len()));
             let bytes: Vec<u8> = now.iter().flat_map(|id| id.to_le_bytes()).collect();
             self.hash.update(&bytes);
-            file.write_all(&bytes).map_err(Error::io(&path, "write"))?;
+            file.write_all(&bytes).map_err(Error::io(&self.dir.join(&shard.file), "write"))?;
             shard.tokens += now.len() as u64;
             self.meta.tokens += now.len() as u64;
             if shard.tokens == self.shard_tokens {
@@ -136,10 +135,9 @@ impl SplitWriter {
 
     fn start_shard(&mut self) -> Result<()> {
         let file = format!("{}-{:03}.bin", self.split, self.meta.shards.len());
-        let path = temporary(&self.dir.join(&file));
-        // Listed first, so that a failure below still removes it.
+        let open = AtomicFile::create(&self.dir.join(&file)).map_err(write_error)?;
+        self.open = Some(BufWriter::new(open));
         self.meta.shards.push(Shard { file, tokens: 0, sha256: None });
-        self.open = Some(BufWriter::new(File::create(&path).map_err(Error::io(&path, "create"))?));
         Ok(())
     }
 
@@ -149,34 +147,21 @@ impl SplitWriter {
             return Ok(());
         };
         shard.sha256 = Some(hex(std::mem::take(&mut self.hash)));
-        let path = temporary(&self.dir.join(&shard.file));
-        file.into_inner()
-            .map_err(|error| error.into_error())
-            .and_then(|file| file.sync_all())
-            .map_err(Error::io(&path, "write"))
+        let file = file.into_inner().map_err(|error| error.into_error());
+        let file = file.map_err(Error::io(&self.dir.join(&shard.file), "write"))?;
+        self.finished.push(file.finish().map_err(write_error)?);
+        Ok(())
     }
 
     fn publish(&mut self) -> Result<()> {
-        for shard in &self.meta.shards {
-            let path = self.dir.join(&shard.file);
-            fs::rename(temporary(&path), &path).map_err(Error::io(&path, "rename"))?;
-            self.published += 1;
-        }
-        Ok(())
-    }
-}
-
-impl Drop for SplitWriter {
-    fn drop(&mut self) {
-        for shard in self.meta.shards.iter().skip(self.published) {
-            // Best effort: the error that led here is already on its way to the caller.
-            let _ = fs::remove_file(temporary(&self.dir.join(&shard.file)));
-        }
+        self.finished.drain(..).try_for_each(|file| file.publish().map_err(write_error))
     }
 }
 
 #[cfg(test)]
 mod tests {
+    use std::fs;
+
     use super::*;
 
     fn names(dir: &Path) -> Vec<String> {
@@ -217,19 +202,49 @@ mod tests {
         assert!(names(dir.path()).is_empty());
     }
 
-    /// `/dev/full` is a disk without room; a link puts it where the shard is written.
-    #[cfg(target_os = "linux")]
+    #[cfg(unix)]
     #[test]
-    fn a_full_disk_is_an_error_with_the_path_and_leaves_no_shard() {
+    fn planted_links_are_not_followed() {
         let dir = tempfile::tempdir().expect("a temporary folder");
-        let shard = dir.path().join(".train-000.bin.tmp");
-        std::os::unix::fs::symlink("/dev/full", &shard).expect("linkable");
-        let mut writer = CorpusWriter::create(dir.path(), &Tokenizer::Bytes, 1 << 20).expect("new");
-        let error = writer
-            .push(Split::Train, &[7; 100_000], 100_000)
-            .and_then(|()| writer.finish(vec![], 0, None).map(|_| ()))
-            .expect_err("no room");
+        let victim = dir.path().join("victim");
+        fs::write(&victim, b"precious").expect("writable");
+        for name in [".train-000.bin.tmp", "train-000.bin", ".meta.json.tmp"] {
+            std::os::unix::fs::symlink(&victim, dir.path().join(name)).expect("linkable");
+        }
+        let mut writer = CorpusWriter::create(dir.path(), &Tokenizer::Bytes, 4).expect("new");
+        writer.push(Split::Train, &[1, 2, 3], 3).expect("written");
+        writer.finish(vec![], 0, None).expect("finished");
+        assert_eq!(fs::read(&victim).expect("readable"), b"precious");
+        let shard = fs::symlink_metadata(dir.path().join("train-000.bin")).expect("there");
+        assert!(shard.is_file());
+    }
+
+    #[test]
+    fn a_second_writer_is_refused_and_takes_over_what_a_dead_one_left() {
+        let dir = tempfile::tempdir().expect("a temporary folder");
+        let mut writer = CorpusWriter::create(dir.path(), &Tokenizer::Bytes, 2).expect("new");
+        writer.push(Split::Train, &[1, 2, 3], 3).expect("written");
+        let second = CorpusWriter::create(dir.path(), &Tokenizer::Bytes, 2);
+        assert!(matches!(second.err(), Some(Error::Locked { .. })));
+        drop(writer);
+        let left = format!(".train-000.bin.x{}", ltm_model::TEMPORARY_SUFFIX);
+        fs::write(dir.path().join(&left), b"half").expect("writable");
+        let writer = CorpusWriter::create(dir.path(), &Tokenizer::Bytes, 2).expect("free again");
+        assert!(!dir.path().join(left).exists());
+        drop(writer);
+    }
+
+    /// Files cannot be written into a folder that is gone, as little as onto a full disk.
+    #[cfg(unix)]
+    #[test]
+    fn a_shard_that_cannot_be_written_is_named() {
+        let dir = tempfile::tempdir().expect("a temporary folder");
+        let out = dir.path().join("out");
+        let mut writer = CorpusWriter::create(&out, &Tokenizer::Bytes, 2).expect("new");
+        writer.push(Split::Train, &[7], 1).expect("written");
+        fs::remove_dir_all(&out).expect("removable");
+        let error = writer.finish(vec![], 0, None).expect_err("no folder");
         assert!(error.to_string().contains("train-000.bin"), "{error}");
-        assert!(names(dir.path()).is_empty());
+        assert!(!out.exists());
     }
 }

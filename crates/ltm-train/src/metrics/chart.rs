@@ -1,7 +1,7 @@
 //! Charts with error bars, chosen ticks, reference lines and stacked bars, as SVG. Knows nothing of what is
-//! measured.
+//! measured. The text in them is text, so no font is needed to draw one.
 //!
-//! Pure black and white are ink and paper: a page may recolour them by a style sheet, and leave the rest.
+//! Pure black and white are text and background: a page may recolour them by a style sheet.
 
 use std::path::Path;
 
@@ -10,18 +10,34 @@ use plotters::coord::types::RangedCoordf64;
 use plotters::prelude::*;
 use plotters::series::DashedLineSeries;
 
-use super::plot::{COLORS, range};
 use crate::files::write_whole;
 use crate::{Error, Result};
+
+/// Colours of series that most eyes can tell apart (Okabe and Ito 2008, without the yellow, which is faint on white,
+/// and with a purple).
+const COLORS: [RGBColor; Chart::MOST_SERIES] = [
+    RGBColor(0, 114, 178),
+    RGBColor(213, 94, 0),
+    RGBColor(0, 158, 115),
+    RGBColor(204, 121, 167),
+    RGBColor(230, 159, 0),
+    RGBColor(86, 180, 233),
+    RGBColor(110, 60, 160),
+    RGBColor(140, 86, 75),
+];
+
+/// Colours of reference lines, which are dashed.
+const LEVEL_COLORS: [RGBColor; 3] =
+    [RGBColor(0, 0, 0), RGBColor(120, 120, 120), RGBColor(150, 30, 30)];
 
 /// A number with its standard error.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct Mark {
-    /// Where it stands.
+    /// Its place along the x axis.
     pub x: f64,
     /// The number.
     pub y: f64,
-    /// Its standard error, drawn as a bar to both sides; 0 for none.
+    /// Its standard error, drawn as a bar to both sides; 0 draws none.
     pub error: f64,
 }
 
@@ -32,7 +48,7 @@ pub struct Series {
     pub name: String,
     /// In the order in which a line joins them.
     pub marks: Vec<Mark>,
-    /// Whether every mark has a dot; else there is only the line.
+    /// Whether every mark has a dot; otherwise there is only the line.
     pub dots: bool,
 }
 
@@ -43,18 +59,18 @@ pub enum Axis {
     Linear,
     /// By ratio, with a tick at each power of ten, or more where there are few. Values must be positive.
     Log,
-    /// These values and no other, equally far from each other, each with a tick.
+    /// These values only, equally spaced, each with a tick.
     Values(Vec<f64>),
 }
 
 /// One chart.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Chart {
-    /// The line above it.
+    /// The title.
     pub title: String,
-    /// What runs along the x axis, with its unit.
+    /// Label of the x axis, with its unit.
     pub x_label: String,
-    /// What runs along the y axis, with its unit.
+    /// Label of the y axis, with its unit.
     pub y_label: String,
     /// The x axis.
     pub axis: Axis,
@@ -69,7 +85,27 @@ pub struct Chart {
 type Drawn = std::result::Result<(), DrawingAreaErrorKind<std::io::Error>>;
 
 impl Chart {
-    /// Draws the chart and writes the SVG to `path`; returns its text. What is not finite is left out.
+    /// Series that one chart can show so that they are told apart; see [`panels`](Self::panels).
+    pub const MOST_SERIES: usize = 8;
+
+    /// The same as charts of at most [`MOST_SERIES`](Self::MOST_SERIES) series, on the same y axis where there are
+    /// several.
+    pub fn panels(self) -> Vec<Self> {
+        let all = self.series.len().div_ceil(Self::MOST_SERIES).max(1);
+        if all == 1 {
+            return vec![self];
+        }
+        let each = self.series.len().div_ceil(all);
+        let panel = |(idx, series): (usize, &[Series])| Self {
+            title: format!("{} ({} of {all})", self.title, idx + 1),
+            series: series.to_vec(),
+            ..self.clone()
+        };
+        self.series.chunks(each).enumerate().map(panel).collect()
+    }
+
+    /// Draws the chart and writes the SVG to `path`; returns its text. A mark that is not finite is not drawn and
+    /// breaks the line of its series.
     ///
     /// # Errors
     /// [`Error::Plot`] when it cannot be drawn, [`Error::Io`] when it cannot be written.
@@ -84,7 +120,7 @@ impl Chart {
         let marks = || self.series.iter().flat_map(|series| &series.marks);
         let shown = || marks().filter(|mark| self.place(mark.x).is_some() && mark.y.is_finite());
         let ends = shown().flat_map(|m| [m.y - bar(m), m.y + bar(m)]);
-        // A level far from every mark would press them together: it stays in the legend alone.
+        // A level far from every mark would flatten the curves: it is named in the legend only.
         let own = range(ends.clone());
         let room = 1.5 * (own.end - own.start);
         let near = own.start - room..own.end + room;
@@ -113,7 +149,7 @@ impl Chart {
         self.draw_on(svg, Ticked::new(x_range, ticks), &label, y_range)
     }
 
-    /// Where a value stands along the axis; `None` where it has no place.
+    /// The place of a value along the axis; `None` if it has none.
     fn place(&self, x: f64) -> Option<f64> {
         let place = match &self.axis {
             Axis::Linear => x,
@@ -132,12 +168,22 @@ impl Chart {
     ) -> Drawn {
         let y_text = |y: &f64| short(*y);
         let x_ends = [x_range.range().start, x_range.range().end];
-        // Room for a legend below, two names a row.
-        let names = self.series.len() + self.levels.len();
-        let legend_rows = if names > 1 { names.div_ceil(2) } else { 0 };
-        let legend_height = 20 * legend_rows as u32;
-        let (width, height) = (self.size.0, self.size.1 + legend_height);
-        let area = SVGBackend::with_string(svg, (width, height)).into_drawing_area();
+        let colors = COLORS.into_iter().cycle();
+        let mut entries: Vec<LegendEntry> = self
+            .series
+            .iter()
+            .zip(colors.clone())
+            .map(|(series, color)| LegendEntry { name: series.name.clone(), color, dashed: false })
+            .collect();
+        let levels = self.levels.iter().zip(LEVEL_COLORS.into_iter().cycle());
+        let levels: Vec<_> = levels.filter(|((_, y), _)| y.is_finite()).collect();
+        entries.extend(levels.iter().map(|((name, y), color)| {
+            let off = if y_range.contains(y) { "" } else { ", off the chart" };
+            LegendEntry { name: format!("{name}: {}{off}", short(*y)), color: *color, dashed: true }
+        }));
+        let legend = Legend::new(entries, self.size.0);
+        let area = SVGBackend::with_string(svg, (self.size.0, self.size.1 + legend.height()))
+            .into_drawing_area();
         area.fill(&WHITE)?;
         let (upper, lower) = area.split_vertically(self.size.1);
         let mut chart = ChartBuilder::on(&upper)
@@ -157,60 +203,97 @@ impl Chart {
             .bold_line_style(GREY.mix(0.25))
             .label_style(("sans-serif", 13))
             .draw()?;
-        let mut entries: Vec<(&str, RGBColor, bool)> = Vec::new();
-        for (series, color) in self.series.iter().zip(COLORS.into_iter().cycle()) {
-            entries.push((&series.name, color, false));
+        for (series, color) in self.series.iter().zip(colors) {
             let line = color.stroke_width(2);
-            let at = |mark: &Mark| self.place(mark.x).map(|x| (x, mark.y));
-            let points: Vec<(f64, f64)> =
-                series.marks.iter().filter_map(at).filter(|point| point.1.is_finite()).collect();
-            chart.draw_series(LineSeries::new(points.iter().copied(), line))?;
-            if series.dots {
-                chart.draw_series(
-                    points.iter().map(|point| Circle::new(*point, 4, color.filled())),
-                )?;
+            let at =
+                |mark: &Mark| Some((self.place(mark.x)?, mark.y)).filter(|at| at.1.is_finite());
+            for run in series.marks.split(|mark| at(mark).is_none()) {
+                let points: Vec<(f64, f64)> = run.iter().filter_map(at).collect();
+                if points.is_empty() {
+                    continue;
+                }
+                chart.draw_series(LineSeries::new(points.iter().copied(), line))?;
+                if series.dots || points.len() == 1 {
+                    let dot = |at: &(f64, f64)| Circle::new(*at, 4, color.filled());
+                    chart.draw_series(points.iter().map(dot))?;
+                }
             }
-            let bars = series.marks.iter().filter(|mark| mark.y.is_finite() && bar(mark) > 0.0);
-            let bars = bars.filter_map(|mark| Some((self.place(mark.x)?, mark.y, bar(mark))));
+            let bars = series.marks.iter().filter(|mark| bar(mark) > 0.0);
+            let bars = bars.filter_map(|mark| at(mark).map(|(x, y)| (x, y, bar(mark))));
             chart.draw_series(
                 bars.map(|(x, y, bar)| PathElement::new([(x, y - bar), (x, y + bar)], line)),
             )?;
         }
-        // Levels begin where the series' colours end.
-        let colors = COLORS.into_iter().rev().cycle();
-        let far: Vec<String> = self
-            .levels
-            .iter()
-            .map(|(name, y)| format!("{name}: {}, off the chart", short(*y)))
-            .collect();
-        for (((name, y), far), color) in self.levels.iter().zip(&far).zip(colors) {
-            if y.is_finite() && !y_range.contains(y) {
-                entries.push((far, color, true));
-            } else if y.is_finite() {
-                entries.push((name, color, true));
+        for ((_, y), color) in levels {
+            if y_range.contains(y) {
                 let ends = x_ends.map(|x| (x, *y));
                 chart.draw_series(DashedLineSeries::new(ends, 7, 5, color.stroke_width(2)))?;
             }
         }
-        if names > 1 {
-            let places = [64, 32 + width as i32 / 2]
-                .into_iter()
-                .flat_map(|x| (0..legend_rows as i32).map(move |row| (x, 20 * row + 8)));
-            for ((name, color, dashed), (x, y)) in entries.into_iter().zip(places) {
-                let dash =
-                    if dashed { vec![(x, x + 9), (x + 15, x + 24)] } else { vec![(x, x + 24)] };
-                for (from, to) in dash {
-                    lower.draw(&PathElement::new([(from, y), (to, y)], color.stroke_width(2)))?;
-                }
-                let style = ("sans-serif", 13).into_font().color(&BLACK);
-                lower.draw(&Text::new(name.to_string(), (x + 30, y - 6), style))?;
-            }
-        }
+        legend.draw(&lower)?;
         area.present()
     }
 }
 
-/// Stacked horizontal bars, one a name: writes the SVG to `path` and returns its text.
+/// One line of a legend.
+struct LegendEntry {
+    name: String,
+    color: RGBColor,
+    dashed: bool,
+}
+
+/// A legend under a chart, in as many columns as its longest name leaves room for.
+struct Legend {
+    entries: Vec<LegendEntry>,
+    columns: usize,
+    column_width: u32,
+}
+
+impl Legend {
+    const ROW: u32 = 20;
+    /// Left margin, and the line before a name.
+    const MARGIN: u32 = 24;
+    const LINE: u32 = 34;
+    /// Of 13 pixels high letters, on average and rounded up.
+    const LETTER: u32 = 7;
+
+    fn new(mut entries: Vec<LegendEntry>, width: u32) -> Self {
+        let most =
+            (width.saturating_sub(2 * Self::MARGIN + Self::LINE) / Self::LETTER).max(8) as usize;
+        for LegendEntry { name, .. } in &mut entries {
+            if name.chars().count() > most {
+                *name = name.chars().take(most - 1).chain(['…']).collect();
+            }
+        }
+        let longest = entries.iter().map(|entry| entry.name.chars().count()).max().unwrap_or(0);
+        let column_width = Self::LINE + Self::LETTER * (longest as u32 + 2);
+        let columns = (width.saturating_sub(Self::MARGIN) / column_width).max(1) as usize;
+        Self { entries, columns, column_width }
+    }
+
+    fn height(&self) -> u32 {
+        match self.entries.len().div_ceil(self.columns) as u32 {
+            0 => 0,
+            rows => Self::ROW * rows + 8,
+        }
+    }
+
+    fn draw(&self, area: &DrawingArea<SVGBackend<'_>, plotters::coord::Shift>) -> Drawn {
+        for (idx, LegendEntry { name, color, dashed }) in self.entries.iter().enumerate() {
+            let x = (Self::MARGIN + self.column_width * (idx % self.columns) as u32) as i32;
+            let y = (Self::ROW * (idx / self.columns) as u32 + 8) as i32;
+            let dash = if *dashed { vec![(x, x + 9), (x + 15, x + 24)] } else { vec![(x, x + 24)] };
+            for (from, to) in dash {
+                area.draw(&PathElement::new([(from, y), (to, y)], color.stroke_width(3)))?;
+            }
+            let style = ("sans-serif", 13).into_font().color(&BLACK);
+            area.draw(&Text::new(name.clone(), (x + 30, y - 6), style))?;
+        }
+        Ok(())
+    }
+}
+
+/// Stacked horizontal bars, one per name: writes the SVG to `path` and returns its text.
 ///
 /// # Errors
 /// [`Error::Plot`] when it cannot be drawn, [`Error::Io`] when it cannot be written.
@@ -238,8 +321,14 @@ fn draw_bars(
     let longest = bars.iter().map(|(name, _)| name.chars().count()).max().unwrap_or(0) as u32;
     let names_width = 24 + 7 * longest;
     let height = 120 + ROW * bars.len() as u32;
-    let area = SVGBackend::with_string(svg, (names_width + 620, height)).into_drawing_area();
+    let width = names_width + 620;
+    let named = parts.iter().zip(COLORS.into_iter().cycle());
+    let entries =
+        named.map(|(name, color)| LegendEntry { name: name.clone(), color, dashed: false });
+    let legend = Legend::new(entries.collect(), width);
+    let area = SVGBackend::with_string(svg, (width, height + legend.height())).into_drawing_area();
     area.fill(&WHITE)?;
+    let (upper, lower) = area.split_vertically(height);
     let sum = |values: &[f64]| values.iter().filter(|v| v.is_finite()).sum::<f64>();
     let most = bars.iter().map(|(_, values)| sum(values)).fold(0.0, f64::max);
     let most = if most > 0.0 { 1.05 * most } else { 1.0 };
@@ -251,7 +340,7 @@ fn draw_bars(
         bars.get(row.round().max(0.0) as usize).map_or(String::new(), |(name, _)| name.clone())
     };
     let text = |x: &f64| short(*x);
-    let mut chart = ChartBuilder::on(&area)
+    let mut chart = ChartBuilder::on(&upper)
         .caption(title, ("sans-serif", 17))
         .margin(10)
         .margin_right(24)
@@ -275,20 +364,9 @@ fn draw_bars(
             let y = rows - row as f64;
             Rectangle::new([(from, y - 0.18), (to, y - 0.82)], color.filled())
         };
-        chart
-            .draw_series(bars.iter().enumerate().map(rectangle))?
-            .label(&parts[part])
-            .legend(move |(x, y)| Rectangle::new([(x, y - 5), (x + 14, y + 5)], color.filled()));
+        chart.draw_series(bars.iter().enumerate().map(rectangle))?;
     }
-    if !parts.is_empty() {
-        chart
-            .configure_series_labels()
-            .position(SeriesLabelPosition::LowerRight)
-            .background_style(WHITE)
-            .border_style(GREY.mix(0.4))
-            .label_font(("sans-serif", 13))
-            .draw()?;
-    }
+    legend.draw(&lower)?;
     area.present()
 }
 
@@ -298,7 +376,19 @@ fn plot_error(path: &Path) -> impl FnOnce(DrawingAreaErrorKind<std::io::Error>) 
     move |source| Error::Plot { path: path.into(), source: Box::new(source) }
 }
 
-/// A range with ticks where one wants them; with none, where they suit the range.
+/// The range of some numbers with a little room, never empty.
+fn range(numbers: impl Iterator<Item = f64>) -> std::ops::Range<f64> {
+    let (min, max) =
+        numbers.fold((f64::INFINITY, f64::NEG_INFINITY), |(min, max), x| (min.min(x), max.max(x)));
+    if min > max {
+        return 0.0..1.0;
+    }
+    // Halved first: the span of two huge numbers need not be finite.
+    let room = (0.1 * (max / 2.0 - min / 2.0)).max(1e-9 * min.abs().max(max.abs())).max(1e-12);
+    min - room..max + room
+}
+
+/// A range with given ticks; without any, with ticks that suit the range.
 struct Ticked {
     range: RangedCoordf64,
     ticks: Vec<f64>,
@@ -332,7 +422,7 @@ fn bar(mark: &Mark) -> f64 {
     if mark.error.is_finite() { mark.error } else { 0.0 }
 }
 
-/// Ticks, as logarithms: at powers of ten, and at 2 and 5 times those where the range has few.
+/// Ticks, as logarithms: at powers of ten, and at 2 and 5 times those if the range has few.
 fn log_ticks(range: &std::ops::Range<f64>) -> Vec<f64> {
     let (first, last) = (range.start.floor() as i32, range.end.ceil() as i32);
     let steps: &[f64] = match last - first {
@@ -350,7 +440,7 @@ fn short(x: f64) -> String {
     if size != 0.0 && !(1e-3..1e5).contains(&size) {
         return format!("{x:.0e}");
     }
-    // Three digits behind the point at most, without zeros at the end.
+    // At most three decimals, without trailing zeros.
     let text = format!("{x:.3}");
     let text = text.trim_end_matches('0').trim_end_matches('.');
     if text == "-0" { "0".into() } else { text.into() }
@@ -395,7 +485,7 @@ mod tests {
     }
 
     #[test]
-    fn a_log_axis_has_its_powers_and_leaves_out_what_has_no_place() {
+    fn a_log_axis_has_its_powers_and_omits_what_has_no_place() {
         let svg = svg(Axis::Log, marks(&[0.0, 1e9, 1e12]), vec![]);
         assert_eq!(svg.matches("<circle").count(), 2);
         assert!(svg.contains("1e10") && svg.contains("1e11"), "{svg}");
@@ -412,6 +502,72 @@ mod tests {
                 assert!(!svg.contains("NaN") && !svg.contains("inf"), "{svg}");
             }
         }
+    }
+
+    /// Left, right and top of each text of the legend, in the order of the SVG, by the width of its letters.
+    fn boxes(svg: &str, names: &[String]) -> Vec<[f64; 3]> {
+        let number = |tag: &str, key: &str| -> f64 {
+            let value =
+                tag.split(&format!(" {key}=\"")).nth(1).and_then(|rest| rest.split('"').next());
+            value.and_then(|value| value.parse().ok()).expect(key)
+        };
+        let text = |name: &String| {
+            let (before, _) = svg.split_once(&format!(">\n{name}\n<")).expect(name);
+            let tag = &before[before.rfind("<text").expect("a text")..];
+            let x = number(tag, "x");
+            [x, x + 7.0 * name.chars().count() as f64, number(tag, "y")]
+        };
+        names.iter().map(text).collect()
+    }
+
+    #[test]
+    fn names_of_a_legend_neither_overlap_nor_leave_the_chart() {
+        for length in [1, 12, 40, 60] {
+            let names: Vec<String> = (0..8).map(|i| format!("{i}{}", "m".repeat(length))).collect();
+            let one = |name: &String| Series {
+                name: name.clone(),
+                marks: marks(&[1.0, 2.0]),
+                dots: true,
+            };
+            let chart = Chart {
+                title: "t".into(),
+                x_label: "x".into(),
+                y_label: "y".into(),
+                axis: Axis::Linear,
+                series: names.iter().map(one).collect(),
+                levels: vec![("entropy".into(), 0.5)],
+                size: (540, 360),
+            };
+            let mut svg = String::new();
+            chart.draw(&mut svg).expect("drawn");
+            let boxes = boxes(&svg, &names);
+            for (idx, a) in boxes.iter().enumerate() {
+                assert!(a[1] <= 540.0 && a[2] >= 360.0, "{length}: {a:?} is outside the legend");
+                let apart =
+                    |b: &[f64; 3]| (a[2] - b[2]).abs() >= 13.0 || a[1] < b[0] || b[1] < a[0];
+                assert!(boxes[idx + 1..].iter().all(apart), "{length}: {boxes:?}");
+            }
+        }
+    }
+
+    #[test]
+    fn many_series_are_drawn_as_panels_of_at_most_eight() {
+        let series: Vec<Series> =
+            (0..17).map(|i| Series { name: i.to_string(), marks: vec![], dots: true }).collect();
+        let chart = |n: usize| Chart {
+            title: "bound".into(),
+            x_label: String::new(),
+            y_label: String::new(),
+            axis: Axis::Linear,
+            series: series[..n].to_vec(),
+            levels: Vec::new(),
+            size: (100, 100),
+        };
+        for (n, expected) in [(0, vec![0]), (8, vec![8]), (9, vec![5, 4]), (17, vec![6, 6, 5])] {
+            let panels = chart(n).panels();
+            assert_eq!(panels.iter().map(|p| p.series.len()).collect::<Vec<_>>(), expected);
+        }
+        assert_eq!(chart(9).panels()[1].title, "bound (2 of 2)");
     }
 
     #[test]

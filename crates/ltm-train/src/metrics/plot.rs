@@ -1,29 +1,17 @@
-//! Line charts as SVG. The text in them is text, so no font is needed to draw one.
+//! Line charts of a run's metrics: [`Chart`] with what such a chart needs.
 
 use std::path::Path;
 
-use plotters::prelude::*;
-
-use crate::files::write_whole;
-use crate::{Error, Result};
-
-/// Colours that stay apart for most eyes (Okabe and Ito 2008), without the yellow, which is faint on white.
-pub(super) const COLORS: [RGBColor; 7] = [
-    RGBColor(0, 114, 178),
-    RGBColor(213, 94, 0),
-    RGBColor(0, 158, 115),
-    RGBColor(204, 121, 167),
-    RGBColor(230, 159, 0),
-    RGBColor(86, 180, 233),
-    RGBColor(0, 0, 0),
-];
+use super::chart::{Axis, Chart, Mark, Series};
+use crate::Result;
 
 /// Draws named series of points as lines and writes the SVG to `path`.
 ///
-/// A point that is not finite breaks its line; a series without a finite point only shows in the legend.
+/// A point that is not finite breaks its line; a series without a finite point is only named in the legend.
 ///
 /// # Errors
-/// [`Error::Plot`] when it cannot be drawn, [`Error::Io`] when it cannot be written.
+/// [`Error::Plot`](crate::Error::Plot) when it cannot be drawn, [`Error::Io`](crate::Error::Io) when it cannot be
+/// written.
 pub fn line_chart(
     path: &Path,
     title: &str,
@@ -31,74 +19,22 @@ pub fn line_chart(
     y_label: &str,
     series: &[(String, Vec<(f64, f64)>)],
 ) -> Result<()> {
-    let mut svg = String::new();
-    draw(&mut svg, title, [x_label, y_label], series)
-        .map_err(|source| Error::Plot { path: path.into(), source: Box::new(source) })?;
-    write_whole(path, svg.as_bytes())
-}
-
-fn draw(
-    svg: &mut String,
-    title: &str,
-    [x_label, y_label]: [&str; 2],
-    series: &[(String, Vec<(f64, f64)>)],
-) -> std::result::Result<(), DrawingAreaErrorKind<std::io::Error>> {
-    let is_finite = |point: &&(f64, f64)| point.0.is_finite() && point.1.is_finite();
-    let finite = || series.iter().flat_map(|(_, points)| points).filter(is_finite);
-    let x_range = range(finite().map(|point| point.0));
-    let y_range = range(finite().map(|point| point.1));
-
-    let area = SVGBackend::with_string(svg, (900, 560)).into_drawing_area();
-    area.fill(&WHITE)?;
-    let mut chart = ChartBuilder::on(&area)
-        .caption(title, ("sans-serif", 22))
-        .margin(16)
-        .x_label_area_size(48)
-        .y_label_area_size(72)
-        .build_cartesian_2d(x_range, y_range)?;
-    chart
-        .configure_mesh()
-        .x_desc(x_label)
-        .y_desc(y_label)
-        .light_line_style(TRANSPARENT)
-        .bold_line_style(BLACK.mix(0.12))
-        .label_style(("sans-serif", 14))
-        .draw()?;
-    for ((name, points), color) in series.iter().zip(COLORS.into_iter().cycle()) {
-        let style = color.stroke_width(2);
-        let mut runs: Vec<_> = points.split(|point| !is_finite(&point)).collect();
-        // At least one, which carries the name.
-        let first = runs.remove(0);
-        chart
-            .draw_series(LineSeries::new(first.iter().copied(), style))?
-            .label(name)
-            .legend(move |(x, y)| PathElement::new([(x, y), (x + 20, y)], style));
-        for run in runs {
-            chart.draw_series(LineSeries::new(run.iter().copied(), style))?;
-        }
-    }
-    if !series.is_empty() {
-        chart
-            .configure_series_labels()
-            .position(SeriesLabelPosition::UpperRight)
-            .background_style(WHITE.mix(0.85))
-            .border_style(BLACK.mix(0.3))
-            .label_font(("sans-serif", 14))
-            .draw()?;
-    }
-    area.present()
-}
-
-/// The range of some numbers with a little room, never empty.
-pub(super) fn range(numbers: impl Iterator<Item = f64>) -> std::ops::Range<f64> {
-    let (min, max) =
-        numbers.fold((f64::INFINITY, f64::NEG_INFINITY), |(min, max), x| (min.min(x), max.max(x)));
-    if min > max {
-        return 0.0..1.0;
-    }
-    // Halved first: the span of two huge numbers need not be finite.
-    let room = (0.1 * (max / 2.0 - min / 2.0)).max(1e-9 * min.abs().max(max.abs())).max(1e-12);
-    min - room..max + room
+    let mark = |(x, y): &(f64, f64)| Mark { x: *x, y: *y, error: 0.0 };
+    let series = series.iter().map(|(name, points)| Series {
+        name: name.clone(),
+        marks: points.iter().map(mark).collect(),
+        dots: false,
+    });
+    let chart = Chart {
+        title: title.into(),
+        x_label: x_label.into(),
+        y_label: y_label.into(),
+        axis: Axis::Linear,
+        series: series.collect(),
+        levels: Vec::new(),
+        size: (900, 520),
+    };
+    chart.write(path).map(|_| ())
 }
 
 #[cfg(test)]

@@ -7,20 +7,20 @@ use serde_json::Value;
 use super::entry::{Entry, Kind, groups, kind, numbers};
 use super::words::protocols;
 use crate::Result;
-use crate::metrics::{Axis, Chart, Mark, Series, stacked_bars};
+use crate::metrics::{Axis, Chart, Curves, Mark, Series, stacked_bars};
 
-/// A chart that was drawn.
+/// A drawn chart.
 pub(super) struct Drawn {
     /// The SVG's text.
     pub(super) svg: String,
-    /// Its file beside the page.
+    /// Its file next to the page.
     pub(super) file: String,
 }
 
 /// Writes charts of one source into a folder.
 pub(super) struct Drawer<'a> {
     pub(super) out: &'a Path,
-    /// What the names of files begin with.
+    /// Prefix of the files' names.
     pub(super) prefix: &'a str,
 }
 
@@ -28,9 +28,16 @@ const SIZE: (u32, u32) = (540, 360);
 const SMALL: (u32, u32) = (350, 250);
 
 impl Drawer<'_> {
-    fn draw(&self, name: &str, chart: &Chart) -> Result<Drawn> {
-        let file = self.file(name);
-        Ok(Drawn { svg: chart.write(&self.out.join(&file))?, file })
+    /// Draws a chart, as several panels where it has many series.
+    fn draw(&self, name: &str, chart: Chart) -> Result<Vec<Drawn>> {
+        let panels = chart.panels();
+        let several = panels.len() > 1;
+        let draw = |(idx, panel): (usize, &Chart)| {
+            let number = if several { format!("-{}", idx + 1) } else { String::new() };
+            let file = self.file(&format!("{name}{number}"));
+            Ok(Drawn { svg: panel.write(&self.out.join(&file))?, file })
+        };
+        panels.iter().enumerate().map(draw).collect()
     }
 
     fn file(&self, name: &str) -> String {
@@ -38,7 +45,7 @@ impl Drawer<'_> {
         format!("{}{}.svg", self.prefix, name.chars().map(kept).collect::<String>())
     }
 
-    /// Numbers against one setting, a chart a protocol in which it varies.
+    /// Scores against one setting, one chart per protocol under which it varies.
     pub(super) fn against(&self, entries: &[Entry], key: &str, what: &str) -> Result<Vec<Drawn>> {
         let mut drawn = Vec::new();
         for protocol in protocols(entries) {
@@ -70,17 +77,21 @@ impl Drawer<'_> {
                 y_label: "nats per token".into(),
                 axis: Axis::Values(values),
                 series,
-                levels: levels(entries),
+                levels: if kind(&protocol) == Kind::Valid {
+                    levels(entries)
+                } else {
+                    entropy(entries)
+                },
                 size: SIZE,
             };
             let name = format!("{}-{protocol}", what.replace(' ', "-"));
-            drawn.push(self.draw(&name, &chart)?);
+            drawn.extend(self.draw(&name, chart)?);
         }
         Ok(drawn)
     }
 
-    /// Numbers against the operations that training took, a chart a protocol of bounds. What differs in fast
-    /// steps alone is joined.
+    /// Scores against the operations that training took, one chart per protocol of bounds. Points that differ in fast
+    /// steps only are joined. Models without latents are shown next to valid bounds only.
     pub(super) fn against_flops(&self, entries: &[Entry]) -> Result<Vec<Drawn>> {
         let flops = |entry: &Entry| entry.line["training_flops"].as_f64();
         let mut drawn = Vec::new();
@@ -89,7 +100,7 @@ impl Drawer<'_> {
                 .iter()
                 .filter(|e| e.has_latents() && e.score(&protocol).is_some())
                 .collect();
-            if kind(&protocol) == Kind::Unbounded || scored.is_empty() {
+            if kind(&protocol) == Kind::NoBound || scored.is_empty() {
                 continue;
             }
             let joined = groups(&scored, "infer.steps");
@@ -107,10 +118,10 @@ impl Drawer<'_> {
                     dots: true,
                 })
                 .collect();
-            for entry in entries.iter().filter(|entry| !entry.has_latents()) {
-                let honest =
-                    entry.scores.iter().find(|score| kind(&score.protocol) == Kind::Honest);
-                let marks = honest.and_then(|score| mark(entry, flops(entry)?, &score.protocol));
+            let is_valid = kind(&protocol) == Kind::Valid;
+            for entry in entries.iter().filter(|entry| is_valid && !entry.has_latents()) {
+                let score = entry.scores.iter().find(|score| kind(&score.protocol) == Kind::Valid);
+                let marks = score.and_then(|score| mark(entry, flops(entry)?, &score.protocol));
                 let marks = marks.into_iter().collect();
                 series.push(Series { name: baseline_name(entry), marks, dots: true });
             }
@@ -120,15 +131,15 @@ impl Drawer<'_> {
                 y_label: "nats per token".into(),
                 axis: Axis::Log,
                 series,
-                levels: levels(entries).into_iter().filter(|(name, _)| name == ENTROPY).collect(),
+                levels: entropy(entries),
                 size: SIZE,
             };
-            drawn.push(self.draw(&format!("flops-{protocol}"), &chart)?);
+            drawn.extend(self.draw(&format!("flops-{protocol}"), chart)?);
         }
         Ok(drawn)
     }
 
-    /// KL of each layer, a bar a point.
+    /// KL of each layer, one bar per point.
     pub(super) fn kl_per_layer(&self, entries: &[Entry]) -> Result<Option<Drawn>> {
         let of = |e: &Entry| numbers(&e.line["latents"]["kl_per_layer_nats_per_sequence"]);
         let bars: Vec<(String, Vec<f64>)> = entries
@@ -142,12 +153,12 @@ impl Drawer<'_> {
         }
         let parts: Vec<String> = (1..=layers).map(|layer| format!("layer {layer}")).collect();
         let file = self.file("kl-per-layer");
-        let title = "KL of the thoughts from the prior, by layer";
+        let title = "KL of the posterior from the prior, by layer";
         let svg = stacked_bars(&self.out.join(&file), title, "nats per sequence", &parts, &bars)?;
         Ok(Some(Drawn { svg, file }))
     }
 
-    /// How likelihood and KL part over the fast loop, a chart a point that has one.
+    /// Likelihood and KL over the fast loop, one chart per point that has one.
     pub(super) fn traces(&self, entries: &[Entry]) -> Result<Vec<Drawn>> {
         let mut drawn = Vec::new();
         for entry in entries {
@@ -175,18 +186,18 @@ impl Drawer<'_> {
                 levels: Vec::new(),
                 size: SMALL,
             };
-            drawn.push(self.draw(&format!("fast-loop-{}", entry.name), &chart)?);
+            drawn.extend(self.draw(&format!("fast-loop-{}", entry.name), chart)?);
         }
         Ok(drawn)
     }
 
-    /// A run's numbers over its steps.
+    /// Scores over the slow steps.
     pub(super) fn curve(
         &self,
         name: &str,
         title: &str,
         curves: &[(String, Vec<(f64, f64)>)],
-    ) -> Result<Option<Drawn>> {
+    ) -> Result<Vec<Drawn>> {
         let dots = curves.iter().all(|(_, points)| points.len() <= 40);
         let series: Vec<Series> = curves
             .iter()
@@ -198,7 +209,7 @@ impl Drawer<'_> {
             })
             .collect();
         if series.is_empty() {
-            return Ok(None);
+            return Ok(Vec::new());
         }
         let chart = Chart {
             title: title.into(),
@@ -209,29 +220,63 @@ impl Drawer<'_> {
             levels: Vec::new(),
             size: SIZE,
         };
-        self.draw(name, &chart).map(Some)
+        self.draw(name, chart)
+    }
+
+    /// One set of learning curves for all runs: training batches, and the validation split under each protocol.
+    pub(super) fn learning(&self, runs: &[(&str, &Curves, &Curves)]) -> Result<Vec<Drawn>> {
+        let mut drawn = Vec::new();
+        let of = |curves: &Curves, key: &str| -> Vec<(f64, f64)> {
+            let found = curves.iter().find(|(name, _)| name == key);
+            found.map(|(_, points)| thinned(points)).unwrap_or_default()
+        };
+        let by_run = |pick: &dyn Fn(&(&str, &Curves, &Curves)) -> Vec<(f64, f64)>| -> Curves {
+            runs.iter().map(|run| (run.0.to_string(), pick(run))).collect()
+        };
+        // The bound where there are latents, otherwise the loss, which then is the likelihood.
+        let training = by_run(&|(_, train, _)| match of(train, "bound_fitted_noise") {
+            bound if bound.is_empty() => of(train, "loss"),
+            bound => bound,
+        });
+        drawn.extend(self.curve("training", "Training batches, as published", &training)?);
+        let mut protocols: Vec<&String> =
+            runs.iter().flat_map(|(_, _, val)| val.iter().map(|(name, _)| name)).collect();
+        protocols.sort_by_key(|protocol| (kind(protocol), protocol.to_string()));
+        protocols.dedup();
+        for protocol in protocols {
+            let curves = by_run(&|(_, _, val)| of(val, protocol));
+            drawn.extend(self.curve(
+                &format!("validation-{protocol}"),
+                &title(protocol),
+                &curves,
+            )?);
+        }
+        Ok(drawn)
     }
 }
 
-const ENTROPY: &str = "true entropy";
+/// At most 400 means over consecutive points, so that a page of long runs stays small.
+fn thinned(points: &[(f64, f64)]) -> Vec<(f64, f64)> {
+    let each = points.len().div_ceil(400).max(1);
+    let mean = |points: &[(f64, f64)]| {
+        let sum = points.iter().fold((0.0, 0.0), |sum, point| (sum.0 + point.0, sum.1 + point.1));
+        (sum.0 / points.len() as f64, sum.1 / points.len() as f64)
+    };
+    points.chunks(each).map(mean).collect()
+}
 
 fn mark(entry: &Entry, x: f64, protocol: &str) -> Option<Mark> {
     let score = entry.score(protocol)?;
     Some(Mark { x, y: score.nats, error: score.error })
 }
 
-/// What a protocol is called above its chart.
+/// The title of a protocol's chart.
 fn title(protocol: &str) -> String {
-    let what = match kind(protocol) {
-        Kind::Unbounded => "no bound",
-        Kind::Published => "published bound",
-        Kind::Honest => "honest",
-    };
-    format!("{protocol} ({what})")
+    format!("{protocol} ({})", kind(protocol).status())
 }
 
 fn baseline_name(entry: &Entry) -> String {
-    let by = entry.scores.iter().find(|score| kind(&score.protocol) == Kind::Honest);
+    let by = entry.scores.iter().find(|score| kind(&score.protocol) == Kind::Valid);
     match by {
         Some(score) if !entry.name.contains(&score.protocol) => {
             format!("{} ({})", entry.name, score.protocol)
@@ -240,13 +285,17 @@ fn baseline_name(entry: &Entry) -> String {
     }
 }
 
-/// The true entropy and the baselines without latents, as heights to compare with.
+/// The true entropy, as a reference line.
+fn entropy(entries: &[Entry]) -> Vec<(String, f64)> {
+    let nats = entries.iter().find_map(|e| e.line["true_entropy"]["nats_per_token"].as_f64());
+    nats.map(|nats| ("true entropy".into(), nats)).into_iter().collect()
+}
+
+/// The true entropy and the baselines without latents, as reference lines.
 fn levels(entries: &[Entry]) -> Vec<(String, f64)> {
-    let entropy =
-        entries.iter().find_map(|entry| entry.line["true_entropy"]["nats_per_token"].as_f64());
-    let mut levels: Vec<_> = entropy.map(|nats| (ENTROPY.into(), nats)).into_iter().collect();
+    let mut levels = entropy(entries);
     for entry in entries.iter().filter(|entry| !entry.has_latents()) {
-        if let Some(score) = entry.scores.iter().find(|score| kind(&score.protocol) == Kind::Honest)
+        if let Some(score) = entry.scores.iter().find(|score| kind(&score.protocol) == Kind::Valid)
         {
             levels.push((baseline_name(entry), score.nats));
         }

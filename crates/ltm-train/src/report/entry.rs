@@ -5,7 +5,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use serde_json::Value;
 
-/// One run with its numbers: a sweep's line, or a run's folder told in the same way.
+/// One run with its numbers: a line of a sweep's results, or a run's folder in the same form.
 #[derive(Clone, Debug)]
 pub(super) struct Entry {
     pub(super) name: String,
@@ -25,15 +25,26 @@ pub(super) struct Score {
     pub(super) perplexity: f64,
 }
 
-/// How far a number of this protocol may be trusted.
+/// What a number of a protocol is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub(super) enum Kind {
-    /// A bound, or exact: what no model can have below the entropy, but for chance.
-    Honest,
+    /// A valid bound on the likelihood, or the likelihood: below the entropy by chance only.
+    Valid,
     /// The published bound, whose noise the fit has seen.
-    Published,
-    /// No bound.
-    Unbounded,
+    FittedNoise,
+    /// Not a bound.
+    NoBound,
+}
+
+impl Kind {
+    /// The kind in words.
+    pub(super) fn status(self) -> &'static str {
+        match self {
+            Self::Valid => "valid bound",
+            Self::FittedNoise => "published bound, noise seen by the fit",
+            Self::NoBound => "not a bound",
+        }
+    }
 }
 
 /// A difference with its standard error.
@@ -53,9 +64,9 @@ impl Difference {
 /// The kind of a protocol, by its name.
 pub(super) fn kind(protocol: &str) -> Kind {
     match protocol.split(':').next().unwrap_or(protocol) {
-        "reconstruction" => Kind::Unbounded,
-        "elbo-fitted-noise" => Kind::Published,
-        _ => Kind::Honest,
+        "reconstruction" => Kind::NoBound,
+        "elbo-fitted-noise" => Kind::FittedNoise,
+        _ => Kind::Valid,
     }
 }
 
@@ -101,30 +112,59 @@ impl Entry {
         self.config.get("infer.noise").is_some_and(|noise| noise == "fixed")
     }
 
-    /// Whether the model has thoughts; without, there is no fast loop.
+    /// Whether the model has latents; without, there is no fast loop.
     pub(super) fn has_latents(&self) -> bool {
         self.number("model.n_latents").is_some_and(|n| n > 0.0)
     }
 
-    /// Whether thoughts are found as the paper's are, by fast steps on a bound.
+    /// Whether latents are inferred as in the paper, by fast steps on a bound.
     pub(super) fn is_fitted(&self) -> bool {
         let method = self.config.get("infer.method");
         self.has_latents() && method.is_none_or(|method| method == "variational")
     }
 
-    /// Tokens of every scored sequence.
+    /// Scored tokens of each sequence.
     fn tokens(&self) -> Vec<f64> {
         numbers(&self.line["sequence_tokens"]).into_iter().filter(|n| *n > 0.0).collect()
     }
 
-    /// Nats of every scored sequence, where they belong to [`tokens`](Self::tokens).
+    /// Nats of each sequence, where they are of the sequences of [`tokens`](Self::tokens).
     fn nats(&self, protocol: &str) -> Option<Vec<f64>> {
         let (nats, tokens) = (numbers(&self.line["nats"][protocol]), self.tokens());
         let scored = self.line["evaluation"][protocol]["tokens"].as_f64()?;
         (nats.len() == tokens.len() && tokens.iter().sum::<f64>() == scored).then_some(nats)
     }
 
-    /// This entry's nats per token minus another's, sequence by sequence where both scored the same ones.
+    /// Whether both were scored on the same rows under this protocol, so that they can be compared row by row.
+    /// Rows are identified by checksums of their tokens; in results without those, by the corpus and the lengths.
+    pub(super) fn paired_with(&self, protocol: &str, other: &Entry) -> bool {
+        self.pairs(protocol, other, protocol).is_some()
+    }
+
+    /// The nats of both by row, where both were scored on the same rows.
+    fn pairs(&self, protocol: &str, other: &Entry, other_protocol: &str) -> Option<[Vec<f64>; 2]> {
+        let [own, its] = [&self.line["sequence_digests"], &other.line["sequence_digests"]];
+        let same_rows = match (own.is_array(), its.is_array()) {
+            (true, true) => own == its,
+            (false, false) => {
+                let data = |entry: &Entry| {
+                    let of_data = |(key, _): &(&String, &Value)| key.starts_with("data.");
+                    entry
+                        .config
+                        .iter()
+                        .filter(of_data)
+                        .map(|(k, v)| (k.clone(), v.clone()))
+                        .collect::<Vec<_>>()
+                };
+                data(self) == data(other)
+            }
+            _ => false,
+        };
+        let same = same_rows && self.tokens() == other.tokens();
+        same.then(|| Some([self.nats(protocol)?, other.nats(other_protocol)?]))?
+    }
+
+    /// This entry's nats per token minus another's, row by row where both were scored on the same ones.
     pub(super) fn minus(
         &self,
         protocol: &str,
@@ -132,10 +172,11 @@ impl Entry {
         other_protocol: &str,
     ) -> Option<Difference> {
         let (own, its) = (self.score(protocol)?, other.score(other_protocol)?);
-        let tokens = self.tokens();
-        match (self.nats(protocol), other.nats(other_protocol)) {
-            (Some(own), Some(its)) if tokens == other.tokens() => paired(&own, &its, &tokens),
-            _ => Some(Difference { nats: own.nats - its.nats, error: own.error.hypot(its.error) }),
+        match self.pairs(protocol, other, other_protocol) {
+            Some([own, its]) => paired(&own, &its, &self.tokens()),
+            None => {
+                Some(Difference { nats: own.nats - its.nats, error: own.error.hypot(its.error) })
+            }
         }
     }
 
@@ -147,7 +188,7 @@ impl Entry {
     }
 }
 
-/// The numbers of a list; NaN for what is none.
+/// The numbers of a list; NaN for anything else in it.
 pub(super) fn numbers(list: &Value) -> Vec<f64> {
     let number = |value: &Value| value.as_f64().unwrap_or(f64::NAN);
     list.as_array().into_iter().flatten().map(number).collect()
@@ -165,7 +206,7 @@ fn paired(a: &[f64], b: &[f64], tokens: &[f64]) -> Option<Difference> {
     (n >= 2.0 && nats.is_finite()).then_some(Difference { nats, error })
 }
 
-/// The keys that differ between some entries, without those that follow from others under a budget.
+/// The keys in which entries differ, except those that follow from others under a budget.
 fn varying(entries: &[&Entry]) -> Vec<String> {
     let keys: BTreeSet<&String> = entries.iter().flat_map(|entry| entry.config.keys()).collect();
     let follows = ["train.steps", "train.eval_sequences"];
@@ -180,7 +221,7 @@ fn varying(entries: &[&Entry]) -> Vec<String> {
 }
 
 /// Entries that agree in everything but `along`, in its order: only groups with two values of it or more,
-/// each with a label of what tells it from the others.
+/// each with a label of what distinguishes it.
 pub(super) fn groups<'a>(entries: &[&'a Entry], along: &str) -> Vec<(String, Vec<&'a Entry>)> {
     let keys: Vec<String> = varying(entries).into_iter().filter(|key| key != along).collect();
     let mut groups: BTreeMap<Vec<String>, Vec<&Entry>> = BTreeMap::new();
@@ -194,8 +235,8 @@ pub(super) fn groups<'a>(entries: &[&'a Entry], along: &str) -> Vec<(String, Vec
         values.dedup();
         values.len() > 1
     });
-    // A label needs only the keys in which the groups that are left differ.
-    let told: Vec<usize> = (0..keys.len())
+    // A label needs only the keys in which the remaining groups differ.
+    let distinct: Vec<usize> = (0..keys.len())
         .filter(|i| groups.keys().map(|values| &values[*i]).collect::<BTreeSet<_>>().len() > 1)
         .collect();
     let mut labelled: Vec<(String, Vec<&Entry>)> = groups
@@ -204,7 +245,7 @@ pub(super) fn groups<'a>(entries: &[&'a Entry], along: &str) -> Vec<(String, Vec
             let order = |entry: &&Entry| entry.number(along).unwrap_or(f64::NAN);
             group.sort_by(|a, b| order(a).total_cmp(&order(b)));
             let part = |i: &usize| label(&keys[*i], &values[*i]);
-            (told.iter().map(part).collect::<Vec<_>>().join(", "), group)
+            (distinct.iter().map(part).collect::<Vec<_>>().join(", "), group)
         })
         .collect();
     // By number where labels have numbers: 6 latents before 24.

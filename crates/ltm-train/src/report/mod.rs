@@ -1,18 +1,21 @@
-//! One page from runs and sweeps, for a person to read: charts, tables and what the numbers say. Trains and
-//! scores nothing.
+//! Runs and sweeps for a person to read: one page of charts and tables with the findings in words, and comparisons
+//! of runs. Trains nothing; scores only when asked to.
 
 mod charts;
+mod compare;
 mod entry;
 mod page;
 mod words;
 
 use std::path::{Path, PathBuf};
 
+use ltm_vi::Protocol;
 use serde_json::{Value, json};
 
 use crate::checkpoint::{CONFIG_FILE, Checkpoint};
 use crate::config::Config;
 use crate::data::Split;
+use crate::eval::{Sequence, evaluate, scores};
 use crate::files::{create_dir, write_whole};
 use crate::metrics::{Curves, curves};
 use crate::sweep::{RESULTS_FILE, measure, read_results};
@@ -21,20 +24,29 @@ use crate::{Error, Result, flops};
 
 use entry::Entry;
 
+pub use compare::{Comparison, ProtocolTable, Row, RowDifference, Setting};
+
 /// The page's file, in the folder of the report.
 pub const PAGE_FILE: &str = "index.html";
 
 /// What one folder holds.
 enum Source {
     Sweep { name: String, entries: Vec<Entry>, failed: Vec<(String, String)> },
-    Run { entry: Box<Entry>, train: Curves, val: Curves },
+    Run(Box<Run>),
 }
 
-/// Writes the page of runs' and sweeps' folders to `out`, with every chart beside it; returns the page's
-/// file. `progress(done, all)` counts the folders.
+/// A run with its learning curves.
+struct Run {
+    entry: Entry,
+    train: Curves,
+    val: Curves,
+}
+
+/// Writes the page of runs' and sweeps' folders to `out`, with every chart as a file next to it; returns the page's
+/// file. `progress(done, all)` counts the folders. Several runs are compared with the first of them.
 ///
-/// The page stands alone: charts are part of it, and it asks for nothing from elsewhere. A sweep's folder is
-/// read only; a run's has its fast loop and samples computed from the newest checkpoint.
+/// The page is self-contained: charts are part of it, and it loads nothing. A sweep's folder is only read; for a run,
+/// the fast loop and samples are computed from the newest checkpoint.
 ///
 /// # Errors
 /// [`Error::Data`] for a folder that is neither, [`Error::Io`], [`Error::Plot`], and those of
@@ -44,25 +56,40 @@ pub fn write(
     out: &Path,
     progress: &mut dyn FnMut(usize, usize),
 ) -> Result<PathBuf> {
-    let mut sources = Vec::new();
+    let (mut sweeps, mut runs) = (Vec::new(), Vec::new());
     for (idx, input) in inputs.iter().enumerate() {
         progress(idx, inputs.len());
-        sources.push(read(input)?);
+        match read(input, name_of(inputs, idx))? {
+            Source::Sweep { name, entries, failed } => sweeps.push((name, entries, failed)),
+            Source::Run(run) => runs.push(*run),
+        }
     }
     progress(inputs.len(), inputs.len());
     create_dir(out)?;
     let mut page = page::Page::new(out);
-    for (idx, source) in sources.iter().enumerate() {
-        let prefix = if sources.len() > 1 { format!("{}-", idx + 1) } else { String::new() };
-        page.source(source, &prefix)?;
+    let several = sweeps.len() + usize::from(!runs.is_empty()) > 1;
+    let prefix = |idx: usize| if several { format!("{}-", idx + 1) } else { String::new() };
+    for (idx, (name, entries, failed)) in sweeps.iter().enumerate() {
+        page.sweep(name, entries, failed, &prefix(idx))?;
+    }
+    if !runs.is_empty() {
+        page.runs(&runs, &prefix(sweeps.len()))?;
     }
     let path = out.join(PAGE_FILE);
     write_whole(&path, page.finish().as_bytes())?;
     Ok(path)
 }
 
-fn read(dir: &Path) -> Result<Source> {
-    let name = dir.file_name().unwrap_or(dir.as_os_str()).to_string_lossy().into_owned();
+/// The name of an input: its folder's, or its path where another input's folder has the same.
+fn name_of(inputs: &[PathBuf], idx: usize) -> String {
+    let name = |path: &PathBuf| path.file_name().unwrap_or(path.as_os_str()).to_owned();
+    let own = name(&inputs[idx]);
+    let unique = inputs.iter().filter(|path| name(path) == own).count() == 1;
+    let name = if unique { own } else { inputs[idx].clone().into_os_string() };
+    name.to_string_lossy().into_owned()
+}
+
+fn read(dir: &Path, name: String) -> Result<Source> {
     if dir.join(RESULTS_FILE).exists() {
         let (mut entries, mut failed) = (Vec::new(), Vec::new());
         for line in read_results(dir)? {
@@ -76,23 +103,24 @@ fn read(dir: &Path) -> Result<Source> {
         }
         if entries.is_empty() && failed.is_empty() {
             let path = dir.join(RESULTS_FILE);
-            return Err(Error::data(&path, "content", "a line a point", "none"));
+            return Err(Error::data(&path, "content", "one line per point", "none"));
         }
         return Ok(Source::Sweep { name, entries, failed });
     }
+    let mut line = read_run(dir, name)?;
+    show_run(dir, &mut line)?;
+    let (train, val) = curves(dir)?;
+    Ok(Source::Run(Box::new(Run { entry: Entry::new(line), train, val })))
+}
+
+/// A run's folder in the form of a line of a sweep's results, with the scores of its last evaluation.
+fn read_run(dir: &Path, name: String) -> Result<Value> {
     if !dir.join(METRICS_FILE).exists() {
         let expected = format!(
             "a sweep's folder with {RESULTS_FILE}, or a run's with {METRICS_FILE} and {CONFIG_FILE}"
         );
         return Err(Error::data(dir, "content", expected, "neither"));
     }
-    let (train, val) = curves(dir)?;
-    let entry = Box::new(Entry::new(line_of_run(dir, name)?));
-    Ok(Source::Run { entry, train, val })
-}
-
-/// A run's folder, told as a sweep tells a point.
-fn line_of_run(dir: &Path, name: String) -> Result<Value> {
     let checkpoint = Checkpoint::load(dir)?;
     let config: &Config = &checkpoint.config;
     let flops = flops::count(config)?;
@@ -108,15 +136,45 @@ fn line_of_run(dir: &Path, name: String) -> Result<Value> {
         "flops_per_token_formula": flops.formula_per_token,
         "evaluation": measure::last_evaluation(dir)?,
     });
-    // The corpus may be elsewhere by now, or have no split to measure on.
+    scores::read(dir, &mut line)?;
+    Ok(line)
+}
+
+/// Replaces the scores of a run's line by those of its newest checkpoint under `protocols`, on the first `sequences`
+/// rows (0 for all) of its validation split.
+fn rescore(
+    dir: &Path,
+    line: &mut Value,
+    protocols: &[Protocol],
+    sequences: u64,
+    progress: &mut dyn FnMut(u64, u64),
+) -> Result<()> {
+    let checkpoint = Checkpoint::load(dir)?;
+    let config = placed(&checkpoint.config, dir);
+    let val = open(&config, Split::Val)?;
+    let found = evaluate(&config, &checkpoint.weights, &val, protocols, sequences, progress)?;
+    line["evaluation"] = found.to_json();
+    scores::put(line, &found.sequences.iter().map(Sequence::to_json).collect::<Vec<_>>());
+    Ok(())
+}
+
+/// The configuration of a run that may have been moved to `dir`.
+fn placed(config: &Config, dir: &Path) -> Config {
     let mut placed = config.clone();
     placed.run.dir = dir.into();
-    if crate::trainer::corpus_dir(&placed).exists()
-        && let Ok(val) = open(&placed, Split::Val)
+    placed
+}
+
+/// Adds the fast loop's trace and samples to a run's line, where its corpus can be opened.
+fn show_run(dir: &Path, line: &mut Value) -> Result<()> {
+    let checkpoint = Checkpoint::load(dir)?;
+    let config = placed(&checkpoint.config, dir);
+    if crate::trainer::corpus_dir(&config).exists()
+        && let Ok(val) = open(&config, Split::Val)
     {
-        line["trace"] = measure::shown_trace(&placed, &checkpoint.weights, &val)?.into();
+        line["trace"] = measure::shown_trace(&config, &checkpoint.weights, &val)?.into();
         let tokenizer = &checkpoint.state.tokenizer;
-        line["samples"] = measure::samples(&placed, &checkpoint.weights, tokenizer, &val);
+        line["samples"] = measure::samples(&config, &checkpoint.weights, tokenizer, &val);
     }
-    Ok(line)
+    Ok(())
 }

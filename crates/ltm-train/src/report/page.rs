@@ -1,17 +1,19 @@
-//! The page's HTML: sections, tables, and charts as they were drawn. Knows no file but those it shows.
+//! The page's HTML: sections, tables, and charts. Reads no file. Every text of a user passes `escape`.
 
 use std::fmt::Write as _;
 use std::path::Path;
 
 use serde_json::Value;
 
-use super::Source;
+use super::Run;
 use super::charts::{Drawer, Drawn};
+use super::compare::Comparison;
 use super::entry::{Entry, Kind, kind, numbers};
-use super::words::{Way, claims, protocols, sentences};
+use super::words::{Way, claims, findings_first, protocols, sentences};
 use crate::Result;
+use crate::metrics::Curves;
 
-/// Black and white in a chart are ink and paper, which follow the reader's choice of light or dark.
+/// Black and white in a chart are text and background, which follow the reader's choice of light or dark.
 const STYLE: &str = "
 :root { color-scheme: light dark; --paper: #fff; --ink: #1a1a1a; --faint: #6b6b6b; --line: #dcdcdc;
   --band: #f5f6f8; --good: #00694c; --bad: #b04a00; }
@@ -28,6 +30,9 @@ table { border-collapse: collapse; font-size: .86rem; font-variant-numeric: tabu
 th { text-align: right; font-weight: 600; vertical-align: bottom; border-bottom: 2px solid var(--line); }
 td { text-align: right; white-space: nowrap; border-bottom: 1px solid var(--line); }
 th, td { padding: .28rem .6rem; } th:first-child, td:first-child { text-align: left; }
+caption { text-align: left; padding: .3rem 0; }
+ol.findings { font-size: 1.06rem; background: var(--band); padding: .8rem 1rem .8rem 2.2rem; }
+ol.findings li { margin: .25rem 0; }
 td.text { text-align: left; } th.text { text-align: left; }
 tbody tr:hover { background: var(--band); }
 .falls { color: var(--good); } .rises { color: var(--bad); } .unclear { color: var(--faint); }
@@ -40,35 +45,131 @@ pre { background: var(--band); padding: .7rem .9rem; white-space: pre-wrap; font
 details { margin: .4rem 0; } summary { cursor: pointer; }
 ";
 
-/// A page in the making.
+/// A page under construction.
 pub(super) struct Page<'a> {
     out: &'a Path,
     body: String,
 }
 
 impl<'a> Page<'a> {
-    /// An empty page, whose charts go to `out`.
+    /// An empty page, whose charts are written to `out`.
     pub(super) fn new(out: &'a Path) -> Self {
         Self { out, body: String::new() }
     }
 
-    /// Adds a section for a source; its files' names begin with `prefix`.
-    pub(super) fn source(&mut self, source: &Source, prefix: &str) -> Result<()> {
+    /// Adds a section for runs: one is shown alone, several are compared with the first.
+    pub(super) fn runs(&mut self, runs: &[Run], prefix: &str) -> Result<()> {
         let drawer = Drawer { out: self.out, prefix };
-        match source {
-            Source::Sweep { name, entries, failed } => self.sweep(&drawer, name, entries, failed),
-            Source::Run { entry, train, val } => {
-                self.heading(2, &format!("Run {}", entry.name));
-                self.note(RUN_NOTE);
-                let one = std::slice::from_ref(entry.as_ref());
-                self.table(one);
-                let train = drawer.curve("training", "Training batches", train)?;
-                let val = drawer.curve("validation", "Validation split, by protocol", val)?;
-                self.heading(3, "Training");
-                self.charts(&train.into_iter().chain(val).collect::<Vec<_>>());
-                self.shared(&drawer, one)
-            }
+        let entries: Vec<Entry> = runs.iter().map(|run| run.entry.clone()).collect();
+        match entries.as_slice() {
+            [one] => self.heading(2, &format!("Run {}", one.name)),
+            _ => self.heading(2, "Comparison of runs"),
         }
+        let comparison = Comparison::of(entries.clone());
+        if let [_, _, ..] = entries.as_slice() {
+            self.findings(&comparison.findings());
+            self.comparison(&comparison);
+        }
+        self.heading(3, "Scores");
+        self.note(RUN_NOTE);
+        self.table(&entries);
+        let drawn = match runs {
+            [Run { train, val, .. }] => {
+                let (valid, other): (Curves, Curves) =
+                    val.iter().cloned().partition(|(name, _)| kind(name) == Kind::Valid);
+                let mut drawn = drawer.curve("training", "Training batches", train)?;
+                drawn.extend(drawer.curve(
+                    "validation",
+                    "Validation split, valid bounds",
+                    &valid,
+                )?);
+                drawn.extend(drawer.curve(
+                    "validation-other",
+                    "Validation split, not valid bounds",
+                    &other,
+                )?);
+                drawn
+            }
+            runs => {
+                let curves: Vec<_> = runs
+                    .iter()
+                    .map(|run| (run.entry.name.as_str(), &run.train, &run.val))
+                    .collect();
+                drawer.learning(&curves)?
+            }
+        };
+        self.heading(3, "Learning curves");
+        self.charts(&drawn);
+        self.shared(&drawer, &entries)
+    }
+
+    /// What matters most, first.
+    fn findings(&mut self, findings: &[String]) {
+        if findings.is_empty() {
+            return;
+        }
+        self.push("<ol class=\"findings\">\n");
+        for finding in findings {
+            let text = code(finding);
+            self.push(&format!("<li>{text}</li>\n"));
+        }
+        self.push("</ol>\n");
+    }
+
+    /// Scores by protocol with differences to the first run, and the settings that differ.
+    fn comparison(&mut self, comparison: &Comparison) {
+        let names = comparison.names();
+        self.heading(3, "Differences by protocol");
+        self.note("Differences are each run minus the first, in nats per token; lower is better. A paired error is that of differences row by row on the same rows.");
+        for table in comparison.tables() {
+            let (protocol, status) = (escape(&table.protocol), table.status);
+            self.push(&format!(
+                "<div class=\"scroll\"><table>\n<caption><code>{protocol}</code>: {status}</caption>\n<thead><tr><th>run</th>\
+                 <th>nats per token</th><th>perplexity</th><th>sequences</th><th>difference</th>\
+                 <th>standard errors</th><th class=\"text\">error</th></tr></thead>\n<tbody>\n"
+            ));
+            for row in &table.rows {
+                let difference = match row.difference {
+                    None => "<td></td><td></td><td class=\"text\">baseline</td>".into(),
+                    Some(d) => {
+                        let errors = d.nats_per_token / d.standard_error;
+                        let how = if d.paired { "paired" } else { "not paired" };
+                        let class = match errors {
+                            errors if errors <= -2.0 => "falls",
+                            errors if errors >= 2.0 => "rises",
+                            _ => "unclear",
+                        };
+                        format!(
+                            "<td class=\"{class}\">{:+.4} ± {:.4}</td><td>{errors:+.1}</td><td class=\"text\">{how}</td>",
+                            d.nats_per_token, d.standard_error
+                        )
+                    }
+                };
+                let name = escape(names[row.run]);
+                self.push(&format!(
+                    "<tr><td>{name}</td><td>{:.4} ± {:.4}</td><td>{:.3}</td><td>{}</td>{difference}</tr>\n",
+                    row.nats_per_token, row.standard_error, row.perplexity, row.sequences
+                ));
+            }
+            self.push("</tbody></table></div>\n");
+        }
+        self.heading(3, "Settings that differ");
+        self.push("<div class=\"scroll\"><table>\n<thead><tr><th>key</th>");
+        for name in &names {
+            let name = escape(name);
+            self.push(&format!("<th>{name}</th>"));
+        }
+        self.push("</tr></thead>\n<tbody>\n");
+        for setting in comparison.settings() {
+            let key = escape(&setting.key);
+            self.push(&format!("<tr><td><code>{key}</code></td>"));
+            for value in setting.values {
+                let value = escape(&value.map_or("not set".into(), |value| value.to_string()));
+                self.push(&format!("<td>{value}</td>"));
+            }
+            self.push("</tr>\n");
+        }
+        self.push("</tbody></table></div>\n");
     }
 
     /// The whole page.
@@ -82,40 +183,42 @@ impl<'a> Page<'a> {
         )
     }
 
-    fn sweep(
+    /// Adds a section for a sweep; its charts' file names begin with `prefix`.
+    pub(super) fn sweep(
         &mut self,
-        drawer: &Drawer<'_>,
         name: &str,
         entries: &[Entry],
         failed: &[(String, String)],
+        prefix: &str,
     ) -> Result<()> {
+        let drawer = &Drawer { out: self.out, prefix };
         self.heading(2, &format!("Sweep {name}"));
-        self.heading(3, "What the numbers say");
-        self.push("<ul>\n");
+        self.findings(&findings_first(entries));
+        self.push("<details><summary>All findings in words</summary>\n<ul>\n");
         for sentence in sentences(entries) {
             let text = code(&sentence);
             self.push(&format!("<li>{text}</li>\n"));
         }
-        self.push("</ul>\n");
+        self.push("</ul></details>\n");
         self.claims(entries);
         for (key, what, title) in [
-            ("infer.steps", "fast steps", "Against fast steps"),
-            ("model.n_latents", "latents", "Against latents"),
+            ("infer.steps", "fast steps", "Scores against fast steps"),
+            ("model.n_latents", "latents", "Scores against latents"),
         ] {
             let drawn = drawer.against(entries, key, what)?;
             if !drawn.is_empty() {
                 self.heading(3, title);
-                self.note("Bars are one standard error to both sides.");
+                self.note("Error bars are one standard error to both sides.");
                 self.charts(&drawn);
             }
         }
         let drawn = drawer.against_flops(entries)?;
         if !drawn.is_empty() {
             self.heading(3, "Against training FLOPs");
-            self.note("Counted from the graphs, padding included; points that differ in fast steps alone are joined.");
+            self.note("Counted from the graphs, padding included; points that differ in fast steps only are joined.");
             self.charts(&drawn);
         }
-        self.heading(3, "Every point");
+        self.heading(3, "All points");
         self.table(entries);
         for (name, error) in failed {
             let (name, error) = (escape(name), escape(error));
@@ -127,15 +230,15 @@ impl<'a> Page<'a> {
     /// KL by layer, fast loops and samples.
     fn shared(&mut self, drawer: &Drawer<'_>, entries: &[Entry]) -> Result<()> {
         if let Some(drawn) = drawer.kl_per_layer(entries)? {
-            self.heading(3, "What the thoughts carry");
+            self.heading(3, "Information in the latents");
             self.charts(&[drawn]);
         }
         let drawn = drawer.traces(entries)?;
         if !drawn.is_empty() {
             self.heading(3, "The fast loop");
             self.note(
-                "The first validation batch: likelihood at the present sample and KL, before each fast step \
-                 and after the last. With fixed noise their sum is the published number, not a bound.",
+                "The first validation batch: likelihood at the current sample and KL, before each fast step and \
+                 after the last. With fixed noise their sum is the published number, which is not a valid bound.",
             );
             self.charts(&drawn);
         }
@@ -149,7 +252,7 @@ impl<'a> Page<'a> {
             self.push(&format!(
                 "<details><summary>Every comparison over {what}</summary>\n<div class=\"scroll\"><table>\n\
                  <thead><tr><th>protocol</th><th class=\"text\">noise</th><th class=\"text\">at</th>\
-                 <th>{what}</th><th>difference</th><th>standard errors</th><th class=\"text\">the number</th>\
+                 <th>{what}</th><th>difference</th><th>standard errors</th><th class=\"text\">the score</th>\
                  </tr></thead>\n<tbody>\n"
             ));
             for finding in &claim.findings {
@@ -184,9 +287,9 @@ impl<'a> Page<'a> {
         self.push("<div class=\"scroll\"><table>\n<thead><tr><th>point</th>");
         for protocol in &protocols {
             let what = match kind(protocol) {
-                Kind::Honest => "",
-                Kind::Published => "<br>optimistic",
-                Kind::Unbounded => "<br>no bound",
+                Kind::Valid => "",
+                Kind::FittedNoise => "<br>optimistic",
+                Kind::NoBound => "<br>not a bound",
             };
             let head =
                 format!("<th><code>{}</code>{what}<br>nats per token</th>", escape(protocol));
@@ -256,11 +359,11 @@ impl<'a> Page<'a> {
             return;
         }
         self.heading(3, "Samples");
-        self.note("Temperature 0.8, nucleus 0.95; the given text is the beginning of the first validation text.");
+        self.note("Temperature 0.8, nucleus sampling 0.95; the prompt is the beginning of the first validation text.");
         for entry in with {
             let text = |key: &str| escape(entry.line["samples"][key].as_str().unwrap_or_default());
             let html = format!(
-                "<details><summary>{}</summary>\nfrom nothing<pre>{}</pre>\ngiven<pre>{}</pre>\nwritten\
+                "<details><summary>{}</summary>\nwithout a prompt<pre>{}</pre>\nprompt<pre>{}</pre>\ncontinuation\
                  <pre>{}</pre></details>\n",
                 escape(&entry.name),
                 text("from_nothing"),
@@ -297,15 +400,14 @@ impl<'a> Page<'a> {
     }
 }
 
-const INTRODUCTION: &str = "Every number is labelled by its protocol, and numbers of different protocols must \
-    not be compared but where both are bounds on the same likelihood, or it itself. <code>reconstruction</code> \
-    scores at the fitted thought and is no bound. <code>elbo-fitted-noise</code> is the bound as published, \
-    optimistic because the fit has seen the noise. <code>elbo</code> draws fresh noise, <code>iwae</code> weighs \
-    many samples and is tighter, <code>prequential</code> fits thoughts to the past alone, \
-    <code>autoregressive</code> is exact for a model without thoughts: these are the honest ones. Lower is better.";
+const INTRODUCTION: &str = "Every score is labelled by its protocol. Scores of different protocols can be compared \
+    only where both are valid bounds on the same likelihood. <code>elbo</code> (fresh noise), <code>iwae</code> (many \
+    weighted samples, tighter), <code>prequential</code> (latents fitted to the past only) and \
+    <code>autoregressive</code> (exact, for a model without latents) are valid. <code>elbo-fitted-noise</code> is the \
+    bound as published, which is optimistic because the fit has seen the noise. <code>reconstruction</code> is the \
+    likelihood at the fitted latents and not a bound. Lower is better.";
 
-const RUN_NOTE: &str = "Numbers are those of the run's last evaluation; score it by other protocols with \
-    `ltm eval`.";
+const RUN_NOTE: &str = "Scores are those of a run's last evaluation; `ltm eval` computes others.";
 
 /// Text as HTML.
 fn escape(text: &str) -> String {
@@ -322,7 +424,7 @@ fn escape(text: &str) -> String {
     html
 }
 
-/// Text as HTML, with what stands between back-ticks as code.
+/// Text as HTML, with what is between back-ticks as code.
 fn code(text: &str) -> String {
     let mut html = String::new();
     for (idx, part) in text.split('`').enumerate() {

@@ -1,15 +1,15 @@
-//! What a sweep's numbers say of the paper's claims, in words. Draws nothing.
+//! A sweep's results in words: the paper's claims, the distance to the truth and to baselines. Draws nothing.
 //!
-//! A difference counts as one from two of its standard errors on; below, nothing is claimed.
+//! A difference of less than two standard errors is called unclear.
 
 use super::entry::{Difference, Entry, Kind, groups, kind};
 
-/// The number of standard errors from which a difference is said to be one.
+/// A difference of at least so many standard errors is called one.
 const CLEAR: f64 = 2.0;
 
-/// A claim, put to the test: what is turned up, and by which numbers.
+/// A claim that more of something lowers the numbers, with the comparisons that test it.
 pub(super) struct Claim {
-    /// What more of it is said to lower the numbers, in words.
+    /// What there is more of, in words.
     pub(super) what: &'static str,
     pub(super) findings: Vec<Finding>,
 }
@@ -22,7 +22,7 @@ pub(super) struct Finding {
     pub(super) steps: Vec<Step>,
 }
 
-/// From one value to a greater one, everything else equal.
+/// A comparison of one value with a greater one, all other settings being equal.
 pub(super) struct Step {
     pub(super) setting: String,
     pub(super) from: f64,
@@ -32,7 +32,7 @@ pub(super) struct Step {
     pub(super) whole: bool,
 }
 
-/// Which way a difference goes.
+/// The sign of a difference.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Way {
     Falls,
@@ -51,7 +51,7 @@ impl Step {
 }
 
 impl Finding {
-    /// Comparisons from the least to the greatest value that go this way.
+    /// Comparisons of the least with the greatest value that go this way.
     fn count(&self, way: Way) -> usize {
         self.steps.iter().filter(|step| step.whole && step.way() == way).count()
     }
@@ -85,7 +85,7 @@ impl Finding {
     }
 }
 
-/// The paper's two claims under every protocol that is a bound, or said to be one.
+/// The paper's two claims under every protocol that is, or was published as, a bound.
 pub(super) fn claims(entries: &[Entry]) -> Vec<Claim> {
     [("infer.steps", "fast steps"), ("model.n_latents", "latents")]
         .into_iter()
@@ -97,7 +97,7 @@ pub(super) fn claims(entries: &[Entry]) -> Vec<Claim> {
 fn findings(entries: &[Entry], key: &str) -> Vec<Finding> {
     let mut findings: Vec<Finding> = Vec::new();
     for protocol in protocols(entries) {
-        if kind(&protocol) == Kind::Unbounded {
+        if kind(&protocol) == Kind::NoBound {
             continue;
         }
         for (fixed, noise) in [(true, "fixed"), (false, "fresh")] {
@@ -117,8 +117,8 @@ fn findings(entries: &[Entry], key: &str) -> Vec<Finding> {
             }
         }
     }
-    // What was published first: the bound whose noise the fit has seen, with fixed noise.
-    findings.sort_by_key(|finding| (finding.kind == Kind::Honest, finding.noise == "fresh"));
+    // The published protocol first: the bound whose noise the fit has seen, with fixed noise.
+    findings.sort_by_key(|finding| (finding.kind == Kind::Valid, finding.noise == "fresh"));
     findings
 }
 
@@ -154,17 +154,17 @@ pub(super) fn protocols(entries: &[Entry]) -> Vec<String> {
     protocols
 }
 
-/// Sentences on a sweep: its claims, how far its best numbers are from the truth and from baselines, and
-/// what its errors leave out.
+/// Sentences on a sweep: its claims, how far its best numbers are from the truth and from baselines, and what its
+/// errors do not include.
 pub(super) fn sentences(entries: &[Entry]) -> Vec<String> {
     let mut sentences = Vec::new();
     for claim in claims(entries) {
         for finding in &claim.findings {
             let status = match (finding.kind, finding.noise) {
-                (Kind::Published, "fixed") => "the published protocol",
-                (Kind::Published, _) => "the published bound, fitted with fresh noise",
-                (_, "fixed") => "an honest protocol, thoughts fitted with fixed noise",
-                _ => "an honest protocol",
+                (Kind::FittedNoise, "fixed") => "the published protocol",
+                (Kind::FittedNoise, _) => "the published bound, fitted with fresh noise",
+                (_, "fixed") => "a valid bound, latents fitted with fixed noise",
+                _ => "a valid bound",
             };
             let most =
                 finding.steps.iter().filter(|step| step.whole).max_by(|a, b| {
@@ -172,7 +172,7 @@ pub(super) fn sentences(entries: &[Entry]) -> Vec<String> {
                 });
             let most = most.map_or(String::new(), |step| {
                 format!(
-                    " The clearest is from {} to {}{}: {}.",
+                    " The largest difference in standard errors is from {} to {}{}: {}.",
                     step.from,
                     step.to,
                     if step.setting.is_empty() {
@@ -195,19 +195,73 @@ pub(super) fn sentences(entries: &[Entry]) -> Vec<String> {
     sentences.extend(against_truth(entries));
     sentences.extend(against_baselines(entries));
     sentences.push(
-        "Standard errors are over validation sequences, taken in pairs where two points scored the same \
-         ones. They do not hold what another training seed would change: a point is one run."
+        "Standard errors are over validation sequences, paired where two points were scored on the same ones. \
+         They do not include the variation between training seeds: each point is one run."
             .into(),
     );
     sentences.extend(between_seeds(entries));
     sentences
 }
 
-/// What another seed changes under honest protocols, where points differ in nothing else.
+/// The three sentences that come first: the best valid bound against the best model without latents, and the paper's
+/// claims on fast steps and on latents, each under a valid bound and as published.
+pub(super) fn findings_first(entries: &[Entry]) -> Vec<String> {
+    let mut first: Vec<String> = Vec::new();
+    first.extend(against_best_baseline(entries));
+    for claim in claims(entries) {
+        let of = |valid: bool| {
+            let findings = claim.findings.iter().filter(|f| (f.kind == Kind::Valid) == valid);
+            // The protocol with the most comparisons, the first of those.
+            let most = findings.rev().max_by_key(|f| f.all())?;
+            Some(format!("`{}` with {} noise: {}", most.protocol, most.noise, most.verdict()))
+        };
+        let (valid, published) = (of(true), of(false));
+        let parts: Vec<String> = [("valid bound", valid), ("published bound", published)]
+            .into_iter()
+            .filter_map(|(what, text)| Some(format!("{what}, {}", text?)))
+            .collect();
+        first.push(format!("Do more {} lower the score? {}.", claim.what, parts.join("; ")));
+    }
+    first.extend(against_truth(entries));
+    first.truncate(3);
+    first
+}
+
+/// The best point with latents against the best without.
+fn against_best_baseline(entries: &[Entry]) -> Option<String> {
+    let valid = |entry: &Entry| {
+        let scores = entry.scores.iter().filter(|score| kind(&score.protocol) == Kind::Valid);
+        scores.min_by(|a, b| a.nats.total_cmp(&b.nats)).cloned()
+    };
+    let best = |latents: bool| {
+        let scored = entries.iter().filter(|entry| entry.has_latents() == latents);
+        let scored = scored.filter_map(|entry| Some((entry, valid(entry)?)));
+        scored.min_by(|a, b| a.1.nats.total_cmp(&b.1.nats))
+    };
+    let ((with, score), (without, its)) = (best(true)?, best(false)?);
+    let difference = with.minus(&score.protocol, without, &its.protocol)?;
+    let verdict = match difference.errors() {
+        errors if errors <= -CLEAR => "Latents lower the best score",
+        errors if errors >= CLEAR => "No model with latents reaches the best one without",
+        _ => "The best models with and without latents do not differ clearly",
+    };
+    Some(format!(
+        "{verdict}: {:.4} (`{}`, {}) with latents, {:.4} (`{}`, {}) without, a difference of {}.",
+        score.nats,
+        score.protocol,
+        with.name,
+        its.nats,
+        its.protocol,
+        without.name,
+        signed(difference)
+    ))
+}
+
+/// What another seed changes under valid bounds, where points differ in nothing else.
 fn between_seeds(entries: &[Entry]) -> Vec<String> {
     let mut sentences = Vec::new();
     for (setting, group) in groups(&entries.iter().collect::<Vec<_>>(), "run.seed") {
-        for protocol in protocols(entries).iter().filter(|p| kind(p) == Kind::Honest) {
+        for protocol in protocols(entries).iter().filter(|p| kind(p) == Kind::Valid) {
             let scored = group.iter().filter_map(|entry| entry.score(protocol));
             let mut nats: Vec<f64> = scored.map(|score| score.nats).collect();
             nats.sort_by(f64::total_cmp);
@@ -241,27 +295,27 @@ fn against_truth(entries: &[Entry]) -> Vec<String> {
         let below = above.iter().filter(|(_, d)| d.errors() <= -CLEAR).count();
         let all = above.len();
         sentences.push(match (kind(&protocol), below) {
-            (Kind::Honest, 0) => format!(
-                "Under `{protocol}` the best of {all} points, {}, lies {} nats per token above the true \
-                 entropy of the same texts; none lies below it.",
+            (Kind::Valid, 0) => format!(
+                "Under `{protocol}` the best of {all} points, {}, is {} nats per token above the true entropy \
+                 of the same texts; none is below it.",
                 best.name,
                 plain(least)
             ),
-            (Kind::Honest, _) => format!(
-                "Under `{protocol}` {below} of {all} points lie below the true entropy of the same texts by \
-                 more than two standard errors, {} the most ({}): no bound can, and something is wrong.",
+            (Kind::Valid, _) => format!(
+                "Under `{protocol}` {below} of {all} points are below the true entropy of the same texts by more \
+                 than two standard errors, {} the most ({}). A valid bound cannot be: the evaluation is wrong.",
                 best.name,
                 signed(least)
             ),
             (_, 0) => format!(
-                "Under `{protocol}` none of {all} points lies below the true entropy of the same texts; the \
+                "Under `{protocol}` none of {all} points is below the true entropy of the same texts; the \
                  lowest, {}, is {} above it.",
                 best.name,
                 plain(least)
             ),
             _ => format!(
-                "Under `{protocol}` {below} of {all} points lie below the true entropy of the same texts, \
-                 which no bound can: {} by {} nats per token. The number is not one to believe.",
+                "Under `{protocol}` {below} of {all} points are below the true entropy of the same texts, \
+                 {} by {} nats per token: it is not a bound.",
                 best.name,
                 plain(Difference { nats: -least.nats, ..least })
             ),
@@ -270,33 +324,33 @@ fn against_truth(entries: &[Entry]) -> Vec<String> {
     sentences
 }
 
-/// The best point with thoughts beside each point without, under honest protocols.
+/// The best point with latents compared with each point without, under valid bounds.
 fn against_baselines(entries: &[Entry]) -> Vec<String> {
-    let honest = |entry: &Entry| {
-        let scores = entry.scores.iter().filter(|score| kind(&score.protocol) == Kind::Honest);
+    let valid = |entry: &Entry| {
+        let scores = entry.scores.iter().filter(|score| kind(&score.protocol) == Kind::Valid);
         scores.min_by(|a, b| a.nats.total_cmp(&b.nats)).cloned()
     };
     let best = entries
         .iter()
         .filter(|entry| entry.has_latents())
-        .filter_map(|entry| Some((entry, honest(entry)?)))
+        .filter_map(|entry| Some((entry, valid(entry)?)))
         .min_by(|a, b| a.1.nats.total_cmp(&b.1.nats));
     let Some((best, score)) = best else { return Vec::new() };
     let mut sentences = Vec::new();
     for baseline in entries.iter().filter(|entry| !entry.has_latents()) {
-        let Some(its) = honest(baseline) else { continue };
+        let Some(its) = valid(baseline) else { continue };
         let Some(difference) = best.minus(&score.protocol, baseline, &its.protocol) else {
             continue;
         };
-        let beside = match difference.errors() {
+        let relation = match difference.errors() {
             errors if errors <= -CLEAR => "below",
             errors if errors >= CLEAR => "above",
-            _ => "not clearly apart from",
+            _ => "not clearly different from",
         };
         let size = Difference { nats: difference.nats.abs(), ..difference };
         sentences.push(format!(
-            "The best honest number with latents, {:.4} by `{}` of {}, is {beside} {:.4} by `{}` of {} \
-             without: a difference of {} nats per token.",
+            "The best valid bound with latents, {:.4} (`{}`, {}), is {relation} {:.4} (`{}`, {}) without latents: \
+             a difference of {} nats per token.",
             score.nats,
             score.protocol,
             best.name,
@@ -328,20 +382,20 @@ mod tests {
     use super::*;
     use crate::report::entry::tests::entry;
 
-    /// Nats of sequences that are `x` a token, with a little scatter that pairs share but for `own`.
+    /// Nats of sequences that are `x` per token, with a little scatter that pairs share but for `own`.
     fn nats(x: f64, own: f64) -> [f64; 4] {
         [2.0 * x + 0.3 + own, 3.0 * x - 0.2, 2.0 * x - 0.3, 3.0 * x + 0.2 - own]
     }
 
-    /// A sweep in which fast steps help the published number and harm the honest one.
+    /// A sweep in which fast steps lower the published bound and raise the valid one.
     fn sweep() -> Vec<Entry> {
-        let point = |steps: u64, noise, published: f64, honest: f64| {
+        let point = |steps: u64, noise, published: f64, valid: f64| {
             let own = 0.01 * steps as f64 / 64.0;
             entry(
                 &format!("{steps}-{noise}"),
                 [6, steps],
                 noise,
-                &[("elbo-fitted-noise", nats(published, own)), ("elbo:8", nats(honest, own))],
+                &[("elbo-fitted-noise", nats(published, own)), ("elbo:8", nats(valid, own))],
             )
         };
         vec![
@@ -383,12 +437,12 @@ mod tests {
         let text = sentences(&sweep()).join("\n");
         for part in [
             "More fast steps lower the number under `elbo-fitted-noise` with fixed noise (the published protocol): it holds",
-            "under `elbo:8` with fixed noise (an honest protocol, thoughts fitted with fixed noise): the opposite",
-            "Under `elbo-fitted-noise` 1 of 5 points lie below the true entropy of the same texts, which no bound can: 64-fixed by 0.2000",
-            "Under `elbo:8` the best of 5 points, 4-fresh, lies 0.5000",
-            "none lies below it",
-            "1.5000 by `elbo:8` of 4-fresh, is below 1.7000 by `autoregressive` of baseline",
-            "a point is one run",
+            "under `elbo:8` with fixed noise (a valid bound, latents fitted with fixed noise): the opposite",
+            "Under `elbo-fitted-noise` 1 of 5 points are below the true entropy of the same texts, 64-fixed by 0.2000",
+            "Under `elbo:8` the best of 5 points, 4-fresh, is 0.5000",
+            "none is below it",
+            "1.5000 (`elbo:8`, 4-fresh), is below 1.7000 (`autoregressive`, baseline)",
+            "each point is one run",
         ] {
             assert!(text.contains(part), "`{part}` is not in\n{text}");
         }
@@ -396,7 +450,24 @@ mod tests {
     }
 
     #[test]
-    fn seeds_say_what_training_itself_changes() {
+    fn the_findings_that_matter_come_first() {
+        let first = findings_first(&sweep());
+        assert!(first.len() <= 3 && first.len() >= 2, "{first:?}");
+        assert!(
+            first[0].contains("Latents lower the best score: 1.5000 (`elbo:8`, 4-fresh)"),
+            "{first:?}"
+        );
+        let steps = "Do more fast steps lower the score? valid bound, `elbo:8` with fixed noise: the opposite is true";
+        assert!(first[1].starts_with(steps), "{first:?}");
+        assert!(
+            first[1].contains("published bound, `elbo-fitted-noise` with fixed noise: it holds"),
+            "{first:?}"
+        );
+        assert!(findings_first(&[]).is_empty());
+    }
+
+    #[test]
+    fn the_range_over_seeds_is_reported() {
         let seeded = |seed: u64, x| {
             let mut entry = entry("a", [6, 4], "fresh", &[("elbo:8", nats(x, 0.0))]);
             entry.config.insert("run.seed".into(), seed.into());
@@ -410,11 +481,11 @@ mod tests {
     }
 
     #[test]
-    fn an_honest_number_below_the_truth_is_reported_as_wrong() {
+    fn a_valid_bound_below_the_truth_is_reported_as_wrong() {
         let entries = [entry("a", [6, 4], "fresh", &[("iwae:8", nats(0.5, 0.01))])];
         let text = sentences(&entries).join("\n");
         assert!(
-            text.contains("`iwae:8` 1 of 1 points lie below") && text.contains("wrong"),
+            text.contains("`iwae:8` 1 of 1 points are below") && text.contains("wrong"),
             "{text}"
         );
     }

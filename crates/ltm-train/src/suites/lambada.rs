@@ -102,7 +102,7 @@ pub fn read(
     limit: u64,
     observer: &mut dyn FnMut(Notice),
 ) -> Result<(Vec<Passage>, u64)> {
-    let options = ReadOptions { format: Some(Format::Jsonl), ..options.clone() };
+    let options = ReadOptions { format: Some(Format::Json), ..options.clone() };
     let mut passages = Vec::new();
     let mut on_document = |document: Document<'_>| {
         passages.push(Passage::new(document, tokenizer, config.model.max_seq_len)?);

@@ -51,6 +51,6 @@ fn launch(
     args.push(Arg::I64(n as i64));
     let geometry = elements(n, if rung == 1 { 1 } else { 8 });
     // SAFETY: four buffers of n elements, checked by the caller; factors as the contract orders
-    // them, a table of as many rows as told; alignment is Buffer's.
+    // them, a table of as many rows as stated; alignment is Buffer's.
     unsafe { context.launch(&format!("adamw_{pass}_f32_v{rung}"), geometry, &args) }
 }

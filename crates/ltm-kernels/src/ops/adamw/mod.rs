@@ -150,7 +150,7 @@ pub fn step(
 ///
 /// # Errors
 /// [`Error::Shape`](crate::Error::Shape) or [`Error::DType`](crate::Error::DType) when lengths or types
-/// disagree; [`Error::Index`](crate::Error::Index) on the CPU when the step lies outside the table. On CUDA
+/// disagree; [`Error::Index`](crate::Error::Index) on the CPU when the step is outside the table. On CUDA
 /// the parameters and moments become NaN then.
 pub fn scheduled(
     device: &Device,

@@ -17,7 +17,7 @@ const ENOUGH_BLOCKS: usize = 1024;
 /// The most blocks along y or z.
 const MOST_BLOCKS: usize = 65_535;
 
-/// The gradients asked for, as [`super::bwd`] takes them.
+/// The wanted gradients, as [`super::bwd`] takes them.
 pub(super) struct Gradients<'a> {
     pub dq: Option<&'a mut Buffer>,
     pub dk: Option<&'a mut Buffer>,
@@ -29,7 +29,7 @@ pub(super) fn scratch_len(dims: CrossAttentionDims) -> usize {
     partials_start(dims) + chunks(dims).0 * 2 * dims.b * dims.z * dims.g * dims.d
 }
 
-/// Where the partial sums begin in scratch: behind delta, at a multiple of 16 bytes.
+/// Where the partial sums begin in scratch: after delta, at a multiple of 16 bytes.
 fn partials_start(dims: CrossAttentionDims) -> usize {
     (dims.b * dims.t * dims.h).next_multiple_of(4)
 }

@@ -12,7 +12,7 @@ use crate::{Buffer, Cost, DType, Device, Element, Error, Float, Result};
 
 const OP: &str = "cross_entropy";
 
-/// A target that asks for no prediction: its loss and its gradients are 0.
+/// A target that is not predicted: its loss and its gradients are 0.
 pub const IGNORED: i32 = -1;
 
 /// Extents of one call: `n` rows of width `c` scored against a vocabulary of `v`.
@@ -47,7 +47,7 @@ impl CrossEntropyDims {
         }
     }
 
-    /// What [`fwd`] costs when both outputs are asked for.
+    /// What [`fwd`] costs when both outputs are computed.
     pub fn cost_fwd(&self) -> Cost {
         let logits = self.n * self.v;
         Cost::new(
@@ -101,7 +101,7 @@ impl CrossEntropyDims {
 /// # Shapes
 /// `h (N,C)`, `w (V,C)`, `targets (N)` of `i32` → `nll (N)`, `dh (N,C)`. `scratch` holds
 /// [`CrossEntropyDims::scratch_len`] elements. A target of [`IGNORED`] gives 0 in both outputs.
-/// On CUDA `h`, `w` and `dh` share f32 or bf16, `nll` and `scratch` are f32. On the CPU `w` may be bf16 where all else
+/// On CUDA `h`, `w` and `dh` share f32 or bf16, `nll` and `scratch` are f32. On the CPU `w` may be bf16 where everything else
 /// is f32: then rows are rounded to bf16 where they meet it, and sums are f32.
 ///
 /// # Errors

@@ -27,7 +27,7 @@ fn row<T: Float>(p_n: &mut [T], h_n: &[T], w: &[T], target: i32, C: usize) -> T 
 /// Loss of each row and its gradient with respect to `h`. `scratch` holds at least one row of logits.
 ///
 /// # Panics
-/// When a slice is shorter than the dims ask for or a target lies outside the vocabulary.
+/// When a slice is shorter than the dims require or a target is outside the vocabulary.
 pub fn fwd<T: Float>(
     mut nll: Option<&mut [T]>,
     mut dh: Option<&mut [T]>,
@@ -55,7 +55,7 @@ pub fn fwd<T: Float>(
 /// `dW = Σ_n dnll[n]·(softmax − onehot)ᵀ h[n]`. `scratch` holds at least one row of logits.
 ///
 /// # Panics
-/// When a slice is shorter than the dims ask for or a target lies outside the vocabulary.
+/// When a slice is shorter than the dims require or a target is outside the vocabulary.
 pub fn bwd_weight<T: Float>(
     dw: &mut [T],
     scratch: &mut [T],

@@ -6,7 +6,7 @@ use crate::Float;
 /// `out[n,:] = table[tokens[n],:]`.
 ///
 /// # Panics
-/// When a slice is shorter than the dims ask for or a token lies outside the table.
+/// When a slice is shorter than the dims require or a token is outside the table.
 pub fn fwd<T: Float>(out: &mut [T], table: &[T], tokens: &[i32], dims: EmbeddingDims) {
     let c = dims.c;
     for (n, &token) in tokens.iter().enumerate() {
@@ -18,7 +18,7 @@ pub fn fwd<T: Float>(out: &mut [T], table: &[T], tokens: &[i32], dims: Embedding
 /// `dtable[v,:] = Σ_{n: tokens[n] = v} dout[n,:]`.
 ///
 /// # Panics
-/// When a slice is shorter than the dims ask for or a token lies outside the table.
+/// When a slice is shorter than the dims require or a token is outside the table.
 pub fn bwd<T: Float>(dtable: &mut [T], dout: &[T], tokens: &[i32], dims: EmbeddingDims) {
     dtable.fill(T::ZERO);
     for (n, &token) in tokens.iter().enumerate() {

@@ -33,7 +33,7 @@ impl GaussianKlDims {
         Cost::new(6 * n, 2 * n + self.rows)
     }
 
-    /// What [`bwd`] costs when both gradients are asked for.
+    /// What [`bwd`] costs when both gradients are computed.
     pub fn cost_bwd(&self) -> Cost {
         let n = self.rows * self.n;
         Cost::new(5 * n, 4 * n + self.rows)
@@ -71,7 +71,7 @@ pub fn fwd(
     }
 }
 
-/// Gradients of [`fwd`]; only what is asked for is computed.
+/// Gradients of [`fwd`]; only those requested are computed.
 ///
 /// # Shapes
 /// `dkl (rows)`, `mu`, `log_var (rows,n)` → `dmu`, `dlog_var (rows,n)`.

@@ -24,7 +24,7 @@ pub(crate) struct Operands {
     pub input: DType,
     /// Type of `c`.
     pub output: DType,
-    /// Elements from one row of `a`, as it lies in memory, to the next.
+    /// Elements from one row of `a`, as it is in memory, to the next.
     pub lda: usize,
     pub ldb: usize,
     pub ldc: usize,
@@ -149,7 +149,7 @@ pub(crate) unsafe fn multiply(
         extent(splits)?,
         accumulate,
     ];
-    // SAFETY: the partial sums were just put on the same stream; `c` is as large as the caller says.
+    // SAFETY: the partial sums were just put on the same stream; `c` is as large as the caller states.
     unsafe { context.launch(&format!("matmul_fwd_sum_{output}_v2"), geometry, &args) }
 }
 

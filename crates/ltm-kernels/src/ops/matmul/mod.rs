@@ -9,7 +9,7 @@ use crate::{Buffer, Cost, DType, Device, Result};
 
 const OP: &str = "matmul";
 
-/// How a factor lies in memory.
+/// The memory layout of a factor.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Layout {
     /// As it is multiplied: `a (M,K)`, `b (K,N)`.
@@ -45,7 +45,7 @@ pub struct MatmulDims {
 }
 
 impl MatmulDims {
-    /// One product of factors that lie as they are multiplied. For anything else:
+    /// One product of factors that are not transposed. For anything else:
     /// `MatmulDims { b: Layout::Transposed, ..MatmulDims::new(m, n, k) }`.
     pub fn new(m: usize, n: usize, k: usize) -> Self {
         Self { m, n, k, batch: 1, a: Layout::Normal, b: Layout::Normal }

@@ -6,7 +6,7 @@ use crate::Float;
 /// See [`super::fwd`]; the sum runs over `k` upwards.
 ///
 /// # Panics
-/// If a slice is shorter than `dims` asks for.
+/// If a slice is shorter than `dims` requires.
 pub fn fwd<T: Float>(c: &mut [T], a: &[T], b: &[T], write: Write, dims: MatmulDims) {
     let MatmulDims { m, n, k, batch, .. } = dims;
     for i_batch in 0..batch {

@@ -44,7 +44,7 @@ impl Philox {
         Self { key: [mixed[0], mixed[1]], high: [mixed[2], mixed[3]] }
     }
 
-    /// The key and the upper counter words: all that tells this generator from others, for the tables of
+    /// The key and the upper counter words: all that distinguishes this generator from others, for the tables of
     /// [`normal_rows`].
     pub fn words(&self) -> [u32; 4] {
         let ([k0, k1], [h0, h1]) = (self.key, self.high);
@@ -163,7 +163,7 @@ impl NormalRowsDims {
 /// # Errors
 /// [`Error::Dims`](crate::Error::Dims), [`Error::Shape`](crate::Error::Shape) or
 /// [`Error::DType`](crate::Error::DType) when dims, lengths or types disagree;
-/// [`Error::Index`](crate::Error::Index) on the CPU when the step lies outside the table. On CUDA `out`
+/// [`Error::Index`](crate::Error::Index) on the CPU when the step is outside the table. On CUDA `out`
 /// becomes NaN then.
 pub fn normal_rows(
     device: &Device,

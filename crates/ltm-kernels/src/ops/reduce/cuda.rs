@@ -15,7 +15,7 @@ fn rung() -> Result<u32> {
     choose(OP, &[Rung(2, &[]), Rung(1, &[])])
 }
 
-/// Partial results of `n` elements: one in rung 1, else enough blocks that each thread has some.
+/// Partial results of `n` elements: one in rung 1, otherwise enough blocks that each thread has some.
 fn partials(rung: u32, n: usize) -> usize {
     if rung == 1 { 1 } else { n.div_ceil(16 * THREADS).clamp(1, MAX_PARTIALS) }
 }

@@ -82,7 +82,7 @@ pub fn sum_squares_all(device: &Device, buffers: &[&Buffer]) -> Result<f64> {
     }
 }
 
-/// Where the first NaN or infinity stands, if anywhere.
+/// The position of the first NaN or infinity, if there is one.
 ///
 /// # Errors
 /// [`Error::DType`](crate::Error::DType) for an integer buffer.

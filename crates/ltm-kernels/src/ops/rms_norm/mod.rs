@@ -33,7 +33,7 @@ impl RmsNormDims {
         Cost::new(4 * n, 2 * n + self.c)
     }
 
-    /// What [`bwd`] costs when both gradients are asked for.
+    /// What [`bwd`] costs when both gradients are computed.
     pub fn cost_bwd(&self) -> Cost {
         let n = self.rows * self.c;
         Cost::new(12 * n, 3 * n + 2 * self.c)
@@ -105,7 +105,7 @@ pub fn fwd(
 /// As [`fwd`].
 ///
 /// # Source
-/// [`fwd`] behind a residual connection, in one pass over memory.
+/// [`fwd`] after a residual connection, in one pass over memory.
 pub fn fwd_add(
     device: &Device,
     sum: &mut Buffer,
@@ -134,12 +134,12 @@ pub fn fwd_add(
     }
 }
 
-/// Gradients of [`fwd`]; only what is asked for is computed. With `dresidual`, the gradient that
+/// Gradients of [`fwd`]; only those requested are computed. With `dresidual`, the gradient that
 /// reaches `x` past the norm, `dx` is the sum of both: the gradient of [`fwd_add`], `x` its `sum`.
 ///
 /// # Shapes
 /// `dout`, `x`, `dresidual (rows,C)`, `weight (C)` → `dx (rows,C)`, `dweight (C)`. `scratch` holds
-/// [`RmsNormDims::scratch_len`] elements; it is read and checked only when `dweight` is asked for.
+/// [`RmsNormDims::scratch_len`] elements; it is read and checked only when `dweight` is computed.
 ///
 /// # Errors
 /// As [`fwd`].

@@ -13,7 +13,7 @@ const TILE: usize = 64;
 /// The most blocks along y or z.
 const MOST_BLOCKS: usize = 65_535;
 
-/// The gradients asked for, as [`super::bwd`] takes them.
+/// The wanted gradients, as [`super::bwd`] takes them.
 pub(super) struct Gradients<'a> {
     pub dq: Option<&'a mut Buffer>,
     pub dk: Option<&'a mut Buffer>,
@@ -116,7 +116,7 @@ pub(super) fn bwd(
             }
         };
         let args = [outputs, &inputs].concat();
-        // SAFETY: as in `fwd`; the kernel for keys and values takes null for what is not asked for.
+        // SAFETY: as in `fwd`; the kernel for keys and values takes null for what is not wanted.
         unsafe { context.launch(&symbol, geometry, &args) }
     };
     if let Some(dq) = dq {

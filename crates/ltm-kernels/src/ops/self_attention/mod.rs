@@ -55,7 +55,7 @@ impl SelfAttentionDims {
         Cost::new(4 * self.pair_elements(), 2 * self.q_len() + 2 * self.kv_len() + self.lse_len())
     }
 
-    /// [`bwd`] with every gradient asked for: the five products it cannot do without.
+    /// [`bwd`] with every gradient: the five products that are necessary.
     pub fn cost_bwd(&self) -> Cost {
         Cost::new(10 * self.pair_elements(), 4 * self.q_len() + 4 * self.kv_len() + self.lse_len())
     }
@@ -130,7 +130,7 @@ pub fn fwd(
     }
 }
 
-/// The gradients of [`fwd`]'s `out`, of those inputs that are asked for; each is overwritten.
+/// The gradients of [`fwd`]'s `out`, for those inputs that are wanted; each is overwritten.
 ///
 /// # Shapes
 /// `dout` and `out (B,T,H,D)`, `lse (B,T,H)`, `q`, `k`, `v` as in [`fwd`] → `dq (B,T,H,D)`, `dk`

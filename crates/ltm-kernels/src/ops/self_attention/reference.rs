@@ -26,7 +26,7 @@ fn axpy<T: Float>(y: &mut [T], alpha: T, x: &[T]) {
 /// See [`super::fwd`].
 ///
 /// # Panics
-/// If a slice is shorter than `dims` asks for.
+/// If a slice is shorter than `dims` requires.
 pub fn fwd<T: Float>(
     out: &mut [T],
     lse: &mut [T],
@@ -59,7 +59,7 @@ pub fn fwd<T: Float>(
 /// See [`super::bwd`].
 ///
 /// # Panics
-/// If a slice is shorter than `dims` asks for.
+/// If a slice is shorter than `dims` requires.
 pub fn bwd<T: Float>(
     dq: &mut [T],
     dk: &mut [T],

@@ -14,7 +14,7 @@ pub fn cost_fwd(n: usize) -> Cost {
     Cost::new(5 * n, 3 * n)
 }
 
-/// What [`bwd`] costs on `n` elements when both gradients are asked for.
+/// What [`bwd`] costs on `n` elements when both gradients are computed.
 pub fn cost_bwd(n: usize) -> Cost {
     Cost::new(11 * n, 5 * n)
 }
@@ -42,7 +42,7 @@ pub fn fwd(device: &Device, out: &mut Buffer, gate: &Buffer, up: &Buffer) -> Res
     }
 }
 
-/// Gradients of [`fwd`]; only what is asked for is computed.
+/// Gradients of [`fwd`]; only those requested are computed.
 ///
 /// # Shapes
 /// All of one length.

@@ -1,9 +1,13 @@
-//! Parquet: a document a row, in one column of strings; the other columns are not read.
+//! Parquet: one document per row, in one column of strings; the other columns are not read.
 
+use std::cell::Cell;
 use std::fs::File;
-use std::sync::Arc;
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::sync::{Arc, Once};
 
+use parquet::basic::Compression;
 use parquet::errors::ParquetError;
+use parquet::file::metadata::ParquetMetaData;
 use parquet::file::reader::{FileReader, SerializedFileReader};
 use parquet::record::Field;
 use parquet::schema::types::Type;
@@ -20,11 +24,9 @@ impl Reader<'_> {
         on_event: &mut OnEvent<'_>,
     ) -> Result<()> {
         let path = self.path;
-        let failed = |what: String, error: ParquetError| {
-            Error::data(path, what, "a Parquet file", error.to_string())
-        };
-        let whole = |error| failed("content".into(), error);
-        let reader = SerializedFileReader::new(file).map_err(whole)?;
+        let failed = |what: String, found: String| Error::data(path, what, "a Parquet file", found);
+        let whole = |found| failed("content".into(), found);
+        let reader = guarded(|| SerializedFileReader::new(file)).map_err(whole)?;
         let metadata = reader.metadata().file_metadata();
         let rows = metadata.num_rows().max(1) as f64;
         let fields = metadata.schema().get_fields();
@@ -33,13 +35,25 @@ impl Reader<'_> {
             let expected = format!("a column `{key}` of strings");
             return Err(Error::data(path, "schema", expected, format!("the columns {names:?}")));
         };
-        let projection = Type::group_type_builder(metadata.schema().name())
-            .with_fields(vec![Arc::clone(column)])
-            .build()
-            .map_err(whole)?;
-        for (row, number) in reader.get_row_iter(Some(projection)).map_err(whole)?.zip(1_u64..) {
+        if let Some(codec) = unsupported(reader.metadata(), key) {
+            let found =
+                format!("{codec}, which this build cannot read; write the file with another one");
+            return Err(Error::data(path, "compression", SUPPORTED, found));
+        }
+        let rows_of = || {
+            let projection = Type::group_type_builder(metadata.schema().name())
+                .with_fields(vec![Arc::clone(column)])
+                .build()?;
+            reader.get_row_iter(Some(projection))
+        };
+        let mut iterator = guarded(rows_of).map_err(whole)?;
+        for number in 1_u64.. {
             let what = format!("row {number}");
-            let row = row.map_err(|error| failed(what.clone(), error))?;
+            let row = match guarded(|| iterator.next().transpose()) {
+                Ok(Some(row)) => row,
+                Ok(None) => break,
+                Err(found) => return Err(failed(what, found)),
+            };
             let read = (bytes as f64 * (number as f64 / rows)).min(bytes as f64) as u64;
             let field = row.get_column_iter().next().map(|(_, field)| field);
             let text = match field {
@@ -48,7 +62,7 @@ impl Reader<'_> {
                     std::str::from_utf8(text.data()).map_err(|error| error.to_string())
                 }
                 Some(Field::Null) | None => Err("null".into()),
-                Some(other) => Err(format!("`{other}`")),
+                Some(other) => Err(format!("`{}`", beginning(&other.to_string()))),
             };
             match text {
                 Ok(text) => {
@@ -63,11 +77,64 @@ impl Reader<'_> {
     }
 }
 
+/// What an error shows of a long value.
+fn beginning(text: &str) -> String {
+    text.chars().take(40).collect()
+}
+
+const SUPPORTED: &str =
+    "none, snappy, gzip, lz4, zstd (feature `parquet-zstd`) or brotli (feature `parquet-brotli`)";
+
+/// A compression of the column `key` that this build cannot read.
+fn unsupported(metadata: &ParquetMetaData, key: &str) -> Option<&'static str> {
+    let columns = metadata.row_groups().iter().flat_map(|group| group.columns());
+    columns
+        .filter(|column| column.column_path().parts().first().is_some_and(|name| name == key))
+        .find_map(|column| match column.compression() {
+            Compression::LZO => Some("LZO"),
+            Compression::ZSTD(_) if !cfg!(feature = "parquet-zstd") => Some("zstd"),
+            Compression::BROTLI(_) if !cfg!(feature = "parquet-brotli") => Some("brotli"),
+            _ => None,
+        })
+}
+
+thread_local! {
+    /// Whether a panic on this thread becomes an error, about which nothing is to be printed.
+    static GUARDED: Cell<bool> = const { Cell::new(false) };
+}
+
+/// Calls the Parquet library, which panics on some malformed files; such a panic becomes what was found instead of a
+/// Parquet file, without a message on standard error.
+fn guarded<T>(
+    call: impl FnOnce() -> std::result::Result<T, ParquetError>,
+) -> std::result::Result<T, String> {
+    static QUIET: Once = Once::new();
+    QUIET.call_once(|| {
+        let hook = std::panic::take_hook();
+        std::panic::set_hook(Box::new(move |info| {
+            if !GUARDED.try_with(Cell::get).unwrap_or(false) {
+                hook(info);
+            }
+        }));
+    });
+    GUARDED.set(true);
+    // What a panic leaves half done is not used again.
+    let result = catch_unwind(AssertUnwindSafe(call));
+    GUARDED.set(false);
+    match result {
+        Ok(result) => result.map_err(|error| error.to_string()),
+        Err(panic) => {
+            let message = panic.downcast_ref::<&str>().map(|text| (*text).to_owned());
+            let message = message.or_else(|| panic.downcast_ref::<String>().cloned());
+            Err(format!("content that is damaged ({})", message.as_deref().unwrap_or("no reason")))
+        }
+    }
+}
+
 #[cfg(test)]
-mod tests {
+pub(in crate::data) mod tests {
     use super::super::tests::read_all;
     use super::super::{Malformed, ReadOptions};
-    use parquet::basic::Compression;
     use parquet::data_type::{ByteArray, ByteArrayType, Int32Type};
     use parquet::file::properties::WriterProperties;
     use parquet::file::writer::SerializedFileWriter;
@@ -76,7 +143,10 @@ mod tests {
     use super::*;
 
     /// A file of a number and a text, or null, in each row.
-    fn file(texts: &[Option<&str>], compression: Compression) -> Vec<u8> {
+    pub(in crate::data) fn parquet_file(
+        texts: &[Option<&str>],
+        compression: Compression,
+    ) -> Vec<u8> {
         let schema = "message m { required int32 id; optional binary body (UTF8); }";
         let schema = Arc::new(parse_message_type(schema).expect("a schema"));
         let properties = WriterProperties::builder().set_compression(compression).build();
@@ -106,8 +176,16 @@ mod tests {
 
     #[test]
     fn a_column_of_strings_is_a_document_a_row() {
-        for compression in [Compression::UNCOMPRESSED, Compression::SNAPPY] {
-            let bytes = file(&[Some("one\ntwo"), Some(""), Some("東京")], compression);
+        let mut all = vec![Compression::UNCOMPRESSED, Compression::SNAPPY, Compression::LZ4_RAW];
+        all.push(Compression::GZIP(Default::default()));
+        if cfg!(feature = "parquet-zstd") {
+            all.push(Compression::ZSTD(Default::default()));
+        }
+        if cfg!(feature = "parquet-brotli") {
+            all.push(Compression::BROTLI(Default::default()));
+        }
+        for compression in all {
+            let bytes = parquet_file(&[Some("one\ntwo"), Some(""), Some("東京")], compression);
             let found = documents(&bytes, "body", Malformed::Refuse).expect("good");
             assert_eq!(found, (vec!["one\ntwo".into(), String::new(), "東京".into()], 0));
         }
@@ -115,7 +193,7 @@ mod tests {
 
     #[test]
     fn nulls_are_refused_by_row_or_skipped_and_other_columns_named() {
-        let bytes = file(&[Some("a"), None, Some("b")], Compression::SNAPPY);
+        let bytes = parquet_file(&[Some("a"), None, Some("b")], Compression::SNAPPY);
         let error = documents(&bytes, "body", Malformed::Refuse).expect_err("null").to_string();
         assert!(error.contains("row 2") && error.contains("null"), "{error}");
         let found = documents(&bytes, "body", Malformed::Skip).expect("skipped");
@@ -126,5 +204,28 @@ mod tests {
         assert!(error.contains("row 1") && error.contains("`0`"), "{error}");
         let error = documents(b"PAR1 not really", "text", Malformed::Skip).expect_err("no file");
         assert!(error.to_string().contains("a.parquet"), "{error}");
+    }
+
+    /// Damages each byte of a file in turn, also so that the library panics, as on `parquet_panic.parquet`.
+    #[test]
+    fn damaged_files_are_errors_that_name_the_file() {
+        let good = parquet_file(&[Some("one"), Some("two"), None], Compression::SNAPPY);
+        let mut refused = 0;
+        for (at, bits) in (0..good.len()).flat_map(|at| [0x01, 0x80, 0xff].map(|bits| (at, bits))) {
+            let mut bytes = good.clone();
+            bytes[at] ^= bits;
+            if let Err(error) = documents(&bytes, "body", Malformed::Skip) {
+                assert!(error.to_string().contains("a.parquet"), "{error}");
+                refused += 1;
+            }
+        }
+        assert!(refused > 0);
+    }
+
+    #[test]
+    fn a_panic_is_an_error() {
+        let error = guarded(|| -> std::result::Result<(), ParquetError> { panic!("at {}", 7) });
+        assert_eq!(error, Err("content that is damaged (at 7)".into()));
+        assert_eq!(guarded(|| Ok(3)), Ok(3));
     }
 }

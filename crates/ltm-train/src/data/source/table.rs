@@ -1,60 +1,59 @@
-//! Comma-separated records: a column that the header names, or AG News's class, title and description.
+//! Tables of records: a column that the header names, or AG News's class, title and description.
 
 use std::fs::File;
+use std::io::BufReader;
 
-use super::{DEFAULT_KEY, OnEvent, Reader};
+use super::records::Records;
+use super::{DEFAULT_KEY, OnEvent, Reader, position};
 use crate::{Error, Result};
 
-/// What a table's first record says.
+/// Where the first record of a table shows its text to be.
 enum Columns {
-    /// Class, title, description. Title and description make the text, a space between them.
+    /// Class, title, description. Title and description make the text, with a space between them.
     News,
-    /// The text is in this column of so many.
+    /// In this column of so many.
     One { index: usize, width: usize },
 }
 
 const NEWS: &str = "AG News's class (a number), title, description";
 
 impl Reader<'_> {
-    pub(super) fn csv(
+    pub(super) fn table(
         &mut self,
-        file: File,
+        mut file: BufReader<File>,
+        delimiter: u8,
         key: Option<&str>,
         on_event: &mut OnEvent<'_>,
     ) -> Result<()> {
         let path = self.path;
-        let mut records =
-            csv::ReaderBuilder::new().has_headers(false).flexible(true).from_reader(file);
-        let mut record = csv::ByteRecord::new();
+        let start = position(&mut file, path)?;
+        let mut records = Records::new(file, start, delimiter);
         let mut columns = None;
         loop {
-            let more = records.read_byte_record(&mut record).map_err(|error| {
-                let line = error.position().map_or(0, csv::Position::line);
-                match error.into_kind() {
-                    csv::ErrorKind::Io(source) => Error::io(path, "read")(source),
-                    other => {
-                        Error::data(path, format!("line {line}"), "a record", format!("{other:?}"))
-                    }
+            let (what, read, fields) = match records.next().map_err(Error::io(path, "read"))? {
+                None => return Ok(()),
+                Some(Err(broken)) => {
+                    self.refuse(format!("line {}", broken.line), &broken.expected, broken.found)?;
+                    continue;
                 }
-            })?;
-            if !more {
-                return Ok(());
-            }
-            let line = record.position().map_or(0, csv::Position::line);
-            let read = records.position().byte();
-            let fields: Vec<&str> = match record.iter().map(std::str::from_utf8).collect() {
+                Some(Ok(record)) => {
+                    let fields: std::result::Result<Vec<_>, _> =
+                        record.fields().map(std::str::from_utf8).collect();
+                    (format!("line {}", record.line), record.read, fields)
+                }
+            };
+            let fields = match fields {
                 Ok(fields) => fields,
                 Err(error) => {
-                    self.refuse(format!("line {line}"), "UTF-8 text", error.to_string())?;
+                    self.refuse(what, "UTF-8 text", error.to_string())?;
                     continue;
                 }
             };
             let known = match &columns {
                 Some(columns) => columns,
                 None => {
-                    let (found, is_header) = first(&fields, key).map_err(|expected| {
-                        Error::data(path, format!("line {line}"), expected, shown(&fields))
-                    })?;
+                    let (found, is_header) = first(&fields, key)
+                        .map_err(|expected| Error::data(path, &*what, expected, shown(&fields)))?;
                     let found = columns.insert(found);
                     if is_header {
                         continue;
@@ -68,13 +67,13 @@ impl Reader<'_> {
                         return Ok(());
                     }
                 }
-                Err(expected) => self.refuse(format!("line {line}"), &expected, shown(&fields))?,
+                Err(expected) => self.refuse(what, &expected, shown(&fields))?,
             }
         }
     }
 }
 
-/// What the first record says, and whether it is a header; what it should have been as the error.
+/// What the first record shows, and whether it is a header; what it should have been as the error.
 fn first(fields: &[&str], key: Option<&str>) -> std::result::Result<(Columns, bool), String> {
     let column = |name: &str| fields.iter().position(|field| field.eq_ignore_ascii_case(name));
     let (name, width) = (key.unwrap_or(DEFAULT_KEY), fields.len());
@@ -90,7 +89,9 @@ fn first(fields: &[&str], key: Option<&str>) -> std::result::Result<(Columns, bo
     }
     Err(match key {
         Some(key) => format!("a header with a column `{key}`"),
-        None => format!("{NEWS}, or a header with a column `{name}` (or --key)"),
+        None => {
+            format!("{NEWS}, or a header with a column `{name}`, or the name of another column")
+        }
     })
 }
 
@@ -167,6 +168,53 @@ mod tests {
             let error = documents(content, key, Malformed::Skip).expect_err("no text").to_string();
             assert!(error.contains(expected) && error.contains("line 1"), "{error}");
         }
+    }
+
+    #[test]
+    fn quotes_that_break_the_rules_are_refused_by_line_or_their_record_skipped() {
+        const SKIP: Malformed = Malformed::Skip;
+        for (content, parts, rest) in [
+            // A quote that is never closed, which lenient readers close at the end of the file.
+            (
+                "text\nfirst\n\"never closed\nthird\nfourth\n",
+                ["line 3:", "closing quote"],
+                &["first", "third", "fourth"][..],
+            ),
+            ("text\r\n\r\nfirst\r\n\"x", ["line 4:", "the end of the file"], &["first"]),
+            ("text,n\n\"a\nb\",\"1\n", ["line 3:", "closing quote"], &[]),
+            // A quote escaped by a backslash, as MySQL writes it.
+            ("text,n\na,1\n\"b \\\"c\\\" d\",2\ne,3\n", ["line 3:", "found `c`"], &["a", "e"]),
+            ("text,n\n\"a \\\"\",1\n\"b\",2\nc,3\n", ["line 2:", "found `b` on line 3"], &["c"]),
+            ("text,n\nab\"c,1\nd,2\n", ["line 2:", "found `\"`"], &["d"]),
+            ("text,n\n \"a\",1\nd,2\n", ["line 2:", "found `\"`"], &["d"]),
+        ] {
+            let error = documents(content, None, Malformed::Refuse).expect_err("bad").to_string();
+            assert!(parts.iter().all(|part| error.contains(part)), "{content}\n{error}");
+            assert_eq!(documents(content, None, SKIP).expect("skipped"), rest, "{content}");
+        }
+    }
+
+    #[test]
+    fn lines_are_counted_through_blank_lines_line_ends_and_quotes() {
+        for end in ["\n", "\r\n", "\r"] {
+            let content = ["text,n", "", "\"a", "", "b\",1", "", "c,2,3", ""].join(end);
+            let error = documents(&content, None, Malformed::Refuse).expect_err("bad").to_string();
+            assert!(error.contains("line 7: expected 2 columns"), "{error}");
+            let found = documents(&content, None, Malformed::Skip).expect("skipped");
+            assert_eq!(found, [["a", "", "b"].join(end)]);
+        }
+    }
+
+    #[test]
+    fn tabs_separate_where_the_name_says_so() {
+        let read = |name, content: &str| {
+            read_all(name, content.as_bytes(), ReadOptions::default()).expect("good").0
+        };
+        let content = "label\ttext\n1\thello, there\n2\t\"a\tb\"\n3\t5\" disk\n";
+        for name in ["a.tsv", "A.TSV"] {
+            assert_eq!(read(name, content), ["hello, there", "a\tb", "5\" disk"]);
+        }
+        assert_eq!(read("A.CSV", "\u{FEFF}\"text\",n\nhi,1"), ["hi"]);
     }
 
     #[test]

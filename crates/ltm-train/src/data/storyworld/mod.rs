@@ -1,8 +1,8 @@
-//! A synthetic corpus of little stories whose exact likelihood is known, to hold a model's bound against.
+//! A synthetic corpus of short stories whose exact likelihood is known, to compare a model's bound with.
 //!
 //! Each story draws a cast, a place with its trade, the weather, a mood, an animal and its colour, a treat
-//! and a small sum, and mentions them again and again; which sentences and synonyms tell it is drawn as it
-//! goes. A few hundred words; 50 to 90 tokens a story. Knows nothing of models.
+//! and a small sum, and mentions them repeatedly; sentences and synonyms are drawn as the
+//! story goes. A few hundred words; 50 to 90 tokens per story. Knows nothing of models.
 
 mod grammar;
 mod story;
@@ -44,10 +44,10 @@ pub struct Document {
     pub log_prob: f64,
 }
 
-/// An estimate of the stories' entropy, which no model's cost can be below, with its standard errors.
+/// An estimate of the stories' entropy, which no model's expected NLL can be below, with its standard errors.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct Entropy {
-    /// Nats in a story: the mean of `-log_prob`.
+    /// Nats per story: the mean of `-log_prob`.
     pub nats_per_document: f64,
     /// Its standard error.
     pub nats_per_document_se: f64,
@@ -84,7 +84,7 @@ pub fn sample(seed: u64, index: u64) -> Document {
     Document { tokens, log_prob }
 }
 
-/// The exact log-probability, in nats, of a story with its separator, summed over every way to tell it; minus
+/// The exact log-probability, in nats, of a story with its separator, summed over all derivations; minus
 /// infinity for anything that is no story.
 pub fn log_prob(tokens: &[u16]) -> f64 {
     match tokens.split_last() {
@@ -267,7 +267,7 @@ mod tests {
         );
         assert!(more.nats_per_document_se < few.nats_per_document_se);
         // The choices behind a story alone are worth log(380 * 24 * 6 * 6 * 8 * 8 * 64 * 8) = 23.1 nats; not
-        // every story shows all of them, but how it is told adds more.
+        // every story shows all of them, but the choice of sentences adds more.
         assert!((25.0..60.0).contains(&more.nats_per_document), "{more:?}");
         assert!(true_entropy(1, 1).is_err());
     }

@@ -1,5 +1,5 @@
-//! The stories' words and sentences: data only. What a story is about is drawn once and comes back many words
-//! later, out of reach of a short attention window; how it is told varies from sentence to sentence.
+//! The stories' words and sentences: data only. The subject of a story is drawn once and comes back many words
+//! later, out of reach of a short attention window; the wording varies from sentence to sentence.
 
 use super::grammar::Grammar;
 

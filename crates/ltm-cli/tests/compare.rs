@@ -1,0 +1,58 @@
+//! `ltm compare` from outside: two runs, with paired differences and the settings that differ.
+
+mod command;
+
+use std::path::Path;
+
+use command::{bad, good, json};
+
+#[test]
+fn runs_are_compared_row_by_row_and_key_by_key() {
+    let temp = tempfile::tempdir().expect("a temporary folder");
+    let tiny = Path::new(env!("CARGO_MANIFEST_DIR")).join("../ltm-train/tests/tiny.toml");
+    let tiny = tiny.display().to_string();
+    let [a, b] = ["a", "b"].map(|name| temp.path().join(name).display().to_string());
+    for (dir, window) in [(&a, 16), (&b, 8)] {
+        let set = [format!("run.dir={dir}"), format!("model.window={window}")];
+        let sets = ["--set", &set[0], "--set", &set[1], "--set", "train.steps=2"];
+        good(&[&["train", &tiny, "--no-samples"][..], &sets].concat());
+    }
+    let found = json(&["compare", &a, &b]);
+    assert_eq!(found["runs"], serde_json::json!(["a", "b"]));
+    assert_eq!(found["settings"], serde_json::json!({ "model.window": { "a": 16, "b": 8 } }));
+    let elbo = &found["protocols"]["elbo:2"];
+    assert_eq!(elbo["status"], "valid bound");
+    let [own, its] =
+        [0, 1].map(|run| elbo["runs"][run]["nats_per_token"].as_f64().expect("a score"));
+    let difference = &elbo["runs"][1]["difference"];
+    assert_eq!(difference["paired"], true, "{found}");
+    let nats = difference["nats_per_token"].as_f64().expect("a difference");
+    assert!((nats - (its - own)).abs() <= 1e-9, "{found}");
+    let paired = difference["standard_error"].as_f64().expect("an error");
+    let of = |run: usize| elbo["runs"][run]["standard_error"].as_f64().expect("an error");
+    assert!(paired < 0.5 * of(0).hypot(of(1)), "{found}");
+
+    let text = good(&["compare", &a, &b]).0;
+    for part in ["settings that differ", "model.window", "elbo:2 (valid bound)", "baseline", "yes"]
+    {
+        assert!(text.contains(part), "`{part}` is not in\n{text}");
+    }
+    let rescored = ["compare", &a, &b, "--protocol", "iwae:2", "--sequences", "3"];
+    let rescored = json(&rescored);
+    let runs = &rescored["protocols"]["iwae:2"]["runs"];
+    assert_eq!(
+        (&runs[0]["sequences"], &runs[1]["difference"]["paired"]),
+        (&3.into(), &true.into())
+    );
+    assert_eq!(rescored["protocols"].as_object().map(|all| all.len()), Some(1));
+
+    // Scores of an earlier version have no rows, and are compared without.
+    std::fs::remove_file(Path::new(&b).join("scores.jsonl")).expect("there");
+    let found = json(&["compare", &a, &b]);
+    assert_eq!(found["protocols"]["elbo:2"]["runs"][1]["difference"]["paired"], false);
+
+    let out = temp.path().join("page").display().to_string();
+    assert!(good(&["report", &a, &b, "--out", &out]).0.contains("index.html"));
+    bad(&["compare", &a], 2, &["2 values required"]);
+    bad(&["compare", &a, &out], 1, &["page", "metrics.jsonl"]);
+}

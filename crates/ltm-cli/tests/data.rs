@@ -1,0 +1,138 @@
+//! `ltm data` on files of all kinds: what is read, what is refused, and what is said about it.
+
+mod command;
+
+use std::fs;
+use std::io::Write;
+use std::path::Path;
+use std::process::Stdio;
+
+use command::{bad, good, ltm};
+use tempfile::TempDir;
+
+/// A folder with these files.
+fn folder(files: &[(&str, &[u8])]) -> TempDir {
+    let dir = tempfile::tempdir().expect("a temporary folder");
+    for (name, content) in files {
+        let path = dir.path().join(name);
+        fs::create_dir_all(path.parent().expect("inside")).expect("creatable");
+        fs::write(path, content).expect("writable");
+    }
+    dir
+}
+
+fn text(path: &Path) -> &str {
+    path.to_str().expect("UTF-8")
+}
+
+/// Token ids of the training shard in `dir/out`.
+fn ids(dir: &Path) -> Vec<u16> {
+    let bytes = fs::read(dir.join("out/train-000.bin")).expect("a shard");
+    bytes.chunks_exact(2).map(|pair| u16::from_le_bytes([pair[0], pair[1]])).collect()
+}
+
+/// The arguments of `data prepare` of a file or folder into `dir/out`, all into the training split.
+fn prepare<'a>(input: &'a str, out: &'a str, more: &[&'a str]) -> Vec<&'a str> {
+    let fixed = ["data", "prepare", input, "--tokenizer", "bytes", "--val-fraction", "0"];
+    [&fixed[..], &["--out", out], more].concat()
+}
+
+#[test]
+fn names_in_upper_case_and_contents_decide_on_formats() {
+    for (name, content, expected, note) in [
+        ("A.JSONL", &b"{\"text\": \"a\"}\n"[..], &[97, 256][..], ""),
+        ("a.json", b"[{\"text\": \"a\"},\n{\"text\": \"b\"}]", &[97, 256, 98, 256], ""),
+        ("t.tsv", b"text\tlabel\nhi\t1\n", &[104, 105, 256], ""),
+        ("data", b"{\"text\": \"a\"}\n", &[97, 256], "data: read as jsonl by its content"),
+        ("notes.md", b"a", &[97, 256], "notes.md: read as text by its content"),
+        ("bom.txt", b"\xef\xbb\xbf<|endoftext|>\na", &[97, 256], ""),
+    ] {
+        let dir = folder(&[(name, content)]);
+        let (input, out) = (dir.path().join(name), dir.path().join("out"));
+        let (_, notes) = good(&prepare(text(&input), text(&out), &[]));
+        assert_eq!(ids(dir.path()), expected, "{name}");
+        assert!(notes.contains(note), "{notes}");
+        assert!(!note.is_empty() || !notes.contains("read as"), "{notes}");
+    }
+}
+
+#[test]
+fn files_of_a_folder_that_are_not_read_are_listed() {
+    let dir = folder(&[("in/a.TXT", b"a"), ("in/b.CSV", b"text\nb\n"), ("in/c.pdf", b"%PDF")]);
+    let (input, out) = (dir.path().join("in"), dir.path().join("out"));
+    let (_, notes) = good(&prepare(text(&input), text(&out), &[]));
+    assert_eq!(ids(dir.path()), [97, 256, 98, 256]);
+    assert!(notes.contains("c.pdf: not a file of a known format"), "{notes}");
+}
+
+#[test]
+fn malformed_files_are_refused_by_line() {
+    for (name, content, parts) in [
+        (
+            "q.csv",
+            &b"text\nfirst\n\"never closed\nthird\n"[..],
+            &["q.csv: line 3", "closing quote"][..],
+        ),
+        ("w.csv", b"text,n\r\n\r\na,1\r\nb\r\n", &["w.csv: line 4", "2 columns"]),
+        ("z.txt", b"\x1f\x8b\x08\0\0", &["z.txt", "gzip"]),
+        ("e.txt", b"<|endoftext|>\n", &["e.txt", "some text", "only white space"]),
+        ("p.parquet", b"PAR1\x15\0\0\0\xff\xff\xff\x7fPAR1", &["p.parquet"]),
+    ] {
+        let dir = folder(&[(name, content)]);
+        let (input, out) = (dir.path().join(name), dir.path().join("out"));
+        bad(&prepare(text(&input), text(&out), &[]), 1, parts);
+        assert!(!out.join("train-000.bin").exists());
+    }
+}
+
+#[cfg(unix)]
+#[test]
+fn a_pipe_is_read_and_both_splits_made() {
+    let dir = folder(&[]);
+    let out = dir.path().join("out");
+    let mut child =
+        ltm(&["data", "prepare", "/dev/stdin", "--tokenizer", "bytes", "--out", text(&out)])
+            .stdin(Stdio::piped())
+            .stdout(Stdio::null())
+            .stderr(Stdio::null())
+            .spawn()
+            .expect("the command starts");
+    child.stdin.take().expect("piped").write_all(&b"a b ".repeat(100)).expect("read");
+    assert!(child.wait().expect("ends").success());
+    assert!((370..390).contains(&ids(dir.path()).len()));
+    assert!(out.join("val-000.bin").exists());
+    bad(&prepare("/dev/null", text(&dir.path().join("void")), &[]), 1, &["/dev/null", "a device"]);
+}
+
+/// Writers of one folder at the same time: one of them writes it all, and the others are refused.
+#[test]
+fn two_writers_never_mix_their_shards() {
+    for round in 0..4 {
+        let long = |word: &str| format!("{word} ").repeat(50_000);
+        let dir = folder(&[("a.txt", long("one").as_bytes()), ("b.txt", long("two").as_bytes())]);
+        let out = dir.path().join("out");
+        let inputs = ["a.txt", "b.txt"].map(|name| dir.path().join(name));
+        let children = inputs.each_ref().map(|input| {
+            ltm(&prepare(text(input), text(&out), &["--shard-tokens", "20000"]))
+                .stdout(Stdio::null())
+                .stderr(Stdio::null())
+                .spawn()
+                .expect("the command starts")
+        });
+        let ended = children.map(|mut child| child.wait().expect("ends").success());
+        assert!(ended[0] != ended[1], "round {round}: {ended:?}");
+        let names = fs::read_dir(&out).expect("listable").map(|e| e.expect("an entry").file_name());
+        let bins = names.filter(|name| text(name.as_ref()).ends_with(".bin")).count();
+        assert_eq!(bins, 11, "10 shards and a part, of one writer");
+        let (_, said) = good(&["data", "inspect", text(&out), "--verify"]);
+        assert!(!said.contains("error"), "{said}");
+        let ids = ids(dir.path());
+        assert!(ids[..3] == [111, 110, 101] || ids[..3] == [116, 119, 111], "{:?}", &ids[..3]);
+    }
+}
+
+#[test]
+fn help_names_shards_as_they_are_written() {
+    let (help, _) = good(&["data", "prepare", "--help"]);
+    assert!(help.contains("train-000.bin") && !help.contains("train_*"), "{help}");
+}

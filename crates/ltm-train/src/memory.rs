@@ -1,0 +1,113 @@
+//! How much memory training takes at its peak, known from the configuration alone. Allocates nothing by extents.
+
+use ltm_kernels::Device;
+use ltm_vi::{SlowGradient, training_counts};
+
+use crate::Result;
+use crate::config::{Config, SlowGradientKind};
+
+/// Bytes that training holds at its peak, by what they are for.
+///
+/// With `P` bytes for one copy of the weights in single precision, [`total`](Self::total) is the sum of
+///
+/// - the weights, `P`, and a copy while a checkpoint is written or the validation split is scored, `P`;
+/// - AdamW's two moments of each weight, `2P`;
+/// - the gradient sum over micro-batches, `P`, and with `slow_gradient = "trajectory"` that over fast steps, `P`;
+/// - one micro-batch with its posterior and the moments of the fast loop's AdamW;
+/// - activations and gradients of activations and weights in the fast and in the slow plan, where each value has a
+///   buffer from the operation that writes it to the last one that reads it;
+/// - whichever is larger of evaluation (a second model for scoring: `P`, a batch, a fast and a scoring plan) and
+///   writing a checkpoint (the optimiser's file, `4P`).
+///
+/// The executable, the tokenizer, packing space of matrix products and the allocator's own overhead come on top:
+/// some tens of megabytes. On CUDA all but the copies for checkpoints is device memory.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Memory {
+    /// The weights and their copy.
+    pub weights: usize,
+    /// AdamW's moments of the weights.
+    pub optimizer: usize,
+    /// Gradient sums.
+    pub gradients: usize,
+    /// A micro-batch, its posterior and the moments of the fast loop.
+    pub batch: usize,
+    /// The fast and the slow plan.
+    pub activations: usize,
+    /// Evaluation, or writing a checkpoint.
+    pub evaluation: usize,
+}
+
+impl Memory {
+    /// All of it.
+    pub fn total(&self) -> usize {
+        self.weights
+            + self.optimizer
+            + self.gradients
+            + self.batch
+            + self.activations
+            + self.evaluation
+    }
+}
+
+/// Estimates the peak memory of training by `config`.
+///
+/// # Errors
+/// [`Error::Infer`](crate::Error::Infer) for a configuration that cannot be traced.
+pub fn estimate(config: &Config) -> Result<Memory> {
+    let train = &config.train;
+    let slow_gradient = match train.slow_gradient {
+        SlowGradientKind::Final => SlowGradient::Final,
+        SlowGradientKind::Trajectory => SlowGradient::Trajectory,
+    };
+    let precision = config.run.precision_on_paper();
+    let count = |slow| {
+        training_counts(&config.model, train.batch, train.seq_len, &Device::Cpu, precision, slow)
+    };
+    let (training, scoring) = (count(slow_gradient)?, count(SlowGradient::None)?);
+    let weights = training.weight_bytes;
+    let [fast, _, slow, encoder] = training.plan_bytes;
+    let scoring_plans: usize = scoring.plan_bytes.iter().sum();
+    let evaluation = weights + scoring.batch_bytes + scoring_plans;
+    Ok(Memory {
+        weights: 2 * weights,
+        optimizer: 2 * weights,
+        gradients: weights,
+        batch: training.batch_bytes,
+        activations: fast + slow + encoder,
+        evaluation: evaluation.max(4 * weights),
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::path::Path;
+
+    fn quickstart(overrides: &[&str]) -> Memory {
+        let text = include_str!("../tests/tiny.toml");
+        let overrides: Vec<String> = overrides.iter().map(ToString::to_string).collect();
+        let config = Config::parse(text, Path::new("tiny.toml"), &overrides).expect("good");
+        estimate(&config).expect("traced")
+    }
+
+    #[test]
+    fn memory_grows_with_what_is_asked_for() {
+        let base = quickstart(&[]);
+        assert_eq!(base.optimizer, 2 * base.gradients);
+        let larger = quickstart(&["train.batch=4"]);
+        assert_eq!(larger.weights, base.weights);
+        let ratio = larger.activations as f64 / base.activations as f64;
+        assert!((1.2..=2.0).contains(&ratio), "{ratio}");
+        let trajectory = quickstart(&["train.slow_gradient=trajectory"]);
+        assert!(trajectory.batch >= base.batch + base.gradients, "{trajectory:?} {base:?}");
+        let mixed = quickstart(&["run.device=cuda"]);
+        assert!(mixed.activations < base.activations, "{mixed:?} {base:?}");
+    }
+
+    #[test]
+    fn extents_are_counted_and_not_allocated() {
+        let absurd =
+            ["model.dim=8192", "model.max_seq_len=65536", "train.batch=512", "train.seq_len=65536"];
+        assert!(quickstart(&absurd).total() > 1 << 42);
+    }
+}
