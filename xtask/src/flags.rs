@@ -32,11 +32,11 @@ pub struct Step {
     pub batch: usize,
     pub tokens: usize,
     pub fast_steps: usize,
-    /// Of our side: `f32` or `mixed`.
+    /// Of this project's side: `f32` or `mixed`.
     pub precision: String,
     pub threads: usize,
     pub rounds: usize,
-    /// Whether PyTorch takes turns with us.
+    /// Whether to alternate with PyTorch.
     pub peer: bool,
     /// Of the peer: this variant alone.
     pub variant: Option<String>,
@@ -97,7 +97,7 @@ pub const VERBS: &[(&str, &str)] = &[
 const STEP_OPTIONS: &str = "  \
   --model small|medium|large|quickstart   the model [default: small]
   --batch n, --tokens n, --fast-steps n   its shape [default: the model's]
-  --precision f32|mixed                   of our side [default: f32]
+  --precision f32|mixed                   of this project's side [default: f32]
   --threads n, --rounds n                 [default: 2 and 5]
   --peer torch                            also check and time PyTorch
   --variant v                             only this variant of PyTorch

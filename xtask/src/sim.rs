@@ -66,7 +66,7 @@ fn oracle(toolkit: &Toolkit) -> Result<()> {
         note!("skipped: no ptxas, and `python3 -m pip install {PTXAS_WHEEL}` fails");
         return Ok(());
     };
-    let mut test = cargo(["test", "--package", "ltm-ptxsim", "--test", "oracle"]);
+    let mut test = cargo(["test", "--workspace", "--test", "oracle"]);
     exec(test.env("PTXSIM_PTXAS", ptxas).env("PTXSIM_NVDISASM", &toolkit.nvdisasm))
 }
 
@@ -84,7 +84,15 @@ fn ptxas(toolkit: &Toolkit) -> Option<PathBuf> {
     }
     let aside = folder.with_extension(format!("{}.tmp", std::process::id()));
     let mut pip = Command::new("python3");
-    pip.args(["-m", "pip", "install", "--quiet", "--no-deps", "--disable-pip-version-check"]);
+    pip.args([
+        "-m",
+        "pip",
+        "install",
+        "--quiet",
+        "--no-deps",
+        "--disable-pip-version-check",
+        "--root-user-action=ignore",
+    ]);
     pip.arg("--target").arg(&aside).arg(PTXAS_WHEEL);
     if exec(&mut pip).is_err() || fs::rename(&aside, &folder).is_err() {
         // Whether another process was faster shows below.

@@ -8,13 +8,14 @@ use anyhow::Result;
 use crate::{cargo, exec, root};
 
 /// The libraries, each of which must compile on every target.
-const LIBRARIES: &[&str] = &["ltm-kernels", "ltm-autodiff", "ltm-model", "ltm-vi", "ltm-train"];
+const LIBRARIES: &[&str] =
+    &["ltm-kernels", "ltm-autodiff", "ltm-model", "ltm-vi", "ltm-train", "ltm-ptxsim"];
 
 /// Where the libraries must compile: servers, laptops and desktops.
 const TARGETS: &[&str] =
     &["aarch64-unknown-linux-gnu", "aarch64-apple-darwin", "x86_64-pc-windows-gnu"];
 
-/// The libraries that must compile for WebAssembly, without CUDA; `ltm-train` maps files into memory.
+/// The libraries that must compile for WebAssembly, without CUDA; `ltm-train` needs threads and a file system.
 const WASM: (&str, &[&str]) =
     ("wasm32-unknown-unknown", &["ltm-kernels", "ltm-autodiff", "ltm-model", "ltm-vi"]);
 

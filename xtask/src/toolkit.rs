@@ -88,7 +88,15 @@ fn installed(folder: &Path) -> Result<Toolkit> {
     fs::create_dir_all(&aside).with_context(|| aside.display().to_string())?;
     // Both in one command: a second `--target` run into the same folder would install nothing.
     let mut pip = Command::new("python3");
-    pip.args(["-m", "pip", "install", "--quiet", "--no-deps", "--disable-pip-version-check"]);
+    pip.args([
+        "-m",
+        "pip",
+        "install",
+        "--quiet",
+        "--no-deps",
+        "--disable-pip-version-check",
+        "--root-user-action=ignore",
+    ]);
     pip.arg("--target").arg(&aside).args(WHEELS);
     exec(&mut pip).with_context(|| {
         format!(

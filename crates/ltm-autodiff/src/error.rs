@@ -90,7 +90,7 @@ impl std::fmt::Display for Error {
             }
             Self::Unreachable { position } => write!(
                 f,
-                "the loss does not depend on value {position} of those to differentiate by"
+                "the loss does not depend on value {position} of `wrt`, the values to differentiate by"
             ),
             Self::NotScalar { shape } => {
                 write!(f, "the loss must be a single number, found shape {shape:?}")

@@ -1,4 +1,4 @@
-//! `ltm compare`: runs next to each other.
+//! `ltm compare`: scores of several runs and the settings that differ.
 
 use std::path::PathBuf;
 use std::process::ExitCode;
@@ -6,12 +6,14 @@ use std::process::ExitCode;
 use ltm_train::report::{Comparison, ProtocolTable};
 use ltm_vi::Protocol;
 
+use crate::output::{number, plus_minus};
+
 /// Arguments of `compare`.
 #[derive(clap::Args)]
 #[command(
     after_help = "The first run is the baseline: differences are other runs minus it, in nats per token; lower is better.
 Where two runs were scored on the same rows, the standard error is that of the differences row by row.
-It does not include what another training seed would change. `ltm report RUN RUN --out DIR` draws the curves.
+It does not include the variation between training seeds. `ltm report RUN RUN --out DIR` draws the curves.
 
   ltm compare runs/baseline runs/latents
   ltm compare runs/baseline runs/latents --protocol iwae:32 --sequences 256"
@@ -20,7 +22,7 @@ pub struct Args {
     /// Folders of runs; the first is the baseline
     #[arg(required = true, num_args = 2.., value_name = "RUN")]
     runs: Vec<PathBuf>,
-    /// Score the newest checkpoints by this protocol, repeatable [default: the numbers of each run's last evaluation]
+    /// Score the newest checkpoints by this protocol, repeatable [default: the scores of each run's last evaluation]
     #[arg(long)]
     protocol: Vec<Protocol>,
     /// Sequences to score with --protocol; 0 for the whole validation split
@@ -68,7 +70,7 @@ fn print(comparison: &Comparison) -> anyhow::Result<()> {
     let tables = comparison.tables();
     anyhow::ensure!(
         !tables.is_empty(),
-        "no run has been evaluated yet: score them with --protocol"
+        "no run has been evaluated yet: add --protocol to score them"
     );
     for ProtocolTable { protocol, status, rows } in &tables {
         outln!("\n{protocol} ({status}), nats per token")?;
@@ -81,18 +83,21 @@ fn print(comparison: &Comparison) -> anyhow::Result<()> {
             "difference",
             "paired"
         )?;
-        for row in rows {
+        for (i, row) in rows.iter().enumerate() {
             let (difference, paired) = match row.difference {
-                None => ("baseline".into(), ""),
+                None if i == 0 => ("baseline".into(), ""),
+                None => ("n/a".into(), ""),
+                Some(d) if d.nats_per_token.is_nan() => ("n/a".into(), ""),
                 Some(d) => {
-                    let text = format!("{:+.4} ± {:.4}", d.nats_per_token, d.standard_error);
+                    let text =
+                        format!("{:+.4} ± {}", d.nats_per_token, number(d.standard_error, 4));
                     (text, if d.paired { "yes" } else { "no" })
                 }
             };
-            let score = format!("{:.4} ± {:.4}", row.nats_per_token, row.standard_error);
-            let (name, perplexity, n) = (names[row.run], row.perplexity, row.sequences);
+            let score = plus_minus((row.nats_per_token, row.standard_error), 4);
+            let (name, perplexity, n) = (names[row.run], number(row.perplexity, 3), row.sequences);
             outln!(
-                "  {name:width$}  {score:>17}  {perplexity:>10.3}  {n:>9}  {difference:>19}  {paired:>6}"
+                "  {name:width$}  {score:>17}  {perplexity:>10}  {n:>9}  {difference:>19}  {paired:>6}"
             )?;
         }
     }

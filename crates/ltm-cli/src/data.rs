@@ -1,9 +1,10 @@
-//! `ltm data`: text into token shards, and what they contain.
+//! `ltm data`: converts text to token shards, and prints what shards contain.
 
 use std::path::PathBuf;
 use std::process::ExitCode;
 
 use clap::Subcommand;
+use ltm_train::Error;
 use ltm_train::data::{Corpus, Meta, PrepareOptions, Split, Tokenizer, prepare};
 
 use crate::files::{Container, ReadArgs, Reading};
@@ -14,9 +15,9 @@ pub enum Verb {
     /// Tokenize text, JSON, tables and folders of them into shards of 16-bit token ids
     ///
     /// In text files, documents are separated by lines containing only `<|endoftext|>`. JSON files have one document per
-    /// line or per object of an array, CSV and TSV files one per record (in a column that the header names, or AG News's
-    /// title and description), Parquet files one per row. The extension of a file decides on its format, and its content
-    /// where the extension is unknown.
+    /// line or per object of an array, CSV and TSV files one per record, Parquet files one per row; --key names the key
+    /// or column with the text. A table without such a header is read as AG News: class, title, description. The
+    /// extension of a file determines its format; if the extension is unknown, its content does.
     ///
     /// The shards `train-000.bin`, `val-000.bin` and so on have little-endian ids and no header; `meta.json` describes them.
     Prepare(PrepareArgs),
@@ -36,7 +37,7 @@ pub struct PrepareArgs {
     /// Folder to write; it must not contain a corpus yet
     #[arg(long)]
     out: PathBuf,
-    /// Format of all files [default: by the extension or content of each file]
+    /// Format of all files [default: detected from each file's name and content]
     #[arg(long, value_enum)]
     format: Option<Container>,
     #[command(flatten)]
@@ -54,7 +55,7 @@ pub struct PrepareArgs {
 pub struct InspectArgs {
     /// Corpus folder
     dir: PathBuf,
-    /// Number of tokens to show of each split
+    /// Number of tokens of each split to print
     #[arg(long, default_value_t = 60)]
     tokens: u64,
     /// Tokenizer of shards without a meta.json
@@ -105,7 +106,7 @@ fn print_meta(meta: &Meta) -> anyhow::Result<()> {
         }
     }
     if meta.skipped > 0 {
-        outln!("skipped: {} malformed parts", meta.skipped)?;
+        outln!("skipped: {} malformed records", meta.skipped)?;
     }
     Ok(())
 }
@@ -116,8 +117,12 @@ fn inspect(args: InspectArgs) -> anyhow::Result<()> {
     if let Some(meta) = Meta::read(&args.dir)? {
         print_meta(&meta)?;
     }
-    let val = Corpus::open(&args.dir, Split::Val, tokenizer.as_ref());
-    for (split, corpus) in [("train", Some(&train)), ("val", val.as_ref().ok())] {
+    let val = match Corpus::open(&args.dir, Split::Val, tokenizer.as_ref()) {
+        // A corpus may have no validation split; a damaged one is an error.
+        Err(Error::Data { what, .. }) if what == Split::Val.to_string() => None,
+        val => Some(val?),
+    };
+    for (split, corpus) in [("train", Some(&train)), ("val", val.as_ref())] {
         let Some(corpus) = corpus else { continue };
         let tokens = corpus.tokens(0..corpus.len().min(args.tokens))?;
         if args.verify {

@@ -251,7 +251,7 @@ pub fn run(args: Args) -> anyhow::Result<ExitCode> {
     if args.json {
         let mut numbers = numbers(&evaluation);
         if let Some(skipped) = skipped {
-            numbers["file"] = json!({ "path": path, "skipped": skipped });
+            numbers["file"] = json!({ "path": path.display().to_string(), "skipped": skipped });
         }
         outln!("{}", serde_json::to_string_pretty(&numbers)?)?;
     } else {
@@ -354,7 +354,7 @@ pub fn print_table(evaluation: &Evaluation, config: &Config) -> Result<(), Outpu
         ])?;
     }
     outln!(
-        "mean perplexity             mean over sequences of each one's perplexity, as in the published \
+        "mean perplexity             mean of the perplexities of single sequences, as in the published \
          code; not comparable with corpus perplexity"
     )?;
     if let Some(latents) = &evaluation.latents {
@@ -363,7 +363,7 @@ pub fn print_table(evaluation: &Evaluation, config: &Config) -> Result<(), Outpu
         outln!("KL per layer                {} nats per sequence", kl.join(", "))?;
         outln!("worth of the latents        {} nats per token", plus_minus(latents.worth(), 4))?;
         outln!(
-            "variance of their means     {} signal, {} noise of the fit, over {} sequences",
+            "variance of posterior means {} signal, {} noise of the fit, over {} sequences",
             number(variance.signal, 4),
             number(variance.noise, 4),
             latents.refitted(),

@@ -80,7 +80,10 @@ impl Reading {
             }
             Notice::Skipped(error) => self.skip(&error),
             Notice::Guessed { path, format } => {
-                self.line(&format!("{}: read as {format} by its content", path.display()));
+                self.line(&format!(
+                    "{}: read as {format}, detected from its content",
+                    path.display()
+                ));
             }
             Notice::Ignored(path) => self.ignore(&path),
         }
@@ -97,7 +100,7 @@ impl Reading {
     fn ignore(&mut self, path: &Path) {
         self.ignored += 1;
         if self.ignored <= NAMED {
-            self.line(&format!("skipped: {}: not a file of a known format", path.display()));
+            self.line(&format!("skipped: {}: unknown file format", path.display()));
         }
     }
 
@@ -109,10 +112,10 @@ impl Reading {
     pub fn finish(self) -> u64 {
         self.bar.finish_and_clear();
         if self.ignored > NAMED {
-            note!("skipped: {} files in all", self.ignored);
+            note!("skipped: {} files in total", self.ignored);
         }
         if self.skipped > 0 {
-            note!("skipped: {} malformed parts in all", self.skipped);
+            note!("skipped: {} malformed records in total", self.skipped);
         }
         self.skipped
     }

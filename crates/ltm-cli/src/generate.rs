@@ -12,6 +12,7 @@ use ltm_train::data::{Document, ReadOptions, Tokenizer, documents};
 use ltm_train::metrics::JsonlWriter;
 use ltm_train::suites::generation::{BLEU_ORDER, TextMetrics};
 use ltm_vi::{GenerateOptions, LatentSource, generate_many};
+use serde::Serialize;
 use serde_json::json;
 
 use crate::device_args::CheckpointArgs;
@@ -51,7 +52,7 @@ pub struct Args {
     prompt_file: Option<PathBuf>,
     /// Maximum number of tokens to generate per text
     ///
-    /// Past the context the model continues from the last half of it, with the same latents.
+    /// When the context is full, the model continues from its last half, with the same latents.
     #[arg(long, value_name = "COUNT", default_value_t = 256)]
     max_tokens: usize,
     /// Number of texts, each from its own sample of the latents
@@ -80,7 +81,7 @@ pub struct Args {
     out: Option<PathBuf>,
     /// Also measure the first COUNT texts of this file, truncated to the longest generated text
     ///
-    /// *.jsonl, *.csv, *.parquet, or plain text with documents separated by lines containing only `<|endoftext|>`.
+    /// The format is detected from its name and content, as by `ltm data prepare`.
     #[arg(long, value_name = "FILE")]
     reference: Option<PathBuf>,
     /// Unit of the measures
@@ -142,7 +143,7 @@ pub fn run(args: Args) -> anyhow::Result<ExitCode> {
     let prompt = last_tokens(&whole, config.model.max_seq_len);
     let reference = args.reference.as_deref().map(|file| read_reference(file, args.count));
     let reference = reference.transpose()?;
-    let mut out = args.out.as_deref().map(create).transpose()?;
+    let mut out = args.out.as_deref().map(NewFile::new).transpose()?;
     let stop = i32::from(tokenizer.separator());
     let options = GenerateOptions {
         max_tokens: args.max_tokens,
@@ -203,7 +204,7 @@ pub fn run(args: Args) -> anyhow::Result<ExitCode> {
     let context = config.model.max_seq_len;
     if prompt.len() + longest > context + 1 {
         note!(
-            "note: past the context of {context} tokens, texts were continued from the last half of it"
+            "note: the context of {context} tokens was full; texts were continued from its last half"
         );
     }
     if args.out.is_none() && reference.is_none() {
@@ -270,14 +271,31 @@ fn last_tokens(prompt: &[i32], context: usize) -> &[i32] {
     &prompt[skipped..]
 }
 
-/// Creates a new file of JSON lines.
-pub fn create(file: &Path) -> anyhow::Result<JsonlWriter> {
-    anyhow::ensure!(
-        !file.exists(),
-        "{}: the file exists; choose another name or remove it",
-        file.display()
-    );
-    Ok(JsonlWriter::create(file)?)
+/// A new file of JSON lines. It is created with the first of them, so that a call that fails before leaves none.
+pub struct NewFile<'a> {
+    path: &'a Path,
+    writer: Option<JsonlWriter>,
+}
+
+impl<'a> NewFile<'a> {
+    /// Refuses a file that exists.
+    pub fn new(path: &'a Path) -> anyhow::Result<Self> {
+        anyhow::ensure!(
+            !path.exists(),
+            "{}: the file exists; choose another name or remove it",
+            path.display()
+        );
+        Ok(Self { path, writer: None })
+    }
+
+    /// Appends one object.
+    pub fn append(&mut self, object: &impl Serialize) -> ltm_train::Result<()> {
+        let writer = match &mut self.writer {
+            Some(writer) => writer,
+            empty => empty.insert(JsonlWriter::create(self.path)?),
+        };
+        writer.append(object)
+    }
 }
 
 /// The first `count` texts of a file.

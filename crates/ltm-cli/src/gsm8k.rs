@@ -8,7 +8,7 @@ use ltm_train::suites::gsm8k::{self, Options, Outcome, Problem};
 use serde_json::json;
 
 use crate::files::Reading;
-use crate::generate::{SAMPLE, create};
+use crate::generate::{NewFile, SAMPLE};
 use crate::output::OutputError;
 use crate::suites::Request;
 
@@ -60,7 +60,7 @@ pub fn run(request: &Request<'_>, args: &Gsm8kArgs) -> anyhow::Result<()> {
     let asked = args.shots.unwrap_or(0);
     if asked > 0 && args.train_file.is_none() {
         let (field, found) = ("shots".into(), asked.to_string());
-        let expected = "0, or --train-file FILE to take them from".into();
+        let expected = "0, or the option --train-file with the examples".into();
         return Err(ltm_train::Error::Field { field, expected, found }.into());
     }
     let (problems, skipped) = read(file, malformed, *limit)?;
@@ -68,7 +68,11 @@ pub fn run(request: &Request<'_>, args: &Gsm8kArgs) -> anyhow::Result<()> {
         Some(file) if asked > 0 => {
             let (shots, _) = read(file, malformed, asked as u64)?;
             let found = shots.len();
-            anyhow::ensure!(found == asked, "{}: {found} examples of {asked}", file.display());
+            anyhow::ensure!(
+                found == asked,
+                "{}: expected {asked} examples for --shots, found {found}",
+                file.display()
+            );
             shots
         }
         _ => Vec::new(),
@@ -90,9 +94,11 @@ pub fn run(request: &Request<'_>, args: &Gsm8kArgs) -> anyhow::Result<()> {
             ..SAMPLE
         },
     };
-    let mut out = args.samples_out.as_deref().map(create).transpose()?;
-    let bar =
-        crate::progress_bar(problems.len() as u64, "question {pos}/{len}, {msg} right  ETA {eta}");
+    let mut out = args.samples_out.as_deref().map(NewFile::new).transpose()?;
+    let bar = crate::progress_bar(
+        problems.len() as u64,
+        "question {pos}/{len}, {msg} correct, ETA {eta}",
+    );
     let mut right = 0;
     bar.set_message("0");
     let (weights, tokenizer) = (&checkpoint.weights, &checkpoint.state.tokenizer);
@@ -106,7 +112,7 @@ pub fn run(request: &Request<'_>, args: &Gsm8kArgs) -> anyhow::Result<()> {
     bar.finish_and_clear();
     let outcome = outcome?;
     if *as_json {
-        let file = json!({ "path": file, "skipped": skipped });
+        let file = json!({ "path": file.display().to_string(), "skipped": skipped });
         let numbers = json!({ "gsm8k": outcome, "file": file });
         outln!("{}", serde_json::to_string_pretty(&numbers)?)?;
     } else {
@@ -142,7 +148,7 @@ fn print_table(outcome: &Outcome, options: &Options) -> Result<(), OutputError> 
     outln!("answers with a number       {extracted} of {answers}")?;
     if outcome.fewer_shots > 0 {
         outln!(
-            "fewer shots for lack of room {} questions; {:.2} shots per question on average",
+            "fewer shots than requested  {} questions; {:.2} shots per question on average",
             outcome.fewer_shots,
             outcome.shots_used.mean
         )?;
@@ -150,7 +156,7 @@ fn print_table(outcome: &Outcome, options: &Options) -> Result<(), OutputError> 
     if *less_room > 0 {
         let max_tokens = options.max_tokens;
         outln!(
-            "context full                {less_room} questions with room for fewer than {max_tokens} tokens"
+            "limited answer length       {less_room} questions, with room for fewer than {max_tokens} tokens"
         )?;
     }
     if *too_long > 0 {

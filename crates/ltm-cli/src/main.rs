@@ -43,10 +43,10 @@ use output::progress_bar;
 Results are written to standard output, messages and progress to standard error.
 
 Exit status:
-  0         success, also when the reader of standard output has closed it, as `head` does
-  1         failure
-  2         invalid usage or configuration
-  130, 143  stopped by Ctrl-C or SIGTERM after saving a checkpoint"
+  0              success, also when the reader of standard output has closed it, as `head` does
+  1              failure
+  2              invalid usage or configuration
+  129, 130, 143  stopped by SIGHUP, Ctrl-C or SIGTERM after saving a checkpoint"
 )]
 struct Cli {
     #[command(subcommand)]

@@ -1,9 +1,9 @@
-//! All that the command prints: results, messages, progress, and how it ends. A tidy rule forbids
+//! Everything that the command prints: results, messages, progress, and how it ends. A tidy rule forbids
 //! `println!` and its like everywhere else in this crate.
 //!
 //! - A reader that closes standard output (`ltm … | head -1`) ends printing quietly, exit status 0, as ripgrep does.
 //! - Any other error of standard output, such as a full disk, is an `error: …`, exit status 1.
-//! - Standard error carries messages and progress; when it cannot be written, work goes on without them.
+//! - Standard error carries messages and progress; when it cannot be written, work continues without them.
 
 #[macro_use]
 mod stream;
@@ -74,7 +74,7 @@ pub fn finish(result: anyhow::Result<ExitCode>) -> ExitCode {
 /// mistake in the arguments on standard error.
 pub fn finish_parsing(shown: &clap::Error) -> ExitCode {
     if shown.use_stderr() {
-        // Nobody is left to be told.
+        // No stream is left to report to.
         let _ = shown.print();
         return ExitCode::from(2);
     }

@@ -113,12 +113,12 @@ pub fn run(args: Args) -> anyhow::Result<ExitCode> {
 fn print_rows(path: &Path, rows: &[Row]) -> Result<(), OutputError> {
     outln!("{}\n{:<48}  {:>10}  {:>8}", path.display(), "quantity", "error", "limit")?;
     for row in rows {
-        let verdict = if row.misses() { "  MISSES" } else { "" };
+        let verdict = if row.misses() { "  EXCEEDED" } else { "" };
         outln!("{:<48}  {:>10.3e}  {:>8.1e}{verdict}", row.name, row.error, row.limit)?;
     }
     let misses = rows.iter().filter(|row| row.misses()).count();
     let worst = rows.iter().map(|row| row.error).fold(0.0, f64::max);
-    outln!("{} quantities, {misses} miss, largest error {worst:.3e}\n", rows.len())
+    outln!("{} quantities, {misses} exceed their limit, largest error {worst:.3e}\n", rows.len())
 }
 
 fn read(path: &Path) -> anyhow::Result<Fixture> {
@@ -210,7 +210,11 @@ fn compare(fixture: &Fixture, device: &Device, precision: Precision) -> anyhow::
         encoder_layers: 0,
     };
     let (b, tokens, targets) = (c.batch, fixture.ints("tokens")?, fixture.ints("targets")?);
-    ensure!(b > 0 && tokens.len().is_multiple_of(b), "`tokens` is no batch of {b}");
+    ensure!(
+        b > 0 && tokens.len().is_multiple_of(b),
+        "`tokens`: expected a positive multiple of the batch size {b}, found {}",
+        tokens.len()
+    );
     let t = tokens.len() / b;
     let specs = param_table(&config);
     let params =

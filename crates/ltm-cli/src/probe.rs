@@ -173,6 +173,8 @@ fn layers(args: LayersArgs) -> anyhow::Result<()> {
         }
         return Ok(());
     }
+    // Before anything is printed: a reader that leaves ends the command.
+    let plots = draw(&config.run.dir, &scores)?;
     outln!(
         "{:>6}  {:>18}  {:>20}   {rows} sequences",
         "layers",
@@ -185,7 +187,7 @@ fn layers(args: LayersArgs) -> anyhow::Result<()> {
         let share = plus_minus((100.0 * share, 100.0 * share_error), 2);
         outln!("{layers:>6}  {share:>18}  {:>20}", plus_minus((nats, nats_error), 4))?;
     }
-    for path in draw(&config.run.dir, &scores)? {
+    for path in plots {
         outln!("plot    {}", path.display())?;
     }
     Ok(())
@@ -212,7 +214,7 @@ fn draw(run_dir: &Path, scores: &[LayerReconstruction]) -> anyhow::Result<Vec<Pa
         let marks = scores.iter().enumerate().map(mark).collect::<ltm_vi::Result<_>>()?;
         let chart = Chart {
             title: "Progressive reconstruction".into(),
-            x_label: "layers whose latents are given".into(),
+            x_label: "layers whose latents are used".into(),
             y_label: y_label.into(),
             axis: Axis::Values((0..scores.len()).map(|layers| layers as f64).collect()),
             series: vec![Series { name: "validation".into(), marks, dots: true }],

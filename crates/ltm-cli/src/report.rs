@@ -5,12 +5,14 @@ use std::process::ExitCode;
 
 use ltm_train::report;
 
+use crate::output::usage;
+
 /// Arguments of `report`.
 #[derive(clap::Args)]
 #[command(
-    after_help = "The page is self-contained: it needs no network and follows the reader's choice of light or dark.
+    after_help = "The page is self-contained: it needs no network and follows the browser's light or dark mode.
 For a sweep it states which of the paper's claims hold under the published protocol and which under valid
-bounds, in units of standard errors. Several runs are compared with the first: one table per protocol with
+bounds, with differences in units of standard errors. Several runs are compared with the first: one table per protocol with
 paired differences, one set of learning curves, and the settings that differ. Charts are also written as SVG.
 
   ltm report runs/storyworld-sweep
@@ -30,7 +32,7 @@ pub fn run(args: Args) -> anyhow::Result<ExitCode> {
         (Some(out), _) => out,
         (None, [folder]) => folder.join("report"),
         (None, _) => {
-            anyhow::bail!("several folders are given: name the folder of the page with --out")
+            return Err(usage("several folders are given: name the folder of the page with --out"));
         }
     };
     let bar = crate::progress_bar(0, "{pos}/{len} read");

@@ -1,5 +1,5 @@
-//! Signals to a command that trains. A first one that asks it to end finishes the step and saves; a second one ends it
-//! at once. Knows nothing of what is trained.
+//! Signals to a command that trains. The first signal to stop finishes the step and saves a checkpoint; the second ends
+//! the command immediately. Knows nothing of what is trained.
 
 use std::process::ExitCode;
 use std::sync::Arc;

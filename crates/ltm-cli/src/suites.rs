@@ -49,7 +49,7 @@ pub fn lambada(request: &Request<'_>) -> anyhow::Result<()> {
     bar.finish_and_clear();
     let scores = scores?;
     if *json {
-        let file = json!({ "path": file, "skipped": skipped });
+        let file = json!({ "path": file.display().to_string(), "skipped": skipped });
         let numbers = json!({ "lambada": scores.to_json(), "file": file });
         outln!("{}", serde_json::to_string_pretty(&numbers)?)?;
         return Ok(());

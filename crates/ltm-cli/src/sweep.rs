@@ -10,9 +10,9 @@ use serde_json::Value;
 
 use crate::Pace;
 use crate::device_args::DeviceArgs;
-use crate::output::OutputError;
+use crate::output::{OutputError, plus_minus};
 use crate::signals::Signals;
-use crate::train::quoted;
+use crate::train::{NOT_RECORDED, error_chain, quoted};
 
 /// Arguments of `sweep`.
 #[derive(clap::Args)]
@@ -48,7 +48,7 @@ pub struct Args {
     /// Score all points again without training them again
     #[arg(long, conflicts_with = "list")]
     rescore: bool,
-    /// Train the points that failed again
+    /// Train failed points again
     #[arg(long, conflicts_with_all = ["list", "rescore"])]
     retry: bool,
     #[command(flatten)]
@@ -81,13 +81,13 @@ pub fn run(args: Args) -> anyhow::Result<ExitCode> {
     observer.points.finish_and_clear();
     let summary = summary.map_err(with_hint)?;
     if !summary.finished {
-        // The exit status is that of the signal, whoever has stopped reading.
+        // The exit status is that of the signal, also when standard output is closed.
         let _ = report_results(&sweep, &summary.results, args.json);
-        note!("stopped; to go on: {}", command_line(&args));
+        note!("stopped; to resume: {}", command_line(&args));
         return Ok(signals.exit_code());
     }
     report_results(&sweep, &summary.results, args.json)?;
-    note!("to draw them: {}", quoted(["ltm", "report", &sweep.dir.display().to_string()]));
+    note!("next        {}", quoted(["ltm", "report", &sweep.dir.display().to_string()]));
     Ok(ExitCode::SUCCESS)
 }
 
@@ -160,6 +160,11 @@ impl Observer for Progress<'_> {
         self.inner.set_position(done);
     }
 
+    fn not_recorded(&mut self, error: &ltm_vi::Error) {
+        let text = format!("note: {NOT_RECORDED}: {}", error_chain(error));
+        self.points.suspend(|| note!("{text}"));
+    }
+
     fn stepped(&mut self, report: &StepReport, seconds: f64) {
         self.inner.set_position(report.step);
         let eta = self.pace.eta(&self.inner, seconds);
@@ -198,9 +203,11 @@ fn outcome(line: &Value) -> String {
     }
     let mut parts = Vec::new();
     for (protocol, numbers) in line["evaluation"].as_object().into_iter().flatten() {
-        if let Some(nats) = numbers["nats_per_token"].as_f64() {
-            let error = numbers["standard_error"].as_f64().unwrap_or(f64::NAN);
-            parts.push(format!("{protocol} {nats:.4} ± {error:.4}"));
+        // Numbers that are not finite are `null` in JSON.
+        let number = |key: &str| numbers[key].as_f64().unwrap_or(f64::NAN);
+        if numbers.get("nats_per_token").is_some() {
+            let found = (number("nats_per_token"), number("standard_error"));
+            parts.push(format!("{protocol} {}", plus_minus(found, 4)));
         }
     }
     parts.join("  ")
@@ -224,8 +231,9 @@ mod tests {
     fn an_outcome_names_protocol_and_error() {
         let line = json!({ "evaluation": {
             "elbo:8": { "nats_per_token": 1.5, "standard_error": 0.25 }, "note": 3,
+            "iwae:8": { "nats_per_token": null, "standard_error": null },
         }});
-        assert_eq!(outcome(&line), "elbo:8 1.5000 ± 0.2500");
+        assert_eq!(outcome(&line), "elbo:8 1.5000 ± 0.2500  iwae:8 n/a");
         assert_eq!(outcome(&json!({ "error": "diverged" })), "failed: diverged");
     }
 }

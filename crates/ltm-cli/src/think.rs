@@ -71,17 +71,6 @@ pub fn run(args: Args) -> anyhow::Result<ExitCode> {
     let bound = nll + kl_per_layer.iter().sum::<f64>();
     steps.push(FastStep { step: infer.steps, lr: 0.0, nll, kl_per_layer, bound });
 
-    if args.json {
-        for FastStep { step, lr, nll, kl_per_layer, bound } in &steps {
-            let line = serde_json::json!({
-                "step": step, "lr": lr, "nll": nll, "kl_per_layer": kl_per_layer, "bound": bound,
-            });
-            outln!("{line}")?;
-        }
-    } else {
-        print_table(&steps, t)?;
-        print_plot(&steps, t)?;
-    }
     if let Some(path) = &args.save {
         let shape = [model.n_latents, model.dim];
         let z = posterior.sample()?;
@@ -96,6 +85,17 @@ pub fn run(args: Args) -> anyhow::Result<ExitCode> {
         ltm_model::write_atomically(path, &safetensors::serialize(views, None)?)?;
         note!("wrote mu, log_var and z to {}", path.display());
     }
+    if args.json {
+        for FastStep { step, lr, nll, kl_per_layer, bound } in &steps {
+            let line = serde_json::json!({
+                "step": step, "lr": lr, "nll": nll, "kl_per_layer": kl_per_layer, "bound": bound,
+            });
+            outln!("{line}")?;
+        }
+    } else {
+        print_table(&steps, t)?;
+        print_plot(&steps, t)?;
+    }
     Ok(ExitCode::SUCCESS)
 }
 
@@ -103,7 +103,7 @@ pub fn run(args: Args) -> anyhow::Result<ExitCode> {
 fn print_table(steps: &[FastStep], t: usize) -> Result<(), OutputError> {
     let n_layers = steps.first().map_or(0, |step| step.kl_per_layer.len());
     let layers: String =
-        (0..n_layers).map(|layer| format!("  {:>8}", format!("KL {layer}"))).collect();
+        (1..=n_layers).map(|layer| format!("  {:>8}", format!("KL {layer}"))).collect();
     outln!(
         "{:>4}  {:>8}  {:>9}  {:>9}{layers}   nats per token, {t} tokens",
         "step",

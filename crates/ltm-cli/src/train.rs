@@ -14,7 +14,7 @@ use ltm_vi::{GenerateOptions, LatentSource};
 
 use crate::Pace;
 use crate::device_args::DeviceArgs;
-use crate::output::OutputError;
+use crate::output::{OutputError, plus_minus};
 use crate::signals::Signals;
 
 /// Arguments of `train`.
@@ -74,7 +74,7 @@ pub fn run(args: Args) -> anyhow::Result<ExitCode> {
     observer.bar.finish_and_clear();
     let summary = summary?;
     if !summary.finished {
-        // The exit status is that of the signal, whoever has stopped reading.
+        // The exit status is that of the signal, also when standard output is closed.
         let _ = report_stop(&summary, &args);
         return Ok(signals.exit_code());
     }
@@ -95,9 +95,13 @@ fn with_hint(error: Error) -> anyhow::Error {
     anyhow::anyhow!("{error}; {hint}")
 }
 
+/// What is printed when a device cannot record the fast steps.
+pub const NOT_RECORDED: &str =
+    "the device cannot record the fast steps and runs them one by one, which is slower";
+
 /// An error with its causes.
-fn error_chain(error: &Error) -> String {
-    let causes = std::iter::successors(std::error::Error::source(error), |cause| cause.source());
+pub fn error_chain(error: &dyn std::error::Error) -> String {
+    let causes = std::iter::successors(error.source(), |cause| cause.source());
     causes.fold(error.to_string(), |text, cause| format!("{text}: {cause}"))
 }
 
@@ -165,6 +169,10 @@ impl Observer for Progress<'_> {
         ));
     }
 
+    fn not_recorded(&mut self, error: &ltm_vi::Error) {
+        self.line(&format!("note: {NOT_RECORDED}: {}", error_chain(error)));
+    }
+
     fn evaluating(&mut self, done: u64, all: u64) {
         self.bar.set_message(format!("scoring the validation split, {done}/{all}"));
     }
@@ -172,8 +180,8 @@ impl Observer for Progress<'_> {
     fn evaluated(&mut self, step: u64, evaluation: &Evaluation) {
         let mut text = format!("step {step}:");
         for e in &evaluation.estimates {
-            let (mean, error) = (e.mean_nats_per_token, e.standard_error);
-            text += &format!("  {} {mean:.4} ± {error:.4}", e.protocol);
+            let score = plus_minus((e.mean_nats_per_token, e.standard_error), 4);
+            text += &format!("  {} {score}", e.protocol);
         }
         self.line(&text);
     }
@@ -197,7 +205,7 @@ fn report_stop(summary: &Summary, args: &Args) -> Result<(), OutputError> {
     let set = args.set.iter().flat_map(|set| ["--set", set]);
     let no_samples = args.no_samples.then_some("--no-samples");
     let words = ["ltm", "train", &config].into_iter().chain(set).chain(device.split_whitespace());
-    outln!("to go on: {}", quoted(words.chain(no_samples).chain(["--resume"])))
+    outln!("to resume: {}", quoted(words.chain(no_samples).chain(["--resume"])))
 }
 
 fn report(config: &Config, summary: &Summary, args: &Args) -> anyhow::Result<()> {
@@ -218,7 +226,7 @@ fn report(config: &Config, summary: &Summary, args: &Args) -> anyhow::Result<()>
     let time = HumanDuration(std::time::Duration::from_secs_f64(*seconds));
     outln!("\ncorpus      {}, {corpus_tokens} training tokens", corpus.display())?;
     outln!(
-        "trained     {} steps on {tokens} tokens in all; this session took {time}",
+        "trained     {} steps on {tokens} tokens in total; this session took {time}",
         summary.step
     )?;
     outln!("checkpoint  {}", summary.checkpoint.display())?;

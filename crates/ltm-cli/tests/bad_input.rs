@@ -34,6 +34,7 @@ const READERS: &[&[&str]] = &[
     &["sweep", "PATH"],
     &["sweep", "PATH", "--list"],
     &["report", "PATH"],
+    &["compare", "PATH", "RUN"],
     &["eval", "PATH"],
     &["eval", "RUN", "PATH"],
     &["generate", "PATH"],
@@ -114,6 +115,17 @@ fn paths_need_not_be_utf8() {
         let said = String::from_utf8_lossy(&out.stderr);
         assert!(out.status.code() == Some(1) && said.contains("bad-\u{fffd}-name"), "{said}");
     }
+    // A run may be in such a folder too.
+    let (folder, tiny) = (temp.path().join("folder").join(name), tiny());
+    fs::create_dir_all(&folder).expect("creatable");
+    let train = ["train", &tiny, "--no-samples", "--set", "run.dir=run", "--set"];
+    let resumed = [&train[..], &["train.steps=3", "--resume"]].concat();
+    for args in [&[&train[..], &["train.steps=2"]].concat(), &resumed] {
+        let out = ltm(args).current_dir(&folder).output().expect("starts");
+        assert!(out.status.success(), "{}", String::from_utf8_lossy(&out.stderr));
+    }
+    let out = ltm(&["report"]).arg(folder.join("run")).output().expect("starts");
+    assert!(out.status.success(), "{}", String::from_utf8_lossy(&out.stderr));
     // Text arguments must be UTF-8.
     let out = ltm(&["generate", "x", "--prompt"]).arg(name).output().expect("starts");
     assert_eq!(out.status.code(), Some(2), "{}", String::from_utf8_lossy(&out.stderr));
@@ -143,7 +155,7 @@ fn numbers_that_cannot_be_meant_are_refused() {
         (&["generate", "--set", "infer.lr=nan"], "lr"),
         (&["generate", "--set", "infer.steps=-1"], "steps"),
         (&["generate", "--set", "nonsense"], "nonsense"),
-        (&["generate", "--set", "a.b=c"], "a"),
+        (&["generate", "--set", "a.b=c"], "unknown section `a`"),
         (&["think", "--text", ""], "--text"),
         (&["think", "--text", text, "--steps", "99999999999999999999"], "--steps"),
         (&["probe", "layers", "--sequences", "-1"], "--sequences"),
@@ -154,6 +166,7 @@ fn numbers_that_cannot_be_meant_are_refused() {
         (&["eval", "--protocol", "elbo:0"], "elbo:0"),
         (&["eval", "--protocol", "iwae:99999999999999999999"], "iwae"),
         (&["eval", "--protocol", "prequential:0:2"], "prequential"),
+        (&["eval", "--protocol", "elbo:18446744073709551615"], "samples"),
         (&["eval", "--protocol", ""], "protocol"),
         (&["eval", "--sequences", "1e3"], "--sequences"),
         (&["eval", "--set", "infer.steps=1e30"], "steps"),
@@ -174,15 +187,15 @@ fn unknown_keys_and_values_are_refused_with_the_closest_name() {
     for (set, parts) in [
         ("trian.steps=3", "trian"),
         ("train.stepz=3", "steps"),
-        ("train.steps=three", "`steps`"),
-        ("train.steps=nan", "`steps`"),
-        ("train.lr=nan", "lr"),
-        ("train.lr=inf", "lr"),
-        ("train.batch=0", "batch"),
-        ("train.batch=99999999999999999999", "batch"),
-        ("model.dim=9223372036854775807", "dim"),
-        ("data.val_fraction=nan", "val_fraction"),
-        ("run.dir=[]", "dir"),
+        ("train.steps=three", "`train.steps`"),
+        ("train.steps=nan", "`train.steps`"),
+        ("train.lr=nan", "train.lr"),
+        ("train.lr=inf", "train.lr"),
+        ("train.batch=0", "train.batch"),
+        ("train.batch=99999999999999999999", "train.batch"),
+        ("model.dim=9223372036854775807", "model.dim"),
+        ("data.val_fraction=nan", "data.val_fraction"),
+        ("model.n_heads=[]", "model.n_heads"),
         ("=", "="),
         ("train.=1", "train"),
     ] {

@@ -46,6 +46,10 @@ fn runs_are_compared_row_by_row_and_key_by_key() {
     );
     assert_eq!(rescored["protocols"].as_object().map(|all| all.len()), Some(1));
 
+    // One sequence gives no standard error, and makes no run the baseline.
+    let one = good(&["compare", &a, &b, "--protocol", "elbo:2", "--sequences", "1"]).0;
+    assert_eq!(one.matches("baseline").count(), 1, "{one}");
+
     // Scores of an earlier version have no rows, and are compared without.
     std::fs::remove_file(Path::new(&b).join("scores.jsonl")).expect("there");
     let found = json(&["compare", &a, &b]);

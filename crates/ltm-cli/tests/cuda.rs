@@ -22,7 +22,7 @@ fn parity_holds_in_both_precisions() {
         let path = format!("{fixtures}/{file}.safetensors");
         for precision in ["f32", "mixed"] {
             let out = ltm(&["parity", "--device", &device, "--precision", precision, &path]);
-            let verdict = format!("{quantities} quantities, 0 miss");
+            let verdict = format!("{quantities} quantities, 0 exceed their limit");
             assert!(out.contains(&verdict), "{precision}: {out}");
         }
     }

@@ -43,8 +43,13 @@ fn names_in_upper_case_and_contents_decide_on_formats() {
         ("A.JSONL", &b"{\"text\": \"a\"}\n"[..], &[97, 256][..], ""),
         ("a.json", b"[{\"text\": \"a\"},\n{\"text\": \"b\"}]", &[97, 256, 98, 256], ""),
         ("t.tsv", b"text\tlabel\nhi\t1\n", &[104, 105, 256], ""),
-        ("data", b"{\"text\": \"a\"}\n", &[97, 256], "data: read as jsonl by its content"),
-        ("notes.md", b"a", &[97, 256], "notes.md: read as text by its content"),
+        (
+            "data",
+            b"{\"text\": \"a\"}\n",
+            &[97, 256],
+            "data: read as jsonl, detected from its content",
+        ),
+        ("notes.md", b"a", &[97, 256], "notes.md: read as text, detected from its content"),
         ("bom.txt", b"\xef\xbb\xbf<|endoftext|>\na", &[97, 256], ""),
     ] {
         let dir = folder(&[(name, content)]);
@@ -62,7 +67,7 @@ fn files_of_a_folder_that_are_not_read_are_listed() {
     let (input, out) = (dir.path().join("in"), dir.path().join("out"));
     let (_, notes) = good(&prepare(text(&input), text(&out), &[]));
     assert_eq!(ids(dir.path()), [97, 256, 98, 256]);
-    assert!(notes.contains("c.pdf: not a file of a known format"), "{notes}");
+    assert!(notes.contains("c.pdf: unknown file format"), "{notes}");
 }
 
 #[test]
@@ -129,6 +134,17 @@ fn two_writers_never_mix_their_shards() {
         let ids = ids(dir.path());
         assert!(ids[..3] == [111, 110, 101] || ids[..3] == [116, 119, 111], "{:?}", &ids[..3]);
     }
+}
+
+#[test]
+fn a_damaged_validation_split_is_not_taken_for_a_missing_one() {
+    let dir = folder(&[("a.txt", "a b ".repeat(100).as_bytes())]);
+    let (input, out) = (dir.path().join("a.txt"), dir.path().join("out"));
+    good(&["data", "prepare", text(&input), "--tokenizer", "bytes", "--out", text(&out)]);
+    let shard = out.join("val-000.bin");
+    let bytes = fs::read(&shard).expect("a shard");
+    fs::write(&shard, &bytes[1..]).expect("writable");
+    bad(&["data", "inspect", text(&out), "--verify"], 1, &["val-000.bin"]);
 }
 
 #[test]

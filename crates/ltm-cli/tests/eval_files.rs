@@ -104,7 +104,7 @@ fn malformed_lines_are_refused_by_name_or_counted() {
     let skipping = [&args[..], &["--skip-malformed"]].concat();
     let (said, named) = good(&skipping);
     assert!(said.contains("malformed records skipped   2"), "{said}");
-    for part in ["line 2", "line 3", "`text`", "2 malformed parts in all"] {
+    for part in ["line 2", "line 3", "`text`", "2 malformed records in total"] {
         assert!(named.contains(part), "`{part}` is not in\n{named}");
     }
     let scores = json(&skipping);

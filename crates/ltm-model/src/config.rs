@@ -19,11 +19,11 @@ const MAX_WINDOW: usize = i32::MAX as usize;
 /// The most parameters: 256 GiB in single precision.
 const MAX_PARAMS: usize = 1 << 36;
 
-/// What a token's self-attention sees.
+/// Tokens that the self-attention of a token sees.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "kebab-case")]
 pub enum Attention {
-    /// Itself and the tokens before it within the window: a model of the next token.
+    /// The token itself and earlier ones within the window: an autoregressive model.
     #[default]
     Causal,
     /// Every token: a masked diffusion model, which predicts the masked tokens. The last id of the vocabulary is
@@ -47,7 +47,7 @@ pub struct ModelConfig {
     pub n_kv_heads: usize,
     /// Vocabulary size `V`.
     pub vocab_size: usize,
-    /// Context length: the most tokens of one sequence.
+    /// Context length: the maximum number of tokens in one sequence.
     pub max_seq_len: usize,
     /// Self-attention window `W`, in tokens: a token sees itself and the `W - 1` tokens before it.
     pub window: usize,
@@ -57,13 +57,13 @@ pub struct ModelConfig {
     /// Feed-forward width `F`. 0 stands for the default.
     #[serde(default)]
     pub ffn_hidden: usize,
-    /// What RMSNorm adds to the mean square.
+    /// Constant that RMSNorm adds to the mean square.
     #[serde(default = "default_norm_eps")]
     pub norm_eps: f64,
     /// Base of the rotary frequencies.
     #[serde(default = "default_rope_theta")]
     pub rope_theta: f64,
-    /// What a token's self-attention sees.
+    /// Tokens that the self-attention of a token sees.
     #[serde(default)]
     pub attention: Attention,
     /// Layers of the encoder that infers the posterior of a text in one pass, the amortised baseline; 0 is no

@@ -93,7 +93,7 @@ impl Decoder {
         Ok(Self { model, state, work })
     }
 
-    /// A decoder that goes on from the same state, with its own caches and the same weights.
+    /// A decoder that continues from the same state, with its own caches and the same weights.
     ///
     /// # Errors
     /// [`Error::Kernel`] when the device is out of memory.

@@ -5,11 +5,11 @@ use std::path::PathBuf;
 /// Shorthand for results of this crate.
 pub type Result<T> = std::result::Result<T, Error>;
 
-/// A caller's mistake, or a file that is not what it should be.
+/// An invalid argument or an invalid file.
 #[derive(Debug)]
 #[non_exhaustive]
 pub enum Error {
-    /// A field of a configuration breaks its rule.
+    /// A field of a configuration has an invalid value.
     Config {
         /// The field.
         field: &'static str,
@@ -18,7 +18,7 @@ pub enum Error {
         /// What it is.
         found: String,
     },
-    /// An argument of a call breaks its rule.
+    /// An argument of a call is invalid.
     Argument {
         /// The argument, as named in the signature.
         arg: &'static str,
@@ -31,7 +31,7 @@ pub enum Error {
     Io {
         /// The file.
         path: PathBuf,
-        /// The system's error.
+        /// The error that the operating system returned.
         source: std::io::Error,
     },
     /// A file is not a complete safetensors file: truncated, damaged, or of another kind.
@@ -41,14 +41,14 @@ pub enum Error {
         /// The parser's error.
         source: safetensors::SafeTensorError,
     },
-    /// A file does not hold the weights of the configured model.
+    /// A file does not contain the weights of the configured model.
     File {
         /// The file.
         path: PathBuf,
         /// What is wrong with it.
         source: Box<Error>,
     },
-    /// A tensor holds NaN or an infinity.
+    /// A tensor contains NaN or an infinity.
     NotFinite {
         /// The tensor.
         name: String,
@@ -67,11 +67,11 @@ pub enum Error {
         /// The tensor.
         name: String,
     },
-    /// A tensor has another shape than the configured model's.
+    /// The shape of a tensor differs from that of the configured model.
     TensorShape {
         /// The tensor.
         name: String,
-        /// The shape by the configuration.
+        /// The shape according to the configuration.
         expected: Vec<usize>,
         /// The shape in the file or the weights.
         found: Vec<usize>,
@@ -88,16 +88,16 @@ pub enum Error {
         /// The tensor.
         name: String,
     },
-    /// The tokens would run past the context.
+    /// The tokens would exceed the context.
     ContextFull {
         /// Tokens already decoded.
         position: usize,
         /// Tokens to add.
         added: usize,
-        /// Tokens that the context holds.
+        /// Length of the context in tokens.
         max_seq_len: usize,
     },
-    /// Logits that do not define a distribution.
+    /// The logits do not define a distribution.
     Logits {
         /// Position of the first offending entry.
         token: usize,

@@ -160,7 +160,7 @@ fn read_tensor(file: &SafeTensors<'_>, spec: &ParamSpec) -> Result<Vec<f32>> {
     Ok(numbers.iter().map(|bytes| f32::from_le_bytes(*bytes)).collect())
 }
 
-/// A parameter as the serialiser wants to see it.
+/// A parameter in the form that the serialiser requires.
 struct TensorRef<'a> {
     shape: &'a [usize],
     values: &'a [f32],

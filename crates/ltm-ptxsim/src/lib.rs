@@ -42,16 +42,16 @@ pub struct LaunchConfig {
     pub grid: [u32; 3],
     /// Threads of a block along x, y and z.
     pub block: [u32; 3],
-    /// Shared memory of a block beside its variables, in bytes.
+    /// Shared memory of a block in addition to its variables, in bytes.
     pub dynamic_shared_bytes: u32,
 }
 
-/// When an asynchronous copy's bytes arrive. Hardware may do either, so a program must bear both.
+/// When an asynchronous copy's bytes arrive. Hardware may do either, so a program must work with both.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum AsyncCopies {
-    /// At once: shows a target that is still read.
+    /// Immediately: reveals a target that is still being read.
     Eager,
-    /// At the wait that covers it: shows a wait that is missing.
+    /// At the wait that covers it: reveals a missing wait.
     Deferred,
 }
 
@@ -64,10 +64,10 @@ pub struct Options {
     pub async_copies: AsyncCopies,
     /// Threads that blocks run on.
     pub threads: usize,
-    /// Whether races are looked for.
+    /// Whether races are detected.
     pub races: bool,
     /// Instructions that the warps of a block may issue together before the launch counts as
-    /// endless. A turn of a warp is at most 256 of them, and is not cut short.
+    /// endless. The limit is checked between turns of a warp, each of at most 256 instructions.
     pub max_steps: u64,
     /// The device's limits.
     pub device: DeviceModel,
@@ -76,7 +76,7 @@ pub struct Options {
 }
 
 impl Options {
-    /// What `max_steps` is by default: minutes of a block that does nothing but go on.
+    /// The default of `max_steps`: a block in an endless loop reaches it within minutes.
     pub const MAX_STEPS: u64 = 1 << 33;
 }
 

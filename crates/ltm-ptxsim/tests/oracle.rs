@@ -105,7 +105,6 @@ fn cases() -> Vec<String> {
             "cvt.s32.s8",
             "cvt.u32.u16",
         ] {
-            let form = form.replace("cvt.s32.s8 ", "cvt.s32.s8 ");
             if form.starts_with("cvt") {
                 cases.push(format!("mov.u32 %r3, {a}; {form} %r2, %r3;"));
             } else {

@@ -13,7 +13,9 @@ use serde::{Deserialize, Serialize};
 
 use crate::config::Config;
 use crate::data::{Fingerprint, Tokenizer};
-use crate::files::{create_dir, create_temporary_dir, remove_aside, sync_dir, write_whole};
+use crate::files::{
+    create_dir, create_temporary_dir, remove_aside, sync_dir, write_error, write_whole,
+};
 use crate::{Error, Result};
 
 /// The folder of a run that holds its checkpoints.
@@ -204,7 +206,7 @@ impl Checkpoint {
 /// so that a reader never sees half of one.
 ///
 /// # Errors
-/// [`Error::Io`] or [`Error::Model`], such as for a full disk: earlier checkpoints are unchanged.
+/// [`Error::Io`], such as for a full disk, or [`Error::Model`]: earlier checkpoints are unchanged.
 pub fn save(
     config: &Config,
     weights: &Weights,
@@ -234,7 +236,7 @@ fn write_files(
     moments: &[AdamWState],
     state: &State,
 ) -> Result<()> {
-    weights.save(&dir.join(MODEL_FILE), &config.model)?;
+    weights.save(&dir.join(MODEL_FILE), &config.model).map_err(write_error)?;
     let specs = param_table(&config.model);
     let bytes = |buffer: &Buffer| -> Result<Vec<u8>> {
         let values = buffer.to_f32().map_err(ltm_vi::Error::from)?;
@@ -419,7 +421,7 @@ fn check_counters(dir: &Path, state: &State, config: &Config) -> Result<()> {
     let path = dir.join(STATE_FILE);
     let words = config.model.n_words();
     if state.tokenizer.validate().is_err() || state.tokenizer.vocab_size() != words {
-        let expected = format!("a tokenizer of {words} ids, as the model has");
+        let expected = format!("a tokenizer with {words} ids, as in the model");
         return Err(Error::data(&path, "tokenizer", expected, state.tokenizer.to_string()));
     }
     let batches = state.step.checked_mul(config.train.micro_batches as u64);
@@ -428,7 +430,7 @@ fn check_counters(dir: &Path, state: &State, config: &Config) -> Result<()> {
     {
         if Some(found) != expected {
             let expected = expected.map_or("a number of 64 bits".into(), |n| n.to_string());
-            let expected = format!("{expected}, by {CONFIG_FILE}");
+            let expected = format!("{expected}, as in {CONFIG_FILE}");
             return Err(Error::data(&path, what, expected, found.to_string()));
         }
     }

@@ -45,7 +45,7 @@ pub struct RunConfig {
     /// Seed of the initial weights, the order of the data, the noise and a generated corpus; at most 2^63 - 1.
     #[serde(default = "default_seed")]
     pub seed: u64,
-    /// What computes: `cpu`, `cuda` (the first GPU) or `cuda:N`.
+    /// Device to compute on: `cpu`, `cuda` (the first GPU) or `cuda:N`.
     #[serde(default = "cpu")]
     pub device: String,
     /// Arithmetic of activations and matrix products. Weights, latents and sums are `f32` in any case.
@@ -106,7 +106,7 @@ pub struct DataConfig {
     /// Validation documents of a generated corpus.
     #[serde(default = "default_val_documents")]
     pub val_documents: u64,
-    /// What one row of a batch holds.
+    /// Contents of one row of a batch.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub rows: Option<RowKind>,
 }
@@ -148,8 +148,8 @@ pub struct TrainConfig {
     pub lr: f64,
     /// Learning rate of the last step, approached along a cosine; at most `lr`.
     pub lr_min: f64,
-    /// Slow steps over which the learning rate rises linearly from 0; fewer than `steps`. A run that an override of
-    /// `steps` alone shortens keeps its warm-up.
+    /// Slow steps over which the learning rate rises linearly from 0; fewer than `steps`. An override that only
+    /// lowers `steps` does not change it.
     pub warmup: u64,
     /// Slow steps that the learning-rate schedules span. Set it to the steps of the first part when a run is resumed
     /// with more steps, so that the rates continue without a jump; after the schedule's end they keep their last values.
@@ -164,7 +164,7 @@ pub struct TrainConfig {
     /// Largest global norm of the gradient; a larger gradient is scaled down to it. `inf` never clips.
     #[serde(default = "default_clip")]
     pub clip: f64,
-    /// Which gradient of the weights a slow step follows.
+    /// Gradient of the weights that a slow step uses.
     #[serde(default)]
     pub slow_gradient: SlowGradientKind,
     /// Slow steps between checkpoints; the last step always saves one.
@@ -184,14 +184,14 @@ pub struct TrainConfig {
     pub eval_samples: usize,
 }
 
-/// Which gradient of the weights a slow step follows.
+/// Gradient of the weights that a slow step uses.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "lowercase")]
 pub enum SlowGradientKind {
-    /// That of the cross-entropy at the final sample: Algorithm 1 of the paper.
+    /// The gradient of the cross-entropy at the final sample: Algorithm 1 of the paper.
     #[default]
     Final,
-    /// That, plus the sum over all fast steps of the objective's gradients, which the published code never clears.
+    /// As `final`, plus the objective's gradients of all fast steps, which the published code never clears.
     /// The sum is by far the larger part.
     Trajectory,
 }
@@ -488,7 +488,7 @@ impl DataConfig {
         }
     }
 
-    /// What one row of a batch holds.
+    /// Contents of one row of a batch.
     pub fn row_kind(&self) -> Rows {
         match (self.rows, &self.path) {
             (Some(RowKind::Documents), _) | (None, None) => Rows::Documents,

@@ -8,28 +8,28 @@ use crate::lock::Holder;
 /// Shorthand for results of this crate.
 pub type Result<T> = std::result::Result<T, Error>;
 
-/// A caller's mistake, a file that is not what it should be, or a machine that refuses.
+/// An invalid argument, an invalid file, or a failure of the operating system or the device.
 #[derive(Debug)]
 #[non_exhaustive]
 pub enum Error {
-    /// The operating system refused.
+    /// An operation on a file or folder failed.
     Io {
         /// The file or folder.
         path: PathBuf,
         /// What was tried, as a verb: `open`, `write`.
         action: &'static str,
-        /// The system's answer.
+        /// The error that the operating system returned.
         source: std::io::Error,
     },
-    /// A file's content is not what it should be.
+    /// The content of a file is invalid.
     Data {
         /// The file or folder.
         path: PathBuf,
         /// Which part of it: `line 3`, `size`.
         what: String,
-        /// What should be there, or what to do.
+        /// What was expected, or what to do.
         expected: String,
-        /// What is there.
+        /// What was found.
         found: String,
     },
     /// Another process, or another part of this one, writes into this folder.
@@ -39,24 +39,24 @@ pub enum Error {
         /// Who holds it, where that is known.
         holder: Option<Holder>,
     },
-    /// The folder of a run that is to start from step 0 holds a run already.
+    /// A run is to start from step 0, but its folder already contains a run.
     RunExists {
         /// The folder.
         dir: PathBuf,
     },
-    /// The folder of a run that is to be resumed holds no checkpoint, or does not exist.
+    /// A run is to be resumed, but its folder contains no checkpoint or does not exist.
     NothingToResume {
         /// The folder.
         dir: PathBuf,
     },
-    /// A run that is to be resumed was trained on another corpus.
+    /// A run is to be resumed, but was trained on a different corpus.
     DataChanged {
         /// The checkpoint that would be resumed.
         checkpoint: PathBuf,
         /// How the corpora differ.
         differences: Vec<Difference>,
     },
-    /// A point of a sweep was run with other settings than the sweep's file has now.
+    /// A point of a sweep was run with settings that differ from those of the sweep's file.
     SweepChanged {
         /// The file with the settings that the point was run with.
         path: PathBuf,
@@ -64,19 +64,19 @@ pub enum Error {
         point: String,
         /// How they differ.
         differences: Vec<Difference>,
-        /// Whether what was trained is the same and only its scores would be others.
+        /// Whether only settings of the evaluation differ, so that scoring again is enough.
         only_scores: bool,
     },
-    /// An option or configuration field has a value that cannot work.
+    /// An option or configuration field has an invalid value.
     Field {
         /// The field's name, as the user writes it.
         field: String,
-        /// What would work.
+        /// Valid values.
         expected: String,
         /// The value given.
         found: String,
     },
-    /// A shard holds a token id that its vocabulary does not have.
+    /// A shard contains a token id outside its vocabulary.
     Token {
         /// The shard.
         path: PathBuf,
@@ -87,38 +87,38 @@ pub enum Error {
         /// Valid ids are `0..vocab_size`.
         vocab_size: usize,
     },
-    /// A closed vocabulary does not have this word.
+    /// A closed vocabulary does not contain this word.
     Word {
         /// The word.
         word: String,
     },
-    /// A configuration file cannot work.
+    /// A configuration file is invalid.
     Config {
         /// The file.
         path: PathBuf,
         /// What is wrong, by section and key.
         reason: String,
     },
-    /// A loss, a gradient or a weight is no longer a number.
+    /// A loss, a gradient or a weight is not finite.
     NonFinite {
         /// The slow step, counted from 1.
         step: u64,
-        /// The tensor, by its name in a checkpoint, or what else it is.
+        /// The tensor's name in a checkpoint, or what was computed.
         tensor: String,
         /// The newest checkpoint whose weights gave a finite loss, which is unchanged.
         last_good: Option<PathBuf>,
     },
     /// The device that `run.device` names cannot be used.
     Device(ltm_kernels::Error),
-    /// The fast learner or the model refused.
+    /// An error of the inference of latents.
     Infer(ltm_vi::Error),
-    /// The model refused its configuration or a checkpoint.
+    /// An invalid model configuration or checkpoint.
     Model(ltm_model::Error),
     /// A chart could not be drawn.
     Plot {
         /// The chart's file.
         path: PathBuf,
-        /// What the drawing library says.
+        /// The error of the drawing library.
         source: Box<dyn std::error::Error + Send + Sync>,
     },
 }
@@ -204,7 +204,7 @@ impl std::fmt::Display for Error {
                  check that the tokenizer is the one that wrote this shard",
                 path.display()
             ),
-            Self::Word { word } => write!(f, "the vocabulary does not have the word `{word}`"),
+            Self::Word { word } => write!(f, "the vocabulary does not contain the word `{word}`"),
             Self::Device(_) => write!(f, "`run.device` cannot be used"),
             Self::Config { path, reason } => write!(f, "{}: {reason}", path.display()),
             Self::NonFinite { step, tensor, last_good } => {
@@ -215,7 +215,7 @@ impl std::fmt::Display for Error {
                 }
                 f.write_str("; a lower train.lr, infer.lr or train.clip may help")
             }
-            Self::Infer(_) => f.write_str("inference failed"),
+            Self::Infer(_) => f.write_str("inference or scoring failed"),
             Self::Model(_) => f.write_str("invalid model configuration or checkpoint"),
             Self::Plot { path, .. } => write!(f, "{}: cannot draw", path.display()),
         }

@@ -2,7 +2,7 @@
 
 use std::fs::{self, File};
 use std::io::ErrorKind;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use crate::{Error, Result};
 
@@ -59,6 +59,12 @@ pub(crate) fn remove(path: &Path) -> Result<()> {
         Err(error) if error.kind() == ErrorKind::NotFound => Ok(()),
         removed => removed.map_err(Error::io(path, "remove")),
     }
+}
+
+/// A path as JSON can record it, which has text alone: bytes that are not UTF-8 are replaced, and the path is then not
+/// found again.
+pub(crate) fn as_text(path: &Path) -> PathBuf {
+    path.to_string_lossy().into_owned().into()
 }
 
 /// Makes renames in `dir` durable.

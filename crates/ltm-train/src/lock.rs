@@ -52,7 +52,7 @@ impl std::fmt::Display for Holder {
 pub struct FolderLock {
     dir: PathBuf,
     /// Locked until it is closed. `None` on a file system without locks.
-    _file: Option<File>,
+    file: Option<File>,
     created: bool,
 }
 
@@ -77,7 +77,7 @@ impl FolderLock {
                     return Err(Error::Locked { path: dir.into(), holder: read_holder(&mut file) });
                 }
                 Err(TryLockError::Error(error)) if error.kind() == ErrorKind::Unsupported => {
-                    return Ok(Self { dir: dir.into(), _file: None, created });
+                    return Ok(Self { dir: dir.into(), file: None, created });
                 }
                 Err(TryLockError::Error(error)) => return Err(Error::io(&path, "lock")(error)),
             }
@@ -87,7 +87,7 @@ impl FolderLock {
             }
             write_holder(&mut file).map_err(Error::io(&path, "write"))?;
             remove_leftovers(dir)?;
-            return Ok(Self { dir: dir.into(), _file: Some(file), created });
+            return Ok(Self { dir: dir.into(), file: Some(file), created });
         }
         Err(Error::Locked { path: dir.into(), holder: None })
     }
@@ -97,7 +97,11 @@ impl Drop for FolderLock {
     fn drop(&mut self) {
         // Best effort: a lock file that stays is taken over. It goes before it is unlocked, so that whoever locks it
         // next sees that it is gone.
-        let _ = fs::remove_file(self.dir.join(LOCK_FILE));
+        let path = self.dir.join(LOCK_FILE);
+        // Where the folder was moved or removed, a file of this name is another holder's.
+        if self.file.as_ref().is_none_or(|file| is_at(file, &path)) {
+            let _ = fs::remove_file(path);
+        }
         if self.created {
             // A folder into which nothing was written; any other stays.
             let _ = fs::remove_dir(&self.dir);
@@ -151,9 +155,14 @@ fn read_holder(file: &mut File) -> Option<Holder> {
     serde_json::from_str(&text).ok()
 }
 
-/// Removes temporary files and folders in `dir`. Called under its lock, so whoever made them is gone.
-fn remove_leftovers(dir: &Path) -> Result<()> {
-    for entry in fs::read_dir(dir).map_err(Error::io(dir, "list"))? {
+/// Removes temporary files and folders in `dir`, if there is such a folder. Called under the lock of `dir` or of the
+/// folder it belongs to, so whoever made them is gone.
+pub(crate) fn remove_leftovers(dir: &Path) -> Result<()> {
+    let entries = match fs::read_dir(dir) {
+        Err(error) if error.kind() == ErrorKind::NotFound => return Ok(()),
+        entries => entries.map_err(Error::io(dir, "list"))?,
+    };
+    for entry in entries {
         let entry = entry.map_err(Error::io(dir, "list"))?;
         let name = entry.file_name().to_string_lossy().into_owned();
         if !(name.starts_with('.') && name.ends_with(TEMPORARY_SUFFIX)) {

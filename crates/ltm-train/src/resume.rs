@@ -1,5 +1,7 @@
 //! Whether a run may be resumed: what has changed since its checkpoint, key by key. Reads and writes no files.
 
+use std::path::PathBuf;
+
 use crate::checkpoint::{Checkpoint, DataRecord};
 use crate::config::Config;
 use crate::data::Difference;
@@ -7,9 +9,6 @@ use crate::{Error, Result};
 
 /// Keys that decide what a run is: with another value it would be another run.
 const FIXED: [&str; 4] = ["run.seed", "train.batch", "train.micro_batches", "train.seq_len"];
-/// Keys whose change means nothing: where the run's folder and its corpus are. What is in the corpus is compared by
-/// its fingerprint.
-const PLACES: [&str; 2] = ["run.dir", "data.path"];
 
 /// Where the learning rate leaves its course because the schedule has changed.
 #[derive(Clone, Copy, Debug, PartialEq)]
@@ -53,11 +52,11 @@ pub(crate) fn check_same_run(checkpoint: &Checkpoint, config: &Config) -> Result
             values.collect::<Vec<_>>().join(", ")
         };
         let expected =
-            format!("{}, which a run keeps when it is resumed", list(|change| &change.old));
+            format!("{}, which cannot change when a run is resumed", list(|change| &change.old));
         return Err(Error::data(&path, "configuration", expected, list(|change| &change.new)));
     }
     if config.train.steps < step {
-        let expected = format!("at least {step}, the steps that the run has taken already");
+        let expected = format!("at least {step}, the number of steps already taken");
         return Err(Error::field("train.steps", expected, config.train.steps));
     }
     Ok(())
@@ -111,6 +110,10 @@ pub(crate) fn changes(
 /// The keys whose values differ, in the order of the sections.
 fn differences(old: &Config, new: &Config) -> Vec<Difference> {
     let [old, new] = [old, new].map(|config| {
+        let mut config = config.clone();
+        // Where the run's folder and its corpus are means nothing, and need not be text. What is in the corpus is
+        // compared by its fingerprint.
+        (config.run.dir, config.data.path) = (PathBuf::new(), None);
         toml::Table::try_from(config).expect("a configuration is made of plain values")
     });
     let mut found = Vec::new();
@@ -124,7 +127,7 @@ fn differences(old: &Config, new: &Config) -> Vec<Difference> {
         for key in keys {
             let [old, new] = [old, new].map(|map| map.and_then(|map| map.get(key)));
             let name = format!("{section}.{key}");
-            if old != new && !PLACES.contains(&name.as_str()) {
+            if old != new {
                 found.push(Difference { key: name, old: shown(old), new: shown(new) });
             }
         }

@@ -7,7 +7,7 @@ use crate::checkpoint::DataRecord;
 use crate::config::Config;
 use crate::data::storyworld::{self, Parameters};
 use crate::data::{BatchOptions, Batches, Corpus, Meta, Order, Split};
-use crate::files::remove_aside;
+use crate::files::{as_text, remove_aside};
 use crate::{Error, Result};
 
 /// The folder of a run's corpus.
@@ -57,8 +57,8 @@ pub(crate) fn open_val(config: &Config) -> Result<Option<Batches>> {
     }
 }
 
-/// Removes a generated corpus of other stories than the configuration asks for, so that it is generated again. Any
-/// other corpus stays.
+/// Removes a generated corpus whose stories differ from those of the configuration, so that it is generated again. Any
+/// other corpus is kept.
 pub(crate) fn remove_other_stories(config: &Config) -> Result<()> {
     let dir = corpus_dir(config);
     let found = if config.data.path.is_none() { Meta::read(&dir)? } else { None };
@@ -77,8 +77,8 @@ pub(crate) fn record(
     let whole = |path: &PathBuf| fs::canonicalize(path).map_err(Error::io(path, "open"));
     let (dir, run_dir) = (whole(&corpus_dir(config))?, whole(&config.run.dir)?);
     Ok(DataRecord {
-        from_run: pathdiff::diff_paths(&dir, run_dir),
-        dir,
+        from_run: pathdiff::diff_paths(&dir, run_dir).map(|path| as_text(&path)),
+        dir: as_text(&dir),
         train: train.corpus().fingerprint()?,
         val: val.map(|val| val.corpus().fingerprint()).transpose()?,
     })

@@ -87,6 +87,11 @@ impl SlowLearner {
         Ok(self.engine.weights()?)
     }
 
+    /// Why the device could not record a fast step, if it could not; see [`Engine::recording_failure`].
+    pub fn recording_failure(&self) -> Option<&ltm_vi::Error> {
+        self.engine.recording_failure()
+    }
+
     /// The optimiser's state of each weight, in the order of [`param_table`].
     pub fn moments(&self) -> &[AdamWState] {
         &self.moments

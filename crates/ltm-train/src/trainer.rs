@@ -40,17 +40,19 @@ pub enum Start {
 
 /// Reports how a run proceeds. Every method does nothing unless overridden.
 pub trait Observer {
-    /// Steps begin: this many are done already, of this many in all.
+    /// Training starts: `done` of `steps` slow steps were taken before.
     fn started(&mut self, _done: u64, _steps: u64) {}
     /// A step was taken, in this many seconds.
     fn stepped(&mut self, _report: &StepReport, _seconds: f64) {}
+    /// The device cannot record the fast steps, for this reason: they run more slowly, with the same results.
+    fn not_recorded(&mut self, _error: &ltm_vi::Error) {}
     /// Progress of an evaluation: batches done, of all.
     fn evaluating(&mut self, _done: u64, _all: u64) {}
     /// The validation split was scored after this many steps.
     fn evaluated(&mut self, _step: u64, _evaluation: &Evaluation) {}
     /// A checkpoint was written.
     fn saved(&mut self, _dir: &Path) {}
-    /// Asked after every step: whether to save a checkpoint now, and go on.
+    /// Called after every step: returns whether to save a checkpoint now and continue.
     fn wants_checkpoint(&mut self) -> bool {
         false
     }
@@ -59,9 +61,9 @@ pub trait Observer {
 /// How a run ended.
 #[derive(Clone, Debug)]
 pub struct Summary {
-    /// Steps taken in all.
+    /// Total number of slow steps taken.
     pub step: u64,
-    /// Whether those are all that were asked for: false after a stop.
+    /// Whether these are all requested steps: false after a stop.
     pub finished: bool,
     /// The newest checkpoint.
     pub checkpoint: PathBuf,
@@ -73,7 +75,7 @@ pub struct Summary {
     pub corpus: PathBuf,
     /// Tokens of its training split.
     pub corpus_tokens: u64,
-    /// Tokens trained on in all, with repetitions.
+    /// Total number of tokens trained on, with repetitions.
     pub tokens: u64,
     /// Seconds that this call took.
     pub seconds: f64,
@@ -118,6 +120,7 @@ impl Trainer {
         let lock = FolderLock::acquire(dir)?;
         let Found { newest, ignored } = find(dir, start)?;
         checkpoint::remove_leftovers(dir)?;
+        crate::lock::remove_leftovers(&dir.join(PLOTS))?;
         let resumed = newest.map(|path| Checkpoint::load(&path)).transpose()?;
         if let Some(checkpoint) = &resumed {
             resume::check_same_run(checkpoint, &config)?;
@@ -130,7 +133,7 @@ impl Trainer {
         let tokenizer = train.corpus().tokenizer().clone();
         if tokenizer.vocab_size() != config.model.n_words() {
             let expected = format!(
-                "that of the data, {}, and a mask where one is needed",
+                "{}, that of the data, plus 1 for the mask with bidirectional attention",
                 tokenizer.vocab_size()
             );
             return Err(Error::field("model.vocab_size", expected, config.model.vocab_size));
@@ -216,13 +219,17 @@ impl Trainer {
         if self.events.is_none() && self.step < steps {
             self.events = Some(EventWriter::create(&self.config.run.dir, self.step)?);
         }
-        let mut evaluation = None;
+        let (mut evaluation, mut is_recorded) = (None, true);
         while self.step < steps && !stop.load(Ordering::Relaxed) {
             let started = Instant::now();
             let report = self.one_step()?;
             let seconds = started.elapsed().as_secs_f64();
             self.record(&report, seconds)?;
             observer.stepped(&report, seconds);
+            if is_recorded && let Some(error) = self.learner.recording_failure() {
+                is_recorded = false;
+                observer.not_recorded(error);
+            }
             let every = self.config.train.eval_every;
             evaluation = None;
             if self.step == steps || (every > 0 && self.step.is_multiple_of(every)) {

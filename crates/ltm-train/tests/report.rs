@@ -59,14 +59,14 @@ fn a_page_shows_every_point_and_stands_alone() {
         "n_latents=0",
         "<code>elbo:2</code>",
         "optimistic",
-        "More fast steps lower the number under <code>elbo-fitted-noise</code> with fixed noise (the \
-         published protocol)",
+        "Do more fast steps lower the score under <code>elbo-fitted-noise</code> with fixed noise (the \
+         published protocol)?",
         "above the true entropy",
         "True entropy of the corpus",
         "<strong>wild</strong> failed",
         "not finite",
         "Information in the latents",
-        "Training batches, as published",
+        "Training batches, NLL + KL",
         "without a prompt<pre>",
     ] {
         assert!(html.contains(part), "`{part}` is not in\n{html}");

@@ -66,7 +66,7 @@ pub struct InferConfig {
     /// The learning rate within one fit.
     #[serde(default)]
     pub schedule: Schedule,
-    /// What the cosine schedule falls towards, as a fraction of the rate.
+    /// Value towards which the cosine schedule falls, as a fraction of the rate.
     #[serde(default = "default_final_ratio")]
     pub final_ratio: f64,
     /// Decay rate of the gradient's running mean.
@@ -75,7 +75,7 @@ pub struct InferConfig {
     /// Decay rate of the squared gradient's running mean.
     #[serde(default = "default_beta2")]
     pub beta2: f64,
-    /// What AdamW adds to the root of the squared gradient's running mean.
+    /// Constant that AdamW adds to the root of the squared gradient's running mean.
     #[serde(default = "default_eps")]
     pub eps: f64,
     /// Decoupled weight decay, on mean and log-variance alike.

@@ -524,7 +524,7 @@ impl Engine {
     ///
     /// # Errors
     /// [`Error::Autodiff`] when weights, batch or posterior were never set, or when a token or
-    /// target lies outside the vocabulary.
+    /// target is outside the vocabulary.
     pub fn fast_step(&mut self, lr: f64, infer: &InferConfig) -> Result<FastStep> {
         let step = self.adam_mu.step as usize;
         self.make_fast_plan()?;

@@ -5,11 +5,11 @@ use ltm_model::Attention;
 /// Shorthand for results of this crate.
 pub type Result<T> = std::result::Result<T, Error>;
 
-/// A caller's mistake, or an error of a layer below.
+/// An invalid argument, or an error of the model, its graph or a kernel.
 #[derive(Debug)]
 #[non_exhaustive]
 pub enum Error {
-    /// A field of a configuration breaks its rule.
+    /// A field of a configuration has an invalid value.
     Config {
         /// The field.
         field: &'static str,
@@ -18,7 +18,7 @@ pub enum Error {
         /// What it is.
         found: f64,
     },
-    /// An argument of a call breaks its rule.
+    /// An argument of a call is invalid.
     Argument {
         /// The argument, as named in the signature.
         arg: &'static str,
@@ -125,7 +125,9 @@ impl std::fmt::Display for Error {
             ),
             Self::Stopped => f.write_str("the observer stopped the fit"),
             Self::Autodiff(_) => f.write_str("the model's graph cannot be run"),
-            Self::Model(_) => f.write_str("invalid model configuration or weights"),
+            Self::Model(_) => {
+                f.write_str("invalid model configuration, weights or sampling options")
+            }
             Self::Kernel(_) => f.write_str("a kernel rejected its arguments"),
         }
     }

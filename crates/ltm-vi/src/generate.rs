@@ -12,6 +12,9 @@ use crate::engine::argument;
 use crate::posterior::Purpose;
 use crate::{Engine, Error, FastStep, InferConfig, InferKey, Result, SlowGradient};
 
+/// The most texts of one call, which are decoded as one batch.
+const MOST_DRAWS: u64 = 1 << 16;
+
 /// The distribution of a generation's latents.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum LatentSource {
@@ -78,7 +81,7 @@ pub fn generate(
 /// [`generate`].
 ///
 /// # Errors
-/// Those of [`generate`].
+/// Those of [`generate`], and [`Error::Argument`] for more than 65536 draws.
 pub fn generate_many(
     weights: &Weights,
     config: &ModelConfig,
@@ -97,6 +100,10 @@ pub fn generate_many(
     if prompt.len() > config.max_seq_len {
         let (tokens, max_seq_len) = (prompt.len(), config.max_seq_len);
         return Err(Error::PromptTooLong { tokens, max_seq_len });
+    }
+    let count = draws.end.saturating_sub(draws.start);
+    if count > MOST_DRAWS {
+        return Err(argument("draws", format!("at most {MOST_DRAWS}"), count));
     }
     let seeds: Vec<u64> = draws.map(|draw| options.seed.wrapping_add(draw)).collect();
     if seeds.is_empty() {
@@ -226,6 +233,13 @@ mod tests {
     fn check(config: ModelConfig, prompt: &[i32], options: GenerateOptions) -> Result<Generation> {
         let weights = Weights::init(&config, 1)?;
         generate(&weights, &config, &InferConfig::published(), prompt, &options)
+    }
+
+    #[test]
+    fn more_draws_than_a_batch_holds_are_refused() {
+        let (weights, infer) = (Weights::init(&CONFIG, 1).unwrap(), InferConfig::published());
+        let refused = generate_many(&weights, &CONFIG, &infer, &[1], &OPTIONS, 0..u64::MAX);
+        assert!(matches!(refused, Err(Error::Argument { arg: "draws", .. })), "{refused:?}");
     }
 
     #[test]

@@ -83,6 +83,9 @@ impl Protocol {
     /// The default number of samples.
     pub const DEFAULT_SAMPLES: usize = 8;
 
+    /// The largest number of samples.
+    pub const MOST_SAMPLES: usize = 1 << 20;
+
     /// The name, without numbers.
     pub fn name(&self) -> &'static str {
         match self {
@@ -119,8 +122,8 @@ impl Protocol {
     /// Checks that the protocol applies to a model, in rows of `t` targets.
     ///
     /// # Errors
-    /// [`Error::Protocol`] when it does not apply to the model, [`Error::Argument`] for no samples
-    /// or a stride that is not in `1..=t`.
+    /// [`Error::Protocol`] when it does not apply to the model, [`Error::Argument`] for no samples,
+    /// more than [`MOST_SAMPLES`](Self::MOST_SAMPLES), or a stride that is not in `1..=t`.
     pub fn check(&self, config: &ModelConfig, t: usize) -> Result<()> {
         let n_latents = config.n_latents;
         let suits = match self {
@@ -145,6 +148,9 @@ impl Protocol {
         };
         if samples == Some(0) {
             return Err(argument("samples", "at least 1", 0));
+        }
+        if let Some(samples) = samples.filter(|samples| *samples > Self::MOST_SAMPLES) {
+            return Err(argument("samples", format!("at most {}", Self::MOST_SAMPLES), samples));
         }
         match self {
             Self::Prequential { stride, .. }

@@ -11,7 +11,7 @@ pub struct Scores {
     pub protocol: Protocol,
     /// Scored tokens of each sequence.
     pub tokens: Vec<usize>,
-    /// Nats of each sequence, a bound on `-log p(x)` unless the protocol says otherwise.
+    /// Nats of each sequence, a bound on `-log p(x)` unless the protocol is not a bound.
     pub nats: Vec<f64>,
     /// Variance of each of the `nats` from sampling the latents: 0 where nothing is sampled, NaN for a
     /// single sample.

@@ -45,7 +45,7 @@ pub fn write_line(text: Arguments<'_>) -> Result<(), OutputError> {
 pub fn write_note(text: Arguments<'_>) {
     let mut stderr = io::stderr().lock();
     let terminal = stderr.is_terminal();
-    // Nobody is left to be told.
+    // No stream is left to report to.
     let _ = write(&mut stderr, text, terminal);
 }
 

@@ -68,9 +68,10 @@ impl Recording {
     /// Puts the recorded work on the device's stream.
     ///
     /// # Errors
-    /// [`Error::Cuda`](crate::Error::Cuda) when the driver refuses.
+    /// [`Error::Cuda`](crate::Error::Cuda) when the driver refuses, or within another recording, which would not own
+    /// this one's memory.
     pub fn replay(&self) -> Result<()> {
-        let _queue = self.context.enter()?;
+        let _queue = self.context.enter_unrecorded("replay")?;
         // SAFETY: graph and stream are alive, and so is the memory, which the recording owns.
         check("replay", unsafe { result::graph::launch(self.graph, self.context.stream) })
     }

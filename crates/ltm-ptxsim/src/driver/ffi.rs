@@ -130,7 +130,7 @@ impl Image {
         }
         if magic == ELF || magic == FAT_BINARY {
             return Err(Code::NoBinaryForGpu
-                .because("the simulator runs PTX, not machine code; load the PTX of this module"));
+                .answers("the simulator runs PTX, not machine code; load the PTX of this module"));
         }
         // SAFETY: not null and not a binary, so by the caller's promise zero-terminated.
         let text = unsafe { CStr::from_ptr(self.0.cast()) };

@@ -98,7 +98,7 @@ impl<'t> Parser<'t> {
         let mut pointee = false;
         while self.peek().starts_with('.') {
             let word = self.next();
-            for part in word.split_inclusive(|c| c == '.').map(|part| part.trim_end_matches('.')) {
+            for part in word.split_inclusive('.').map(|part| part.trim_end_matches('.')) {
                 if part.is_empty() {
                     continue;
                 }

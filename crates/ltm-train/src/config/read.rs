@@ -199,11 +199,10 @@ fn fill_derived(table: &mut Table, path: &Path) -> Checked<()> {
     }
 
     let infer = section(table, "infer");
-    if infer.get("method").and_then(Value::as_str) == Some("langevin") {
-        if !infer.contains_key("lr") {
-            let expected = "expected a step size for `infer.method = \"langevin\"`, such as 0.05";
-            return Err(format!("`infer.lr` is missing: {expected}; the default is one for AdamW"));
-        }
+    let langevin = infer.get("method").and_then(Value::as_str) == Some("langevin");
+    if langevin && !infer.contains_key("lr") {
+        let expected = "expected a step size for `infer.method = \"langevin\"`, such as 0.05";
+        return Err(format!("`infer.lr` is missing: {expected}; the default is one for AdamW"));
     }
     Ok(())
 }

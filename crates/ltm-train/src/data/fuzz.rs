@@ -1,8 +1,8 @@
-//! Fuzzing of the readers of all formats, of shards and of tokenizers: pieces that matter to a format in random order, held
-//! to a plain implementation or to another library, and damaged files, which must be errors.
+//! Fuzzing of the readers of all formats, of shards and of tokenizers: random sequences of pieces that matter to a format,
+//! compared with a plain implementation or another library, and damaged files, which must be errors.
 //!
-//! Short by default and the same every time. `LTM_FUZZ_SECONDS=3600` goes on with new seeds for so long in each test;
-//! a failure prints the `LTM_FUZZ_SEED` that repeats it.
+//! Short by default and with fixed seeds. `LTM_FUZZ_SECONDS=3600` continues with new seeds for an hour in each test; a
+//! failure prints the `LTM_FUZZ_SEED` that reproduces it.
 
 use std::fs;
 use std::ops::ControlFlow;

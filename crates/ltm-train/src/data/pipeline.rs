@@ -185,7 +185,7 @@ impl<'a> Pipeline<'a> {
         self.append(&later, source, position)
     }
 
-    /// Whether so many tokens have reached the sink. What is queued is tokenized first where it may be enough: a token
+    /// Whether this number of tokens has reached the sink. What is queued is tokenized first where it may be enough: a token
     /// encodes at least one byte.
     pub(super) fn reached(&mut self, tokens: u64, position: u64) -> Result<bool> {
         if self.tokens + self.queued_bytes as u64 >= tokens {

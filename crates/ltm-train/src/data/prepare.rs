@@ -19,7 +19,7 @@ const SAMPLED: u64 = 16;
 /// A report of a reader of files while it works.
 #[derive(Debug)]
 pub enum Notice {
-    /// So many bytes are read, of so many.
+    /// Progress in bytes.
     Read {
         /// Bytes read.
         done: u64,
@@ -139,7 +139,7 @@ pub fn prepare(
     {
         let expected =
             "a corpus large enough to split (val_fraction = 0 makes no validation split)";
-        let found = format!("text of which nothing remains for the split `{split}`");
+        let found = format!("too little text: the split `{split}` would be empty");
         return Err(Error::data(&sources[0].path, "corpus", expected, found));
     }
     let names = sources.iter().map(|source| source.path.display().to_string()).collect();
@@ -155,7 +155,7 @@ fn no_text(sources: &[Source], skipped: u64) -> Error {
     let path = sources.first().map_or(Path::new(""), |source| &source.path);
     let found = match skipped {
         0 => "only white space and separators".into(),
-        _ => format!("none in the parts that were not skipped ({skipped} malformed parts were)"),
+        _ => format!("none after {skipped} malformed records were skipped"),
     };
     Error::data(path, "content", "some text", found)
 }
@@ -165,9 +165,9 @@ fn no_text(sources: &[Source], skipped: u64) -> Error {
 pub enum Limit {
     /// At the end of the files.
     None,
-    /// When there are so many documents.
+    /// After this number of documents.
     Documents(u64),
-    /// When there are so many tokens; those that are tokenized with the last of them stay.
+    /// After this number of tokens; the tokens of the last batch beyond it are kept.
     Tokens(u64),
 }
 
@@ -293,7 +293,7 @@ fn partition(sources: &[Source], options: &PrepareOptions) -> Result<Partition> 
 /// How many tokens there are up to each place of a text.
 struct Profile<'a> {
     tokenizer: &'a Tokenizer,
-    /// One piece in so many is tokenized; the others are taken to have as many tokens per byte as the one before.
+    /// Every `stride`-th piece is tokenized; the others are assumed to have as many tokens per byte as the one before.
     stride: u64,
     piece: String,
     /// Bytes and tokens of each piece.
@@ -455,7 +455,7 @@ mod tests {
         assert_eq!(found, expected);
     }
 
-    /// The validation split has this share of the tokens, but for two documents of mean length.
+    /// The validation split has this share of the tokens, give or take two documents of mean length.
     fn assert_share(meta: &Meta, share: f64) {
         let [train, val] = Split::ALL.map(|split| meta.split(split).expect("described"));
         let all = (train.tokens + val.tokens) as f64;

@@ -23,7 +23,7 @@ pub(crate) fn write(run_dir: &Path, step: u64, evaluation: &Evaluation) -> Resul
 }
 
 /// Adds the scores of a run to its line, if there are any of the line's step: a run of an earlier version has none,
-/// and one that goes on has those of an earlier step.
+/// and one that is still training has those of an earlier step.
 pub(crate) fn read(run_dir: &Path, line: &mut Value) -> Result<()> {
     let path = run_dir.join(SCORES_FILE);
     let text = match std::fs::read_to_string(&path) {

@@ -55,7 +55,7 @@ pub struct Series {
 /// How values go along the x axis, and where its ticks are.
 #[derive(Clone, Debug, PartialEq)]
 pub enum Axis {
-    /// Evenly, with ticks that suit the range.
+    /// Evenly, with ticks that suit the range: whole numbers where all values are.
     Linear,
     /// By ratio, with a tick at each power of ten, or more where there are few. Values must be positive.
     Log,
@@ -132,7 +132,12 @@ impl Chart {
                 let last = values.len().max(1) as f64 - 1.0;
                 (-0.4..last + 0.4, (0..values.len()).map(|i| i as f64).collect())
             }
-            Axis::Linear => (range(placed), Vec::new()),
+            Axis::Linear => {
+                let is_whole = shown().all(|mark| mark.x.fract() == 0.0);
+                let range = range(placed);
+                let ticks = if is_whole { whole_ticks(&range) } else { Vec::new() };
+                (range, ticks)
+            }
             Axis::Log => {
                 let range = range(placed);
                 let ticks = log_ticks(&range);
@@ -422,6 +427,15 @@ fn bar(mark: &Mark) -> f64 {
     if mark.error.is_finite() { mark.error } else { 0.0 }
 }
 
+/// Ticks at the whole numbers of a range that has few of them; none otherwise.
+fn whole_ticks(range: &std::ops::Range<f64>) -> Vec<f64> {
+    let (first, last) = (range.start.ceil(), range.end.floor());
+    if last - first > 12.0 {
+        return Vec::new();
+    }
+    (first as i64..=last as i64).map(|tick| tick as f64).collect()
+}
+
 /// Ticks, as logarithms: at powers of ten, and at 2 and 5 times those if the range has few.
 fn log_ticks(range: &std::ops::Range<f64>) -> Vec<f64> {
     let (first, last) = (range.start.floor() as i32, range.end.ceil() as i32);
@@ -482,6 +496,15 @@ mod tests {
             assert!(svg.contains(&format!(">\n{tick}\n<")), "{tick} is no tick of\n{svg}");
         }
         assert_eq!(svg.matches("<circle").count(), 3);
+    }
+
+    #[test]
+    fn few_whole_numbers_have_no_ticks_between_them() {
+        let svg = svg(Axis::Linear, marks(&[1.0, 2.0, 3.0]), vec![]);
+        assert!(svg.contains(">\n2\n<") && !svg.contains(">\n1.5\n<"), "{svg}");
+        for (range, expected) in [(0.9..3.1, vec![1.0, 2.0, 3.0]), (0.0..40.0, vec![])] {
+            assert_eq!(whole_ticks(&range), expected);
+        }
     }
 
     #[test]

@@ -230,21 +230,21 @@ impl Drawer<'_> {
             let found = curves.iter().find(|(name, _)| name == key);
             found.map(|(_, points)| thinned(points)).unwrap_or_default()
         };
-        let by_run = |pick: &dyn Fn(&(&str, &Curves, &Curves)) -> Vec<(f64, f64)>| -> Curves {
-            runs.iter().map(|run| (run.0.to_string(), pick(run))).collect()
-        };
         // The bound where there are latents, otherwise the loss, which then is the likelihood.
-        let training = by_run(&|(_, train, _)| match of(train, "bound_fitted_noise") {
-            bound if bound.is_empty() => of(train, "loss"),
-            bound => bound,
+        let training = runs.iter().map(|(name, train, _)| {
+            let bound = of(train, "bound_fitted_noise");
+            let points = if bound.is_empty() { of(train, "loss") } else { bound };
+            (name.to_string(), points)
         });
-        drawn.extend(self.curve("training", "Training batches, as published", &training)?);
+        let training: Curves = training.collect();
+        drawn.extend(self.curve("training", "Training batches, NLL + KL", &training)?);
         let mut protocols: Vec<&String> =
             runs.iter().flat_map(|(_, _, val)| val.iter().map(|(name, _)| name)).collect();
         protocols.sort_by_key(|protocol| (kind(protocol), protocol.to_string()));
         protocols.dedup();
         for protocol in protocols {
-            let curves = by_run(&|(_, _, val)| of(val, protocol));
+            let curves = runs.iter().map(|(name, _, val)| (name.to_string(), of(val, protocol)));
+            let curves: Curves = curves.collect();
             drawn.extend(self.curve(
                 &format!("validation-{protocol}"),
                 &title(protocol),

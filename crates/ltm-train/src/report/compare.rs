@@ -7,7 +7,7 @@ use ltm_vi::Protocol;
 use serde_json::{Map, Value, json};
 
 use super::entry::{Difference, Entry, kind};
-use super::words::protocols;
+use super::words::{plus_minus, protocols};
 use super::{name_of, read_run, rescore};
 use crate::{Error, Result};
 
@@ -50,7 +50,8 @@ pub struct Row {
     pub perplexity: f64,
     /// Scored sequences.
     pub sequences: u64,
-    /// Nats per token minus those of the table's first run; `None` for that run.
+    /// Nats per token minus those of the table's first run; `None` for that run, and where one sequence is too few for
+    /// a standard error.
     pub difference: Option<RowDifference>,
 }
 
@@ -105,7 +106,7 @@ impl Comparison {
         self.entries.iter().map(|entry| entry.name.as_str()).collect()
     }
 
-    /// The keys in which the configurations differ, but for the runs' folders.
+    /// The keys in which the configurations differ, except for the runs' folders.
     pub fn settings(&self) -> Vec<Setting> {
         let mut keys: Vec<&String> = self.entries.iter().flat_map(|e| e.config.keys()).collect();
         keys.sort_unstable();
@@ -158,18 +159,23 @@ impl Comparison {
             let Some(best) = best else { continue };
             let name = names[best.run];
             findings.push(format!(
-                "Lowest under `{}` ({}): {name}, {:.4} ± {:.4} nats per token.",
-                table.protocol, table.status, best.nats_per_token, best.standard_error
+                "Lowest under `{}` ({}): {name}, {} nats per token.",
+                table.protocol,
+                table.status,
+                plus_minus(best.nats_per_token, best.standard_error)
             ));
             findings.push(match best.difference {
-                None => format!("No run is below the baseline {name}."),
+                None if best.run == table.rows[0].run => {
+                    format!("No run scores below the baseline {name}.")
+                }
+                None => "One sequence is too few for a standard error.".into(),
                 Some(d) => {
                     let errors = d.nats_per_token / d.standard_error;
-                    let clear = if errors <= -2.0 { "clear" } else { "not clear" };
+                    let size = if errors <= -2.0 { "at least" } else { "less than" };
                     let how = if d.paired { "paired" } else { "not paired" };
                     format!(
-                        "Its difference to the baseline {} is {:+.4} ± {:.4} ({how}), {clear} over sequences; \
-                         another training seed may change more.",
+                        "Its difference to the baseline {} is {:+.4} ± {:.4} nats per token ({how}), {size} two \
+                         standard errors. The variation between training seeds may be larger.",
                         names[table.rows[0].run], d.nats_per_token, d.standard_error
                     )
                 }

@@ -1,5 +1,5 @@
-//! Runs and sweeps for a person to read: one page of charts and tables with the findings in words, and comparisons
-//! of runs. Trains nothing; scores only when asked to.
+//! Reports on runs and sweeps: one page of charts and tables with the findings in words, and comparisons of runs.
+//! Trains nothing; scores only on request.
 
 mod charts;
 mod compare;
@@ -16,11 +16,11 @@ use crate::checkpoint::{CONFIG_FILE, Checkpoint};
 use crate::config::Config;
 use crate::data::Split;
 use crate::eval::{Sequence, evaluate, scores};
-use crate::files::{create_dir, write_whole};
+use crate::files::{as_text, write_whole};
 use crate::metrics::{Curves, curves};
 use crate::sweep::{RESULTS_FILE, measure, read_results};
 use crate::trainer::{METRICS_FILE, open};
-use crate::{Error, Result, flops};
+use crate::{Error, FolderLock, Result, flops};
 
 use entry::Entry;
 
@@ -49,8 +49,8 @@ struct Run {
 /// the fast loop and samples are computed from the newest checkpoint.
 ///
 /// # Errors
-/// [`Error::Data`] for a folder that is neither, [`Error::Io`], [`Error::Plot`], and those of
-/// [`Checkpoint::load`].
+/// [`Error::Data`] for a folder that is neither, [`Error::Locked`] when another process writes to `out`, [`Error::Io`],
+/// [`Error::Plot`], and those of [`Checkpoint::load`].
 pub fn write(
     inputs: &[PathBuf],
     out: &Path,
@@ -65,7 +65,7 @@ pub fn write(
         }
     }
     progress(inputs.len(), inputs.len());
-    create_dir(out)?;
+    let _lock = FolderLock::acquire(out)?;
     let mut page = page::Page::new(out);
     let several = sweeps.len() + usize::from(!runs.is_empty()) > 1;
     let prefix = |idx: usize| if several { format!("{}-", idx + 1) } else { String::new() };
@@ -125,9 +125,12 @@ fn read_run(dir: &Path, name: String) -> Result<Value> {
     let config: &Config = &checkpoint.config;
     let flops = flops::count(config)?;
     let steps = checkpoint.state.step;
+    let mut shown = config.clone();
+    shown.run.dir = as_text(&config.run.dir);
+    shown.data.path = config.data.path.as_deref().map(as_text);
     let mut line = json!({
         "name": name,
-        "config": config,
+        "config": shown,
         "parameters": config.model.param_count(),
         "steps": steps,
         "tokens": measure::tokens_seen(dir)?,

@@ -9,7 +9,7 @@ use super::Run;
 use super::charts::{Drawer, Drawn};
 use super::compare::Comparison;
 use super::entry::{Entry, Kind, kind, numbers};
-use super::words::{Way, claims, findings_first, protocols, sentences};
+use super::words::{Way, claims, findings_first, plus_minus, protocols, sentences};
 use crate::Result;
 use crate::metrics::Curves;
 
@@ -27,7 +27,7 @@ p, li { max-width: 52rem; } p.note { color: var(--faint); font-size: .92rem; }
 code { font-size: .92em; }
 .scroll { overflow-x: auto; }
 table { border-collapse: collapse; font-size: .86rem; font-variant-numeric: tabular-nums; margin: .6rem 0; }
-th { text-align: right; font-weight: 600; vertical-align: bottom; border-bottom: 2px solid var(--line); }
+th { text-align: right; font-weight: 600; white-space: nowrap; vertical-align: bottom; border-bottom: 2px solid var(--line); }
 td { text-align: right; white-space: nowrap; border-bottom: 1px solid var(--line); }
 th, td { padding: .28rem .6rem; } th:first-child, td:first-child { text-align: left; }
 caption { text-align: left; padding: .3rem 0; }
@@ -72,7 +72,7 @@ impl<'a> Page<'a> {
         }
         self.heading(3, "Scores");
         self.note(RUN_NOTE);
-        self.table(&entries);
+        self.table("run", &entries);
         let drawn = match runs {
             [Run { train, val, .. }] => {
                 let (valid, other): (Curves, Curves) =
@@ -120,17 +120,18 @@ impl<'a> Page<'a> {
     fn comparison(&mut self, comparison: &Comparison) {
         let names = comparison.names();
         self.heading(3, "Differences by protocol");
-        self.note("Differences are each run minus the first, in nats per token; lower is better. A paired error is that of differences row by row on the same rows.");
+        self.note("Differences are each run minus the first, in nats per token; lower is better. A paired standard error is that of the differences row by row, where both runs were scored on the same rows.");
         for table in comparison.tables() {
             let (protocol, status) = (escape(&table.protocol), table.status);
             self.push(&format!(
                 "<div class=\"scroll\"><table>\n<caption><code>{protocol}</code>: {status}</caption>\n<thead><tr><th>run</th>\
                  <th>nats per token</th><th>perplexity</th><th>sequences</th><th>difference</th>\
-                 <th>standard errors</th><th class=\"text\">error</th></tr></thead>\n<tbody>\n"
+                 <th>in standard errors</th><th class=\"text\">standard error</th></tr></thead>\n<tbody>\n"
             ));
-            for row in &table.rows {
+            for (i, row) in table.rows.iter().enumerate() {
                 let difference = match row.difference {
-                    None => "<td></td><td></td><td class=\"text\">baseline</td>".into(),
+                    None if i == 0 => "<td></td><td></td><td class=\"text\">baseline</td>".into(),
+                    None => "<td></td><td></td><td></td>".into(),
                     Some(d) => {
                         let errors = d.nats_per_token / d.standard_error;
                         let how = if d.paired { "paired" } else { "not paired" };
@@ -147,8 +148,10 @@ impl<'a> Page<'a> {
                 };
                 let name = escape(names[row.run]);
                 self.push(&format!(
-                    "<tr><td>{name}</td><td>{:.4} ± {:.4}</td><td>{:.3}</td><td>{}</td>{difference}</tr>\n",
-                    row.nats_per_token, row.standard_error, row.perplexity, row.sequences
+                    "<tr><td>{name}</td><td>{}</td><td>{:.3}</td><td>{}</td>{difference}</tr>\n",
+                    plus_minus(row.nats_per_token, row.standard_error),
+                    row.perplexity,
+                    row.sequences
                 ));
             }
             self.push("</tbody></table></div>\n");
@@ -208,18 +211,18 @@ impl<'a> Page<'a> {
             let drawn = drawer.against(entries, key, what)?;
             if !drawn.is_empty() {
                 self.heading(3, title);
-                self.note("Error bars are one standard error to both sides.");
+                self.note("Error bars show ± one standard error.");
                 self.charts(&drawn);
             }
         }
         let drawn = drawer.against_flops(entries)?;
         if !drawn.is_empty() {
-            self.heading(3, "Against training FLOPs");
-            self.note("Counted from the graphs, padding included; points that differ in fast steps only are joined.");
+            self.heading(3, "Scores against training FLOPs");
+            self.note("FLOPs are counted from the graphs and include padding. Lines join points that differ only in fast steps.");
             self.charts(&drawn);
         }
         self.heading(3, "All points");
-        self.table(entries);
+        self.table("point", entries);
         for (name, error) in failed {
             let (name, error) = (escape(name), escape(error));
             self.push(&format!("<p><strong>{name}</strong> failed: {error}</p>\n"));
@@ -237,7 +240,7 @@ impl<'a> Page<'a> {
         if !drawn.is_empty() {
             self.heading(3, "The fast loop");
             self.note(
-                "The first validation batch: likelihood at the current sample and KL, before each fast step and \
+                "The first validation batch: NLL at the current sample and KL, before each fast step and \
                  after the last. With fixed noise their sum is the published number, which is not a valid bound.",
             );
             self.charts(&drawn);
@@ -250,9 +253,9 @@ impl<'a> Page<'a> {
         for claim in claims(entries) {
             let what = claim.what;
             self.push(&format!(
-                "<details><summary>Every comparison over {what}</summary>\n<div class=\"scroll\"><table>\n\
-                 <thead><tr><th>protocol</th><th class=\"text\">noise</th><th class=\"text\">at</th>\
-                 <th>{what}</th><th>difference</th><th>standard errors</th><th class=\"text\">the score</th>\
+                "<details><summary>All comparisons of {what}</summary>\n<div class=\"scroll\"><table>\n\
+                 <thead><tr><th>protocol</th><th class=\"text\">noise</th><th class=\"text\">setting</th>\
+                 <th>{what}</th><th>difference</th><th>in standard errors</th><th class=\"text\">the score</th>\
                  </tr></thead>\n<tbody>\n"
             ));
             for finding in &claim.findings {
@@ -282,64 +285,62 @@ impl<'a> Page<'a> {
         }
     }
 
-    fn table(&mut self, entries: &[Entry]) {
-        let protocols = protocols(entries);
-        self.push("<div class=\"scroll\"><table>\n<thead><tr><th>point</th>");
-        for protocol in &protocols {
-            let what = match kind(protocol) {
+    /// One row per entry, of which `what` is the name; columns without any value are omitted.
+    fn table(&mut self, what: &str, entries: &[Entry]) {
+        let mut columns: Vec<(String, Vec<String>)> = Vec::new();
+        for protocol in protocols(entries) {
+            let what = match kind(&protocol) {
                 Kind::Valid => "",
                 Kind::FittedNoise => "<br>optimistic",
                 Kind::NoBound => "<br>not a bound",
             };
-            let head =
-                format!("<th><code>{}</code>{what}<br>nats per token</th>", escape(protocol));
-            self.push(&head);
+            let head = format!("<code>{}</code>{what}<br>nats per token", escape(&protocol));
+            let cell = |entry: &Entry| {
+                let score = entry.score(&protocol)?;
+                let (nats, perplexity) = (plus_minus(score.nats, score.error), score.perplexity);
+                Some(format!("<span title=\"perplexity {perplexity:.3}\">{nats}</span>"))
+            };
+            let cells = entries.iter().map(|entry| cell(entry).unwrap_or_default());
+            columns.push((head, cells.collect()));
         }
-        self.push(
-            "<th>KL<br>nats per<br>sequence</th><th>worth of<br>latents<br>nats per<br>token</th><th>signal<br>share</th>\
-             <th>parameters</th><th>slow<br>steps</th><th>tokens</th><th>training<br>FLOPs</th>\
-             <th>MFLOP per<br>token<br>counted</th><th>by the<br>paper's<br>formula</th><th>seconds</th>\
-             </tr></thead>\n<tbody>\n",
-        );
-        for entry in entries {
-            let mut row = format!("<tr><td>{}</td>", escape(&entry.name));
-            for protocol in &protocols {
-                let text = entry.score(protocol).map_or(String::new(), |score| {
-                    let (nats, error, perplexity) = (score.nats, score.error, score.perplexity);
-                    format!(
-                        "<span title=\"perplexity {perplexity:.3}\">{nats:.4} ± {error:.4}</span>"
-                    )
-                });
-                let _ = write!(row, "<td>{text}</td>");
-            }
-            let line = &entry.line;
+        let kl = |line: &Value| {
             let kl = numbers(&line["latents"]["kl_per_layer_nats_per_sequence"]);
-            let kl = if kl.is_empty() {
-                String::new()
-            } else {
-                format!("{:.2}", kl.iter().sum::<f64>())
-            };
-            let number = |value: &Value, digits: usize, scale: f64| {
-                value.as_f64().map_or(String::new(), |x| format!("{:.digits$}", x * scale))
-            };
-            let flops =
-                line["training_flops"].as_f64().map_or(String::new(), |x| format!("{x:.2e}"));
-            for cell in [
-                kl,
-                number(&line["latents"]["worth_nats_per_token"], 4, 1.0),
-                number(&line["latents"]["mean_signal_share"], 2, 1.0),
-                number(&line["parameters"], 0, 1.0),
-                number(&line["steps"], 0, 1.0),
-                number(&line["tokens"], 0, 1.0),
-                flops,
-                number(&line["flops_per_token"], 2, 1e-6),
-                number(&line["flops_per_token_formula"], 2, 1e-6),
-                number(&line["seconds"], 0, 1.0),
-            ] {
-                let _ = write!(row, "<td>{cell}</td>");
-            }
-            self.push(&row);
-            self.push("</tr>\n");
+            if kl.is_empty() { String::new() } else { format!("{:.2}", kl.iter().sum::<f64>()) }
+        };
+        let number = |value: &Value, digits: usize, scale: f64| {
+            value.as_f64().map_or(String::new(), |x| format!("{:.digits$}", x * scale))
+        };
+        let flops = |value: &Value| value.as_f64().map_or(String::new(), |x| format!("{x:.2e}"));
+        let cells: [(&str, &dyn Fn(&Value) -> String); 10] = [
+            ("KL<br>nats per<br>sequence", &kl),
+            ("worth of latents<br>nats per token", &|line| {
+                number(&line["latents"]["worth_nats_per_token"], 4, 1.0)
+            }),
+            ("signal<br>share", &|line| number(&line["latents"]["mean_signal_share"], 2, 1.0)),
+            ("parameters", &|line| number(&line["parameters"], 0, 1.0)),
+            ("slow<br>steps", &|line| number(&line["steps"], 0, 1.0)),
+            ("tokens", &|line| number(&line["tokens"], 0, 1.0)),
+            ("training<br>FLOPs", &|line| flops(&line["training_flops"])),
+            ("MFLOP<br>per token,<br>counted", &|line| number(&line["flops_per_token"], 2, 1e-6)),
+            ("MFLOP<br>per token,<br>formula", &|line| {
+                number(&line["flops_per_token_formula"], 2, 1e-6)
+            }),
+            ("seconds", &|line| number(&line["seconds"], 0, 1.0)),
+        ];
+        for (head, cell) in cells {
+            let cells = entries.iter().map(|entry| cell(&entry.line)).collect();
+            columns.push((head.into(), cells));
+        }
+        columns.retain(|(_, cells)| cells.iter().any(|cell| !cell.is_empty()));
+        let heads: String = columns.iter().map(|(head, _)| format!("<th>{head}</th>")).collect();
+        self.push(&format!(
+            "<div class=\"scroll\"><table>\n<thead><tr><th>{what}</th>{heads}</tr></thead>\n<tbody>\n"
+        ));
+        for (idx, entry) in entries.iter().enumerate() {
+            let row: String =
+                columns.iter().map(|(_, cells)| format!("<td>{}</td>", cells[idx])).collect();
+            let name = escape(&entry.name);
+            self.push(&format!("<tr><td>{name}</td>{row}</tr>\n"));
         }
         self.push("</tbody></table></div>\n");
         let truth = entries.iter().map(|e| &e.line["true_entropy"]).find(|truth| truth.is_object());
@@ -402,10 +403,10 @@ impl<'a> Page<'a> {
 
 const INTRODUCTION: &str = "Every score is labelled by its protocol. Scores of different protocols can be compared \
     only where both are valid bounds on the same likelihood. <code>elbo</code> (fresh noise), <code>iwae</code> (many \
-    weighted samples, tighter), <code>prequential</code> (latents fitted to the past only) and \
+    weighted samples, tighter), <code>prequential</code> (latents fitted only to earlier tokens) and \
     <code>autoregressive</code> (exact, for a model without latents) are valid. <code>elbo-fitted-noise</code> is the \
     bound as published, which is optimistic because the fit has seen the noise. <code>reconstruction</code> is the \
-    likelihood at the fitted latents and not a bound. Lower is better.";
+    NLL at the fitted latents and not a bound. Lower is better.";
 
 const RUN_NOTE: &str = "Scores are those of a run's last evaluation; `ltm eval` computes others.";
 

@@ -4,12 +4,12 @@
 
 use super::entry::{Difference, Entry, Kind, groups, kind};
 
-/// A difference of at least so many standard errors is called one.
+/// A smaller difference, in standard errors, is reported as unclear.
 const CLEAR: f64 = 2.0;
 
 /// A claim that more of something lowers the numbers, with the comparisons that test it.
 pub(super) struct Claim {
-    /// What there is more of, in words.
+    /// What increases, in words.
     pub(super) what: &'static str,
     pub(super) findings: Vec<Finding>,
 }
@@ -60,28 +60,28 @@ impl Finding {
         self.steps.iter().filter(|step| step.whole).count()
     }
 
-    /// The verdict in a sentence's end.
+    /// The answer to "Do more … lower the score?".
     pub(super) fn verdict(&self) -> String {
         let [falls, rises, unclear] = [Way::Falls, Way::Rises, Way::Unclear].map(|w| self.count(w));
         let all = self.all();
         if falls == all {
-            return format!("it holds, in {falls} of {all} comparisons");
+            return format!("yes, in {falls} of {all} comparisons");
         }
         if falls == 0 && rises == all {
-            return format!("the opposite is true, in {rises} of {all} comparisons");
+            return format!("no, the score rises in {rises} of {all} comparisons");
         }
         let mut parts = Vec::new();
         for (count, text) in [
-            (falls, "the number falls"),
-            (rises, "it rises"),
-            (unclear, "the difference is under two standard errors"),
+            (falls, "the score falls"),
+            (rises, "the score rises"),
+            (unclear, "the difference is below two standard errors"),
         ] {
             if count > 0 {
                 parts.push(format!("in {count} {text}"));
             }
         }
-        let holds = if falls == 0 { "it does not hold" } else { "it holds in part" };
-        format!("{holds}: of {all} comparisons, {}", parts.join(", "))
+        let answer = if falls == 0 { "no" } else { "in part" };
+        format!("{answer}; of {all} comparisons, {}", parts.join(", "))
     }
 }
 
@@ -184,11 +184,11 @@ pub(super) fn sentences(entries: &[Entry]) -> Vec<String> {
                 )
             });
             sentences.push(format!(
-                "More {} lower the number under `{}` with {} noise ({status}): {}.{most}",
+                "Do more {} lower the score under `{}` with {} noise ({status})? {}.{most}",
                 claim.what,
                 finding.protocol,
                 finding.noise,
-                finding.verdict()
+                capitalised(&finding.verdict())
             ));
         }
     }
@@ -218,9 +218,9 @@ pub(super) fn findings_first(entries: &[Entry]) -> Vec<String> {
         let (valid, published) = (of(true), of(false));
         let parts: Vec<String> = [("valid bound", valid), ("published bound", published)]
             .into_iter()
-            .filter_map(|(what, text)| Some(format!("{what}, {}", text?)))
+            .filter_map(|(what, text)| Some(format!("Under the {what} {}.", text?)))
             .collect();
-        first.push(format!("Do more {} lower the score? {}.", claim.what, parts.join("; ")));
+        first.push(format!("Do more {} lower the score? {}", claim.what, parts.join(" ")));
     }
     first.extend(against_truth(entries));
     first.truncate(3);
@@ -268,8 +268,8 @@ fn between_seeds(entries: &[Entry]) -> Vec<String> {
             if let [least, .., most] = nats[..] {
                 let at = if setting.is_empty() { "" } else { " at " };
                 sentences.push(format!(
-                    "Over {} seeds `{protocol}`{at}{setting} runs from {least:.4} to {most:.4}: a difference \
-                     between two points that is not well above {:.4} may be chance.",
+                    "Over {} seeds, `{protocol}`{at}{setting} ranges from {least:.4} to {most:.4}: a difference \
+                     between two points that is not well above {:.4} may be due to the seed.",
                     nats.len(),
                     most - least
                 ));
@@ -303,19 +303,19 @@ fn against_truth(entries: &[Entry]) -> Vec<String> {
             ),
             (Kind::Valid, _) => format!(
                 "Under `{protocol}` {below} of {all} points are below the true entropy of the same texts by more \
-                 than two standard errors, {} the most ({}). A valid bound cannot be: the evaluation is wrong.",
+                 than two standard errors, {} the most ({}). This is impossible for a valid bound: the evaluation is wrong.",
                 best.name,
                 signed(least)
             ),
             (_, 0) => format!(
                 "Under `{protocol}` none of {all} points is below the true entropy of the same texts; the \
-                 lowest, {}, is {} above it.",
+                 lowest, {}, is {} nats per token above it.",
                 best.name,
                 plain(least)
             ),
             _ => format!(
                 "Under `{protocol}` {below} of {all} points are below the true entropy of the same texts, \
-                 {} by {} nats per token: it is not a bound.",
+                 {} by {} nats per token: this protocol is not a bound.",
                 best.name,
                 plain(Difference { nats: -least.nats, ..least })
             ),
@@ -363,6 +363,12 @@ fn against_baselines(entries: &[Entry]) -> Vec<String> {
     sentences
 }
 
+/// The same text with a capital at its beginning.
+fn capitalised(text: &str) -> String {
+    let mut chars = text.chars();
+    chars.next().map_or(String::new(), |first| first.to_uppercase().chain(chars).collect())
+}
+
 /// `-0.0312 ± 0.0020 nats per token (-15.6 standard errors)`.
 pub(super) fn signed(difference: Difference) -> String {
     format!(
@@ -374,7 +380,12 @@ pub(super) fn signed(difference: Difference) -> String {
 }
 
 fn plain(difference: Difference) -> String {
-    format!("{:.4} ± {:.4}", difference.nats, difference.error)
+    plus_minus(difference.nats, difference.error)
+}
+
+/// A mean with its standard error, which a single sequence does not have.
+pub(super) fn plus_minus(mean: f64, error: f64) -> String {
+    if error.is_nan() { format!("{mean:.4}") } else { format!("{mean:.4} ± {error:.4}") }
 }
 
 #[cfg(test)]
@@ -418,12 +429,11 @@ mod tests {
             .iter()
             .map(|f| (f.protocol.as_str(), f.noise, f.steps.len(), f.verdict()))
             .collect();
-        let unclear =
-            "it does not hold: of 1 comparisons, in 1 the difference is under two standard errors";
+        let unclear = "no; of 1 comparisons, in 1 the difference is below two standard errors";
         let expected = [
-            ("elbo-fitted-noise", "fixed", 3, "it holds, in 1 of 1 comparisons"),
+            ("elbo-fitted-noise", "fixed", 3, "yes, in 1 of 1 comparisons"),
             ("elbo-fitted-noise", "fresh", 1, unclear),
-            ("elbo:8", "fixed", 3, "the opposite is true, in 1 of 1 comparisons"),
+            ("elbo:8", "fixed", 3, "no, the score rises in 1 of 1 comparisons"),
             ("elbo:8", "fresh", 1, unclear),
         ];
         assert_eq!(found, expected.map(|(a, b, c, d)| (a, b, c, d.to_string())));
@@ -436,8 +446,8 @@ mod tests {
     fn sentences_name_protocol_truth_and_baseline() {
         let text = sentences(&sweep()).join("\n");
         for part in [
-            "More fast steps lower the number under `elbo-fitted-noise` with fixed noise (the published protocol): it holds",
-            "under `elbo:8` with fixed noise (a valid bound, latents fitted with fixed noise): the opposite",
+            "Do more fast steps lower the score under `elbo-fitted-noise` with fixed noise (the published protocol)? Yes",
+            "under `elbo:8` with fixed noise (a valid bound, latents fitted with fixed noise)? No, the score rises",
             "Under `elbo-fitted-noise` 1 of 5 points are below the true entropy of the same texts, 64-fixed by 0.2000",
             "Under `elbo:8` the best of 5 points, 4-fresh, is 0.5000",
             "none is below it",
@@ -457,10 +467,11 @@ mod tests {
             first[0].contains("Latents lower the best score: 1.5000 (`elbo:8`, 4-fresh)"),
             "{first:?}"
         );
-        let steps = "Do more fast steps lower the score? valid bound, `elbo:8` with fixed noise: the opposite is true";
+        let steps = "Do more fast steps lower the score? Under the valid bound `elbo:8` with fixed noise: no,";
         assert!(first[1].starts_with(steps), "{first:?}");
         assert!(
-            first[1].contains("published bound, `elbo-fitted-noise` with fixed noise: it holds"),
+            first[1]
+                .contains("Under the published bound `elbo-fitted-noise` with fixed noise: yes"),
             "{first:?}"
         );
         assert!(findings_first(&[]).is_empty());
@@ -474,10 +485,10 @@ mod tests {
             entry
         };
         let text = sentences(&[seeded(1, 1.5), seeded(2, 1.7), seeded(3, 1.6)]).join("\n");
-        let expected = "Over 3 seeds `elbo:8` runs from 1.5000 to 1.7000: a difference between two points that \
-                        is not well above 0.2000 may be chance.";
+        let expected = "Over 3 seeds, `elbo:8` ranges from 1.5000 to 1.7000: a difference between two points that \
+                        is not well above 0.2000 may be due to the seed.";
         assert!(text.contains(expected), "{text}");
-        assert!(!sentences(&sweep()).join("\n").contains("seeds"));
+        assert!(!sentences(&sweep()).join("\n").contains("Over "));
     }
 
     #[test]

@@ -131,7 +131,9 @@ impl std::fmt::Display for Decimal {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         let decimals = usize::try_from(-self.exponent).unwrap_or(0);
         let zeros = "0".repeat(usize::try_from(self.exponent).unwrap_or(0));
-        let digits = format!("{:0>width$}{zeros}", self.digits, width = decimals + 1);
+        // By hand: a width in a format has 16 bits.
+        let padding = "0".repeat((decimals + 1).saturating_sub(self.digits.len()));
+        let digits = format!("{padding}{}{zeros}", self.digits);
         let (whole, decimals) = digits.split_at(digits.len() - decimals);
         let (whole, decimals) = (whole.trim_start_matches('0'), decimals.trim_end_matches('0'));
         let dot = if decimals.is_empty() { "" } else { "." };
@@ -356,9 +358,9 @@ fn prompt(
     max_tokens: usize,
 ) -> (usize, Vec<i32>) {
     // The separator at the beginning is read, the last token of the answer is not.
-    let mut length = 1 + question.len() + max_tokens - 1;
+    let mut length = question.len().saturating_add(max_tokens);
     let fits = |example: &&Vec<u16>| {
-        length += example.len();
+        length = length.saturating_add(example.len());
         length <= max_seq_len
     };
     let shots: Vec<&Vec<u16>> = examples.iter().take_while(fits).collect();
@@ -443,6 +445,8 @@ mod tests {
         ] {
             assert_eq!(extract(text).as_deref(), expected, "{text}");
         }
+        let long = format!("0.{}1", "0".repeat(70_000));
+        assert_eq!(extract(&format!("#### {long}")).as_deref(), Some(&*long));
     }
 
     fn choose(n: usize, k: usize) -> f64 {

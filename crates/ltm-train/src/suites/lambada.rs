@@ -54,7 +54,7 @@ impl Passage {
         let (context, word) = (encode(context)?, encode(word)?);
         if word.len() >= max_seq_len {
             let expected = format!("a last word of fewer than {max_seq_len} tokens");
-            return Err(refuse(expected, format!("one of {}", word.len())));
+            return Err(refuse(expected, format!("{} tokens", word.len())));
         }
         let separator = [tokenizer.separator()];
         let all: Vec<i32> =
@@ -401,7 +401,7 @@ mod tests {
         assert_eq!(long.inputs()[0], i32::from(b'x'));
         for (text, parts) in [
             ("word", ["a.jsonl: line 7", "`word`"]),
-            (&format!("a {}", "x".repeat(23)), ["fewer than 24", "one of 24"]),
+            (&format!("a {}", "x".repeat(23)), ["fewer than 24", "found 24 tokens"]),
         ] {
             let error = passage(text).expect_err("refused").to_string();
             assert!(parts.iter().all(|part| error.contains(part)), "{error}");

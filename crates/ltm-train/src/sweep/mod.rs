@@ -131,7 +131,7 @@ impl Sweep {
             }
         }
         let dir = file.dir;
-        // One corpus for all points: a seed that varies is of weights and noise alone.
+        // One corpus for all points: where the seed varies, it changes only weights and noise.
         let seed = points.first().map_or(0, |point| point.config.run.seed);
         for Point { name, config, placed, .. } in &mut points {
             place(&dir, seed, name, config, placed);

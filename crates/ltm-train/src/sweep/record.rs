@@ -94,7 +94,7 @@ fn check(
     Err(Error::SweepChanged { path, point, differences, only_scores })
 }
 
-/// A configuration without what may change between two runs of a sweep: where it lies and on which device.
+/// A configuration without what may change between two runs of a sweep: its folders and its device.
 fn comparable(config: &Config) -> Value {
     let mut value = serde_json::to_value(config).expect("a configuration is made of plain values");
     if let Some(run) = value["run"].as_object_mut() {

@@ -23,7 +23,7 @@ use crate::step::StepReport;
 use crate::trainer::{Observer, Start, Trainer, open};
 use crate::{Error, Result, flops};
 
-/// The file of a point's run that says how long its steps took, up to its newest checkpoint.
+/// The file of a point's run that records how long its steps took, up to its newest checkpoint.
 const TIMING_FILE: &str = "timing.json";
 
 /// Reports how a sweep proceeds, and each of its runs.
@@ -72,9 +72,9 @@ impl Sweep {
     }
 
     /// Runs every point that has no line yet, one after the other, until `stop` is set: then the present
-    /// step is finished and saved, and a later call goes on from there.
+    /// step is finished and saved, and a later call continues from there.
     ///
-    /// A point that fails gets a line with an `error`, and the sweep goes on.
+    /// A point that fails gets a line with an `error`, and the sweep continues.
     ///
     /// # Errors
     /// [`Error::Locked`] when another process works on the sweep, [`Error::SweepChanged`] when a recorded point was run
@@ -218,6 +218,10 @@ impl Observer for Timed<'_> {
         self.seconds += seconds;
         self.step = report.step;
         self.observer.stepped(report, seconds);
+    }
+
+    fn not_recorded(&mut self, error: &ltm_vi::Error) {
+        self.observer.not_recorded(error);
     }
 
     fn evaluating(&mut self, done: u64, all: u64) {

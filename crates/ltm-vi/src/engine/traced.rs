@@ -134,7 +134,7 @@ pub(super) fn slow_outputs(slow: &[Value], slow_nll: Value) -> Vec<Value> {
 /// not counted, and neither is the state of the optimiser of the weights.
 ///
 /// # Errors
-/// Those of [`Engine::new`](super::Engine::new), but for memory.
+/// Those of [`Engine::new`](super::Engine::new), except for memory.
 pub fn training_counts(
     config: &ModelConfig,
     b: usize,

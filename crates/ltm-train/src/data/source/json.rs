@@ -284,7 +284,8 @@ fn parse(json: &[u8]) -> std::result::Result<Option<Map<String, Value>>, String>
         return Ok(None);
     }
     let text = std::str::from_utf8(json).map_err(|error| error.to_string())?;
-    match serde_json::from_str(text) {
+    // Without the line's end, past which an error at the end would be in column 0.
+    match serde_json::from_str(text.trim_end_matches(['\r', '\n'])) {
         Ok(Value::Object(object)) => Ok(Some(object)),
         Ok(_) => Err("another value".into()),
         Err(error) => {

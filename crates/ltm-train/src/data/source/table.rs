@@ -7,11 +7,11 @@ use super::records::Records;
 use super::{DEFAULT_KEY, OnEvent, Reader, position};
 use crate::{Error, Result};
 
-/// Where the first record of a table shows its text to be.
+/// Where a table has its text, according to its first record.
 enum Columns {
     /// Class, title, description. Title and description make the text, with a space between them.
     News,
-    /// In this column of so many.
+    /// In the column `index` of `width` columns.
     One { index: usize, width: usize },
 }
 
