@@ -7,7 +7,7 @@ use clap::Subcommand;
 use ltm_train::Error;
 use ltm_train::data::{Corpus, Meta, PrepareOptions, Split, Tokenizer, prepare};
 
-use crate::files::{Container, ReadArgs, Reading};
+use crate::files::{Container, ReadArgs, Reading, malformed_records};
 
 /// Verbs of `ltm data`.
 #[derive(Subcommand)]
@@ -105,9 +105,6 @@ fn print_meta(meta: &Meta) -> anyhow::Result<()> {
             )?;
         }
     }
-    if meta.skipped > 0 {
-        outln!("skipped: {} malformed records", meta.skipped)?;
-    }
     Ok(())
 }
 
@@ -116,6 +113,9 @@ fn inspect(args: InspectArgs) -> anyhow::Result<()> {
     let train = Corpus::open(&args.dir, Split::Train, tokenizer.as_ref())?;
     if let Some(meta) = Meta::read(&args.dir)? {
         print_meta(&meta)?;
+        if meta.skipped > 0 {
+            outln!("skipped: {}", malformed_records(meta.skipped))?;
+        }
     }
     let val = match Corpus::open(&args.dir, Split::Val, tokenizer.as_ref()) {
         // A corpus may have no validation split; a damaged one is an error.

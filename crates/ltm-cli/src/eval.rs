@@ -13,6 +13,7 @@ use serde_json::{Value, json};
 
 use crate::device_args::CheckpointArgs;
 use crate::files::{ReadArgs, Reading};
+use crate::generate::check_new;
 use crate::gsm8k;
 use crate::output::{OutputError, number, plus_minus, usage};
 use crate::suites::{self, Request};
@@ -40,7 +41,7 @@ pub struct Args {
     /// SAMPLES and MASKS default to 8. docs/evaluation.md describes which protocols are comparable.
     #[arg(long, verbatim_doc_comment)]
     protocol: Vec<Protocol>,
-    /// Write the scores of each sequence to FILE, one JSON object per line
+    /// Write the scores of each sequence to this new file, one JSON object per line
     #[arg(long, value_name = "FILE")]
     per_document: Option<PathBuf>,
     /// LAMBADA: samples of the latents [default: 8]; GSM8K: answers per question [default: 5]
@@ -177,6 +178,9 @@ impl Args {
 }
 
 pub fn run(args: Args) -> anyhow::Result<ExitCode> {
+    if let Some(file) = &args.per_document {
+        check_new(file)?;
+    }
     let checkpoint = args.model.load()?;
     let mut config = checkpoint.config.clone();
     let tokenizer = &checkpoint.state.tokenizer;
@@ -228,8 +232,12 @@ pub fn run(args: Args) -> anyhow::Result<ExitCode> {
             protocols.push(Protocol::Iwae { samples: Protocol::DEFAULT_SAMPLES });
         }
     }
-    if let Some(file) = &args.per_document {
-        check_writable(file)?;
+    let targets = batches.options().seq_len;
+    for protocol in &protocols {
+        if let Err(error @ ltm_vi::Error::Argument { .. }) = protocol.check(&config.model, targets)
+        {
+            return Err(usage(format!("--protocol {protocol}: {error}")));
+        }
     }
     let bar = crate::progress_bar(0, "scored {pos}/{len} batches, ETA {eta}");
     let evaluation = evaluate(
@@ -297,15 +305,6 @@ fn enough(config: &Config, sequences: u64) -> Limit {
         (_, Rows::Documents) => Limit::Documents(sequences),
         (_, Rows::Windows) => Limit::Tokens(sequences.saturating_mul(config.train.seq_len as u64)),
     }
-}
-
-/// Refuses a file that could not be written, before the evaluation takes its time.
-fn check_writable(file: &Path) -> anyhow::Result<()> {
-    anyhow::ensure!(!file.is_dir(), "--per-document {}: is a folder, not a file", file.display());
-    let dir = file.parent().filter(|dir| !dir.as_os_str().is_empty());
-    let found = dir.is_none_or(Path::is_dir);
-    anyhow::ensure!(found, "--per-document {}: its folder does not exist", file.display());
-    Ok(())
 }
 
 /// Writes one line per sequence.

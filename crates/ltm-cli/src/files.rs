@@ -58,6 +58,11 @@ impl ReadArgs {
     }
 }
 
+/// A number of malformed records, for people.
+pub fn malformed_records(count: u64) -> String {
+    format!("{count} malformed record{}", if count == 1 { "" } else { "s" })
+}
+
 /// A bar over what is read; notices about skipped parts and files on stderr.
 pub struct Reading {
     bar: ProgressBar,
@@ -84,6 +89,13 @@ impl Reading {
                     "{}: read as {format}, detected from its content",
                     path.display()
                 ));
+            }
+            Notice::TextColumns { path, columns } => {
+                let path = path.display();
+                self.line(&match &*columns {
+                    [column] => format!("{path}: column `{column}` is read as text"),
+                    _ => format!("{path}: columns {} are read as text", columns.join(" and ")),
+                });
             }
             Notice::Ignored(path) => self.ignore(&path),
         }
@@ -115,7 +127,7 @@ impl Reading {
             note!("skipped: {} files in total", self.ignored);
         }
         if self.skipped > 0 {
-            note!("skipped: {} malformed records in total", self.skipped);
+            note!("skipped: {} in total", malformed_records(self.skipped));
         }
         self.skipped
     }

@@ -135,6 +135,9 @@ pub fn run(args: Args) -> anyhow::Result<ExitCode> {
             "--json prints the texts; to compare with --reference, write them with --out",
         ));
     }
+    let sample =
+        SampleConfig { temperature: args.temperature, top_k: args.top_k, top_p: args.top_p };
+    check_sample(&sample)?;
     let checkpoint = args.model.load()?;
     let (device, precision) = checkpoint.config.run.compute()?;
     let (config, tokenizer) = (&checkpoint.config, &checkpoint.state.tokenizer);
@@ -147,11 +150,7 @@ pub fn run(args: Args) -> anyhow::Result<ExitCode> {
     let stop = i32::from(tokenizer.separator());
     let options = GenerateOptions {
         max_tokens: args.max_tokens,
-        sample: SampleConfig {
-            temperature: args.temperature,
-            top_k: args.top_k,
-            top_p: args.top_p,
-        },
+        sample,
         latents: if prompt.len() > 1 { LatentSource::Prompt } else { LatentSource::Prior },
         seed: args.seed,
         stop: (!args.no_stop).then_some(stop),
@@ -278,13 +277,9 @@ pub struct NewFile<'a> {
 }
 
 impl<'a> NewFile<'a> {
-    /// Refuses a file that exists.
+    /// Refuses a file that [`check_new`] refuses.
     pub fn new(path: &'a Path) -> anyhow::Result<Self> {
-        anyhow::ensure!(
-            !path.exists(),
-            "{}: the file exists; choose another name or remove it",
-            path.display()
-        );
+        check_new(path)?;
         Ok(Self { path, writer: None })
     }
 
@@ -296,6 +291,30 @@ impl<'a> NewFile<'a> {
         };
         writer.append(object)
     }
+}
+
+/// Refuses options of sampling that are out of range, by the names of the options.
+pub fn check_sample(sample: &SampleConfig) -> anyhow::Result<()> {
+    sample.validate().map_err(|error| match error {
+        ltm_model::Error::Config { field, expected, found } => {
+            let option = field.replace('_', "-");
+            usage(format!("--{option}: expected {expected}, found {found}"))
+        }
+        error => error.into(),
+    })
+}
+
+/// Refuses a file that exists, whatever it is, or whose folder does not, before the work whose result it is to hold.
+pub fn check_new(path: &Path) -> anyhow::Result<()> {
+    let shown = path.display();
+    match path.symlink_metadata() {
+        Err(error) if error.kind() == std::io::ErrorKind::NotFound => {}
+        Err(error) => return Err(error).with_context(|| format!("{shown}: cannot be written")),
+        Ok(_) => anyhow::bail!("{shown}: the file exists; choose another name or remove it"),
+    }
+    let folder = path.parent().filter(|folder| !folder.as_os_str().is_empty());
+    anyhow::ensure!(folder.is_none_or(Path::is_dir), "{shown}: its folder does not exist");
+    Ok(())
 }
 
 /// The first `count` texts of a file.

@@ -8,7 +8,7 @@ use ltm_train::suites::gsm8k::{self, Options, Outcome, Problem};
 use serde_json::json;
 
 use crate::files::Reading;
-use crate::generate::{NewFile, SAMPLE};
+use crate::generate::{NewFile, SAMPLE, check_sample};
 use crate::output::OutputError;
 use crate::suites::Request;
 
@@ -63,6 +63,12 @@ pub fn run(request: &Request<'_>, args: &Gsm8kArgs) -> anyhow::Result<()> {
         let expected = "0, or the option --train-file with the examples".into();
         return Err(ltm_train::Error::Field { field, expected, found }.into());
     }
+    let sample = SampleConfig {
+        temperature: args.temperature.unwrap_or(SAMPLE.temperature),
+        top_p: args.top_p.unwrap_or(SAMPLE.top_p),
+        ..SAMPLE
+    };
+    check_sample(&sample)?;
     let (problems, skipped) = read(file, malformed, *limit)?;
     let shots = match &args.train_file {
         Some(file) if asked > 0 => {
@@ -83,17 +89,8 @@ pub fn run(request: &Request<'_>, args: &Gsm8kArgs) -> anyhow::Result<()> {
     }
     passes.sort_unstable();
     passes.dedup();
-    let options = Options {
-        shots,
-        samples,
-        passes,
-        max_tokens: args.max_tokens.unwrap_or(256),
-        sample: SampleConfig {
-            temperature: args.temperature.unwrap_or(SAMPLE.temperature),
-            top_p: args.top_p.unwrap_or(SAMPLE.top_p),
-            ..SAMPLE
-        },
-    };
+    let options =
+        Options { shots, samples, passes, max_tokens: args.max_tokens.unwrap_or(256), sample };
     let mut out = args.samples_out.as_deref().map(NewFile::new).transpose()?;
     let bar = crate::progress_bar(
         problems.len() as u64,

@@ -250,7 +250,9 @@ impl Pair {
         let fit = |name: &str, text: &str| -> anyhow::Result<Thought> {
             let tokens = crate::generate::encode(&state.tokenizer, text)?;
             let (t, context) = (tokens.len() - 1, model.max_seq_len);
-            anyhow::ensure!(t > 0, "{name} is empty: expected at least one token");
+            if t == 0 {
+                return Err(usage(format!("{name} is empty: expected at least one token")));
+            }
             anyhow::ensure!(
                 t <= context,
                 "{name} has {t} tokens, more than the context of {context}"

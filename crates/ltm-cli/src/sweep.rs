@@ -1,5 +1,6 @@
 //! `ltm sweep`: a grid of runs under one budget, resumable.
 
+use std::ffi::OsStr;
 use std::path::PathBuf;
 use std::process::ExitCode;
 
@@ -12,7 +13,7 @@ use crate::Pace;
 use crate::device_args::DeviceArgs;
 use crate::output::{OutputError, plus_minus};
 use crate::signals::Signals;
-use crate::train::{NOT_RECORDED, error_chain, quoted};
+use crate::train::{NOT_RECORDED, error_chain, operand, quoted, resume_command};
 
 /// Arguments of `sweep`.
 #[derive(clap::Args)]
@@ -83,11 +84,13 @@ pub fn run(args: Args) -> anyhow::Result<ExitCode> {
     if !summary.finished {
         // The exit status is that of the signal, also when standard output is closed.
         let _ = report_results(&sweep, &summary.results, args.json);
-        note!("stopped; to resume: {}", command_line(&args));
+        let command = resume_command("sweep", &args.file, &args.set, &args.device, &[]);
+        note!("stopped; to go on: {command}");
         return Ok(signals.exit_code());
     }
     report_results(&sweep, &summary.results, args.json)?;
-    note!("next        {}", quoted(["ltm", "report", &sweep.dir.display().to_string()]));
+    let dir = operand(&sweep.dir);
+    note!("next        {}", quoted([OsStr::new("ltm"), OsStr::new("report"), &dir]));
     Ok(ExitCode::SUCCESS)
 }
 
@@ -99,14 +102,6 @@ fn with_hint(error: Error) -> anyhow::Error {
         }
         error => error.into(),
     }
-}
-
-/// The command that continues a sweep.
-fn command_line(args: &Args) -> String {
-    let file = args.file.display().to_string();
-    let device = args.device.as_typed();
-    let set = args.set.iter().flat_map(|set| ["--set", set]);
-    quoted(["ltm", "sweep", &file].into_iter().chain(set).chain(device.split_whitespace()))
 }
 
 fn report_results(sweep: &Sweep, results: &[Value], json: bool) -> Result<(), OutputError> {

@@ -7,7 +7,8 @@ use ltm_vi::{Engine, FastStep, InferKey, Method, SlowGradient};
 use safetensors::tensor::{Dtype, TensorView};
 
 use crate::device_args::CheckpointArgs;
-use crate::output::{OutputError, number};
+use crate::generate::check_new;
+use crate::output::{OutputError, number, usage};
 
 /// Arguments of `think`.
 #[derive(clap::Args)]
@@ -23,7 +24,7 @@ pub struct Args {
     /// Number of fast steps [default: `infer.steps` of the configuration]
     #[arg(long, value_name = "COUNT")]
     steps: Option<usize>,
-    /// Write `mu`, `log_var` and a sample `z`, each (latent vectors, width), to this safetensors file
+    /// Write `mu`, `log_var` and a sample `z`, each (latent vectors, width), to this new safetensors file
     #[arg(long, value_name = "FILE")]
     save: Option<PathBuf>,
     /// Seed of the initial posterior and of the noise
@@ -35,6 +36,9 @@ pub struct Args {
 }
 
 pub fn run(args: Args) -> anyhow::Result<ExitCode> {
+    if let Some(path) = &args.save {
+        check_new(path)?;
+    }
     let checkpoint = args.model.load()?;
     let (device, precision) = checkpoint.config.run.compute()?;
     let model = &checkpoint.config.model;
@@ -44,7 +48,9 @@ pub fn run(args: Args) -> anyhow::Result<ExitCode> {
     );
     let tokens = crate::generate::encode(&checkpoint.state.tokenizer, &args.text)?;
     let t = tokens.len() - 1;
-    anyhow::ensure!(t > 0, "--text is empty: expected at least one token");
+    if t == 0 {
+        return Err(usage("--text is empty: expected at least one token"));
+    }
     let context = model.max_seq_len;
     anyhow::ensure!(t <= context, "--text has {t} tokens, more than the context of {context}");
     let mut infer = checkpoint.config.infer;

@@ -1,5 +1,6 @@
 //! `ltm train`: a run from a configuration file, with progress, signals and a report at the end.
 
+use std::ffi::{OsStr, OsString};
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
@@ -112,12 +113,11 @@ fn note_changes(config: &Config, changes: &Changes) {
     }
     let Some(jump) = &changes.jump else { return };
     let steps = config.train.schedule_steps();
-    note!(
-        "the learning rate of step {} is {:.3e} instead of {:.3e}",
-        jump.step,
-        jump.after,
-        jump.before
-    );
+    let [after, before] = [jump.after, jump.before].map(|rate| format!("{rate:.3e}"));
+    if after == before {
+        return;
+    }
+    note!("the learning rate of step {} is {after} instead of {before}", jump.step);
     if steps != jump.schedule_steps {
         note!(
             "because the schedule now spans {steps} steps instead of {old}; add --set train.schedule_steps={old} to keep \
@@ -128,9 +128,61 @@ fn note_changes(config: &Config, changes: &Changes) {
 }
 
 /// Words as a shell reads them back.
-pub fn quoted<'a>(words: impl IntoIterator<Item = &'a str>) -> String {
-    let quote = |word: &'a str| shlex::try_quote(word).map_or(word.into(), String::from);
-    words.into_iter().map(quote).collect::<Vec<_>>().join(" ")
+pub fn quoted<W: AsRef<OsStr>>(words: impl IntoIterator<Item = W>) -> String {
+    words.into_iter().map(|word| quote(word.as_ref())).collect::<Vec<_>>().join(" ")
+}
+
+fn quote(word: &OsStr) -> String {
+    if let Some(word) = word.to_str() {
+        return shlex::try_quote(word).map_or(word.into(), String::from);
+    }
+    // Bytes that are not UTF-8 are escaped, because the command prints UTF-8 only.
+    let mut text = String::from("$'");
+    for chunk in word.as_encoded_bytes().utf8_chunks() {
+        for c in chunk.valid().chars() {
+            match c {
+                '\'' | '\\' => text.extend(['\\', c]),
+                _ if c.is_ascii_control() => text += &format!("\\x{:02x}", u32::from(c)),
+                _ => text.push(c),
+            }
+        }
+        for byte in chunk.invalid() {
+            text += &format!("\\x{byte:02x}");
+        }
+    }
+    text + "'"
+}
+
+/// A path that is not taken for an option.
+pub fn operand(path: &Path) -> OsString {
+    if path.as_os_str().as_encoded_bytes().starts_with(b"-") {
+        return Path::new(".").join(path).into_os_string();
+    }
+    path.into()
+}
+
+/// The shell command that continues `ltm VERB FILE`, from any folder: relative paths, also those in FILE, are
+/// relative to the current one.
+pub fn resume_command(
+    verb: &str,
+    file: &Path,
+    set: &[String],
+    device: &DeviceArgs,
+    more: &[&str],
+) -> String {
+    let mut words = vec![OsString::from("ltm"), OsString::from(verb), operand(file)];
+    for set in set {
+        words.push(OsString::from("--set"));
+        words.push(OsString::from(set));
+    }
+    for word in device.as_typed().split_whitespace().chain(more.iter().copied()) {
+        words.push(OsString::from(word));
+    }
+    let command = quoted(&words);
+    match std::env::current_dir() {
+        Ok(dir) => format!("cd {} && {command}", quoted([dir])),
+        Err(_) => command,
+    }
 }
 
 /// The bar, and lines for what should stay on the screen.
@@ -200,12 +252,12 @@ impl Observer for Progress<'_> {
 
 fn report_stop(summary: &Summary, args: &Args) -> Result<(), OutputError> {
     outln!("stopped after step {}, saved {}", summary.step, summary.checkpoint.display())?;
-    let config = args.config.display().to_string();
-    let device = args.device.as_typed();
-    let set = args.set.iter().flat_map(|set| ["--set", set]);
     let no_samples = args.no_samples.then_some("--no-samples");
-    let words = ["ltm", "train", &config].into_iter().chain(set).chain(device.split_whitespace());
-    outln!("to resume: {}", quoted(words.chain(no_samples).chain(["--resume"])))
+    // A checkpoint from before the first step still records the data from before the change.
+    let accept = args.accept_changed_data.then_some("--accept-changed-data");
+    let more: Vec<&str> = no_samples.into_iter().chain(["--resume"]).chain(accept).collect();
+    let command = resume_command("train", &args.config, &args.set, &args.device, &more);
+    outln!("to go on: {command}")
 }
 
 fn report(config: &Config, summary: &Summary, args: &Args) -> anyhow::Result<()> {
@@ -233,10 +285,10 @@ fn report(config: &Config, summary: &Summary, args: &Args) -> anyhow::Result<()>
     for plot in &summary.plots {
         outln!("plot        {}", plot.display())?;
     }
-    let run = config.run.dir.display().to_string();
+    let run = operand(&config.run.dir);
     for verb in ["eval", "generate", "report"] {
         let label = if verb == "eval" { "next" } else { "" };
-        outln!("{label:12}{}", quoted(["ltm", verb, &run]))?;
+        outln!("{label:12}{}", quoted([OsStr::new("ltm"), OsStr::new(verb), &run]))?;
     }
     Ok(())
 }
@@ -278,4 +330,25 @@ fn print_samples(config: &Config, checkpoint: &Path) -> anyhow::Result<()> {
         outln!("\nprompt:\n  {}\ncontinuation:\n  {}", show(&prompt[1..]), show(&continuation))?;
     }
     Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn words_survive_a_shell() {
+        let words = ["a", "it's", "two words", "$HOME", "", "-x"];
+        assert_eq!(shlex::split(&quoted(words)).expect("words"), words);
+        assert_eq!(operand(Path::new("-x.toml")), Path::new(".").join("-x.toml"));
+        assert_eq!(operand(Path::new("a/-x.toml")), "a/-x.toml");
+    }
+
+    #[cfg(unix)]
+    #[test]
+    fn bytes_that_are_not_utf8_are_escaped() {
+        use std::os::unix::ffi::OsStrExt as _;
+        let word = OsStr::from_bytes(b"bad-\xff it's\n");
+        assert_eq!(quoted([word]), r"$'bad-\xff it\'s\x0a'");
+    }
 }

@@ -71,6 +71,11 @@ fn a_run_from_first_to_last() {
     let table = good(&["think", &run, "--text", prompt, "--save", &saved]);
     assert!(table.contains("KL 1") && table.contains('•'), "{table}");
     assert!(read(&saved).len() > 3 * 4 * 4 * 16);
+    bad(
+        &["think", &run, "--text", prompt, "--save", &saved],
+        1,
+        &["z.safetensors", "the file exists"],
+    );
 
     // A second run must not touch the first, and its end is not its beginning.
     bad(&train_args(&config, &set, &[]), 1, &["--resume"]);
@@ -84,6 +89,9 @@ fn check_numbers(run: &str, temp: &Path) {
     let asked = protocols.iter().flat_map(|name| ["--protocol", name]);
     let args: Vec<&str> = ["eval", run, "--per-document", &file].into_iter().chain(asked).collect();
     let json = json(&args);
+    bad(&args, 1, &["sequences.jsonl: the file exists"]);
+    #[cfg(unix)]
+    bad(&["eval", run, "--per-document", "/dev/stdout"], 1, &["/dev/stdout: the file exists"]);
     let text = String::from_utf8(read(&file)).expect("UTF-8");
     let lines: Vec<serde_json::Value> =
         text.lines().map(|line| serde_json::from_str(line).expect("JSON")).collect();

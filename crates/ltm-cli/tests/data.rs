@@ -42,7 +42,18 @@ fn names_in_upper_case_and_contents_decide_on_formats() {
     for (name, content, expected, note) in [
         ("A.JSONL", &b"{\"text\": \"a\"}\n"[..], &[97, 256][..], ""),
         ("a.json", b"[{\"text\": \"a\"},\n{\"text\": \"b\"}]", &[97, 256, 98, 256], ""),
-        ("t.tsv", b"text\tlabel\nhi\t1\n", &[104, 105, 256], ""),
+        (
+            "t.tsv",
+            b"text\tlabel\nhi\t1\n",
+            &[104, 105, 256],
+            "t.tsv: column `text` is read as text",
+        ),
+        (
+            "n.csv",
+            b"1,a,b\n",
+            &[97, 32, 98, 256],
+            "n.csv: columns title and description are read as text",
+        ),
         (
             "data",
             b"{\"text\": \"a\"}\n",
@@ -87,6 +98,22 @@ fn malformed_files_are_refused_by_line() {
         let (input, out) = (dir.path().join(name), dir.path().join("out"));
         bad(&prepare(text(&input), text(&out), &[]), 1, parts);
         assert!(!out.join("train-000.bin").exists());
+    }
+}
+
+#[test]
+fn skipped_records_are_counted_once() {
+    for (content, count) in [
+        (&b"{\"text\": \"a\"}\n{\n"[..], "1 malformed record "),
+        (b"{\n{\n{\"text\": \"a\"}\n", "2 malformed records "),
+    ] {
+        let dir = folder(&[("a.jsonl", content)]);
+        let (input, out) = (dir.path().join("a.jsonl"), dir.path().join("out"));
+        let (printed, notes) = good(&prepare(text(&input), text(&out), &["--skip-malformed"]));
+        assert!(notes.contains(&format!("skipped: {count}in total")), "{notes}");
+        assert!(!printed.contains("malformed"), "{printed}");
+        let (printed, _) = good(&["data", "inspect", text(&out)]);
+        assert!(printed.contains(&format!("skipped: {}", count.trim_end())), "{printed}");
     }
 }
 

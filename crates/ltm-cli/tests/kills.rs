@@ -211,7 +211,7 @@ fn signals_save_and_set_the_exit_status() {
         assert!(text(&output).contains("saving a checkpoint"), "{}", text(&output));
         // The line that resumes it survives a shell, with the quote in the folder's name.
         let stdout = String::from_utf8_lossy(&output.stdout).into_owned();
-        let line = stdout.lines().find_map(|line| line.strip_prefix("to resume: ltm "));
+        let line = stdout.lines().find_map(|line| line.strip_prefix("to go on: cd "));
         let line = line.unwrap_or_else(|| panic!("{stdout}"));
         let words = shlex::split(line).expect("a shell's words");
         assert!(words.contains(&format!("run.dir={}", dir.display())), "{line}");

@@ -71,13 +71,17 @@ impl Write for AtomicFile {
 }
 
 impl FinishedFile {
-    /// Gives the file its final name, replacing a file that has it.
+    /// Gives the file its final name, replacing a file or a link that has it.
     ///
     /// # Errors
-    /// [`Error::Io`]; the temporary file is removed and the file of that name is unchanged.
+    /// [`Error::Io`], also when a folder, a device, a pipe or a socket has that name; the temporary file is removed and the file of that name is unchanged.
     pub fn publish(self) -> Result<()> {
         let Self { path, temporary } = self;
         let failed = |source| Error::Io { path: path.clone(), source };
+        if let Some(kind) = irreplaceable(&path) {
+            let message = format!("expected a regular file or none, found {kind}");
+            return Err(failed(io::Error::new(io::ErrorKind::AlreadyExists, message)));
+        }
         temporary.persist(&path).map_err(|error| failed(error.error))?;
         sync_folder(folder_of(&path)).map_err(failed)
     }
@@ -92,6 +96,18 @@ pub fn write_atomically(path: &Path, bytes: &[u8]) -> Result<()> {
     let mut file = AtomicFile::create(path)?;
     file.write_all(bytes).map_err(|source| Error::Io { path: path.into(), source })?;
     file.finish()?.publish()
+}
+
+/// What has this name, if a file must not take its place.
+fn irreplaceable(path: &Path) -> Option<&'static str> {
+    let found = fs::symlink_metadata(path).ok()?;
+    if found.is_dir() {
+        Some("a folder")
+    } else if found.is_file() || found.is_symlink() {
+        None
+    } else {
+        Some("a device, pipe or socket")
+    }
 }
 
 fn folder_of(path: &Path) -> &Path {
@@ -137,6 +153,32 @@ mod tests {
         assert_eq!(fs::read(&path).unwrap(), b"first");
         second.finish().unwrap().publish().unwrap();
         assert_eq!(fs::read(&path).unwrap(), b"second");
+        assert_eq!(fs::read_dir(dir.path()).unwrap().count(), 1);
+    }
+
+    #[test]
+    fn only_files_and_links_are_replaced() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("a");
+        let refused = |part: &str| {
+            let Err(Error::Io { source, .. }) = write_atomically(&path, b"new") else { panic!() };
+            assert_eq!(source.kind(), io::ErrorKind::AlreadyExists);
+            assert!(source.to_string().contains(part), "{source}");
+            assert_eq!(fs::read_dir(dir.path()).unwrap().count(), 1);
+        };
+        fs::create_dir(&path).unwrap();
+        refused("found a folder");
+        fs::remove_dir(&path).unwrap();
+        #[cfg(unix)]
+        {
+            let socket = std::os::unix::net::UnixListener::bind(&path).unwrap();
+            refused("found a device, pipe or socket");
+            drop(socket);
+            fs::remove_file(&path).unwrap();
+            std::os::unix::fs::symlink("elsewhere", &path).unwrap();
+        }
+        write_atomically(&path, b"new").unwrap();
+        assert_eq!(fs::read(&path).unwrap(), b"new");
         assert_eq!(fs::read_dir(dir.path()).unwrap().count(), 1);
     }
 

@@ -17,7 +17,7 @@ const MAX_TOKENS: usize = 1 << 24;
 /// The largest `window`, which may be longer than the context; kernels count in 32-bit integers.
 const MAX_WINDOW: usize = i32::MAX as usize;
 /// The most parameters: 256 GiB in single precision.
-const MAX_PARAMS: usize = 1 << 36;
+const MAX_PARAMS: usize = if usize::BITS > 36 { 1 << 36 } else { 1 << 30 };
 
 /// Tokens that the self-attention of a token sees.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]

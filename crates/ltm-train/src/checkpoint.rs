@@ -46,7 +46,8 @@ pub struct State {
     /// The corpus. Checkpoints of earlier versions have none.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub data: Option<DataRecord>,
-    /// Size and checksum of each large file, filled in by [`save`].
+    /// Size and checksum of each other file, filled in by [`save`]. Checkpoints of earlier versions lack that of
+    /// [`CONFIG_FILE`].
     #[serde(default)]
     pub files: BTreeMap<String, Checksum>,
 }
@@ -120,8 +121,9 @@ impl Checkpoint {
     /// [`Error::Io`].
     pub fn load(path: &Path) -> Result<Self> {
         let dir = locate(path)?;
-        let config = Config::load_resolved(&dir.join(CONFIG_FILE), &[])?;
         let state = read_state(&dir)?;
+        verify(&dir, &state, CONFIG_FILE)?;
+        let config = Config::load_resolved(&dir.join(CONFIG_FILE), &[])?;
         check_counters(&dir, &state, &config)?;
         let model = dir.join(MODEL_FILE);
         verify(&dir, &state, MODEL_FILE)?;
@@ -261,7 +263,7 @@ fn write_files(
     write_whole(&path, &safetensors::serialize(views, None).map_err(refused)?)?;
     write_whole(&dir.join(CONFIG_FILE), config.to_toml().as_bytes())?;
     let mut state = state.clone();
-    for name in [MODEL_FILE, OPTIMIZER_FILE] {
+    for name in [CONFIG_FILE, MODEL_FILE, OPTIMIZER_FILE] {
         state.files.insert(name.into(), Checksum::of(&dir.join(name))?);
     }
     let json = serde_json::to_string_pretty(&state).expect("counters serialise");
@@ -335,8 +337,8 @@ pub struct Found {
     pub ignored: Vec<Error>,
 }
 
-/// Looks for the newest checkpoint of a run that is whole: has all its files, of the recorded sizes, and the step of its
-/// name.
+/// Looks for the newest checkpoint of a run that is whole: has all its files, of the recorded sizes, the step of its
+/// name, and a configuration that is not damaged.
 ///
 /// # Errors
 /// [`Error::Io`] when the folder cannot be listed.
@@ -391,7 +393,8 @@ fn check_whole(dir: &Path) -> Result<()> {
             return Err(Error::data(&path, "kind", "a file", "a folder"));
         }
     }
-    for (name, expected) in &read_state(dir)?.files {
+    let state = read_state(dir)?;
+    for (name, expected) in &state.files {
         let path = dir.join(name);
         let bytes = fs::metadata(&path).map_err(Error::io(&path, "open"))?.len();
         if bytes != expected.bytes {
@@ -399,7 +402,8 @@ fn check_whole(dir: &Path) -> Result<()> {
             return Err(Error::data(&path, "size", expected, format!("{bytes} bytes")));
         }
     }
-    Ok(())
+    verify(dir, &state, CONFIG_FILE)?;
+    Config::load_resolved(&dir.join(CONFIG_FILE), &[]).map(|_| ())
 }
 
 /// Checks a file against its recorded checksum. Checkpoints of earlier versions have none.
@@ -467,8 +471,9 @@ fn read_state(dir: &Path) -> Result<State> {
     let bytes = fs::read(&path).map_err(Error::io(&path, "read"))?;
     let state: State = serde_json::from_slice(&bytes)
         .map_err(|error| Error::data(&path, "content", "a run's counters", error.to_string()))?;
-    let named =
-        fs::canonicalize(dir).ok().and_then(|dir| step_of(&dir.file_name()?.to_string_lossy()));
+    let in_name = |dir: &Path| step_of(&dir.file_name()?.to_string_lossy());
+    // A link named like a checkpoint is that checkpoint, or none; `.` has its name from where it is.
+    let named = in_name(dir).or_else(|| in_name(&fs::canonicalize(dir).ok()?));
     match named {
         Some(step) if step != state.step => {
             let expected = format!("{step}, the step of its folder's name");

@@ -5,6 +5,7 @@ mod keys;
 mod read;
 mod show;
 
+use std::io::Read;
 use std::path::{Path, PathBuf};
 
 use ltm_autodiff::Precision;
@@ -255,6 +256,9 @@ fn default_eval_samples() -> usize {
 /// Whole numbers up to here are exact as JSON and as `f64`.
 const EXACT: u64 = 1 << 53;
 
+/// Bytes of a configuration file. A device may never end.
+const LONGEST_FILE: u64 = 1 << 20;
+
 impl Config {
     /// Reads a file, applies `section.key=value` overrides and defaults, and checks the result. The vocabulary
     /// size follows the data wherever the data is known.
@@ -382,7 +386,6 @@ impl Config {
         };
         between("data.documents", self.data.documents, 1, 1 << 32)?;
         between("data.val_documents", self.data.val_documents, 0, 1 << 32)?;
-        between("infer.steps", self.infer.steps as u64, 0, 1 << 20)?;
         between("train.steps", t.steps, 1, EXACT)?;
         between("train.schedule_steps", t.schedule_steps(), 1, EXACT)?;
         between("train.batch", t.batch as u64, 1, 1 << 24)?;
@@ -420,6 +423,13 @@ impl Config {
         least_0("train.lr", t.lr)?;
         least_0("train.lr_min", t.lr_min)?;
         least_0("train.weight_decay", t.weight_decay)?;
+        // A step is taken in 32 bits.
+        let most = f64::from(f32::MAX);
+        for (field, rate) in
+            [("train.lr", t.lr), ("train.lr_min", t.lr_min), ("train.weight_decay", t.weight_decay)]
+        {
+            check(rate <= most, field, &format!("at most {most:.1e}"), &format!("{rate:e}"))?;
+        }
         check(t.clip > 0.0, "train.clip", "more than 0 (inf never clips)", &t.clip)?;
         for beta in t.betas {
             check((0.0..1.0).contains(&beta), "train.betas", "at least 0 and less than 1", &beta)?;
@@ -443,8 +453,17 @@ impl Config {
     }
 }
 
-fn read_text(path: &Path) -> Result<String> {
-    let bytes = std::fs::read(path).map_err(Error::io(path, "read"))?;
+/// The text of a configuration file.
+pub(crate) fn read_text(path: &Path) -> Result<String> {
+    let mut bytes = Vec::new();
+    std::fs::File::open(path)
+        .and_then(|file| file.take(LONGEST_FILE + 1).read_to_end(&mut bytes))
+        .map_err(Error::io(path, "read"))?;
+    if bytes.len() as u64 > LONGEST_FILE {
+        let reason =
+            format!("expected a configuration of at most {LONGEST_FILE} bytes, found more");
+        return Err(Error::Config { path: path.into(), reason });
+    }
     String::from_utf8(bytes).map_err(|error| {
         let line =
             error.as_bytes()[..error.utf8_error().valid_up_to()].split(|b| *b == b'\n').count();
@@ -612,6 +631,7 @@ mod tests {
             ),
             ("model.attention=bidirectional", &["n_latents", "bidirectional"]),
             ("train.clip=nan", &["train.clip"]),
+            ("train.lr=1e308", &["`train.lr`", "at most 3.4e38", "found 1e308"]),
             // What cannot be meant.
             ("train.lr_min=1", &["`train.lr_min`", "at most train.lr, 0.002", "found 1"]),
             ("train.lr=1e-5", &["`train.lr_min`", "at most train.lr, 0.00001", "found 0.0002"]),
@@ -657,5 +677,8 @@ mod tests {
         std::fs::write(&path, b"[run]\nseed = 1 # \xff").expect("written");
         let error = Config::load(&path, &[]).expect_err("not text").to_string();
         assert!(error.contains("config.toml: line 2: expected UTF-8"), "{error}");
+        std::fs::write(&path, vec![b'\n'; (1 << 20) + 1]).expect("written");
+        let error = Config::load(&path, &[]).expect_err("too long").to_string();
+        assert!(error.contains("config.toml: expected a configuration of at most"), "{error}");
     }
 }

@@ -76,7 +76,7 @@ impl FolderLock {
                 Err(TryLockError::WouldBlock) => {
                     return Err(Error::Locked { path: dir.into(), holder: read_holder(&mut file) });
                 }
-                Err(TryLockError::Error(error)) if error.kind() == ErrorKind::Unsupported => {
+                Err(TryLockError::Error(error)) if means_no_locks(&error) => {
                     return Ok(Self { dir: dir.into(), file: None, created });
                 }
                 Err(TryLockError::Error(error)) => return Err(Error::io(&path, "lock")(error)),
@@ -131,6 +131,14 @@ fn open(path: &Path) -> Result<Option<File>> {
         Err(error) if error.kind() == ErrorKind::NotFound => Ok(None),
         Err(error) => Err(Error::io(path, "open")(error)),
     }
+}
+
+/// Whether a failure to lock means that the file system has no locks. NFS without a lock daemon answers with `ENOLCK`,
+/// for which [`ErrorKind`] has no name.
+fn means_no_locks(error: &std::io::Error) -> bool {
+    const ENOLCK: i32 = 37;
+    error.kind() == ErrorKind::Unsupported
+        || (cfg!(target_os = "linux") && error.raw_os_error() == Some(ENOLCK))
 }
 
 /// Whether the open file is the one that has this path, which is no link.
@@ -223,6 +231,14 @@ mod tests {
             assert_eq!(holder.pid, std::process::id());
             drop(lock);
         }
+    }
+
+    #[cfg(target_os = "linux")]
+    #[test]
+    fn a_file_system_without_locks_is_recognised() {
+        let os = std::io::Error::from_raw_os_error;
+        // EOPNOTSUPP and ENOLCK; EIO is a failure.
+        assert!(means_no_locks(&os(95)) && means_no_locks(&os(37)) && !means_no_locks(&os(5)));
     }
 
     #[cfg(unix)]

@@ -3,11 +3,11 @@
 use std::fs;
 use std::path::PathBuf;
 
-use crate::checkpoint::DataRecord;
+use crate::checkpoint::{Checkpoint, DataRecord};
 use crate::config::Config;
 use crate::data::storyworld::{self, Parameters};
 use crate::data::{BatchOptions, Batches, Corpus, Meta, Order, Split};
-use crate::files::{as_text, remove_aside};
+use crate::files::as_text;
 use crate::{Error, Result};
 
 /// The folder of a run's corpus.
@@ -57,15 +57,27 @@ pub(crate) fn open_val(config: &Config) -> Result<Option<Batches>> {
     }
 }
 
-/// Removes a generated corpus whose stories differ from those of the configuration, so that it is generated again. Any
-/// other corpus is kept.
-pub(crate) fn remove_other_stories(config: &Config) -> Result<()> {
-    let dir = corpus_dir(config);
-    let found = if config.data.path.is_none() { Meta::read(&dir)? } else { None };
-    match found.as_ref().and_then(Parameters::of) {
-        Some(found) if !found.differences(&parameters(config)).is_empty() => remove_aside(&dir),
-        _ => Ok(()),
+/// Whether the folder of a generated corpus holds other stories than those of the configuration.
+pub(crate) fn has_other_stories(config: &Config) -> Result<bool> {
+    if config.data.path.is_some() {
+        return Ok(false);
     }
+    let found = Meta::read(&corpus_dir(config))?.as_ref().and_then(Parameters::of);
+    Ok(found.is_some_and(|found| !found.differences(&parameters(config)).is_empty()))
+}
+
+/// Refuses to resume a run on other generated stories than those that its checkpoint records.
+///
+/// # Errors
+/// [`Error::DataChanged`].
+pub(crate) fn check_same_stories(config: &Config, checkpoint: &Checkpoint) -> Result<()> {
+    let recorded = checkpoint.state.data.as_ref().and_then(|data| data.train.storyworld.as_ref());
+    let Some(recorded) = recorded.filter(|_| config.data.path.is_none()) else { return Ok(()) };
+    let differences = recorded.differences(&parameters(config));
+    if differences.is_empty() {
+        return Ok(());
+    }
+    Err(Error::DataChanged { checkpoint: checkpoint.dir.clone(), differences })
 }
 
 /// What a run records about its corpus.

@@ -9,9 +9,9 @@ use serde_json::json;
 
 use crate::checkpoint::{self, CONFIG_FILE, Checkpoint, DataRecord, Found, State};
 use crate::config::Config;
-use crate::data::{Batches, Split, Tokenizer};
+use crate::data::{Batches, Split, Tokenizer, storyworld};
 use crate::eval::{Evaluation, evaluate, protocols, scores};
-use crate::files::write_whole;
+use crate::files::{remove_aside, write_whole};
 use crate::lock::FolderLock;
 use crate::metrics::{EventWriter, JsonlWriter, draw};
 use crate::resume::{self, Changes};
@@ -110,7 +110,8 @@ impl Trainer {
     ///
     /// # Errors
     /// [`Error::Locked`] when another process trains in the folder; [`Error::RunExists`], [`Error::NothingToResume`];
-    /// [`Error::DataChanged`]; [`Error::Data`] when the data has no tokens or the checkpoint is of another run;
+    /// [`Error::DataChanged`]; [`Error::Data`] when the data has no tokens, the checkpoint is of another run, or
+    /// the data of a resumed run is not what its sidecar records;
     /// [`Error::Device`], [`Error::Field`], [`Error::Io`] and those of [`Checkpoint::load`].
     pub fn new(config: Config, start: Start) -> Result<Self> {
         config.run.compute()?;
@@ -125,36 +126,41 @@ impl Trainer {
         if let Some(checkpoint) = &resumed {
             resume::check_same_run(checkpoint, &config)?;
         }
-        if start == Start::ResumeOnChangedData {
-            run_data::remove_other_stories(&config)?;
+        let metrics_path = dir.join(METRICS_FILE);
+        if let Some(checkpoint) = &resumed {
+            if start != Start::ResumeOnChangedData {
+                run_data::check_same_stories(&config, checkpoint)?;
+            } else if run_data::has_other_stories(&config)? {
+                // What may refuse comes before the stories are removed, to be generated again.
+                check_tokenizer(&config, Some(checkpoint), &storyworld::tokenizer())?;
+                let mut learner = SlowLearner::new(&config, &checkpoint.weights)?;
+                learner.set_moments(checkpoint.moments()?)?;
+                drop(learner);
+                JsonlWriter::check(&metrics_path, checkpoint.state.step)?;
+                remove_aside(&corpus_dir(&config))?;
+            }
         }
         let train = open(&config, Split::Train)?;
         let val = run_data::open_val(&config)?;
         let tokenizer = train.corpus().tokenizer().clone();
-        if tokenizer.vocab_size() != config.model.n_words() {
-            let expected = format!(
-                "{}, that of the data, plus 1 for the mask with bidirectional attention",
-                tokenizer.vocab_size()
-            );
-            return Err(Error::field("model.vocab_size", expected, config.model.vocab_size));
+        check_tokenizer(&config, resumed.as_ref(), &tokenizer)?;
+        if resumed.is_some() {
+            // What is compared are the sidecar's hashes: they must be those of the files.
+            for batches in [Some(&train), val.as_ref()].into_iter().flatten() {
+                batches.corpus().verify()?;
+            }
         }
         let data = run_data::record(&config, &train, val.as_ref())?;
         let mut changes = Changes::default();
         if let Some(checkpoint) = &resumed {
-            if checkpoint.state.tokenizer != tokenizer {
-                let expected = format!("the tokenizer of the data, {tokenizer}");
-                let found = checkpoint.state.tokenizer.to_string();
-                return Err(Error::data(&checkpoint.dir, "tokenizer", expected, found));
-            }
             let accept_data = start == Start::ResumeOnChangedData;
             changes = resume::changes(checkpoint, &config, &data, accept_data)?;
         }
-        let metrics_path = dir.join(METRICS_FILE);
         let (learner, step, metrics) = match &resumed {
             None => {
                 let weights = Weights::init(&config.model, config.run.seed)?;
                 let learner = SlowLearner::new(&config, &weights)?;
-                (learner, 0, JsonlWriter::create(&metrics_path)?)
+                (learner, 0, JsonlWriter::replace(&metrics_path)?)
             }
             Some(checkpoint) => {
                 let mut learner = SlowLearner::new(&config, &checkpoint.weights)?;
@@ -387,15 +393,76 @@ impl Trainer {
     }
 }
 
+/// Refuses a tokenizer that is not that of the model or of the checkpoint that is resumed.
+fn check_tokenizer(
+    config: &Config,
+    resumed: Option<&Checkpoint>,
+    tokenizer: &Tokenizer,
+) -> Result<()> {
+    if tokenizer.vocab_size() != config.model.n_words() {
+        let expected = format!(
+            "{}, that of the data, plus 1 for the mask with bidirectional attention",
+            tokenizer.vocab_size()
+        );
+        return Err(Error::field("model.vocab_size", expected, config.model.vocab_size));
+    }
+    match resumed {
+        Some(checkpoint) if checkpoint.state.tokenizer != *tokenizer => {
+            let old = &checkpoint.state.tokenizer;
+            let expected = format!("the tokenizer of the data, {}", describe(tokenizer, old));
+            let found = describe(old, tokenizer);
+            Err(Error::data(&checkpoint.dir, "tokenizer", expected, found))
+        }
+        _ => Ok(()),
+    }
+}
+
+/// A tokenizer as far as it is not like `other`.
+fn describe(tokenizer: &Tokenizer, other: &Tokenizer) -> String {
+    let (Tokenizer::Words { vocabulary: words }, Tokenizer::Words { vocabulary: others }) =
+        (tokenizer, other)
+    else {
+        return tokenizer.to_string();
+    };
+    match words.iter().zip(others).position(|(word, other)| word != other) {
+        Some(id) => format!("{tokenizer} with `{}` as id {id}", words[id]),
+        None => format!("{tokenizer}, {} of them", words.len()),
+    }
+}
+
 /// The checkpoints in a run's folder, if `start` allows what is there.
 fn find(dir: &Path, start: Start) -> Result<Found> {
-    let mut found = checkpoint::newest(dir)?;
+    let found = checkpoint::newest(dir)?;
     match (start, &found.newest) {
         (Start::Fresh, None) if found.ignored.is_empty() => Ok(found),
-        (Start::Fresh, _) => Err(Error::RunExists { dir: dir.into() }),
+        (Start::Fresh, Some(_)) => Err(Error::RunExists { dir: dir.into() }),
         (_, Some(_)) => Ok(found),
-        (_, None) if !found.ignored.is_empty() => Err(found.ignored.swap_remove(0)),
+        (_, None) if !found.ignored.is_empty() => {
+            let checkpoints = dir.join(checkpoint::CHECKPOINTS);
+            let reason = crate::error::chain(&found.ignored[0]);
+            let found = format!(
+                "none ({reason}); to start again, remove {} or set another `run.dir`",
+                checkpoints.display()
+            );
+            Err(Error::data(dir, "checkpoints", "a whole one", found))
+        }
         (Start::FreshOrResume, None) => Ok(found),
         (_, None) => Err(Error::NothingToResume { dir: dir.into() }),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn word_lists_are_described_by_their_first_difference() {
+        let words = |list: &str| Tokenizer::Words {
+            vocabulary: list.split(' ').map(String::from).collect(),
+        };
+        let (old, new) = (words("a cat sat"), words("a dog sat"));
+        assert_eq!(describe(&old, &new), "words with `cat` as id 1");
+        assert_eq!(describe(&words("a"), &old), "words, 1 of them");
+        assert_eq!(describe(&Tokenizer::Bytes, &old), "bytes");
     }
 }

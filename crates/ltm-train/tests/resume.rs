@@ -144,13 +144,42 @@ fn generated_data_of_another_size_is_refused_or_generated_again() {
     let dir = temp.path().join("run");
     train(&dir, &[], Start::Fresh).expect("trained");
     let set = ["data.documents=13", "train.steps=5"];
-    refused(new(&dir, &set, Start::Resume), &["documents", "13", "12"]);
+    let before = snapshot(&dir);
+    let error = refused(new(&dir, &set, Start::Resume), &["storyworld.documents: 12 → 13"]);
+    assert!(matches!(error, Error::DataChanged { .. }), "{error}");
+    assert_eq!(snapshot(&dir), before, "what is refused changes nothing");
+    // The metrics do not reach the checkpoint: refused before the stories are removed.
+    let metrics = dir.join(trainer::METRICS_FILE);
+    let text = fs::read(&metrics).expect("readable");
+    fs::write(&metrics, "").expect("writable");
+    refused(new(&dir, &set, Start::ResumeOnChangedData), &["metrics.jsonl", "last step"]);
+    fs::write(&metrics, text).expect("writable");
+    assert_eq!(snapshot(&dir), before, "what is refused changes nothing");
     let resumed = new(&dir, &set, Start::ResumeOnChangedData).expect("accepted");
     assert!(resumed.changes().data.iter().any(|change| change.new == "13"));
     // A run that ended before its first checkpoint has left the stories of another seed.
     drop(resumed);
     fs::remove_dir_all(dir.join("checkpoints")).expect("removable");
     refused(new(&dir, &["run.seed=2"], Start::Fresh), &["storyworld.seed = 2", "found"]);
+}
+
+#[test]
+fn data_that_changed_under_the_same_sidecar_are_refused() {
+    let temp = tempfile::tempdir().expect("a temporary folder");
+    let dir = temp.path().join("run");
+    train(&dir, &[], Start::Fresh).expect("trained");
+    for name in ["train-000.bin", "val-000.bin"] {
+        let shard = dir.join("data").join(name);
+        let content = fs::read(&shard).expect("readable");
+        let mut changed = content.clone();
+        changed[0] ^= 1;
+        fs::write(&shard, changed).expect("writable");
+        for start in [Start::Resume, Start::ResumeOnChangedData, Start::FreshOrResume] {
+            refused(new(&dir, &["train.steps=5"], start), &[name, "SHA-256", "changed or damaged"]);
+        }
+        fs::write(&shard, content).expect("writable");
+    }
+    new(&dir, &["train.steps=5"], Start::Resume).expect("as it was");
 }
 
 #[test]
@@ -278,7 +307,34 @@ fn foreign_files_and_half_folders_do_not_hide_a_whole_checkpoint() {
     // Where there is no whole one, the reason is that of the newest.
     fs::remove_dir_all(checkpoints.join("step-6")).expect("removable");
     fs::remove_dir_all(checkpoints.join("step-8")).expect("removable");
-    refused(new(&dir, &["train.steps=9"], Start::Resume), &["step-92", "step", "found 4"]);
+    for start in [Start::Resume, Start::Fresh, Start::FreshOrResume] {
+        let parts = ["expected a whole one", "step-92", "found 4", "remove", "`run.dir`"];
+        refused(new(&dir, &["train.steps=9"], start), &parts);
+    }
+}
+
+#[cfg(unix)]
+#[test]
+fn a_link_to_a_checkpoint_of_another_step_is_not_resumed() {
+    let temp = tempfile::tempdir().expect("a temporary folder");
+    let [dir, other] = ["run", "other"].map(|name| temp.path().join(name));
+    train(&dir, &[], Start::Fresh).expect("trained");
+    train(&other, &[], Start::Fresh).expect("trained");
+    let checkpoints = dir.join("checkpoints");
+    let foreign = other.join("checkpoints/step-2");
+    std::os::unix::fs::symlink(&foreign, checkpoints.join("step-13")).expect("linkable");
+    assert_eq!(Checkpoint::load(&dir).expect("found").dir, checkpoints.join("step-4"));
+    refused(Checkpoint::load(&checkpoints.join("step-13")), &["expected 13", "found 2"]);
+    let set = ["train.steps=6", "train.keep_last=2"];
+    train(&dir, &set, Start::Resume).expect("resumed");
+    for step in ["step-4", "step-6", "step-13"] {
+        assert!(checkpoints.join(step).exists(), "{step}");
+    }
+    assert!(foreign.exists(), "another run's checkpoints stay");
+    // A link of any other name is followed.
+    let link = temp.path().join("best");
+    std::os::unix::fs::symlink(&foreign, &link).expect("linkable");
+    assert_eq!(Checkpoint::load(&link).expect("loaded").state.step, 2);
 }
 
 #[test]
@@ -331,6 +387,15 @@ fn damage_is_named() {
         });
         refused(Checkpoint::load(&dir), &["state.json", key, &value.to_string()]);
     }
+    damage("config.toml", &|bytes| bytes.truncate(10));
+    refused(Checkpoint::load(&file("")), &["step-4/config.toml", "CRC-32C", "damaged"]);
+    assert_eq!(Checkpoint::load(&dir).expect("the one before").state.step, 2);
+    // As older checkpoints are: without a checksum.
+    let text = fs::read_to_string(file("state.json")).expect("readable");
+    let mut state: serde_json::Value = serde_json::from_str(&text).expect("JSON");
+    state["files"] = serde_json::json!({});
+    fs::write(file("state.json"), state.to_string()).expect("writable");
+    assert_eq!(Checkpoint::load(&dir).expect("the one before").state.step, 2);
     damage("state.json", &|bytes| bytes.truncate(20));
     refused(Checkpoint::load(&file("")), &["state.json", "counters"]);
     damage("state.json", &|_| ());
@@ -363,13 +428,17 @@ fn the_last_good_checkpoint_is_one_that_was_scored_finite() {
     let mut run = new(&dir, &set, Start::Fresh).expect("started");
     let error = run.run(&AtomicBool::new(false), &mut Always).expect_err("diverges");
     let Error::NonFinite { step, last_good, .. } = &error else { panic!("{error}") };
-    let saved: Vec<_> = fs::read_dir(dir.join("checkpoints"))
-        .map(|entries| entries.map(|e| e.expect("readable").path()).collect())
-        .unwrap_or_default();
-    let newest = dir.join(format!("checkpoints/step-{}", step - 1));
-    assert!(saved.contains(&newest), "{saved:?}");
-    assert_ne!(last_good.as_ref(), Some(&newest), "its weights gave no finite loss");
-    if let Some(good) = last_good {
-        assert!(good.exists(), "{}", good.display());
-    }
+    let saved = |step: u64| dir.join(format!("checkpoints/step-{step}"));
+    assert!(saved(step - 1).exists(), "{error}");
+    assert_eq!(*last_good, None, "its weights gave no finite loss");
+    // The same after two good steps: the second is kept, although only one checkpoint is.
+    drop(run);
+    fs::remove_dir_all(&dir).expect("removable");
+    train(&dir, &["train.steps=2"], Start::Fresh).expect("trained");
+    let set = [&set[..], &["train.warmup=1"]].concat();
+    let mut run = new(&dir, &set, Start::Resume).expect("resumed");
+    let error = run.run(&AtomicBool::new(false), &mut Always).expect_err("diverges");
+    let Error::NonFinite { step, last_good, .. } = &error else { panic!("{error}") };
+    assert_eq!((*step, last_good), (4, &Some(saved(2))), "{error}");
+    assert!(saved(2).exists() && saved(3).exists());
 }

@@ -91,6 +91,8 @@ fn grids_make_named_points_with_the_budgets_steps() {
 #[test]
 fn files_that_cannot_work_are_refused_by_name() {
     let temp = tempfile::tempdir().expect("a temporary folder");
+    let values: Vec<usize> = (0..1000).collect();
+    let many = format!("[[grid]]\n\"model.n_latents\" = {values:?}\n\"run.seed\" = {values:?}");
     for (top, grids, parts) in [
         ("[budget]\nsteps = 1\ntokens = 5", "", &["[budget]", "one of"][..]),
         ("[budget]\nsteps = 0", "", &["[budget]", "at least 1"]),
@@ -100,6 +102,9 @@ fn files_that_cannot_work_are_refused_by_name() {
         ("", "[[grid]]\n\"model.n_latents\" = [3]", &["n_latents", "multiple"]),
         ("", "[[grid]]\nn_latents = [2]", &["section.key", "n_latents"]),
         ("", "[[grid]]\nbase = \"no.toml\"", &["no.toml"]),
+        ("", "[[grid]]\nname = \"..\"\n\"model.n_latents\" = 2", &["grid.name", "found `..`"]),
+        ("", "[[grid]]\nname = \"\"\n\"model.n_latents\" = 2", &["grid.name", "found ``"]),
+        ("", many.as_str(), &["at most 100000 points", "found 1000000"]),
         ("", "[[grid]]\n\"run.seed\" = 1\n[[grid]]\n\"run.seed\" = 1", &["two points", "`name`"]),
     ] {
         let error = load(temp.path(), top, grids).expect_err(grids).to_string();

@@ -189,13 +189,45 @@ impl std::str::FromStr for Protocol {
     /// `autoregressive-overlap:STRIDE` and `masked-diffusion[:MASKS]`.
     ///
     /// # Errors
-    /// [`Error::UnknownProtocol`], also for missing, surplus, zero or malformed numbers.
+    /// [`Error::UnknownProtocol`] for another name, [`Error::Argument`] for missing, surplus, malformed or zero numbers
+    /// and for more than [`MOST_SAMPLES`](Self::MOST_SAMPLES).
     fn from_str(text: &str) -> Result<Self> {
-        let unknown = || Error::UnknownProtocol { name: text.into() };
         let mut parts = text.split(':');
         let name = parts.next().unwrap_or_default();
-        let number = |part: &str| part.parse().ok().filter(|n| *n > 0).ok_or_else(unknown);
-        let numbers = parts.map(number).collect::<Result<Vec<usize>>>()?;
+        let form = match name {
+            "reconstruction" | "elbo-fitted-noise" | "autoregressive" => name,
+            "elbo" => "elbo[:SAMPLES]",
+            "iwae" => "iwae[:SAMPLES]",
+            "prequential" => "prequential:STRIDE[:SAMPLES]",
+            "prequential-overlap" => "prequential-overlap:STRIDE[:SAMPLES]",
+            "autoregressive-overlap" => "autoregressive-overlap:STRIDE",
+            "masked-diffusion" => "masked-diffusion[:MASKS]",
+            _ => return Err(Error::UnknownProtocol { name: text.into() }),
+        };
+        let first = match name {
+            "elbo" | "iwae" => "samples",
+            "masked-diffusion" => "masks",
+            _ => "stride",
+        };
+        let misplaced = || argument("protocol", format!("`{form}`"), format!("`{text}`"));
+        if parts.clone().count() > form.matches(':').count() {
+            return Err(misplaced());
+        }
+        let mut numbers = Vec::new();
+        for part in parts {
+            let arg = if numbers.is_empty() { first } else { "samples" };
+            let most = if arg == "stride" { usize::MAX } else { Self::MOST_SAMPLES };
+            match part.parse::<usize>() {
+                Ok(number) if (1..=most).contains(&number) => numbers.push(number),
+                _ => {
+                    let expected = match arg {
+                        "stride" => String::from("a whole number of at least 1"),
+                        _ => format!("a whole number from 1 to {most}"),
+                    };
+                    return Err(argument(arg, expected, format!("`{part}` in `{text}`")));
+                }
+            }
+        }
         let samples = |i: usize| numbers.get(i).copied().unwrap_or(Self::DEFAULT_SAMPLES);
         match (name, numbers.as_slice()) {
             ("reconstruction", []) => Ok(Self::Reconstruction),
@@ -211,7 +243,7 @@ impl std::str::FromStr for Protocol {
             ("autoregressive", []) => Ok(Self::Autoregressive),
             ("autoregressive-overlap", &[stride]) => Ok(Self::AutoregressiveOverlap { stride }),
             ("masked-diffusion", [] | [_]) => Ok(Self::MaskedDiffusion { samples: samples(0) }),
-            _ => Err(unknown()),
+            _ => Err(misplaced()),
         }
     }
 }
@@ -244,24 +276,29 @@ mod tests {
         ] {
             assert_eq!(text.parse::<Protocol>().unwrap(), expected);
         }
-        for wrong in [
-            "",
-            "ELBO",
-            "elbo:0",
-            "elbo:1:2",
-            "iwae:",
-            "reconstruction:2",
-            "iwae:x",
-            "prequential",
-            "prequential:8:0",
-            "prequential:8:1:1",
-            "autoregressive:8",
-            "autoregressive-overlap",
-        ] {
+        for wrong in ["", "ELBO", "elbow:2", ":8"] {
             let error = wrong.parse::<Protocol>().unwrap_err().to_string();
             for protocol in ALL {
                 assert!(error.contains(protocol.name()), "{wrong}: {error}");
             }
+        }
+        for (wrong, parts) in [
+            ("elbo:0", ["`samples`", "from 1 to 1048576, found `0`"]),
+            ("elbo:1:x", ["`elbo[:SAMPLES]`", "found `elbo:1:x`"]),
+            ("elbo:1048577", ["`samples`", "1 to 1048576"]),
+            ("iwae:", ["`samples`", "found ``"]),
+            ("iwae:x", ["`samples`", "found `x`"]),
+            ("reconstruction:x", ["`reconstruction`", "found `reconstruction:x`"]),
+            ("prequential", ["`prequential:STRIDE[:SAMPLES]`", "found `prequential`"]),
+            ("prequential:0", ["`stride`", "at least 1, found `0`"]),
+            ("prequential:8:0", ["`samples`", "found `0`"]),
+            ("prequential:8:1:1", ["`prequential:STRIDE[:SAMPLES]`", "8:1:1"]),
+            ("autoregressive:8", ["`autoregressive`", "8"]),
+            ("autoregressive-overlap", ["`autoregressive-overlap:STRIDE`", "found"]),
+            ("masked-diffusion:-1", ["`masks`", "found `-1`"]),
+        ] {
+            let error = wrong.parse::<Protocol>().unwrap_err().to_string();
+            assert!(parts.iter().all(|part| error.contains(part)), "{wrong}: {error}");
         }
     }
 

@@ -23,6 +23,7 @@ impl Architecture {
 
     /// The newest of `known` whose code runs on a device of this architecture, which a compiler older
     /// than the device may not know.
+    #[cfg(feature = "cuda")]
     pub(crate) fn best_of(self, known: impl Iterator<Item = Self>) -> Option<Self> {
         let fits = |arch: &Self| arch.capability() <= self.capability();
         let best = known.filter(fits).max_by_key(|arch| arch.capability())?;
@@ -37,7 +38,7 @@ impl std::fmt::Display for Architecture {
     }
 }
 
-#[cfg(test)]
+#[cfg(all(test, feature = "cuda"))]
 mod tests {
     use super::*;
 

@@ -8,6 +8,33 @@ use super::context::{Context, check};
 use super::memory::Memory;
 use crate::Result;
 
+/// A capture that was begun on the context's stream. Dropped while it is open, because the recorded work panicked, it
+/// ends, so that the stream can be used again.
+struct OpenCapture {
+    context: &'static Context,
+    is_open: bool,
+}
+
+impl OpenCapture {
+    fn end(&mut self) -> std::result::Result<sys::CUgraph, result::DriverError> {
+        self.is_open = false;
+        // SAFETY: a capture was begun on this stream, which lives as long as the context.
+        unsafe { result::stream::end_capture(self.context.stream) }
+    }
+}
+
+impl Drop for OpenCapture {
+    fn drop(&mut self) {
+        if self.is_open
+            && let Ok(graph) = self.end()
+        {
+            // SAFETY: `graph` is what the capture returned, and nothing else knows it. A failure leaves nothing to be
+            // done.
+            let _ = unsafe { result::graph::destroy(graph) };
+        }
+    }
+}
+
 /// Work on a device, captured as a CUDA graph.
 ///
 /// A replay runs the same kernels on the same addresses with the same arguments. The recording owns
@@ -44,9 +71,10 @@ impl Recording {
         // SAFETY: the stream lives as long as the context, and no other thread uses it meanwhile.
         let begun = unsafe { result::stream::begin_capture(context.stream, mode) };
         check("begin capture", begun)?;
+        let mut open = OpenCapture { context, is_open: true };
         let outcome = body();
-        // SAFETY: a capture was begun on this stream; it must end even when `body` failed.
-        let ended = unsafe { result::stream::end_capture(context.stream) };
+        // Also when `body` failed.
+        let ended = open.end();
         let memory = context.take_recorded();
         if let (Err(_), Ok(graph)) = (&outcome, &ended) {
             // SAFETY: `graph` is what the capture returned, and nothing else knows it. A failure

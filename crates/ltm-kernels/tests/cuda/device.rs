@@ -73,6 +73,10 @@ fn what_cannot_be_recorded_is_refused_and_the_device_goes_on() {
     let mut nested = || Recording::capture(context, || add_assign(&device, &mut y, &x)).map(drop);
     let nested = Recording::capture(context, &mut nested);
     assert!(matches!(nested, Err(Error::Cuda { .. })), "{nested:?}");
+    let panicked = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| {
+        Recording::capture(context, || -> Result<(), Error> { panic!("in the recorded work") })
+    }));
+    assert!(panicked.is_err());
     add_assign(&device, &mut y, &x).unwrap();
     assert_eq!(y.to_f64().unwrap(), [12.0, 24.0]);
     let recording = Recording::capture(context, || add_assign(&device, &mut y, &x)).unwrap();

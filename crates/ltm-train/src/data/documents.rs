@@ -54,6 +54,10 @@ pub fn documents(
                     return Ok(ControlFlow::Continue(()));
                 }
                 Event::EndOfDocument => ended += 1,
+                Event::TextColumns(columns) => {
+                    (observer.borrow_mut())(Notice::text_columns(&source.path, columns));
+                    return Ok(ControlFlow::Continue(()));
+                }
             }
             let text = std::mem::take(&mut text);
             if text.trim().is_empty() {

@@ -75,6 +75,7 @@ fn all(
                 documents.last_mut().expect("never empty").push_str(text);
             }
             Event::EndOfDocument => documents.push(String::new()),
+            Event::TextColumns(_) => {}
         }
         Ok(ControlFlow::Continue(()))
     };
@@ -84,7 +85,7 @@ fn all(
     Ok((documents, skipped))
 }
 
-/// Whether a file is refused before its format counts: it is empty or starts like another kind of file.
+/// Whether a file is refused before its format counts: it is empty, binary or starts like another kind of file.
 fn other_kind(dir: &tempfile::TempDir, content: &[u8]) -> bool {
     let path: PathBuf = dir.path().join("kind.txt");
     fs::write(&path, content).expect("writable");
@@ -250,6 +251,9 @@ fn tables_are_read_as_another_library_reads_them_or_refused() {
     fuzz((strategy, any::<bool>()), |(content, tabs)| {
         let (name, delimiter) = if tabs { ("a.tsv", b'\t') } else { ("a.csv", b',') };
         let content = [&b"text"[..], &[delimiter], b"n\n", &content].concat();
+        if other_kind(&dir, &content) {
+            return Ok(());
+        }
         // In any case: no panic, and nothing is skipped without being reported.
         let _ = all(&dir, name, &content, Malformed::Skip).expect("the header is good");
         let found = match all(&dir, name, &content, Malformed::Refuse) {

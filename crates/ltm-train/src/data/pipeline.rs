@@ -246,7 +246,8 @@ impl Sharing {
             return split;
         }
         let mean = self.tokens as f64 / self.documents.max(1) as f64;
-        let wait = hash(self.val_documents) as f64 / 2_f64.powi(64) * mean;
+        // Not of 0, whose hash is 0.
+        let wait = hash(self.val_documents + 1) as f64 / 2_f64.powi(64) * mean;
         let behind = share * self.tokens as f64 >= self.val_tokens as f64 + wait;
         let split = if self.documents > 0 && behind { Split::Val } else { Split::Train };
         self.val_documents += u64::from(split == Split::Val);
@@ -290,4 +291,19 @@ pub(super) fn hash(mut x: u64) -> u64 {
     x = (x ^ (x >> 33)).wrapping_mul(0xff51_afd7_ed55_8ccd);
     x = (x ^ (x >> 33)).wrapping_mul(0xc4ce_b9fe_1a85_ec53);
     x ^ (x >> 33)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn no_document_is_for_validation_by_its_place_alone() {
+        let mut sharing = Sharing::default();
+        for _ in 0..2 {
+            assert_eq!(sharing.split(0.05), Split::Train);
+            sharing.count(Split::Train, 100);
+            (sharing.current, sharing.documents) = (None, sharing.documents + 1);
+        }
+    }
 }

@@ -35,8 +35,22 @@ pub enum Notice {
         /// The format it is read as.
         format: Format,
     },
+    /// No column of a table was asked for, and the reader chose these for the text.
+    TextColumns {
+        /// The table.
+        path: PathBuf,
+        /// The names of the columns.
+        columns: Vec<String>,
+    },
     /// A file or folder in an input folder is not read: its extension is not one of a [`Format`], or it is hidden.
     Ignored(PathBuf),
+}
+
+impl Notice {
+    pub(super) fn text_columns(path: &Path, columns: &[&str]) -> Self {
+        let columns = columns.iter().map(|column| String::from(*column)).collect();
+        Self::TextColumns { path: path.into(), columns }
+    }
 }
 
 impl From<Found> for Notice {
@@ -91,7 +105,7 @@ impl PrepareOptions {
 /// Tokenizes `inputs` into a corpus folder; reports progress and what is skipped to `observer`.
 ///
 /// Inputs are files of a [`Format`], folders of them, and pipes. Every document is followed by the tokenizer's
-/// separator; documents of white space alone are omitted.
+/// separator; documents of white space alone, less than 1 MiB of it, are omitted.
 ///
 /// Where there are enough documents, evenly spread ones form the validation split, chosen so that it has
 /// `val_fraction` of the tokens; a corpus of few documents is cut instead, and its tail is the validation split, so that
@@ -155,6 +169,7 @@ fn no_text(sources: &[Source], skipped: u64) -> Error {
     let path = sources.first().map_or(Path::new(""), |source| &source.path);
     let found = match skipped {
         0 => "only white space and separators".into(),
+        1 => String::from("none after 1 malformed record was skipped"),
         _ => format!("none after {skipped} malformed records were skipped"),
     };
     Error::data(path, "content", "some text", found)
@@ -242,6 +257,9 @@ fn tokenize(
                     pipeline.push(text, index, position)?;
                 }
                 Event::EndOfDocument => pipeline.end_document(index, position)?,
+                Event::TextColumns(columns) => {
+                    (observer.borrow_mut())(Notice::text_columns(&source.path, columns));
+                }
             }
             let enough = match limit {
                 Limit::None => false,
@@ -278,6 +296,7 @@ fn partition(sources: &[Source], options: &PrepareOptions) -> Result<Partition> 
             match event {
                 Event::Text(text, _) => profile.push(text),
                 Event::EndOfDocument => documents += 1,
+                Event::TextColumns(_) => {}
             }
             let done = documents >= enough;
             Ok(if done { ControlFlow::Break(()) } else { ControlFlow::Continue(()) })
@@ -371,6 +390,7 @@ mod tests {
             Notice::Skipped(error) => {
                 assert_eq!(options.read.malformed, Malformed::Skip, "{error}")
             }
+            Notice::TextColumns { .. } => {}
             Notice::Guessed { .. } | Notice::Ignored(_) => panic!("clear names"),
         })?;
         assert!(last.0 == last.1 && last.1 > 0, "progress ends at the total");

@@ -189,6 +189,7 @@ impl Corpus {
     /// its header or the sidecar, a shard has a header of another format, the tokenizer is not known, or `tokenizer` is
     /// not the sidecar's; [`Error::Io`] when a file cannot be read.
     pub fn open(dir: &Path, split: Split, tokenizer: Option<&Tokenizer>) -> Result<Self> {
+        fs::metadata(dir).map_err(Error::io(dir, "open"))?;
         let meta = Meta::read(dir)?;
         let tokenizer = match (&meta, tokenizer) {
             (Some(meta), Some(asked)) if meta.tokenizer != *asked => {
@@ -555,7 +556,10 @@ mod tests {
             let error = refusal(dir.path(), None);
             assert!(error.contains(reason) && error.contains(META_FILE), "{error}");
         }
-        assert!(refusal(Path::new("/no/such/folder"), Some(&Tokenizer::Gpt2)).contains("/no/such"));
+        for tokenizer in [None, Some(&Tokenizer::Gpt2)] {
+            let error = refusal(Path::new("/no/such/folder"), tokenizer);
+            assert!(error.contains("/no/such/folder: cannot open"), "{error}");
+        }
     }
 
     #[test]

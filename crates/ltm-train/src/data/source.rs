@@ -59,12 +59,9 @@ impl Format {
         })
     }
 
-    /// The format of a file by its first bytes.
+    /// The format of a file of text by its first bytes.
     fn of_content(start: &[u8]) -> Self {
         let start = crate::files::without_bom(start);
-        if start.starts_with(b"PAR1") {
-            return Self::Parquet;
-        }
         // `{"` and `[{` open JSON; prose that opens with a bracket goes on with letters.
         let mut marks = start.iter().filter(|byte| !byte.is_ascii_whitespace());
         match (marks.next(), marks.next()) {
@@ -146,6 +143,8 @@ pub(super) enum Event<'a> {
     Text(&'a str, u64),
     /// The current document ends here; it may have had no text.
     EndOfDocument,
+    /// The text of a table is in these columns, which the reader chose itself.
+    TextColumns(&'a [&'a str]),
 }
 
 /// Receives events until it breaks.
@@ -266,6 +265,7 @@ mod tests {
                     documents.last_mut().expect("never empty").push_str(text);
                 }
                 Event::EndOfDocument => documents.push(String::new()),
+                Event::TextColumns(_) => {}
             }
             Ok(ControlFlow::Continue(()))
         };

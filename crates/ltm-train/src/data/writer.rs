@@ -49,7 +49,8 @@ impl CorpusWriter {
         self.splits[split as usize].meta.tokens
     }
 
-    /// Puts the shards under their final names, then the sidecar that describes them.
+    /// Puts the shards under their final names, then the sidecar that describes them. After an error none of them has
+    /// its final name.
     pub(super) fn finish(
         mut self,
         sources: Vec<String>,
@@ -59,8 +60,27 @@ impl CorpusWriter {
         for writer in &mut self.splits {
             writer.close()?;
         }
+        let mut published = Vec::new();
+        let meta = self.publish(sources, skipped, storyworld, &mut published);
+        if meta.is_err() {
+            // The sidecar first, which describes the others.
+            for path in published.iter().rev() {
+                let _ = std::fs::remove_file(path);
+            }
+        }
+        meta
+    }
+
+    /// Lists in `published` the files that may have their final names.
+    fn publish(
+        &mut self,
+        sources: Vec<String>,
+        skipped: u64,
+        storyworld: Option<storyworld::Parameters>,
+        published: &mut Vec<PathBuf>,
+    ) -> Result<Meta> {
         for writer in &mut self.splits {
-            writer.publish()?;
+            writer.publish(published)?;
         }
         let [train, val] = self.splits.each_mut().map(|writer| std::mem::take(&mut writer.meta));
         let meta = Meta {
@@ -74,7 +94,9 @@ impl CorpusWriter {
             storyworld,
         };
         let json = serde_json::to_string_pretty(&meta).expect("plain data serialises");
-        write_whole(&self.dir.join(META_FILE), json.as_bytes())?;
+        let path = self.dir.join(META_FILE);
+        published.push(path.clone());
+        write_whole(&path, json.as_bytes())?;
         Ok(meta)
     }
 }
@@ -153,8 +175,12 @@ impl SplitWriter {
         Ok(())
     }
 
-    fn publish(&mut self) -> Result<()> {
-        self.finished.drain(..).try_for_each(|file| file.publish().map_err(write_error))
+    fn publish(&mut self, published: &mut Vec<PathBuf>) -> Result<()> {
+        for (file, shard) in self.finished.drain(..).zip(&self.meta.shards) {
+            file.publish().map_err(write_error)?;
+            published.push(self.dir.join(&shard.file));
+        }
+        Ok(())
     }
 }
 
@@ -200,6 +226,17 @@ mod tests {
         writer.push(Split::Val, &[1, 2, 3], 3).expect("written");
         drop(writer);
         assert!(names(dir.path()).is_empty());
+    }
+
+    #[test]
+    fn a_corpus_that_cannot_be_finished_leaves_nothing() {
+        let dir = tempfile::tempdir().expect("a temporary folder");
+        let mut writer = CorpusWriter::create(dir.path(), &Tokenizer::Bytes, 2).expect("new");
+        writer.push(Split::Train, &[1, 2, 3], 3).expect("written");
+        fs::create_dir(dir.path().join("train-001.bin")).expect("creatable");
+        let error = writer.finish(vec![], 0, None).expect_err("a folder of this name");
+        assert!(error.to_string().contains("train-001.bin"), "{error}");
+        assert_eq!(names(dir.path()), ["train-001.bin"]);
     }
 
     #[cfg(unix)]

@@ -1,7 +1,7 @@
 //! `metrics.jsonl`: one JSON object per line, in the order of its steps. Knows the key `step` and no other.
 
 use std::fs::{File, OpenOptions};
-use std::io::{BufRead, BufReader, Write};
+use std::io::{BufRead, BufReader, ErrorKind, Write};
 use std::path::{Path, PathBuf};
 
 use serde::{Deserialize, Serialize};
@@ -25,6 +25,20 @@ impl JsonlWriter {
         Ok(Self { path: path.into(), file })
     }
 
+    /// Starts a file in the place of a file or link that exists; a link is not followed.
+    ///
+    /// # Errors
+    /// [`Error::Io`] when it cannot be created.
+    pub(crate) fn replace(path: &Path) -> Result<Self> {
+        let replaced = std::fs::symlink_metadata(path)
+            .is_ok_and(|found| found.is_file() || found.is_symlink());
+        if replaced {
+            std::fs::remove_file(path).map_err(Error::io(path, "replace"))?;
+        }
+        let file = File::create_new(path).map_err(Error::io(path, "create"))?;
+        Ok(Self { path: path.into(), file })
+    }
+
     /// Continues the file of a run that resumes after `step`: lines of later steps are cut off, as is a last line that
     /// was not finished. A run that has taken no step may have no file.
     ///
@@ -35,13 +49,23 @@ impl JsonlWriter {
         let mut options = OpenOptions::new();
         options.read(true).append(true).create(step == 0);
         let file = options.open(path).map_err(Error::io(path, "open"))?;
-        let (keep, last) = kept(path, &file, step)?;
-        if last != step {
-            let expected = format!("{step}, the step of the checkpoint; lines are missing");
-            return Err(Error::data(path, "last step", expected, last.to_string()));
-        }
+        let keep = resumable(path, &file, step)?;
         file.set_len(keep).map_err(Error::io(path, "cut"))?;
         Ok(Self { path: path.into(), file })
+    }
+
+    /// Whether [`JsonlWriter::resume`] would continue the file. Changes nothing.
+    ///
+    /// # Errors
+    /// Those of [`JsonlWriter::resume`].
+    pub(crate) fn check(path: &Path, step: u64) -> Result<()> {
+        match OpenOptions::new().read(true).append(true).open(path) {
+            Err(error) if step == 0 && error.kind() == ErrorKind::NotFound => Ok(()),
+            file => {
+                let file = file.map_err(Error::io(path, "open"))?;
+                resumable(path, &file, step).map(|_| ())
+            }
+        }
     }
 
     /// Makes what was appended last, even if power fails.
@@ -67,6 +91,16 @@ impl JsonlWriter {
 #[derive(Deserialize)]
 struct Line {
     step: u64,
+}
+
+/// How many bytes of a file are kept when a run resumes after `step`; an error where the last kept line is not of `step`.
+fn resumable(path: &Path, file: &File, step: u64) -> Result<u64> {
+    let (keep, last) = kept(path, file, step)?;
+    if last != step {
+        let expected = format!("{step}, the step of the checkpoint; lines are missing");
+        return Err(Error::data(path, "last step", expected, last.to_string()));
+    }
+    Ok(keep)
 }
 
 /// Where the first line after `step` starts, or the unfinished one, and the step of the line before it; 0 without one.
@@ -139,12 +173,26 @@ mod tests {
             ("", 3, ["last step", "found 0"]),
         ] {
             fs::write(&path, text).expect("written");
+            let check = JsonlWriter::check(&path, step).expect_err(text).to_string();
             let error = JsonlWriter::resume(&path, step).expect_err(text).to_string();
+            assert_eq!(check, error);
             assert!(parts.iter().all(|part| error.contains(part)), "{error}");
             assert_eq!(fs::read_to_string(&path).expect("there"), text);
         }
         fs::remove_file(&path).expect("removable");
         assert!(JsonlWriter::resume(&path, 3).is_err() && !path.exists());
+    }
+
+    #[cfg(unix)]
+    #[test]
+    fn a_link_is_replaced_and_its_target_stays() {
+        let dir = tempfile::tempdir().expect("a temporary folder");
+        let [path, target] = ["a", "mine"].map(|name| dir.path().join(name));
+        fs::write(&target, "precious").expect("written");
+        std::os::unix::fs::symlink(&target, &path).expect("linkable");
+        log(&mut JsonlWriter::replace(&path).expect("created"), 1..=1);
+        assert_eq!(fs::read_to_string(&target).expect("there"), "precious");
+        assert!(fs::symlink_metadata(&path).expect("there").is_file());
     }
 
     #[test]

@@ -107,6 +107,12 @@ fn read(dir: &Path, name: String) -> Result<Source> {
         }
         return Ok(Source::Sweep { name, entries, failed });
     }
+    if !dir.join(METRICS_FILE).exists() {
+        let expected = format!(
+            "a sweep's folder with {RESULTS_FILE}, or a run's with {METRICS_FILE} and {CONFIG_FILE}"
+        );
+        return Err(Error::data(dir, "content", expected, "neither"));
+    }
     let mut line = read_run(dir, name)?;
     show_run(dir, &mut line)?;
     let (train, val) = curves(dir)?;
@@ -116,10 +122,10 @@ fn read(dir: &Path, name: String) -> Result<Source> {
 /// A run's folder in the form of a line of a sweep's results, with the scores of its last evaluation.
 fn read_run(dir: &Path, name: String) -> Result<Value> {
     if !dir.join(METRICS_FILE).exists() {
-        let expected = format!(
-            "a sweep's folder with {RESULTS_FILE}, or a run's with {METRICS_FILE} and {CONFIG_FILE}"
-        );
-        return Err(Error::data(dir, "content", expected, "neither"));
+        let expected = format!("a run's folder with {METRICS_FILE} and {CONFIG_FILE}");
+        let is_sweep = dir.join(RESULTS_FILE).exists();
+        let found = if is_sweep { "a sweep's; name one of its runs" } else { "none" };
+        return Err(Error::data(dir, "content", expected, found));
     }
     let checkpoint = Checkpoint::load(dir)?;
     let config: &Config = &checkpoint.config;

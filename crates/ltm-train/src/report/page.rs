@@ -45,6 +45,9 @@ pre { background: var(--band); padding: .7rem .9rem; white-space: pre-wrap; font
 details { margin: .4rem 0; } summary { cursor: pointer; }
 ";
 
+/// What a column of the table shows of a result.
+type Cell<'a> = &'a dyn Fn(&Value) -> String;
+
 /// A page under construction.
 pub(super) struct Page<'a> {
     out: &'a Path,
@@ -311,7 +314,7 @@ impl<'a> Page<'a> {
             value.as_f64().map_or(String::new(), |x| format!("{:.digits$}", x * scale))
         };
         let flops = |value: &Value| value.as_f64().map_or(String::new(), |x| format!("{x:.2e}"));
-        let cells: [(&str, &dyn Fn(&Value) -> String); 10] = [
+        let cells: [(&str, Cell<'_>); 10] = [
             ("KL<br>nats per<br>sequence", &kl),
             ("worth of latents<br>nats per token", &|line| {
                 number(&line["latents"]["worth_nats_per_token"], 4, 1.0)

@@ -2,7 +2,11 @@
 
 use std::path::{Path, PathBuf};
 
+use crate::config::read_text;
 use crate::{Error, Result};
+
+/// Points of one grid; each is a training run.
+const MOST_POINTS: usize = 100_000;
 
 /// One `[[grid]]` of a sweep's file.
 pub(super) struct Grid {
@@ -44,8 +48,7 @@ impl Grid {
         let (text, base_path) = match own.as_ref().or(base) {
             Some(toml::Value::String(base)) => {
                 let base = path.parent().unwrap_or(Path::new("")).join(base);
-                let text = std::fs::read_to_string(&base).map_err(Error::io(&base, "read"))?;
-                (text, base)
+                (read_text(&base)?, base)
             }
             Some(toml::Value::Table(base)) => (base.to_string(), path.into()),
             Some(other) => {
@@ -74,6 +77,11 @@ impl Grid {
                     axes.push((key, vec![value]));
                 }
             }
+        }
+        let points = axes.iter().fold(1_usize, |n, (_, values)| n.saturating_mul(values.len()));
+        if points > MOST_POINTS {
+            let expected = format!("expected at most {MOST_POINTS} points, found {points}");
+            return Err(fail(format!("grid: {expected}; shorten its lists or split the sweep")));
         }
         Ok(Self { text, path: base_path, prefix, axes, named })
     }

@@ -10,7 +10,7 @@ use std::path::{Path, PathBuf};
 use ltm_vi::Protocol;
 use serde::Deserialize;
 
-use crate::config::{Config, GeneratedCorpus, RowKind};
+use crate::config::{Config, GeneratedCorpus, RowKind, read_text};
 use crate::data::{Rows, Split, storyworld};
 use crate::{Error, Result, flops};
 
@@ -93,7 +93,7 @@ impl Sweep {
     /// [`Error::Io`] for a file that cannot be read, [`Error::Config`] naming what cannot work, and those
     /// of opening a corpus whose rows a budget must know.
     pub fn load(path: &Path, overrides: &[String]) -> Result<Self> {
-        let text = std::fs::read_to_string(path).map_err(Error::io(path, "read"))?;
+        let text = read_text(path)?;
         let fail = |reason: String| Error::Config { path: path.into(), reason };
         let file: File =
             toml::from_str(&text).map_err(|error| fail(error.to_string().trim().into()))?;
@@ -112,6 +112,11 @@ impl Sweep {
         for table in grids {
             let grid = grid::Grid::new(table, file.base.as_ref(), path)?;
             for (name, settings) in grid.points() {
+                // Such a folder would be another point's parent.
+                if name.chars().all(|c| c == '.') {
+                    let expected = "expected a name with a character other than `.`";
+                    return Err(fail(format!("grid.name: {expected}, found `{name}`")));
+                }
                 let mut set = Vec::new();
                 if !common.contains_key("train.eval_every") {
                     set.push("train.eval_every=0".into());

@@ -1,7 +1,8 @@
-//! Expands files, folders and pipes into sources, and decides on their formats. Reads no more than the start of a file.
+//! Expands files, folders and pipes into sources, and decides on their formats. Reads no more than the start and the
+//! end of a file.
 
 use std::fs::{self, File, FileType};
-use std::io::{IsTerminal, Read};
+use std::io::{IsTerminal, Read, Seek, SeekFrom};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
@@ -12,7 +13,7 @@ use crate::{Error, Result};
 const START_BYTES: u64 = 512;
 
 /// What compressed files and other encodings start with.
-const NOT_TEXT: [(&[u8], &str); 8] = [
+const NOT_TEXT: [(&[u8], &str); 13] = [
     (b"\x1f\x8b", "a gzip file; decompress it first"),
     (b"\x28\xb5\x2f\xfd", "a zstd file; decompress it first"),
     (b"\xfd7zXZ\0", "an xz file; decompress it first"),
@@ -21,6 +22,11 @@ const NOT_TEXT: [(&[u8], &str); 8] = [
     (b"\xff\xfe", "UTF-16 text; convert it to UTF-8 first"),
     (b"\xfe\xff", "UTF-16 text; convert it to UTF-8 first"),
     (b"\x89HDF", "an HDF5 file"),
+    (b"\x04\x22\x4d\x18", "an lz4 file; decompress it first"),
+    (b"\x89PNG", "a PNG image"),
+    (b"%PDF-", "a PDF file; extract its text first"),
+    (b"ARROW1\0\0", "an Arrow file; convert it to Parquet first"),
+    (b"\x93NUMPY", "a NumPy file"),
 ];
 
 /// Something to report about a file before it is read.
@@ -40,7 +46,7 @@ pub(in crate::data) enum Found {
 ///
 /// # Errors
 /// [`Error::Io`] for a path that cannot be read; [`Error::Data`] for a folder without any file to read, a device, a
-/// compressed file.
+/// compressed or binary file.
 pub(in crate::data) fn find(
     inputs: &[PathBuf],
     format: Option<Format>,
@@ -114,17 +120,37 @@ fn source(path: &Path, format: Option<Format>, on_found: &mut dyn FnMut(Found)) 
         let expected = "UTF-8 text, JSON, CSV, TSV or Parquet";
         return Err(Error::data(path, "content", expected, *found));
     }
-    let content = Format::of_content(&start);
-    source.format = match format.or_else(|| Format::of_name(path)) {
-        // No text starts like a Parquet file.
-        Some(named) if content != Format::Parquet => named,
-        Some(Format::Parquet) => Format::Parquet,
-        _ => {
+    let is_parquet = starts_and_ends_like_parquet(&source, &start)?;
+    // No text starts and ends like a Parquet file, whatever its name.
+    let named = Format::of_name(path).filter(|named| !is_parquet || *named == Format::Parquet);
+    source.format = match format.or(named) {
+        Some(format) => format,
+        None => {
+            let content = if is_parquet { Format::Parquet } else { Format::of_content(&start) };
             on_found(Found::Guessed(path.into(), content));
             content
         }
     };
+    if source.format != Format::Parquet
+        && let Some(at) = start.iter().position(|byte| *byte == 0)
+    {
+        let found = format!("binary data or UTF-16: byte {at} is 0");
+        return Err(Error::data(path, "content", "UTF-8 text", found));
+    }
     Ok(source)
+}
+
+fn starts_and_ends_like_parquet(source: &Source, start: &[u8]) -> Result<bool> {
+    const MAGIC: &[u8] = b"PAR1";
+    if !start.starts_with(MAGIC) || source.bytes < 2 * MAGIC.len() as u64 {
+        return Ok(false);
+    }
+    let mut end = Vec::new();
+    let mut file = source.open()?;
+    file.seek(SeekFrom::End(-(MAGIC.len() as i64)))
+        .and_then(|_| file.read_to_end(&mut end))
+        .map_err(Error::io(&source.path, "read"))?;
+    Ok(end == MAGIC)
 }
 
 /// Whether reading may never end.
@@ -199,8 +225,9 @@ mod tests {
             ("a", b"\xef\xbb\xbf [\n {\"text\"", "a json"),
             ("a.log", b"[warning] {", "a.log text"),
             ("a.md", b"{braces}", "a.md text"),
-            ("a.dat", b"PAR1\x15", "a.dat parquet"),
-            ("a.txt", b"PAR1\x15", "a.txt parquet"),
+            ("a.dat", b"PAR1\x15PAR1", "a.dat parquet"),
+            ("a.txt", b"PAR1\x15PAR1", "a.txt parquet"),
+            ("a.dat", b"PAR1 is text", "a.dat text"),
             ("a.xyz", b"", "a.xyz text"),
         ] {
             let (found, reports) = check(&[(name, content)], &[name]).expect("found");
@@ -208,6 +235,13 @@ mod tests {
         }
         let (found, reports) = check(&[("a.txt", b"{\"text\": 1}")], &["a.txt"]).expect("found");
         assert_eq!((&*found[0], reports.len()), ("a.txt text", 0), "the name is clear");
+        let (found, reports) = check(&[("a.txt", b"PAR1 is text")], &["a.txt"]).expect("found");
+        assert_eq!((&*found[0], reports.len()), ("a.txt text", 0), "its end is no Parquet");
+        let dir = tempfile::tempdir().expect("a temporary folder");
+        let path = dir.path().join("a");
+        fs::write(&path, "PAR1 PAR1").expect("writable");
+        let found = find(&[path], Some(Format::Text), &mut |_| ());
+        assert_eq!(found.expect("found")[0].format, Format::Text);
     }
 
     #[test]
@@ -216,6 +250,9 @@ mod tests {
             (&b"\x1f\x8b\x08\0"[..], "gzip"),
             (b"\x28\xb5\x2f\xfd..", "zstd"),
             (b"\xff\xfea\0", "UTF-16"),
+            (b"a\0b\0", "binary data or UTF-16: byte 1 is 0"),
+            (b"\x89PNG\r\n", "PNG"),
+            (b"ARROW1\0\0", "Arrow"),
         ] {
             let error = check(&[("a.txt", content)], &["a.txt"]).expect_err("not text").to_string();
             assert!(error.contains("a.txt") && error.contains(kind), "{error}");

@@ -4,7 +4,7 @@ use std::fs::File;
 use std::io::BufReader;
 
 use super::records::Records;
-use super::{DEFAULT_KEY, OnEvent, Reader, position};
+use super::{DEFAULT_KEY, Event, OnEvent, Reader, position};
 use crate::{Error, Result};
 
 /// Where a table has its text, according to its first record.
@@ -54,6 +54,15 @@ impl Reader<'_> {
                 None => {
                     let (found, is_header) = first(&fields, key)
                         .map_err(|expected| Error::data(path, &*what, expected, shown(&fields)))?;
+                    if key.is_none() {
+                        let names = match found {
+                            Columns::News => vec!["title", "description"],
+                            Columns::One { index, .. } => vec![fields[index]],
+                        };
+                        if on_event(Event::TextColumns(&names))?.is_break() {
+                            return Ok(());
+                        }
+                    }
                     let found = columns.insert(found);
                     if is_header {
                         continue;

@@ -191,7 +191,7 @@ pub fn write(dir: &Path, parameters: &Parameters) -> Result<Meta> {
 /// Writes a corpus folder where there is none, and otherwise checks that it holds these stories.
 ///
 /// # Errors
-/// [`Error::Data`] when `dir` holds another corpus; those of [`write`] and [`Meta::read`].
+/// [`Error::Data`] when `dir` holds another corpus; those of [`write()`] and [`Meta::read`].
 pub fn ensure(dir: &Path, parameters: &Parameters) -> Result<()> {
     let Some(meta) = Meta::read(dir)? else { return write(dir, parameters).map(|_| ()) };
     let remedy = "delete the folder to generate the corpus again";
