@@ -83,17 +83,8 @@ fn ptxas(toolkit: &Toolkit) -> Option<PathBuf> {
         return found;
     }
     let aside = folder.with_extension(format!("{}.tmp", std::process::id()));
-    let mut pip = Command::new("python3");
-    pip.args([
-        "-m",
-        "pip",
-        "install",
-        "--quiet",
-        "--no-deps",
-        "--disable-pip-version-check",
-        "--root-user-action=ignore",
-    ]);
-    pip.arg("--target").arg(&aside).arg(PTXAS_WHEEL);
+    let mut pip = toolkit::pip_install(&aside);
+    pip.arg(PTXAS_WHEEL);
     if exec(&mut pip).is_err() || fs::rename(&aside, &folder).is_err() {
         // Whether another process was faster shows below.
         let _ = fs::remove_dir_all(&aside);

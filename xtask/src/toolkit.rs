@@ -78,6 +78,14 @@ fn complete(folder: &Path) -> Option<Toolkit> {
     Some(Toolkit { library_dir: folder.to_owned(), nvdisasm })
 }
 
+/// `python3 -m pip install` into `folder`, of the packages that are still to be named.
+pub fn pip_install(folder: &Path) -> Command {
+    let mut pip = Command::new("python3");
+    pip.args(["-m", "pip", "install", "--quiet", "--no-deps", "--disable-pip-version-check"]);
+    pip.args(["--root-user-action=ignore", "--target"]).arg(folder);
+    pip
+}
+
 /// The pinned wheels in `folder`, which appears whole or not at all.
 fn installed(folder: &Path) -> Result<Toolkit> {
     let libraries = Path::new("nvidia/cu13/lib");
@@ -87,17 +95,8 @@ fn installed(folder: &Path) -> Result<Toolkit> {
     let aside = folder.with_extension(format!("{}.tmp", std::process::id()));
     fs::create_dir_all(&aside).with_context(|| aside.display().to_string())?;
     // Both in one command: a second `--target` run into the same folder would install nothing.
-    let mut pip = Command::new("python3");
-    pip.args([
-        "-m",
-        "pip",
-        "install",
-        "--quiet",
-        "--no-deps",
-        "--disable-pip-version-check",
-        "--root-user-action=ignore",
-    ]);
-    pip.arg("--target").arg(&aside).args(WHEELS);
+    let mut pip = pip_install(&aside);
+    pip.args(WHEELS);
     exec(&mut pip).with_context(|| {
         format!(
             "found no NVRTC and could not install it: install the CUDA toolkit 12.8 or later, set LTM_NVRTC_DIR to a \
