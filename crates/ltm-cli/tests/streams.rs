@@ -94,13 +94,17 @@ fn a_reader_that_leaves_ends_printing_quietly() {
         // Before the first byte, and in every tenth of the output.
         let places: Vec<u64> = match len {
             0..64 => vec![0],
-            _ => (0..10).step_by(3).map(|tenth| tenth * len / 10).collect(),
+            _ => (0..10).map(|tenth| tenth * len / 10).collect(),
         };
-        for bytes in places {
+        for (tenth, bytes) in places.into_iter().enumerate() {
             let child = pipe(&mut ltm(&args), Stream::Out).spawn().expect("starts");
             let (status, said) = close_after(child, Stream::Out, bytes);
             assert_eq!(status.code(), Some(0), "{args:?} closed after {bytes} of {len}: {said}");
             assert!(!said.contains("panicked") && !said.contains("error"), "{args:?}: {said}");
+            // Messages are few and short.
+            if tenth % 5 > 0 {
+                continue;
+            }
             let child = pipe(&mut ltm(&args), Stream::Err).spawn().expect("starts");
             let (status, _) = close_after(child, Stream::Err, bytes);
             assert_eq!(status.code(), Some(0), "{args:?}: standard error closed after {bytes}");
