@@ -122,6 +122,40 @@ fn nodes_run_as_often_as_their_lifetime() {
     assert!(plan.cost(UpdateRate::Step).flops < plan.cost(UpdateRate::Constant).flops);
 }
 
+/// `prepare` brings everything below the step up to date, `run_step` runs the step alone: the halves of `run` that a
+/// device records and replays.
+#[test]
+fn prepared_steps_give_what_a_whole_run_gives() {
+    let mut g = Graph::new();
+    let inputs = LIFETIMES.map(|rate| g.input("x", &[2], Kind::Float, rate));
+    let [w, x, s] = inputs;
+    let below = ops::add(&mut g, w, x).unwrap();
+    let sum = ops::add(&mut g, below, s).unwrap();
+    let mut store = Store::new(&g, &Device::Cpu, Precision::F32).unwrap();
+    let mut plan = Plan::new(&g, &Device::Cpu, Precision::F32, &[below, sum]).unwrap();
+    let read = |plan: &Plan, value| plan.output(value).unwrap().to_f64().unwrap()[0];
+    let runs = |plan: &Plan| plan.counts().iter().map(|count| count.runs).sum::<u64>();
+    for (input, number) in inputs.into_iter().zip([100.0, 10.0, 1.0]) {
+        store.write_f32(input, &[number; 2]).unwrap();
+    }
+    plan.prepare(&store).unwrap();
+    assert_eq!((read(&plan, below), runs(&plan)), (110.0, 1), "a step ran, or nothing did");
+    for step in 1..4 {
+        store.write_f32(s, &[step as f32; 2]).unwrap();
+        plan.run_step(&store).unwrap();
+        assert_eq!((read(&plan, sum), runs(&plan)), (110.0 + f64::from(step), 1 + step as u64));
+    }
+    // Nothing changed below: nothing is prepared. After a change of the batch only what reads it is.
+    plan.prepare(&store).unwrap();
+    assert_eq!(runs(&plan), 4);
+    store.write_f32(x, &[20.0; 2]).unwrap();
+    plan.prepare(&store).unwrap();
+    assert_eq!((read(&plan, below), runs(&plan)), (120.0, 5));
+    // A whole run after it runs the step, whose last result is of the batch before.
+    plan.run(&store).unwrap();
+    assert_eq!((read(&plan, sum), runs(&plan)), (123.0, 6));
+}
+
 #[test]
 fn a_cast_is_run_once_and_only_between_types() {
     let mut g = Graph::new();

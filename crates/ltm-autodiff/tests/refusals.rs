@@ -56,6 +56,8 @@ fn a_value_of_another_graph_is_refused_everywhere() {
     foreign(ops::slice(&mut g, s, 0, 1));
     foreign(ops::swiglu(&mut g, x, s));
 
+    assert_eq!(foreign(g.check("x", s)), "x");
+    assert!(g.check("x", x).is_ok());
     let loss = ops::dot(&mut g, x, x).expect("one graph");
     assert_eq!(foreign(grad(&mut g, s, &[x])), "the loss");
     assert_eq!(foreign(grad(&mut g, loss, &[x, s])), "value 1 of those to differentiate by");
@@ -143,6 +145,20 @@ fn limits_of_an_operation_are_errors() {
     assert_eq!(refused(1, 5), "custom: expected 1 to 4 outputs, got 5");
     assert_eq!(refused(1, 0), "custom: expected 1 to 4 outputs, got 0");
     assert_eq!(foreign(g.apply1(custom(), &[x, stranger], spec)), "input 1 of `custom`");
+}
+
+#[test]
+fn extents_that_do_not_fit_are_errors() {
+    let (mut g, x) = graph(&[1, 2, 6]);
+    for heads in [0, 4] {
+        let refused = ops::self_attention(&mut g, x, x, x, heads, 1, 2).map_err(|e| e.to_string());
+        let expected = format!("self_attention: {heads} heads do not divide the width 6");
+        assert_eq!(refused.unwrap_err(), expected);
+    }
+    for rows in [0, 5] {
+        let refused = ops::gaussian_kl(&mut g, x, x, rows);
+        assert!(matches!(refused, Err(Error::Shape { op: "gaussian_kl", .. })), "{refused:?}");
+    }
 }
 
 #[test]

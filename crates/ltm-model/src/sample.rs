@@ -173,6 +173,8 @@ mod tests {
 
     #[test]
     fn excluded_tokens_are_never_chosen() {
+        // Even where the sum of the weights falls short of the target by rounding.
+        assert_eq!(first_past(&[0.5, 0.0], 1.0, |sum, target| sum > target), 0);
         let logits = [f32::NEG_INFINITY, 0.0, f32::NEG_INFINITY];
         for config in [ALL, SampleConfig::GREEDY, SampleConfig { top_k: 2, ..ALL }] {
             for uniform in [0.0, 1.0 - f64::EPSILON / 2.0] {
