@@ -1,4 +1,4 @@
-//! Memory as instructions use it: spaces told apart, every access checked and counted.
+//! Memory as instructions use it: resolves address spaces, checks and counts every access.
 
 use crate::AsyncCopies;
 use crate::block::Block;
@@ -12,7 +12,7 @@ use crate::inst::{Access, Op, Reg, Space, Strength, Update};
 use crate::memory::{Allocation, Site, Touch};
 use crate::warp::{PendingCopy, Warp};
 
-/// A space and an address within it.
+/// Splits an address into its space and the offset within it.
 fn place(space: Space, address: u64) -> (Space, u64) {
     match space {
         Space::Generic if address >= SHARED_WINDOW => (Space::Shared, address - SHARED_WINDOW),
@@ -28,7 +28,7 @@ pub(crate) fn space_of(address: u64) -> Space {
     place(Space::Generic, address).0
 }
 
-/// An element of 1, 2, 4 or 8 bytes.
+/// Reads an element of 1, 2, 4 or 8 bytes.
 fn little_endian(bytes: &[u8]) -> u64 {
     match *bytes {
         [a, b, c, d] => u64::from(u32::from_le_bytes([a, b, c, d])),
@@ -137,7 +137,7 @@ impl Block<'_> {
         Ok(())
     }
 
-    /// A byte that a lane names by a generic address, for what reads strings.
+    /// Loads the byte at a generic address for one lane; used to read strings.
     pub(crate) fn byte(&mut self, warp: &Warp, address: u64, lane: usize) -> Result<u8, Trouble> {
         match place(Space::Generic, address) {
             (Space::Shared, at) => Ok(self.shared.read(at, 1, warp.index, lane)?[0]),
@@ -159,7 +159,7 @@ impl Block<'_> {
         Ok(lane * size + at as usize)
     }
 
-    /// Loads at most 16 bytes, which do not reach over a multiple of 16.
+    /// Loads at most 16 bytes that do not cross a multiple of 16.
     fn global_load(
         &mut self,
         at: u64,
@@ -182,8 +182,8 @@ impl Block<'_> {
         Ok(())
     }
 
-    /// Stores at most 16 bytes, which do not reach over a multiple of 16. Strong stores of different
-    /// blocks to one address are no race.
+    /// Stores at most 16 bytes that do not cross a multiple of 16. Strong stores of different
+    /// blocks to one address do not race.
     fn global_store(
         &mut self,
         at: u64,
@@ -204,7 +204,7 @@ impl Block<'_> {
         Ok(())
     }
 
-    /// A strong write to an address: releases what the block did before its last fence.
+    /// Before a strong write to an address: releases what the block did before its last fence.
     fn release(&mut self, strength: Strength, address: u64) {
         if strength == Strength::Weak || !self.launch.code.orders_blocks {
             return;
@@ -215,7 +215,7 @@ impl Block<'_> {
         }
     }
 
-    /// Notes who touched these bytes of an allocation, and finds races between blocks.
+    /// Records an access to an allocation, and detects races between blocks.
     fn touch(
         &self,
         allocation: &Allocation,
@@ -387,7 +387,8 @@ impl Block<'_> {
         Ok(())
     }
 
-    /// Lands the copies that a wait covers: all, or those of all but the last `pending` groups.
+    /// Completes the copies that a wait covers: all of them, or all but those of the last `pending`
+    /// groups.
     pub(crate) fn wait_copies(&mut self, warp: &mut Warp, pending: Option<u32>, mask: u32) {
         let (committed, index) = (warp.committed, warp.index);
         let shared = &mut self.shared;
@@ -460,7 +461,7 @@ impl Block<'_> {
         Ok(())
     }
 
-    /// Counts sectors of a global access, or passes over the banks of a shared one.
+    /// Counts the sectors of a global access, or the wavefronts of a shared one.
     fn count(&mut self, space: Space, addresses: &[u64; 32], bytes: usize, mask: u32) {
         let n = mask.count_ones() as usize;
         match space {
@@ -473,8 +474,8 @@ impl Block<'_> {
                 self.counters.ideal_sectors += (n * bytes).div_ceil(32) as u64;
             }
             Space::Shared => {
-                // Lanes share a pass until it has moved 128 bytes. What a lane accesses lies in banks
-                // of its own, so that whole accesses can be counted in place of words.
+                // One wavefront moves up to 128 bytes. A lane's access lies in banks of its own, so
+                // whole accesses are counted instead of words.
                 let unit = bytes.max(4) as u64;
                 let per_pass = 128 / unit as usize;
                 let mut of_mask = lanes(mask);
@@ -494,7 +495,7 @@ impl Block<'_> {
     }
 }
 
-/// Passes that rising numbers take, of which one of each remainder goes into a pass.
+/// Wavefronts needed for sorted, distinct units: the largest number of units in one bank.
 fn wavefronts(units: &[u64], per_pass: usize) -> u64 {
     if let [first, .., last] = units
         && last - first < per_pass as u64
@@ -506,7 +507,7 @@ fn wavefronts(units: &[u64], per_pass: usize) -> u64 {
     banks.into_iter().max().unwrap_or(0).into()
 }
 
-/// Moves the distinct numbers to the front, in order, and returns how many there are.
+/// Moves the distinct numbers, sorted, to the front; returns how many there are.
 fn distinct(numbers: &mut [u64]) -> usize {
     if !numbers.is_sorted() {
         numbers.sort_unstable();

@@ -1,8 +1,8 @@
-//! Arithmetic of single lanes: one function an instruction and type, over all lanes of a warp at
-//! once. Knows values, not where they come from.
+//! Arithmetic on lanes: one function per instruction and type, applied to all lanes of a warp.
+//! Knows values; must not know where they come from.
 //!
-//! A register is 64 bits; narrower values stand in its low bits, and what stands above them is
-//! ignored. Floating-point arithmetic is `float`'s.
+//! A register has 64 bits; narrower values are in its low bits, and the bits above are ignored.
+//! Floating-point arithmetic is in `float`.
 
 use half::{bf16, f16};
 
@@ -10,11 +10,11 @@ use crate::convert::sign_extend;
 use crate::counters::Class;
 use crate::float::{self, d, f, flush};
 
-/// A register of all lanes.
+/// The value of a register in every lane.
 pub(crate) type Lanes = [u64; 32];
 /// `out = f(a, b, c)` for every lane.
 pub(crate) type Alu = fn(&mut Lanes, &Lanes, &Lanes, &Lanes);
-/// A bit a lane: whether `a` and `b` compare so.
+/// One bit per lane: the result of comparing `a` and `b`.
 pub(crate) type Compare = fn(&Lanes, &Lanes) -> u32;
 
 macro_rules! lanes {
@@ -31,8 +31,8 @@ macro_rules! lanes {
 }
 pub(crate) use lanes;
 
-/// The implementation of an arithmetic opcode, its class, and its floating-point operations. A
-/// modifier that is not known makes the opcode unknown: nothing is done without it.
+/// Looks up an arithmetic opcode: its implementation, class and flop count per lane. `None` if the
+/// opcode or any modifier is unknown, since a modifier cannot be ignored.
 pub(crate) fn find(opcode: &str) -> Option<(Alu, Class, u64)> {
     let parts: Vec<&str> = opcode.split('.').collect();
     let [base, modifiers @ .., ty] = parts.as_slice() else { return None };
@@ -68,7 +68,7 @@ pub(crate) fn find(opcode: &str) -> Option<(Alu, Class, u64)> {
     Some((alu?, Class::Integer, 0))
 }
 
-/// `body` for the integer type named `$ty`, with `T` bound to it.
+/// `$alu` with `$T` defined as the integer type named `$ty`.
 macro_rules! on_integer {
     ($ty:expr, $T:ident => $alu:expr) => {
         match $ty {
@@ -101,14 +101,14 @@ macro_rules! on_integer {
     };
 }
 
-/// Keeps an integer's own bits, however it was widened.
+/// Truncates a value to the bits of type `$T`.
 macro_rules! bits {
     ($T:ty, $x:expr) => {
         ($x) as $T as u64 & (u64::MAX >> (64 - <$T>::BITS))
     };
 }
 
-/// How many operands an instruction of [`find`] takes.
+/// Number of source operands of an instruction that [`find`] knows.
 pub(crate) fn operands(opcode: &str) -> usize {
     match opcode.split('.').next().unwrap_or_default() {
         "neg" | "not" | "cnot" | "abs" | "popc" | "clz" | "brev" | "bfind" | "sqrt" | "rcp"
@@ -118,7 +118,7 @@ pub(crate) fn operands(opcode: &str) -> usize {
     }
 }
 
-/// Types of what `slct` selects.
+/// Whether `slct` can select values of this type.
 fn slct_type(ty: &str) -> bool {
     matches!(
         ty,
@@ -139,7 +139,7 @@ fn saturated(base: &str) -> Alu {
     }
 }
 
-/// Products of 24 bits: the lower or the upper 32 of their 48.
+/// 24-bit multiplication: the low 32 bits of the 48-bit product, or its high 32.
 fn of_24_bits(base: &str, modifiers: &[&str], ty: &str) -> Option<Alu> {
     fn signed(x: u64) -> i64 {
         (x << 40) as i64 >> 40
@@ -182,7 +182,7 @@ fn integral(base: &str, ty: &str) -> Option<Alu> {
         "mad" => on_integer!(ty, T => lanes!(|a, b, c| {
             bits!(T, (a as T).wrapping_mul(b as T).wrapping_add(c as T))
         })),
-        // What hardware leaves where the divisor is 0.
+        // Division by 0: the values that hardware returns.
         "div" => on_integer!(ty, T => lanes!(|a, b, c| {
             bits!(T, if b as T == 0 { !0 } else { (a as T).wrapping_div(b as T) })
         })),
@@ -200,7 +200,7 @@ fn integral(base: &str, ty: &str) -> Option<Alu> {
         "shl" => on_integer!(ty, T => lanes!(|a, b, c| {
             bits!(T, (a as T).checked_shl(b as u32).unwrap_or(0))
         })),
-        // Past the width, a signed shift leaves the sign.
+        // A shift by the width or more leaves only sign bits, or 0 for unsigned.
         "shr" => on_integer!(ty, T => lanes!(|a, b, c| {
             let by = (b as u32).min(T::BITS);
             bits!(T, (a as T).checked_shr(by).unwrap_or((a as T) >> (T::BITS - 1) >> 1))
@@ -222,11 +222,11 @@ fn integral(base: &str, ty: &str) -> Option<Alu> {
                 let bit = if at + i < T::BITS { (a as T) >> (at + i) & 1 } else { sign };
                 x |= bit << i;
             }
-            // A signed field is extended by its own top bit.
+            // A signed field is sign-extended.
             let negative = T::MIN != 0 && len > 0 && len < T::BITS && x >> (len - 1) & 1 != 0;
             bits!(T, if negative { x | (!0 as T) << len } else { x })
         })),
-        // How far the highest bit is from the top, instead of its number.
+        // The left shift that moves the highest bit to the top, instead of its index.
         "bfind.shiftamt" => on_integer!(ty, T => lanes!(|a, b, c| {
             let x = if T::MIN != 0 && (a as T) >> (T::BITS - 1) != 0 { !(a as T) } else { a as T };
             if x == 0 { 0xffff_ffff } else { u64::from(x.leading_zeros()) }
@@ -249,7 +249,7 @@ fn integral(base: &str, ty: &str) -> Option<Alu> {
     }
 }
 
-/// `dp4a`: the products of four bytes, each factor's signed or not, added to `c`.
+/// `dp4a`: the sum of four byte products, each factor signed or unsigned, plus `c`.
 fn dot(left: &str, right: &str) -> Option<Alu> {
     macro_rules! of {
         ($left:ty, $right:ty) => {
@@ -296,7 +296,7 @@ fn wide(base: &str, ty: &str) -> Option<Alu> {
 }
 
 fn high(base: &str, ty: &str) -> Option<Alu> {
-    // `c` is added to the product's upper half.
+    // `mad.hi` adds `c` to the upper half of the product.
     macro_rules! of {
         ($T:ty, $wide:ty) => {{
             let product: Alu =
@@ -319,21 +319,21 @@ fn high(base: &str, ty: &str) -> Option<Alu> {
     }
 }
 
-/// What an instruction that takes or leaves a carry adds up.
+/// The sum that an instruction with carry in or out computes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Carried {
     Add,
-    /// `a` and the complement of `b`. The carry is 1 where nothing is borrowed, as hardware has it:
-    /// `addc` behind `sub.cc` sees that too.
+    /// `a` plus the complement of `b`. The carry is 1 if nothing is borrowed, as in hardware, where
+    /// an `addc` after `sub.cc` can observe it.
     Sub,
-    /// `c` and the product's lower half.
+    /// `c` plus the lower half of the product.
     MadLow,
-    /// `c` and the product's upper half.
+    /// `c` plus the upper half of the product.
     MadHigh,
 }
 
-/// One lane of such an instruction: the result and the carry that it leaves. `carry` is that of the
-/// instruction before, where this one takes it.
+/// Computes one lane: the result and the carry out. `carry` is the carry in, if the instruction has
+/// one.
 pub(crate) fn carry(
     kind: Carried,
     (bits, signed): (u32, bool),
@@ -344,7 +344,7 @@ pub(crate) fn carry(
     let of = |x: u64| {
         if signed { i128::from(sign_extend(x, bits) as i64) } else { i128::from(x & all) }
     };
-    // Only the lower 128 bits matter, so that products of unsigned numbers may wrap.
+    // Only the low 128 bits matter, so the product of unsigned numbers may wrap.
     let product = || of(a).wrapping_mul(of(b));
     let (x, y) = match kind {
         Carried::Add => (a & all, b & all),
@@ -357,7 +357,7 @@ pub(crate) fn carry(
     (sum as u64 & all, sum >> bits & 1 != 0)
 }
 
-/// `lop3`: bit by bit, the entry of `table` that the bits of `a`, `b`, `c` select.
+/// `lop3`: a bitwise function of three inputs, given by its truth table.
 pub(crate) fn lop3(table: u8, a: u64, b: u64, c: u64) -> u64 {
     let (a, b, c) = (a as u32, b as u32, c as u32);
     let mut x = 0;
@@ -370,7 +370,7 @@ pub(crate) fn lop3(table: u8, a: u64, b: u64, c: u64) -> u64 {
     u64::from(x)
 }
 
-/// `bfi`: `len` bits of `a` put into `b` from bit `at`.
+/// `bfi`: inserts the low `len` bits of `a` into `b` at bit `at`.
 pub(crate) fn bfi(bits: u32, a: u64, b: u64, at: u64, len: u64) -> u64 {
     let (at, len) = (at as u32 & 0xff, (len as u32 & 0xff).min(bits));
     if len == 0 || at >= bits {
@@ -380,7 +380,7 @@ pub(crate) fn bfi(bits: u32, a: u64, b: u64, at: u64, len: u64) -> u64 {
     (b & !field | a << at & field) & (u64::MAX >> (64 - bits))
 }
 
-/// `shf`: a funnel shift of `b:a`; `wrap` takes the amount modulo 32, otherwise it stops at 32.
+/// `shf`: funnel shift of `b:a`. `wrap` takes the amount modulo 32; otherwise it is clamped to 32.
 pub(crate) fn shf(left: bool, wrap: bool, a: u64, b: u64, amount: u64) -> u64 {
     let by = if wrap { amount & 31 } else { (amount & 0xffff_ffff).min(32) };
     let both = a & 0xffff_ffff | b << 32;
@@ -401,7 +401,7 @@ macro_rules! compare {
     }};
 }
 
-/// The comparison `op` of two values of type `ty`, subnormals counting as 0 or not.
+/// The comparison `op` for type `ty`, with subnormals flushed to 0 if `ftz`; `None` if unknown.
 pub(crate) fn comparison(op: &str, ty: &str, ftz: bool) -> Option<Compare> {
     macro_rules! of_floats {
         ($g:ident) => {

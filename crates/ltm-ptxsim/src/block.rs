@@ -1,4 +1,5 @@
-//! Launches: blocks on threads, warps in random order, barriers. Knows no instruction.
+//! Launches: distributes blocks over host threads, runs warps in random order, opens barriers. Must
+//! not know instructions.
 
 use std::sync::Mutex;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering::Relaxed};
@@ -21,9 +22,9 @@ pub(crate) struct Launch<'a> {
     pub params: &'a [u8],
     pub memory: Snapshot,
     pub options: &'a Options,
-    /// Tells this launch from others in the records of memory.
+    /// Distinguishes this launch from others in the access records of memory.
     pub number: u64,
-    /// What orders blocks.
+    /// Tracks which accesses of different blocks are ordered.
     pub fences: Fences,
     initial: Vec<(Reg, u64)>,
     specials: Vec<(Reg, &'a str)>,
@@ -32,39 +33,39 @@ pub(crate) struct Launch<'a> {
     shared_bytes: usize,
 }
 
-/// Host memory that the warps of a launch take, at most.
+/// Maximum host memory for the warps of a launch, in bytes.
 const MAX_WARP_BYTES: u64 = 4 << 30;
 
 impl Launch<'_> {
-    /// The index of a block in the grid.
+    /// The 3-D index of a block from its linear index in the grid.
     pub fn block_index(&self, number: u64) -> [u32; 3] {
         let [x, y, z] = self.config.grid.map(u64::from);
         [number % x, number / x % y, number / x / y % z].map(|i| i as u32)
     }
 
-    /// The index of a thread in its block.
+    /// The 3-D index of a thread from its linear index in the block.
     pub fn thread_index(&self, thread: u32) -> [u32; 3] {
         let [x, y, _] = self.config.block;
         [thread % x, thread / x % y, thread / x / y]
     }
 }
 
-/// A block while it runs.
+/// A running block.
 pub(crate) struct Block<'a> {
     pub launch: &'a Launch<'a>,
-    /// Its number in the grid.
+    /// Its linear index in the grid.
     pub number: u32,
     pub n_threads: u32,
     pub shared: Shared,
     pub counters: Counters,
-    /// Where the last global address was found.
+    /// Index of the allocation that the last global access used.
     pub hint: usize,
-    /// The fences of the block so far.
+    /// The block's time for ordering between blocks: the number of fences so far.
     pub time: u32,
     votes: Vec<Vote>,
 }
 
-/// A warp's part in a barrier that reduces.
+/// One warp's contribution to a reducing barrier (`bar.red`).
 struct Vote {
     warp: usize,
     kind: BarrierKind,
@@ -74,10 +75,11 @@ struct Vote {
     dp: Option<u32>,
 }
 
-/// Runs a kernel to its end.
+/// Runs a kernel to completion and returns what it did. `params` is the packed parameter block,
+/// laid out as [`Entry::params`](crate::Entry) describes.
 ///
 /// # Errors
-/// The first [`Fault`] that a block met; the memory is then as the blocks left it.
+/// The first [`Fault`] found. The kernel may already have written to `memory`.
 #[expect(clippy::result_large_err, reason = "a fault ends the launch: its size costs nothing")]
 pub fn launch(
     module: &Module,
@@ -231,7 +233,7 @@ pub fn launch(
     }
 }
 
-/// A fault with all that is known about its place.
+/// Builds the full report of a fault from what the instruction knew.
 fn tell(
     module: &Module,
     kernel: &str,
@@ -246,7 +248,7 @@ fn tell(
         let name = module.program().files.get(file).cloned();
         (name.unwrap_or_else(|| format!("file {file}")), *line)
     };
-    // The outermost line is the kernel's own.
+    // The outermost frame is in the kernel itself.
     let frames = inst.source.as_deref().unwrap_or_default();
     let (source, inlined) =
         frames.split_last().map_or((None, &[][..]), |(last, inner)| (Some(last), inner));
@@ -341,7 +343,7 @@ fn run_block(
     }
 }
 
-/// Opens a barrier that all its threads have reached; returns the warps that go on.
+/// Opens a barrier that all its threads have reached; returns the warps that continue.
 fn release(block: &mut Block, warps: &mut [Warp]) -> Result<Vec<usize>, (Trouble, usize, u32)> {
     let waiting = |warp: &Warp| warp.waiting;
     let ids: Vec<_> = warps.iter().filter_map(waiting).collect();
@@ -371,7 +373,7 @@ fn release(block: &mut Block, warps: &mut [Warp]) -> Result<Vec<usize>, (Trouble
 }
 
 impl Block<'_> {
-    /// Keeps a warp's part in a reducing barrier until all have come.
+    /// Records a warp's contribution to a reducing barrier until all have arrived.
     pub(crate) fn vote(
         &mut self,
         warp: usize,
@@ -422,7 +424,7 @@ fn special(name: &str, launch: &Launch, index: [u32; 3], thread: u32, warp: u32)
         "nwarpid" => (x * y * z).div_ceil(32),
         "dynamic_smem_size" => dynamic_shared_bytes,
         "total_smem_size" => launch.static_bytes + dynamic_shared_bytes,
-        // Blocks go to the multiprocessors in turn.
+        // Blocks are assigned to multiprocessors round-robin.
         "smid" => (u64::from(index[0])
             + u64::from(grid[0]) * (u64::from(index[1]) + u64::from(grid[1]) * u64::from(index[2])))
         .rem_euclid(u64::from(launch.options.device.multiprocessors.max(1)))
@@ -439,7 +441,7 @@ fn special(name: &str, launch: &Launch, index: [u32; 3], thread: u32, warp: u32)
     u64::from(value)
 }
 
-/// A small generator: which warp runs next must only be repeatable.
+/// An xorshift generator: the order of warps needs to be reproducible, nothing more.
 struct Random(u64);
 
 impl Random {

@@ -1,4 +1,5 @@
-//! `printf` and `assert` of CUDA: `vprintf` and `__assertfail` of its runtime. Knows C's formats.
+//! CUDA's `printf` and `assert`: the functions `vprintf` and `__assertfail` of its runtime, with
+//! C's format strings.
 
 use crate::block::Block;
 use crate::exec::lanes;
@@ -52,7 +53,7 @@ impl Block<'_> {
         }
     }
 
-    /// The text up to a zero.
+    /// Reads a zero-terminated string.
     fn string(&mut self, warp: &Warp, address: u64, lane: usize) -> Result<String, Trouble> {
         let mut bytes = Vec::new();
         if address == 0 {
@@ -67,7 +68,7 @@ impl Block<'_> {
         Ok(String::from_utf8_lossy(&bytes).into_owned())
     }
 
-    /// The next argument, of 4 or 8 bytes, aligned to its size.
+    /// Reads the next argument, of 4 or 8 bytes, aligned to its size.
     fn value(&mut self, warp: &Warp, values: &mut Values, bytes: u64) -> Result<u64, Trouble> {
         let at = values.at.wrapping_add(bytes - 1) & !(bytes - 1);
         values.at = at.wrapping_add(bytes);
@@ -78,7 +79,7 @@ impl Block<'_> {
         Ok(value)
     }
 
-    /// A format with its values put in, and how many there were.
+    /// Expands a format string; returns the text and the number of arguments.
     fn formatted(
         &mut self,
         warp: &Warp,
@@ -140,7 +141,7 @@ impl Block<'_> {
     }
 }
 
-/// Where a lane's arguments are read from.
+/// Where the next argument of a lane is read.
 struct Values {
     at: u64,
     lane: usize,
@@ -151,7 +152,7 @@ struct Values {
 enum Size {
     None,
     Of(usize),
-    /// `*`: an argument of its own.
+    /// `*`: given by a separate argument.
     Argument,
 }
 
@@ -164,7 +165,7 @@ impl Size {
     }
 }
 
-/// What follows a per cent sign.
+/// A conversion specification: what follows `%`.
 struct Field {
     left: bool,
     plus: bool,
@@ -173,13 +174,13 @@ struct Field {
     zeros: bool,
     width: Size,
     precision: Size,
-    /// 64 bits in place of 32.
+    /// The argument has 64 bits instead of 32.
     long: bool,
     kind: char,
 }
 
 impl Field {
-    /// Reads a field, and returns what comes after it.
+    /// Parses a specification; returns it and the text after it.
     fn parse(text: &str) -> Option<(Self, &str)> {
         let flags = text.len() - text.trim_start_matches(['-', '+', ' ', '#', '0']).len();
         let (flags, mut rest) = text.split_at(flags);
@@ -298,7 +299,7 @@ fn exponential(x: f64, precision: usize) -> String {
     format!("{mantissa}e{sign}{:02}", exponent.abs())
 }
 
-/// The shorter of the two other forms, with so many significant digits.
+/// `%g`: the `%e` or `%f` form, with `precision` significant digits.
 fn general(x: f64, precision: usize, keep_zeros: bool) -> String {
     let scientific = exponential(x, precision - 1);
     let exponent = scientific.split_once('e').and_then(|(_, e)| e.parse::<i32>().ok()).unwrap_or(0);

@@ -1,4 +1,4 @@
-//! `cvt`: conversions between types, with their roundings. Knows values alone.
+//! `cvt`: conversions between types and their rounding. Knows only values.
 
 use half::{bf16, f16};
 
@@ -6,24 +6,24 @@ use crate::alu::Lanes;
 use crate::float::flush;
 use crate::rounding::{BF16, F16, Rounding, TF32, from_integer, narrow, to_f32, to_whole};
 
-/// What a conversion goes from, goes to and how it rounds.
+/// A conversion: source type, target type and rounding.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub(crate) struct Convert {
     to: Type,
     from: Type,
     rounding: Rounding,
-    /// Whether a float becomes a whole number: `.rni` and its like, as against `.rn`.
+    /// Whether to round to an integral value (`.rni` and similar, not `.rn`).
     whole: bool,
     /// `.sat`, or `.satfinite` of `tf32`.
     saturate: bool,
     relu: bool,
-    /// Whether single-precision subnormals count as 0.
+    /// Whether single-precision subnormals are flushed to 0.
     flush: bool,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq)]
 enum Type {
-    /// Bits, and whether signed.
+    /// Number of bits, and whether signed.
     Int(u32, bool),
     F16,
     BF16,
@@ -55,7 +55,7 @@ impl Convert {
             }
         }
         let &[to, from] = types.as_slice() else { return None };
-        // What a narrower float takes besides, and what only it takes.
+        // Modifiers that only narrower float targets, or only some of them, allow.
         let narrow = matches!(to, Type::F16 | Type::BF16 | Type::F16x2 | Type::BF16x2 | Type::TF32);
         let tf32 = to == Type::TF32;
         let single = from == Type::F32;
@@ -71,17 +71,17 @@ impl Convert {
         known.then_some(Self { to, from, rounding, whole, saturate, relu, flush })
     }
 
-    /// Whether it only changes the width or the sign of an integer.
+    /// Whether this only changes the width or signedness of an integer.
     pub fn is_between_integers(&self) -> bool {
         matches!((self.to, self.from), (Type::Int(..), Type::Int(..)))
     }
 
-    /// Whether two values go into one register.
+    /// Whether two values are packed into one register.
     pub fn is_packed(&self) -> bool {
         matches!(self.to, Type::F16x2 | Type::BF16x2)
     }
 
-    /// Converts all lanes; `b` is the lower half of a packed result, whose upper half is `a`.
+    /// Converts all lanes. In a packed result `b` gives the lower half and `a` the upper half.
     pub fn run(&self, out: &mut Lanes, a: &Lanes, b: &Lanes) {
         match (self.to, self.from, self.rounding) {
             (Type::BF16x2, Type::F32, Rounding::Nearest) if !self.relu && !self.flush => {
@@ -155,7 +155,7 @@ impl Convert {
     fn of_float(&self, x: f64) -> u64 {
         let x = if self.relu && x < 0.0 { 0.0 } else { x };
         let whole = to_whole(x, self.rounding);
-        // Between equal types the modifier rounds to a whole number, if there is one.
+        // Float to float: round to an integral value if the modifier asks for it.
         let x = if self.whole { whole } else { x };
         let limit = |x: f64| if self.saturate { saturate_wide(x) } else { x };
         match self.to {
@@ -184,7 +184,7 @@ impl Convert {
     }
 }
 
-/// A number between 0 and 1, which NaN becomes 0 for, and a negative 0 a positive one.
+/// Clamps to [0, 1]; NaN and -0 become +0.
 fn saturate_wide(x: f64) -> f64 {
     if x.is_nan() { 0.0 } else { x.clamp(0.0, 1.0) + 0.0 }
 }
@@ -201,7 +201,7 @@ fn cut(x: u64, bits: u32) -> u64 {
     x & (u64::MAX >> (64 - bits))
 }
 
-/// The value of the low `bits` as a signed number, in 64 bits.
+/// Sign-extends the low `bits` of a value to 64 bits.
 pub(crate) fn sign_extend(x: u64, bits: u32) -> u64 {
     ((x << (64 - bits)) as i64 >> (64 - bits)) as u64
 }
@@ -212,7 +212,7 @@ fn clamp(x: i128, bits: u32, signed: bool) -> u64 {
     put(x.clamp(min, max) as u64, bits, signed)
 }
 
-/// An integer in its register, which may be wider: a signed one fills it with its sign.
+/// An integer as its register holds it: a signed one is sign-extended.
 fn put(x: u64, bits: u32, signed: bool) -> u64 {
     if signed { sign_extend(x, bits) } else { cut(x, bits) }
 }

@@ -1,13 +1,13 @@
-//! What a launch did, counted. Knows no instruction's meaning.
+//! Counts what a launch did. Must not know what instructions mean.
 
 use std::fmt;
 
 use crate::occupancy::Occupancy;
 
-/// Kinds of instructions that are counted apart.
+/// Classes of instructions that are counted separately.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Class {
-    /// Integer and logical arithmetic, conversions, moves.
+    /// Integer and logical arithmetic, conversions, moves; `ld.param`.
     Integer,
     /// Single-precision arithmetic.
     F32,
@@ -21,21 +21,21 @@ pub enum Class {
     Mma,
     /// Global loads and stores, atomics.
     Global,
-    /// Shared loads and stores, matrix loads.
+    /// Shared loads, stores and atomics; matrix loads and stores.
     Shared,
-    /// Loads and stores of a thread's own stack.
+    /// Local loads and stores.
     Local,
     /// Asynchronous copies, their commits and waits.
     AsyncCopy,
     /// Shuffles, votes and reductions in a warp.
     Warp,
-    /// Barriers of a block.
+    /// Block barriers.
     Barrier,
     /// Branches, returns and predicates.
     Control,
 }
 
-/// Names of the classes, in order.
+/// Names of the classes, in the order of [`Class`].
 const CLASSES: [&str; 13] = [
     "integer",
     "f32",
@@ -52,28 +52,28 @@ const CLASSES: [&str; 13] = [
     "control",
 ];
 
-/// Sums over all warps of a launch.
+/// Totals over all warps of a launch.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Counters {
-    /// Instructions issued to a warp, by [`Class`].
+    /// Warp instructions issued, by [`Class`].
     pub instructions: [u64; CLASSES.len()],
-    /// Lanes that took part, over all instructions.
+    /// Active lanes, summed over all instructions.
     pub active_lanes: u64,
     /// Branches that split a warp.
     pub divergent_branches: u64,
     /// Floating-point operations; a fused multiply-add counts two.
     pub flops: u64,
-    /// Sectors of 32 bytes that global accesses touched.
+    /// 32-byte sectors accessed in global memory.
     pub sectors: u64,
-    /// The least sectors that could hold the bytes that they asked for.
+    /// Minimum number of sectors that could hold the accessed bytes.
     pub ideal_sectors: u64,
-    /// Passes over the banks that shared accesses took.
+    /// Wavefronts of shared accesses: passes over the banks, several if there are bank conflicts.
     pub shared_wavefronts: u64,
-    /// The least passes that their bytes could take.
+    /// Minimum number of wavefronts for the accessed bytes.
     pub ideal_wavefronts: u64,
     /// Warps that ran.
     pub warps: u64,
-    /// What a multiprocessor holds of the launch, which is no sum.
+    /// Occupancy of a multiprocessor; not a total.
     pub occupancy: Option<Occupancy>,
 }
 
@@ -83,7 +83,7 @@ impl Counters {
         self.active_lanes += u64::from(mask.count_ones());
     }
 
-    /// Adds another count; the occupancy stays.
+    /// Adds the totals of `other`; `occupancy` stays as it is.
     pub fn add(&mut self, other: &Self) {
         for (own, other) in self.instructions.iter_mut().zip(other.instructions) {
             *own += other;
@@ -98,7 +98,7 @@ impl Counters {
         self.warps += other.warps;
     }
 
-    /// Every sum by name.
+    /// Every total with its name.
     pub fn entries(&self) -> Vec<(&'static str, u64)> {
         let mut entries: Vec<_> = CLASSES.into_iter().zip(self.instructions).collect();
         entries.extend([
@@ -114,7 +114,7 @@ impl Counters {
         entries
     }
 
-    /// One flat JSON object of every sum.
+    /// All totals as one flat JSON object.
     pub fn to_json(&self) -> String {
         let fields: Vec<_> =
             self.entries().iter().map(|(name, count)| format!(r#""{name}":{count}"#)).collect();

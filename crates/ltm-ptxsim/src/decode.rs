@@ -1,5 +1,5 @@
-//! Names become numbers: one entry's text as instructions that can run, with the functions it calls
-//! put in place. Knows every instruction's form, not what it does.
+//! Decodes the text of an entry into executable instructions, inlining the functions that it calls.
+//! Knows the form of every instruction; must not know what it does.
 
 mod arithmetic;
 mod call;
@@ -15,19 +15,19 @@ use crate::inst::{Code, Condition, Initial, Inst, Op, Pred, Reg, Strength};
 use crate::parse::{Function, Instruction, Operand, Statement, Text, Variable};
 use crate::program::Param;
 
-/// Functions called from functions, at most.
+/// Maximum depth of nested function calls.
 const MAX_DEPTH: usize = 16;
-/// Instructions of an entry, with those of the functions that it calls, at most.
+/// Maximum instructions of an entry, including the functions it calls.
 pub(crate) const MAX_INSTRUCTIONS: usize = 1 << 18;
-/// Instructions of all entries of a module, at most.
+/// Maximum instructions of all entries of a module.
 pub(crate) const MAX_MODULE_INSTRUCTIONS: usize = 1 << 21;
-/// Shared memory of an entry's variables, in bytes, at most: more than any device has.
+/// Maximum shared memory of an entry's variables, in bytes: more than any device has.
 const MAX_SHARED_BYTES: u32 = 16 << 20;
-/// Local memory of a thread, in bytes, at most.
+/// Maximum local memory per thread, in bytes.
 const MAX_LOCAL_BYTES: u32 = 512 << 10;
 
-/// Decodes an entry into at most `budget` instructions; returns its code and the shared memory its
-/// variables take.
+/// Decodes an entry into at most `budget` instructions; returns its code and the bytes of shared
+/// memory that its variables take.
 pub(crate) fn decode(
     text: &Text,
     entry: &Function,
@@ -81,9 +81,9 @@ pub(crate) fn decode(
 struct Decoder<'a> {
     text: &'a Text,
     budget: usize,
-    /// Instructions to put before the one at hand.
+    /// Instructions to emit before the current one.
     extra: Vec<Op>,
-    /// Source lines of the calls under way, from the innermost outwards.
+    /// Source lines of the calls being inlined, innermost first.
     call_sites: Vec<(u32, u32)>,
     code: Code,
     registers: HashMap<String, Reg>,
@@ -93,21 +93,21 @@ struct Decoder<'a> {
     shared: HashMap<String, u32>,
     shared_bytes: u32,
     labels: HashMap<String, u32>,
-    /// Branches, with the names of their targets and their lines.
+    /// Branches: instruction index, names of the targets, source line.
     jumps: Vec<(usize, Vec<String>, u32)>,
     n_calls: usize,
 }
 
-/// The function at hand.
+/// The function being decoded.
 struct Scope<'a> {
     function: &'a Function,
-    /// Put before every name, so that two calls of a function do not share registers.
+    /// Prefix of every name, so that two calls of a function do not share registers.
     prefix: String,
     depth: usize,
     local: HashMap<String, u32>,
 }
 
-/// An instruction's words, taken apart at its dots, and its operands.
+/// An instruction: its opcode split at the dots, and its operands.
 struct Form<'o> {
     opcode: &'o str,
     parts: Vec<&'o str>,
@@ -119,7 +119,7 @@ impl Form<'_> {
         self.parts[0]
     }
 
-    /// The last word, which is the type where there is one.
+    /// The last part of the opcode: the type, if there is one.
     fn ty(&self) -> &str {
         self.parts.last().copied().unwrap_or_default()
     }
@@ -139,7 +139,7 @@ impl Form<'_> {
         }
     }
 
-    /// Refuses words between the base and the type that stand in none of these lists.
+    /// Fails if a part between the base and the type is in none of these lists of words.
     fn knows(&self, lists: &[&str]) -> Decoded<()> {
         let mut between = self.parts.iter().skip(1).take(self.parts.len().saturating_sub(2));
         let known = |part: &str| lists.iter().any(|list| list.split(' ').any(|word| word == part));
@@ -154,7 +154,7 @@ impl Form<'_> {
     }
 }
 
-/// `Err` holds what is wrong, to be completed with the line.
+/// `Err` is the reason; the caller adds the line.
 type Decoded<T> = Result<T, String>;
 
 impl<'a> Decoder<'a> {
@@ -244,7 +244,8 @@ impl<'a> Decoder<'a> {
         let (line, text) = (from.line, from.text.clone());
         let source = match (&from.source, self.call_sites.as_slice()) {
             (source, []) => source.clone(),
-            // A function that is called is followed to the kernel's line, as an inlined one is.
+            // An instruction of an inlined function keeps its own line and the lines of its
+            // callers.
             (source, calls) => {
                 let inner = source.as_deref().unwrap_or_default();
                 Some(inner.iter().chain(calls).copied().collect())
@@ -276,7 +277,7 @@ impl<'a> Decoder<'a> {
         self.constant(Initial::Value(value))
     }
 
-    /// The offset of a shared variable, which counts towards the entry from its first mention.
+    /// The offset of a shared variable; it is allocated for the entry when first mentioned.
     fn shared_variable(
         &mut self,
         scope: &Scope,
@@ -363,7 +364,7 @@ impl<'a> Decoder<'a> {
     fn target(&mut self, scope: &Scope, operand: &Operand) -> Decoded<Reg> {
         match operand {
             Operand::Register(name) if special(name).is_none() => self.register(scope, name),
-            // Written and never read.
+            // A sink: written and never read.
             Operand::Sink => Ok(self.register_named("_".into())),
             _ => Err("a register is expected as the target".into()),
         }
@@ -401,7 +402,7 @@ impl<'a> Decoder<'a> {
             {
                 Ok(self.predicate_of(format!("{}{name}", scope.prefix)))
             }
-            // Written and never read.
+            // A sink: written and never read.
             Operand::Sink => Ok(self.predicate_of("_".into())),
             _ => Err("a predicate is expected".into()),
         }
@@ -500,7 +501,7 @@ impl<'a> Decoder<'a> {
                 control(Op::Nop)
             }
             "griddepcontrol" | "pmevent" => control(Op::Nop),
-            // What orders a block's own accesses changes nothing: they are in order.
+            // Fences within a block have no effect: a block's accesses are executed in order.
             "membar" | "fence" if form.has("cta") || form.has("proxy") => control(Op::Nop),
             "fence" if form.has("mbarrier_init") => control(Op::Nop),
             "membar" | "fence" => {
@@ -524,7 +525,7 @@ impl<'a> Decoder<'a> {
     }
 }
 
-/// A special register that has one value for all of a kernel, without its per cent sign.
+/// The name, without `%`, of a special register whose value is fixed when the kernel starts.
 fn special(name: &str) -> Option<&str> {
     const NAMES: [&str; 13] = [
         "laneid",
@@ -548,7 +549,7 @@ fn special(name: &str) -> Option<&str> {
     (with_axis || NAMES.contains(&name)).then_some(name)
 }
 
-/// A register's name without what tells it from others of that name.
+/// A register's name as in the text, without the prefix and suffix that make it unique.
 fn as_written(name: &str) -> &str {
     let own = name.rsplit(':').next().unwrap_or(name);
     own.split('#').next().unwrap_or(own)
@@ -566,7 +567,7 @@ impl From<String> for Failure {
     }
 }
 
-/// Where shared memory stands in the generic space.
+/// Base address of shared memory in the generic address space.
 pub(crate) const SHARED_WINDOW: u64 = 0x7f00_0000_0000;
-/// Where a thread's own memory stands in the generic space.
+/// Base address of local memory in the generic address space.
 pub(crate) const LOCAL_WINDOW: u64 = 0x7e00_0000_0000;

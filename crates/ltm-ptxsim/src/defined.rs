@@ -1,8 +1,9 @@
-//! Which instructions may read a register that nothing has written: those alone are watched while
-//! they run. Knows which registers an instruction reads and writes and where it may go on, not what
-//! it does.
+//! Finds the instructions that may read a register that was never written; only those are checked
+//! at run time. Knows which registers an instruction reads and writes and where control goes next;
+//! must not know what it computes.
 //!
-//! A copy of such a register is no fault, its use is: compilers copy values that no path uses.
+//! Copying such a register is allowed, using it is a fault: compilers copy values that no path
+//! uses.
 
 use std::collections::HashMap;
 
@@ -10,35 +11,35 @@ use crate::fault::{FaultKind, Trouble};
 use crate::inst::{Code, Condition, Inst, Logic, Op, Pred, Reg, VoteKind};
 use crate::warp::Warp;
 
-/// What there is to watch at an instruction, by places in the warp's record of written registers.
+/// What to check at an instruction, as indices into the warp's record of written registers.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub(crate) struct Watch {
     /// The guard, which every lane reads.
     pub guard: Option<u32>,
-    /// What is read and may not be there.
+    /// Operands that may be unwritten.
     pub reads: Vec<u32>,
     pub writes: Vec<u32>,
     pub copy: Copy,
 }
 
-/// What becomes of a value that is not there.
+/// How an unwritten operand affects the instruction.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(crate) enum Copy {
     /// Reading it is a fault.
     #[default]
     Not,
-    /// The target is not there either.
+    /// The target becomes unwritten too.
     All,
-    /// The target is as the operand that the predicate selects.
+    /// The target takes the state of the operand that the predicate selects.
     Select { p: Condition, a: Option<u32>, b: Option<u32> },
-    /// The first target is as the operand is in the lane that is read.
+    /// The first target takes the state of the operand in the source lane.
     Lanes { d: Option<u32>, a: Option<u32> },
 }
 
-/// A register or a predicate: predicates are numbered behind the registers.
+/// A register or a predicate; predicates are numbered after the registers.
 type Value = u32;
 
-/// Sets the watches of all instructions and names the registers that they watch.
+/// Adds the checks to all instructions and records the names of the checked registers.
 pub(crate) fn watch(code: &mut Code, names: impl Fn(Value) -> String) {
     let sure = analyse(code);
     let mut places: HashMap<Value, u32> = HashMap::new();
@@ -58,7 +59,7 @@ pub(crate) fn watch(code: &mut Code, names: impl Fn(Value) -> String) {
         let place_of_unsure = |value: Value| place(value).filter(|_| unsure.contains(&value));
         let operands = operands(inst, n_registers);
         let guard = inst.guard.and_then(|(p, _)| place_of_unsure(n_registers + p));
-        // The guard comes last.
+        // `reads` ends with the guard.
         let n_reads = operands.reads.len() - usize::from(inst.guard.is_some());
         let (read, copy) = match inst.op {
             Op::Selp { a, b, p, .. } => {
@@ -74,7 +75,7 @@ pub(crate) fn watch(code: &mut Code, names: impl Fn(Value) -> String) {
                 (operands.reads[..n_reads].to_vec(), copy)
             }
         };
-        // What a shuffle writes is known when it knows the lanes that it reads.
+        // The first target of a shuffle is handled once its source lanes are known.
         let n_carried = usize::from(matches!(copy, Copy::Lanes { .. }));
         let watch = Watch {
             guard,
@@ -98,7 +99,7 @@ pub(crate) fn watch(code: &mut Code, names: impl Fn(Value) -> String) {
     code.watched = watched;
 }
 
-/// A set of values.
+/// A set of registers and predicates.
 #[derive(Clone, PartialEq, Eq)]
 struct Set(Vec<u64>);
 
@@ -113,7 +114,7 @@ impl Set {
         *word = if there { *word | bit } else { *word & !bit };
     }
 
-    /// Keeps what the other has too; returns whether that took something away.
+    /// Intersects with `other`; returns whether anything was removed.
     fn meet(&mut self, other: &Self) -> bool {
         let mut changed = false;
         for (word, other) in self.0.iter_mut().zip(&other.0) {
@@ -124,7 +125,7 @@ impl Set {
     }
 }
 
-/// For every instruction, what is written on every way to it.
+/// For every instruction, the values that are written on all paths to it.
 fn analyse(code: &Code) -> Vec<Set> {
     let n_registers = code.n_registers as u32;
     let words = (code.n_registers + code.n_predicates).div_ceil(64);
@@ -145,7 +146,8 @@ fn analyse(code: &Code) -> Vec<Set> {
             let operands = operands(inst, n_registers);
             let there = !copies(&inst.op) || operands.reads.iter().all(|value| after.has(*value));
             for value in operands.writes {
-                // Behind a guard, what was there stays there, and nothing new is sure.
+                // A guarded write may not happen: what was written before stays, nothing new is
+                // certain.
                 let kept = inst.guard.is_none() || after.has(value);
                 after.put(value, there && kept);
             }
@@ -177,13 +179,14 @@ fn copies(op: &Op) -> bool {
     match op {
         Op::Mov { .. } | Op::Pack { .. } | Op::Unpack { .. } | Op::Selp { .. } => true,
         Op::Shuffle { .. } | Op::Logic { logic: Logic::Mov, .. } => true,
-        // To another width, as compilers do before they know whether the value is used.
+        // Integer conversions count as copies: compilers widen a value before they know whether it
+        // is used.
         Op::Convert { convert, .. } => convert.is_between_integers(),
         _ => false,
     }
 }
 
-/// What an instruction reads, its guard last, and what it writes.
+/// The operands an instruction reads (its guard last) and writes.
 struct Operands {
     reads: Vec<Value>,
     writes: Vec<Value>,
@@ -327,8 +330,7 @@ fn operands(inst: &Inst, n_registers: u32) -> Operands {
 }
 
 impl Warp {
-    /// Refuses what the active of a group's lanes read where nothing was written, and notes what
-    /// they write.
+    /// Fails if active lanes read an unwritten value, and records what they write.
     pub fn check_watched(
         &mut self,
         watch: &Watch,
@@ -370,7 +372,7 @@ impl Warp {
         Ok(())
     }
 
-    /// Notes what a shuffle that reads these lanes writes.
+    /// Records what a shuffle writes, given the source lane of each lane.
     pub fn carry_between_lanes(&mut self, watch: &Watch, sources: &[usize; 32], active: u32) {
         let Copy::Lanes { d: Some(d), a } = watch.copy else { return };
         let from = a.map_or(u32::MAX, |a| self.defined[a as usize]);

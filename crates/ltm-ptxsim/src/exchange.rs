@@ -1,5 +1,5 @@
-//! What lanes of a warp exchange: who takes part, shuffles, votes, matches, reductions. Knows no
-//! memory.
+//! Exchange between the lanes of a warp: shuffles, votes, matches, reductions, and which lanes take
+//! part. Must not know memory.
 
 use crate::alu::Lanes;
 use crate::exec::{Flow, lanes};
@@ -9,18 +9,18 @@ use crate::warp::Warp;
 
 const ALL: u32 = u32::MAX;
 
-/// Lanes that name the same mask in one `.sync` instruction.
+/// Lanes that give the same member mask in one `.sync` instruction.
 #[derive(Clone, Copy, Default)]
 pub(crate) struct Party {
     /// The lanes that execute the instruction.
     pub lanes: u32,
-    /// What they name.
+    /// Their member mask.
     pub mask: u32,
-    /// What they name, of the lanes that still run.
+    /// Lanes in the member mask that have not exited.
     pub members: u32,
 }
 
-/// The parties at a `.sync` instruction, some of which wait for lanes that are not there yet.
+/// The parties at a `.sync` instruction. Incomplete ones wait for the missing lanes.
 pub(crate) struct Arrived {
     parties: [Party; 32],
     n: usize,
@@ -28,7 +28,7 @@ pub(crate) struct Arrived {
 }
 
 impl Arrived {
-    /// Those that are complete.
+    /// The complete parties.
     pub fn parties(&self) -> impl Iterator<Item = &Party> {
         self.parties[..self.n].iter()
     }
@@ -38,7 +38,7 @@ impl Arrived {
     }
 }
 
-/// Sorts the lanes that have come to a `.sync` instruction by the mask that each names.
+/// Groups the lanes that have arrived at a `.sync` instruction by their member mask.
 pub(crate) fn arrive(warp: &Warp, register: u32, active: u32) -> Result<Arrived, Trouble> {
     let masks = warp.get(register);
     let mut arrived = Arrived { parties: [Party::default(); 32], n: 0, held: 0 };
@@ -72,7 +72,7 @@ pub(crate) fn arrive(warp: &Warp, register: u32, active: u32) -> Result<Arrived,
     Ok(arrived)
 }
 
-/// Runs a shuffle, a vote, a match or a reduction among the lanes of a complete party.
+/// Executes a shuffle, vote, match or reduction among the lanes of a complete party.
 pub(crate) fn exchange(warp: &mut Warp, inst: &Inst, party: &Party) -> Result<(), Trouble> {
     let (active, members) = (party.lanes, party.members);
     match &inst.op {
@@ -154,7 +154,8 @@ pub(crate) fn exchange(warp: &mut Warp, inst: &Inst, party: &Party) -> Result<()
     Ok(())
 }
 
-/// The lane that a lane's shuffle reads, and whether it is the one asked for.
+/// The lane whose value a shuffle reads, and whether the requested lane was in range; otherwise it
+/// reads its own.
 fn source_of(kind: Shuffle, lane: i64, by: u64, clamp: u64) -> (usize, bool) {
     let (b, c) = ((by & 31) as i64, clamp as i64);
     let (segment, c) = (c >> 8 & 31, c & 31);

@@ -1,5 +1,5 @@
-//! Runs a warp's instructions: control, registers, what lanes of a warp exchange. Memory is
-//! `access`'s.
+//! Executes a warp's instructions: control flow, register operations, exchange between lanes. Must
+//! not know how memory works; that is in `access`.
 
 use crate::access::space_of;
 use crate::alu::{self, Lanes};
@@ -20,11 +20,11 @@ pub(crate) enum Stop {
     Done,
 }
 
-/// What an instruction does to the order of instructions.
+/// What happens after an instruction.
 pub(crate) enum Flow {
     Next,
     Exit,
-    /// These lanes wait here for others of their warp; the rest goes on.
+    /// These lanes wait here for other lanes of their warp; the rest continue.
     Hold(u32),
     Barrier {
         id: u32,
@@ -40,7 +40,7 @@ pub(crate) fn lanes(mask: u32) -> impl Iterator<Item = usize> {
     (0..32).filter(move |lane| mask >> lane & 1 != 0)
 }
 
-/// Runs one warp for at most `turn` instructions. An error comes with the number of the instruction.
+/// Runs one warp for at most `turn` instructions. An error contains the index of the instruction.
 pub(crate) fn run(block: &mut Block, warp: &mut Warp, turn: u32) -> Result<Stop, (Trouble, u32)> {
     let launch = block.launch;
     let mut left = turn;
@@ -88,7 +88,7 @@ pub(crate) fn run(block: &mut Block, warp: &mut Warp, turn: u32) -> Result<Stop,
                     }
                     break;
                 }
-                // A guard that excludes every lane skips the rest.
+                // A guard that excludes every lane skips the instruction.
                 _ if active == 0 => Flow::Next,
                 _ => step(block, warp, inst, mask, active).map_err(|trouble| (trouble, pc))?,
             };
@@ -97,7 +97,8 @@ pub(crate) fn run(block: &mut Block, warp: &mut Warp, turn: u32) -> Result<Stop,
                 Flow::Jump => {}
                 Flow::Exit => {
                     warp.live &= !active;
-                    // Whoever waits looks again: it may have waited for these lanes alone.
+                    // Waiting groups check again: they may have waited only for the lanes that just
+                    // exited.
                     warp.groups.iter_mut().for_each(|group| group.held = false);
                     mask &= !active;
                     pc += 1;
@@ -124,7 +125,8 @@ pub(crate) fn run(block: &mut Block, warp: &mut Warp, turn: u32) -> Result<Stop,
                 warp.insert(Group { pc, mask, held: false });
                 return Ok(Stop::Turn);
             }
-            // Another group is at this instruction, or further behind.
+            // Another group is at this instruction (the two merge) or at an earlier one (it runs
+            // first).
             if warp.groups.last().is_some_and(|other| other.pc <= pc) {
                 warp.insert(Group { pc, mask, held: false });
                 break;
@@ -319,7 +321,7 @@ fn step(
             if *kind == BarrierKind::Sync {
                 return Ok(Flow::Barrier { id, count });
             }
-            // The values are collected when all have come; the block hands the result out.
+            // Each warp contributes its votes; the block writes the result when all have arrived.
             let votes = p.map_or(0, |p| warp.predicate(p)) & active;
             block.vote(warp.index, *kind, votes, active, *d, *dp);
             return Ok(Flow::Barrier { id, count });
@@ -350,7 +352,7 @@ fn step(
             }
             let mut out = [[0; 32]; 4];
             let get = |r: &u32| warp.get(*r);
-            // Fewer registers than the four and two of the widest leave the rest unused.
+            // Narrower shapes use fewer than these four and two registers; `run` gets only those.
             let left: [_; 4] = std::array::from_fn(|i| get(&a[i.min(a.len() - 1)]));
             let right: [_; 2] = std::array::from_fn(|i| get(&b[i.min(b.len() - 1)]));
             mma.run(&mut out, &left[..a.len()], &right[..b.len()], c.each_ref().map(get));

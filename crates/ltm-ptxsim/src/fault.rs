@@ -1,5 +1,5 @@
-//! What can go wrong: text that is no PTX, and programs that hardware would run into undefined
-//! behaviour. Knows no instruction.
+//! Errors: text that is not PTX, and programs whose behaviour is undefined on hardware. Must not
+//! know instructions.
 
 use std::fmt;
 
@@ -8,9 +8,9 @@ use std::fmt;
 pub struct ParseError {
     /// The line of the PTX, from 1.
     pub line: u32,
-    /// The text there, shortened.
+    /// The offending text, shortened.
     pub text: String,
-    /// What is wrong with it.
+    /// What is wrong.
     pub reason: String,
 }
 
@@ -31,35 +31,36 @@ pub enum FaultKind {
     OutOfBounds,
     /// An address in an allocation that was freed.
     UseAfterFree,
-    /// An address that is no multiple of the access's size.
+    /// An address that is not a multiple of the access size.
     Misaligned,
-    /// Memory read before anything was written to it.
+    /// Memory read before it was written.
     Uninitialised,
-    /// A register used before anything was written to it.
+    /// A register used before it was written.
     UnwrittenRegister,
-    /// Two threads at the same shared memory, one of them writing, with neither a barrier nor, for
-    /// lanes of one warp, a place where they meet in between; or lanes that write different values
-    /// at once.
+    /// Two threads access the same shared memory, at least one of them writing, without a barrier
+    /// between the accesses or, for lanes of one warp, a place where both meet; or lanes write
+    /// different values in one instruction.
     SharedRace,
-    /// Two blocks at the same global memory in one launch, one of them writing.
+    /// Two blocks access the same global memory in one launch, at least one of them writing, and
+    /// nothing orders the accesses.
     GlobalRace,
-    /// An asynchronous copy's target used before the copy was waited for.
+    /// The target of an asynchronous copy used before the copy was waited for.
     PendingCopy,
     /// A barrier that some thread never reaches.
     Deadlock,
     /// A `.sync` instruction that some lane it names never reaches, or whose mask does not name a
     /// lane that executes it or that it reads.
     DivergentSync,
-    /// A launch that asks for more than a block may have.
+    /// A launch that exceeds a limit of the device or of the kernel.
     Limit,
     /// More instructions than a block may issue, see [`Options::max_steps`](crate::Options).
     Endless,
-    /// `trap`.
+    /// A `trap` instruction.
     Trap,
-    /// An `assert` that does not hold.
+    /// A failed `assert`.
     Assert,
-    /// A kernel that contains what the simulator does not execute: an unknown instruction, a function
-    /// without a body, code for another architecture than the device's.
+    /// A kernel that the simulator cannot execute: an unknown instruction, a function without a
+    /// body, or code for another architecture.
     Unsupported,
 }
 
@@ -68,7 +69,7 @@ pub enum FaultKind {
 pub struct OtherAccess {
     /// The block's index.
     pub block: [u32; 3],
-    /// The thread's index; none where several threads made the same access.
+    /// The thread's index; `None` if several threads made the same access.
     pub thread: Option<[u32; 3]>,
     /// The PTX line, from 1.
     pub ptx_line: u32,
@@ -78,30 +79,30 @@ pub struct OtherAccess {
     pub source: Option<(String, u32)>,
 }
 
-/// A broken rule and everything that is known about where.
+/// A broken rule, and where it was broken.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Fault {
     /// The rule.
     pub kind: FaultKind,
-    /// The kernel's name.
+    /// Name of the kernel.
     pub kernel: String,
-    /// The PTX line, from 1; 0 when the launch itself is at fault.
+    /// The PTX line, from 1; 0 if the launch itself is invalid.
     pub ptx_line: u32,
     /// The instruction.
     pub ptx_text: String,
     /// File and line of the kernel's source, where the PTX has them.
     pub source: Option<(String, u32)>,
-    /// Files and lines of the functions inlined there, from the innermost outwards.
+    /// Files and lines of the functions inlined there, innermost first.
     pub inlined: Vec<(String, u32)>,
     /// The block's index.
     pub block: [u32; 3],
-    /// The thread's index, where one thread is at fault.
+    /// The thread's index, if a single thread is at fault.
     pub thread: Option<[u32; 3]>,
-    /// The address, where there is one.
+    /// The address, for a fault of a memory access.
     pub address: Option<u64>,
     /// What happened.
     pub detail: String,
-    /// The other access, where two threads are in a race.
+    /// The other access, for a race.
     pub other: Option<Box<OtherAccess>>,
 }
 
@@ -137,7 +138,7 @@ impl fmt::Display for Fault {
 
 impl std::error::Error for Fault {}
 
-/// A block, and a thread of it.
+/// A block, and a thread of it if known.
 struct Place([u32; 3], Option<[u32; 3]>);
 
 impl fmt::Display for Place {
@@ -151,7 +152,7 @@ impl fmt::Display for Place {
     }
 }
 
-/// A fault as the instruction that meets it knows it.
+/// A fault as reported by an instruction, before the place is added.
 #[derive(Clone, Debug)]
 pub(crate) struct Trouble {
     pub kind: FaultKind,
@@ -161,14 +162,14 @@ pub(crate) struct Trouble {
     pub other: Option<Other>,
 }
 
-/// The other access of a race, as records hold it.
+/// The other access of a race, as stored in the records.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Other {
-    /// The block's number, where it is another block.
+    /// The block's linear index; `None` if it is the same block.
     pub block: Option<u32>,
-    /// The thread's number in its block, where it is a single one.
+    /// The thread's linear index in its block; `None` if there are several.
     pub thread: Option<u32>,
-    /// The instruction's number.
+    /// Index of the instruction.
     pub pc: u32,
 }
 
@@ -185,7 +186,7 @@ impl Trouble {
         Self { kind, lane: Some(lane), address: None, detail: detail.into(), other: None }
     }
 
-    /// With the other access of a race.
+    /// Adds the other access of a race.
     pub fn against(self, other: Other) -> Self {
         Self { other: Some(other), ..self }
     }

@@ -1,25 +1,26 @@
 //! What orders accesses of different blocks to global memory: fences together with atomics or other
-//! strong accesses. Knows blocks, addresses and times, no instruction.
+//! strong accesses. Knows blocks, addresses and times; must not know instructions.
 //!
-//! A block counts its fences: that is its time. A strong write after a fence releases what the block
-//! did before the fence; whoever then accesses the same address strongly has acquired it, and also
-//! what the releasing block had acquired itself. The reader's own fence is not asked for, as in the
-//! CUDA guide's sum over blocks.
+//! A block's time is the number of fences it has executed. A strong write after a fence releases
+//! what the block did before the fence. A block that then accesses the same address strongly
+//! acquires it, together with everything the releasing block had acquired. As in the CUDA guide's
+//! sum over blocks, the reader needs no fence of its own.
 
 use std::collections::HashMap;
 use std::sync::{Mutex, PoisonError};
 
-/// Releases that are recorded in one launch; past that, every block counts as ordered.
+/// Maximum number of releases recorded per launch; beyond it all blocks count as ordered, so races
+/// may be missed.
 const MAX_RELEASES: usize = 1 << 22;
 
-/// All releases and acquisitions of a launch.
+/// All releases and acquires of a launch.
 #[derive(Default)]
 pub(crate) struct Fences(Mutex<Records>);
 
 #[derive(Default)]
 struct Records {
     places: HashMap<u64, Place>,
-    /// By block, what it acquired: an address, and how many of its releases.
+    /// What each block acquired, in order: an address, and how many of its releases.
     acquired: HashMap<u32, Vec<(u64, u32)>>,
     n_releases: usize,
 }
@@ -27,15 +28,15 @@ struct Records {
 #[derive(Default)]
 struct Place {
     releases: Vec<Release>,
-    /// The indices of each block's.
+    /// Per block, the indices of its releases.
     by_block: HashMap<u32, Vec<u32>>,
 }
 
 struct Release {
     block: u32,
-    /// Accesses before this time are released.
+    /// Accesses of `block` before this time are released.
     before: u32,
-    /// How much the block had acquired by then.
+    /// How many entries of `acquired` the block had at that time.
     known: u32,
 }
 
@@ -44,7 +45,7 @@ impl Fences {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// A block writes strongly to an address: what it did before its fence `before` is released.
+    /// A block writes strongly to an address: this releases what it did before time `before`.
     pub fn release(&self, block: u32, before: u32, address: u64) {
         let mut records = self.records();
         if records.n_releases >= MAX_RELEASES {
@@ -72,13 +73,14 @@ impl Fences {
         }
     }
 
-    /// Whether what `other` did at a time is ordered before what `block` does now.
+    /// Whether what `other` did at `time` is ordered before what `block` does now.
     pub fn orders(&self, block: u32, other: u32, time: u32) -> bool {
         let records = self.records();
         if records.n_releases >= MAX_RELEASES {
             return true;
         }
-        // Blocks whose acquisitions count, with how many of them were looked at.
+        // Search through the blocks acquired from, with how many entries of each were already
+        // visited.
         let mut looked_at: HashMap<u32, u32> = HashMap::new();
         let mut open = vec![(block, u32::MAX)];
         while let Some((block, known)) = open.pop() {
@@ -133,7 +135,7 @@ mod tests {
         fences.release(1, 1, 72);
         fences.acquire(2, 72);
         assert!(fences.orders(2, 0, 0));
-        // A release before the acquisition hands nothing on.
+        // A release before the acquire passes nothing on.
         fences.release(3, 1, 80);
         fences.acquire(3, 64);
         fences.acquire(4, 80);

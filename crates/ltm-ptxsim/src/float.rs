@@ -1,7 +1,8 @@
-//! Floating-point arithmetic of single lanes. Knows values, not where they come from.
+//! Floating-point arithmetic on one lane. Knows values; must not know where they come from.
 //!
-//! Where the host has no operation that rounds as asked, double precision holds the result, exact or
-//! marked, and it is rounded once. The approximate functions are as good as the host's.
+//! Where the host has no operation with the required rounding, the result is computed in double
+//! precision, exactly or rounded to odd, and then rounded once. Approximate functions have the
+//! host's accuracy.
 
 use half::{bf16, f16};
 
@@ -29,7 +30,7 @@ fn w(x: f32) -> f64 {
     f64::from(x)
 }
 
-/// The NaN that hardware makes.
+/// The NaN that hardware produces.
 const NAN: f32 = f32::from_bits(0x7fff_ffff);
 
 pub(crate) fn flush(x: f32) -> f32 {
@@ -37,11 +38,11 @@ pub(crate) fn flush(x: f32) -> f32 {
 }
 
 pub(crate) fn saturate(x: f32) -> f32 {
-    // A negative 0 becomes a positive one, as in hardware.
+    // Adding 0 turns -0 into +0, as hardware does.
     if x.is_nan() { 0.0 } else { x.clamp(0.0, 1.0) + 0.0 }
 }
 
-/// The lesser of two numbers, or the one that is a number; -0 is less than 0.
+/// The smaller of two numbers; if one is NaN, the other. -0 is less than 0.
 fn least(a: f64, b: f64) -> f64 {
     if a.is_nan() || b < a || b == a && b.is_sign_negative() { b } else { a }
 }
@@ -50,7 +51,7 @@ fn greatest(a: f64, b: f64) -> f64 {
     -least(-a, -b)
 }
 
-/// `op`, or NaN where one of the operands is.
+/// `op`, or NaN if either operand is NaN.
 fn or_nan(op: fn(f64, f64) -> f64, a: f64, b: f64) -> f64 {
     if a.is_nan() || b.is_nan() { f64::NAN } else { op(a, b) }
 }
@@ -59,12 +60,12 @@ fn relu(x: f64) -> f64 {
     if x < 0.0 { 0.0 } else { x }
 }
 
-/// A single-precision number of a double that is one.
+/// Converts a double that is exactly representable in single precision.
 fn exact(x: f64) -> f32 {
     if x.is_nan() { NAN } else { x as f32 }
 }
 
-/// `body` over single-precision values, with subnormals flushed to 0 or not.
+/// `body` on single-precision values, flushing subnormals to 0 if `$ftz`.
 macro_rules! single {
     ($ftz:expr, |$a:ident, $b:ident, $c:ident| $body:expr) => {{
         let plain: Alu = lanes!(|x, y, z| {
@@ -79,7 +80,7 @@ macro_rules! single {
     }};
 }
 
-/// `body` in a direction, which it takes as its last argument.
+/// `body` in the given rounding mode, passed as its last argument.
 macro_rules! rounded {
     ($ftz:expr, $rounding:expr, |$a:ident, $b:ident, $c:ident, $r:ident| $body:expr) => {{
         macro_rules! toward {
@@ -99,8 +100,8 @@ macro_rules! rounded {
     }};
 }
 
-/// Single-precision arithmetic with its class and operations; `modifiers` stand between base and
-/// type, and one that is not known here makes the instruction unknown.
+/// A single-precision operation with its class and flop count. `modifiers` are the parts of the
+/// opcode between the base and the type; an unknown one makes the instruction unsupported.
 pub(crate) fn single(base: &str, modifiers: &[&str]) -> Option<(Alu, Class, u64)> {
     let has = |modifier: &str| modifiers.contains(&modifier);
     let known: &[&str] = match base {
@@ -133,7 +134,7 @@ pub(crate) fn single(base: &str, modifiers: &[&str]) -> Option<(Alu, Class, u64)
         "sub" if sat => (single!(ftz, |a, b, c| saturate(a - b)), 1),
         "mul" if sat => (single!(ftz, |a, b, c| saturate(a * b)), 1),
         "fma" | "mad" if sat => (single!(ftz, |a, b, c| saturate(a.mul_add(b, c))), 2),
-        // Of two single-precision numbers the host's own operations are right.
+        // Rounding to nearest, the host's own operations are correctly rounded.
         "add" if nearest => (single!(ftz, |a, b, c| a + b), 1),
         "sub" if nearest => (single!(ftz, |a, b, c| a - b), 1),
         "mul" if nearest => (single!(ftz, |a, b, c| a * b), 1),
@@ -152,7 +153,7 @@ pub(crate) fn single(base: &str, modifiers: &[&str]) -> Option<(Alu, Class, u64)
         "min" => (single!(ftz, |a, b, c| exact(least(w(a), w(b)))), 1),
         "max" => (single!(ftz, |a, b, c| exact(greatest(w(a), w(b)))), 1),
         "copysign" => (single!(false, |a, b, c| b.copysign(a)), 0),
-        // A condition that is no number selects the second.
+        // A NaN condition selects the second operand.
         "slct" if modifiers.len() != 1 + usize::from(ftz) => return None,
         "slct" if ftz => (lanes!(|a, b, c| if flush(f(c)) >= 0.0 { a } else { b }), 0),
         "slct" => (lanes!(|a, b, c| if f(c) >= 0.0 { a } else { b }), 0),
@@ -172,7 +173,7 @@ pub(crate) fn single(base: &str, modifiers: &[&str]) -> Option<(Alu, Class, u64)
     Some((alu, if special { Class::Special } else { Class::F32 }, flops))
 }
 
-/// The commonest of all, with the host's widest registers.
+/// The most common operation, using the host's widest SIMD registers.
 fn fused(out: &mut Lanes, a: &Lanes, b: &Lanes, c: &Lanes) {
     pulp::Arch::new().dispatch(
         #[inline(always)]
@@ -184,7 +185,7 @@ fn fused(out: &mut Lanes, a: &Lanes, b: &Lanes, c: &Lanes) {
     );
 }
 
-/// Double-precision arithmetic, as [`single`].
+/// Double-precision operations; see [`single`].
 pub(crate) fn double(base: &str, modifiers: &[&str]) -> Option<(Alu, Class, u64)> {
     let known: &[&str] = match base {
         "add" | "sub" | "mul" | "fma" | "mad" | "div" | "sqrt" => &["rn"],
@@ -214,7 +215,7 @@ pub(crate) fn double(base: &str, modifiers: &[&str]) -> Option<(Alu, Class, u64)
     Some((alu, Class::F64, flops))
 }
 
-/// The bits of a 16-bit number.
+/// Bits of `x` rounded to `f16`.
 fn f16_bits(x: f64) -> u64 {
     if x.is_nan() {
         return 0x7fff;
@@ -222,7 +223,7 @@ fn f16_bits(x: f64) -> u64 {
     u64::from(f16::from_f64(narrow(x, F16, Rounding::Nearest)).to_bits())
 }
 
-/// The bits of a `bf16`.
+/// Bits of `x` rounded to `bf16`.
 fn bf16_bits(x: f64) -> u64 {
     if x.is_nan() {
         return 0x7fff;
@@ -230,7 +231,7 @@ fn bf16_bits(x: f64) -> u64 {
     u64::from(bf16::from_f64(narrow(x, BF16, Rounding::Nearest)).to_bits())
 }
 
-/// The sum of two 16-bit numbers, or of two pairs, as atomics make it.
+/// The sum of two 16-bit floats, or of two pairs, as atomics compute it.
 pub(crate) fn half_sum(a: u64, b: u64, is_bf16: bool, pair: bool) -> u64 {
     let sum = |a: u64, b: u64| {
         let (a, b) = (a as u16, b as u16);
@@ -243,14 +244,14 @@ pub(crate) fn half_sum(a: u64, b: u64, is_bf16: bool, pair: bool) -> u64 {
     if pair { sum(a, b) | sum(a >> 16, b >> 16) << 16 } else { sum(a, b) }
 }
 
-/// Arithmetic of one 16-bit type, alone and in pairs.
+/// Arithmetic of one 16-bit type, on single values and on pairs.
 macro_rules! half_arithmetic {
     ($name:ident, $type:ident, $bits:ident) => {
         fn $name(base: &str, pair: bool, has: &dyn Fn(&str) -> bool) -> Option<Alu> {
             fn h(x: u64) -> f64 {
                 $type::from_bits(x as u16).to_f64()
             }
-            /// `body` alone, and in both halves.
+            /// `body` on a single value, or on both halves of a pair.
             macro_rules! each {
                 (|$a:ident, $b:ident, $c:ident| $body:expr) => {{
                     #[allow(unused_variables)]
@@ -289,13 +290,13 @@ macro_rules! half_arithmetic {
 half_arithmetic!(of_f16, f16, f16_bits);
 half_arithmetic!(of_bf16, bf16, bf16_bits);
 
-/// Arithmetic of `f16`, `bf16`, `f16x2` or `bf16x2`, as [`single`].
+/// Operations on `f16`, `bf16`, `f16x2` or `bf16x2`; see [`single`].
 pub(crate) fn half(base: &str, modifiers: &[&str], ty: &str) -> Option<(Alu, Class, u64)> {
     let known: &[&str] = match base {
         "add" | "sub" | "mul" => &["rn"],
         "fma" => &["rn", "relu"],
         "min" | "max" => &["NaN"],
-        // A `bf16` below the least normal one is as good as 0 in this approximation.
+        // `ftz` is accepted and changes nothing: a subnormal input gives 1, as 0 does.
         "ex2" if ty.starts_with('b') => &["approx", "ftz"],
         "ex2" | "tanh" => &["approx"],
         _ => &[],

@@ -1,5 +1,5 @@
-//! Instructions ready to run: operands are numbers of registers, targets are numbers of
-//! instructions. Knows no text and no execution.
+//! Decoded instructions: operands are register indices, branch targets are instruction indices.
+//! Must not know text or execution.
 
 use std::sync::Arc;
 
@@ -10,32 +10,32 @@ use crate::defined::Watch;
 use crate::mma::Mma;
 use crate::parse::Frames;
 
-/// The number of a register; constants and special registers have one too.
+/// Index of a register; constants and special registers have one too.
 pub(crate) type Reg = u32;
-/// The number of a predicate.
+/// Index of a predicate.
 pub(crate) type Pred = u32;
 
 #[derive(Clone, Debug)]
 pub(crate) struct Inst {
-    /// A predicate, and whether the instruction runs where it is false.
+    /// A predicate, and whether it is negated.
     pub guard: Option<(Pred, bool)>,
     pub op: Op,
-    /// What of its registers may not have been written.
+    /// Operands that may be unwritten and are checked at run time.
     pub watch: Option<Box<Watch>>,
     pub class: Class,
-    /// Floating-point operations of one lane.
+    /// Floating-point operations per lane.
     pub flops: u64,
     pub line: u32,
     pub text: Arc<str>,
     pub source: Option<Frames>,
 }
 
-/// A predicate as a source: its number, and whether it is negated.
+/// A predicate as a source: its index, and whether it is negated.
 pub(crate) type Condition = (Pred, bool);
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Space {
-    /// Told apart by the address.
+    /// The address decides.
     Generic,
     Global,
     Shared,
@@ -98,7 +98,7 @@ pub(crate) enum BarrierKind {
     Or,
 }
 
-/// A memory access's element and address.
+/// Address and element type of a memory access.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Access {
     pub space: Space,
@@ -110,22 +110,22 @@ pub(crate) struct Access {
     pub strength: Strength,
 }
 
-/// How an access orders those of other blocks.
+/// How an access orders accesses of other blocks.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub(crate) enum Strength {
     /// Not at all.
     Weak,
-    /// Together with a fence.
+    /// Only together with a fence.
     Strong,
-    /// Like a strong one with a fence before it.
+    /// Like a strong access with a fence before it.
     Release,
 }
 
-/// What `printf` and `assert` of CUDA call.
+/// Functions of the CUDA runtime that `printf` and `assert` call.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Builtin {
     Print,
-    /// The condition's text, the file, the line and the function follow as arguments.
+    /// Arguments: the condition's text, the file, the line and the function.
     AssertFail,
 }
 
@@ -152,7 +152,7 @@ pub(crate) enum Op {
         d: Reg,
         s: [Reg; 3],
     },
-    /// An addition that takes the carry of the one before, or leaves its own.
+    /// Addition that reads the carry of an earlier one, or writes its own.
     Carry {
         kind: Carried,
         /// Bits of the type, and whether it is signed.
@@ -172,7 +172,7 @@ pub(crate) enum Op {
         d: Reg,
         a: Reg,
     },
-    /// Low part first.
+    /// `parts` are in order, lowest bits first.
     Pack {
         d: Reg,
         parts: Vec<Reg>,
@@ -191,7 +191,7 @@ pub(crate) enum Op {
         b: Reg,
         with: Option<(Logic, Condition)>,
     },
-    /// A comparison that leaves `value`, or 0, in a register.
+    /// Writes `value` if the comparison holds, otherwise 0.
     Set {
         compare: Compare,
         d: Reg,
@@ -199,7 +199,7 @@ pub(crate) enum Op {
         b: Reg,
         with: Option<(Logic, Condition)>,
         value: u64,
-        /// Whether both halves of the operands are compared.
+        /// Whether each half of the operands is compared separately.
         packed: bool,
     },
     Selp {
@@ -229,7 +229,7 @@ pub(crate) enum Op {
     Exit,
     Trap,
     Nop,
-    /// Orders accesses before it that other blocks see before those after it.
+    /// Orders earlier accesses before later ones, as other blocks see them.
     Fence,
     Builtin {
         builtin: Builtin,
@@ -271,7 +271,7 @@ pub(crate) enum Op {
         valid: Option<Reg>,
     },
     CopyCommit,
-    /// Waits until at most so many groups are pending; `None` waits for everything.
+    /// Waits until at most `pending` groups are unfinished; `None` waits for all.
     CopyWait {
         pending: Option<u32>,
     },
@@ -310,9 +310,9 @@ pub(crate) enum Op {
         p: Condition,
         mask: Reg,
     },
-    /// Lanes that hold the same value.
+    /// Finds the lanes with the same value.
     Match {
-        /// Whether all have to.
+        /// Whether the value must be the same in all lanes (`match.all`).
         all: bool,
         bits: u32,
         d: Reg,
@@ -329,7 +329,7 @@ pub(crate) enum Op {
     ActiveMask {
         d: Reg,
     },
-    /// A clock, from one of its bits.
+    /// A clock register, shifted right by `shift` bits.
     Clock {
         d: Reg,
         shift: u32,
@@ -340,15 +340,15 @@ pub(crate) enum Op {
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub(crate) enum Initial {
     Value(u64),
-    /// The address of a module's variable, and what is added to it.
+    /// Address of a module variable, plus an offset.
     Variable(String, i64),
-    /// Where dynamic shared memory starts, and what is added to it.
+    /// Start of dynamic shared memory, plus an offset.
     DynamicShared(i64),
     /// A special register, such as `tid.x`.
     Special(String),
 }
 
-/// An entry's instructions and what they need to start.
+/// The instructions of an entry and the state they start from.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct Code {
     pub insts: Vec<Inst>,
@@ -356,10 +356,10 @@ pub(crate) struct Code {
     pub n_predicates: usize,
     pub initial: Vec<(Reg, Initial)>,
     pub local_bytes: u32,
-    /// The names of the registers that watches speak of.
+    /// Names of the watched registers, for messages.
     pub watched: Vec<String>,
-    /// The predicate that always holds, where constants need one.
+    /// The predicate that is always true, if constants need one.
     pub always: Option<Pred>,
-    /// Whether some instruction orders accesses of different blocks.
+    /// Whether any instruction orders accesses of different blocks.
     pub orders_blocks: bool,
 }

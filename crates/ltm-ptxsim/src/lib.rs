@@ -35,53 +35,55 @@ pub use occupancy::{Occupancy, Resource};
 pub use output::Output;
 pub use program::{Entry, Module, Param, Program};
 
-/// The shape of a launch.
+/// The grid, the block and the dynamic shared memory of a launch.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct LaunchConfig {
-    /// Blocks along x, y and z.
+    /// Number of blocks along x, y and z.
     pub grid: [u32; 3],
-    /// Threads of a block along x, y and z.
+    /// Threads per block along x, y and z.
     pub block: [u32; 3],
-    /// Shared memory of a block in addition to its variables, in bytes.
+    /// Dynamic shared memory per block, in bytes, in addition to the kernel's `.shared` variables.
     pub dynamic_shared_bytes: u32,
 }
 
-/// When an asynchronous copy's bytes arrive. Hardware may do either, so a program must work with both.
+/// When the bytes of an asynchronous copy (`cp.async`) arrive. Hardware may do either, so a correct
+/// kernel works with both.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum AsyncCopies {
-    /// Immediately: reveals a target that is still being read.
+    /// Immediately: reveals a copy into memory that is still being read.
     Eager,
-    /// At the wait that covers it: reveals a missing wait.
+    /// At the wait that covers the copy: reveals a missing wait.
     Deferred,
 }
 
 /// How a launch is run.
 #[derive(Clone, Debug)]
 pub struct Options {
-    /// Orders the warps of a block.
+    /// Seed of the random order in which the warps of a block run.
     pub seed: u64,
     /// When asynchronous copies arrive.
     pub async_copies: AsyncCopies,
-    /// Threads that blocks run on.
+    /// Host threads that run blocks in parallel.
     pub threads: usize,
     /// Whether races are detected.
     pub races: bool,
-    /// Instructions that the warps of a block may issue together before the launch counts as
-    /// endless. The limit is checked between turns of a warp, each of at most 256 instructions.
+    /// Warp instructions that one block may issue before the launch fails with
+    /// [`FaultKind::Endless`]. The limit is checked between turns of a warp, each of at most 256
+    /// instructions.
     pub max_steps: u64,
-    /// The device's limits.
+    /// The limits of the simulated device.
     pub device: DeviceModel,
-    /// Where `printf` of kernels goes; nowhere by default.
+    /// Receives the text of the kernel's `printf`; by default it is discarded.
     pub output: Output,
 }
 
 impl Options {
-    /// The default of `max_steps`: a block in an endless loop reaches it within minutes.
+    /// The default of `max_steps`: a block in an infinite loop reaches it within minutes.
     pub const MAX_STEPS: u64 = 1 << 33;
 }
 
 impl Default for Options {
-    /// Everything that is checked, on one thread of an sm_80.
+    /// All checks, one host thread, a device of compute capability 8.0.
     fn default() -> Self {
         Self {
             seed: 0,
@@ -95,30 +97,30 @@ impl Default for Options {
     }
 }
 
-/// A device's limits.
+/// The limits of a device.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct DeviceModel {
     /// Major and minor compute capability.
     pub compute_capability: (u32, u32),
-    /// Multiprocessors.
+    /// Number of multiprocessors.
     pub multiprocessors: u32,
-    /// Threads of a block.
+    /// Maximum threads per block.
     pub max_threads_per_block: u32,
-    /// Threads of a block along x, y and z.
+    /// Maximum threads per block along x, y and z.
     pub max_block: [u32; 3],
-    /// Blocks of a grid along x, y and z.
+    /// Maximum blocks per grid along x, y and z.
     pub max_grid: [u32; 3],
-    /// Shared memory of a block that has not opted in to more, in bytes.
+    /// Maximum shared memory per block without opting in to more, in bytes.
     pub shared_per_block: u32,
-    /// Shared memory of a block that has, in bytes.
+    /// Maximum shared memory per block after opting in, in bytes.
     pub shared_per_block_optin: u32,
-    /// Shared memory of a multiprocessor, in bytes.
+    /// Shared memory per multiprocessor, in bytes.
     pub shared_per_multiprocessor: u32,
-    /// Registers of a multiprocessor.
+    /// 32-bit registers per multiprocessor.
     pub registers_per_multiprocessor: u32,
-    /// Threads of a multiprocessor.
+    /// Maximum resident threads per multiprocessor.
     pub threads_per_multiprocessor: u32,
-    /// Blocks of a multiprocessor.
+    /// Maximum resident blocks per multiprocessor.
     pub blocks_per_multiprocessor: u32,
 }
 

@@ -1,5 +1,5 @@
-//! Global memory: allocations with bounds, a record of what was written, and who touched what.
-//! Knows addresses and bytes, no instruction.
+//! Global memory: allocations with bounds, which bytes were written, and who accessed them. Knows
+//! addresses and bytes; must not know instructions.
 
 use std::collections::BTreeMap;
 use std::fmt;
@@ -10,26 +10,26 @@ use std::sync::{Arc, OnceLock, PoisonError, RwLock};
 use crate::fault::FaultKind;
 use crate::fences::Fences;
 
-/// Where global addresses start; far from what a small integer could be.
+/// The first global address; far above any small integer used as an address by mistake.
 const FIRST_ADDRESS: u64 = 0x10_0000_0000;
-/// Unmapped bytes behind every allocation.
+/// Unmapped bytes after every allocation.
 const RED_ZONE: u64 = 4096;
-/// Words of one page of the access record.
+/// Words per page of access records.
 const PAGE_WORDS: usize = 1024;
 
-/// A request that memory cannot serve.
+/// An error of [`Memory`].
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum MemoryError {
-    /// More bytes than are left.
+    /// The request exceeds the free memory.
     OutOfMemory {
-        /// Bytes asked for.
+        /// Requested bytes.
         bytes: u64,
     },
-    /// Some of the bytes lie in no allocation.
+    /// Part of the range lies in no allocation.
     BadAddress {
-        /// The first byte.
+        /// First address of the range.
         address: u64,
-        /// How many.
+        /// Length of the range.
         bytes: u64,
     },
 }
@@ -57,24 +57,24 @@ pub struct Memory {
 #[derive(Debug)]
 struct Map {
     live: BTreeMap<u64, Arc<Allocation>>,
-    /// Length by address of what was freed: addresses are never given out again.
+    /// Freed allocations: address and length. Addresses are never reused.
     freed: BTreeMap<u64, u64>,
     next: u64,
     used: u64,
 }
 
 impl Memory {
-    /// Room for `capacity` bytes.
+    /// An empty memory of `capacity` bytes.
     pub fn new(capacity: u64) -> Self {
         let map =
             Map { live: BTreeMap::new(), freed: BTreeMap::new(), next: FIRST_ADDRESS, used: 0 };
         Self { capacity, map: RwLock::new(map) }
     }
 
-    /// Allocates `bytes`, aligned to 256, with undefined contents; returns the address.
+    /// Allocates `bytes` uninitialised bytes, aligned to 256; returns the address.
     ///
     /// # Errors
-    /// [`MemoryError::OutOfMemory`].
+    /// [`MemoryError::OutOfMemory`] if the device or the host has too little free memory.
     pub fn alloc(&self, bytes: u64) -> Result<u64, MemoryError> {
         let mut map = self.map.write().unwrap_or_else(PoisonError::into_inner);
         if bytes > self.capacity - map.used {
@@ -89,10 +89,10 @@ impl Memory {
         Ok(address)
     }
 
-    /// Allocates `bytes` zeros; returns the address.
+    /// Allocates `bytes` zeroed bytes; returns the address.
     ///
     /// # Errors
-    /// [`MemoryError::OutOfMemory`].
+    /// [`MemoryError::OutOfMemory`] if the device or the host has too little free memory.
     pub fn alloc_zeroed(&self, bytes: u64) -> Result<u64, MemoryError> {
         let address = self.alloc(bytes)?;
         let (allocation, _) = self.range(address, 0)?;
@@ -100,7 +100,7 @@ impl Memory {
         Ok(address)
     }
 
-    /// Frees what [`alloc`](Self::alloc) returned.
+    /// Frees an allocation, given the address that [`alloc`](Self::alloc) returned.
     ///
     /// # Errors
     /// [`MemoryError::BadAddress`] when no allocation starts there.
@@ -113,13 +113,13 @@ impl Memory {
         Ok(())
     }
 
-    /// Bytes free and in all.
+    /// Free and total bytes.
     pub fn info(&self) -> (u64, u64) {
         let map = self.map.read().unwrap_or_else(PoisonError::into_inner);
         (self.capacity - map.used, self.capacity)
     }
 
-    /// Start and length of the allocation that holds an address.
+    /// Start address and length in bytes of the allocation that contains `address`.
     pub fn allocation(&self, address: u64) -> Option<(u64, u64)> {
         let map = self.map.read().unwrap_or_else(PoisonError::into_inner);
         let (base, allocation) = map.live.range(..=address).next_back()?;
@@ -127,10 +127,10 @@ impl Memory {
         (address - base < len.max(1)).then_some((*base, len))
     }
 
-    /// Copies bytes out, whatever they hold.
+    /// Copies bytes to the host, whether or not they were ever written.
     ///
     /// # Errors
-    /// [`MemoryError::BadAddress`].
+    /// [`MemoryError::BadAddress`] if the range is not within one allocation.
     pub fn read(&self, address: u64, out: &mut [u8]) -> Result<(), MemoryError> {
         let (allocation, at) = self.range(address, out.len())?;
         for (i, byte) in out.iter_mut().enumerate() {
@@ -139,20 +139,20 @@ impl Memory {
         Ok(())
     }
 
-    /// Copies bytes in.
+    /// Copies bytes from the host.
     ///
     /// # Errors
-    /// [`MemoryError::BadAddress`].
+    /// [`MemoryError::BadAddress`] if the range is not within one allocation.
     pub fn write(&self, address: u64, data: &[u8]) -> Result<(), MemoryError> {
         let (allocation, at) = self.range(address, data.len())?;
         allocation.write_bytes(at, data);
         Ok(())
     }
 
-    /// Repeats a pattern of 1, 2 or 4 bytes over `bytes` bytes.
+    /// Fills `bytes` bytes with a repeated pattern of 1, 2 or 4 bytes.
     ///
     /// # Errors
-    /// [`MemoryError::BadAddress`].
+    /// [`MemoryError::BadAddress`] if the range is not within one allocation.
     pub fn fill(&self, address: u64, pattern: &[u8], bytes: usize) -> Result<(), MemoryError> {
         let (allocation, at) = self.range(address, bytes)?;
         let data: Vec<u8> = pattern.iter().copied().cycle().take(bytes).collect();
@@ -160,10 +160,10 @@ impl Memory {
         Ok(())
     }
 
-    /// Copies bytes within the memory, with the record of what was ever written.
+    /// Copies bytes within this memory, except those that were never written.
     ///
     /// # Errors
-    /// [`MemoryError::BadAddress`].
+    /// [`MemoryError::BadAddress`] if either range is not within one allocation.
     pub fn copy(&self, to: u64, from: u64, bytes: usize) -> Result<(), MemoryError> {
         let (source, at) = self.range(from, bytes)?;
         let data: Vec<_> =
@@ -194,21 +194,21 @@ impl Memory {
         }
     }
 
-    /// The allocations as they are now: what a launch works on.
+    /// The current allocations, for use by a launch.
     pub(crate) fn snapshot(&self) -> Snapshot {
         let map = self.map.read().unwrap_or_else(PoisonError::into_inner);
         Snapshot { live: map.live.values().cloned().collect(), freed: map.freed.clone() }
     }
 }
 
-/// The allocations of a launch, by address.
+/// The allocations of a launch, sorted by address.
 pub(crate) struct Snapshot {
     live: Vec<Arc<Allocation>>,
     freed: BTreeMap<u64, u64>,
 }
 
 impl Snapshot {
-    /// The allocation that holds these bytes; `hint` is where the last one was found.
+    /// The allocation that contains these bytes; `hint` is the index of the last one found.
     pub fn find(&self, address: u64, bytes: u64, hint: &mut usize) -> Option<&Allocation> {
         if let Some(allocation) = self.live.get(*hint)
             && allocation.holds(address, bytes)
@@ -220,7 +220,7 @@ impl Snapshot {
         Some(&*self.live[i]).filter(|allocation| allocation.holds(address, bytes))
     }
 
-    /// What is wrong with an address that [`find`](Self::find) does not find.
+    /// Explains why [`find`](Self::find) fails for these bytes.
     pub fn explain(&self, address: u64, bytes: u64) -> (FaultKind, String) {
         if let Some((base, len)) = self.freed.range(..=address).next_back()
             && address - base < *len
@@ -251,22 +251,23 @@ pub(crate) struct Allocation {
     base: u64,
     len: usize,
     words: Box<[AtomicU32]>,
-    /// A bit a byte: whether it was ever written. Not kept up once `whole` is set.
+    /// One bit per byte: whether it was ever written. Not maintained once `whole` is set.
     written: Box<[AtomicU32]>,
     whole: AtomicBool,
-    /// Who touched each word in this launch, see `touch`; pages are made when first needed.
+    /// Access records of this launch, see `touch`; pages are allocated on first use.
     touched: Box<[OnceLock<Box<Page>>]>,
 }
 
-/// Who touched the words of a page.
+/// Access records of the words of one page.
 #[derive(Debug)]
 struct Page {
-    /// A word's record holds, from its low bits: last writer's block + 1 (22), last reader's block
-    /// + 1 (22), the bytes written (4), and the launch (16), which outdates what earlier ones left.
+    /// One record per word, from the low bits: last writer's block + 1 (22), last reader's block +
+    /// 1 (22), bytes written (4), launch number (16), which invalidates records of earlier
+    /// launches.
     records: Box<[AtomicU64]>,
-    /// The threads and instructions of the writer, in the low half, and of the reader.
+    /// Thread and instruction of the last writer (low half) and the last reader.
     sites: Box<[AtomicU64]>,
-    /// The writer's and the reader's times as blocks count them, where fences need them.
+    /// The writer's and the reader's time in their block, for kernels with fences.
     times: OnceLock<Box<[AtomicU64]>>,
 }
 
@@ -294,21 +295,21 @@ impl Site {
     }
 }
 
-/// An access by a block, for the record of who touched what.
+/// One access by a block, to be recorded.
 pub(crate) struct Touch<'a> {
     pub block: u32,
     /// The number of the launch.
     pub launch: u64,
     pub site: Site,
-    /// What a write writes.
+    /// The data, if the access is a write.
     pub data: Option<&'a [u8]>,
-    /// The block's time, and what orders it after others, where the kernel has fences.
+    /// The block's time and the launch's fences, for kernels that have fences.
     pub fences: Option<(u32, &'a Fences)>,
 }
 
-/// An access of another block that nothing orders with this one.
+/// An unordered access by another block.
 pub(crate) struct Clash {
-    /// The first byte, from that of this access.
+    /// Offset of the first conflicting byte from the start of this access.
     pub at: usize,
     pub block: u32,
     pub site: Site,
@@ -316,7 +317,7 @@ pub(crate) struct Clash {
 }
 
 impl Allocation {
-    /// None where the host has no room. Its memory is taken as it is written, not before.
+    /// Returns `None` if the host is out of memory. Host pages are committed on first write.
     fn new(base: u64, len: usize) -> Option<Self> {
         let n_words = len.div_ceil(4);
         Some(Self {
@@ -334,7 +335,7 @@ impl Allocation {
             && (address - self.base).checked_add(bytes).is_some_and(|end| end <= self.len as u64)
     }
 
-    /// The offset of an address that [`Snapshot::find`] found here.
+    /// The offset of an address in this allocation.
     pub fn offset(&self, address: u64) -> usize {
         (address - self.base) as usize
     }
@@ -343,7 +344,7 @@ impl Allocation {
         (self.words[at / 4].load(Relaxed) >> (at % 4 * 8)) as u8
     }
 
-    /// Copies out bytes that start a word, or lie within one.
+    /// Copies out bytes that start at a word boundary or lie within one word.
     pub fn load(&self, at: usize, out: &mut [u8]) {
         for (word, part) in self.words[at / 4..].iter().zip(out.chunks_mut(4)) {
             let bytes = (word.load(Relaxed) >> (at % 4 * 8)).to_le_bytes();
@@ -354,7 +355,7 @@ impl Allocation {
         }
     }
 
-    /// Stores bytes that start a word, or lie within one.
+    /// Stores bytes that start at a word boundary or lie within one word.
     pub fn store(&self, at: usize, data: &[u8]) {
         for (word, part) in self.words[at / 4..].iter().zip(data.chunks(4)) {
             if let [a, b, c, d] = *part {
@@ -366,16 +367,16 @@ impl Allocation {
             let shift = at % 4 * 8;
             let mask = ((1u32 << (8 * part.len())) - 1) << shift;
             let set = |old| Some(old & !mask | u32::from_le_bytes(bytes) << shift);
-            // Other blocks may write the word's other half.
+            // Other blocks may write the other half of the word at the same time.
             let _ = word.fetch_update(Relaxed, Relaxed, set);
         }
         self.mark_written(at, data.len());
     }
 
-    /// Replaces the element of 2, 4 or 8 bytes at an aligned offset by a function of it; returns the
-    /// old one.
+    /// Replaces the element of 2, 4 or 8 bytes at an aligned offset by a function of it; returns
+    /// the old value.
     pub fn update(&self, at: usize, bytes: usize, f: impl Fn(u64) -> u64) -> u64 {
-        // One atomic at a time is enough: a simulator's atomics are seldom contended.
+        // One lock for all 64-bit atomics suffices: they are rarely contended.
         static WIDE: std::sync::Mutex<()> = std::sync::Mutex::new(());
         self.mark_written(at, bytes);
         if bytes == 8 {
@@ -436,7 +437,8 @@ impl Allocation {
         }
     }
 
-    /// Whether every byte of an element (at most 32, within 32 aligned ones) was ever written.
+    /// Whether all bytes of an access were ever written; it is at most 32 bytes and lies in one
+    /// aligned group of 32.
     pub fn is_written(&self, at: usize, bytes: usize) -> bool {
         if self.whole.load(Relaxed) {
             return true;
@@ -445,8 +447,8 @@ impl Allocation {
         self.written[at / 32].load(Relaxed) & bits == bits
     }
 
-    /// Notes that a block reads or writes bytes, which do not reach over a multiple of 16; returns
-    /// where that clashes with another block.
+    /// Records a read or write of bytes that do not cross a multiple of 16; returns the first
+    /// conflict with another block.
     pub fn touch(&self, at: usize, bytes: usize, touch: &Touch) -> Option<Clash> {
         const FIELD: u64 = (1 << 22) - 1;
         let page = self.touched[at / 4 / PAGE_WORDS].get_or_init(|| {
@@ -468,7 +470,7 @@ impl Allocation {
             };
             let sites = &page.sites[first + i];
             let time = times.map_or(0, |times| times[first + i].load(Relaxed));
-            // Who writes what it wrote before takes nothing back that was released or read.
+            // A block that rewrites the same values does not undo what was released or read.
             let is_again = times.is_some()
                 && writer == me
                 && mask & bits == bits
@@ -478,7 +480,7 @@ impl Allocation {
             if is_again {
                 continue;
             }
-            // Whether another block's access, at its time, is not ordered before this one.
+            // Whether another block's access at `time` is unordered with this one.
             let clash = |other: u64, time: u32| {
                 other != 0
                     && other != me
@@ -496,7 +498,8 @@ impl Allocation {
                 return found(reader, sites.load(Relaxed) >> 32, false);
             }
             let new = if write {
-                // Of another writer's bytes beside these nothing is known from here on.
+                // The record holds one writer: another block's bytes in this word are no longer
+                // tracked.
                 let mask = if writer == me { mask | bits } else { bits };
                 me | reader << 22 | mask << 44 | launch << 48
             } else {

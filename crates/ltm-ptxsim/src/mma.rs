@@ -1,14 +1,15 @@
-//! Products on tensor cores: fragments to matrices and back. Knows layouts and values alone.
+//! Tensor-core matrix products: converts fragments to matrices and back. Knows only layouts and
+//! values.
 //!
-//! Products are exact and sums single-precision, in the order of the reduced index; hardware sums
-//! in another order and with other roundings in between, which is where the two may differ.
+//! Products are exact, sums are rounded to single precision in the order of the reduced index.
+//! Hardware uses another order and other intermediate roundings, so results may differ there.
 
 use half::f16;
 
 use crate::alu::Lanes;
 use crate::float::{f, fb};
 
-/// The type of the factors.
+/// Element type of `a` and `b`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Factor {
     Bf16,
@@ -16,7 +17,7 @@ pub(crate) enum Factor {
     Tf32,
 }
 
-/// `m16n8k<k>` of one factor type into single precision.
+/// `m16n8k<k>` with inputs of one type and single-precision sums.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Mma {
     pub factor: Factor,
@@ -39,12 +40,12 @@ impl Mma {
         known.contains(&k).then_some(Self { factor, k })
     }
 
-    /// Elements of a factor in one register.
+    /// Elements of `a` or `b` per register.
     fn per_register(self) -> usize {
         if self.factor == Factor::Tf32 { 1 } else { 2 }
     }
 
-    /// Registers of the factors' fragments.
+    /// Registers per lane of the fragments of `a` and of `b`.
     pub fn registers(self) -> (usize, usize) {
         let a = 16 * self.k / 32 / self.per_register();
         (a, a / 2)
@@ -55,13 +56,14 @@ impl Mma {
         2 * 16 * 8 * self.k as u64
     }
 
-    /// `d = a b + c` on the fragments of all lanes, registers outermost.
+    /// `d = a b + c` on the fragments of all lanes, indexed by register, then lane.
     pub fn run(self, d: &mut [Lanes; 4], a: &[&Lanes], b: &[&Lanes], c: [&Lanes; 4]) {
-        // With the host's widest registers; products and sums stay apart whichever they are.
+        // Uses the host's widest SIMD registers, never fused multiply-adds, so results are the same
+        // on all.
         pulp::Arch::new().dispatch(
             #[inline(always)]
             move || {
-                // Moved, so that the closure is called once and becomes part of its caller.
+                // Moving `d` makes the closure `FnOnce`, so that it is inlined.
                 let d = { d };
                 match self.k {
                     16 => self.product::<16>(d, a, b, c),
@@ -86,11 +88,11 @@ impl Mma {
             Factor::F16 => {
                 factors(a, b, |x| halves(x).map(|bits| f16::from_bits(bits).to_f32().to_bits()))
             }
-            // The hardware reads ten bits of fraction.
+            // The hardware uses ten bits of the fraction.
             Factor::Tf32 => factors(a, b, |x| [x as u32 & !0x1fff]),
         };
         for (half, rows) in left.chunks_exact(8).enumerate() {
-            // The sums of a row's columns two by two, as the lanes of two registers hold them.
+            // Two registers hold the sums of a row: the even and the odd columns.
             let (even, odd) = (c[2 * half], c[2 * half + 1]);
             let (d_even, d_odd) = d[2 * half..2 * half + 2].split_at_mut(1);
             for (group, left) in rows.iter().enumerate() {
@@ -112,10 +114,11 @@ impl Mma {
     }
 }
 
-/// The rows of `a` and of `b`, of `PER` elements a register, in single-precision bits.
+/// The rows of `a` and the rows of `b`, as bits of single-precision numbers; a register holds `PER`
+/// elements.
 ///
-/// A register's four neighbouring lanes hold neighbours in a row of `a`, in a column of `b`.
-/// Registers go down by 8 rows first, then right by 4 lanes' columns.
+/// The four lanes of a group hold adjacent elements of a row of `a`, or of a column of `b`.
+/// Successive registers of `a` first go down 8 rows, then right by the columns of four lanes.
 #[inline(always)]
 fn factors<const PER: usize>(
     a: &[&Lanes],

@@ -1,33 +1,33 @@
-//! How many blocks of a launch a multiprocessor holds at once. Knows a device's limits and what a
-//! block takes, no instruction.
+//! Occupancy: how many blocks of a launch a multiprocessor can hold. Knows the limits of a device
+//! and the resources of a block; must not know instructions.
 //!
-//! Threads, blocks and shared memory are counted. Registers are counted only where `.maxnreg`
-//! bounds them: PTX has virtual registers, and what a thread takes of the physical ones is decided
-//! by the assembler.
+//! Threads, blocks and shared memory are counted. Registers are counted only if `.maxnreg` limits
+//! them: PTX has virtual registers, and the assembler decides how many physical ones a thread uses.
 
 use std::fmt;
 
 use crate::{DeviceModel, LaunchConfig};
 
-/// Shared memory that the system takes of each block, in bytes.
+/// Shared memory that the system reserves per block, in bytes.
 pub(crate) const RESERVED_SHARED_BYTES: u64 = 1024;
-/// Shared memory is given out in multiples of so many bytes.
+/// Allocation unit of shared memory, in bytes.
 const SHARED_GRAIN_BYTES: u64 = 128;
-/// Registers are given to a warp in multiples of this.
+/// Allocation unit of registers, per warp.
 const WARP_REGISTERS_GRAIN: u64 = 256;
-/// A multiprocessor's four parts have registers of their own, so warps fit in multiples of this.
+/// A multiprocessor has four partitions with their own registers, so the warps that fit are a
+/// multiple of this.
 const PARTS: u64 = 4;
 
-/// What keeps a multiprocessor from holding another block.
+/// The resource that limits the number of blocks on a multiprocessor.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Resource {
-    /// Its threads.
+    /// Threads per multiprocessor.
     Threads,
-    /// Its places for blocks.
+    /// Blocks per multiprocessor.
     Blocks,
-    /// Its shared memory.
+    /// Shared memory.
     SharedMemory,
-    /// Its registers, where `.maxnreg` says how many a thread may take.
+    /// Registers; counted only if `.maxnreg` limits them.
     Registers,
 }
 
@@ -42,24 +42,24 @@ impl fmt::Display for Resource {
     }
 }
 
-/// What a multiprocessor holds of one launch, in theory.
+/// Theoretical occupancy of a multiprocessor by one launch.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Occupancy {
-    /// Blocks on a multiprocessor.
+    /// Resident blocks.
     pub blocks: u32,
-    /// Their warps.
+    /// Resident warps.
     pub warps: u32,
-    /// The warps that a multiprocessor can hold.
+    /// Maximum resident warps.
     pub max_warps: u32,
-    /// What stands in the way of one more block.
+    /// The resource that limits the number of blocks.
     pub limit: Resource,
     /// Whether registers were counted.
     pub registers_counted: bool,
 }
 
 impl Occupancy {
-    /// Of blocks of `config`, which have `static_shared_bytes` besides, and threads of at most
-    /// `registers` registers.
+    /// The occupancy for blocks of `config` with `static_shared_bytes` more shared memory, and at
+    /// most `registers` registers per thread if that is known.
     pub fn new(
         device: &DeviceModel,
         config: &LaunchConfig,
@@ -81,7 +81,7 @@ impl Occupancy {
             let held = u64::from(device.registers_per_multiprocessor) / of_warp / PARTS * PARTS;
             limits.push((held / warps, Resource::Registers));
         }
-        // Of equal limits the first is named.
+        // The first of equal limits is reported.
         let least = |a: (u64, Resource), b: (u64, Resource)| if b.0 < a.0 { b } else { a };
         let (blocks, limit) = limits.into_iter().fold((u64::MAX, Resource::Threads), least);
         Self {
@@ -93,12 +93,12 @@ impl Occupancy {
         }
     }
 
-    /// The share of a multiprocessor's warps that is taken, from 0 to 1.
+    /// Resident warps as a fraction of the maximum, from 0 to 1.
     pub fn share(&self) -> f64 {
         f64::from(self.warps) / f64::from(self.max_warps)
     }
 
-    /// One flat JSON object.
+    /// The occupancy as one flat JSON object.
     pub fn to_json(&self) -> String {
         format!(
             r#"{{"blocks":{},"warps":{},"max_warps":{},"share":{:.4},"limit":"{}","registers_counted":{}}}"#,
@@ -127,7 +127,7 @@ mod tests {
     use super::*;
     use Resource::*;
 
-    /// `(threads, shared bytes, registers)` against `(blocks, warps, limit)`.
+    /// `(threads, shared bytes, registers)` gives `(blocks, warps, limit)`.
     fn check(device: &DeviceModel, launch: (u32, u32, Option<u32>), held: (u32, u32, Resource)) {
         let (threads, dynamic_shared_bytes, registers) = launch;
         let config = LaunchConfig { grid: [1; 3], block: [threads, 1, 1], dynamic_shared_bytes };
@@ -138,7 +138,8 @@ mod tests {
 
     #[test]
     fn known_answers() {
-        // 2048 threads, 32 blocks and 65536 registers each, 164 KiB and 228 KiB.
+        // Both have 2048 threads, 32 blocks and 65536 registers; 164 KiB and 228 KiB of shared
+        // memory.
         let (a, h) = (&DeviceModel::sm_80(), &DeviceModel::sm_90());
         check(a, (32, 0, None), (32, 32, Blocks));
         check(a, (33, 0, None), (32, 64, Threads));

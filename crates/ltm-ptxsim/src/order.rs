@@ -1,25 +1,25 @@
-//! What orders threads of a block: barriers, and places where lanes of a warp meet. Knows times and
-//! threads, no memory.
+//! What orders the threads of a block: barriers, and convergence points where lanes of a warp meet.
+//! Knows times and threads; must not know memory.
 
-/// The thread of a block as records name it, beside the flags below.
+/// Bits of a record that hold the thread's index in its block; the flags below follow them.
 const THREAD: u16 = 0x3ff;
-/// Other lanes of the thread's warp did so too.
+/// Other lanes of the same warp did the same.
 pub(crate) const LANES: u16 = 1 << 10;
-/// Threads of other warps did so too.
+/// Threads of other warps did the same.
 pub(crate) const WARPS: u16 = 1 << 11;
 
-/// When lanes of a warp met.
+/// When the lanes of a warp met.
 #[derive(Clone, Default)]
 pub(crate) struct Meetings {
-    /// The last time that all of them did.
+    /// The last time that all live lanes met.
     all: u32,
-    /// By lane and other lane, the time up to which the first knows what the other did; made when
-    /// first a part of the warp meets.
+    /// `some[lane][other]`: `lane` is ordered after everything that `other` did before this time.
+    /// Allocated when only part of the warp first meets.
     some: Option<Box<[[u32; 32]; 32]>>,
 }
 
 impl Meetings {
-    /// These lanes have waited for each other; `live` are those that have not exited.
+    /// The lanes in `members` have waited for each other; `live` are those that have not exited.
     pub fn meet(&mut self, time: u32, members: u32, live: u32) {
         if members == live {
             self.all = time;
@@ -27,7 +27,7 @@ impl Meetings {
         }
         let some = self.some.get_or_insert_default();
         let is_member = |lane: &usize| members >> lane & 1 != 0;
-        // What one of them knew of any lane, all know now.
+        // The members share what each of them knew about every lane.
         let known: [u32; 32] = std::array::from_fn(|lane| {
             let knew = (0..32).filter(is_member).map(|member| some[member][lane]);
             if is_member(&lane) { time } else { knew.max().unwrap_or(0) }
@@ -36,12 +36,12 @@ impl Meetings {
     }
 }
 
-/// A thread as records name it; with `LANES` it stands for its whole warp.
+/// A thread as records store it; with `LANES` it stands for its whole warp.
 pub(crate) fn thread(warp: usize, lane: usize) -> u16 {
     (32 * warp + lane) as u16
 }
 
-/// What a thread, or with `LANES` its whole warp, comes after.
+/// What a thread (with `LANES`, its whole warp) is ordered after.
 pub(crate) struct Order<'a> {
     pub barrier: u32,
     pub meetings: &'a Meetings,
@@ -51,16 +51,16 @@ pub(crate) struct Order<'a> {
 /// What orders an earlier access before a later one.
 #[derive(PartialEq, Eq)]
 pub(crate) enum Before {
-    /// A barrier, or that the lanes met.
+    /// A barrier, or a place where the lanes met.
     Met,
-    /// They are one thread's.
+    /// Program order: both are by the same thread.
     Own,
-    /// Nothing: together they may be a race.
+    /// Nothing: the two may race.
     No,
 }
 
 impl Order<'_> {
-    /// Whether what `who` did at a time is ordered before what happens now.
+    /// Whether what `who` did at `time` is ordered before what happens now.
     pub fn after(&self, time: u32, who: u16) -> bool {
         time < self.barrier || self.within_warp(time, who) != Before::No
     }
@@ -81,7 +81,8 @@ impl Order<'_> {
             return Before::No;
         }
         let (lane, other) = (usize::from(me & 31), usize::from(who & 31));
-        // Of several lanes it is not known which: whoever met any since is believed.
+        // With `LANES` it is unknown which lanes these were. Any meeting since then counts, so that
+        // no race is reported wrongly.
         let other_met = if who & LANES != 0 { lane } else { other };
         if meetings.some.as_ref().is_some_and(|some| some[lane][other_met] > time) {
             Before::Met
@@ -98,7 +99,7 @@ pub(crate) fn warp_of(who: u16) -> usize {
     usize::from((who & THREAD) >> 5)
 }
 
-/// A thread together with those that did the same before it, unordered.
+/// Adds a thread to the record of threads that made the same unordered access before it.
 pub(crate) fn joined(me: u16, others: u16) -> u16 {
     let same_warp = warp_of(me) == warp_of(others);
     let same = me & (THREAD | LANES) == others & (THREAD | LANES);

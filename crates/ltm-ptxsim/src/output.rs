@@ -1,14 +1,14 @@
-//! Where the text goes that kernels print.
+//! Receives the text that kernels print.
 
 use std::fmt;
 use std::sync::Arc;
 
-/// Takes the text of a kernel's `printf`, one call per thread that prints.
+/// A sink for the text of a kernel's `printf`, called once per printing thread.
 #[derive(Clone)]
 pub struct Output(Arc<dyn Fn(&str) + Send + Sync>);
 
 impl Output {
-    /// Text goes to this function, which may be called from several threads at once.
+    /// Passes the text to this function, which may be called from several threads at once.
     pub fn new(print: impl Fn(&str) + Send + Sync + 'static) -> Self {
         Self(Arc::new(print))
     }
@@ -19,7 +19,7 @@ impl Output {
 }
 
 impl Default for Output {
-    /// Text goes nowhere.
+    /// Discards the text.
     fn default() -> Self {
         Self::new(|_| {})
     }

@@ -1,4 +1,5 @@
-//! A loaded module: entries with their parameters, variables in memory. Knows no execution.
+//! Programs and loaded modules: entries with their parameters, variables in memory. Must not know
+//! execution.
 
 use std::collections::HashMap;
 
@@ -9,7 +10,7 @@ use crate::memory::{Memory, MemoryError};
 use crate::parse::{self, Value, Variable};
 use crate::target::Target;
 
-/// PTX, parsed and decoded.
+/// A parsed and decoded PTX module.
 #[derive(Clone, Debug)]
 pub struct Program {
     entries: Vec<Entry>,
@@ -23,15 +24,15 @@ pub struct Program {
 pub struct Entry {
     /// Its name.
     pub name: String,
-    /// Its parameters, in order.
+    /// Its parameters, in the order of the parameter list.
     pub params: Vec<Param>,
-    /// Shared memory that its variables take, in bytes.
+    /// Size of its `.shared` variables, in bytes.
     pub static_shared_bytes: u32,
-    /// The most threads of a block that it was compiled for.
+    /// Maximum threads per block (`.maxntid` or `.reqntid`).
     pub max_threads: Option<u32>,
-    /// The most registers that a thread may take (`.maxnreg`).
+    /// Maximum registers per thread (`.maxnreg`).
     pub max_registers: Option<u32>,
-    /// What runs, or why the simulator cannot run it.
+    /// The instructions, or why the simulator cannot run them.
     pub(crate) code: Result<Code, ParseError>,
 }
 
@@ -43,10 +44,10 @@ impl Entry {
     }
 }
 
-/// Where a parameter lies in the parameter block, in bytes.
+/// Offset, size and alignment of a parameter in the parameter block, in bytes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Param {
-    /// From the block's start.
+    /// Offset from the start of the block.
     pub offset: u32,
     /// Its size.
     pub size: u32,
@@ -58,9 +59,9 @@ impl Program {
     /// Parses and decodes a module.
     ///
     /// # Errors
-    /// [`ParseError`] names the line of what is no PTX, a version or an architecture that does not
-    /// exist, or a variable that is too large. An entry that the simulator cannot run is no error
-    /// here, see [`Entry::unsupported`].
+    /// [`ParseError`] for text that is not PTX, an unknown PTX version or architecture, or a
+    /// variable that is too large. A kernel that the simulator cannot run is not an error here; see
+    /// [`Entry::unsupported`].
     pub fn parse(ptx: &str) -> Result<Self, ParseError> {
         let text = parse::parse(ptx)?;
         let mut entries = Vec::new();
@@ -92,28 +93,28 @@ impl Program {
         Ok(Self { entries, variables, files: text.files, target: text.target })
     }
 
-    /// Whether a device of this compute capability runs the module, by its `.target`.
+    /// Whether a device of this compute capability can run the module, given its `.target`.
     pub fn runs_on(&self, compute_capability: (u32, u32)) -> bool {
         self.target.runs_on(compute_capability)
     }
 
-    /// The architecture that the module is for, such as `sm_80`.
+    /// The module's target architecture, such as `sm_80`.
     pub fn target(&self) -> String {
         self.target.to_string()
     }
 
-    /// The kernels, in the order of the text.
+    /// The kernels, in the order they are defined.
     pub fn entries(&self) -> &[Entry] {
         &self.entries
     }
 
-    /// The kernel of that name.
+    /// The kernel named `name`.
     pub fn entry(&self, name: &str) -> Option<&Entry> {
         self.entries.iter().find(|entry| entry.name == name)
     }
 }
 
-/// The most bytes of a kernel's parameters that any device takes.
+/// Maximum size of a kernel's parameters on any device, in bytes.
 const MAX_PARAM_BYTES: u32 = 32764;
 
 fn layout(params: &[Variable]) -> Option<Vec<Param>> {
@@ -126,11 +127,11 @@ fn layout(params: &[Variable]) -> Option<Vec<Param>> {
     params.iter().map(place).collect()
 }
 
-/// A program whose variables lie in a memory.
+/// A program whose variables have been allocated in a [`Memory`].
 #[derive(Clone, Debug)]
 pub struct Module {
     program: Program,
-    /// Address and bytes by name.
+    /// Address and size in bytes, by name.
     globals: HashMap<String, (u64, u64)>,
 }
 
@@ -138,12 +139,12 @@ impl Module {
     /// Allocates and initialises the program's `.global` and `.const` variables.
     ///
     /// # Errors
-    /// [`MemoryError::OutOfMemory`].
+    /// [`MemoryError::OutOfMemory`] if the memory is too small for the variables.
     pub fn load(program: Program, memory: &Memory) -> Result<Self, MemoryError> {
         let mut globals = HashMap::new();
         for variable in &program.variables {
             let bytes = u64::from(variable.bytes);
-            // What has no initialiser starts as zeros.
+            // Variables without an initialiser are zero.
             globals.insert(variable.name.clone(), (memory.alloc_zeroed(bytes)?, bytes));
         }
         for variable in &program.variables {
@@ -151,7 +152,7 @@ impl Module {
             for (offset, value) in &variable.init {
                 let value = match value {
                     Value::Bits(bits) => *bits,
-                    // A function has no address here: what calls through one is refused.
+                    // Functions have no address here; calls through pointers are not supported.
                     Value::Address(name, more) => globals
                         .get(name)
                         .map_or(0, |(address, _)| address.wrapping_add_signed(*more)),
@@ -169,7 +170,7 @@ impl Module {
         &self.program
     }
 
-    /// Address and bytes of a variable.
+    /// Address and size in bytes of a `.global` or `.const` variable.
     pub fn global(&self, name: &str) -> Option<(u64, u64)> {
         self.globals.get(name).copied()
     }

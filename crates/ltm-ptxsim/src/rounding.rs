@@ -1,9 +1,10 @@
-//! Roundings to narrower formats, in every direction. Knows values, no instruction.
+//! Rounds to narrower formats in every rounding mode. Must not know instructions.
 //!
-//! Results are first made in double precision. Where that cannot hold them, their last bit is set:
-//! a number so marked rounds to every narrower format as the exact one would.
+//! Results are first computed in double precision. If that is inexact, the result is rounded to
+//! odd: its last bit is set, so rounding it again to a narrower format gives the same value as
+//! rounding the exact result once.
 
-/// Where a number goes that a format does not hold.
+/// Rounding mode.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Rounding {
     /// To nearest, ties to even.
@@ -18,9 +19,9 @@ pub(crate) enum Rounding {
 /// A binary floating-point format.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub(crate) struct Format {
-    /// Bits of the fraction.
+    /// Bits of the fraction, without the implicit one.
     fraction: i32,
-    /// The exponent of the least normal number, and of the greatest.
+    /// Exponent of the smallest normal number, and of the largest number.
     least: i32,
     greatest: i32,
 }
@@ -30,12 +31,12 @@ pub(crate) const BF16: Format = Format { fraction: 7, least: -126, greatest: 127
 pub(crate) const TF32: Format = Format { fraction: 10, least: -126, greatest: 127 };
 pub(crate) const F32: Format = Format { fraction: 23, least: -126, greatest: 127 };
 
-/// A power of two within double precision's normal range.
+/// `2^exponent`, which must be a normal double.
 fn power(exponent: i32) -> f64 {
     f64::from_bits(((exponent + 1023) as u64) << 52)
 }
 
-/// A whole number next to another.
+/// Rounds to an integral value.
 pub(crate) fn to_whole(x: f64, rounding: Rounding) -> f64 {
     match rounding {
         Rounding::Nearest => x.round_ties_even(),
@@ -46,7 +47,7 @@ pub(crate) fn to_whole(x: f64, rounding: Rounding) -> f64 {
     }
 }
 
-/// A number of a narrower format, or an infinity, in double precision.
+/// Rounds to a narrower format; the result, possibly infinite, is returned in double precision.
 pub(crate) fn narrow(x: f64, format: Format, rounding: Rounding) -> f64 {
     if x == 0.0 || !x.is_finite() {
         return x;
@@ -67,26 +68,26 @@ pub(crate) fn narrow(x: f64, format: Format, rounding: Rounding) -> f64 {
     if stays { most.copysign(x) } else { f64::INFINITY.copysign(x) }
 }
 
-/// A double as single precision.
+/// Rounds a double to single precision.
 pub(crate) fn to_f32(x: f64, rounding: Rounding) -> f32 {
-    // The language's own conversion is to nearest.
+    // `as` rounds to nearest, ties to even.
     if rounding == Rounding::Nearest { x as f32 } else { narrow(x, F32, rounding) as f32 }
 }
 
-/// The sum of two doubles, its last bit set where it is not exact.
+/// `a + b`, rounded to odd.
 #[inline(always)]
 pub(crate) fn sum(a: f64, b: f64) -> f64 {
     let s = a + b;
     let of_b = s - a;
     let error = (a - (s - of_b)) + (b - of_b);
     let bits = s.to_bits();
-    // An infinite sum's error is no number, and it stays as it is.
+    // The error of an infinite sum is NaN, so the sum stays as it is.
     let inexact = error.abs() > 0.0;
     let beyond = u64::from((error < 0.0) != (s < 0.0));
     f64::from_bits(if inexact { (bits - beyond) | 1 } else { bits })
 }
 
-/// `a + b` in single precision; an exact 0 of opposite terms is negative when rounding down.
+/// `a + b` in single precision. An exact zero from terms of opposite sign is -0 when rounding down.
 pub(crate) fn rounded_sum(a: f64, b: f64, rounding: Rounding) -> f32 {
     let s = sum(a, b);
     if s == 0.0 && rounding == Rounding::Down && a.is_sign_negative() != b.is_sign_negative() {
@@ -95,8 +96,8 @@ pub(crate) fn rounded_sum(a: f64, b: f64, rounding: Rounding) -> f32 {
     to_f32(s, rounding)
 }
 
-/// An integer of at most 65 bits in double precision, its last bit set where it is not exact.
+/// An integer of at most 65 bits in double precision, rounded to odd.
 pub(crate) fn from_integer(x: i128) -> f64 {
-    // Both halves are exact, and so is the sum but for its mark.
+    // Both parts are exact, so only the sum rounds.
     sum((x >> 32) as f64 * power(32), (x & 0xffff_ffff) as f64)
 }

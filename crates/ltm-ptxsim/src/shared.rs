@@ -1,45 +1,45 @@
-//! One block's shared memory: bytes, whether they were written, and who touched them since what
-//! orders threads. Knows offsets, no instruction.
+//! Shared memory of one block: bytes, whether they were written, and who accessed them since the
+//! last barrier or meeting of lanes. Knows offsets; must not know instructions.
 //!
-//! Two accesses of different threads, one of them writing, are a race unless a barrier of the block
-//! stands between them, or a place where both lanes met, if they are lanes of one warp. That a warp
-//! runs its lanes together orders nothing: hardware schedules them independently.
+//! Two accesses of different threads, at least one of them a write, race unless a barrier of the
+//! block lies between them or, for lanes of one warp, a place where both lanes met. Running in the
+//! same warp does not order lanes: hardware schedules them independently.
 
 use crate::fault::{FaultKind, Other, Trouble};
 use crate::order::{Before, LANES, Meetings, Order, WARPS, joined, thread, warp_of};
 
-/// Bytes that have a record of their own where need be. Accesses to less are not looked at for races.
+/// Smallest number of bytes with its own record. Smaller accesses are not checked for races.
 const GRAIN: usize = 2;
-/// Bytes whose records lie together: as many as the widest access has.
+/// Bytes per chunk of records: the size of the widest access.
 const CHUNK: usize = 16;
 
 const WRITTEN: u16 = 1 << 12;
 /// An asynchronous copy to these bytes has not been waited for.
 const PENDING: u16 = 1 << 13;
-/// Kinds of a reader: a plain load, and an atomic, which only plain accesses race with.
+/// Kinds of reader: plain loads, and atomics, which race only with plain accesses.
 const PLAIN: u16 = 1 << 12;
 const ATOMIC: u16 = 1 << 13;
 
 #[derive(Clone, Copy, Default)]
 struct Record {
-    /// The times of the last plain write, and of the last load or atomic.
+    /// Times of the last plain write, and of the last load or atomic.
     wrote: u32,
     read: u32,
-    /// Who that was, with what else is known of the bytes.
+    /// The threads of these two, with the flags above.
     writer: u16,
     reader: u16,
-    /// The instructions.
+    /// The instructions of these two.
     writer_pc: u32,
     reader_pc: u32,
 }
 
 impl Record {
-    /// Notes a load or an atomic; false where an earlier one of the other kind races with it.
+    /// Records a load or an atomic; false if it races with an earlier one of the other kind.
     fn join(&mut self, order: &Order, kind: u16, now: u32, pc: u32) -> bool {
         let kinds = self.reader & (PLAIN | ATOMIC);
         self.reader = match order.of(self.read, self.reader) {
             Before::Met => order.me | kind,
-            // Who comes next may be ordered with neither.
+            // A later access may race with either kind, so keep both.
             Before::Own => order.me | kind | kinds,
             Before::No if kinds & !kind != 0 => return false,
             Before::No => joined(order.me, self.reader) | kind,
@@ -49,18 +49,18 @@ impl Record {
     }
 }
 
-/// The records of a chunk: one a part, and the parts as small as any access to it was since it was
-/// last written as a whole.
+/// The records of a chunk, one per part. A part is as small as the smallest access since the whole
+/// chunk was last written at once.
 #[derive(Clone)]
 struct Chunk {
-    /// Bytes of a part.
+    /// Bytes per part.
     grain: usize,
-    /// By the part's first bytes; those in between mean nothing.
+    /// A part's record is at the index of its first bytes; the entries in between are unused.
     records: [Record; CHUNK / GRAIN],
 }
 
 impl Chunk {
-    /// The records of an access.
+    /// The records that an access covers.
     #[inline]
     fn of(&mut self, at: usize, bytes: usize) -> impl Iterator<Item = &mut Record> {
         if self.grain > bytes.max(GRAIN) {
@@ -81,7 +81,7 @@ impl Chunk {
         }
     }
 
-    /// All of it was written, and nothing else counts any more.
+    /// The whole chunk was written at once, so one record suffices.
     fn become_one(&mut self) {
         self.grain = CHUNK;
     }
@@ -91,14 +91,14 @@ impl Chunk {
 pub(crate) struct Shared {
     bytes: Vec<u8>,
     chunks: Vec<Chunk>,
-    /// Counts what tells accesses apart: barriers, meetings, storing instructions. It starts at 1,
-    /// so that a record of nothing is from before.
+    /// Counts events that order or distinguish accesses: barriers, meetings of lanes, storing
+    /// instructions. Starts at 1, so that an empty record (time 0) comes before everything.
     time: u32,
     /// The time of the last barrier.
     barrier: u32,
     meetings: Vec<Meetings>,
     races: bool,
-    /// The instruction at hand.
+    /// The current instruction.
     pub pc: u32,
 }
 
@@ -111,19 +111,19 @@ impl Shared {
         Self { bytes: vec![0xff; bytes], chunks, time: 1, barrier: 1, meetings, races, pc: 0 }
     }
 
-    /// All threads of the block have come to a barrier.
+    /// All threads of the block have arrived at a barrier.
     pub fn open_barrier(&mut self) {
         self.time += 1;
         self.barrier = self.time;
     }
 
-    /// These lanes of a warp have waited for each other; `live` are those that have not exited.
+    /// The lanes in `members` have waited for each other; `live` are those that have not exited.
     pub fn meet(&mut self, warp: usize, members: u32, live: u32) {
         self.time += 1;
         self.meetings[warp].meet(self.time, members, live);
     }
 
-    /// An instruction that stores begins: what its lanes write is told from what came before.
+    /// Starts a storing instruction: distinguishes the writes of its lanes from earlier ones.
     pub fn begin_store(&mut self) {
         self.time += 1;
     }
@@ -140,7 +140,7 @@ impl Shared {
         Ok(at as usize)
     }
 
-    /// The aligned bytes at an offset, to be read by a lane of a warp.
+    /// The aligned bytes at an offset, read by one lane.
     pub fn read(
         &mut self,
         at: u64,
@@ -151,7 +151,7 @@ impl Shared {
         self.read_as(at, bytes, thread(warp, lane))
     }
 
-    /// The aligned bytes at an offset that a lane names, to be read by its whole warp.
+    /// The aligned bytes at an offset given by one lane, read by its whole warp (`ldmatrix`).
     pub fn read_together(
         &mut self,
         at: u64,
@@ -185,12 +185,13 @@ impl Shared {
         Ok(&self.bytes[at..at + bytes])
     }
 
-    /// Writes aligned bytes.
+    /// Writes aligned bytes from one lane.
     pub fn write(&mut self, at: u64, data: &[u8], warp: usize, lane: usize) -> Result<(), Trouble> {
         self.write_as(at, data, thread(warp, lane))
     }
 
-    /// Writes aligned bytes at an offset that a lane names, from registers of its whole warp.
+    /// Writes aligned bytes at an offset given by one lane, from registers of its whole warp
+    /// (`stmatrix`).
     pub fn write_together(
         &mut self,
         at: u64,
@@ -208,7 +209,7 @@ impl Shared {
         Ok(())
     }
 
-    /// Notes that an asynchronous copy to these bytes is under way.
+    /// Records that an asynchronous copy to these bytes has started.
     pub fn begin_copy(
         &mut self,
         at: u64,
@@ -224,7 +225,7 @@ impl Shared {
         Ok(())
     }
 
-    /// Lands an asynchronous copy that [`begin_copy`](Self::begin_copy) announced.
+    /// Completes an asynchronous copy started with [`begin_copy`](Self::begin_copy).
     pub fn end_copy(&mut self, at: u64, data: &[u8], warp: usize, lane: usize) {
         let at = at as usize;
         self.bytes[at..at + data.len()].copy_from_slice(data);
@@ -233,7 +234,8 @@ impl Shared {
         }
     }
 
-    /// Notes a write; `data` tells what, where lanes may write the same at once.
+    /// Checks and records a write. Lanes may write the same bytes in one instruction; `data` is
+    /// compared to allow that.
     fn claim(
         &mut self,
         at: usize,
@@ -253,7 +255,7 @@ impl Shared {
                 if record.wrote != self.time || warp_of(record.writer) != warp_of(me) {
                     return Err(race(me, "writes", (record.writer, record.writer_pc), "wrote", at));
                 }
-                // All accesses of one instruction have the same size.
+                // All accesses of one instruction have the same size, so the bytes can be compared.
                 if data.is_none_or(|data| *data != self.bytes[at..at + bytes]) {
                     let (lane, other) = (me & 31, record.writer & 31);
                     let detail = format!(
@@ -276,7 +278,7 @@ impl Shared {
             (record.wrote, record.writer) = (self.time, writer | WRITTEN);
             record.writer_pc = self.pc;
             if races {
-                // Who comes after this write comes after what it comes after.
+                // Anything ordered after this write is also ordered after the earlier reads.
                 (record.read, record.reader) = (0, 0);
             }
         }
@@ -286,8 +288,8 @@ impl Shared {
         Ok(())
     }
 
-    /// Replaces an aligned element by a function of it, as an atomic does, whom only plain accesses
-    /// race with; returns the old one.
+    /// Replaces an aligned element by a function of it, as an atomic does; returns the old value.
+    /// Atomics race only with plain accesses.
     pub fn update(
         &mut self,
         at: u64,
@@ -322,7 +324,7 @@ impl Shared {
     }
 }
 
-/// An access to bytes that nobody wrote, or that a copy is still to write.
+/// Access to bytes that were never written, or that a pending copy will still write.
 #[cold]
 fn not_there(record: &Record, verb: &str, lane: usize, at: usize) -> Trouble {
     let (kind, detail) = if record.writer & PENDING != 0 {

@@ -1,4 +1,4 @@
-//! The versions of PTX and the architectures that there are, and which device runs code for which.
+//! PTX versions and architectures, and which devices run code for which architecture.
 
 use std::fmt;
 
@@ -6,11 +6,11 @@ use std::fmt;
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub(crate) struct Version(pub u32, pub u32);
 
-/// The last minor version of each major one, from 1.
+/// The newest minor version of each major version, from 1.
 const LAST_MINOR: [u32; 9] = [5, 3, 2, 3, 0, 5, 8, 8, 5];
 
 impl Version {
-    /// Reads `8.0`; `Err` holds what is wrong.
+    /// Parses `8.0`; `Err` is the reason.
     pub fn parse(text: &str) -> Result<Self, String> {
         let numbers = text.split_once('.');
         let version = numbers.and_then(|(a, b)| Some(Self(a.parse().ok()?, b.parse().ok()?)));
@@ -29,18 +29,18 @@ impl Version {
     }
 }
 
-/// What code for an architecture may use beyond what every later one has.
+/// Which later architectures code can run on.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Extent {
-    /// Nothing: it runs on every later architecture.
+    /// All of them.
     Portable,
-    /// `f`: it runs on later ones of the same major version.
+    /// `f`: those of the same major version.
     Family,
-    /// `a`: it runs on this one alone.
+    /// `a`: none; the code uses features of exactly this architecture.
     Specific,
 }
 
-/// An architecture that code was made for.
+/// The architecture that code was compiled for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Target {
     /// Ten times the major compute capability, plus the minor.
@@ -48,7 +48,7 @@ pub(crate) struct Target {
     extent: Extent,
 }
 
-/// Architectures, with the version of PTX that first had them.
+/// Architectures, with the PTX version that introduced them.
 const KNOWN: [(u32, Version); 32] = [
     (10, Version(1, 0)),
     (11, Version(1, 0)),
@@ -85,7 +85,7 @@ const KNOWN: [(u32, Version); 32] = [
 ];
 
 impl Target {
-    /// Reads `sm_80`, `sm_90a` or `compute_100f`; `Err` holds what is wrong.
+    /// Parses `sm_80`, `sm_90a` or `compute_100f`; `Err` is the reason.
     pub fn parse(text: &str, version: Option<Version>) -> Result<Self, String> {
         let unsupported = || format!("unsupported .target {text}");
         let name = text.strip_prefix("sm_").or(text.strip_prefix("compute_"));
@@ -109,7 +109,7 @@ impl Target {
         Ok(Self { number, extent })
     }
 
-    /// Whether a device of this compute capability runs the code.
+    /// Whether a device of this compute capability can run the code.
     pub fn runs_on(&self, (major, minor): (u32, u32)) -> bool {
         let device = 10 * major + minor;
         match self.extent {

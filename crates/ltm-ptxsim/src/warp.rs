@@ -1,14 +1,14 @@
-//! A warp: its registers and the groups of lanes that stand at different instructions. Knows how
-//! lanes part and meet, not what instructions do.
+//! A warp: its registers and its groups of lanes, each at its own instruction. Knows how lanes
+//! diverge and reconverge; must not know what instructions do.
 //!
-//! The group at the lowest instruction runs first, and groups that meet become one. A `.sync`
-//! instruction holds its group until every lane that it names is there, so no lane runs past a
-//! point where others are waited for, however the code is laid out.
+//! The group at the lowest instruction runs first, and groups that meet merge. A `.sync`
+//! instruction holds its group until every lane in its mask has arrived, so no lane passes a point
+//! where others wait for it, however the code is laid out.
 
 use crate::alu::Lanes;
 use crate::inst::{Code, Pred};
 
-/// Lanes that stand at one instruction.
+/// Lanes at the same instruction.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Group {
     pub pc: u32,
@@ -17,10 +17,10 @@ pub(crate) struct Group {
     pub held: bool,
 }
 
-/// An asynchronous copy that has not landed.
+/// An asynchronous copy that has not arrived.
 pub(crate) struct PendingCopy {
     pub lane: usize,
-    /// The lane's groups committed before this one.
+    /// Number of copy groups that the lane had committed before this copy.
     pub group: u32,
     pub at: u64,
     pub bytes: usize,
@@ -31,24 +31,24 @@ pub(crate) struct Warp {
     pub index: usize,
     pub registers: Vec<Lanes>,
     pub predicates: Vec<u32>,
-    /// By watched register, the lanes that have written it.
+    /// Per watched register, the mask of lanes that have written it.
     pub defined: Vec<u32>,
     /// Sorted by instruction, highest first.
     pub groups: Vec<Group>,
     /// Lanes that have not exited.
     pub live: u32,
-    /// The barrier that the warp waits at, with the threads it is for.
+    /// The id of the barrier that the warp waits at, and its thread count.
     pub waiting: Option<(u32, u32)>,
     pub local: Vec<u8>,
-    /// The predicate that always holds.
+    /// The predicate that is always true.
     always: Option<Pred>,
     pub pending: Vec<PendingCopy>,
-    /// Groups that each lane has committed.
+    /// Number of copy groups that each lane has committed.
     pub committed: [u32; 32],
 }
 
 impl Warp {
-    /// The bytes that a warp takes.
+    /// Host memory per warp, in bytes.
     pub fn bytes(code: &Code) -> u64 {
         let registers = code.n_registers as u64 * size_of::<Lanes>() as u64;
         registers + 4 * code.n_predicates as u64 + 32 * u64::from(code.local_bytes)
@@ -57,7 +57,7 @@ impl Warp {
     pub fn new(code: &Code, index: usize) -> Self {
         Self {
             index,
-            // What no instruction wrote is a NaN, and no small number.
+            // Unwritten registers hold a NaN, which is not a small integer either.
             registers: vec![[0x7fff_dead_7fff_dead; 32]; code.n_registers],
             predicates: vec![0; code.n_predicates],
             defined: vec![0; code.watched.len()],
@@ -71,7 +71,7 @@ impl Warp {
         }
     }
 
-    /// Back to the first instruction with `mask` lanes.
+    /// Restarts at the first instruction with the lanes in `mask`.
     pub fn start(&mut self, mask: u32) {
         self.groups.clear();
         self.groups.push(Group { pc: 0, mask, held: false });
@@ -85,7 +85,7 @@ impl Warp {
         self.committed = [0; 32];
     }
 
-    /// Puts a group in its place, joining the one that stands there.
+    /// Inserts a group, merging it with one at the same instruction.
     pub fn insert(&mut self, group: Group) {
         if group.mask == 0 {
             return;
@@ -100,7 +100,7 @@ impl Warp {
         }
     }
 
-    /// Takes out the group to run next: the lowest that is not held.
+    /// Removes the group to run next: the one at the lowest instruction that is not held.
     pub fn next(&mut self) -> Option<Group> {
         let at = self.groups.iter().rposition(|group| !group.held)?;
         Some(self.groups.remove(at))

@@ -1,4 +1,4 @@
-//! Arithmetic, moves, comparisons and conversions. Knows their forms alone.
+//! Decodes arithmetic, moves, comparisons and conversions. Knows only their form.
 
 use super::{Decoded, Decoder, Form, LOCAL_WINDOW, SHARED_WINDOW, Scope};
 use crate::alu::{self, Carried, Compare};
@@ -16,7 +16,8 @@ impl Decoder<'_> {
             "cvta" => {
                 form.need(2)?;
                 form.knows(&["to global const shared shared::cta local"])?;
-                // Windows of the generic space are told apart by their addresses.
+                // The address of a generic pointer decides its space, so a conversion adds or
+                // subtracts the base.
                 let (d, a) = (self.target(scope, &form.o[0])?, self.source(scope, &form.o[1])?);
                 let base = match () {
                     () if form.has("shared") || form.has("shared::cta") => SHARED_WINDOW,
@@ -101,7 +102,7 @@ impl Decoder<'_> {
                 let packed = ty.ends_with("x2");
                 let (compare, logic) = comparison(form, between, ty.trim_end_matches("x2"))?;
                 form.need(if logic.is_some() { 4 } else { 3 })?;
-                // What stands for true, in each half where two are compared.
+                // The value for true; with packed operands, in each half.
                 let value = match *result {
                     "u32" | "s32" if packed => 0xffff,
                     "u32" | "s32" => 0xffff_ffff,
@@ -181,7 +182,7 @@ impl Decoder<'_> {
                 {
                     return Err(NOT_A_FLOAT.into());
                 }
-                // What is not an operand of the instruction is not read.
+                // Unused source slots repeat the first operand.
                 let mut s = [self.source(scope, &form.o[1])?; 3];
                 for (s, operand) in s.iter_mut().zip(&form.o[1..]) {
                     *s = self.source(scope, operand)?;
@@ -191,7 +192,7 @@ impl Decoder<'_> {
         }
     }
 
-    /// The predicate that a comparison's result is combined with.
+    /// The predicate that a comparison's result is combined with, if any.
     fn combined_with(
         &mut self,
         form: &Form,
@@ -231,7 +232,7 @@ impl Decoder<'_> {
         if form.o.len() != n + 1 {
             return Err(format!("{} operands are expected", n + 1));
         }
-        // A thread has one carry, whatever function it is in.
+        // The carry belongs to the thread, not to the function, so its name has no prefix.
         let carry = self.predicate_of("CC.CF".into());
         let takes = base.ends_with('c').then_some(carry);
         let op = Op::Carry { kind, ty, d, s, takes, leaves: leaves.then_some(carry) };
@@ -241,7 +242,7 @@ impl Decoder<'_> {
 
 const NOT_A_FLOAT: &str = "expected a floating-point constant, such as 1.0, found an integer";
 
-/// A comparison's words between its base and its types, for operands of type `ty`.
+/// Parses the parts of a comparison between its base and its types; `ty` is the operands' type.
 fn comparison(form: &Form, words: &[&str], ty: &str) -> Decoded<(Compare, Option<Logic>)> {
     let (mut op, mut logic, mut ftz) = (None, None, false);
     for word in words {
@@ -258,7 +259,7 @@ fn comparison(form: &Form, words: &[&str], ty: &str) -> Decoded<(Compare, Option
     Ok((compare, logic))
 }
 
-/// Bits of each of a vector's elements.
+/// Bits per element when `bits` bits are split into `n` parts.
 fn part_bits(bits: u32, n: usize) -> Decoded<u32> {
     match n {
         2 | 4 | 8 if bits / n as u32 >= 8 => Ok(bits / n as u32),
@@ -266,8 +267,8 @@ fn part_bits(bits: u32, n: usize) -> Decoded<u32> {
     }
 }
 
-/// The first bit that a register with a clock shows of it. A clock counts the instructions that the
-/// block's warps have issued: it only goes forward.
+/// The lowest bit of the clock that a clock register shows, or `None` for other registers. The
+/// clock counts instructions issued by the block's warps, so it only increases.
 fn clock(name: &str) -> Option<u32> {
     match name {
         "%clock" | "%clock64" | "%globaltimer" | "%globaltimer_lo" => Some(0),

@@ -1,4 +1,4 @@
-//! Calls, whose functions are put in the caller's place, and barriers. Knows their forms alone.
+//! Decodes calls, by inlining the callee, and barriers. Knows only their form.
 
 use super::{Decoded, Decoder, Failure, Form, MAX_DEPTH, Scope};
 use crate::convert::Convert;
@@ -53,7 +53,7 @@ impl<'a> Decoder<'a> {
         }
     }
 
-    /// Whether an address names a `.param` variable of a call under way.
+    /// Whether an address names a `.param` variable of a call.
     pub(super) fn is_call_param(&self, scope: &Scope, operand: &Operand) -> bool {
         param_of(scope, operand).is_some()
     }
@@ -77,7 +77,7 @@ impl<'a> Decoder<'a> {
             };
             let pieces = self.pieces(scope, name, offset + i as u32 * bytes, bytes)?;
             let bits = 8 * bytes / pieces.len() as u32;
-            // A single piece is cut to its size, which its register may exceed.
+            // `Pack` also truncates a single piece to its size, since its register may be wider.
             let whole = Op::Pack { d, parts: pieces, bits };
             op = Some(match Convert::parse(&format!("cvt.s64.{ty}")) {
                 Some(convert) if ty.starts_with('s') && bytes < 8 => {
@@ -108,8 +108,8 @@ impl<'a> Decoder<'a> {
         Ok((op.ok_or("a value is expected")?, Class::Integer, 0))
     }
 
-    /// The registers that hold some bytes of a parameter, in pieces as small as the function's
-    /// smallest access to it.
+    /// The registers that hold `bytes` bytes of a parameter at offset `at`, in pieces as small as
+    /// the function's smallest access to it.
     fn pieces(&mut self, scope: &Scope, name: &str, at: u32, bytes: u32) -> Decoded<Vec<Reg>> {
         let piece = granule(scope.function, name);
         if !bytes.is_multiple_of(piece) {
@@ -123,7 +123,7 @@ impl<'a> Decoder<'a> {
         Ok(names.into_iter().map(|name| self.register_named(name)).collect())
     }
 
-    /// Puts a function's body in the place of its call.
+    /// Inlines a function in place of its call.
     pub(super) fn call(
         &mut self,
         from: &Instruction,
@@ -143,7 +143,7 @@ impl<'a> Decoder<'a> {
         };
         let args = rest.get(1).map(list).unwrap_or_default();
         self.n_calls += 1;
-        // Lanes that do not call go around.
+        // Lanes that do not make the call branch around it.
         let after = format!("{}.after{}", scope.prefix, self.n_calls);
         if let Some((p, negated)) = guard {
             self.jumps.push((self.code.insts.len(), vec![after.clone()], from.line));
@@ -218,7 +218,7 @@ impl<'a> Decoder<'a> {
         self.hand_back((scope, arg), (callee, &target), bytes, from)
     }
 
-    /// Copies a value, in registers or in `.param` variables, from one function to another.
+    /// Copies a value between two functions, from and to registers or `.param` variables.
     fn hand_back(
         &mut self,
         (from_scope, source): (&Scope, &Operand),
@@ -264,7 +264,7 @@ impl<'a> Decoder<'a> {
         Ok(())
     }
 
-    /// What CUDA's runtime brings itself.
+    /// Calls to functions that the CUDA runtime provides.
     fn builtin(
         &mut self,
         name: &str,
@@ -314,7 +314,8 @@ impl<'a> Decoder<'a> {
     }
 }
 
-/// Whether a name is a `.param` variable that registers stand for: all but those of an entry.
+/// Whether a name is a `.param` variable that is kept in registers: all except an entry's
+/// parameters.
 fn is_param(scope: &Scope, name: &str) -> bool {
     let function = scope.function;
     let of_list = |list: &[Variable]| list.iter().any(|v| v.space == "param" && v.name == name);
@@ -322,14 +323,14 @@ fn is_param(scope: &Scope, name: &str) -> bool {
         || scope.depth > 0 && (of_list(&function.params) || of_list(&function.returns))
 }
 
-/// The parameter that an address names, and the offset.
+/// The parameter that an address names, and the byte offset within it.
 fn param_of<'o>(scope: &Scope, operand: &'o Operand) -> Option<(&'o str, u32)> {
     let Operand::Address(base, offset) = operand else { return None };
     let name = base.as_name().filter(|name| is_param(scope, name))?;
     Some((name, u32::try_from(*offset).ok()?))
 }
 
-/// A parameter or a result of a function, which may be in a register.
+/// The operand for a parameter or result of a function, which may be a register.
 fn operand_of(scope: &Scope, name: &str) -> Operand {
     if is_param(scope, name) {
         Operand::Name(name.to_owned())
@@ -338,8 +339,8 @@ fn operand_of(scope: &Scope, name: &str) -> Operand {
     }
 }
 
-/// The greatest size of which a parameter's bytes, and all accesses of its function to it, are
-/// multiples.
+/// The largest power of 2 that divides the parameter's size and the size and offset of every access
+/// to it in its function.
 fn granule(function: &Function, name: &str) -> u32 {
     let mut lists = function.params.iter().chain(&function.returns);
     let variable = function.variable(name).or_else(|| lists.find(|v| v.name == name));

@@ -1,4 +1,5 @@
-//! What lanes of a warp do together: products, shuffles, votes. Knows their forms alone.
+//! Decodes instructions that involve several lanes of a warp: matrix products, shuffles, votes.
+//! Knows only their form.
 
 use super::{Decoded, Decoder, Form, Scope};
 use crate::alu;
@@ -24,7 +25,7 @@ impl Decoder<'_> {
                 }
                 let c = self.sources(scope, &form.o[3])?;
                 let c = c.try_into().map_err(|_| "four sums are expected")?;
-                // Counted a lane, as other operations are.
+                // Counted per lane, like other operations.
                 Ok((Op::Mma { mma, d, a, b, c }, Class::Mma, mma.flops() / 32))
             }
             "shfl" => {

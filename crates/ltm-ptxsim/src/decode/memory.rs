@@ -1,12 +1,12 @@
-//! Loads, stores, atomics and copies. Knows their forms alone.
+//! Decodes loads, stores, atomics and copies. Knows only their form.
 
 use super::{Decoded, Decoder, Form, Scope};
 use crate::counters::Class;
 use crate::inst::{Access, Op, Space, Strength, Update};
 use crate::parse::{Operand, type_bytes};
 
-/// Words of an access that change nothing of a block's own: order, scope, and what caches are to
-/// do. Memory is one, and every access is in order.
+/// Modifiers that need no handling here: order, scope and cache hints. There is one memory, and
+/// accesses execute in order.
 const HARMLESS: &str = "weak volatile relaxed acquire release acq_rel cta cluster gpu sys \
     ca cg cs lu cv wb wt nc L1::evict_normal L1::evict_first L1::evict_last L1::evict_unchanged \
     L1::no_allocate L2::64B L2::128B L2::256B L2::evict_normal L2::evict_first L2::evict_last";
@@ -177,7 +177,7 @@ impl Decoder<'_> {
         }
         let (address, offset) = self.address(scope, address)?;
         let signed = ty.starts_with('s');
-        // What a thread's own block alone sees is in order anyway.
+        // Within one block accesses are in order anyway.
         let strength = match () {
             () if form.has("cta") => Strength::Weak,
             () if form.has("release") || form.has("acq_rel") => Strength::Release,

@@ -1,7 +1,8 @@
-//! Capture: a stream's work recorded as the nodes of a graph, and what is forbidden meanwhile.
+//! Stream capture: records a stream's work as the nodes of a graph, and rejects what is forbidden
+//! during a capture.
 //!
-//! A second stream joins a capture by waiting for an event recorded in it, and has to be joined
-//! back. Must not know what the work is.
+//! A second stream joins a capture by waiting for an event recorded in it, and must be joined back
+//! before the capture ends. Must not know what the work is.
 
 use std::collections::BTreeSet;
 use std::sync::{Arc, Mutex, Weak};
@@ -15,19 +16,19 @@ use super::operation::Operation;
 use super::state::{Handle, locked, new_handle, state};
 use super::stream::{NON_BLOCKING, Stream, resolve};
 
-/// A stream's part in a capture.
+/// A stream's participation in a capture.
 #[derive(Clone)]
 pub(super) struct Branch {
     pub(super) capture: Arc<Capture>,
-    /// The nodes that whatever comes next has to wait for.
+    /// The nodes that the next node of this stream must wait for.
     pub(super) tail: BTreeSet<usize>,
 }
 
-/// A capture under way.
+/// A capture in progress.
 pub(super) struct Capture {
     id: usize,
     context: usize,
-    /// The id of the stream it began in.
+    /// The id of the stream in which it began.
     origin: usize,
     blocking: bool,
     mode: CaptureMode,
@@ -35,11 +36,11 @@ pub(super) struct Capture {
     progress: Mutex<Progress>,
 }
 
-/// How far a capture has come.
+/// State of a capture.
 enum Progress {
-    /// The nodes so far.
+    /// The nodes recorded so far.
     Recording(Vec<Node>),
-    /// A forbidden call came; only ending the capture is left.
+    /// A forbidden call was made; the capture can only be ended.
     Invalid,
     Ended,
 }
@@ -51,7 +52,7 @@ enum CaptureMode {
     Relaxed,
 }
 
-/// Every capture under way in this process.
+/// All captures in progress in this process.
 static CAPTURES: Mutex<Vec<Weak<Capture>>> = Mutex::new(Vec::new());
 
 impl Branch {
@@ -66,18 +67,18 @@ impl Branch {
         Ok(())
     }
 
-    /// Its stream is being destroyed.
+    /// Called when the stream is destroyed.
     pub(super) fn abandon(&self, stream: &Stream) {
         self.capture.invalidate();
         if self.capture.origin == stream.id {
-            // Nobody can end it any more; what it held is lost, as the program asked.
+            // Nobody can end the capture any more; its nodes are dropped.
             let _ = self.capture.end();
         }
     }
 }
 
 impl Stream {
-    /// Makes what follows in this stream wait for `tail` of a capture, joining it if need be.
+    /// Makes later work in this stream wait for `tail`, joining the capture if necessary.
     pub(super) fn wait_for(&self, capture: &Arc<Capture>, tail: &BTreeSet<usize>) -> Outcome<()> {
         capture.check_valid()?;
         let mut branch = locked(&self.branch);
@@ -99,7 +100,7 @@ impl Stream {
 }
 
 impl Capture {
-    /// Fails once the capture is invalid or over.
+    /// Fails if the capture is invalid or has ended.
     pub(super) fn check_valid(&self) -> Outcome<()> {
         match *locked(&self.progress) {
             Progress::Recording(_) => Ok(()),
@@ -110,7 +111,7 @@ impl Capture {
         }
     }
 
-    /// What is captured so far is lost.
+    /// Invalidates the capture; the nodes recorded so far are dropped.
     pub(super) fn invalidate(&self) {
         let mut progress = locked(&self.progress);
         if matches!(*progress, Progress::Recording(_)) {
@@ -118,7 +119,7 @@ impl Capture {
         }
     }
 
-    /// Frees the streams that take part, and hands over the nodes.
+    /// Releases the streams that take part, and returns the nodes.
     fn end(&self) -> Outcome<Vec<Node>> {
         locked(&CAPTURES).retain(|other| other.upgrade().is_some_and(|other| other.id != self.id));
         state().streams.for_each(|stream| {
@@ -130,7 +131,7 @@ impl Capture {
         }
     }
 
-    /// Invalidates the capture for a call that is forbidden meanwhile.
+    /// Invalidates the capture because of a forbidden call, and returns the failure of that call.
     pub(super) fn refuse(&self, what: &str) -> Failure {
         self.invalidate();
         Code::StreamCaptureUnsupported
@@ -142,13 +143,13 @@ fn failure_of_merge() -> Failure {
     Code::StreamCaptureMerge.because("the wait would merge two captures; both are now invalid")
 }
 
-/// The captures for which `concerns` holds.
+/// The captures in progress that satisfy `concerns`.
 fn captures(concerns: impl Fn(&Capture) -> bool) -> Vec<Arc<Capture>> {
     locked(&CAPTURES).iter().filter_map(Weak::upgrade).filter(|capture| concerns(capture)).collect()
 }
 
-/// Refuses calls that a capture forbids to every thread (mode global) or to its own (thread-local),
-/// because they may wait for the capturing stream behind the program's back.
+/// Rejects a call that a capture forbids to all threads (mode global) or to its own thread (mode
+/// thread-local), because the call might implicitly wait for the capturing stream.
 pub(super) fn refuse_unsafe_call(what: &str) -> Outcome<()> {
     let me = std::thread::current().id();
     let forbidding = captures(|capture| match capture.mode {
@@ -159,7 +160,7 @@ pub(super) fn refuse_unsafe_call(what: &str) -> Outcome<()> {
     refuse_all(&forbidding, what)
 }
 
-/// Refuses to wait for a whole context while any of its streams captures.
+/// Rejects waiting for a whole context while any of its streams captures.
 pub(super) fn refuse_during_capture(context: &Context, what: &str) -> Outcome<()> {
     let active = captures(|capture| capture.context == context.id);
     refuse_all(&active, what)
@@ -173,7 +174,8 @@ fn refuse_all(captures: &[Arc<Capture>], what: &str) -> Outcome<()> {
     outcome
 }
 
-/// The legacy stream waits for every blocking stream, which it cannot while one captures.
+/// Rejects work in the legacy stream while a blocking stream captures, for which it would have to
+/// wait.
 pub(super) fn refuse_implicit_wait(context: &Context) -> Outcome<()> {
     let waited_for = captures(|capture| capture.context == context.id && capture.blocking);
     for capture in &waited_for {
@@ -214,7 +216,8 @@ fn capture_info(
     status.set(capture_status(&stream))
 }
 
-/// Ends the capture that began in `stream`: its nodes, all of which the stream has to wait for.
+/// Ends the capture that began in `stream`; returns its nodes. The stream must wait for all of
+/// them.
 fn end_capture(stream: &Stream) -> Outcome<Vec<Node>> {
     let branch = stream.branch();
     let branch = branch.ok_or(Code::IllegalState.because("the stream does not capture"))?;
@@ -234,7 +237,7 @@ fn end_capture(stream: &Stream) -> Outcome<Vec<Node>> {
     *locked(&stream.branch) = None;
     let nodes = capture.end()?;
     let mut joined = branch.tail;
-    // Nodes only wait for earlier ones, so one pass backwards reaches every ancestor.
+    // A node waits only for earlier ones, so one backward pass reaches all ancestors.
     for index in (0..nodes.len()).rev() {
         if joined.contains(&index) {
             joined.extend(&nodes[index].after);

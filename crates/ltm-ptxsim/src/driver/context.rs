@@ -1,6 +1,6 @@
-//! Contexts: who owns memory, streams and modules, and remembers a fault.
+//! Contexts: they own memory, streams and modules, and keep the code of a fault.
 //!
-//! Knows life times and the current context of a thread. Must not know how work runs.
+//! Knows lifetimes and each thread's current context. Must not know how work runs.
 
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::sync::{Arc, Mutex};
@@ -15,20 +15,20 @@ use super::state::{
 use super::stream::Stream;
 use crate::Memory;
 
-/// How much memory a device has. Allocations take host memory only as they are made.
+/// Device memory, in bytes. Host memory is committed only as it is written.
 pub(super) const DEVICE_MEMORY_BYTES: u64 = 16 << 30;
 
-/// What `cuCtxCreate` and `cuDevicePrimaryCtxRetain` make.
+/// A context, made by `cuCtxCreate` or `cuDevicePrimaryCtxRetain`.
 pub(super) struct Context {
-    /// Tells contexts apart where objects are compared, not handles.
+    /// Unique id; other objects refer to their context by it.
     pub(super) id: usize,
     pub(super) device: i32,
     pub(super) memory: Memory,
-    /// The stream of handle 0 and 1, which waits for all blocking streams.
+    /// The stream of handles 0 and 1, which waits for all blocking streams.
     pub(super) legacy_stream: Arc<Stream>,
     /// The stream of handle 2.
     pub(super) per_thread_stream: Arc<Stream>,
-    /// Held while work runs, so that work of several threads runs in the order of submission.
+    /// Held while work runs, so that work of several threads runs in the order it was submitted.
     pub(super) queue: Mutex<()>,
     fault: Mutex<Option<Code>>,
     flags: AtomicU32,
@@ -36,7 +36,7 @@ pub(super) struct Context {
     limits: Mutex<[usize; 3]>,
 }
 
-/// The primary context of a device, while anyone retains it.
+/// The primary context of a device, while it is retained.
 #[derive(Default)]
 pub(super) struct PrimaryContext {
     handle: Handle,
@@ -44,7 +44,7 @@ pub(super) struct PrimaryContext {
     flags: u32,
 }
 
-/// The limits kept: stack, printf and heap bytes, numbered 0 to 2 as in the CUDA headers.
+/// Default limits: bytes of stack, `printf` buffer and heap, in the order of `CUlimit` (0 to 2).
 const DEFAULT_LIMITS: [usize; 3] = [1024, 1 << 20, 8 << 20];
 
 impl Context {
@@ -64,7 +64,7 @@ impl Context {
         })
     }
 
-    /// The context of this thread.
+    /// The current context of this thread.
     pub(super) fn current() -> Outcome<Arc<Context>> {
         require_init()?;
         match current_handle() {
@@ -75,20 +75,20 @@ impl Context {
         }
     }
 
-    /// The context of this thread, if no kernel of it has faulted.
+    /// The current context of this thread; fails if one of its kernels has faulted.
     pub(super) fn usable() -> Outcome<Arc<Context>> {
         let context = Context::current()?;
         context.check_fault()?;
         Ok(context)
     }
 
-    /// After a fault every call returns it, until the context is destroyed. The story is told
-    /// once.
+    /// After a fault every call returns its code until the context is destroyed; the fault is
+    /// described only once.
     pub(super) fn check_fault(&self) -> Outcome<()> {
         locked(&self.fault).map_or(Ok(()), |code| Err(code.into()))
     }
 
-    /// Remembers a kernel's fault.
+    /// Keeps the code of the first fault.
     pub(super) fn poison(&self, failure: &Failure) {
         locked(&self.fault).get_or_insert(failure.code);
     }

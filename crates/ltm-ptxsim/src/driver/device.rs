@@ -1,6 +1,6 @@
-//! Devices: how many, and what each says about itself.
+//! Devices: their number and attributes.
 //!
-//! Knows the numbers of the simulated GPU. Must not know contexts.
+//! Knows the properties of the simulated GPU. Must not know contexts.
 
 use std::ffi::c_char;
 
@@ -11,15 +11,15 @@ use super::settings::settings;
 use super::state::{initialize, require_init};
 use crate::DeviceModel;
 
-/// The version of the driver API that this library speaks: 13.0.
+/// The version of the CUDA driver API that this library implements: 13.0.
 pub(super) const DRIVER_VERSION: i32 = 13000;
 
-/// What the simulator runs on: one GPU model, as often as there are devices.
+/// The GPU model that is simulated; all devices are the same.
 pub(super) fn model() -> Outcome<&'static DeviceModel> {
     Ok(&settings()?.options.device)
 }
 
-/// Refuses calls before `cuInit`, and ordinals that are not there.
+/// Fails before `cuInit` and for a device that does not exist.
 pub(super) fn check_device(device: i32) -> Outcome<()> {
     require_init()?;
     let devices = settings()?.devices;
@@ -34,7 +34,7 @@ fn name() -> Outcome<String> {
     Ok(format!("PTX simulator (sm_{major}{minor})"))
 }
 
-/// The value of a `CUdevice_attribute`. What is not listed is a feature that is not there: 0.
+/// The value of a `CUdevice_attribute`. Unlisted attributes are features that are not supported: 0.
 fn attribute(number: u32, device: i32) -> Outcome<i32> {
     const ATTRIBUTES_IN_CUDA_13: u32 = 145;
     let model = model()?;
@@ -43,27 +43,27 @@ fn attribute(number: u32, device: i32) -> Outcome<i32> {
         2..=4 => model.max_block[number as usize - 2] as i32,
         5..=7 => model.max_grid[number as usize - 5] as i32,
         8 => model.shared_per_block as i32,
-        // Constant memory, then the width of a warp and the largest pitch.
+        // Constant memory in bytes, warp size, largest pitch.
         9 => 65536,
         10 => 32,
         11 => i32::MAX,
-        // Registers of a block, and of a multiprocessor.
+        // Registers per block and per multiprocessor.
         12 | 82 => model.registers_per_multiprocessor as i32,
-        // Clocks in kHz: nominal, a simulator has none.
+        // Nominal clock rates in kHz.
         13 | 36 => 1_000_000,
         14 | 30 => 512,
         15 | 40 => 1,
         16 => model.multiprocessors as i32,
         31 | 41 | 79 | 80 => 1,
         33 => device,
-        // Memory bus bits and L2 bytes of an A100.
+        // Memory bus width in bits and L2 size in bytes, of an A100.
         37 => 5120,
         38 => 40 << 20,
         39 => model.threads_per_multiprocessor as i32,
         51 => 32,
         75 => model.compute_capability.0 as i32,
         76 => model.compute_capability.1 as i32,
-        // Stream priorities and memory pools.
+        // Stream priorities and memory pools are supported.
         78 | 115 => 1,
         81 => model.shared_per_multiprocessor as i32,
         87 => 2,
@@ -78,7 +78,7 @@ fn attribute(number: u32, device: i32) -> Outcome<i32> {
     })
 }
 
-/// Sixteen bytes that tell a simulated device from any real one, and from its neighbours.
+/// A UUID that no real device has, different for each device.
 fn uuid(device: i32) -> [u8; 16] {
     let mut uuid = *b"PTX simulator \0\0";
     uuid[15] = device as u8;
@@ -97,8 +97,8 @@ driver_functions! {
         version.set(DRIVER_VERSION)
     }
 
-    // Private tables of the vendor's: there are none. NVRTC 13 looks one up whenever it finds a driver in
-    // its process, and calls this without asking whether it exists.
+    // NVIDIA's private function tables: there are none. NVRTC 13 looks one up whenever it finds a
+    // driver in its process, and calls this function without checking that it exists.
     fn cuGetExportTable(table: Out<usize>, id: usize) {
         let _ = id;
         table.set_if_wanted(0);

@@ -1,6 +1,6 @@
-//! The error codes of the CUDA driver API that this library returns, and their names.
+//! The error codes of the CUDA driver API that this library returns, with their names.
 //!
-//! Knows numbers, names and texts. Must not know when an error arises.
+//! Knows numbers, names and texts. Must not know when an error occurs.
 
 use std::ffi::CStr;
 
@@ -47,7 +47,7 @@ pub(super) enum Code {
     Unknown = 999,
 }
 
-/// Every code with the name and the text that `cuGetErrorName` and `cuGetErrorString` return.
+/// Each code with the strings that `cuGetErrorName` and `cuGetErrorString` return.
 const CODES: &[(Code, &CStr, &CStr)] = &[
     (Code::InvalidValue, c"CUDA_ERROR_INVALID_VALUE", c"invalid argument"),
     (Code::OutOfMemory, c"CUDA_ERROR_OUT_OF_MEMORY", c"out of memory"),
@@ -159,25 +159,25 @@ const CODES: &[(Code, &CStr, &CStr)] = &[
     (Code::Unknown, c"CUDA_ERROR_UNKNOWN", c"unknown error"),
 ];
 
-/// Why a driver call failed: the code for the caller, and a sentence for whoever reads stderr.
+/// Why a driver call failed: the code for the caller, and a message for stderr.
 #[derive(Debug)]
 pub(super) struct Failure {
     pub(super) code: Code,
     pub(super) story: Option<String>,
-    /// Programs ask this to learn whether something is there: no mistake.
+    /// Programs make this call to find out whether something exists, so this is not an error.
     pub(super) is_probe: bool,
 }
 
-/// What every driver function comes to.
+/// The result of a driver function.
 pub(super) type Outcome<T> = Result<T, Failure>;
 
 impl Code {
-    /// This failure, with what happened and what to do about it.
+    /// A failure with a message: what happened and what to do about it.
     pub(super) fn because(self, story: impl Into<String>) -> Failure {
         Failure { code: self, story: Some(story.into()), is_probe: false }
     }
 
-    /// The answer to a question whether something is there.
+    /// A negative answer to the question whether something exists.
     pub(super) fn answers(self, story: impl Into<String>) -> Failure {
         Failure { is_probe: true, ..self.because(story) }
     }

@@ -1,7 +1,7 @@
-//! Events: points in a stream, for waiting and for timing.
+//! Events: points in a stream, for waiting and timing.
 //!
-//! Work runs when submitted, so a recorded event has always happened; its time is the host's clock.
-//! Must not know what work there was.
+//! Work runs when it is submitted, so a recorded event has already occurred; its time is the host's
+//! clock. Must not know what the work was.
 
 use std::sync::{Arc, Mutex};
 use std::time::Instant;
@@ -16,7 +16,7 @@ use super::stream::resolve;
 const DISABLE_TIMING: u32 = 2;
 const INTERPROCESS: u32 = 4;
 
-/// What `cuEventCreate` makes.
+/// An event, made by `cuEventCreate`.
 pub(super) struct Event {
     /// The id of its context.
     pub(super) context: usize,
@@ -48,7 +48,8 @@ fn record(event: Handle, stream: Handle) -> Outcome<()> {
     Ok(())
 }
 
-/// What querying and waiting for an event have in common: it has happened, or nobody may ask.
+/// Common part of querying and waiting: the event has occurred, unless it was recorded in a
+/// capture.
 fn require_happened(event: Handle, what: &str) -> Outcome<()> {
     Context::usable()?;
     let event = state().events.get(event)?;
@@ -141,7 +142,7 @@ driver_functions! {
                 Err(Code::StreamCaptureIsolation
                     .because("a capturing stream waits for an event recorded outside its capture"))
             }
-            // Never recorded means nothing to wait for; recorded has happened already.
+            // A recorded event has already occurred, and one never recorded is not waited for.
             (Recorded::Never, _) | (Recorded::At(_), None) => Ok(()),
         }
     }

@@ -1,27 +1,27 @@
-//! The arguments of a C caller, as types whose methods are safe to call.
+//! The arguments of a C caller, as types with safe methods.
 //!
-//! This is the one file of the driver that dereferences a pointer. Each type takes a raw pointer as
-//! the CUDA manual describes it, is made only by the C calling convention (its field is private),
-//! and refuses null. That any other pointer is valid for the length the manual asks for is the C
-//! caller's promise, as it is with any CUDA driver; here it is called the caller's promise.
-//! The file must not know what the driver does with the values.
+//! This is the only file of the driver that dereferences pointers. Each type wraps a raw pointer as
+//! the CUDA manual describes it. Only the C calling convention makes values of these types (their
+//! fields are private), and null is rejected. That any other pointer is valid for the documented
+//! length is the responsibility of the C caller, as with any CUDA driver; the comments below call
+//! this the caller's promise. The file must not know what the driver does with the values.
 
 use std::ffi::{CStr, c_char, c_void};
 
 use super::error::{Code, Outcome};
 use crate::Param;
 
-/// Where the caller wants a result.
+/// A pointer to where the caller wants a result.
 #[repr(transparent)]
 pub(super) struct Out<T>(*mut T);
 
 impl<T> Out<T> {
-    /// No place: the caller has no such argument.
+    /// A null pointer, for calls without this argument.
     pub(super) fn none() -> Out<T> {
         Out(std::ptr::null_mut())
     }
 
-    /// A place whose type another argument tells.
+    /// An untyped pointer; another argument determines the type.
     pub(super) fn from_void(pointer: *mut c_void) -> Out<T> {
         Out(pointer.cast())
     }
@@ -44,12 +44,12 @@ impl<T> Out<T> {
         }
     }
 
-    /// Whether the caller passed a place for this result.
+    /// Whether the pointer is not null.
     pub(super) fn is_wanted(&self) -> bool {
         !self.0.is_null()
     }
 
-    /// The value already there, for arguments that go both ways.
+    /// Reads the current value, for arguments that are both input and output.
     pub(super) fn get(&self) -> Outcome<T>
     where
         T: Copy,
@@ -61,7 +61,7 @@ impl<T> Out<T> {
         Ok(unsafe { self.0.read() })
     }
 
-    /// Stores as many of `values` as the caller's array of `room` elements holds.
+    /// Stores as many of `values` as fit into the caller's array of `room` elements.
     pub(super) fn set_all(&self, values: &[T], room: usize) -> Outcome<()>
     where
         T: Copy,
@@ -79,7 +79,7 @@ impl<T> Out<T> {
 }
 
 impl Out<c_char> {
-    /// Stores `text`, cut to the caller's `room` bytes, with its closing zero.
+    /// Stores `text` with a terminating zero, truncated to `room` bytes.
     pub(super) fn set_text(&self, text: &str, room: i32) -> Outcome<()> {
         let room = usize::try_from(room).ok().filter(|room| *room > 0);
         let room = room.ok_or(Code::InvalidValue.because("the text buffer has no room"))?;
@@ -90,12 +90,12 @@ impl Out<c_char> {
     }
 }
 
-/// A zero-terminated name.
+/// A zero-terminated string.
 #[repr(transparent)]
 pub(super) struct Name(*const c_char);
 
 impl Name {
-    /// The name; null and text that is not UTF-8 are `CUDA_ERROR_INVALID_VALUE`.
+    /// The string; null and text that is not UTF-8 are `CUDA_ERROR_INVALID_VALUE`.
     pub(super) fn text(&self) -> Outcome<&str> {
         if self.0.is_null() {
             return Err(Code::InvalidValue.because("a name is null"));
@@ -106,8 +106,7 @@ impl Name {
     }
 }
 
-/// A module image: PTX text ending in a zero, or an ELF or fat binary, whose header tells its
-/// length.
+/// A module image: zero-terminated PTX, or an ELF or fat binary, whose header contains its length.
 #[repr(transparent)]
 pub(super) struct Image(*const c_void);
 
@@ -149,12 +148,12 @@ unsafe impl Send for HostSource {}
 unsafe impl Sync for HostSource {}
 
 impl HostSource {
-    /// The host memory that a unified address names, for copies that take two of those.
+    /// Wraps the host address in a unified address, for copies that take two unified addresses.
     pub(super) fn from_address(address: u64) -> HostSource {
         HostSource(address as usize as *const c_void)
     }
 
-    /// The `count` bytes there, now.
+    /// The `count` bytes that are there now.
     pub(super) fn bytes(&self, count: usize) -> Outcome<&[u8]> {
         if count == 0 {
             return Ok(&[]);
@@ -178,7 +177,7 @@ unsafe impl Send for HostTarget {}
 unsafe impl Sync for HostTarget {}
 
 impl HostTarget {
-    /// The host memory that a unified address names, for copies that take two of those.
+    /// Wraps the host address in a unified address, for copies that take two unified addresses.
     pub(super) fn from_address(address: u64) -> HostTarget {
         HostTarget(address as usize as *mut c_void)
     }
@@ -198,25 +197,26 @@ impl HostTarget {
     }
 }
 
-/// The two ways `cuLaunchKernel` takes arguments: one pointer a parameter, or one packed buffer.
+/// The two ways to pass arguments to `cuLaunchKernel`: one pointer per parameter, or one packed
+/// buffer.
 #[derive(Clone, Copy)]
 pub(super) struct KernelArguments {
     pub(super) pointers: PointerArray,
     pub(super) extra: PointerArray,
 }
 
-/// An array of pointers whose length follows from something else.
+/// An array of pointers; its length is known from elsewhere.
 #[repr(transparent)]
 #[derive(Clone, Copy)]
 pub(super) struct PointerArray(*const *const c_void);
 
-/// The tags in `extra`, as the CUDA headers number them.
+/// The tags in `extra`, numbered as in the CUDA headers.
 const LAUNCH_PARAM_END: usize = 0;
 const LAUNCH_PARAM_BUFFER_POINTER: usize = 1;
 const LAUNCH_PARAM_BUFFER_SIZE: usize = 2;
 
 impl KernelArguments {
-    /// The packed parameter block: each parameter at its own offset, as the kernel reads them.
+    /// Builds the packed parameter block, with each parameter at its offset.
     pub(super) fn pack(&self, params: &[Param]) -> Outcome<Vec<u8>> {
         let bytes = params.iter().map(|param| param.offset + param.size).max().unwrap_or(0);
         let mut block = vec![0u8; bytes as usize];
@@ -261,10 +261,10 @@ impl KernelArguments {
         Ok(block)
     }
 
-    /// The buffer that `extra`, a list of tag and value pairs, describes.
+    /// Finds the buffer in `extra`, a list of pairs of tag and value.
     fn packed_buffer(&self) -> Outcome<&[u8]> {
         let (mut buffer, mut bytes) = (std::ptr::null::<c_void>(), None);
-        // Two tags exist, each at most once, so a longer list is malformed.
+        // There are two tags, each at most once, so a longer list is malformed.
         for pair in 0..3 {
             // SAFETY: not null; the caller's promise: pairs up to LAUNCH_PARAM_END, at which the
             // loop stops.
@@ -291,14 +291,14 @@ impl KernelArguments {
     }
 }
 
-/// A function of the caller to run in stream order, with its argument.
+/// A function of the caller, with its argument, to run in stream order.
 #[derive(Clone, Copy)]
 pub(super) struct HostCall {
     pub(super) function: Option<HostFunction>,
     pub(super) argument: *mut c_void,
 }
 
-/// What `cuLaunchHostFunc` takes.
+/// The callback type of `cuLaunchHostFunc`.
 pub(super) type HostFunction = unsafe extern "C" fn(*mut c_void);
 
 // SAFETY: CUDA runs host functions on a thread of its own, so the caller has to allow for any.
@@ -328,7 +328,7 @@ pub(super) struct LaunchDescription {
     attribute_count: u32,
 }
 
-/// `CUlaunchAttribute`: which attribute, and its value.
+/// `CUlaunchAttribute`: id and value.
 #[repr(C, align(8))]
 struct LaunchAttribute {
     id: u32,
@@ -337,7 +337,7 @@ struct LaunchAttribute {
 }
 
 impl LaunchDescription {
-    /// The ids of the attributes given.
+    /// The ids of the attributes.
     pub(super) fn attribute_ids(&self) -> Vec<u32> {
         if self.attributes.is_null() {
             return Vec::new();
@@ -349,7 +349,7 @@ impl LaunchDescription {
     }
 }
 
-/// Page-locked host memory handed to the caller; freed when dropped.
+/// Page-locked host memory given to the caller; freed when dropped.
 pub(super) struct HostAllocation {
     start: *mut u8,
     layout: std::alloc::Layout,
@@ -374,7 +374,7 @@ impl HostAllocation {
         Ok(HostAllocation { start, layout })
     }
 
-    /// Where it starts.
+    /// Its address.
     pub(super) fn address(&self) -> usize {
         self.start as usize
     }

@@ -1,7 +1,7 @@
-//! Graphs: captured work, and what can be replayed.
+//! Graphs: captured work, and executable graphs for replay.
 //!
-//! Nodes are kept in the order of capture, which respects every dependency, and are replayed in it.
-//! Must not know how work is captured or what it does.
+//! Nodes are stored and replayed in the order of capture, which respects every dependency. Must not
+//! know how work is captured or what it does.
 
 use std::collections::BTreeSet;
 use std::fmt::Write;
@@ -14,21 +14,21 @@ use super::operation::Operation;
 use super::state::{Handle, NODE_BITS, require_init, state};
 use super::stream::{resolve, submit};
 
-/// A piece of captured work and the indices of the nodes it waits for.
+/// An operation, and the indices of the nodes it waits for.
 #[derive(Clone)]
 pub(super) struct Node {
     pub(super) operation: Operation,
     pub(super) after: BTreeSet<usize>,
 }
 
-/// What a capture ends in.
+/// The result of a capture.
 pub(super) struct Graph {
     /// The id of the context it was captured in.
     pub(super) context: usize,
     pub(super) nodes: Vec<Node>,
 }
 
-/// What can be launched: the work of a graph as it was when instantiated.
+/// An executable graph: the operations of a graph at the time it was instantiated.
 pub(super) struct Executable {
     /// The id of its context.
     pub(super) context: usize,
@@ -40,7 +40,7 @@ const AUTO_FREE_ON_LAUNCH: u64 = 1;
 const DEVICE_LAUNCH: u64 = 4;
 const ALL_FLAGS: u64 = 15;
 
-/// A node's handle is its graph's with the node's number, counted from 1, in the low bits.
+/// The handle of a node: the handle of its graph, with the node's index plus 1 in the low bits.
 fn node_handle(graph: Handle, index: usize) -> Handle {
     graph | (index + 1)
 }
@@ -127,7 +127,7 @@ driver_functions! {
     }
 
     fn cuGraphDebugDotPrint(graph: Handle, path: Name, flags: u32) {
-        // The flags choose how much is said of a node; there is one amount.
+        // The flags select how much detail is printed; there is only one level.
         let _ = flags;
         require_init()?;
         let graph = state().graphs.get(graph)?;

@@ -1,6 +1,6 @@
-//! Kernel launches: what the driver checks before a kernel starts, and what a fault turns into.
+//! Kernel launches: the driver's checks before a kernel starts, and the error code of a fault.
 //!
-//! Must not know instructions; a [`Fault`] tells its own story.
+//! Must not know instructions; a [`Fault`] describes itself.
 
 use std::sync::atomic::Ordering;
 use std::sync::{Arc, Weak};
@@ -17,19 +17,19 @@ use super::state::Handle;
 use super::stream::{resolve, submit};
 use crate::{Fault, FaultKind, LaunchConfig};
 
-/// A launch, checked, with its arguments as they were.
+/// A checked launch with a copy of its arguments.
 pub(super) struct Launch {
-    /// Gone when the module is unloaded, which a captured launch may outlive.
+    /// Weak, because a captured launch may outlive its module.
     function: Weak<Function>,
     name: String,
     config: LaunchConfig,
-    /// Whether it has fewer blocks than were asked for.
+    /// Whether `PTXSIM_GRID_CAP` reduced its number of blocks.
     is_capped: bool,
     params: Vec<u8>,
 }
 
 impl Launch {
-    /// Runs the kernel; a fault stays with the context.
+    /// Runs the kernel. After a fault the context is unusable.
     pub(super) fn run(&self, context: &Context) -> Outcome<()> {
         let unloaded =
             || Code::InvalidHandle.because(format!("{}: its module is unloaded", self.name));
@@ -53,7 +53,7 @@ impl Launch {
             },
             Err(fault) => {
                 let failure = failure_of(&fault);
-                // A launch over a limit never started, so nothing is broken.
+                // A launch over a limit never started, so the context stays usable.
                 if !matches!(fault.kind, FaultKind::Limit | FaultKind::Unsupported) {
                     context.poison(&failure);
                 }
@@ -62,13 +62,13 @@ impl Launch {
         }
     }
 
-    /// One line for a picture of a graph.
+    /// A one-line description for printing a graph.
     pub(super) fn label(&self) -> String {
         format!("{} grid {:?} block {:?}", self.name, self.config.grid, self.config.block)
     }
 }
 
-/// The code hardware would give, with the fault's story.
+/// The error code that hardware would return, with the description of the fault.
 fn failure_of(fault: &Fault) -> Failure {
     let code = match fault.kind {
         FaultKind::OutOfBounds | FaultKind::UseAfterFree => Code::IllegalAddress,
@@ -78,13 +78,13 @@ fn failure_of(fault: &Fault) -> Failure {
         FaultKind::Assert => Code::Assert,
         FaultKind::Unsupported => Code::NotSupported,
         FaultKind::Trap => Code::LaunchFailed,
-        // What hardware would not notice has no code of its own.
+        // Faults that hardware does not detect have no code of their own.
         _ => Code::LaunchFailed,
     };
     code.because(fault.to_string())
 }
 
-/// Checks what a driver checks before the kernel starts.
+/// The checks that a driver makes before a kernel starts.
 fn check(function: &Function, config: &LaunchConfig) -> Outcome<()> {
     let model = model()?;
     let refuse =
@@ -140,7 +140,8 @@ fn launch(
     submit(&context, stream, Operation::Kernel(Arc::new(launch)))
 }
 
-/// Blocks of a cooperative launch run together, which the simulator does not arrange.
+/// A cooperative launch needs all blocks to run at the same time, which the simulator does not
+/// support.
 const COOPERATIVE: u32 = 2;
 const CLUSTER_DIMENSION: u32 = 4;
 

@@ -1,5 +1,5 @@
-//! Libraries and kernels: programs that belong to no context, and are loaded into each that uses
-//! them.
+//! Libraries and kernels: programs that are independent of contexts, and are loaded into each
+//! context that uses them.
 //!
 //! Must not know how a kernel runs.
 
@@ -15,16 +15,16 @@ use super::module::{self, Function};
 use super::state::{Handle, locked, require_init, state};
 use crate::Program;
 
-/// What `cuLibraryLoadData` makes.
+/// A library, made by `cuLibraryLoadData`.
 pub(super) struct Library {
     program: Program,
-    /// The handle of its module in each context, by the context's id.
+    /// The handle of its module in each context, by context id.
     modules: Mutex<HashMap<usize, Handle>>,
-    /// The handle of each kernel that was asked for.
+    /// The handles of the kernels that were looked up.
     kernels: Mutex<HashMap<String, Handle>>,
 }
 
-/// What `cuLibraryGetKernel` finds.
+/// A kernel, found by `cuLibraryGetKernel`.
 pub(super) struct Kernel {
     library: Arc<Library>,
     library_handle: Handle,
@@ -32,7 +32,7 @@ pub(super) struct Kernel {
 }
 
 impl Library {
-    /// The handle of the library's module in a context, into which it is loaded if need be.
+    /// The handle of the library's module in a context; loads it if necessary.
     fn module_in(&self, context: &Context) -> Outcome<Handle> {
         let mut modules = locked(&self.modules);
         if let Some(handle) = modules.get(&context.id) {
@@ -69,7 +69,7 @@ impl Kernel {
     }
 }
 
-/// The function of a handle, which may be a kernel's.
+/// The function of a handle; the handle may also be a kernel's.
 pub(super) fn function_of(context: &Context, handle: Handle) -> Outcome<Arc<Function>> {
     match state().kernels.get(handle) {
         Ok(kernel) => state().functions.get(kernel.function_handle(context)?),
@@ -98,7 +98,7 @@ driver_functions! {
         values: usize,
         count: u32,
     ) {
-        // The options steer a compiler that is not here, and when contexts load the code.
+        // The options configure a JIT compiler, which does not exist here, and lazy loading.
         let _ = (jit_options, jit_values, jit_count, options, values, count);
         load(&library_out, image.ptx()?)
     }
@@ -203,7 +203,7 @@ driver_functions! {
     fn cuKernelSetCacheConfig(kernel: Handle, preference: u32, device: i32) {
         check_device(device)?;
         state().kernels.get(kernel)?;
-        // The choices are numbered 0 to 3; a preference changes no result.
+        // Preferences 0 to 3 exist; none changes any result.
         if preference > 3 { Err(Code::InvalidValue.into()) } else { Ok(()) }
     }
 }

@@ -1,6 +1,6 @@
-//! Memory: device and host allocations, copies, fills, and the memory pool's settings.
+//! Memory: device and host allocations, copies, fills, and settings of the memory pool.
 //!
-//! Knows which call may be captured and which waits. Must not know kernels.
+//! Knows which calls can be captured and which wait. Must not know kernels.
 
 use std::ffi::c_void;
 
@@ -14,7 +14,8 @@ use super::state::{Handle, locked, state};
 use super::stream::{resolve, submit, submit_and_wait};
 use crate::MemoryError;
 
-/// What was set on a device's memory pool; kept for the getter, since memory is returned at once.
+/// Settings of a device's memory pool. They are only stored: freed memory is always released at
+/// once.
 pub(super) struct PoolSettings {
     reuse: [i32; 3],
     release_threshold: u64,
@@ -43,7 +44,7 @@ fn allocate(context: &Context, bytes: usize) -> Outcome<u64> {
     Ok(context.memory.alloc(bytes as u64)?)
 }
 
-/// A device pointer that is really a host address stays one: unified addressing.
+/// With unified addressing, an address outside device memory is a host address.
 fn unified_copy(context: &Context, to: u64, from: u64, bytes: usize) -> Operation {
     let on_device = |address| context.memory.allocation(address).is_some();
     match (on_device(to), on_device(from)) {
@@ -60,7 +61,8 @@ fn unified_copy(context: &Context, to: u64, from: u64, bytes: usize) -> Operatio
     }
 }
 
-/// A device's pool handle is its ordinal plus one, so that null is none.
+/// The device of a pool handle. The handle is the device's ordinal plus 1, so that it is never
+/// null.
 fn pool_device(pool: Handle) -> Outcome<i32> {
     let device = i32::try_from(pool).unwrap_or(0) - 1;
     check_device(device).map_err(|_| Code::InvalidHandle.because("not a memory pool"))?;
@@ -112,7 +114,7 @@ driver_functions! {
     }
 
     fn cuMemHostAlloc(address: Out<usize>, bytes: usize, flags: u32) {
-        // Portable 1, mapped 2, write-combined 4: all mean the same here.
+        // The flags portable (1), mapped (2) and write-combined (4) have no effect here.
         if flags > 7 {
             return Err(Code::InvalidValue.because(format!("flags {flags:#x} are unknown")));
         }
@@ -221,7 +223,7 @@ driver_functions! {
         match attribute {
             1..=3 => settings.reuse[attribute as usize - 1] = Out::<i32>::from_void(value).get()?,
             4 => settings.release_threshold = Out::<u64>::from_void(value).get()?,
-            // The high-water marks can only be reset, and equal the current use here.
+            // High-water marks can only be reset to 0; here they always equal the current use.
             6 | 8 if Out::<u64>::from_void(value).get()? == 0 => {}
             _ => return Err(Code::InvalidValue.because(format!("pool attribute {attribute}"))),
         }
@@ -244,7 +246,7 @@ driver_functions! {
     }
 
     fn cuMemPoolTrimTo(pool: Handle, bytes_to_keep: usize) {
-        // Freed memory is returned at once, so the pool never keeps any.
+        // Freed memory is released at once, so the pool is always empty.
         let _ = bytes_to_keep;
         pool_device(pool).map(|_| ())
     }

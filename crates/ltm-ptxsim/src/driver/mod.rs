@@ -1,15 +1,16 @@
-//! The C side: the functions of `libcuda.so.1`, over the simulator.
+//! The exported C functions of `libcuda.so.1`, implemented on the simulator.
 //!
-//! Built as a shared library under that name, it runs a program written for the CUDA driver API
-//! unchanged. Work runs when it is submitted, in the order of submission; a stream that captures
-//! records it instead. What it must not know is PTX: it hands programs, launches and bytes to the
-//! rest of this crate and turns what comes back into a `CUresult`, with the reason on stderr.
+//! Built as a shared library under that name, it runs unchanged programs written for the CUDA
+//! driver API. Work runs when it is submitted, in the order of submission; a capturing stream
+//! records it instead. The driver must not know PTX: it passes programs, launches and bytes to the
+//! rest of this crate, turns the outcome into a `CUresult`, and prints the reason for a failure on
+//! stderr.
 //!
-//! Files: `ffi` the C caller's pointers, `error` codes, `settings` the environment, `state`
-//! handles, then one file for each chapter of the driver manual.
+//! Files: `ffi` wraps the C caller's pointers, `error` has the codes, `settings` the environment,
+//! `state` the handles; then there is one file per chapter of the driver manual.
 //!
-//! Unlike hardware, a launch waits for its kernel, so a fault is already the launch's own result;
-//! from then on every call of that context returns it, as on hardware.
+//! Unlike on hardware, a launch waits for its kernel, so the launch itself returns a fault. As on
+//! hardware, every later call in that context returns it too.
 
 #![allow(unsafe_code, non_snake_case)]
 
@@ -28,7 +29,7 @@ macro_rules! driver_functions {
             }
         )*
 
-        /// The address of the function of that name, if this chapter has it.
+        /// The address of the function named `name`, if it is in this file.
         pub(super) fn find(name: &str) -> Option<usize> {
             $(
                 if name == stringify!($name) {
@@ -66,8 +67,8 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 use error::{Code, Outcome};
 use settings::Log;
 
-/// Runs the body of a driver function: prints on stderr why it failed, and lets no panic cross into
-/// C.
+/// Runs the body of a driver function. Prints the reason for a failure on stderr, and stops a panic
+/// from unwinding into C.
 fn answer(name: &str, body: impl FnOnce() -> Outcome<()>) -> u32 {
     let outcome = catch_unwind(AssertUnwindSafe(body)).unwrap_or_else(|_| {
         Err(Code::Unknown.because("the simulator itself failed; its panic message is above"))
@@ -89,8 +90,8 @@ fn answer(name: &str, body: impl FnOnce() -> Outcome<()>) -> u32 {
     number
 }
 
-/// One line (or one fault report) on stderr in one write, so that threads do not mix.
+/// Prints one message on stderr in a single write, so that messages of several threads do not mix.
 fn say(text: &str) {
-    // Where stderr is closed, nothing can be reported.
+    // If stderr is closed, nothing can be reported.
     let _ = std::io::stderr().write_all(format!("ptxsim: {text}\n").as_bytes());
 }

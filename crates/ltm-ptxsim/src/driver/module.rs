@@ -1,6 +1,6 @@
-//! Modules and functions: PTX in, entries and variables out.
+//! Modules and functions: loads PTX, looks up entries and variables.
 //!
-//! Knows what a function promises about its limits. Must not know how it runs.
+//! Knows the limits and attributes of a function. Must not know how it runs.
 
 use std::collections::HashMap;
 use std::ffi::{CString, c_char};
@@ -16,27 +16,28 @@ use super::library::function_of;
 use super::state::{Handle, locked, state};
 use crate::{Entry, Module, Program};
 
-/// What `cuModuleLoadData` makes.
+/// A module, made by `cuModuleLoadData`.
 pub(super) struct LoadedModule {
     /// The id of its context.
     pub(super) context: usize,
     pub(super) module: Module,
-    /// Handles of functions asked for before: one function has one handle.
+    /// The handles of functions that were looked up: each function has a single handle.
     functions: Mutex<HashMap<String, Handle>>,
 }
 
-/// What `cuModuleGetFunction` finds.
+/// A function, found by `cuModuleGetFunction`.
 pub(super) struct Function {
     /// The id of its context.
     pub(super) context: usize,
     pub(super) module: Arc<LoadedModule>,
     pub(super) name: CString,
     module_handle: Handle,
-    /// The most dynamic shared memory a launch may ask for.
+    /// Maximum dynamic shared memory of a launch, in bytes.
     pub(super) max_dynamic_shared: AtomicU32,
 }
 
-/// PTX has virtual registers only: what a function says it takes where no `.maxnreg` bounds it.
+/// Registers per thread that are reported without a `.maxnreg`, since PTX has only virtual
+/// registers.
 const NOMINAL_REGISTERS: u32 = 32;
 
 impl Function {
@@ -51,7 +52,7 @@ impl Function {
     }
 }
 
-/// The program of a text that the device runs.
+/// Parses PTX, and checks that the device can run it.
 pub(super) fn parse(ptx: &str) -> Outcome<Program> {
     let program = Program::parse(ptx).map_err(|error| {
         let version = error.reason.starts_with("unsupported .version");
@@ -81,7 +82,7 @@ fn load(module_out: Out<Handle>, ptx: &str) -> Outcome<()> {
     module_out.set(load_into(&context, parse(ptx)?)?)
 }
 
-/// The handle of a module's entry.
+/// The handle of an entry of a module.
 pub(super) fn function_in(module_handle: Handle, name: &str) -> Outcome<Handle> {
     let module = state().modules.get(module_handle)?;
     let program = module.module.program();
@@ -115,10 +116,10 @@ pub(super) fn attribute(function: &Function, number: u32) -> Outcome<i32> {
     Ok(match number {
         0 => entry.max_threads.unwrap_or(model.max_threads_per_block) as i32,
         1 => entry.static_shared_bytes as i32,
-        // Constant and local memory of the function: neither is told apart here.
+        // Constant and local memory of the function, in bytes: not tracked.
         2 | 3 => 0,
         4 => entry.max_registers.unwrap_or(NOMINAL_REGISTERS) as i32,
-        // The PTX and the binary version: what the device runs.
+        // PTX version and binary version: the device's compute capability.
         5 | 6 => capability as i32,
         8 => function.max_dynamic_shared.load(Ordering::Relaxed) as i32,
         9 => -1,
@@ -127,7 +128,7 @@ pub(super) fn attribute(function: &Function, number: u32) -> Outcome<i32> {
     })
 }
 
-/// Raises or lowers what a launch may ask for in dynamic shared memory.
+/// Sets the maximum dynamic shared memory of a launch.
 fn set_max_dynamic_shared(function: &Function, bytes: i32) -> Outcome<()> {
     let fixed = function.entry().static_shared_bytes;
     let limit = model()?.shared_per_block_optin.saturating_sub(fixed);
@@ -143,7 +144,7 @@ fn set_max_dynamic_shared(function: &Function, bytes: i32) -> Outcome<()> {
     }
 }
 
-/// Address and bytes of a module's variable.
+/// Stores the address and size of a module's variable.
 pub(super) fn global_of(
     module: &LoadedModule,
     name: &Name,
@@ -163,7 +164,7 @@ pub(super) fn global_of(
 pub(super) fn set_attribute(function: &Function, number: u32, value: i32) -> Outcome<()> {
     match number {
         8 => set_max_dynamic_shared(function, value),
-        // A preference for the split between cache and shared memory changes no result.
+        // The preferred split between L1 cache and shared memory changes no result.
         9 if (-1..=100).contains(&value) => Ok(()),
         _ => Err(Code::InvalidValue.because(format!("function attribute {number} = {value}"))),
     }
@@ -188,7 +189,7 @@ driver_functions! {
         options: usize,
         values: usize,
     ) {
-        // The options steer a compiler that is not here; its log goes to stderr.
+        // The options configure a JIT compiler, which does not exist here; errors go to stderr.
         let _ = (option_count, options, values);
         load(module_out, image.ptx()?)
     }
@@ -211,7 +212,7 @@ driver_functions! {
     }
 
     fn cuModuleGetLoadingMode(mode: Out<u32>) {
-        // Eager: a module is whole once it is loaded.
+        // Eager: a module is completely loaded at once.
         mode.set(1)
     }
 
@@ -244,7 +245,7 @@ driver_functions! {
     fn cuFuncSetCacheConfig(function: Handle, preference: u32) {
         Context::usable()?;
         state().functions.get(function)?;
-        // The choices are numbered 0 to 3; a preference changes no result.
+        // Preferences 0 to 3 exist; none changes any result.
         if preference > 3 { Err(Code::InvalidValue.into()) } else { Ok(()) }
     }
 }

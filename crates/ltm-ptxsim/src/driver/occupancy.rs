@@ -1,6 +1,6 @@
-//! Occupancy: how many blocks of a function fit on one multiprocessor.
+//! Occupancy: how many blocks of a function fit on a multiprocessor.
 //!
-//! Must not know launches, nor how the count is made.
+//! Must not know launches or how the number is computed.
 
 use super::context::Context;
 use super::device::model;
@@ -12,7 +12,8 @@ use super::state::Handle;
 use crate::LaunchConfig;
 use crate::occupancy::{Occupancy, RESERVED_SHARED_BYTES};
 
-/// Blocks of `threads` threads and `dynamic` bytes of shared memory that fit on a multiprocessor.
+/// How many blocks of `threads` threads and `dynamic` bytes of dynamic shared memory fit on a
+/// multiprocessor.
 fn blocks_that_fit(function: &Function, threads: i32, dynamic: usize) -> Outcome<i32> {
     let model = model()?;
     let threads = u32::try_from(threads).ok().filter(|threads| *threads > 0);
@@ -47,7 +48,7 @@ driver_functions! {
         dynamic: usize,
         flags: u32,
     ) {
-        // The one flag concerns caching of global loads, which does not change the count.
+        // The only flag controls caching of global loads, which does not affect occupancy.
         let _ = flags;
         let context = Context::usable()?;
         blocks.set(blocks_that_fit(&*function_of(&context, function)?, threads, dynamic)?)

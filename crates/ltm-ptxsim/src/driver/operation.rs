@@ -1,6 +1,6 @@
-//! A piece of work for a stream: run when submitted, or kept as the node of a graph.
+//! An operation in a stream: executed when submitted, or kept as a node of a graph.
 //!
-//! Knows what each piece does to memory. Must not know streams or captures.
+//! Knows what each operation does to memory. Must not know streams or captures.
 
 use std::sync::Arc;
 
@@ -10,26 +10,26 @@ use super::ffi::{HostCall, HostSource, HostTarget};
 use super::launch::Launch;
 use super::state::locked;
 
-/// A piece of work.
+/// An operation.
 #[derive(Clone)]
 pub(super) enum Operation {
-    /// A kernel, with its arguments as they were at submission.
+    /// A kernel, with its arguments as they were when submitted.
     Kernel(Arc<Launch>),
-    /// A copy from host memory as it is when the work runs.
+    /// A copy from host memory, which is read when the operation runs.
     CopyToDevice { to: u64, from: HostSource, bytes: usize },
     /// A copy to host memory.
     CopyToHost { to: HostTarget, from: u64, bytes: usize },
     /// A copy within the device.
     CopyOnDevice { to: u64, from: u64, bytes: usize },
-    /// A copy within the host, which unified addresses allow.
+    /// A copy within host memory, which unified addressing allows.
     CopyOnHost { to: HostTarget, from: HostSource, bytes: usize },
-    /// `count` times the same value.
+    /// Fills `count` elements with one value.
     Fill { to: u64, with: Fill, count: usize },
-    /// A function of the caller.
+    /// A call of the caller's function.
     Host(HostCall),
 }
 
-/// The value of a fill, which tells its width.
+/// The value of a fill; its type is the element width.
 #[derive(Clone, Copy)]
 pub(super) enum Fill {
     U8(u8),
@@ -38,7 +38,7 @@ pub(super) enum Fill {
 }
 
 impl Fill {
-    /// The value's bytes, and how many of them count.
+    /// The value's bytes, and how many of them are used.
     fn pattern(self) -> ([u8; 4], usize) {
         match self {
             Fill::U8(value) => (u32::from(value).to_le_bytes(), 1),
@@ -49,14 +49,14 @@ impl Fill {
 }
 
 impl Operation {
-    /// Does it, after all work submitted before.
+    /// Runs the operation, after all work submitted before.
     pub(super) fn run(&self, context: &Context) -> Outcome<()> {
         if let Operation::Host(call) = self {
-            // Without the queue: the caller's function may wait for another thread's work.
+            // Not under the queue's lock: the function may wait for work of another thread.
             return call.run();
         }
         let _queue = locked(&context.queue);
-        // The work before may have faulted between this call's start and its turn.
+        // Earlier work may have faulted while this call waited for the lock.
         context.check_fault()?;
         let memory = &context.memory;
         match self {
@@ -65,7 +65,8 @@ impl Operation {
                 memory.write(*to, from.bytes(*bytes)?)?
             }
             Operation::CopyToHost { to, from, bytes } => {
-                // Refused before the buffer is made: a wild size must not exhaust the host.
+                // Checked before allocating the buffer: an absurd size must not exhaust host
+                // memory.
                 check_extent(context, *from, *bytes)?;
                 let mut data = vec![0; *bytes];
                 memory.read(*from, &mut data)?;
@@ -75,13 +76,13 @@ impl Operation {
                 memory.copy(*to, *from, *bytes)?;
             }
             Operation::CopyOnHost { to, from, bytes } => {
-                // By way of a buffer of our own: the two places may overlap.
+                // Through a temporary buffer, because the ranges may overlap.
                 let data = from.bytes(*bytes)?.to_vec();
                 to.write(&data)?;
             }
             Operation::Fill { to, with, count } => {
                 let (pattern, width) = with.pattern();
-                // Saturated, a wild count is out of bounds like any other.
+                // Saturating, so that an absurd count is reported as out of bounds.
                 memory.fill(*to, &pattern[..width], count.saturating_mul(width))?;
             }
             Operation::Host(_) => {}
@@ -89,7 +90,7 @@ impl Operation {
         Ok(())
     }
 
-    /// The `CUgraphNodeType` of this work.
+    /// The `CUgraphNodeType` of this operation.
     pub(super) fn node_type(&self) -> u32 {
         match self {
             Operation::Kernel(_) => 0,
@@ -99,7 +100,7 @@ impl Operation {
         }
     }
 
-    /// One line for a picture of a graph.
+    /// A one-line description for printing a graph.
     pub(super) fn label(&self) -> String {
         match self {
             Operation::Kernel(launch) => launch.label(),

@@ -1,4 +1,4 @@
-//! The report of launches: one JSON line each, for tools that judge kernels by their counters.
+//! Launch reports: one JSON object per line, for tools that evaluate kernels by their counters.
 //!
 //! Must not know what the counters mean.
 
@@ -9,8 +9,8 @@ use std::path::Path;
 use super::error::{Code, Outcome};
 use crate::{Counters, LaunchConfig};
 
-/// Appends a launch to the file. One write of a file opened for appending: lines of several
-/// processes do not mix.
+/// Appends the report of a launch to a file. A single write in append mode keeps lines of several
+/// processes from mixing.
 pub(super) fn append(
     path: &Path,
     kernel: &str,
@@ -26,7 +26,7 @@ pub(super) fn append(
 }
 
 fn line(kernel: &str, config: &LaunchConfig, is_capped: bool, counters: &Counters) -> String {
-    // A PTX name holds letters, digits, _, $ and %, none of which JSON escapes.
+    // A PTX name has only letters, digits, `_`, `$` and `%`, none of which need escaping in JSON.
     format!(
         "{{\"kernel\":\"{kernel}\",\"grid\":{},\"block\":{},\"shared_bytes\":{},\
          \"capped\":{is_capped},\"occupancy\":{},\"counters\":{}}}\n",

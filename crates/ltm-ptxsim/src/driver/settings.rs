@@ -1,4 +1,4 @@
-//! What the environment asks of the simulator, read once.
+//! Settings from the environment, read once.
 //!
 //! Knows the `PTXSIM_*` variables and their values. Must not know contexts or launches.
 
@@ -8,19 +8,19 @@ use std::sync::OnceLock;
 use super::error::{Code, Outcome};
 use crate::{AsyncCopies, DeviceModel, Options, Output};
 
-/// The environment, understood.
+/// The settings.
 pub(super) struct Settings {
     /// How launches run.
     pub(super) options: Options,
-    /// Devices to report; 0 makes `cuInit` fail as on a machine without one.
+    /// Number of devices; with 0, `cuInit` fails as on a machine without a GPU.
     pub(super) devices: i32,
-    /// Where every launch appends a JSON line.
+    /// File to which every launch appends one JSON object.
     pub(super) report: Option<PathBuf>,
-    /// Kernels whose grid is cut to so many blocks.
+    /// Kernels to launch with fewer blocks.
     pub(super) grid_cap: Option<GridCap>,
 }
 
-/// Launches with fewer blocks than were asked for, so that loops over the grid repeat.
+/// Caps the number of blocks of some kernels, so that their loops over the grid iterate.
 #[derive(Debug, PartialEq, Eq)]
 pub(super) struct GridCap {
     blocks: u32,
@@ -28,7 +28,7 @@ pub(super) struct GridCap {
 }
 
 impl GridCap {
-    /// Reads `2:a,b`.
+    /// Parses `2:a,b`.
     fn parse(text: &str) -> Option<GridCap> {
         let (blocks, kernels) = text.split_once(':')?;
         let blocks = blocks.trim().parse().ok().filter(|blocks| *blocks > 0)?;
@@ -36,33 +36,33 @@ impl GridCap {
         Some(GridCap { blocks, kernels })
     }
 
-    /// The blocks along x that a kernel is launched with.
+    /// The number of blocks along x to launch `kernel` with.
     pub(super) fn cap(&self, kernel: &str, blocks: u32) -> u32 {
         let named = self.kernels.iter().any(|name| name == kernel);
         if named { blocks.min(self.blocks) } else { blocks }
     }
 }
 
-/// What goes to stderr.
+/// What is printed on stderr.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub(super) enum Log {
     Nothing,
-    /// Why a call failed, unless programs make it to learn whether something is there.
+    /// Failures, except of calls that only ask whether something exists.
     Errors,
-    /// Every failure.
+    /// All failures.
     Failures,
-    /// Every call as well.
+    /// All failures and all calls.
     Calls,
 }
 
-/// The settings, or what is wrong with the environment.
+/// The settings, or which variable is invalid.
 pub(super) fn settings() -> Outcome<&'static Settings> {
     static SETTINGS: OnceLock<Result<Settings, String>> = OnceLock::new();
     let read = || read(|name| std::env::var_os(name).map(|v| v.to_string_lossy().into_owned()));
     SETTINGS.get_or_init(read).as_ref().map_err(|story| Code::InvalidValue.because(story))
 }
 
-/// What is to be printed. An unknown value is as none: [`settings`] refuses it.
+/// The log level. An invalid value gives the default here; [`settings`] reports it.
 pub(super) fn log() -> Log {
     static LOG: OnceLock<Log> = OnceLock::new();
     *LOG.get_or_init(|| {
@@ -110,7 +110,7 @@ fn read(variable: impl Fn(&str) -> Option<String>) -> Result<Settings, String> {
         },
         output: Output::new(|text| {
             use std::io::Write;
-            // A program whose stdout is closed goes on, as on a device.
+            // A program whose stdout is closed keeps running, as with a real device.
             let _ = std::io::stdout().write_all(text.as_bytes());
         }),
     };

@@ -1,8 +1,7 @@
-//! Everything the library remembers between calls: handle tables, and each thread's context.
+//! The state of the library: tables of handles, and each thread's current context.
 //!
-//! A handle is a number that was never given out before, not an address, so a stale or invented one
-//! is found out (`CUDA_ERROR_INVALID_HANDLE`) and never followed. Must not know what the objects
-//! do.
+//! A handle is a unique number, not an address, so a stale or invented handle is detected
+//! (`CUDA_ERROR_INVALID_HANDLE`) and never dereferenced. Must not know what the objects do.
 
 use std::cell::RefCell;
 use std::collections::HashMap;
@@ -20,10 +19,10 @@ use super::module::{Function, LoadedModule};
 use super::settings::settings;
 use super::stream::Stream;
 
-/// A handle as C sees it: the size of a pointer, 0 is null.
+/// A handle as C sees it: pointer-sized, with 0 for null.
 pub(super) type Handle = usize;
 
-/// Handles of graphs leave this many bits for the number of a node.
+/// Low bits of a graph's handle that are reserved for the index of a node.
 pub(super) const NODE_BITS: u32 = 24;
 
 /// Objects of one kind, by handle.
@@ -44,26 +43,26 @@ impl<T> Table<T> {
         handle
     }
 
-    /// The object of a handle.
+    /// The object with this handle.
     pub(super) fn get(&self, handle: Handle) -> Outcome<Arc<T>> {
         let objects = locked(&self.objects);
         let place = objects.binary_search_by_key(&handle, |row| row.0);
         place.map(|place| objects[place].1.clone()).map_err(|_| self.unknown(handle))
     }
 
-    /// The object of a handle, which is invalid from now on.
+    /// Removes and returns the object with this handle.
     pub(super) fn remove(&self, handle: Handle) -> Outcome<Arc<T>> {
         let mut objects = locked(&self.objects);
         let place = objects.binary_search_by_key(&handle, |row| row.0);
         place.map(|place| objects.remove(place).1).map_err(|_| self.unknown(handle))
     }
 
-    /// Invalidates the handles of all objects but those `keep` approves.
+    /// Removes all objects except those for which `keep` returns true.
     pub(super) fn retain(&self, keep: impl Fn(&T) -> bool) {
         locked(&self.objects).retain(|row| keep(&row.1));
     }
 
-    /// Shows every object to `visit`.
+    /// Calls `visit` with every object.
     pub(super) fn for_each(&self, visit: impl Fn(&T)) {
         locked(&self.objects).iter().for_each(|row| visit(&row.1));
     }
@@ -73,13 +72,13 @@ impl<T> Table<T> {
     }
 }
 
-/// A number above all earlier ones, so that tables stay sorted.
+/// A number larger than all earlier ones, which keeps tables sorted.
 pub(super) fn new_handle() -> Handle {
     static NEXT: AtomicUsize = AtomicUsize::new(1);
     NEXT.fetch_add(1, Ordering::Relaxed) << NODE_BITS
 }
 
-/// All that the library remembers.
+/// The state of the library.
 pub(super) struct State {
     pub(super) contexts: Table<Context>,
     pub(super) streams: Table<Stream>,
@@ -94,12 +93,12 @@ pub(super) struct State {
     pub(super) primary: Mutex<HashMap<i32, PrimaryContext>>,
     /// Page-locked host memory, by address.
     pub(super) host_memory: Mutex<HashMap<usize, HostAllocation>>,
-    /// What was set on the default memory pool of each device.
+    /// Settings of each device's default memory pool.
     pub(super) pools: Mutex<HashMap<i32, PoolSettings>>,
     initialized: AtomicBool,
 }
 
-/// The one state of this library.
+/// The only instance of the state.
 pub(super) fn state() -> &'static State {
     static STATE: std::sync::LazyLock<State> = std::sync::LazyLock::new(|| State {
         contexts: Table::new("context"),
@@ -119,13 +118,13 @@ pub(super) fn state() -> &'static State {
     &STATE
 }
 
-/// Locks, also after a panic elsewhere: a panic never leaves a table half changed, and a poisoned
-/// table would turn one failure into every later call's.
+/// Locks even after a panic in another call: no panic leaves a table half changed, and a poisoned
+/// table would make every later call fail too.
 pub(super) fn locked<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
-/// `cuInit`.
+/// Implements `cuInit`.
 pub(super) fn initialize() -> Outcome<()> {
     if settings()?.devices == 0 {
         return Err(Code::NoDevice.because("PTXSIM_DEVICES is 0"));
@@ -134,7 +133,7 @@ pub(super) fn initialize() -> Outcome<()> {
     Ok(())
 }
 
-/// Refuses what comes before `cuInit`.
+/// Fails before `cuInit`.
 pub(super) fn require_init() -> Outcome<()> {
     if state().initialized.load(Ordering::Acquire) {
         return Ok(());
@@ -146,12 +145,12 @@ thread_local! {
     static CURRENT: RefCell<Vec<Handle>> = const { RefCell::new(Vec::new()) };
 }
 
-/// The handle of this thread's current context, 0 for none.
+/// The handle of this thread's current context; 0 if there is none.
 pub(super) fn current_handle() -> Handle {
     CURRENT.with_borrow(|stack| stack.last().copied().unwrap_or(0))
 }
 
-/// Replaces the top of this thread's stack of contexts; 0 only removes it.
+/// Replaces the top of this thread's context stack; 0 removes it.
 pub(super) fn set_current(handle: Handle) {
     CURRENT.with_borrow_mut(|stack| {
         stack.pop();
@@ -161,12 +160,12 @@ pub(super) fn set_current(handle: Handle) {
     });
 }
 
-/// Puts a context on top of this thread's stack.
+/// Pushes a context onto this thread's context stack.
 pub(super) fn push_current(handle: Handle) {
     CURRENT.with_borrow_mut(|stack| stack.push(handle));
 }
 
-/// Takes the top of this thread's stack.
+/// Pops this thread's context stack.
 pub(super) fn pop_current() -> Option<Handle> {
     CURRENT.with_borrow_mut(Vec::pop)
 }

@@ -1,6 +1,6 @@
-//! Streams: work of a stream runs at once, unless the stream captures.
+//! Streams: their work runs immediately, unless the stream captures.
 //!
-//! Knows whose turn it is. Must not know what the work is, nor how a capture ends.
+//! Knows the order of work. Must not know what the work is or how a capture ends.
 
 use std::sync::{Arc, Mutex};
 
@@ -14,18 +14,18 @@ use super::state::{Handle, locked, new_handle, state};
 /// The highest priority of a stream, as numbered on hardware: lower is more urgent.
 pub(super) const GREATEST_PRIORITY: i32 = -5;
 
-/// The flag of a stream for which the legacy stream does not wait.
+/// The flag of a stream that the legacy stream does not wait for.
 pub(super) const NON_BLOCKING: u32 = 1;
 
-/// Handles of the legacy and the per-thread default stream, beside null for the legacy one.
+/// Handles of the legacy and the per-thread default stream; null also means the legacy one.
 const LEGACY: Handle = 1;
 const PER_THREAD: Handle = 2;
 
-/// What `cuStreamCreate` makes.
+/// A stream, made by `cuStreamCreate`.
 pub(super) struct Stream {
     /// The id of its context.
     pub(super) context: usize,
-    /// Tells streams apart where they are compared, not looked up.
+    /// Unique id, for comparing streams.
     pub(super) id: usize,
     pub(super) flags: u32,
     priority: i32,
@@ -34,7 +34,7 @@ pub(super) struct Stream {
 }
 
 impl Stream {
-    /// A stream that is no context's default.
+    /// A stream that is not the legacy default stream.
     pub(super) fn new(context: usize, flags: u32, priority: i32) -> Stream {
         Stream {
             context,
@@ -51,12 +51,12 @@ impl Stream {
         Stream { legacy: true, ..Stream::new(context, 0, 0) }
     }
 
-    /// The capture this stream takes part in.
+    /// The capture that this stream takes part in.
     pub(super) fn branch(&self) -> Option<Branch> {
         locked(&self.branch).clone()
     }
 
-    /// Refuses, and invalidates the capture, what cannot be captured.
+    /// Rejects a call that cannot be captured, and invalidates the capture.
     pub(super) fn refuse_while_capturing(&self, what: &str) -> Outcome<()> {
         match self.branch() {
             None => Ok(()),
@@ -75,7 +75,7 @@ impl Stream {
     }
 }
 
-/// The stream of a handle, which has to belong to `context`.
+/// The stream with this handle, which must belong to `context`.
 pub(super) fn resolve(context: &Context, handle: Handle) -> Outcome<Arc<Stream>> {
     let stream = match handle {
         0 | LEGACY => context.legacy_stream.clone(),
@@ -88,12 +88,12 @@ pub(super) fn resolve(context: &Context, handle: Handle) -> Outcome<Arc<Stream>>
     Err(Code::InvalidHandle.because("the stream belongs to another context"))
 }
 
-/// Runs work in a stream, or captures it.
+/// Runs an operation in a stream, or captures it.
 pub(super) fn submit(context: &Context, stream: Handle, operation: Operation) -> Outcome<()> {
     resolve(context, stream)?.submit(context, operation)
 }
 
-/// Runs work for a call that returns when it is done, which uses the legacy stream.
+/// Runs an operation in the legacy stream, for calls that return when it is done.
 pub(super) fn submit_and_wait(context: &Context, operation: Operation) -> Outcome<()> {
     refuse_implicit_wait(context)?;
     refuse_unsafe_call("a call that waits")?;

@@ -1,19 +1,20 @@
-//! `cuGetProcAddress`: the functions of this library by name.
+//! `cuGetProcAddress`: looks up the functions of this library by name.
 //!
 //! Must not know what they do.
 
 use super::error::{Code, Outcome};
 use super::ffi::{Name, Out};
 
-/// Functions whose newest form came with a version of CUDA, and the form before it.
+/// Functions with a version-dependent form: name, CUDA version that introduced the newest form,
+/// form before it.
 const FORMS: [(&str, i32, &str); 3] = [
     ("cuCtxCreate", 12050, "cuCtxCreate_v3"),
     ("cuCtxCreate_v3", 11040, "cuCtxCreate_v2"),
     ("cuStreamGetCaptureInfo", 12030, "cuStreamGetCaptureInfo_v2"),
 ];
 
-/// The function's address. A name without a version means the newest that a program written for this
-/// version of CUDA knows.
+/// The address of a function. A name without a suffix means the newest form in CUDA version
+/// `version`.
 fn resolve(name: &str, version: i32) -> Option<usize> {
     let older = FORMS.iter().find(|(of, since, _)| *of == name && version < *since);
     if let Some((_, _, older)) = older {
@@ -49,7 +50,7 @@ driver_functions! {
         flags: u64,
         status: Out<u32>,
     ) {
-        // Per-thread and legacy default streams are the same functions here.
+        // The per-thread and legacy default streams use the same functions here.
         let _ = flags;
         look_up(&name, &address, version, &status)
     }

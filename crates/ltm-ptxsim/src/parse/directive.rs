@@ -1,4 +1,5 @@
-//! Directives: headers of functions, registers, source lines, and what else begins with a dot.
+//! Directives: function headers, registers, source lines, and everything else that begins with a
+//! dot.
 
 use std::collections::HashMap;
 
@@ -7,7 +8,7 @@ use super::symbol::Symbol;
 use super::{Function, Operand, Parsed, Parser, Statement, type_bytes};
 use crate::target::{Target, Version};
 
-/// Inlined functions within inlined functions that a source line is followed through, at most.
+/// Maximum number of nested inlined functions that a source line is followed through.
 const MAX_INLINED: usize = 64;
 
 impl<'t> Parser<'t> {
@@ -26,7 +27,7 @@ impl<'t> Parser<'t> {
         }
         loop {
             let word = self.word()?;
-            // What else may stand here, `debug` or `texmode_independent`, changes nothing.
+            // Other words, such as `debug` or `texmode_independent`, have no effect.
             if word.starts_with("sm_") || word.starts_with("compute_") {
                 let target =
                     Target::parse(word, self.version).map_err(|reason| self.fail(reason))?;
@@ -52,7 +53,7 @@ impl<'t> Parser<'t> {
         }
     }
 
-    /// `.file 1 "name", time, size`, which ends with its line.
+    /// `.file 1 "name", time, size`; it has no semicolon.
     pub(super) fn file(&mut self) -> Parsed<()> {
         self.at += 1;
         let number = self.integer(0)? as u32;
@@ -106,7 +107,7 @@ impl<'t> Parser<'t> {
         Ok((number()?, number()?, number()?))
     }
 
-    /// A section of debug information, which is not read.
+    /// Skips a section of debug information.
     pub(super) fn section(&mut self) -> Parsed<()> {
         while self.peek_kind() != Some(Kind::Punct(b'{')) {
             if self.next().is_empty() {
@@ -135,7 +136,7 @@ impl<'t> Parser<'t> {
         Ok(())
     }
 
-    /// An `.entry` or a `.func`, declared or with its body.
+    /// An `.entry` or a `.func`: a declaration, or a definition with its body.
     pub(super) fn open_function(&mut self) -> Parsed<()> {
         let mut is_entry = None;
         while is_entry.is_none() {
@@ -169,7 +170,7 @@ impl<'t> Parser<'t> {
         let params = if self.eat(b'(') { self.parameters()? } else { Vec::new() };
         let (max_threads, max_registers) = self.limits()?;
         if self.eat(b';') {
-            // A declaration.
+            // Only a declaration.
             self.function = None;
             self.frames.truncate(outside);
             return Ok(());
@@ -184,7 +185,7 @@ impl<'t> Parser<'t> {
         self.body()
     }
 
-    /// `.attribute(…)` before a function's name.
+    /// Skips `.attribute(…)` before a function's name.
     fn function_attribute(&mut self) -> Parsed<()> {
         while self.peek() == ".attribute" {
             self.at += 1;
@@ -197,7 +198,8 @@ impl<'t> Parser<'t> {
         Ok(())
     }
 
-    /// The directives after a header: the most threads of a block, and registers of a thread.
+    /// Parses the directives after a header; returns the maximum threads per block and registers
+    /// per thread.
     fn limits(&mut self) -> Parsed<(Option<u32>, Option<u32>)> {
         let (mut threads, mut registers) = (None, None);
         while self.peek().starts_with('.') {
@@ -209,7 +211,7 @@ impl<'t> Parser<'t> {
                     break;
                 }
             }
-            // `.pragma "…";` keeps its own semicolon.
+            // `.pragma "…";` has its own semicolon.
             if directive == ".pragma" {
                 self.skip_statement()?;
             }
@@ -256,7 +258,7 @@ impl<'t> Parser<'t> {
         Ok(())
     }
 
-    /// A directive among a function's statements.
+    /// A directive in a function's body.
     pub(super) fn directive(&mut self) -> Parsed<()> {
         match self.peek() {
             ".loc" => return self.loc(),
@@ -265,7 +267,7 @@ impl<'t> Parser<'t> {
             word if word == ".reg" || word.starts_with(".reg.") => return self.registers(),
             _ => {}
         }
-        // A function's declaration may stand where it is called.
+        // A function may be declared where it is called.
         let ahead = self.tokens[self.at..].iter().take(3).map(|token| token.text(self.ptx));
         if ahead.into_iter().any(|word| word == ".func") {
             return self.skip_statement();

@@ -1,8 +1,8 @@
-//! PTX text as tokens, in one pass. Knows characters, no grammar.
+//! Splits PTX text into tokens, in one pass. Knows characters; must not know grammar.
 
 use crate::fault::ParseError;
 
-/// The longest text that is read: positions are held in 32 bits.
+/// Maximum length of a text: positions are stored in 32 bits.
 const MAX_TEXT_BYTES: usize = 1 << 30;
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -57,7 +57,7 @@ pub(super) fn tokens(ptx: &str) -> Result<Vec<Token>, ParseError> {
                 at += 1;
                 continue;
             }
-            // The old debug format fills whole lines.
+            // `@@` lines are an old debug format.
             [b'/', b'/', ..] | [b'@', b'@', ..] => {
                 at = find(at, b"\n").unwrap_or(bytes.len());
                 continue;
@@ -112,7 +112,7 @@ pub(super) fn tokens(ptx: &str) -> Result<Vec<Token>, ParseError> {
     Ok(tokens)
 }
 
-/// Where the word that starts at `at` ends.
+/// The end of the word that starts at `start`.
 fn word_end(bytes: &[u8], start: usize) -> usize {
     let mut at = start;
     let number = bytes[start].is_ascii_digit();

@@ -1,7 +1,8 @@
-//! PTX text as functions of labels and instructions with names. Knows the grammar, no instruction.
+//! Parses PTX text into functions made of labels and instructions. Knows the grammar; must not know
+//! instructions.
 //!
-//! Names are resolved while they are read, since PTX declares before it uses: a name that an inner
-//! scope redeclares is replaced by one of its own. Labels alone are resolved at a function's end.
+//! Names are resolved while parsing, since PTX declares them before use: a name that an inner scope
+//! redeclares is replaced by a unique one. Only labels are resolved later, when their scope closes.
 
 mod directive;
 mod lex;
@@ -19,25 +20,25 @@ use symbol::Frame;
 
 pub(crate) use variable::{Value, Variable, type_bytes};
 
-/// Scopes within scopes, at most.
+/// Maximum nesting of scopes.
 const MAX_SCOPES: usize = 256;
-/// The longest statement that an error or a fault quotes, in bytes.
+/// Maximum length of the statement that an error or a fault quotes, in bytes.
 const MAX_QUOTED: usize = 160;
 
-/// A module's text, taken apart.
+/// A parsed module.
 #[derive(Debug)]
 pub(crate) struct Text {
     pub target: Target,
     pub functions: Vec<Function>,
-    /// The number of each function that is no entry.
+    /// Index of each function that is not an entry.
     pub function_index: HashMap<String, usize>,
     /// `.global` and `.const` variables, and module-level `.shared` ones.
     pub variables: Vec<Variable>,
-    /// The number of each variable; of several of a name, that of the definition.
+    /// Index of each variable; of several declarations of a name, that of the definition.
     pub variable_index: HashMap<String, usize>,
-    /// Source files by their number.
+    /// Names of source files, by number.
     pub files: HashMap<u32, String>,
-    /// Other names of functions.
+    /// Aliases of functions.
     pub aliases: HashMap<String, String>,
 }
 
@@ -47,25 +48,26 @@ pub(crate) struct Function {
     pub name: String,
     pub is_entry: bool,
     pub params: Vec<Variable>,
-    /// What a `.func` returns.
+    /// Return values of a `.func`.
     pub returns: Vec<Variable>,
     /// `.shared`, `.local` and `.param` variables of the body.
     pub variables: Vec<Variable>,
-    /// The number of each of these.
+    /// Index of each of these variables.
     pub variable_index: HashMap<String, usize>,
-    /// By `.param` variable, the greatest size of which all accesses to it are multiples.
+    /// Per `.param` variable, the largest power of 2 that divides the size and offset of every
+    /// access.
     pub granules: HashMap<String, u32>,
     pub statements: Vec<Statement>,
     pub max_threads: Option<u32>,
     pub max_registers: Option<u32>,
-    /// Types by register.
+    /// Type of each register.
     pub registers: HashMap<String, String>,
 }
 
 #[derive(Clone, Debug)]
 pub(crate) enum Statement {
     Label(String),
-    /// `.branchtargets` with its label.
+    /// The targets of `.branchtargets`, with its label.
     Targets(String, Vec<String>),
     Instruction(Instruction),
 }
@@ -76,7 +78,7 @@ impl Function {
         self.variable_index.get(name).map(|i| &self.variables[*i])
     }
 
-    /// Notes the size of an access to a `.param` variable.
+    /// Updates `granules` with an access to a `.param` variable.
     fn note_granule(&mut self, instruction: &Instruction) {
         let is_access = |base| instruction.opcode.starts_with(base);
         if !(is_access("ld.param") || is_access("st.param")) {
@@ -88,7 +90,7 @@ impl Function {
             if let Operand::Address(base, offset) = operand
                 && let Operand::Name(name) = &**base
             {
-                // All of them are powers of 2, or not: the lowest bit is a divisor.
+                // The lowest set bit of either number is a divisor of both.
                 let offset = offset.unsigned_abs() as u32 | bytes;
                 let divisor = 1 << offset.trailing_zeros();
                 let granule = self.granules.entry(name.clone()).or_insert(8);
@@ -104,12 +106,12 @@ impl Function {
 }
 
 impl Text {
-    /// A variable of the module.
+    /// A variable declared at module level.
     pub fn variable(&self, name: &str) -> Option<&Variable> {
         self.variable_index.get(name).map(|i| &self.variables[*i])
     }
 
-    /// A function with a body, by its name or by another.
+    /// A function that has a body, by its name or an alias.
     pub fn function(&self, name: &str) -> Option<&Function> {
         let name = self.aliases.get(name).map_or(name, String::as_str);
         self.function_index.get(name).map(|i| &self.functions[*i])
@@ -117,7 +119,7 @@ impl Text {
 }
 
 impl Statement {
-    /// The line of an instruction.
+    /// The line of an instruction; `None` for other statements.
     pub fn line(&self) -> Option<u32> {
         match self {
             Statement::Instruction(instruction) => Some(instruction.line),
@@ -126,7 +128,7 @@ impl Statement {
     }
 }
 
-/// Files and lines, from the innermost of inlined functions outwards.
+/// File numbers and lines, from the innermost inlined function outwards.
 pub(crate) type Frames = Arc<[(u32, u32)]>;
 
 #[derive(Clone, Debug)]
@@ -150,7 +152,7 @@ pub(crate) enum Operand {
     Integer(u64),
     F32(u32),
     F64(u64),
-    /// Whatever is no register: a variable, a function, a label.
+    /// Any name but a register's: a variable, a function or a label.
     Name(String),
     /// `_`.
     Sink,
@@ -163,14 +165,14 @@ pub(crate) enum Operand {
     List(Vec<Operand>),
 }
 
-/// A place of the source as `.loc` gives it: file, line and column.
+/// A source position as in `.loc`: file, line and column.
 type Place = (u32, u32, u32);
 
 struct Parser<'t> {
     ptx: &'t str,
     tokens: Vec<Token>,
     at: usize,
-    /// The first token of the statement at hand.
+    /// The first token of the current statement.
     start: usize,
     version: Option<Version>,
     target: Option<Target>,
@@ -179,11 +181,11 @@ struct Parser<'t> {
     files: HashMap<u32, String>,
     aliases: HashMap<String, String>,
     function: Option<Function>,
-    /// The module's names, then those of each open scope.
+    /// The scopes: the module's first, the innermost last.
     frames: Vec<Frame<'t>>,
     n_scopes: usize,
     source: Option<Frames>,
-    /// Where the function at hand was inlined, by the place of its text.
+    /// For positions in inlined functions, the position they were inlined at.
     inlined: HashMap<Place, Place>,
 }
 
@@ -243,7 +245,7 @@ impl<'t> Parser<'t> {
         text
     }
 
-    /// Takes the next token if it is this character.
+    /// Consumes the next token if it is this character.
     fn eat(&mut self, punct: u8) -> bool {
         let is_next = self.peek_kind() == Some(Kind::Punct(punct));
         self.at += usize::from(is_next);
@@ -267,7 +269,7 @@ impl<'t> Parser<'t> {
         }
     }
 
-    /// A word that names something: no number, no directive.
+    /// A word that is neither a number nor a directive.
     fn name(&mut self) -> Parsed<&'t str> {
         let word = self.word()?;
         if word.starts_with(|c: char| c.is_ascii_digit() || c == '.') {
@@ -281,7 +283,7 @@ impl<'t> Parser<'t> {
         token.map_or(1, |token| token.line)
     }
 
-    /// The statement at hand as far as it has been read, white space collapsed.
+    /// The current statement as far as it has been read, with white space collapsed.
     fn quoted(&self) -> String {
         let read = self.start..self.at.max(self.start + 1).min(self.tokens.len());
         let Some([first, .., last] | [first @ last]) = self.tokens.get(read) else {
@@ -299,7 +301,7 @@ impl<'t> Parser<'t> {
         ParseError { line: self.line(), text: self.quoted(), reason: reason.into() }
     }
 
-    /// Skips to the end of a statement.
+    /// Skips to the end of the statement.
     fn skip_statement(&mut self) -> Parsed<()> {
         while !self.eat(b';') {
             if self.next().is_empty() {
@@ -344,7 +346,7 @@ impl<'t> Parser<'t> {
         Ok(())
     }
 
-    /// A function's statements, up to the brace that closes it.
+    /// Parses a function's statements, up to its closing brace.
     fn body(&mut self) -> Parsed<()> {
         let outside = self.frames.len() - 1;
         loop {

@@ -3,10 +3,10 @@
 use super::lex::Kind;
 use super::{Operand, Parsed, Parser};
 
-/// Brackets within brackets, at most.
+/// Maximum nesting of brackets.
 const MAX_DEPTH: u32 = 16;
 
-/// Binary operators with how tightly they bind, longest first.
+/// Binary operators and their precedence, longest first.
 const BINARY: [(&str, u32); 18] = [
     ("<<", 8),
     (">>", 8),
@@ -28,7 +28,7 @@ const BINARY: [(&str, u32); 18] = [
     ("%", 10),
 ];
 
-/// A constant: integers are 64 bits wide, signed unless they are too large for that.
+/// A constant. Integers have 64 bits.
 #[derive(Clone, Copy)]
 enum Constant {
     Integer(u64),
@@ -37,7 +37,7 @@ enum Constant {
 }
 
 impl Operand {
-    /// Makes a floating-point constant one of the instruction's type.
+    /// Converts a floating-point constant to the instruction's type.
     pub(super) fn give_type(&mut self, ty: &str) {
         match (&mut *self, ty) {
             (Operand::F64(bits), "f32") => {
@@ -57,7 +57,7 @@ impl Parser<'_> {
         self.operand_within(0)
     }
 
-    /// An operand of a call, where parentheses hold lists.
+    /// An operand of a call; parentheses enclose lists.
     pub(super) fn call_operand(&mut self) -> Parsed<Operand> {
         if self.eat(b'(') {
             return Ok(Operand::List(self.list(b')', 1)?));
@@ -117,13 +117,13 @@ impl Parser<'_> {
         }
     }
 
-    /// A register or a variable, with what is added to it or its index.
+    /// A register or a variable, with an optional offset or index.
     fn named(&mut self, depth: u32) -> Parsed<Operand> {
         let word = self.name()?;
         if word == "_" {
             return Ok(Operand::Sink);
         }
-        // Members and dimensions may stand apart from their name.
+        // Members and dimensions may be separated from their name.
         let mut whole = word.to_owned();
         while self.peek_kind() == Some(Kind::Word) && self.peek().starts_with('.') {
             whole += self.next();
@@ -148,7 +148,7 @@ impl Parser<'_> {
         }
     }
 
-    /// The inside of brackets: an address, or the several parts of one.
+    /// The content of square brackets: an address, or several operands.
     fn bracketed(&mut self, depth: u32) -> Parsed<Operand> {
         let base = self.operand_within(depth)?;
         if self.eat(b']') {
@@ -165,7 +165,7 @@ impl Parser<'_> {
         Ok(Operand::List(parts))
     }
 
-    /// Terms added to and subtracted from a name.
+    /// The sum of the terms added to and subtracted from a name.
     fn offset(&mut self, depth: u32) -> Parsed<i64> {
         let mut sum = 0u64;
         loop {
@@ -190,7 +190,7 @@ impl Parser<'_> {
         }
     }
 
-    /// An integer before a `>`, which ends it.
+    /// An integer that is followed by `>`, which must not be taken as an operator.
     pub(super) fn count(&mut self) -> Parsed<u64> {
         match self.constant(8, 0)? {
             Constant::Integer(value) => Ok(value),
@@ -198,7 +198,7 @@ impl Parser<'_> {
         }
     }
 
-    /// A constant as the bits of a variable's element.
+    /// A constant as the bits of a variable's element of type `ty`.
     pub(super) fn bits(&mut self, ty: &str) -> Parsed<u64> {
         let constant = self.constant(0, 0)?;
         let is_float = ty == "f32" || ty == "f64";
@@ -217,7 +217,7 @@ impl Parser<'_> {
         })
     }
 
-    /// An expression of operators that bind at least so tightly.
+    /// An expression of operators with a precedence above `least`.
     fn constant(&mut self, least: u32, depth: u32) -> Parsed<Constant> {
         if depth > MAX_DEPTH {
             return Err(self.fail(format!("more than {MAX_DEPTH} nested brackets")));

@@ -4,45 +4,45 @@ use std::collections::HashMap;
 
 use super::{Function, Operand, Parser, Statement};
 
-/// What a name stands for.
+/// What a name refers to.
 #[derive(Clone, Debug)]
 pub(super) enum Symbol {
-    /// A register of a type.
+    /// A register and its type.
     Register(String),
-    /// `name0` to `name(n - 1)`, of a type.
+    /// Registers `name0` to `name(n - 1)` and their type.
     Family(String, u32),
-    /// A vector register: its elements' type, and how many.
+    /// A vector register: type and number of its elements.
     Vector(String, u32),
-    /// A variable: what it is called, and the bytes of an element.
+    /// A variable: its unique name, and the bytes per element.
     Variable(String, u32),
 }
 
 /// The names of one scope.
 #[derive(Default)]
 pub(super) struct Frame<'t> {
-    /// Put after each name, so that it meets none of another scope.
+    /// Appended to each name to make it unique across scopes.
     suffix: String,
     names: HashMap<&'t str, Symbol>,
-    /// Labels with what they are called, and those of scopes that have been closed.
+    /// Unique names of the labels.
     labels: HashMap<&'t str, String>,
-    /// Where the statements of the scope begin.
+    /// Index of the scope's first statement.
     first_statement: usize,
 }
 
-/// Members of a vector, by either of their names.
+/// Names of a vector's members; each has two.
 const MEMBERS: [[&str; 2]; 4] = [["x", "r"], ["y", "g"], ["z", "b"], ["w", "a"]];
 
 impl<'t> Parser<'t> {
     pub(super) fn open_scope(&mut self) {
         self.n_scopes += 1;
-        // The outermost scope of a function keeps its names, which faults quote.
+        // Names in a function's outermost scope stay as written, since faults quote them.
         let outermost = self.frames.len() == 1;
         let suffix = if outermost { String::new() } else { format!("#{}", self.n_scopes) };
         let first_statement = self.function.as_ref().map_or(0, |f| f.statements.len());
         self.frames.push(Frame { suffix, first_statement, ..Frame::default() });
     }
 
-    /// Closes the innermost scope: branches within it are to its labels first.
+    /// Closes the innermost scope. Branches in it prefer its own labels.
     pub(super) fn close_scope(&mut self) {
         let Some(frame) = self.frames.pop() else { return };
         if let Some(function) = &mut self.function {
@@ -55,7 +55,7 @@ impl<'t> Parser<'t> {
         }
     }
 
-    /// Declares a name in the innermost scope; returns what it is called.
+    /// Declares a name in the innermost scope; returns its unique name.
     pub(super) fn declare(&mut self, name: &'t str, symbol: Symbol) -> String {
         let Some(frame) = self.frames.last_mut() else { return name.to_owned() };
         let own = format!("{name}{}", frame.suffix);
@@ -66,8 +66,8 @@ impl<'t> Parser<'t> {
         own
     }
 
-    /// Declares a variable with elements of so many bytes; returns what it is called. Those of the
-    /// module's memory need a name that no other function has.
+    /// Declares a variable with `element` bytes per element; returns its unique name. With
+    /// `of_module` the name must be unique in the whole module.
     pub(super) fn declare_variable(
         &mut self,
         name: &'t str,
@@ -84,7 +84,7 @@ impl<'t> Parser<'t> {
         own
     }
 
-    /// Puts a label into the innermost scope; returns what it is called.
+    /// Declares a label in the innermost scope; returns its unique name.
     pub(super) fn declare_label(&mut self, name: &'t str) -> String {
         let Some(frame) = self.frames.last_mut() else { return name.to_owned() };
         let own = format!("{name}{}", frame.suffix);
@@ -92,7 +92,7 @@ impl<'t> Parser<'t> {
         own
     }
 
-    /// What a word that is no number stands for.
+    /// Resolves a word that is not a number.
     pub(super) fn resolve(&mut self, word: &str) -> Operand {
         let digits = word.len() - word.trim_end_matches(|c: char| c.is_ascii_digit()).len();
         for frame in self.frames.iter().rev() {
@@ -109,7 +109,7 @@ impl<'t> Parser<'t> {
                 }
                 Some(Symbol::Family(..)) | None => {}
             }
-            // The number of a family's member may have any of the trailing digits.
+            // Any number of the trailing digits may be the index.
             for at in word.len() - digits.min(10)..word.len() {
                 let (base, number) = word.split_at(at);
                 let leading_zero = number.len() > 1 && number.starts_with('0');
@@ -151,7 +151,7 @@ impl<'t> Parser<'t> {
         Operand::Register(own)
     }
 
-    /// The bytes of an element of the variable of that name.
+    /// Bytes per element of a variable.
     pub(super) fn element_bytes(&self, name: &str) -> Option<u32> {
         self.frames.iter().rev().find_map(|frame| match frame.names.get(name)? {
             Symbol::Variable(_, bytes) => Some(*bytes),
@@ -160,7 +160,7 @@ impl<'t> Parser<'t> {
     }
 }
 
-/// Gives the branches of a scope's statements the names of its labels.
+/// Replaces the labels in a scope's branches by their unique names.
 fn rename_labels(function: &mut Function, frame: &Frame) {
     let renamed = |name: &mut String| {
         if let Some(own) = frame.labels.get(name.as_str()) {

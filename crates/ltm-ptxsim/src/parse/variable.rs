@@ -1,4 +1,4 @@
-//! Variables: where they are, how large they are, and what they start as.
+//! Variables: their state space, size and initial values.
 
 use super::symbol::Symbol;
 use super::{Operand, Parsed, Parser};
@@ -6,33 +6,33 @@ use super::{Operand, Parsed, Parser};
 /// A declared variable.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct Variable {
-    /// Without its dot; `reg` for a function's parameter in a register.
+    /// State space without its dot; `reg` for a function's parameter in a register.
     pub space: &'static str,
     pub name: String,
     pub align: u32,
     pub bytes: u32,
-    /// Bytes of an element, or of a vector's member.
+    /// Bytes per element; for vectors, per member.
     pub scalar: u32,
-    /// What is not 0 at first, by offset.
+    /// Initial values, by byte offset; everything else is 0.
     pub init: Vec<(u32, Value)>,
-    /// Declared here, defined in another module.
+    /// Declared with `.extern`: defined in another module.
     pub is_extern: bool,
 }
 
-/// What an element starts as.
+/// Initial value of an element.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) enum Value {
     Bits(u64),
-    /// A variable's address, and what is added to it.
+    /// Address of a variable, plus an offset.
     Address(String, i64),
 }
 
-/// The most bytes of one variable. Those of registers and of threads have smaller limits.
+/// Maximum bytes of a variable. Local variables have a smaller limit.
 const MAX_BYTES: u64 = u32::MAX as u64;
-/// The most bytes of a thread's own memory on any device.
+/// Maximum local memory per thread on any device, in bytes.
 const MAX_LOCAL_BYTES: u64 = 512 << 10;
 const MAX_ALIGN: u32 = 1 << 16;
-/// Extents of one array, at most.
+/// Maximum number of extents of an array.
 const MAX_EXTENTS: usize = 16;
 
 /// Size in bytes of a fundamental type, without its dot.
@@ -55,7 +55,7 @@ fn space_of(word: &str) -> Option<&'static str> {
         .find(|space| word.strip_prefix('.') == Some(space))
 }
 
-/// What comes before a variable's name.
+/// The part of a declaration before the name.
 #[derive(Default)]
 struct Declaration {
     space: Option<&'static str>,
@@ -66,7 +66,7 @@ struct Declaration {
 }
 
 impl<'t> Parser<'t> {
-    /// Variables up to a semicolon.
+    /// Variable declarations up to the semicolon.
     pub(super) fn variables(&mut self) -> Parsed<Vec<Variable>> {
         let declaration = self.before_name()?;
         let mut variables = Vec::new();
@@ -79,7 +79,7 @@ impl<'t> Parser<'t> {
         }
     }
 
-    /// Parameters in parentheses, the first of which has been taken.
+    /// Parameters up to the closing parenthesis; the opening one has been consumed.
     pub(super) fn parameters(&mut self) -> Parsed<Vec<Variable>> {
         let mut variables = Vec::new();
         while !self.eat(b')') {
@@ -94,7 +94,7 @@ impl<'t> Parser<'t> {
 
     fn before_name(&mut self) -> Parsed<Declaration> {
         let mut declaration = Declaration { bytes: 1, ..Declaration::default() };
-        // What follows `.ptr` is of the memory that is pointed to.
+        // What follows `.ptr` describes the memory that is pointed to.
         let mut pointee = false;
         while self.peek().starts_with('.') {
             let word = self.next();
@@ -153,7 +153,7 @@ impl<'t> Parser<'t> {
             return Err(self.fail("expected a state space, such as .global, in a declaration"));
         };
         let ty = declaration.ty.as_deref().unwrap_or_default();
-        // Declarations of functions may leave their parameters without names.
+        // Function declarations may omit the names of their parameters.
         let is_named = super::Kind::Word == self.peek_kind().unwrap_or(super::Kind::Quoted);
         let name = if is_named || !matches!(space, "param" | "reg") { self.name()? } else { "_" };
         let mut extents = Vec::new();
@@ -171,7 +171,7 @@ impl<'t> Parser<'t> {
         let mut init = Vec::new();
         let mut end = 0;
         if self.eat(b'=') {
-            // Bytes of what each level of braces lists: rows, elements, members of a vector.
+            // Bytes per item of each level of braces: rows, elements, members of a vector.
             let scalar = type_bytes(ty).unwrap_or(1);
             let mut levels = if scalar < element { vec![scalar.into()] } else { Vec::new() };
             levels.push(u64::from(element));
@@ -187,7 +187,7 @@ impl<'t> Parser<'t> {
             let inner = bytes.max(1);
             let extent = match extent {
                 Some(extent) => *extent,
-                // An array takes as many elements as its initialiser has.
+                // The initialiser decides the length of an array without one.
                 None if i == 0 && end > 0 => end.div_ceil(inner),
                 None => 0,
             };
@@ -220,8 +220,8 @@ impl<'t> Parser<'t> {
         })
     }
 
-    /// A value, or a list of them in braces; returns where it ends. `levels` are the bytes of what
-    /// this list and those within it hold.
+    /// Parses a value, or a list of values in braces; returns the offset of its end. `levels` are
+    /// the bytes per item of this list and of the lists within it.
     fn initialiser(
         &mut self,
         ty: &str,
@@ -255,7 +255,7 @@ impl<'t> Parser<'t> {
             if self.initialiser(ty, inner, end, init)? > row_end {
                 return Err(self.fail("a row of the initialiser is longer than the array's"));
             }
-            // A row that lists fewer elements than it has is filled with zeros.
+            // A row with fewer values than elements is filled with zeros.
             end = row_end;
         }
         Ok(end)

@@ -1,4 +1,4 @@
-//! Arguments of a kernel as text, and buffers as people read them.
+//! Parses kernel arguments and prints buffers.
 
 use std::path::PathBuf;
 use std::str::FromStr;
@@ -10,7 +10,7 @@ const MAX_BYTES: usize = 4 << 30;
 
 #[derive(Clone, Debug, PartialEq)]
 pub enum Argument {
-    /// The bytes of a number.
+    /// The little-endian bytes of a number.
     Number(Vec<u8>),
     Buffer(Buffer),
 }
@@ -23,9 +23,9 @@ pub struct Buffer {
 
 #[derive(Clone, Debug, PartialEq)]
 enum Content {
-    /// So many elements, which nothing wrote.
+    /// This many unwritten elements.
     Nothing(usize),
-    /// So many elements of these bytes.
+    /// This many elements with these bytes.
     Filled(usize, Vec<u8>),
     Iota(usize),
     Random(usize),
@@ -34,7 +34,7 @@ enum Content {
 
 #[derive(Clone, Copy, Debug, PartialEq)]
 enum Type {
-    /// Bytes, and whether signed.
+    /// Number of bytes, and whether signed.
     Integer(usize, bool),
     F16,
     BF16,
@@ -83,7 +83,7 @@ impl Type {
         }
     }
 
-    /// The bytes of a number as it is written.
+    /// Parses a number into its little-endian bytes.
     fn read(self, text: &str) -> Result<Vec<u8>, String> {
         let wrong = || format!("`{text}` is not a number of type {}", self.name());
         let float = || text.parse::<f64>().map_err(|_| wrong());
@@ -114,7 +114,7 @@ impl Type {
         }
     }
 
-    /// A number as people read it.
+    /// Formats a number.
     fn write(self, bytes: &[u8]) -> String {
         let word = bytes.iter().rev().fold(0u64, |x, byte| x << 8 | u64::from(*byte));
         match self {
@@ -161,7 +161,7 @@ impl FromStr for Argument {
 }
 
 impl Buffer {
-    /// Its bytes.
+    /// Size in bytes.
     pub fn len(&self) -> Result<usize, String> {
         let elements = match &self.content {
             Content::Nothing(len) | Content::Filled(len, _) => *len,
@@ -178,7 +178,7 @@ impl Buffer {
         Ok(elements * self.ty.bytes())
     }
 
-    /// What it holds at first; none where nothing wrote it.
+    /// Initial content; `None` for an unwritten buffer.
     pub fn data(&self) -> Result<Option<Vec<u8>>, String> {
         Ok(match &self.content {
             Content::Nothing(_) => None,
@@ -207,7 +207,7 @@ impl Buffer {
         })
     }
 
-    /// Its type and length, how much changed, and its first values.
+    /// Describes the type, the length, how many elements changed, and the first values.
     pub fn describe(&self, before: &[u8], after: &[u8], show: usize) -> String {
         let size = self.ty.bytes();
         let pairs = before.chunks_exact(size).zip(after.chunks_exact(size));

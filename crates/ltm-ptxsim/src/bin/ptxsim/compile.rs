@@ -1,4 +1,4 @@
-//! The program of a file: PTX as it is, CUDA through NVRTC where that is installed.
+//! Loads the program of a file: PTX directly, CUDA through NVRTC if it is installed.
 
 use std::path::{Path, PathBuf};
 
@@ -23,7 +23,7 @@ pub struct Flags {
 }
 
 impl Flags {
-    /// The program of a file, made for a compute capability.
+    /// Loads a file, compiling CUDA for the given compute capability.
     pub fn program(&self, file: &Path, capability: (u32, u32)) -> Outcome<Program> {
         let text = std::fs::read_to_string(file)
             .map_err(|error| format!("cannot read {}: {error}", file.display()))?;
@@ -35,7 +35,7 @@ impl Flags {
 
     #[expect(unsafe_code, reason = "the one call of a library that may be missing")]
     fn compile(&self, file: &Path, text: &str, (major, minor): (u32, u32)) -> Outcome<String> {
-        // SAFETY: it opens and closes the library, which does nothing when it is opened.
+        // SAFETY: the call only opens and closes the library, which runs no code when opened.
         if !unsafe { cudarc::nvrtc::sys::is_culib_present() } {
             return Err(format!(
                 "{}: CUDA files are compiled by NVRTC, which was not found; install the CUDA toolkit \

@@ -16,7 +16,7 @@ use ltm_ptxsim::{
 
 use argument::Argument;
 
-/// Memory of the simulated device.
+/// Memory of the simulated device, in bytes.
 const DEVICE_BYTES: u64 = 16 << 30;
 
 type Outcome<T> = Result<T, Box<dyn std::error::Error>>;
@@ -56,42 +56,42 @@ Exit status: 0 when the kernel ran, 1 when it faulted or could not run, 2 for wr
 #[derive(Args)]
 #[command(after_help = EXAMPLES)]
 struct Run {
-    /// PTX file, or CUDA file (.cu), which NVRTC compiles where it is installed
+    /// PTX file, or CUDA file (.cu), which is compiled by NVRTC if it is installed
     file: PathBuf,
-    /// Name of the kernel [default: the only one of the file]
+    /// Name of the kernel [default: the only one in the file]
     #[arg(long, short)]
     entry: Option<String>,
     /// Kernel argument, repeatable: a number or a buffer, see below
     #[arg(long = "arg", short, value_name = "ARG", allow_hyphen_values = true)]
     args: Vec<Argument>,
-    /// Blocks along x, y and z
+    /// Grid: blocks along x, y and z
     #[arg(long, short, value_name = "X[,Y[,Z]]", default_value = "1", value_parser = extents)]
     grid: [u32; 3],
-    /// Threads of a block along x, y and z
+    /// Block: threads along x, y and z
     #[arg(long, short, value_name = "X[,Y[,Z]]", default_value = "32", value_parser = extents)]
     block: [u32; 3],
-    /// Dynamic shared memory of a block, in bytes
+    /// Dynamic shared memory per block, in bytes
     #[arg(long, short, value_name = "BYTES", default_value_t = 0)]
     shared: u32,
-    /// Order in which warps run; run a few to find races
+    /// Seed of the order in which warps run; try several to find races
     #[arg(long, value_name = "N", default_value_t = 0)]
     seed: u64,
     /// When asynchronous copies arrive; try both
     #[arg(long, value_enum, default_value_t = Copies::Deferred)]
     copies: Copies,
-    /// Compute capability of the device
+    /// Compute capability of the simulated device
     #[arg(long, value_enum, default_value_t = Arch::Sm80)]
     arch: Arch,
-    /// Threads that blocks run on
+    /// Host threads that run blocks in parallel
     #[arg(long, value_name = "N", default_value_t = 1)]
     threads: usize,
-    /// Do not look for races
+    /// Do not check for races
     #[arg(long)]
     no_races: bool,
-    /// Instructions that a block may issue before the kernel counts as endless
+    /// Instructions that a block may issue before the launch is stopped as endless
     #[arg(long, value_name = "N", default_value_t = Options::MAX_STEPS)]
     max_steps: u64,
-    /// Values of each buffer to print
+    /// Number of values of each buffer to print
     #[arg(long, value_name = "N", default_value_t = 8)]
     show: usize,
     /// Print what the kernel did: instructions, memory sectors, bank conflicts, occupancy
@@ -103,7 +103,7 @@ struct Run {
 
 #[derive(Args)]
 struct List {
-    /// PTX file, or CUDA file (.cu), which NVRTC compiles where it is installed
+    /// PTX file, or CUDA file (.cu), which is compiled by NVRTC if it is installed
     file: PathBuf,
     /// Compute capability to compile for
     #[arg(long, value_enum, default_value_t = Arch::Sm80)]
@@ -114,9 +114,9 @@ struct List {
 
 #[derive(Clone, Copy, ValueEnum)]
 enum Copies {
-    /// At the wait that covers them: shows a missing wait
+    /// At the wait that covers them: reveals a missing wait
     Deferred,
-    /// At once: shows a target that is still read
+    /// Immediately: reveals a target that is still being read
     Eager,
 }
 
@@ -147,10 +147,10 @@ fn main() -> ExitCode {
     };
     match outcome {
         Ok(()) => ExitCode::SUCCESS,
-        // Whoever read the output has seen enough.
+        // The reader closed the pipe: it has seen enough.
         Err(error) if is_closed_pipe(&*error) => ExitCode::SUCCESS,
         Err(error) => {
-            // Where stderr is closed, the exit status is all there is.
+            // If stderr is closed, only the exit status remains.
             let _ = writeln!(io::stderr(), "error: {error}");
             ExitCode::FAILURE
         }
@@ -193,7 +193,7 @@ impl Run {
             max_steps: self.max_steps,
             device,
             output: Output::new(|text| {
-                // A reader that has left is noticed when the results are printed.
+                // A closed pipe is noticed when the results are printed.
                 let _ = io::stdout().write_all(text.as_bytes());
             }),
         };
@@ -229,7 +229,7 @@ impl Run {
         }
     }
 
-    /// The parameter block, and the address and first bytes of each buffer.
+    /// The parameter block, and for each buffer its address and initial bytes.
     #[expect(clippy::type_complexity, reason = "two lists, by argument")]
     fn parameters(
         &self,
@@ -295,7 +295,7 @@ impl List {
     }
 }
 
-/// The sizes of a kernel's parameters.
+/// The sizes of a kernel's parameters, in bytes.
 fn sizes(entry: &Entry) -> String {
     let sizes: Vec<_> = entry.params.iter().map(|param| param.size.to_string()).collect();
     if sizes.is_empty() { "0".into() } else { sizes.join(", ") }
