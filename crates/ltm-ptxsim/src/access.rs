@@ -71,7 +71,7 @@ impl Block<'_> {
                     let start = address as usize;
                     let bytes = params.get(start..start.saturating_add(whole));
                     bytes.ok_or_else(|| {
-                        let detail = "load past the parameters";
+                        let detail = "load past the end of the parameters";
                         Trouble::at(FaultKind::OutOfBounds, lane, address, detail)
                     })?
                 }
@@ -153,7 +153,7 @@ impl Block<'_> {
     fn local(&self, warp: &Warp, at: u64, bytes: usize, lane: usize) -> Result<usize, Trouble> {
         let size = warp.local.len() / 32;
         if at.checked_add(bytes as u64).is_none_or(|end| end > size as u64) {
-            let detail = format!("{bytes} bytes of {size} bytes of local memory");
+            let detail = format!("{bytes} bytes past the end of {size} bytes of local memory");
             return Err(Trouble::at(FaultKind::OutOfBounds, lane, at, detail));
         }
         Ok(lane * size + at as usize)
@@ -174,7 +174,7 @@ impl Block<'_> {
         };
         let offset = allocation.offset(at);
         if !allocation.is_written(offset, bytes) {
-            let detail = format!("load of {bytes} bytes of global memory that nothing wrote");
+            let detail = format!("load of {bytes} bytes of global memory that were never written");
             return Err(Trouble::at(FaultKind::Uninitialised, lane, at, detail));
         }
         self.touch(allocation, at, bytes, (warp, lane), None)?;

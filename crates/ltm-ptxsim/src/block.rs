@@ -128,24 +128,29 @@ pub fn launch(
     let within = |extents: [u32; 3], most: [u32; 3]| (0..3).all(|i| extents[i] <= most[i]);
     if !within(grid, options.device.max_grid) || !within(block, options.device.max_block) {
         return Err(refuse(format!(
-            "grid {grid:?} of blocks {block:?}; at most {:?} of {:?} are allowed",
+            "grid {grid:?}, block {block:?}; at most {:?} and {:?} are allowed",
             options.device.max_grid, options.device.max_block
         )));
     }
     if threads == 0 || blocks == 0 || threads > u64::from(most) {
         return Err(refuse(format!(
-            "grid {grid:?} of blocks {block:?}; 1 to {most} threads are allowed"
+            "grid {grid:?}, block {block:?}; a block may have 1 to {most} threads"
         )));
     }
     let static_bytes = kernel.static_shared_bytes.next_multiple_of(16);
     let shared_bytes = u64::from(static_bytes) + u64::from(dynamic_shared_bytes);
     let room = options.device.shared_per_block_optin;
     if shared_bytes > u64::from(room) {
-        return Err(refuse(format!("{shared_bytes} bytes of shared memory, a block has {room}")));
+        return Err(refuse(format!(
+            "{shared_bytes} bytes of shared memory, at most {room} per block"
+        )));
     }
     let needed = kernel.params.iter().map(|p| p.offset + p.size).max().unwrap_or(0);
     if params.len() < needed as usize {
-        return Err(refuse(format!("{} bytes of parameters, {needed} are needed", params.len())));
+        return Err(refuse(format!(
+            "{} bytes of parameters, the kernel takes {needed}",
+            params.len()
+        )));
     }
     let (mut initial, mut specials) = (Vec::new(), Vec::new());
     for (reg, value) in &code.initial {
@@ -178,7 +183,7 @@ pub fn launch(
     let block_bytes = n_warps * Warp::bytes(code);
     if block_bytes > MAX_WARP_BYTES {
         return Err(refuse(format!(
-            "the registers and local memory of a block take {block_bytes} bytes, the simulator has \
+            "the registers and local memory of a block take {block_bytes} bytes, the simulator allows \
              {MAX_WARP_BYTES}"
         )));
     }

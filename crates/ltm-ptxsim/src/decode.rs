@@ -196,8 +196,8 @@ impl<'a> Decoder<'a> {
                             line: instruction.line,
                             text: instruction.text.to_string(),
                             reason: format!(
-                                "more than {MAX_INSTRUCTIONS} instructions, with those of the \
-                                 functions that are called"
+                                "more than {MAX_INSTRUCTIONS} instructions, including those of \
+                                 called functions"
                             ),
                         });
                     }
@@ -321,10 +321,10 @@ impl<'a> Decoder<'a> {
             Operand::Name(name) => self.variable(scope, name, 0),
             Operand::Sum(base, offset) => match &**base {
                 Operand::Name(name) => self.variable(scope, name, *offset),
-                _ => Err("only to the name of a variable can a constant be added".into()),
+                _ => Err("a constant can only be added to the name of a variable".into()),
             },
-            Operand::Not(_) => Err("`!` is for predicates, a register is expected".into()),
-            _ => Err("a register or a constant is expected".into()),
+            Operand::Not(_) => Err("expected a register; `!` applies only to predicates".into()),
+            _ => Err("expected a register or a constant".into()),
         }
     }
 
@@ -344,7 +344,7 @@ impl<'a> Decoder<'a> {
         match self.text.variable(name) {
             None => Err(format!("`{name}` is not declared")),
             Some(variable) if variable.is_extern => {
-                Err(format!("`{name}` is declared .extern and defined nowhere in the module"))
+                Err(format!("`{name}` is declared .extern, but not defined in this module"))
             }
             Some(_) => Ok(self.constant(Initial::Variable(name.into(), offset))),
         }
@@ -355,8 +355,10 @@ impl<'a> Decoder<'a> {
             return Ok(self.constant(Initial::Special(special.into())));
         }
         match scope.function.registers.get(name).map(String::as_str) {
-            None => Err(format!("`{name}` is neither a declared register nor a known special one")),
-            Some("pred") => Err(format!("`{name}` is a predicate, a register is expected")),
+            None => Err(format!(
+                "`{name}` is neither a declared register nor a supported special register"
+            )),
+            Some("pred") => Err(format!("expected a register, found the predicate `{name}`")),
             Some(_) => Ok(self.register_named(format!("{}{name}", scope.prefix))),
         }
     }
@@ -366,7 +368,7 @@ impl<'a> Decoder<'a> {
             Operand::Register(name) if special(name).is_none() => self.register(scope, name),
             // A sink: written and never read.
             Operand::Sink => Ok(self.register_named("_".into())),
-            _ => Err("a register is expected as the target".into()),
+            _ => Err("expected a register as the target".into()),
         }
     }
 
@@ -390,7 +392,7 @@ impl<'a> Decoder<'a> {
                 self.code.always = Some(always);
                 Ok((always, *value == 0))
             }
-            _ => Err("a predicate is expected".into()),
+            _ => Err("expected a predicate".into()),
         }
     }
 
@@ -404,14 +406,14 @@ impl<'a> Decoder<'a> {
             }
             // A sink: written and never read.
             Operand::Sink => Ok(self.predicate_of("_".into())),
-            _ => Err("a predicate is expected".into()),
+            _ => Err("expected a predicate".into()),
         }
     }
 
     fn address(&mut self, scope: &Scope, operand: &Operand) -> Decoded<(Reg, i64)> {
         match operand {
             Operand::Address(base, offset) => Ok((self.source(scope, base)?, *offset)),
-            _ => Err("an address in brackets is expected".into()),
+            _ => Err("expected an address in brackets".into()),
         }
     }
 
@@ -456,7 +458,7 @@ impl<'a> Decoder<'a> {
             }
             "bra" => {
                 let [Operand::Name(label)] = from.operands.as_slice() else {
-                    return Err(Failure::Here("a label is expected".into()));
+                    return Err(Failure::Here("expected a label".into()));
                 };
                 let label = format!("{}{label}", scope.prefix);
                 self.jumps.push((self.code.insts.len(), vec![label], from.line));
@@ -465,11 +467,13 @@ impl<'a> Decoder<'a> {
             }
             "brx" => {
                 let [index, Operand::Name(label)] = from.operands.as_slice() else {
-                    return Err(Failure::Here("an index and a list of labels are expected".into()));
+                    return Err(Failure::Here("expected an index and a list of labels".into()));
                 };
                 let index = self.source(scope, index)?;
                 let list = tables.get(&format!("{}{label}", scope.prefix));
-                let list = list.ok_or_else(|| format!("`{label}` lists no targets"))?.clone();
+                let list = list
+                    .ok_or_else(|| format!("`{label}` is not a list of branch targets"))?
+                    .clone();
                 self.jumps.push((self.code.insts.len(), list, from.line));
                 let op = Op::BrxIdx { index, targets: Vec::new() };
                 self.emit(op, Class::Control, 0, guard, from);

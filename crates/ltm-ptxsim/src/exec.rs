@@ -77,7 +77,10 @@ pub(crate) fn run(block: &mut Block, warp: &mut Warp, turn: u32) -> Result<Stop,
                     for lane in lanes(active) {
                         let i = warp.registers[*index as usize][lane] as u32 as usize;
                         let Some(target) = targets.get(i) else {
-                            let detail = format!("branch {i} of {}", targets.len());
+                            let detail = format!(
+                                "branch index {i}; the table has {} targets",
+                                targets.len()
+                            );
                             let trouble = Trouble::at(FaultKind::OutOfBounds, lane, 0, detail);
                             return Err((trouble, pc));
                         };
@@ -137,7 +140,7 @@ pub(crate) fn run(block: &mut Block, warp: &mut Warp, turn: u32) -> Result<Stop,
         None => Ok(Stop::Done),
         Some(group) => {
             let detail = format!(
-                "lanes {:#010x} wait for others of their warp, which never come (live: {:#010x})",
+                "lanes {:#010x} wait for other lanes of their warp that never arrive (not exited: {:#010x})",
                 group.mask, warp.live
             );
             Err((Trouble::warp(FaultKind::DivergentSync, detail), group.pc))
@@ -300,7 +303,7 @@ fn step(
             warp.set_predicate(*d, within.fold(0, |mask, lane| mask | 1 << lane), active);
         }
         Op::Exit => return Ok(Flow::Exit),
-        Op::Trap => return Err(Trouble::warp(FaultKind::Trap, "the kernel trapped")),
+        Op::Trap => return Err(Trouble::warp(FaultKind::Trap, "the kernel executed `trap`")),
         Op::Nop => {}
         Op::Fence => block.time += 1,
         Op::Builtin { builtin, d, args } => block.builtin(warp, *builtin, *d, args, active)?,

@@ -37,9 +37,11 @@ pub enum MemoryError {
 impl fmt::Display for MemoryError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Self::OutOfMemory { bytes } => write!(f, "no room for {bytes} bytes"),
+            Self::OutOfMemory { bytes } => {
+                write!(f, "out of memory: cannot allocate {bytes} bytes")
+            }
             Self::BadAddress { address, bytes } => {
-                write!(f, "{bytes} bytes at {address:#x} lie in no allocation")
+                write!(f, "{bytes} bytes at {address:#x} are not within one allocation")
             }
         }
     }

@@ -116,7 +116,7 @@ impl fmt::Display for Occupancy {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let Self { blocks, warps, max_warps, limit, registers_counted } = self;
         let percent = 100.0 * self.share();
-        write!(f, "{blocks} blocks and {warps} of {max_warps} warps ({percent:.0} %) a ")?;
+        write!(f, "{blocks} blocks and {warps} of {max_warps} warps ({percent:.0} %) per ")?;
         write!(f, "multiprocessor, limited by {limit}")?;
         if *registers_counted { Ok(()) } else { write!(f, "; registers not counted") }
     }

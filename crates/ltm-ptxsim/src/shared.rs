@@ -130,7 +130,10 @@ impl Shared {
 
     fn check(&self, at: u64, bytes: usize, lane: usize) -> Result<usize, Trouble> {
         if at.checked_add(bytes as u64).is_none_or(|end| end > self.bytes.len() as u64) {
-            let detail = format!("{bytes} bytes of {} bytes of shared memory", self.bytes.len());
+            let detail = format!(
+                "{bytes} bytes past the end of {} bytes of shared memory",
+                self.bytes.len()
+            );
             return Err(Trouble::at(FaultKind::OutOfBounds, lane, at, detail));
         }
         if !at.is_multiple_of(bytes as u64) {
@@ -259,8 +262,8 @@ impl Shared {
                 if data.is_none_or(|data| *data != self.bytes[at..at + bytes]) {
                     let (lane, other) = (me & 31, record.writer & 31);
                     let detail = format!(
-                        "lanes {other} and {lane} of a warp write different values there in one \
-                         instruction: which stays is undefined"
+                        "lanes {other} and {lane} of a warp write different values to the same bytes in \
+                         one instruction; the result is undefined"
                     );
                     let thread = Some(u32::from(record.writer & 0x3ff));
                     let other = Other { block: None, thread, pc: self.pc };

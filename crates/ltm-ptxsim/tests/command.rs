@@ -62,7 +62,7 @@ fn wrong_arguments_are_explained() {
         &["run", ADD, "-e", "scale", "-a", "i32=1"],
         1,
         &[],
-        &["argument 0 of kernel `scale` has 8 bytes, the --arg 4"],
+        &["argument 0 of kernel `scale` has 8 bytes, its --arg has 4"],
     );
     check(&["run", "/nowhere.ptx"], 1, &[], &["cannot read /nowhere.ptx"]);
     check(&["run", ADD, "-a", "f99:1"], 2, &[], &["unknown type `f99`, expected one of i8"]);

@@ -368,11 +368,11 @@ fn a_launch_says_what_a_multiprocessor_holds_of_it() {
     // `kernel` never names its `tile`, so it takes none of the 164 KiB.
     check(
         "",
-        "occupancy: 2 blocks and 16 of 64 warps (25 %) a multiprocessor, limited by shared memory; \
+        "occupancy: 2 blocks and 16 of 64 warps (25 %) per multiprocessor, limited by shared memory; \
          registers not counted",
     );
     check(
         ".maxnreg 168",
-        "occupancy: 1 blocks and 8 of 64 warps (12 %) a multiprocessor, limited by registers",
+        "occupancy: 1 blocks and 8 of 64 warps (12 %) per multiprocessor, limited by registers",
     );
 }

@@ -141,7 +141,7 @@ impl Decoder<'_> {
                 form.need(5)?;
                 form.knows(&[])?;
                 let Operand::Integer(table) = form.o[4] else {
-                    return Err("a table is expected".into());
+                    return Err("expected a constant truth table".into());
                 };
                 let d = self.target(scope, &form.o[0])?;
                 let s = self.three(scope, &form.o[1..4])?;
@@ -223,14 +223,14 @@ impl Decoder<'_> {
             "s64" => (64, true),
             _ => return Err(form.unknown()),
         };
-        let d = self.target(scope, form.o.first().ok_or("a target is expected")?)?;
-        let mut s = [self.source(scope, form.o.get(1).ok_or("operands are expected")?)?; 3];
+        let d = self.target(scope, form.o.first().ok_or("expected a target")?)?;
+        let mut s = [self.source(scope, form.o.get(1).ok_or("expected operands")?)?; 3];
         let n = if matches!(kind, Carried::Add | Carried::Sub) { 2 } else { 3 };
         for (s, o) in s.iter_mut().zip(&form.o[1..]) {
             *s = self.source(scope, o)?;
         }
         if form.o.len() != n + 1 {
-            return Err(format!("{} operands are expected", n + 1));
+            return Err(format!("expected {} operands", n + 1));
         }
         // The carry belongs to the thread, not to the function, so its name has no prefix.
         let carry = self.predicate_of("CC.CF".into());
@@ -263,7 +263,7 @@ fn comparison(form: &Form, words: &[&str], ty: &str) -> Decoded<(Compare, Option
 fn part_bits(bits: u32, n: usize) -> Decoded<u32> {
     match n {
         2 | 4 | 8 if bits / n as u32 >= 8 => Ok(bits / n as u32),
-        _ => Err(format!("{bits} bits in {n} parts are not known")),
+        _ => Err(format!("cannot split {bits} bits into {n} parts")),
     }
 }
 

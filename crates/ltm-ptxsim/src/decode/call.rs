@@ -14,12 +14,12 @@ impl<'a> Decoder<'a> {
         let barrier = |op| Ok((op, Class::Barrier, 0));
         match parts.get(1).copied() {
             Some("warp") => {
-                let mask = o.first().ok_or("a mask is expected")?;
+                let mask = o.first().ok_or("expected a member mask")?;
                 let mask = self.source(scope, mask)?;
                 Ok((Op::WarpSync { mask }, Class::Warp, 0))
             }
             Some("sync") => {
-                let id = o.first().ok_or("a barrier's number is expected")?;
+                let id = o.first().ok_or("expected the number of a barrier")?;
                 let id = self.source(scope, id)?;
                 let count = o.get(1).map(|o| self.source(scope, o)).transpose()?;
                 barrier(Op::Barrier {
@@ -63,8 +63,8 @@ impl<'a> Decoder<'a> {
         let bytes = type_bytes(form.ty()).ok_or_else(|| form.unknown())?;
         let d = self.targets(scope, &form.o[0])?;
         let (name, offset) =
-            param_of(scope, &form.o[1]).ok_or("the name of a parameter is expected")?;
-        let (last, before) = d.split_last().ok_or("a target is expected")?;
+            param_of(scope, &form.o[1]).ok_or("expected the name of a parameter")?;
+        let (last, before) = d.split_last().ok_or("expected a target")?;
         let ty = form.ty();
         let mut op = None;
         for (i, d) in before.iter().chain([last]).enumerate() {
@@ -87,7 +87,7 @@ impl<'a> Decoder<'a> {
                 _ => whole,
             });
         }
-        Ok((op.ok_or("a target is expected")?, Class::Integer, 0))
+        Ok((op.ok_or("expected a target")?, Class::Integer, 0))
     }
 
     /// `st.param` of a call's parameter or of a function's result.
@@ -95,7 +95,7 @@ impl<'a> Decoder<'a> {
         let bytes = type_bytes(form.ty()).ok_or_else(|| form.unknown())?;
         let s = self.sources(scope, &form.o[1])?;
         let (name, offset) =
-            param_of(scope, &form.o[0]).ok_or("the name of a parameter is expected")?;
+            param_of(scope, &form.o[0]).ok_or("expected the name of a parameter")?;
         let mut op = None;
         for (i, a) in s.into_iter().enumerate() {
             if let Some(op) = op.take() {
@@ -105,7 +105,7 @@ impl<'a> Decoder<'a> {
             let bits = 8 * bytes / pieces.len() as u32;
             op = Some(Op::Unpack { parts: pieces.into_iter().map(Some).collect(), a, bits });
         }
-        Ok((op.ok_or("a value is expected")?, Class::Integer, 0))
+        Ok((op.ok_or("expected a value")?, Class::Integer, 0))
     }
 
     /// The registers that hold `bytes` bytes of a parameter at offset `at`, in pieces as small as
@@ -114,7 +114,7 @@ impl<'a> Decoder<'a> {
         let piece = granule(scope.function, name);
         if !bytes.is_multiple_of(piece) {
             return Err(format!(
-                "{bytes} bytes at offset {at} of parameter `{name}` are not known"
+                "unsupported access to {bytes} bytes at offset {at} of parameter `{name}`"
             ));
         }
         let prefix = &scope.prefix;
@@ -169,7 +169,8 @@ impl<'a> Decoder<'a> {
         scope: &Scope<'a>,
     ) -> Result<(), Failure> {
         if scope.depth >= MAX_DEPTH {
-            let reason = format!("calls nested {MAX_DEPTH} deep, or recursive, are not supported");
+            let reason =
+                format!("calls nested more than {MAX_DEPTH} deep, or recursive, are not supported");
             return Err(Failure::Here(reason));
         }
         if args.len() != function.params.len() || returns.len() != function.returns.len() {

@@ -15,16 +15,13 @@ impl Decoder<'_> {
                 form.need(4)?;
                 let mma = Mma::parse(form.opcode).ok_or_else(|| form.unknown())?;
                 let d: Vec<Reg> = self.targets(scope, &form.o[0])?.into_iter().flatten().collect();
-                let d = d.try_into().map_err(|_| "four targets are expected")?;
+                let d = d.try_into().map_err(|_| "expected four targets")?;
                 let (a, b) = (self.sources(scope, &form.o[1])?, self.sources(scope, &form.o[2])?);
                 if (a.len(), b.len()) != mma.registers() {
-                    return Err(format!(
-                        "fragments of {:?} registers are expected",
-                        mma.registers()
-                    ));
+                    return Err(format!("expected fragments of {:?} registers", mma.registers()));
                 }
                 let c = self.sources(scope, &form.o[3])?;
-                let c = c.try_into().map_err(|_| "four sums are expected")?;
+                let c = c.try_into().map_err(|_| "expected four sums")?;
                 // Counted per lane, like other operations.
                 Ok((Op::Mma { mma, d, a, b, c }, Class::Mma, mma.flops() / 32))
             }

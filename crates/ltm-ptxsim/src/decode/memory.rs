@@ -27,7 +27,7 @@ impl Decoder<'_> {
                 let (access, count) = self.access(scope, form, &form.o[1])?;
                 let d = self.targets(scope, &form.o[0])?;
                 if d.len() != count {
-                    return Err(format!("{count} targets are expected"));
+                    return Err(format!("expected {count} targets"));
                 }
                 Ok((Op::Load { access, d }, class_of(access.space), 0))
             }
@@ -40,7 +40,7 @@ impl Decoder<'_> {
                 let (access, count) = self.access(scope, form, &form.o[0])?;
                 let s = self.sources(scope, &form.o[1])?;
                 if s.len() != count {
-                    return Err(format!("{count} values are expected"));
+                    return Err(format!("expected {count} values"));
                 }
                 Ok((Op::Store { access, s }, class_of(access.space), 0))
             }
@@ -95,21 +95,21 @@ impl Decoder<'_> {
                         Some(Operand::Integer(n)) => {
                             asynchronous(Op::CopyWait { pending: Some(*n as u32) })
                         }
-                        _ => Err("a number of groups is expected".into()),
+                        _ => Err("expected a constant number of groups".into()),
                     },
                     Some("ca" | "cg") if !form.has("L2::cache_hint") => {
                         form.need_between(3, 4)?;
                         let (to, to_offset) = self.address(scope, &form.o[0])?;
                         let (from, from_offset) = self.address(scope, &form.o[1])?;
                         let Operand::Integer(bytes) = form.o[2] else {
-                            return Err("a number of bytes is expected".into());
+                            return Err("expected a constant number of bytes".into());
                         };
                         let valid = form.o.get(3).map(|o| self.source(scope, o)).transpose()?;
                         let bytes = match bytes {
                             4 | 8 | 16 => bytes as u32,
                             _ => {
                                 return Err(format!(
-                                    "copies of 4, 8 or 16 bytes are known, not of {bytes}"
+                                    "expected a copy of 4, 8 or 16 bytes, found {bytes}"
                                 ));
                             }
                         };
@@ -144,7 +144,7 @@ impl Decoder<'_> {
                     return Err(form.unknown());
                 };
                 if count != Some(list.len()) {
-                    return Err("as many registers as matrices are expected".into());
+                    return Err("expected one register per matrix".into());
                 }
                 Ok((op, Class::Shared, 0))
             }
@@ -173,7 +173,9 @@ impl Decoder<'_> {
         let count =
             form.parts.iter().find_map(|part| part.strip_prefix('v')?.parse().ok()).unwrap_or(1);
         if bytes as usize * count > 16 {
-            return Err(format!("{count} times {bytes} bytes, at most 16 are known"));
+            return Err(format!(
+                "a vector of {count} × {bytes} bytes, at most 16 bytes are supported"
+            ));
         }
         let (address, offset) = self.address(scope, address)?;
         let signed = ty.starts_with('s');

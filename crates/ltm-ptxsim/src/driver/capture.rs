@@ -135,7 +135,7 @@ impl Capture {
     pub(super) fn refuse(&self, what: &str) -> Failure {
         self.invalidate();
         Code::StreamCaptureUnsupported
-            .because(format!("{what}; not possible during a capture, which is now invalid"))
+            .because(format!("not allowed during a capture, which is now invalid: {what}"))
     }
 }
 
@@ -210,7 +210,7 @@ fn capture_info(
     let stream = resolve(&context, stream)?;
     if graph.is_wanted() || dependencies.is_wanted() || dependency_count.is_wanted() {
         return Err(Code::NotSupported
-            .because("the graph of a capture under way; pass null for graph and dependencies"));
+            .because("the graph of a capture in progress is not available; pass null"));
     }
     id.set_if_wanted(stream.branch().map_or(0, |branch| branch.capture.id as u64));
     status.set(capture_status(&stream))
@@ -317,7 +317,7 @@ driver_functions! {
         dependency_count: Out<usize>,
     ) {
         if edges.is_wanted() {
-            return Err(Code::NotSupported.because("the edges of a capture under way; pass null"));
+            return Err(Code::NotSupported.because("the edges of a capture in progress are not available; pass null"));
         }
         capture_info(stream, status, id, graph, dependencies, dependency_count)
     }

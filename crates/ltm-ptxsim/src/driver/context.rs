@@ -109,7 +109,9 @@ fn destroy(handle: Handle) -> Outcome<()> {
 fn create(context_out: &Out<Handle>, parameters: usize, flags: u32, device: i32) -> Outcome<()> {
     check_device(device)?;
     if parameters != 0 {
-        return Err(Code::NotSupported.because("context creation parameters; pass null"));
+        return Err(
+            Code::NotSupported.because("context creation parameters are not supported; pass null")
+        );
     }
     let handle = state().contexts.insert(Context::create(device, flags));
     push_current(handle);

@@ -26,7 +26,8 @@ pub(super) fn check_device(device: i32) -> Outcome<()> {
     if (0..devices).contains(&device) {
         return Ok(());
     }
-    Err(Code::InvalidDevice.because(format!("device {device} of {devices} (PTXSIM_DEVICES)")))
+    Err(Code::InvalidDevice
+        .because(format!("device {device} does not exist; there are {devices} (PTXSIM_DEVICES)")))
 }
 
 fn name() -> Outcome<String> {
@@ -88,7 +89,7 @@ fn uuid(device: i32) -> [u8; 16] {
 driver_functions! {
     fn cuInit(flags: u32) {
         if flags != 0 {
-            return Err(Code::InvalidValue.because(format!("the flags are {flags}, pass 0")));
+            return Err(Code::InvalidValue.because(format!("unknown flags {flags}; pass 0")));
         }
         initialize()
     }

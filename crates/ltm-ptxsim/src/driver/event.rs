@@ -106,7 +106,7 @@ driver_functions! {
 
     fn cuEventRecordWithFlags(event: Handle, stream: Handle, flags: u32) {
         if flags != 0 {
-            return Err(Code::NotSupported.because("external events of graphs; pass flags 0"));
+            return Err(Code::NotSupported.because("external event nodes are not supported; pass flags 0"));
         }
         record(event, stream)
     }
@@ -130,7 +130,7 @@ driver_functions! {
     fn cuStreamWaitEvent(stream: Handle, event: Handle, flags: u32) {
         let context = Context::usable()?;
         if flags != 0 {
-            return Err(Code::NotSupported.because("external events of graphs; pass flags 0"));
+            return Err(Code::NotSupported.because("external event nodes are not supported; pass flags 0"));
         }
         let stream = resolve(&context, stream)?;
         let event = state().events.get(event)?;

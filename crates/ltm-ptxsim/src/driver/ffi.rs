@@ -280,13 +280,13 @@ impl KernelArguments {
                     // SAFETY: not null, and the caller's promise: points to the size.
                     bytes = Some(unsafe { value.cast::<usize>().read() });
                 }
-                _ => return Err(Code::InvalidValue.because("extra holds an unknown tag")),
+                _ => return Err(Code::InvalidValue.because("extra contains an unknown tag")),
             }
         }
         match (buffer.is_null(), bytes) {
             // SAFETY: not null, and the caller's promise: `bytes` readable bytes.
             (false, Some(bytes)) => Ok(unsafe { std::slice::from_raw_parts(buffer.cast(), bytes) }),
-            _ => Err(Code::InvalidValue.because("extra names no buffer and size")),
+            _ => Err(Code::InvalidValue.because("extra must contain a buffer and its size")),
         }
     }
 }

@@ -63,10 +63,10 @@ driver_functions! {
         let context = Context::usable()?;
         let graph = state().graphs.get(graph)?;
         if flags & !ALL_FLAGS != 0 || flags & 5 == AUTO_FREE_ON_LAUNCH | DEVICE_LAUNCH {
-            return Err(Code::InvalidValue.because(format!("instantiation flags {flags:#x}")));
+            return Err(Code::InvalidValue.because(format!("invalid instantiation flags {flags:#x}")));
         }
         if flags & DEVICE_LAUNCH != 0 {
-            return Err(Code::NotSupported.because("graphs launched from the device"));
+            return Err(Code::NotSupported.because("graph launches from the device are not supported"));
         }
         if graph.context != context.id {
             return Err(Code::InvalidContext.because("the graph was captured in another context"));

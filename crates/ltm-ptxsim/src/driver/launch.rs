@@ -32,7 +32,7 @@ impl Launch {
     /// Runs the kernel. After a fault the context is unusable.
     pub(super) fn run(&self, context: &Context) -> Outcome<()> {
         let unloaded =
-            || Code::InvalidHandle.because(format!("{}: its module is unloaded", self.name));
+            || Code::InvalidHandle.because(format!("{}: its module was unloaded", self.name));
         let function = self.function.upgrade().ok_or_else(unloaded)?;
         let settings = settings()?;
         let module = &function.module.module;
@@ -177,7 +177,7 @@ driver_functions! {
         for id in description.attribute_ids() {
             if id == COOPERATIVE || id == CLUSTER_DIMENSION {
                 return Err(Code::NotSupported
-                    .because(format!("launch attribute {id}: no clusters, nothing cooperative")));
+                    .because(format!("launch attribute {id}: clusters and cooperative launches are not supported")));
             }
         }
         let config = LaunchConfig {

@@ -54,7 +54,7 @@ impl Library {
             return Ok(*handle);
         }
         let c_name = CString::new(name)
-            .map_err(|_| Code::InvalidValue.because("the name holds a zero byte"))?;
+            .map_err(|_| Code::InvalidValue.because("the name contains a zero byte"))?;
         let kernel = Kernel { library: self.clone(), library_handle, name: c_name };
         let handle = state().kernels.insert(Arc::new(kernel));
         kernels.insert(name.to_owned(), handle);

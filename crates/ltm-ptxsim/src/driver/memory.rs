@@ -102,7 +102,7 @@ driver_functions! {
         let context = Context::usable()?;
         let found = context.memory.allocation(address);
         let (start, length) = found.ok_or(
-            Code::NotFound.because(format!("{address:#x} is in no allocation")),
+            Code::NotFound.because(format!("{address:#x} is not within an allocation")),
         )?;
         base.set_if_wanted(start);
         bytes.set_if_wanted(length as usize);
@@ -124,7 +124,7 @@ driver_functions! {
     fn cuMemFreeHost(address: usize) {
         let context = Context::current()?;
         let found = locked(&state().host_memory).remove(&address);
-        found.ok_or(Code::InvalidValue.because("not a host allocation (any more)"))?;
+        found.ok_or(Code::InvalidValue.because("not a host allocation, or already freed"))?;
         context.check_fault()
     }
 
@@ -225,7 +225,7 @@ driver_functions! {
             4 => settings.release_threshold = Out::<u64>::from_void(value).get()?,
             // High-water marks can only be reset to 0; here they always equal the current use.
             6 | 8 if Out::<u64>::from_void(value).get()? == 0 => {}
-            _ => return Err(Code::InvalidValue.because(format!("pool attribute {attribute}"))),
+            _ => return Err(Code::InvalidValue.because(format!("pool attribute {attribute} is unknown or cannot be set"))),
         }
         Ok(())
     }
@@ -241,7 +241,7 @@ driver_functions! {
                 let (free, all) = Context::usable()?.memory.info();
                 Out::from_void(value).set(all - free)
             }
-            _ => Err(Code::InvalidValue.because(format!("pool attribute {attribute}"))),
+            _ => Err(Code::InvalidValue.because(format!("pool attribute {attribute} is unknown or cannot be set"))),
         }
     }
 
@@ -256,7 +256,7 @@ driver_functions! {
         let allocation = context.memory.allocation(address);
         let on_host = locked(&state().host_memory).contains_key(&(address as usize));
         if allocation.is_none() && !on_host {
-            return Err(Code::InvalidValue.answers(format!("{address:#x} is in no allocation")));
+            return Err(Code::InvalidValue.answers(format!("{address:#x} is not within an allocation")));
         }
         match (attribute, allocation) {
             (1, _) => Out::from_void(value).set(super::state::current_handle()),
@@ -266,7 +266,7 @@ driver_functions! {
             (9, _) => Out::from_void(value).set(context.device),
             (11, Some((start, _))) => Out::from_void(value).set(start),
             (12, Some((_, bytes))) => Out::from_void(value).set(bytes),
-            _ => Err(Code::InvalidValue.because(format!("pointer attribute {attribute}"))),
+            _ => Err(Code::InvalidValue.because(format!("pointer attribute {attribute} is not available here"))),
         }
     }
 }

@@ -95,8 +95,8 @@ pub(super) fn function_in(module_handle: Handle, name: &str) -> Outcome<Handle> 
         return Ok(*handle);
     }
     let allowed = model()?.shared_per_block.saturating_sub(entry.static_shared_bytes);
-    let name =
-        CString::new(name).map_err(|_| Code::InvalidValue.because("the name holds a zero byte"))?;
+    let name = CString::new(name)
+        .map_err(|_| Code::InvalidValue.because("the name contains a zero byte"))?;
     let function = Function {
         context: module.context,
         module: module.clone(),
@@ -124,7 +124,11 @@ pub(super) fn attribute(function: &Function, number: u32) -> Outcome<i32> {
         8 => function.max_dynamic_shared.load(Ordering::Relaxed) as i32,
         9 => -1,
         7 | 10..=16 => 0,
-        _ => return Err(Code::InvalidValue.because(format!("function attribute {number}"))),
+        _ => {
+            return Err(
+                Code::InvalidValue.because(format!("function attribute {number} is unknown"))
+            );
+        }
     })
 }
 
@@ -138,7 +142,7 @@ fn set_max_dynamic_shared(function: &Function, bytes: i32) -> Outcome<()> {
             Ok(())
         }
         _ => Err(Code::InvalidValue.because(format!(
-            "{}: {bytes} bytes of dynamic shared memory, at most {limit} fit beside {fixed} static",
+            "{}: {bytes} bytes of dynamic shared memory, at most {limit} fit next to {fixed} static",
             function.name()
         ))),
     }
@@ -166,7 +170,8 @@ pub(super) fn set_attribute(function: &Function, number: u32, value: i32) -> Out
         8 => set_max_dynamic_shared(function, value),
         // The preferred split between L1 cache and shared memory changes no result.
         9 if (-1..=100).contains(&value) => Ok(()),
-        _ => Err(Code::InvalidValue.because(format!("function attribute {number} = {value}"))),
+        _ => Err(Code::InvalidValue
+            .because(format!("function attribute {number} cannot be set to {value}"))),
     }
 }
 

@@ -64,7 +64,7 @@ driver_functions! {
         let function = function_of(&context, function)?;
         let fit = blocks_that_fit(&function, threads, 0)?;
         if blocks < 1 || blocks > fit {
-            return Err(Code::InvalidValue.because(format!("{blocks} blocks, {fit} fit")));
+            return Err(Code::InvalidValue.because(format!("{blocks} blocks, 1 to {fit} fit")));
         }
         let model = model()?;
         let share = u64::from(model.shared_per_multiprocessor) / blocks as u64;

@@ -129,6 +129,8 @@ fn check_extent(context: &Context, address: u64, bytes: usize) -> Outcome<()> {
             "{bytes} bytes at {address:#x}, where the allocation has {} left",
             end - address
         ))),
-        None => Err(Code::InvalidValue.because(format!("{address:#x} is in no allocation"))),
+        None => {
+            Err(Code::InvalidValue.because(format!("{address:#x} is not within an allocation")))
+        }
     }
 }

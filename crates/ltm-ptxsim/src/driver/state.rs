@@ -68,7 +68,10 @@ impl<T> Table<T> {
     }
 
     fn unknown(&self, handle: Handle) -> super::error::Failure {
-        Code::InvalidHandle.because(format!("{handle:#x} is no {} (any more)", self.kind))
+        Code::InvalidHandle.because(format!(
+            "{handle:#x} is not the handle of a {}, or it was destroyed",
+            self.kind
+        ))
     }
 }
 

@@ -297,7 +297,7 @@ impl<'t> Parser<'t> {
             }
         }
         let Some(ty) = ty else {
-            return Err(self.fail("expected a type of register, such as .b32"));
+            return Err(self.fail("expected a register type, such as .b32"));
         };
         loop {
             let name = self.name()?;

@@ -59,9 +59,12 @@ impl Flags {
         };
         match compile_ptx_with_opts(text, options) {
             Ok(ptx) => Ok(ptx.to_src()),
-            Err(CompileError::CompileError { log, .. }) => {
-                Err(format!("NVRTC cannot compile it\n{}", log.to_string_lossy().trim_end()).into())
-            }
+            Err(CompileError::CompileError { log, .. }) => Err(format!(
+                "{}: NVRTC reports errors\n{}",
+                file.display(),
+                log.to_string_lossy().trim_end()
+            )
+            .into()),
             Err(error) => Err(format!("{}: NVRTC: {error}", file.display()).into()),
         }
     }

@@ -266,7 +266,7 @@ impl Run {
             };
             if bytes.len() != param.size as usize {
                 return Err(format!(
-                    "argument {i} of kernel `{}` has {} bytes, the --arg {}",
+                    "argument {i} of kernel `{}` has {} bytes, its --arg has {}",
                     entry.name,
                     param.size,
                     bytes.len()
