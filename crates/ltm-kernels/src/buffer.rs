@@ -1,4 +1,4 @@
-//! Typed memory on one device. Knows lengths and types, never shapes.
+//! Typed memory on one device. Knows lengths and types; must not know shapes.
 
 use std::sync::atomic::{AtomicU64, Ordering};
 
@@ -14,7 +14,7 @@ pub enum DType {
     F32,
     /// IEEE double precision: gradient checks run in it.
     F64,
-    /// The upper half of a single-precision number: activations on CUDA, and the weights of products.
+    /// bfloat16: activations on CUDA, and weights of matrix products.
     BF16,
     /// Token ids, targets and positions.
     I32,
@@ -32,7 +32,7 @@ impl DType {
 }
 
 impl std::fmt::Display for DType {
-    /// The name that kernels carry in their symbols.
+    /// The type's name in kernel symbols.
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.write_str(match self {
             Self::F32 => "f32",
@@ -45,7 +45,7 @@ impl std::fmt::Display for DType {
 
 /// A Rust type that a [`Buffer`] can hold.
 pub trait Element: bytemuck::Pod + PartialEq + Send + Sync + std::fmt::Debug + 'static {
-    /// The matching run-time tag.
+    /// The corresponding [`DType`].
     const DTYPE: DType;
     /// The type's name in messages.
     const NAME: &'static str;
@@ -57,7 +57,7 @@ pub trait Element: bytemuck::Pod + PartialEq + Send + Sync + std::fmt::Debug + '
     fn wrap(data: Vec<Self>) -> Storage;
 }
 
-/// A floating-point [`Element`]: the CPU implementations are written once over it.
+/// A floating-point [`Element`]; the CPU implementations are generic over it.
 pub trait Float:
     Element
     + PartialOrd
@@ -75,7 +75,7 @@ pub trait Float:
     const ZERO: Self;
     /// 1.
     const ONE: Self;
-    /// Negative infinity: the start of a running maximum.
+    /// Negative infinity: the initial value of a running maximum.
     const NEG_INFINITY: Self;
     /// Rounds a double to this type.
     fn from_f64(x: f64) -> Self;
@@ -87,7 +87,7 @@ pub trait Float:
     fn ln(self) -> Self;
     /// Square root.
     fn sqrt(self) -> Self;
-    /// The larger of two numbers; a NaN on either side is lost, as in `f32::max`.
+    /// The larger of two numbers; a NaN operand is ignored, as in `f32::max`.
     fn max(self, other: Self) -> Self;
 }
 
@@ -160,7 +160,7 @@ macro_rules! float {
 float!(f32);
 float!(f64);
 
-/// A contiguous run of elements of one type on one device.
+/// A contiguous array of elements of one type on one device.
 #[derive(Debug)]
 pub struct Buffer {
     storage: Storage,
@@ -169,11 +169,11 @@ pub struct Buffer {
 static ALLOCATIONS: AtomicU64 = AtomicU64::new(0);
 
 impl Buffer {
-    /// `len` zeros. The CPU holds every type; CUDA holds `f32`, `bf16` and `i32`.
+    /// A buffer of `len` zeros. The CPU supports every type; CUDA supports `f32`, `bf16` and `i32`.
     ///
     /// # Errors
-    /// [`Error::DType`] when the device cannot hold the type, [`Error::OutOfMemory`] when it has no
-    /// room.
+    /// [`Error::DType`] when the device does not support the type; [`Error::OutOfMemory`] when it
+    /// has too little free memory.
     pub fn zeros(device: &Device, dtype: DType, len: usize) -> Result<Self> {
         match (device, dtype) {
             (Device::Cpu, DType::F32) => host_zeros::<f32>(len).map(Self::from_vec),
@@ -191,13 +191,13 @@ impl Buffer {
         }
     }
 
-    /// Takes over a vector's memory, on the CPU.
+    /// Takes over a vector's memory; the buffer is on the CPU.
     pub fn from_vec<T: Element>(data: Vec<T>) -> Self {
         count_allocation(data.len());
         Self { storage: T::wrap(data) }
     }
 
-    /// A copy on `device`, of the same type.
+    /// Copies to `device`, keeping the type.
     ///
     /// # Errors
     /// Those of [`Buffer::zeros`], and [`Error::Cuda`].
@@ -213,10 +213,10 @@ impl Buffer {
         Ok(copy)
     }
 
-    /// A copy on the same device. There is no `Clone`, as a device may have no room.
+    /// Copies on the same device. There is no `Clone`, because the copy can fail.
     ///
     /// # Errors
-    /// [`Error::OutOfMemory`] when the device has no room.
+    /// [`Error::OutOfMemory`] when the device has too little free memory.
     pub fn try_clone(&self) -> Result<Self> {
         let storage = match &self.storage {
             Storage::F32(data) => Storage::F32(collect(data, |x| x)?),
@@ -229,12 +229,13 @@ impl Buffer {
         Ok(Self { storage })
     }
 
-    /// No elements and no memory: a placeholder for a buffer that is borrowed mutably.
+    /// An empty buffer, which allocates nothing: a placeholder while the real one is borrowed
+    /// mutably.
     pub fn empty() -> Self {
         Self { storage: Storage::F32(Vec::new()) }
     }
 
-    /// How many non-empty buffers this process has ever allocated: for tests that count them.
+    /// Number of non-empty buffers this process has allocated so far, for tests.
     pub fn allocations() -> u64 {
         ALLOCATIONS.load(Ordering::Relaxed)
     }
@@ -266,7 +267,7 @@ impl Buffer {
         }
     }
 
-    /// Where the elements lie.
+    /// The device that holds the elements.
     pub fn device(&self) -> Device {
         match &self.storage {
             Storage::Cuda(buffer) => Device::Cuda(buffer.context()),
@@ -274,12 +275,12 @@ impl Buffer {
         }
     }
 
-    /// Bytes of memory held.
+    /// Size of the elements, in bytes.
     pub fn size_bytes(&self) -> usize {
         self.len() * self.dtype().size_bytes()
     }
 
-    /// The elements, read in place (CPU).
+    /// The elements as a slice, without a copy (CPU only).
     ///
     /// # Errors
     /// [`Error::DType`] when the buffer holds another type, [`Error::WrongDevice`] when it is on
@@ -288,7 +289,7 @@ impl Buffer {
         T::slice(&self.storage).ok_or_else(|| self.not_a_slice_of(T::NAME))
     }
 
-    /// The elements, changed in place (CPU).
+    /// The elements as a mutable slice, without a copy (CPU only).
     ///
     /// # Errors
     /// As [`Buffer::as_slice`].
@@ -297,7 +298,7 @@ impl Buffer {
         T::slice_mut(&mut self.storage).ok_or(refused)
     }
 
-    /// Copies floats in, rounding to the buffer's type.
+    /// Copies floats into the buffer, rounding them to its type.
     ///
     /// # Errors
     /// [`Error::Shape`] when the lengths differ, [`Error::DType`] for an integer buffer.
@@ -325,7 +326,7 @@ impl Buffer {
         Ok(())
     }
 
-    /// Copies integers in.
+    /// Copies integers into the buffer.
     ///
     /// # Errors
     /// [`Error::Shape`] when the lengths differ, [`Error::DType`] for a float buffer.
@@ -338,7 +339,7 @@ impl Buffer {
         Ok(())
     }
 
-    /// Copies another buffer's elements in, without allocating; both lie on one device.
+    /// Copies all elements of a buffer of the same length on the same device; does not allocate.
     ///
     /// # Errors
     /// [`Error::Shape`] when the lengths differ, [`Error::DType`] when the types do,
@@ -348,11 +349,11 @@ impl Buffer {
         self.copy_range(0, other, 0, other.len())
     }
 
-    /// Copies elements `from..from + len` of `other` to `to..to + len`, without allocating; both
-    /// lie on one device.
+    /// Copies elements `from..from + len` of `other`, on the same device, to `to..to + len`; does
+    /// not allocate.
     ///
     /// # Errors
-    /// As [`Buffer::copy_from`]; [`Error::Shape`] when a range passes its buffer's end.
+    /// As [`Buffer::copy_from`]; [`Error::Shape`] when a range exceeds its buffer.
     pub fn copy_range(&mut self, to: usize, other: &Buffer, from: usize, len: usize) -> Result<()> {
         for (arg, start, whole) in [("to", to, self.len()), ("from", from, other.len())] {
             if start.checked_add(len).is_none_or(|end| end > whole) {
@@ -387,10 +388,11 @@ impl Buffer {
         Ok(())
     }
 
-    /// All elements as `f32`, whatever the buffer's type and device. Waits for the device.
+    /// All elements as `f32`, from any type and device. Waits for the device.
     ///
     /// # Errors
-    /// [`Error::OutOfMemory`] when the host has no room; [`Error::Cuda`] when work on the device failed.
+    /// [`Error::OutOfMemory`] when the host has too little memory; [`Error::Cuda`] when work on the
+    /// device failed.
     pub fn to_f32(&self) -> Result<Vec<f32>> {
         match &self.storage {
             Storage::F32(data) => collect(data, |x| x),
@@ -407,7 +409,7 @@ impl Buffer {
         }
     }
 
-    /// All elements as `f64`, whatever the buffer's type and device. Waits for the device.
+    /// All elements as `f64`, from any type and device. Waits for the device.
     ///
     /// # Errors
     /// As [`Buffer::to_f32`].
@@ -419,7 +421,7 @@ impl Buffer {
         }
     }
 
-    /// All integers, whatever the device. Waits for the device.
+    /// All elements of an integer buffer, from any device. Waits for the device.
     ///
     /// # Errors
     /// [`Error::DType`] for a float buffer; otherwise those of [`Buffer::to_f32`].
@@ -431,8 +433,8 @@ impl Buffer {
         }
     }
 
-    /// The address of elements of type `dtype` on `context`'s device, as an argument of a kernel
-    /// that reads them.
+    /// The address of the elements, checked to be of type `dtype` and on `context`'s device, as an
+    /// argument of a kernel that reads them.
     pub(crate) fn arg(&self, context: &Context, dtype: DType) -> Result<Arg> {
         match &self.storage {
             Storage::Cuda(buffer) if buffer.context().ordinal() == context.ordinal() => {
@@ -454,7 +456,7 @@ impl Buffer {
         }
     }
 
-    /// As [`Buffer::arg`], for a kernel that writes.
+    /// As [`Buffer::arg`], for a kernel that writes them.
     pub(crate) fn arg_mut(&mut self, context: &Context, dtype: DType) -> Result<Arg> {
         self.arg(context, dtype)
     }
@@ -479,12 +481,12 @@ fn count_allocation(len: usize) {
     }
 }
 
-/// Memory of the host for `len` zeros: an error where a vector would end the process.
+/// Allocates `len` zeros on the host; returns an error where a vector would abort the process.
 pub(crate) fn host_zeros<T: bytemuck::Zeroable>(len: usize) -> Result<Vec<T>> {
     bytemuck::allocation::try_zeroed_vec(len).map_err(|()| out_of_host_memory::<T>(len))
 }
 
-/// `f` of every element, in memory of the host.
+/// Applies `f` to every element; the result is on the host.
 fn collect<T: Copy, U>(data: &[T], f: impl Fn(T) -> U) -> Result<Vec<U>> {
     let mut copy = Vec::new();
     copy.try_reserve_exact(data.len()).map_err(|_| out_of_host_memory::<U>(data.len()))?;

@@ -1,4 +1,4 @@
-//! Where buffers live and ops run, chosen at run time. Knows nothing of any op.
+//! The device that holds buffers and runs ops, chosen at run time. Must not know any op.
 
 use crate::cuda::Context;
 use crate::{Error, Result};
@@ -7,14 +7,14 @@ use crate::{Error, Result};
 #[derive(Clone, Copy, Debug)]
 #[non_exhaustive]
 pub enum Device {
-    /// The host's cores, shared through rayon's current thread pool.
+    /// The CPU; ops run in rayon's current thread pool.
     Cpu,
     /// An NVIDIA GPU.
     Cuda(&'static Context),
 }
 
 impl Device {
-    /// The CUDA device of this number, opened at the first call.
+    /// CUDA device number `ordinal`, opened on the first call.
     ///
     /// # Errors
     /// [`Error::NoDevice`] when there is no driver, no such device, or one older than sm_80.
@@ -22,8 +22,9 @@ impl Device {
         Context::open(ordinal).map(Self::Cuda)
     }
 
-    /// Runs `f` where ops start fastest: on the CPU in a thread of rayon's current pool. An op called there
-    /// computes one of its parts itself; called from outside the pool, it would sleep until others are done.
+    /// Runs `f` where ops have the least overhead: on the CPU, in a thread of rayon's current pool.
+    /// An op called there computes part of its work itself; called from outside the pool, its
+    /// thread would sleep until the pool is done.
     pub fn run<R: Send>(&self, f: impl FnOnce() -> R + Send) -> R {
         match self {
             Self::Cpu => rayon::scope(|_| f()),
@@ -31,10 +32,10 @@ impl Device {
         }
     }
 
-    /// Waits until all work queued so far is done; on the CPU it always is.
+    /// Waits until all queued work is done; on the CPU there is none.
     ///
     /// # Errors
-    /// [`Error::Cuda`] when some of it failed.
+    /// [`Error::Cuda`] when some of the work failed.
     pub fn synchronize(&self) -> Result<()> {
         match self {
             Self::Cpu => Ok(()),

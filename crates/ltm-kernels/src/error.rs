@@ -1,46 +1,46 @@
-//! The errors of ops. Knows nothing of any op.
+//! The errors of ops. Must not know any op.
 
 use crate::DType;
 
 /// Shorthand for results of this crate.
 pub type Result<T> = std::result::Result<T, Error>;
 
-/// A caller's mistake, or a device or memory that is not available.
+/// An error of an op: an invalid argument, or an unavailable device or memory.
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum Error {
-    /// A buffer's length disagrees with the op's dims.
+    /// A buffer's length disagrees with the dims.
     Shape {
         /// The op, as named in `ops/`.
         op: &'static str,
         /// The argument, as named in the op's signature.
         arg: &'static str,
-        /// Elements that the dims ask for.
+        /// Elements that the dims require.
         expected: usize,
         /// Elements in the buffer.
         got: usize,
     },
-    /// A buffer holds another type than the op needs there.
+    /// A buffer has the wrong element type for its argument.
     DType {
-        /// The type needed.
+        /// The expected type.
         expected: &'static str,
         /// The type found.
         got: DType,
     },
-    /// The op's dims contradict themselves or break a limit.
+    /// The dims are inconsistent or exceed a limit.
     Dims {
         /// The op, as named in `ops/`.
         op: &'static str,
-        /// What is wrong and what would be right.
+        /// What is wrong, and what is allowed.
         reason: String,
     },
     /// A token id or target is outside the vocabulary.
     Index {
         /// The op, as named in `ops/`.
         op: &'static str,
-        /// Position of the offending entry.
+        /// Index of the invalid entry.
         position: usize,
-        /// The entry.
+        /// The invalid value.
         got: i64,
         /// The vocabulary size: valid entries are `0..limit`.
         limit: usize,
@@ -52,32 +52,32 @@ pub enum Error {
         /// Why, and what to do.
         reason: String,
     },
-    /// A buffer is on another device than the op runs on.
+    /// A buffer is on a different device than the op runs on.
     WrongDevice {
-        /// Where the op runs.
+        /// The device that the op runs on.
         expected: String,
-        /// Where the buffer is.
+        /// The device that holds the buffer.
         got: String,
     },
-    /// The requested rung does not exist for the op, or its needs do not hold.
+    /// The requested rung does not exist for the op, or one of its `needs` is not met.
     Unsupported {
         /// The op, as named in `ops/`.
         op: &'static str,
         /// The rung.
         rung: u32,
-        /// The line of its contract that does not hold.
+        /// The unmet line of its contract.
         need: &'static str,
     },
-    /// The device has no room for another buffer.
+    /// The device has too little free memory for another buffer.
     OutOfMemory {
         /// The device's name.
         device: String,
         /// Bytes requested.
         size_bytes: usize,
     },
-    /// The CUDA driver or compiler refused a call.
+    /// The CUDA driver or compiler reported an error.
     Cuda {
-        /// What was attempted.
+        /// The call that failed.
         call: String,
         /// The library's own message.
         reason: String,
@@ -86,7 +86,7 @@ pub enum Error {
     Compile {
         /// The kernel's file, relative to `kernels/`.
         file: String,
-        /// What it was compiled for.
+        /// The architecture it was compiled for.
         architecture: String,
         /// The compiler's log.
         log: String,

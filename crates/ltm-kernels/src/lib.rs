@@ -10,8 +10,8 @@ pub mod registry;
 mod shape;
 mod simd;
 
-/// The crates whose types appear in signatures: [`Element`] is a `bytemuck::Pod`, and a [`Buffer`] of
-/// [`DType::BF16`] is made of `half::bf16`.
+/// Crates whose types appear in signatures: [`Element`] requires `bytemuck::Pod`, and a [`Buffer`]
+/// of [`DType::BF16`] contains `half::bf16`.
 pub use {bytemuck, half};
 
 pub use buffer::{Buffer, DType, Element, Float};

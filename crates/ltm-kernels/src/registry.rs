@@ -1,5 +1,5 @@
-//! The kernel table: every CUDA entry point, its file, and whether it is what
-//! production runs. Knows names and texts, no launch.
+//! The kernel table: every CUDA entry point, its file, and whether it is used in production. Knows
+//! names and source text; must not know launches.
 //!
 //! A symbol reads `<op>_<pass>[_<part>]_<dtype>_v<rung>`; its file is in the op's folder.
 
@@ -10,8 +10,8 @@ pub struct Kernel {
     pub symbol: &'static str,
     /// Its file, relative to `kernels/`.
     pub file: &'static str,
-    /// Whether calls take it when its needs hold. The others are lower rungs, kept to compare with
-    /// and for calls that no higher rung serves.
+    /// Whether ops use it when its `needs` are met. The others are lower rungs, kept for comparison
+    /// and for calls that no higher rung supports.
     pub production: bool,
 }
 
@@ -41,12 +41,12 @@ pub fn rungs(op: &str, pass: &str) -> Vec<u32> {
     rungs
 }
 
-/// The row of an entry point.
+/// The table row of an entry point.
 pub fn find(symbol: &str) -> Option<&'static Kernel> {
     KERNELS.iter().find(|kernel| kernel.symbol == symbol)
 }
 
-/// The text of a file of `kernels/`.
+/// The text of a file in `kernels/`.
 pub fn source(file: &str) -> Option<&'static str> {
     SOURCES.iter().find(|(name, _)| *name == file).map(|(_, text)| *text)
 }
@@ -58,17 +58,17 @@ macro_rules! texts {
     };
 }
 
-/// A row of [`KERNELS`] that calls take.
+/// A row of [`KERNELS`] that is used in production.
 const fn production(symbol: &'static str, file: &'static str) -> Kernel {
     Kernel { symbol, file, production: true }
 }
 
-/// A row of [`KERNELS`] of a lower rung.
+/// A row of [`KERNELS`] for a lower rung.
 const fn ladder(symbol: &'static str, file: &'static str) -> Kernel {
     Kernel { symbol, file, production: false }
 }
 
-/// Headers that kernels include, by name.
+/// Headers that kernels include, with their text.
 pub static HEADERS: &[(&str, &str)] = texts![
     "adamw/math.cuh",
     "common/attention_lanes.cuh",

@@ -1,13 +1,14 @@
-//! The shape checks and the cost account that all ops share. Knows nothing of any op.
+//! Shape checks and operation counts that all ops share. Must not know any op.
 
 use crate::{Error, Result};
 
-/// The work of one call of an op, counted from its dims.
+/// The work of one op call, computed from its dims.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Cost {
     /// Floating-point operations; a multiply-add counts two.
     pub flops: u64,
-    /// Bytes read and written once each at 4 bytes per element: the least a call can move.
+    /// Bytes moved if each element is read or written once, at 4 bytes per element: the minimum for
+    /// a call.
     pub bytes: u64,
 }
 
@@ -18,7 +19,7 @@ impl Cost {
     }
 }
 
-/// Refuses a buffer whose length is not what the dims ask for.
+/// Fails if a buffer's length differs from what the dims require.
 pub(crate) fn check_len(
     op: &'static str,
     arg: &'static str,
@@ -28,7 +29,7 @@ pub(crate) fn check_len(
     if got == expected { Ok(()) } else { Err(Error::Shape { op, arg, expected, got }) }
 }
 
-/// Refuses dims: `check_dims("op", n > 0, || "n is 0, …".into())`.
+/// Fails unless a condition on the dims holds: `check_dims("op", n > 0, || "n is 0, …".into())`.
 pub(crate) fn check_dims(
     op: &'static str,
     holds: bool,
@@ -37,7 +38,7 @@ pub(crate) fn check_dims(
     if holds { Ok(()) } else { Err(Error::Dims { op, reason: reason() }) }
 }
 
-/// Refuses dims with an extent of 0, or whose product does not fit the address space (8 bytes per element).
+/// Fails if an extent is 0 or the product exceeds the address space (at 8 bytes per element).
 pub(crate) fn check_extents(op: &'static str, extents: &[(&str, usize)]) -> Result<()> {
     let mut product = 8usize;
     for &(name, extent) in extents {

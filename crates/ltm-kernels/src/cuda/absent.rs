@@ -1,5 +1,5 @@
-//! A build without the feature `cuda`: the types of a device, none of which has a value. Opening
-//! a device is an error, and what takes one compiles and is never called.
+//! Stand-ins for the CUDA types in a build without the feature `cuda`. They have no values: opening
+//! a device is an error, and code that takes one compiles but is never called.
 
 use super::architecture::Architecture;
 use super::launch::{Arg, Geometry};
@@ -10,7 +10,7 @@ use crate::{DType, Error, Result};
 pub enum Context {}
 
 impl Context {
-    /// Refuses: this build has no CUDA.
+    /// Always fails: this build has no CUDA.
     ///
     /// # Errors
     /// [`Error::NoDevice`], always.
@@ -30,7 +30,7 @@ impl Context {
         match *self {}
     }
 
-    /// What kernels are compiled for.
+    /// The architecture that kernels are compiled for.
     pub fn architecture(&self) -> Architecture {
         match *self {}
     }
@@ -48,7 +48,7 @@ impl Context {
         match *self {}
     }
 
-    /// Milliseconds that the device takes for the work that `body` requests.
+    /// Measures the device time of the work that `body` queues, in milliseconds.
     ///
     /// # Errors
     /// None, as there is no device.
@@ -61,7 +61,7 @@ impl Context {
     }
 
     /// # Safety
-    /// Nothing to promise: it cannot be called.
+    /// None: this cannot be called.
     pub(crate) unsafe fn launch(&self, _: &str, _: Geometry, _: &[Arg]) -> Result<()> {
         match *self {}
     }
@@ -76,7 +76,7 @@ impl Context {
 pub enum Recording {}
 
 impl Recording {
-    /// Records the work that `body` requests.
+    /// Records the work that `body` queues.
     ///
     /// # Errors
     /// None, as there is no device.
@@ -87,7 +87,7 @@ impl Recording {
         match *context {}
     }
 
-    /// Puts the recorded work on the device's stream.
+    /// Queues the recorded work on the device's stream.
     ///
     /// # Errors
     /// None, as there is no device.

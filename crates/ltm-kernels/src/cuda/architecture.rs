@@ -1,18 +1,19 @@
-//! What kernels are compiled for. Knows no compiler and no device.
+//! The architecture that kernels are compiled for. Must not know the compiler or the device.
 
-/// What kernels are compiled for: a compute capability, named as NVRTC does.
+/// A compute capability to compile for, named as in NVRTC.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Architecture {
     major: u32,
     minor: u32,
-    /// Whether code may use what only this very architecture has. Such code runs on no other.
+    /// Whether code may use architecture-specific features (suffix `a`). Such code runs on no other
+    /// architecture.
     is_specific: bool,
 }
 
 impl Architecture {
-    /// Of a device's compute capability.
+    /// The architecture of a device with this compute capability.
     pub fn of((major, minor): (u32, u32)) -> Self {
-        // Hopper and the first Blackwell have instructions that only the suffix unlocks.
+        // Hopper and the first Blackwell have instructions that require the suffix.
         Self { major, minor, is_specific: matches!((major, minor), (9 | 10, 0)) }
     }
 
@@ -21,8 +22,8 @@ impl Architecture {
         (self.major, self.minor)
     }
 
-    /// The newest of `known` whose code runs on a device of this architecture, which a compiler older
-    /// than the device may not know.
+    /// The newest architecture in `known` whose code runs on this device; a compiler older than the
+    /// device may not know the device's own.
     #[cfg(feature = "cuda")]
     pub(crate) fn best_of(self, known: impl Iterator<Item = Self>) -> Option<Self> {
         let fits = |arch: &Self| arch.capability() <= self.capability();
@@ -60,7 +61,7 @@ mod tests {
         };
         assert_eq!(best((9, 0), 3).as_deref(), Some("sm_90a"));
         assert_eq!(best((10, 0), 3).as_deref(), Some("sm_100a"));
-        // Compilers that do not know the device.
+        // Compilers older than the device.
         assert_eq!(best((10, 0), 2).as_deref(), Some("sm_90"));
         assert_eq!(best((10, 3), 3).as_deref(), Some("sm_100"));
         assert_eq!(best((12, 0), 2).as_deref(), Some("sm_90"));

@@ -1,8 +1,8 @@
-//! Compiled kernels on disk. Knows bytes, no compiler.
+//! Compiled kernels on disk. Knows bytes; must not know the compiler.
 //!
-//! Many processes may share a folder: an entry is written under a name of its own, synced, and then
-//! renamed. A reader checks the entry's checksum, so that one cut short by a full disk or a crash, or
-//! changed later, counts as absent.
+//! Several processes may share a folder: an entry is written to a file with a unique name, synced,
+//! and then renamed. Readers verify a checksum, so an entry that was truncated by a full disk or a
+//! crash, or modified later, counts as missing.
 
 use std::fs;
 use std::io::Write;
@@ -13,14 +13,14 @@ use sha2::{Digest, Sha256};
 
 use super::compile::Image;
 
-/// Bytes of a checksum.
+/// Size of a checksum, in bytes.
 const SUM: usize = 32;
-/// How the names of unfinished entries begin.
+/// Prefix of the names of unfinished entries.
 const UNFINISHED: &str = ".unfinished-";
-/// An unfinished entry older than this was left by a process that was killed.
+/// Age after which an unfinished entry was certainly left by a killed process.
 const ABANDONED: Duration = Duration::from_secs(24 * 60 * 60);
 
-/// The folder that `LTM_KERNEL_CACHE` names, otherwise `ltm/kernels` in the user's cache folder.
+/// The cache folder: `LTM_KERNEL_CACHE`, otherwise `ltm/kernels` in the user's cache folder.
 pub(super) fn folder() -> Option<PathBuf> {
     let set = |name| std::env::var_os(name).filter(|value| !value.is_empty()).map(PathBuf::from);
     set("LTM_KERNEL_CACHE").or_else(|| {
@@ -29,7 +29,7 @@ pub(super) fn folder() -> Option<PathBuf> {
     })
 }
 
-/// The name of the entry for these texts.
+/// The name of the cache entry for these texts.
 pub(super) fn key(parts: &[&str]) -> String {
     let mut hash = Sha256::new();
     for part in parts {
@@ -39,8 +39,8 @@ pub(super) fn key(parts: &[&str]) -> String {
     hash.finalize().iter().map(|byte| format!("{byte:02x}")).collect()
 }
 
-/// An entry is the checksum of the rest, the length of the cubin (8 bytes, little-endian), the cubin,
-/// then the PTX.
+/// Layout of an entry: checksum of the rest, length of the cubin (8 bytes, little-endian), cubin,
+/// PTX.
 pub(super) fn read(path: &Path) -> Option<Image> {
     let bytes = fs::read(path).ok()?;
     let (sum, content) = bytes.split_first_chunk::<SUM>()?;
@@ -49,7 +49,8 @@ pub(super) fn read(path: &Path) -> Option<Image> {
     }
     let (len, rest) = content.split_first_chunk::<8>()?;
     let (cubin, ptx) = rest.split_at_checked(usize::try_from(u64::from_le_bytes(*len)).ok()?)?;
-    // A driver reads PTX up to its NUL, and the header of machine code whatever its length.
+    // The driver reads PTX up to its NUL and always reads the header of machine code, so neither
+    // may be missing.
     (ptx.last() == Some(&0) && !cubin.is_empty()).then(|| Image {
         cubin: cubin.into(),
         ptx: ptx.into(),
@@ -57,7 +58,7 @@ pub(super) fn read(path: &Path) -> Option<Image> {
     })
 }
 
-/// Writes an entry, or fails and leaves the old one.
+/// Writes an entry; on failure an existing entry is left as it was.
 pub(super) fn write(path: &Path, image: &Image) -> std::io::Result<()> {
     let folder = path.parent().unwrap_or(Path::new("."));
     fs::create_dir_all(folder)?;
@@ -72,7 +73,7 @@ pub(super) fn write(path: &Path, image: &Image) -> std::io::Result<()> {
     Ok(())
 }
 
-/// Removes what killed processes left. A failure costs only disk space.
+/// Removes files left by killed processes. Failure to do so only costs disk space.
 fn remove_abandoned(folder: &Path) {
     for entry in fs::read_dir(folder).into_iter().flatten().flatten() {
         let unfinished = entry.file_name().to_string_lossy().starts_with(UNFINISHED);

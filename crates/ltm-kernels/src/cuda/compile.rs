@@ -1,4 +1,4 @@
-//! NVRTC: what it makes of a kernel file. Knows text and architectures, no device.
+//! Compiles kernel files with NVRTC. Knows source text and architectures; must not know the device.
 
 use std::ffi::{CStr, CString, c_char};
 
@@ -13,30 +13,30 @@ use crate::{Error, Result, registry};
 pub struct Image {
     /// Machine code for the architecture.
     pub cubin: Vec<u8>,
-    /// The same as PTX, ended by NUL, for a driver that cannot take the machine code.
+    /// The same kernels as NUL-terminated PTX, for a driver that cannot load the machine code.
     pub ptx: Vec<u8>,
-    /// Whether it was found in the cache.
+    /// Whether it came from the cache.
     pub is_cached: bool,
 }
 
-/// Compiles one file of `kernels/`, such as `rms_norm/fwd_v1_naive.cu`, or finds it in the cache.
+/// Compiles a file in `kernels/`, such as `rms_norm/fwd_v1_naive.cu`, or loads it from the cache.
 ///
-/// The cache is the folder that `LTM_KERNEL_CACHE` names, otherwise `ltm/kernels` in the user's cache
-/// folder; entries are keyed by source, options, architecture and NVRTC's version, and carry a
-/// checksum. An entry that cannot be read, or is damaged, is compiled again; a cache that cannot be
-/// written is ignored.
+/// The cache folder is `LTM_KERNEL_CACHE`, otherwise `ltm/kernels` in the user's cache folder.
+/// Entries are keyed by source, options, architecture and NVRTC version, and have a checksum. An
+/// unreadable or damaged entry is compiled again; a cache that cannot be written is ignored.
 ///
 /// # Errors
-/// [`Error::NoDevice`] when there is no NVRTC, [`Error::Compile`] with its log when it refuses.
+/// [`Error::NoDevice`] when NVRTC is not found; [`Error::Compile`] with the compiler's log when
+/// compilation fails.
 ///
 /// # Panics
-/// When `file` is no file of the registry.
+/// When `file` is not in the registry.
 pub fn compile(file: &str, architecture: Architecture) -> Result<Image> {
     obtain(file, architecture, true)
 }
 
-/// As [`compile`], without looking into the cache, whose entry is replaced: for an image that the
-/// driver refused.
+/// As [`compile`], but does not read the cache and replaces the entry: for an image that the driver
+/// rejected.
 ///
 /// # Errors
 /// As [`compile`].
@@ -77,14 +77,14 @@ fn obtain(file: &str, architecture: Architecture, may_be_cached: bool) -> Result
     }
     let image = run_nvrtc(file, source, &options, &architecture)?;
     if let Some(path) = cached {
-        // A cache that cannot be written costs time, never a result.
+        // A cache that cannot be written only costs time.
         let _ = cache::write(&path, &image);
     }
     Ok(image)
 }
 
-/// The driver's version as `1000 * major + 10 * minor` of the CUDA version that it supports, if there
-/// is a driver.
+/// The newest CUDA version that the driver supports, as `1000 * major + 10 * minor`; `None` without
+/// a driver.
 fn driver_version() -> Option<i32> {
     let mut version = 0;
     // SAFETY: opens the library, and only asks it when it is there; the target is alive.
@@ -95,10 +95,11 @@ fn driver_version() -> Option<i32> {
     }
 }
 
-/// What to install when there is no NVRTC: code of a newer one would not load into the driver.
+/// What to install if NVRTC is missing: code of a newer NVRTC than the driver supports would not
+/// load.
 fn advice(driver_version: Option<i32>) -> String {
     let (toolkit, package) = match driver_version.map(|version| version / 1000) {
-        // Up to CUDA 12 the package's name carries the version.
+        // Up to CUDA 12 the package's name contains the version.
         Some(major @ ..13) => {
             (format!("CUDA toolkit {major}"), format!("nvidia-cuda-nvrtc-cu{major}"))
         }
@@ -111,7 +112,7 @@ fn advice(driver_version: Option<i32>) -> String {
     )
 }
 
-/// The newest architecture that this NVRTC knows and `wanted` can run.
+/// The newest architecture that this NVRTC knows and whose code runs on `wanted`.
 fn supported(wanted: Architecture, file: &str) -> Result<Architecture> {
     let mut n = 0;
     // SAFETY: the target is alive.

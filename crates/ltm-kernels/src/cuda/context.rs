@@ -1,4 +1,4 @@
-//! One CUDA device of this process: its stream, its kernels, its launches. Knows no op.
+//! One CUDA device of this process: its stream, its kernels, its launches. Must not know any op.
 
 use std::collections::HashMap;
 use std::ffi::{CString, c_void};
@@ -18,15 +18,15 @@ use super::signature::{self, Parameter};
 use crate::registry::{self, Kernel};
 use crate::{Error, Result};
 
-/// Bytes of [`Context::workspace`].
+/// Size of [`Context::workspace`], in bytes.
 const WORKSPACE_BYTES: usize = 32 << 20;
-/// Dynamic shared memory that a kernel may use without opting in.
+/// Dynamic shared memory that a kernel may use without opting in, in bytes.
 const SHARED_BYTES_WITHOUT_OPT_IN: u32 = 48 << 10;
 
 /// A CUDA device, opened once and kept until the process ends.
 ///
-/// All work goes to one stream, so it runs in the order in which it was queued, and whatever
-/// reads a result on the host waits for it. Kernels are compiled when first launched.
+/// All work goes to one stream and runs in the order in which it was queued; reading a result on
+/// the host waits for it. Kernels are compiled when first launched.
 pub struct Context {
     ordinal: usize,
     name: String,
@@ -38,27 +38,27 @@ pub struct Context {
     workspace: u64,
     functions: Mutex<HashMap<&'static str, Function>>,
     modules: Mutex<HashMap<&'static str, Module>>,
-    /// Held while work is put on the stream, and by a capture from its begin to its end.
+    /// Held while work is queued; a capture holds it from begin to end.
     queue: Mutex<()>,
-    /// The token of the thread that holds `queue` for more than one call; 0 while none does.
+    /// The token of the thread that holds `queue` across several calls; 0 if none does.
     holder: AtomicUsize,
     /// During a capture: the memory that the recorded work uses.
     recorded: Mutex<Option<Vec<Arc<Memory>>>>,
 }
 
-/// A loaded kernel file, kept for the life of the process.
+/// A loaded kernel file, kept until the process ends.
 #[derive(Clone, Copy)]
 struct Module {
     /// The driver's handle, as a number: handles are not `Send`.
     handle: usize,
-    /// Its PTX, which states the signatures.
+    /// Its PTX, which contains the signatures.
     ptx: &'static [u8],
 }
 
 #[derive(Clone, Copy)]
 struct Function {
     handle: sys::CUfunction,
-    /// Dynamic shared memory that has been opted in to, in bytes.
+    /// Dynamic shared memory that the kernel has opted in to, in bytes.
     shared_bytes: u32,
     /// The types of its arguments.
     parameters: &'static [Parameter],
@@ -73,7 +73,7 @@ unsafe impl Sync for Context {}
 // SAFETY: a function handle is valid in every thread that the context is bound to.
 unsafe impl Send for Function {}
 
-/// A number that identifies this thread among the living ones; never 0.
+/// An id of this thread, unique among running threads; never 0.
 fn thread_token() -> usize {
     thread_local! {
         static TOKEN: u8 = const { 0 };
@@ -82,7 +82,7 @@ fn thread_token() -> usize {
 }
 
 impl Context {
-    /// The context of device `ordinal`; the same at every call.
+    /// The context of device `ordinal`; every call returns the same one.
     ///
     /// # Errors
     /// [`Error::NoDevice`] when there is no driver, no such device, or one older than sm_80.
@@ -162,7 +162,7 @@ impl Context {
         })
     }
 
-    /// The device's number, as the driver counts.
+    /// The device's ordinal in the driver.
     pub fn ordinal(&self) -> usize {
         self.ordinal
     }
@@ -172,7 +172,7 @@ impl Context {
         &self.name
     }
 
-    /// What kernels are compiled for.
+    /// The architecture that kernels are compiled for.
     pub fn architecture(&self) -> Architecture {
         self.architecture
     }
@@ -182,17 +182,17 @@ impl Context {
         self.multiprocessors
     }
 
-    /// Waits until all work queued so far is done.
+    /// Waits until all queued work is done.
     ///
     /// # Errors
-    /// [`Error::Cuda`] when some of it failed.
+    /// [`Error::Cuda`] when some of the work failed.
     pub fn synchronize(&self) -> Result<()> {
         let _queue = self.enter()?;
         // SAFETY: the stream lives as long as the context.
         check("synchronize", unsafe { result::stream::synchronize(self.stream) })
     }
 
-    /// Milliseconds that the device takes for the work that `body` queues, by its own clock.
+    /// Measures the device time of the work that `body` queues, in milliseconds.
     ///
     /// # Errors
     /// Those of `body`, and [`Error::Cuda`].
@@ -218,25 +218,25 @@ impl Context {
         measured.map(f64::from)
     }
 
-    /// Device memory that a call may use from its first launch to its last: its address and bytes.
-    /// There is one for the whole stream, so that nothing survives in it from call to call.
+    /// Scratch memory on the device that an op may use during one call: address and size in bytes.
+    /// The whole stream shares it, so its content does not survive the call.
     pub(crate) fn workspace(&self) -> (Arg, usize) {
         (Arg::Ptr(self.workspace), WORKSPACE_BYTES)
     }
 
-    /// Puts a kernel on the stream.
+    /// Queues a kernel on the stream.
     ///
     /// # Errors
-    /// [`Error::NoDevice`] when the kernel must be compiled and there is no NVRTC;
-    /// [`Error::Cuda`] when `args` differ in number or type from the kernel's signature, or when the
-    /// driver refuses.
+    /// [`Error::NoDevice`] when the kernel must be compiled and NVRTC is not found; [`Error::Cuda`]
+    /// when `args` disagree with the kernel's signature in number or type, or when the driver
+    /// reports an error.
     ///
     /// # Safety
     /// `args` are in the order of the kernel's signature; the memory they name is as large as the
     /// contract requires with these extents and this geometry, and every `needs` holds.
     ///
     /// # Panics
-    /// When the registry has no kernel of this name.
+    /// When the registry has no kernel named `symbol`.
     pub(crate) unsafe fn launch(
         &self,
         symbol: &str,
@@ -267,14 +267,14 @@ impl Context {
         launched.map_err(|e| Error::Cuda { call: format!("launch {symbol}"), reason: describe(e) })
     }
 
-    /// Binds the context to this thread and keeps other threads from the stream meanwhile.
+    /// Binds the context to this thread and blocks other threads from the stream meanwhile.
     pub(super) fn enter(&self) -> Result<Option<MutexGuard<'_, ()>>> {
         self.bind()?;
         Ok((!self.is_held()).then(|| lock(&self.queue)))
     }
 
-    /// As [`enter`](Self::enter), for what cannot be recorded, such as a copy from or to the host: a
-    /// replay would read or write host memory that is long gone.
+    /// As [`enter`](Self::enter), for work that cannot be recorded, such as a copy from or to the
+    /// host: a replay would access host memory that no longer exists.
     pub(super) fn enter_unrecorded(&self, call: &str) -> Result<Option<MutexGuard<'_, ()>>> {
         if self.is_held() && lock(&self.recorded).is_some() {
             let reason = "it cannot be part of a recording".into();
@@ -283,14 +283,14 @@ impl Context {
         self.enter()
     }
 
-    /// Keeps other threads from the stream until the guard is dropped: for launches that hand each
-    /// other something through the workspace.
+    /// Blocks other threads from the stream until the guard is dropped: for launches that pass data
+    /// to each other through the workspace.
     pub(crate) fn together(&self) -> Result<Option<Held<'_>>> {
         Ok(self.enter()?.map(|queue| Held::new(self, queue)))
     }
 
-    /// As [`together`](Self::together), for the length of a capture by this thread. What the recorded
-    /// work uses is kept from here on, see [`take_recorded`](Self::take_recorded).
+    /// As [`together`](Self::together), for a capture by this thread. From here on the memory that
+    /// recorded work uses is kept alive, see [`take_recorded`](Self::take_recorded).
     pub(super) fn enter_capture(&self) -> Result<Held<'_>> {
         if self.is_held() {
             let reason = "this thread is already recording or launching on the device".into();
@@ -307,7 +307,7 @@ impl Context {
         lock(&self.recorded).take().unwrap_or_default()
     }
 
-    /// Keeps memory for the recording that this thread is making, if it is making one.
+    /// Keeps memory alive for the recording that this thread is making, if any.
     pub(super) fn keep_while_recorded(&self, memory: &Arc<Memory>) {
         if self.is_held()
             && let Some(recorded) = lock(&self.recorded).as_mut()
@@ -316,8 +316,8 @@ impl Context {
         }
     }
 
-    /// Whether this thread holds the queue for more than one call. Only this thread stores its token,
-    /// so that it needs no ordering to find it.
+    /// Whether this thread holds the queue across several calls. Only this thread stores its own
+    /// token, so a relaxed load suffices.
     fn is_held(&self) -> bool {
         self.holder.load(Ordering::Relaxed) == thread_token()
     }
@@ -362,8 +362,8 @@ impl Context {
         Ok(function)
     }
 
-    /// The loaded module of a kernel's file. A cached image that the driver refuses is compiled again,
-    /// once.
+    /// The loaded module of a kernel's file. If the driver rejects a cached image, the file is
+    /// compiled again, once.
     fn module(&self, kernel: &'static Kernel) -> Result<Module> {
         let mut modules = lock(&self.modules);
         if let Some(module) = modules.get(kernel.file) {
@@ -392,11 +392,11 @@ fn load(image: &Image) -> std::result::Result<sys::CUmodule, DriverError> {
         // SAFETY: a whole cubin, or PTX that ends in NUL, both as NVRTC wrote them.
         unsafe { result::module::load_data(data.as_ptr().cast()) }
     };
-    // A driver for newer devices, or another architecture, may take the PTX alone.
+    // The driver may be for newer devices or another architecture; it may still accept the PTX.
     load(&image.cubin).or_else(|_| load(&image.ptx))
 }
 
-/// The queue of a context, held by a thread for more than one call.
+/// The queue of a context, held by one thread across several calls.
 pub(crate) struct Held<'a> {
     context: &'a Context,
     _queue: MutexGuard<'a, ()>,
@@ -411,7 +411,7 @@ impl<'a> Held<'a> {
 
 impl Drop for Held<'_> {
     fn drop(&mut self) {
-        // What a capture did not take, because it failed, is recorded nowhere.
+        // Memory that is still here belongs to a failed capture; no recording needs it.
         self.context.take_recorded();
         self.context.holder.store(0, Ordering::Relaxed);
     }
@@ -423,17 +423,18 @@ impl std::fmt::Debug for Context {
     }
 }
 
-/// A mutex's content: what a panicking thread left is whole, as no update here is in two steps.
+/// Locks a mutex, ignoring poisoning: every update here is a single step, so the content is always
+/// consistent.
 pub(super) fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
-/// Names the call that failed.
+/// Converts a driver error, naming the call that failed.
 pub(super) fn check<T>(call: &str, outcome: std::result::Result<T, DriverError>) -> Result<T> {
     outcome.map_err(|e| Error::Cuda { call: call.into(), reason: describe(e) })
 }
 
-/// The driver's own words, such as `CUDA_ERROR_INVALID_VALUE: invalid argument`.
+/// The driver's error text, such as `CUDA_ERROR_INVALID_VALUE: invalid argument`.
 pub(super) fn describe(error: DriverError) -> String {
     let text = |words: std::result::Result<&std::ffi::CStr, _>| {
         words.map_or_else(|_: DriverError| format!("{:?}", error.0), |w| w.to_string_lossy().into())

@@ -1,4 +1,4 @@
-//! Work recorded once and replayed as one CUDA graph. Knows no op.
+//! Work recorded once and replayed as a CUDA graph. Must not know any op.
 
 use std::sync::Arc;
 
@@ -8,8 +8,8 @@ use super::context::{Context, check};
 use super::memory::Memory;
 use crate::Result;
 
-/// A capture that was begun on the context's stream. Dropped while it is open, because the recorded work panicked, it
-/// ends, so that the stream can be used again.
+/// A capture that has begun on the context's stream. If it is dropped while open, because the
+/// recorded code panicked, it ends the capture so that the stream can be used again.
 struct OpenCapture {
     context: &'static Context,
     is_open: bool,
@@ -44,7 +44,7 @@ impl Drop for OpenCapture {
 pub struct Recording {
     context: &'static Context,
     graph: sys::CUgraphExec,
-    /// Freed after the graph, as fields are dropped after their owner.
+    /// Freed after the graph: fields are dropped after the `Drop` of their owner has run.
     _memory: Vec<Arc<Memory>>,
 }
 
@@ -55,13 +55,13 @@ unsafe impl Send for Recording {}
 unsafe impl Sync for Recording {}
 
 impl Recording {
-    /// Records the work that `body` requests, without running it. Whatever `body` needs compiled or
-    /// allocated must exist already; one run of `body` before the recording ensures that. After an
-    /// error the device is as before the call, so that the caller may run the work itself instead.
+    /// Records the work that `body` queues, without running it. Everything that `body` compiles or
+    /// allocates must already exist; running `body` once beforehand ensures that. After an error
+    /// the device is in the same state as before, so the caller can still run the work directly.
     ///
     /// # Errors
-    /// Those of `body`, and [`Error::Cuda`](crate::Error::Cuda) when it did what cannot be
-    /// recorded, such as waiting for a result or copying from the host.
+    /// Those of `body`, and [`Error::Cuda`](crate::Error::Cuda) when it did something that cannot
+    /// be recorded, such as waiting for a result or copying from the host.
     pub fn capture<E: From<crate::Error>>(
         context: &'static Context,
         body: impl FnOnce() -> std::result::Result<(), E>,
@@ -73,7 +73,7 @@ impl Recording {
         check("begin capture", begun)?;
         let mut open = OpenCapture { context, is_open: true };
         let outcome = body();
-        // Also when `body` failed.
+        // The capture must end even if `body` failed.
         let ended = open.end();
         let memory = context.take_recorded();
         if let (Err(_), Ok(graph)) = (&outcome, &ended) {
@@ -93,11 +93,11 @@ impl Recording {
         Ok(Self { context, graph: instance?, _memory: memory })
     }
 
-    /// Puts the recorded work on the device's stream.
+    /// Queues the recorded work on the device's stream.
     ///
     /// # Errors
-    /// [`Error::Cuda`](crate::Error::Cuda) when the driver refuses, or within another recording, which would not own
-    /// this one's memory.
+    /// [`Error::Cuda`](crate::Error::Cuda) when the driver reports an error, or inside another
+    /// recording, which would not own the memory of this one.
     pub fn replay(&self) -> Result<()> {
         let _queue = self.context.enter_unrecorded("replay")?;
         // SAFETY: graph and stream are alive, and so is the memory, which the recording owns.

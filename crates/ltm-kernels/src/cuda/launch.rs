@@ -1,15 +1,15 @@
-//! The shape and the arguments of a launch. Knows no driver and no op.
+//! Geometry and arguments of a kernel launch. Must not know the driver or any op.
 
 use crate::{Error, Result};
 
-/// The shape of a launch.
+/// The geometry of a launch.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Geometry {
-    /// Blocks.
+    /// Blocks along x, y and z.
     pub grid: [u32; 3],
-    /// Threads of a block.
+    /// Threads per block along x, y and z.
     pub block: [u32; 3],
-    /// Dynamic shared memory of a block.
+    /// Dynamic shared memory per block, in bytes.
     pub smem_bytes: u32,
 }
 
@@ -26,7 +26,7 @@ pub(crate) enum Arg {
 }
 
 impl Arg {
-    /// An extent or a stride, as kernels count: in 32 bits, which every `needs` bounds.
+    /// An extent or stride as the 32-bit integer that kernels take.
     ///
     /// # Errors
     /// [`Error::Dims`] when it does not fit.
@@ -37,7 +37,7 @@ impl Arg {
         })
     }
 
-    /// Where the value is, for the driver to copy it from.
+    /// The address of the value, from which the driver copies it.
     pub fn address(&self) -> *mut std::ffi::c_void {
         let address: *const std::ffi::c_void = match self {
             Self::Ptr(x) => std::ptr::from_ref(x).cast(),

@@ -1,4 +1,5 @@
-//! Device memory: buffers that go back to a pool when dropped. Knows bytes and types, no shapes.
+//! Device memory: buffers that return to a pool when dropped. Knows bytes and types; must not know
+//! shapes.
 
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex};
@@ -11,9 +12,9 @@ use super::launch::Arg;
 use crate::buffer::host_zeros;
 use crate::{DType, Error, Result};
 
-/// Freed allocations by size in bytes. A plan's buffers have few sizes, so an exact fit is the rule
-/// and nothing is split or merged; all work is on one stream, so a block may be handed out again
-/// while the work that last used it is still under way.
+/// Freed allocations by size in bytes. A plan's buffers have few distinct sizes, so only exact fits
+/// are reused and nothing is split or merged. All work is on one stream, so a block may be reused
+/// while the work that last used it is still running.
 #[derive(Default)]
 pub(super) struct Pool {
     free: Mutex<HashMap<usize, Vec<u64>>>,
@@ -28,7 +29,7 @@ impl Pool {
         lock(&self.free).entry(size_bytes).or_default().push(address);
     }
 
-    /// Hands every free block back to the driver.
+    /// Returns all free blocks to the driver.
     fn trim(&self) -> Result<()> {
         for (_, blocks) in lock(&self.free).drain() {
             for address in blocks {
@@ -40,7 +41,7 @@ impl Pool {
     }
 }
 
-/// One allocation. It goes back to the pool when its last owner is dropped: a buffer, or a recording
+/// One allocation. It returns to the pool when its last owner is dropped: a buffer, or a recording
 /// whose work uses it.
 #[derive(Debug)]
 pub(super) struct Memory {
@@ -118,8 +119,8 @@ impl DeviceBuffer {
         Ok(Self { context, dtype, len, memory })
     }
 
-    /// Where the elements are, for work that is about to be queued. Work that is being recorded keeps
-    /// the memory alive as long as the recording.
+    /// The address of the elements, for work that is about to be queued. A recording in progress
+    /// keeps the memory alive for as long as it exists.
     fn address(&self) -> u64 {
         let Some(memory) = &self.memory else { return 0 };
         self.context.keep_while_recorded(memory);
@@ -147,7 +148,7 @@ impl DeviceBuffer {
         Arg::Ptr(self.address())
     }
 
-    /// A copy in memory of its own.
+    /// Copies to newly allocated memory.
     pub fn try_clone(&self) -> Result<Self> {
         let mut copy = Self::uninitialised(self.context, self.dtype, self.len)?;
         copy.copy_range(0, self, 0, self.len)?;
@@ -168,7 +169,7 @@ impl DeviceBuffer {
         check("copy to the device", copied)
     }
 
-    /// Reads all elements, after all work queued so far. `T` is as wide as an element.
+    /// Reads all elements, after all queued work. `T` has the size of an element.
     pub fn download<T: bytemuck::Pod>(&self) -> Result<Vec<T>> {
         assert_eq!(size_of::<T>(), self.dtype.size_bytes(), "a download keeps the element's width");
         let mut data = host_zeros(self.len)?;
@@ -185,8 +186,8 @@ impl DeviceBuffer {
         Ok(data)
     }
 
-    /// Copies elements `from..from + len` of `other` to `to..to + len`, ranges that the caller has
-    /// checked; both buffers are of one type and one device.
+    /// Copies elements `from..from + len` of `other` to `to..to + len`. The caller has checked the
+    /// ranges, and that both buffers have the same type and device.
     pub fn copy_range(&mut self, to: usize, other: &Self, from: usize, len: usize) -> Result<()> {
         assert!(to + len <= self.len && from + len <= other.len, "ranges lie within their buffers");
         let width = self.dtype.size_bytes();

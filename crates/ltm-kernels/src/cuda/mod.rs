@@ -1,8 +1,8 @@
-//! CUDA: contexts, memory, compilation, capture, and the choice of rungs. Knows no op.
+//! CUDA: contexts, memory, compilation, capture, and the choice of rungs. Must not know any op.
 //!
-//! Nothing here needs a toolkit to build: driver and compiler are opened at run time, and their
-//! absence is an [`Error::NoDevice`]. Without the feature `cuda` the same types exist without
-//! values, so that no op has to know.
+//! Building needs no CUDA toolkit: driver and compiler are loaded at run time, and if they are
+//! missing the result is an [`Error::NoDevice`]. Without the feature `cuda` the same types exist
+//! without values, so ops need no conditional compilation.
 
 #[cfg(not(feature = "cuda"))]
 mod absent;
@@ -41,19 +41,18 @@ pub(crate) use launch::{Arg, Geometry};
 #[cfg(feature = "cuda")]
 pub(crate) use memory::DeviceBuffer;
 
-/// One step of an op's ladder and what it needs: the contract lines of its kernel, each with
-/// whether it holds for the call at hand.
+/// One rung of an op's ladder, and its `needs`: the lines of the kernel's contract, each with
+/// whether the call at hand meets it.
 pub(crate) struct Rung<'a>(pub u32, pub &'a [(&'static str, bool)]);
 
 thread_local! {
     static FORCED: Cell<Option<u32>> = const { Cell::new(None) };
 }
 
-/// Runs `body` with every op of this thread taking rung `rung` where it runs on CUDA: how tests and
-/// benches reach the rungs that production passes over.
+/// Runs `body`; on CUDA, every op that it calls on this thread uses rung `rung`. Tests and benches
+/// use it to reach rungs that production does not choose.
 ///
-/// Within, an op refuses a rung that it lacks, or whose needs do not hold, with
-/// [`Error::Unsupported`].
+/// Inside `body`, an op without that rung, or with unmet `needs`, returns [`Error::Unsupported`].
 pub fn with_rung<T>(rung: u32, body: impl FnOnce() -> T) -> T {
     struct Restore(Option<u32>);
     impl Drop for Restore {
@@ -65,8 +64,8 @@ pub fn with_rung<T>(rung: u32, body: impl FnOnce() -> T) -> T {
     body()
 }
 
-/// The rung to run: the first of `rungs` (fastest first) whose needs all hold, or the one that
-/// [`with_rung`] requests.
+/// Chooses the rung to run: the one requested by [`with_rung`], otherwise the first of `rungs`
+/// (fastest first) whose `needs` are all met.
 pub(crate) fn choose(op: &'static str, rungs: &[Rung]) -> Result<u32> {
     let unmet = |rung: &Rung| rung.1.iter().find(|(_, holds)| !holds).map(|(need, _)| *need);
     let refuse = |rung, need| Err(Error::Unsupported { op, rung, need });
@@ -83,7 +82,7 @@ pub(crate) fn choose(op: &'static str, rungs: &[Rung]) -> Result<u32> {
     }
 }
 
-/// Refuses an activation's type that no kernel has: `f32` and `bf16` there are.
+/// Fails if no kernel supports this activation type; `f32` and `bf16` are supported.
 pub(crate) fn check_activation(dtype: DType) -> Result<()> {
     match dtype {
         DType::F32 | DType::BF16 => Ok(()),

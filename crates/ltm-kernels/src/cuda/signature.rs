@@ -1,18 +1,18 @@
-//! The arguments that a compiled kernel takes, as its PTX states them. Knows no driver and no op.
+//! The arguments of a compiled kernel, as declared in its PTX. Must not know the driver or any op.
 
 use super::launch::Arg;
 use crate::{Error, Result};
 
-/// The type of one argument, as far as PTX states it.
+/// The type of an argument, as far as PTX declares it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct Parameter {
     size_bytes: usize,
-    /// `None` where PTX gives untyped bits.
+    /// `None` if PTX declares untyped bits.
     is_float: Option<bool>,
 }
 
 impl Parameter {
-    /// Reads a declaration such as `.param .u64 .ptr .align 1 name_param_0`.
+    /// Parses a declaration such as `.param .u64 .ptr .align 1 name_param_0`.
     fn parse(declaration: &str) -> Option<Self> {
         let mut words = declaration.split_whitespace();
         let ty = words.by_ref().find(|word| *word != ".param")?;
@@ -23,7 +23,7 @@ impl Parameter {
             "b" => None,
             _ => return None,
         };
-        // A structure is an array of bytes, which no kernel of ours takes.
+        // A structure is declared as an array of bytes; none of our kernels takes one.
         let is_array = declaration.contains('[');
         let size_bytes = bits.parse::<usize>().ok().filter(|_| !is_array)? / 8;
         Some(Self { size_bytes, is_float })
@@ -58,7 +58,7 @@ pub(super) fn of(symbol: &str, ptx: &[u8]) -> Result<Vec<Parameter>> {
         .collect()
 }
 
-/// Refuses arguments that differ from the signature in number or type.
+/// Fails if the arguments differ from the signature in number or type.
 pub(super) fn check(symbol: &str, parameters: &[Parameter], args: &[Arg]) -> Result<()> {
     let refuse = |reason| Err(Error::Cuda { call: format!("launch {symbol}"), reason });
     if args.len() != parameters.len() {

@@ -3,8 +3,8 @@
 //!
 //! Forward is the online softmax (Milakov and Gimelshein 2018) over tiles of keys; backward
 //! rebuilds each tile's probabilities from the saved log-sum-exp (Dao et al. 2022). Only tiles with
-//! a visible key are computed and no tile outlives its task. Which keys a query sees is the op's
-//! business: `visible`.
+//! a visible key are computed, and no tile outlives its task. The op decides which keys a query
+//! sees, through `visible`.
 
 use std::ops::Range;
 
@@ -15,7 +15,7 @@ use super::matmul::Write::{Accumulate, Overwrite};
 use crate::Float;
 use crate::simd::{self, Mat, MatMut, Threads};
 
-/// Most queries or keys in a tile: 16 KiB of `f32`, half a first-level cache.
+/// Maximum queries or keys per tile: 16 KiB of `f32`, half a level-1 cache.
 pub(crate) const TILE: usize = 64;
 
 /// One tile's scores, then its probabilities: `(queries, keys)`, packed.
@@ -36,13 +36,13 @@ pub(crate) struct Extents {
     pub(crate) g: usize,
     /// Width of a head.
     pub(crate) d: usize,
-    /// Queries and keys of a tile, at most [`TILE`].
+    /// Queries and keys per tile, at most [`TILE`].
     pub(crate) tile: usize,
 }
 
-/// The inputs of one call. `visible(t)` is the range of keys that query `t` sees; neither end moves
-/// back as `t` grows. Every query of a block sees a key of the block's last tile: its own position,
-/// or any key where there is no mask. So running maxima are finite from the first tile on.
+/// The inputs of one call. `visible(t)` is the range of keys that query `t` sees; both ends are
+/// non-decreasing in `t`. Every query of a block sees a key of the block's last tile: its own
+/// position, or any key if there is no mask. So running maxima are finite from the first tile on.
 pub(crate) struct Attention<'a, T, V> {
     pub(crate) q: &'a [T],
     pub(crate) k: &'a [T],
@@ -61,7 +61,7 @@ pub(crate) struct Saved<'a, T> {
     pub(crate) delta: &'a [T],
 }
 
-/// The place of one tile: sequence, query head, queries, keys.
+/// The position of one tile: sequence, query head, queries, keys.
 #[derive(Clone)]
 struct Place {
     b: usize,
@@ -99,7 +99,8 @@ impl<T: Float, V: Fn(usize) -> Range<usize> + Sync> Attention<'_, T, V> {
             for h in 0..n_heads {
                 let mut softmax = Softmax::new();
                 let out = &mut out.data[h * d..];
-                // From the last tile back: the one that every query has a key in comes first.
+                // From the last tile backwards: every query of the block sees a key of the last
+                // tile.
                 for keys in self.key_tiles(&rows).rev() {
                     let place = Place { b, h, rows: rows.clone(), keys };
                     let p = self.scores(&mut p, &place);
@@ -139,8 +140,8 @@ impl<T: Float, V: Fn(usize) -> Range<usize> + Sync> Attention<'_, T, V> {
         });
     }
 
-    /// Overwrites `dk` and `dv`, both `(keys,G,D)`, with what the queries of sequence `b` in `rows`
-    /// send to `keys`, at most a tile of them.
+    /// Overwrites `dk` and `dv`, both `(keys,G,D)`, with the contributions of the queries in `rows`
+    /// of sequence `b` to `keys`, at most one tile of them.
     pub(crate) fn bwd_kv(
         &self,
         b: usize,
@@ -175,12 +176,11 @@ impl<T: Float, V: Fn(usize) -> Range<usize> + Sync> Attention<'_, T, V> {
         }
     }
 
-    /// The tiles of keys that any of `rows` sees.
+    /// The tiles of keys that any query in `rows` sees.
     fn key_tiles(&self, rows: &Range<usize>) -> impl DoubleEndedIterator<Item = Range<usize>> {
         let (first, last) = ((self.visible)(rows.start), (self.visible)(rows.end - 1));
         let tile = self.extents.tile;
-        // Aligned starts, so that a tile of keys lines up with the tile of queries at the same
-        // positions.
+        // Aligned starts, so that a tile of keys covers the same positions as a tile of queries.
         tiles(first.start / tile * tile..last.end, tile)
     }
 
@@ -281,8 +281,8 @@ impl<T: Float> Softmax<T> {
         Self { max: [T::NEG_INFINITY; TILE], sum: [T::ZERO; TILE] }
     }
 
-    /// Turns a tile's scores into `exp(score - max)` and brings what `out` has gathered to the new
-    /// maximum.
+    /// Replaces a tile's scores by `exp(score - max)` and rescales what `out` has accumulated to
+    /// the new maximum.
     fn absorb(&mut self, s: &mut [T], keys: usize, out: &mut [T], width: usize, d: usize) {
         simd::dispatch(
             #[inline(always)]
@@ -339,7 +339,7 @@ fn product<T: Float>(
     simd::gemm(MatMut { data: c, row_stride }, a, b, alpha, Accumulate, n, Threads::One);
 }
 
-/// `range` in steps of `tile`.
+/// Splits `range` into steps of `tile`.
 fn tiles(range: Range<usize>, tile: usize) -> impl DoubleEndedIterator<Item = Range<usize>> {
     range.clone().step_by(tile).map(move |first| first..range.end.min(first + tile))
 }

@@ -1,5 +1,5 @@
-//! Shares out outputs of shape (B, rows, …) in blocks of rows, one parallel task a block. Knows no
-//! op.
+//! Splits outputs of shape (B, rows, …) into blocks of rows, one parallel task per block. Must not
+//! know any op.
 //!
 //! Blocks have a fixed size and never cross a sequence, so results do not depend on the number of
 //! threads.
@@ -8,9 +8,9 @@ use std::ops::Range;
 
 use crate::Float;
 
-/// What a block can be cut from: [`Rows`], a pair, or an output that may not be wanted.
+/// What can be split into blocks: [`Rows`], a pair, or an optional output.
 pub(crate) trait Split: Send + Sized {
-    /// The first `rows` rows, and the others.
+    /// Splits off the first `rows` rows; returns them and the rest.
     fn split(self, rows: usize) -> (Self, Self);
 }
 
@@ -41,8 +41,8 @@ impl<X: Split, Y: Split> Split for (X, Y) {
     }
 }
 
-/// Calls `task(b, rows, outputs)` for every block of at most `block` of a sequence's `n_rows` rows,
-/// `outputs` being cut down to those rows.
+/// Calls `task(b, rows, outputs)` for every block of at most `block` rows of each sequence's
+/// `n_rows`; `outputs` holds only those rows.
 pub(crate) fn for_each_block<X: Split>(
     n_sequences: usize,
     n_rows: usize,

@@ -1,11 +1,11 @@
-//! How many blocks a CUDA kernel is launched with. Knows no op.
+//! How many blocks a CUDA kernel is launched with. Must not know any op.
 
 use crate::cuda::Geometry;
 
-/// Threads of a block, where a kernel has no reason for another number.
+/// Threads per block, unless a kernel needs another number.
 pub(crate) const THREADS: usize = 256;
 
-/// The most blocks that share out elements in a loop: far more than run at once.
+/// Maximum blocks of a grid-stride loop: far more than run at once.
 const MAX_BLOCKS: usize = 1 << 14;
 
 /// `blocks` blocks of [`THREADS`] threads.
@@ -14,8 +14,8 @@ pub(crate) fn blocks(blocks: usize) -> Geometry {
     Geometry { grid: [blocks, 1, 1], block: [THREADS as u32, 1, 1], smem_bytes: 0 }
 }
 
-/// Blocks whose threads take `per_thread` elements each and go on in steps of the grid: as many as
-/// `n` elements keep busy. At least one, as a launch of none is an error.
+/// Blocks of a grid-stride loop in which a thread handles `per_thread` elements per step: as many
+/// as `n` elements can use, and at least one, since an empty launch is an error.
 pub(crate) fn elements(n: usize, per_thread: usize) -> Geometry {
     blocks(n.div_ceil(per_thread * THREADS).clamp(1, MAX_BLOCKS))
 }

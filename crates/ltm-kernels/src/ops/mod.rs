@@ -1,4 +1,5 @@
-//! One folder per op: contract in `mod.rs`, plain loops in `reference.rs`, the fast CPU twin in `cpu.rs`.
+//! One folder per op: contract in `mod.rs`, plain loops in `reference.rs`, the fast CPU
+//! implementation in `cpu.rs`.
 #![expect(clippy::too_many_arguments, reason = "an op names each of its buffers")]
 
 pub mod adamw;

@@ -1,14 +1,15 @@
-//! How elementwise ops share the cores: recursive halving at fixed boundaries. Knows nothing of any op.
+//! Runs elementwise ops on all cores: recursive halving at fixed boundaries. Must not know any op.
 
 use crate::{Float, simd};
 
-/// Elements one task takes: large enough to hide the cost of a task, small enough to stay in cache.
+/// Elements per task: large enough to amortise the task, small enough to stay in cache.
 pub(crate) const CHUNK: usize = 1 << 14;
 
-/// Calls `f` on matching pieces of at most [`CHUNK`] elements of every slice, in parallel.
+/// Calls `f` in parallel on corresponding pieces, of at most [`CHUNK`] elements, of every slice.
 ///
-/// All slices have one length; `f` must treat elements independently, so that the cuts do not show. Mark it
-/// `#[inline(always)]`: it is compiled for the widest instruction set at hand.
+/// All slices have the same length. `f` must treat elements independently, so that the boundaries
+/// do not matter. Mark it `#[inline(always)]`: it is compiled for the widest instruction set of the
+/// host.
 pub(crate) fn zip_chunks<T: Float, const M: usize, const N: usize>(
     outs: [&mut [T]; M],
     ins: [&[T]; N],

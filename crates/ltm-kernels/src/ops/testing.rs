@@ -1,5 +1,5 @@
-//! What the ops' tests share: rounded inputs, poisoned outputs, runs on pools of several
-//! sizes, the needs in contracts and their refusal.
+//! Helpers for the tests of ops: rounded inputs, poisoned outputs, runs with several thread counts,
+//! the `needs` of contracts and their refusal.
 
 use std::collections::BTreeSet;
 
@@ -12,7 +12,7 @@ use crate::{Buffer, Error, Result};
 /// Relative spacing of `f32`.
 pub(crate) const EPS: f64 = f32::EPSILON as f64;
 
-/// `n` seeded numbers that both precisions hold exactly.
+/// `n` seeded random numbers that are exact in both precisions.
 pub(crate) fn data(seed: u64, n: usize) -> Vec<f64> {
     seeded(seed, n).into_iter().map(|x| f64::from(x as f32)).collect()
 }
@@ -25,12 +25,12 @@ pub(crate) fn f64s(x: &[f64]) -> Buffer {
     Buffer::from_vec(x.to_vec())
 }
 
-/// An output in `f32` in which what an op forgets to write stays visible.
+/// An `f32` output filled with NaN, so that elements an op fails to write are noticed.
 pub(crate) fn out32(n: usize) -> Buffer {
     f32s(&vec![f64::NAN; n])
 }
 
-/// An output in `f64` in which what an op forgets to write stays visible.
+/// An `f64` output filled with NaN, so that elements an op fails to write are noticed.
 pub(crate) fn out64(n: usize) -> Buffer {
     f64s(&vec![f64::NAN; n])
 }
@@ -50,17 +50,17 @@ pub(crate) fn assert_same_on_any_pool(run: impl Fn() -> Vec<f64> + Sync) {
     assert!(one == on(2) && one == on(3), "results depend on the number of threads");
 }
 
-/// A file of an op's folder under `kernels/`, and a line of its contract's `needs`.
+/// A file in an op's folder under `kernels/`, and a line of its contract's `needs`.
 pub(crate) type Need = (&'static str, &'static str);
 
-/// Every `[P…]` line of the contracts of an op's kernels.
+/// Every `[P…]` line in the contracts of an op's kernels.
 pub(crate) fn needs(op: &str) -> BTreeSet<Need> {
     let mut found = BTreeSet::new();
     for kernel in KERNELS.iter().filter(|kernel| kernel.op() == op) {
         let (_, name) = kernel.file.split_once('/').expect("a file is in its op's folder");
         let text = registry::source(kernel.file).expect("a row's file is embedded");
         let header = text.lines().map_while(|line| line.strip_prefix("//"));
-        // A line ends at its explanation, or where the next begins.
+        // A need ends at its explanation or at the next need.
         let parts = header.flat_map(|line| line.split("  ")).map(str::trim);
         let lines = parts.filter(|part| part.starts_with("[P"));
         found.extend(lines.map(|part| (name, part.split(": ").next().unwrap_or(part))));
@@ -68,7 +68,7 @@ pub(crate) fn needs(op: &str) -> BTreeSet<Need> {
     found
 }
 
-/// The need for which `choose` refuses the rung of this file.
+/// The need for which `choose` rejects the rung of this file.
 #[track_caller]
 pub(crate) fn refusal(op: &str, file: &'static str, choose: impl FnOnce() -> Result<u32>) -> Need {
     let rung = file.split('_').find_map(|part| part.strip_prefix('v')?.parse().ok());
@@ -81,7 +81,7 @@ pub(crate) fn refusal(op: &str, file: &'static str, choose: impl FnOnce() -> Res
     }
 }
 
-/// Whether `choose` takes this rung when asked to.
+/// Whether `choose` accepts this rung when it is requested.
 pub(crate) fn taken(rung: u32, choose: impl FnOnce() -> Result<u32>) -> bool {
     with_rung(rung, choose) == Ok(rung)
 }

@@ -1,10 +1,10 @@
-//! Products of bf16 matrices on the tile registers of x86 processors (AMX). Knows strided slices; who
-//! may call is decided in `simd::product`.
+//! Products of bf16 matrices on the tile registers of x86 processors (AMX). Knows strided slices;
+//! `simd::product` decides whether to use them.
 //!
-//! A block of the result, 32 by 32, is four tiles of sums. Per 32 steps of the inner extent two tiles
-//! of `a` and two of `b` are loaded, and each pair is multiplied. Tiles are 16 rows of 64 bytes: of
-//! `a`, rows of 32 numbers, rounded when they are packed; of `b`, 16 pairs of steps, each with 16
-//! columns.
+//! A 32×32 block of the result consists of four tiles of sums. For every 32 steps of the inner
+//! extent, two tiles of `a` and two of `b` are loaded and each pair is multiplied. A tile has 16
+//! rows of 64 bytes. In a tile of `a` a row holds 32 numbers, which are rounded to bf16 when
+//! packed; in a tile of `b` a row holds two consecutive steps for each of 16 columns.
 #![expect(unsafe_code, reason = "instructions that only some processors have")]
 
 use std::arch::asm;
@@ -18,18 +18,18 @@ use rayon::prelude::*;
 use super::gemm::{Mat, MatMut, Threads};
 use crate::ops::matmul::Write;
 
-/// Rows of a tile, and columns of one of sums.
+/// Rows of a tile, and columns of a tile of sums.
 const ROWS: usize = 16;
-/// Inner steps of a tile.
+/// Inner steps per tile.
 const STEPS: usize = 32;
-/// Bytes of a tile.
+/// Size of a tile, in bytes.
 const TILE: usize = 1024;
-/// Rows and columns of a block.
+/// Rows and columns of a block of the result.
 const BLOCK: usize = 2 * ROWS;
-/// Most rows of a task: as many use the packed columns of `b`.
+/// Maximum rows per task; they all reuse the same packed columns of `b`.
 const TASK_ROWS: usize = 512;
 
-/// What `ldtilecfg` reads.
+/// The operand of `ldtilecfg`.
 #[repr(C, align(64))]
 struct Shapes {
     palette: u8,
@@ -39,7 +39,7 @@ struct Shapes {
     rows: [u8; 16],
 }
 
-/// Eight whole tiles.
+/// Configures all eight tiles with full size.
 static SHAPES: Shapes = Shapes {
     palette: 1,
     start_row: 0,
@@ -48,13 +48,13 @@ static SHAPES: Shapes = Shapes {
     rows: [16, 16, 16, 16, 16, 16, 16, 16, 0, 0, 0, 0, 0, 0, 0, 0],
 };
 
-/// Proof that the processor has bf16 tiles and vectors of bf16, and that the system lets this process use
-/// them: only [`detect`](Self::detect) makes one.
+/// Proof that the processor has AMX bf16 tiles and AVX-512 bf16 vectors, and that the system lets
+/// this process use them. Only [`detect`](Self::detect) creates one.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Available(());
 
 impl Available {
-    /// Asks the processor and the system, once.
+    /// Queries the processor and the system; the answer is cached.
     pub(super) fn detect() -> Option<Self> {
         static ANSWER: OnceLock<bool> = OnceLock::new();
         let answer = ANSWER.get_or_init(|| {
@@ -66,16 +66,17 @@ impl Available {
     }
 }
 
-/// Whether Linux reports the tiles and grants them: their part of a process's state is large, so a
-/// process has it only after a request.
+/// Whether Linux supports tiles and grants their use. Their register state is large, so a process
+/// must request it.
 #[cfg(target_os = "linux")]
 fn has_tiles() -> bool {
-    // The detection macro for them is not stable.
+    // The standard macro's AMX feature names are not stable.
     let processor = std::fs::read_to_string("/proc/cpuinfo").unwrap_or_default();
     if !processor.contains(" amx_bf16") {
         return false;
     }
-    // `arch_prctl`, its request for a part of the state, and the number of the tiles' data.
+    // `arch_prctl`, its operation to request a part of the register state, and the number of the
+    // tile data.
     let [arch_prctl, request, tile_data] = [158i64, 0x1023, 18];
     let refused: i64;
     // SAFETY: the call takes two numbers, touches no memory of ours and changes no register but rax,
@@ -92,18 +93,18 @@ fn has_tiles() -> bool {
     false
 }
 
-/// One row of a tile, so that tiles are aligned.
+/// One row of a tile, so that tiles are aligned to 64 bytes.
 #[derive(Clone, Copy)]
 #[repr(C, align(64))]
 struct Line([u8; 64]);
 
 thread_local! {
-    /// Memory for tiles, kept from call to call. Taken while in use: a thread that waits for its tasks
-    /// may be given a whole other product meanwhile.
+    /// Memory for tiles, reused between calls. It is taken out while in use: while a thread waits
+    /// for its tasks, rayon may run another product on it.
     static TILES: Cell<Vec<Line>> = const { Cell::new(Vec::new()) };
 }
 
-/// Calls `body` with memory for `n` tiles of any content.
+/// Calls `body` with memory for `n` tiles; its content is unspecified.
 fn with_tiles<R>(n: usize, body: impl FnOnce(&mut [Line]) -> R) -> R {
     let (mut tiles, len) = (TILES.take(), n * ROWS);
     if tiles.len() < len {
@@ -114,7 +115,7 @@ fn with_tiles<R>(n: usize, body: impl FnOnce(&mut [Line]) -> R) -> R {
     result
 }
 
-/// A pointer that tasks share; each writes blocks of its own.
+/// A pointer shared by tasks that write disjoint blocks.
 #[derive(Clone, Copy)]
 struct Shared(*mut f32);
 
@@ -136,7 +137,7 @@ impl Shared {
 
 /// `c = round(a) b`, or `c += round(a) b`, of extents `m,n,k`, with `a` in rows of adjacent elements.
 ///
-/// The result's elements are sums in one order, whoever computes them.
+/// Every element is summed in the same order, however the work is divided.
 ///
 /// # Safety
 /// Every element of each matrix is in its slice, and rows of `c` do not overlap.
@@ -196,11 +197,11 @@ pub(super) unsafe fn gemm(
     });
 }
 
-/// The thread's tiles, given their shapes while this lives.
+/// The tile configuration of this thread; released when dropped.
 pub(super) struct Configured;
 
 impl Configured {
-    /// Elsewhere than on such a processor the instruction would end the process.
+    /// Requires the proof, since on any other processor the instruction would abort the process.
     pub(super) fn new(_: Available) -> Self {
         // SAFETY: the argument proves that the processor has the instruction; it reads the 64 bytes.
         unsafe {
@@ -218,7 +219,7 @@ impl Drop for Configured {
     }
 }
 
-/// A block of the result, its first `rows` and `columns`.
+/// Computes the first `rows` and `columns` of a block of the result.
 ///
 /// # Safety
 /// The tiles have their shapes; `a` and `b` point to two runs of `depth` tiles each, and the block is
@@ -290,12 +291,12 @@ unsafe fn block(
     }
 }
 
-/// The first `n` of 16 lanes, all of them past that.
+/// A mask of the first `n` of 16 lanes, or all if `n` is larger.
 fn first_lanes(n: usize) -> __mmask16 {
     if n >= 16 { !0 } else { (1 << n) - 1 }
 }
 
-/// Rounds 16 rows and 32 columns of `a` into a tile, zeros where `a` ends.
+/// Rounds 16 rows by 32 columns of `a` into a tile, padding with zeros past the end of `a`.
 ///
 /// # Safety
 /// The processor has AVX-512 with bf16; `a` has rows and columns up to `end`.
@@ -318,8 +319,8 @@ unsafe fn pack_a(tile: &mut [Line], a: &Mat<'_, f32>, [row, column]: [usize; 2],
     }
 }
 
-/// Brings 32 rows and 16 columns of `b` into a tile, zeros where `b` ends: row `p` of the tile has the
-/// rows `2 p` and `2 p + 1` of each column side by side.
+/// Packs 32 rows by 16 columns of `b` into a tile, padding with zeros past the end of `b`: row `p`
+/// of the tile holds rows `2 p` and `2 p + 1` of each column next to each other.
 ///
 /// # Safety
 /// The processor has AVX-512 with bf16; `b` has rows and columns up to `end`.
@@ -329,7 +330,8 @@ unsafe fn pack_b(tile: &mut [Line], b: &Mat<'_, bf16>, [row, column]: [usize; 2]
     let first = b.data.as_ptr().wrapping_add(row * b.row_stride + column * b.col_stride);
     let from = first.cast::<i16>();
     if b.row_stride == 1 {
-        // Columns of adjacent rows are rows of pairs: their transpose is the tile.
+        // If a column's elements are adjacent, a column is a row of pairs, and the tile is the
+        // transpose.
         let mask: __mmask32 = if rows == STEPS { !0 } else { (1 << rows) - 1 };
         let mut x = [_mm512_setzero_si512(); ROWS];
         for (j, x) in x.iter_mut().enumerate().take(columns) {
@@ -361,7 +363,7 @@ unsafe fn pack_b(tile: &mut [Line], b: &Mat<'_, bf16>, [row, column]: [usize; 2]
 /// The transpose of 16 rows of 16 numbers.
 #[target_feature(enable = "avx512f")]
 fn transpose(mut x: [__m512i; 16]) -> [__m512i; 16] {
-    // Neighbouring rows, then pairs of rows, are zipped within quarters of a register.
+    // Interleave adjacent rows, then pairs of rows, within each quarter of a register.
     let mut y = x;
     for i in (0..16).step_by(2) {
         y[i] = _mm512_unpacklo_epi32(x[i], x[i + 1]);
@@ -373,8 +375,8 @@ fn transpose(mut x: [__m512i; 16]) -> [__m512i; 16] {
             x[i + 2 * half + 1] = _mm512_unpackhi_epi64(y[i + half], y[i + half + 2]);
         }
     }
-    // Now `x[4 g + c]` holds columns `c, c + 4, c + 8, c + 12` of row group `g`, a quarter each: the
-    // quarters change places.
+    // Now `x[4 g + c]` holds columns `c, c + 4, c + 8, c + 12` of row group `g`, one per quarter;
+    // exchange the quarters.
     const EVEN: i32 = 0b10_00_10_00;
     const ODD: i32 = 0b11_01_11_01;
     for c in 0..4 {

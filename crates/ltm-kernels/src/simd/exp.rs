@@ -5,9 +5,9 @@ use crate::{DType, Float};
 
 /// Replaces each `x` by `e^x`.
 ///
-/// `f32`: relative error at most 2e-7, but 0 below -87.33, where subnormal results begin: they
-/// would take a hundred times as long, and a masked score is such a case. Infinity past the largest
-/// number; NaN stays NaN.
+/// `f32`: relative error at most 2e-7. Below -87.33, where the result would be subnormal, it is 0:
+/// subnormals take a hundred times as long, and masked scores produce them. Overflow gives
+/// infinity; NaN stays NaN.
 #[inline(always)]
 pub(crate) fn exp_slice<T: Float>(x: &mut [T]) {
     if T::DTYPE == DType::F32 {
@@ -21,7 +21,7 @@ pub(crate) fn exp_slice<T: Float>(x: &mut [T]) {
     }
 }
 
-/// `e^x` of one number, with the bits of [`exp_slice`]: for loops that do more than the
+/// `e^x` of one number, bit for bit as in [`exp_slice`]: for loops that do more than the
 /// exponential.
 #[inline(always)]
 pub(crate) fn exp<T: Float>(x: T) -> T {
@@ -41,7 +41,8 @@ fn exp_f32(x: f32) -> f32 {
     const LN2_HI: f32 = 0.693_359_4;
     const LN2_LO: f32 = -2.121_944_4e-4;
 
-    // Past these bounds the result is known. A comparison lets NaN through.
+    // Outside these bounds the result is known. The comparisons are false for NaN, which passes
+    // through.
     let vanishes = x < -87.33;
     let x = if vanishes { 0.0 } else { x };
     let x = if x > 89.0 { 89.0 } else { x };
@@ -56,7 +57,7 @@ fn exp_f32(x: f32) -> f32 {
     p = p * r + 0.5;
     p = (p * r) * r + r;
     p += 1.0;
-    // 2^n in two factors: n runs up to 128, past the exponents of a normal number.
+    // 2^n as two factors: n reaches 128, which exceeds the exponent of a normal number.
     let n = shifted.to_bits().wrapping_sub(ROUND.to_bits()) as i32;
     let half = n >> 1;
     let y = p * power_of_two(half) * power_of_two(n.wrapping_sub(half));

@@ -17,7 +17,7 @@ pub(crate) struct Mat<'a, T> {
 }
 
 impl<'a, T> Mat<'a, T> {
-    /// Rows of adjacent elements, `row_stride` apart.
+    /// A matrix whose rows are contiguous, `row_stride` apart.
     pub(crate) fn rows(data: &'a [T], row_stride: usize) -> Self {
         Self { data, row_stride, col_stride: 1 }
     }
@@ -28,13 +28,13 @@ impl<'a, T> Mat<'a, T> {
         assert!(fits(self.data.len(), extents, strides), "a factor reaches past its slice");
     }
 
-    /// The same elements with rows and columns exchanged.
+    /// The transpose, without copying.
     pub(crate) fn t(self) -> Self {
         Self { data: self.data, row_stride: self.col_stride, col_stride: self.row_stride }
     }
 }
 
-/// A matrix to write: rows of adjacent elements, `row_stride` apart.
+/// A matrix to write: contiguous rows, `row_stride` apart.
 pub(crate) struct MatMut<'a, T> {
     pub(crate) data: &'a mut [T],
     pub(crate) row_stride: usize,
@@ -49,12 +49,12 @@ impl<T> MatMut<'_, T> {
     }
 }
 
-/// Who computes a product.
+/// Where a product is computed.
 #[derive(Clone, Copy)]
 pub(crate) enum Threads {
-    /// The calling thread: for products inside a parallel task.
+    /// On the calling thread: for products inside a parallel task.
     One,
-    /// rayon's current pool. The result has the same bits whatever the pool's size.
+    /// In rayon's current pool. The result has the same bits for any number of threads.
     Pool,
 }
 
@@ -80,7 +80,7 @@ pub(crate) fn gemm<T: Float>(
         Threads::Pool => rayon::current_num_threads().min(m.max(n).div_ceil(LEAST_PART)),
     };
     let part = |part: usize| {
-        // The longer side is cut: each part packs the whole other factor.
+        // Cut the longer side: each part packs the whole other factor.
         let cut = |extent: usize| (extent * part / parts)..(extent * (part + 1) / parts);
         let (rows, columns) = if m > n { (cut(m), 0..n) } else { (0..m, cut(n)) };
         // SAFETY: by the checks above every element of each matrix is in its slice; parts are disjoint.
@@ -89,10 +89,10 @@ pub(crate) fn gemm<T: Float>(
     if parts == 1 { part(0) } else { (0..parts).into_par_iter().for_each(part) }
 }
 
-/// Rows or columns that a thread should have at least for its packing to pay.
+/// Minimum rows or columns per thread; with fewer, packing costs more than it saves.
 const LEAST_PART: usize = 128;
 
-/// Where the parts of a product are written.
+/// The matrix that the parts of a product write to.
 #[derive(Clone, Copy)]
 struct Shared<T> {
     data: *mut T,
@@ -104,8 +104,8 @@ unsafe impl<T: Send> Send for Shared<T> {}
 // SAFETY: as above.
 unsafe impl<T: Send> Sync for Shared<T> {}
 
-/// The rows and columns of a product in these ranges, by the calling thread. Their extents do not change
-/// the order of any sum: `gemm` cuts the inner extent by its length alone.
+/// Computes these rows and columns of a product on the calling thread. The ranges do not affect the
+/// order of any sum: `gemm` splits the inner extent by its length alone.
 ///
 /// # Safety
 /// Each element of the rectangle, and of the rows and columns that it is computed from, is in its matrix; rows of `c` do not
@@ -121,11 +121,10 @@ unsafe fn rectangle<T: Float>(
     columns: Range<usize>,
     k: usize,
 ) {
-    // Strides of a one-row or one-column matrix are never multiplied by more than 0 but must be in
-    // isize's range.
+    // The stride of a dimension with one element is only multiplied by 0, but must fit an `isize`.
     let stride = |s: usize| isize::try_from(s).expect("a stride within a slice fits isize");
-    // Each as its address, then the strides between columns and between rows. An empty range may begin past the
-    // slice, which `wrapping_add` allows.
+    // For each matrix: address, stride between columns, stride between rows. An empty range may
+    // begin past the slice, which `wrapping_add` allows.
     let dst = c.data.wrapping_add(rows.start * c.row_stride + columns.start);
     let to = (dst, 1, stride(c.row_stride));
     let lhs = a.data.as_ptr().wrapping_add(rows.start * a.row_stride);
@@ -133,7 +132,7 @@ unsafe fn rectangle<T: Float>(
     let rhs = b.data.as_ptr().wrapping_add(columns.start * b.col_stride);
     let right = (rhs, stride(b.col_stride), stride(b.row_stride));
     let (m, n) = (rows.len(), columns.len());
-    // The kernels prefer a result by columns: `cᵀ = bᵀ aᵀ`.
+    // The kernels prefer a column-major result: `cᵀ = bᵀ aᵀ`.
     let flip = |(address, columns, rows)| (address, rows, columns);
     let (m, n, (dst, dst_cols, dst_rows), left, right) = if c.row_stride > 1 {
         (n, m, (to.0, to.2, to.1), flip(right), flip(left))
@@ -205,7 +204,7 @@ mod tests {
 
     #[test]
     fn bits_do_not_depend_on_the_number_of_threads() {
-        // Both sides cut, parts of uneven lengths, an inner extent of several blocks.
+        // Splits of both sides, uneven parts, an inner extent of several blocks.
         for [m, n, k] in [[300, 700, 9], [700, 300, 1300], [129, 130, 600]] {
             let numbers =
                 |seed, n| -> Vec<f32> { seeded(seed, n).iter().map(|x| *x as f32).collect() };

@@ -1,14 +1,14 @@
 //! Reductions and updates over slices, written so that they vectorise.
 //!
-//! A reduction keeps [`LANES`] partial results whatever the instruction set and folds them in a
-//! fixed tree, so that every machine sums in the same order.
+//! A reduction always keeps [`LANES`] partial results and adds them in a fixed tree, so the order
+//! of the sum does not depend on the machine.
 
 use crate::Float;
 
-/// Partial results a reduction keeps: one AVX-512 register of `f32`.
+/// Number of partial results of a reduction: one AVX-512 register of `f32`.
 const LANES: usize = 16;
 
-/// `sum_i a[i] * b[i]` over the shorter of the two.
+/// `sum_i a[i] * b[i]` up to the length of the shorter slice.
 #[inline(always)]
 pub(crate) fn dot<T: Float>(a: &[T], b: &[T]) -> T {
     let n = a.len().min(b.len());
@@ -44,7 +44,7 @@ pub(crate) fn sum<T: Float>(x: &[T]) -> T {
     fold(lanes, |x, y| x + y)
 }
 
-/// The largest element, negative infinity for none. A NaN is passed over.
+/// The largest element; negative infinity for an empty slice. NaNs are ignored.
 #[inline(always)]
 pub(crate) fn max<T: Float>(x: &[T]) -> T {
     let mut lanes = [T::NEG_INFINITY; LANES];
@@ -77,7 +77,7 @@ pub(crate) fn scale<T: Float>(y: &mut [T], alpha: T) {
     }
 }
 
-/// One compare and select, where `f32::max` spends three instructions on NaN.
+/// One compare and select; `f32::max` needs three instructions because of NaN.
 #[inline(always)]
 fn larger<T: Float>(x: T, y: T) -> T {
     if y > x { y } else { x }
@@ -104,7 +104,7 @@ mod tests {
         for n in 0..70usize {
             let a: Vec<f64> = (0..n).map(|i| (i * 37 % 11) as f64 - 5.0).collect();
             let b: Vec<f64> = (0..n).map(|i| (i * 13 % 7) as f64 - 3.0).collect();
-            // Small integers: every order of summation is exact.
+            // Small integers: the sum is exact in any order.
             assert_eq!(dot(&a, &b), a.iter().zip(&b).map(|(a, b)| a * b).sum::<f64>());
             assert_eq!(sum(&a), a.iter().sum::<f64>());
             assert_eq!(max(&a), a.iter().copied().fold(f64::NEG_INFINITY, f64::max));

@@ -1,8 +1,8 @@
-//! Helpers that `cpu.rs` files share: compile a loop for the processor at hand, lane-wise
-//! reductions, a vectorisable exponential, matrix products. Knows slices and strides, never an op.
+//! Helpers shared by `cpu.rs` files: compiling a loop for the host's instruction set, reductions, a
+//! vectorisable exponential, matrix products. Knows slices and strides; must not know any op.
 //!
-//! Every helper but [`dispatch`] and [`gemm()`] is inlined into its caller and vectorised there, so
-//! wrap the whole body of a task once, inside the rayon closure:
+//! All helpers except [`dispatch`] and [`gemm()`] are inlined into their caller and vectorised
+//! there, so wrap the whole body of a task once, inside the rayon closure:
 //! `simd::dispatch(#[inline(always)] || { … simd::dot(a, b) … })`.
 //! Results do not depend on the instruction set chosen, except those of [`gemm()`].
 
@@ -19,11 +19,11 @@ pub(crate) use gemm::{Mat, MatMut, Threads, gemm};
 pub(crate) use lanes::{axpy, dot, max, scale, sum};
 pub(crate) use product::{Factor, gemm_bf16};
 
-/// Runs `body` compiled for the widest instruction set that the processor has.
+/// Runs `body` compiled for the widest instruction set of the host.
 ///
-/// Mark the closure `#[inline(always)]`, and what it calls too: a call that is not inlined is
-/// compiled for the baseline. Write the closure in the call itself: the attribute is not stable
-/// elsewhere.
+/// Mark the closure and everything it calls `#[inline(always)]`: a call that is not inlined is
+/// compiled for the baseline. Write the closure inside the call, the only place where the attribute
+/// is stable on closures.
 #[inline(always)]
 pub(crate) fn dispatch<R>(body: impl FnOnce() -> R) -> R {
     pulp::Arch::new().dispatch(body)

@@ -1,29 +1,30 @@
-//! What the processor's arithmetic can do at most: loops of multiply-adds that touch no memory, one for each kind of
-//! instruction that it has. For benches; no op uses them.
+//! The peak arithmetic throughput of the processor: loops of multiply-adds without memory accesses,
+//! one per kind of instruction. For benches only.
 
 use std::hint::black_box;
 
-/// Independent sums, so that none waits for its own last addition; with two factors they fit 16 registers.
+/// Number of independent sums, so that none waits for its previous addition; together with two
+/// factors they fit into 16 registers.
 const SUMS: usize = 12;
 
-/// A kind of instruction that the processor at hand has.
+/// A kind of multiply-add instruction that the host has.
 #[derive(Clone, Copy, Debug)]
 pub struct Unit {
     /// Its name: number type and instruction set.
     pub name: &'static str,
-    /// Floating-point operations of one round, a multiply-add counting two.
+    /// Floating-point operations per round; a multiply-add counts as two.
     pub flops_per_round: u64,
     run: fn(u64),
 }
 
 impl Unit {
-    /// Computes for `rounds` rounds on the calling thread.
+    /// Runs `rounds` rounds on the calling thread.
     pub fn run(&self, rounds: u64) {
         (self.run)(rounds);
     }
 }
 
-/// Every unit of this processor, the plain loop first.
+/// All units of this processor, the portable loop first.
 pub fn units() -> Vec<Unit> {
     let plain = unit("f32", 2 * SUMS * PLAIN, plain);
     #[cfg(target_arch = "x86_64")]
@@ -36,7 +37,7 @@ fn unit(name: &'static str, flops: usize, run: fn(u64)) -> Unit {
     Unit { name, flops_per_round: flops as u64, run }
 }
 
-/// Lanes of the loop that every processor can run.
+/// Lanes of the portable loop.
 const PLAIN: usize = 4;
 
 fn plain(rounds: u64) {
@@ -117,7 +118,7 @@ mod x86 {
     }
 }
 
-/// Tiles of bf16, whose intrinsics are not stable yet.
+/// AMX tiles of bf16, in assembly, since their intrinsics are not stable yet.
 #[cfg(target_arch = "x86_64")]
 #[expect(unsafe_code, reason = "instructions without stable intrinsics")]
 mod amx {
@@ -125,7 +126,7 @@ mod amx {
 
     use crate::simd::amx::{Available, Configured};
 
-    /// Four products of 16 by 16 numbers, each summed over 32.
+    /// Four products of 16×32 by 32×16 numbers.
     pub(super) const FLOPS: usize = 4 * 2 * 16 * 16 * 32;
 
     pub(super) fn run(rounds: u64) {
@@ -165,7 +166,8 @@ mod tests {
                 unit.run(rounds);
                 started.elapsed()
             };
-            // A loop that the compiler removes takes no longer for a million rounds than for one.
+            // A loop that the compiler had removed would take as long for a million rounds as for
+            // one.
             let one = (0..20).map(|_| time(1)).min().expect("there were tries");
             assert!(time(1 << 20) > 20 * one, "{}", unit.name);
         }

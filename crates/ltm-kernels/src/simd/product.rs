@@ -1,5 +1,5 @@
-//! Products of `f32` rows with weights of `bf16`: rows are rounded, sums are of `f32`. On the tile
-//! registers where the processor has them; elsewhere the weights are widened for a product of `f32`.
+//! Products of `f32` rows with `bf16` weights: rows are rounded to `bf16`, sums are `f32`. Uses AMX
+//! tiles if the processor has them; otherwise it widens the weights and computes an `f32` product.
 
 use std::cell::Cell;
 
@@ -9,12 +9,12 @@ use super::gemm::{Mat, MatMut, Threads, gemm};
 use crate::Float;
 use crate::ops::matmul::Write;
 
-/// What the right factor of a product with rows of `T` may hold.
+/// The element types that the right factor of a product with rows of `T` may have.
 pub(crate) trait Factor<T>: Copy + Send + Sync {
-    /// The number, exactly.
+    /// Converts to `T`, exactly.
     fn widen(self) -> T;
 
-    /// `c = a b`, or `c += a b`, as [`gemm()`] and [`gemm_bf16`] have it.
+    /// `c = a b`, or `c += a b`; see [`gemm()`] and [`gemm_bf16`].
     fn gemm(
         c: MatMut<'_, T>,
         a: Mat<'_, T>,
@@ -59,8 +59,8 @@ impl Factor<f32> for bf16 {
     }
 }
 
-/// `c = round(a) b`, or `c += round(a) b`, with `c (m,n)`, `a (m,k)` in rows of adjacent elements, `b (k,n)`
-/// in rows or columns of adjacent elements.
+/// `c = round(a) b`, or `c += round(a) b`, with `c (m,n)`, `a (m,k)` with contiguous rows, `b
+/// (k,n)` with contiguous rows or columns.
 ///
 /// # Panics
 /// If a matrix reaches past its slice or has other strides, or rows of `c` overlap.
@@ -89,7 +89,7 @@ pub(crate) fn gemm_bf16(
 }
 
 thread_local! {
-    /// The rounded rows, then the widened weights; taken while in use.
+    /// Buffers for the rounded rows and the widened weights; taken out while in use.
     static WIDENED: Cell<Vec<f32>> = const { Cell::new(Vec::new()) };
 }
 
@@ -131,7 +131,8 @@ mod tests {
                 sum + if write == Write::Accumulate { f64::from(old[place]) } else { 0.0 }
             })
             .collect();
-        // Sums of k products below 3.5², and one more number, each step rounding by half of epsilon.
+        // Sums of k products below 3.5², plus one more term; each step rounds by at most half of
+        // epsilon.
         let abs = 3.5 * 3.5 * ((k + 1) * (k + 1)) as f64 * f64::from(f32::EPSILON) / 2.0;
         type Product = fn(MatMut<'_, f32>, Mat<'_, f32>, Mat<'_, bf16>, Write, [usize; 3], Threads);
         let run = |product: Product| {

@@ -1,4 +1,4 @@
-//! Launches of the CUDA kernels. Knows their contracts, no arithmetic.
+//! Launches the CUDA kernels. Knows their contracts; must not know their arithmetic.
 #![expect(unsafe_code, reason = "a launch vouches for its arguments")]
 
 use super::{FACTORS, Factors, OP};

@@ -1,4 +1,4 @@
-//! One step of AdamW in place: what the optimiser does to one buffer of parameters.
+//! One AdamW step on a buffer of parameters, in place.
 
 mod cpu;
 mod cuda;
@@ -9,7 +9,8 @@ use crate::{Buffer, Cost, Device, Float, Result};
 
 const OP: &str = "adamw";
 
-/// What a step is taken with. There is no default: rates and decay differ between weights and latents.
+/// Hyperparameters of a step. There is no default, because rates and decay differ between weights
+/// and latents.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct AdamW {
     /// Learning rate of this step.
@@ -18,14 +19,14 @@ pub struct AdamW {
     pub beta1: f64,
     /// Decay of the second moment, in `0..1`.
     pub beta2: f64,
-    /// Added to the root of the second moment, above 0.
+    /// Added to the square root of the second moment; above 0.
     pub eps: f64,
     /// Decoupled weight decay.
     pub weight_decay: f64,
 }
 
 impl AdamW {
-    /// Refuses values outside the ranges that each field names.
+    /// Checks each field's range.
     ///
     /// # Errors
     /// [`Error::Dims`](crate::Error::Dims) naming the field.
@@ -46,10 +47,10 @@ impl AdamW {
 /// Fields of [`Factors`].
 pub const FACTORS: usize = 8;
 
-/// The step's factors in the parameters' own type, each rounded once.
+/// The factors of a step in the parameters' type, each rounded once.
 #[derive(Clone, Copy, Debug)]
 pub struct Factors<T> {
-    /// Multiplies the gradient: clipping, averaging.
+    /// Multiplies the gradient, for clipping or averaging.
     pub grad_scale: T,
     /// `1 − lr·weight_decay`.
     pub keep: T,
@@ -141,8 +142,8 @@ pub fn step(
     }
 }
 
-/// Takes a step as [`step`] does, with factors from row `step[0]` of a table: both lie on the device, so that
-/// many steps run without the host.
+/// As [`step`], but with the factors in row `step[0]` of a table. Table and step number are on the
+/// device, so many steps can run without the host.
 ///
 /// # Shapes
 /// `param`, `m`, `v`, `grad` of one length; `factors (S,8)` holds rows of [`Factors::to_row`]; `step (1)` of
@@ -214,8 +215,9 @@ mod tests {
                 let factors = Factors::new(ADAMW, 0.5, t);
                 reference::step(&mut param, &mut m, &mut v, &data(10 + t, n), factors);
             }
-            // Ten roundings a step of numbers within 3.5. A step m/sqrt(v) is of size 1 and as well conditioned
-            // as m, whose terms may cancel: it is off by a few roundings of the largest term.
+            // About ten roundings per step of numbers within 3.5. A step m/sqrt(v) is of size 1 and
+            // as well conditioned as m, whose terms may cancel: its error is a few roundings of the
+            // largest term.
             for (make, eps) in [(f32s as fn(&[f64]) -> Buffer, EPS), (f64s, f64::EPSILON)] {
                 let tol = Tol { abs: 3.5 * 30.0 * eps, rel: 0.0 };
                 let [got_param, got_m, got_v] = run(make, n);

@@ -1,4 +1,4 @@
-//! The fast CPU implementation of rounding to bf16: chunks on all cores, without a branch an element.
+//! The fast CPU implementation of rounding to bf16: chunks on all cores, branch-free per element.
 
 use half::bf16;
 use rayon::prelude::*;
@@ -19,8 +19,8 @@ pub(crate) fn round(out: &mut [bf16], x: &[f32]) {
     });
 }
 
-/// The nearest bf16, the even one of two. Half of the last kept digit is added, less one where the digit is even,
-/// and what it carries over stays; NaN stays NaN.
+/// The nearest bf16, ties to even: adds half of the last kept digit, minus one if that digit is
+/// even, and truncates. NaN stays NaN.
 #[inline(always)]
 fn rounded(x: f32) -> bf16 {
     let bits = x.to_bits();

@@ -1,4 +1,4 @@
-//! The same numbers in another floating-point type.
+//! Conversion between floating-point types.
 
 mod cpu;
 mod cuda;

@@ -1,4 +1,4 @@
-//! The definition of `cast`: one conversion an element.
+//! The definition of `cast`: one conversion per element.
 
 use half::bf16;
 

@@ -1,5 +1,5 @@
-//! The fast CPU implementation: the shared tiles without a mask, and a reduction over tokens for
-//! the latents.
+//! The fast CPU implementation: the shared tiles without a mask, and for the gradients of the
+//! latents a reduction over tokens.
 
 use std::ops::Range;
 
@@ -10,7 +10,7 @@ use crate::Float;
 use crate::ops::attention::{self, Attention, Extents, Saved, TILE};
 use crate::simd;
 
-/// Tokens whose share of `dk` and `dv` one task sums.
+/// Tokens over which one task sums `dk` and `dv`.
 const BLOCK: usize = 4 * TILE;
 
 /// Blocks of tokens, each with its own partial `dk` and `dv` in scratch.

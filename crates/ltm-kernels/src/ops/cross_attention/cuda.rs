@@ -1,23 +1,24 @@
-//! Attention to latents on CUDA: which rung, which instance, the launches, how queries are divided
-//! among partial sums. Knows the kernels' contracts, not how queries came about.
+//! Attention to latents on CUDA: chooses rung and kernel instance, launches, and divides queries
+//! among partial sums. Knows the kernels' contracts; must not know how queries are computed.
 #![expect(unsafe_code, reason = "kernels take addresses")]
 
 use super::{CrossAttentionDims, OP};
 use crate::cuda::{self, Arg, Context, Geometry, Rung};
 use crate::{Buffer, DType, Result};
 
-/// Rows that a block of the warp-per-row kernels computes.
+/// Rows per block of the warp-per-row kernels.
 const ROWS_PER_WARP_BLOCK: usize = 4;
-/// Queries that a block of the kernels with shared keys computes.
+/// Queries per block of the kernels with shared keys.
 const ROWS_PER_BLOCK: usize = 32;
-/// Keys of a block that sums over queries, and queries that it takes at a time.
+/// Keys per block of the kernel that sums over queries, and queries per iteration.
 const KEYS_PER_BLOCK: usize = 16;
-/// Blocks that fill a large device a few times over; more partial sums only cost memory.
+/// Target number of blocks: fills a large device a few times over; more partial sums would only
+/// cost memory.
 const ENOUGH_BLOCKS: usize = 1024;
-/// The most blocks along y or z.
+/// Maximum blocks along y or z.
 const MOST_BLOCKS: usize = 65_535;
 
-/// The wanted gradients, as [`super::bwd`] takes them.
+/// The requested gradients, as in [`super::bwd`].
 pub(super) struct Gradients<'a> {
     pub dq: Option<&'a mut Buffer>,
     pub dk: Option<&'a mut Buffer>,
@@ -34,8 +35,8 @@ fn partials_start(dims: CrossAttentionDims) -> usize {
     (dims.b * dims.t * dims.h).next_multiple_of(4)
 }
 
-/// Parts into which the queries of a key are divided, and queries of a part. They depend on the
-/// dims alone, so the order of the sums does too.
+/// The number of parts into which a key's queries are divided, and the queries per part. Both
+/// depend only on the dims, so the order of the sums does too.
 fn chunks(dims: CrossAttentionDims) -> (usize, usize) {
     let rows = dims.t * (dims.h / dims.g);
     let most = ENOUGH_BLOCKS.div_ceil(dims.b * dims.g * dims.z.div_ceil(KEYS_PER_BLOCK));
@@ -196,7 +197,7 @@ fn bwd_rung(dims: CrossAttentionDims) -> Result<u32> {
     cuda::choose(OP, &[Rung(2, &shared), Rung(1, &naive)])
 }
 
-/// Whether kernels that count in 32 bits can count to `n`.
+/// Whether `n` fits the 32-bit integers of the kernels.
 fn fits(n: usize) -> bool {
     i32::try_from(n).is_ok()
 }
@@ -205,17 +206,17 @@ fn width_fits(d: usize) -> bool {
     d.is_multiple_of(4) && d <= 128
 }
 
-/// The narrowest instance of the kernels with shared or split keys that holds a head of width `d`.
+/// The narrowest instance of the kernels with shared or split keys that supports head width `d`.
 fn instance(d: usize) -> usize {
     if d <= 64 { 64 } else { 128 }
 }
 
-/// A warp a row.
+/// One warp per row.
 fn warps_geometry(rows: usize) -> Geometry {
     geometry([rows.div_ceil(ROWS_PER_WARP_BLOCK), 1, 1], ROWS_PER_WARP_BLOCK * 32)
 }
 
-/// The rungs' needs bound every extent of a grid.
+/// Converts a grid extent; the `needs` of the rungs bound it.
 fn geometry(grid: [usize; 3], threads: usize) -> Geometry {
     Geometry { grid: grid.map(|n| n as u32), block: [threads as u32, 1, 1], smem_bytes: 0 }
 }

@@ -1,5 +1,5 @@
-//! Attention of tokens to the latents of a layer, without a mask. Knows shapes, not how queries
-//! came about.
+//! Attention of tokens to the latents of a layer, without a mask. Knows shapes; must not know how
+//! queries are computed.
 
 mod cpu;
 mod cuda;
@@ -52,12 +52,12 @@ impl CrossAttentionDims {
         }
     }
 
-    /// [`fwd`]: two products over all pairs; the score matrix is not moved.
+    /// Cost of [`fwd`]: two products over all pairs; the score matrix is not stored.
     pub fn cost_fwd(&self) -> Cost {
         Cost::new(4 * self.pair_elements(), 2 * self.q_len() + 2 * self.kv_len() + self.lse_len())
     }
 
-    /// [`bwd`] with every gradient: the five products that are necessary.
+    /// Cost of [`bwd`] with all gradients: the five products that are necessary.
     pub fn cost_bwd(&self) -> Cost {
         Cost::new(10 * self.pair_elements(), 4 * self.q_len() + 4 * self.kv_len() + self.lse_len())
     }
@@ -126,7 +126,7 @@ pub fn fwd(
     }
 }
 
-/// The gradients of [`fwd`]'s `out`, for those inputs that are wanted; each is overwritten.
+/// Gradients of [`fwd`]'s `out` with respect to the requested inputs; each is overwritten.
 ///
 /// # Shapes
 /// `dout` and `out (B,T,H,D)`, `lse (B,T,H)`, `q`, `k`, `v` as in [`fwd`] → `dq (B,T,H,D)`, `dk`
@@ -248,9 +248,9 @@ mod tests {
     fn check(dims: CrossAttentionDims) {
         let expected = reference(dims);
         let CrossAttentionDims { t, z, h, g, d, .. } = dims;
-        // Inputs are at most 3.5. A score is a sum of d products and is wrong by s; so is,
-        // relatively, a probability. A gradient of a score is at most 2 * 12.25 d and is wrong by 3
-        // s of that; dk sums it over t queries and h/g heads, dq over z keys.
+        // Inputs are at most 3.5. A score is a sum of d products with error s; a probability has
+        // the same error, relatively. The gradient of a score is at most 2 * 12.25 d, with an error
+        // of 3 s of that; dk sums it over t queries and h/g heads, dq over z keys.
         let bound = |eps: f64| {
             let s = SCALE * 12.25 * (d * d + 4) as f64 * eps;
             let sums = 3.5 * (z + 4) as f64 * (eps + s);

@@ -1,8 +1,8 @@
-//! The fast CPU implementation: tiles of logits that stay in cache between the product that makes
-//! them, their softmax, and the product that uses them up.
+//! The fast CPU implementation: tiles of logits that stay in cache from the product that computes
+//! them, through their softmax, to the product that uses them.
 //!
-//! A task is a block of rows against a part of the vocabulary, which it passes through tile by tile
-//! with a running maximum, as attention does with its keys (Milakov and Gimelshein 2018).
+//! A task processes a block of rows and a part of the vocabulary, tile by tile with a running
+//! maximum, as attention does with its keys (Milakov and Gimelshein 2018).
 
 use rayon::prelude::*;
 
@@ -13,19 +13,20 @@ use crate::ops::parallel::CHUNK;
 use crate::simd::{Factor, Mat, MatMut, Threads};
 use crate::{Float, simd};
 
-/// Most rows of a task, and columns of a tile: many rows for each packing of the weights, and yet a
-/// tile that stays in a level-2 cache between its two products.
+/// Maximum rows per task, and columns per tile: many rows per packing of the weights, but a tile
+/// that stays in a level-2 cache between its two products.
 const BLOCK: usize = 512;
 pub(super) const TILE: usize = 256;
-/// Tasks that a call has at least, if the vocabulary allows: work for so many cores.
+/// Minimum number of tasks per call, if the vocabulary allows: work for this many cores.
 pub(super) const TASKS: usize = 8;
 
-/// How a call is cut, by its dims alone: results do not depend on the number of threads.
+/// How a call is divided. It depends only on the dims, so results do not depend on the number of
+/// threads.
 struct Cut {
-    /// Rows of a block.
+    /// Rows per block.
     rows: usize,
     row_blocks: usize,
-    /// Words of a part of the vocabulary, a multiple of the tile's.
+    /// Tokens per part of the vocabulary, a multiple of the tile.
     words: usize,
     parts: usize,
 }
@@ -43,27 +44,28 @@ impl Cut {
         self.row_blocks * self.parts
     }
 
-    /// Elements that a task keeps: a tile of logits, then a [`Partial`].
+    /// Scratch elements per task: a tile of logits, then a [`Partial`].
     fn task_len(&self, c: usize) -> usize {
         self.rows * (TILE + c + 3)
     }
 }
 
-/// Elements of scratch for a call.
+/// Scratch elements per call.
 pub(crate) fn scratch_len(dims: CrossEntropyDims) -> usize {
     let cut = Cut::new(dims);
-    // Beside the tasks' memory, the gradient of the weight keeps the log-sum-exp of every row.
+    // In addition to the tasks' memory, the gradient of the weight stores the log-sum-exp of every
+    // row.
     cut.tasks() * cut.task_len(dims.c) + dims.n
 }
 
-/// What a part of the vocabulary says of a block of rows: a task's memory behind its tile, with one
-/// number a row, and in `mean` a row of `C`.
+/// The statistics of a block of rows over one part of the vocabulary, stored after the task's tile:
+/// one number per row, and in `mean` one row of `C`.
 struct Partial<S> {
     /// Largest logit.
     max: S,
     /// `Σ exp(logit − max)`.
     sum: S,
-    /// The target's logit, where the part has the target.
+    /// The target's logit, if the target is in this part.
     logit: S,
     /// `Σ exp(logit − max) w`.
     mean: S,
@@ -117,7 +119,7 @@ pub(crate) fn fwd<T: Float, W: Factor<T>>(
     });
 }
 
-/// Runs every task's pass through its part of the vocabulary.
+/// Runs all tasks, each over its part of the vocabulary.
 fn partials<T: Float, W: Factor<T>>(
     tasks: &mut [T],
     h: &[T],
@@ -167,8 +169,8 @@ fn logits<T: Float, W: Factor<T>>(tile: &mut [T], h: &[T], w: &[W], c: usize) {
     W::gemm(to, h, w, Write::Overwrite, [rows, words, c], Threads::One);
 }
 
-/// Takes a tile of logits into what is known of its rows, and leaves `exp(logit − max)` in it. What
-/// was summed under a smaller maximum is scaled down, the means of width `c` too.
+/// Adds a tile of logits to the statistics of its rows, and replaces it by `exp(logit − max)`. Sums
+/// relative to a smaller maximum are rescaled, and so are the means of width `c`.
 #[inline(always)]
 fn advance<T: Float>(
     tile: &mut [T],
@@ -201,8 +203,8 @@ fn advance<T: Float>(
     }
 }
 
-/// Joins what the parts say of row `n`: writes its gradient, and returns its loss; zeros where nothing is
-/// scored.
+/// Combines the statistics of all parts for row `n`: writes its gradient and returns its loss; both
+/// are 0 for an ignored target.
 #[inline(always)]
 fn join<T: Float, W: Factor<T>>(
     dh: Option<&mut [T]>,
@@ -254,7 +256,7 @@ pub(crate) fn bwd_weight<T: Float, W: Factor<T>>(
     let (tasks, lse) = scratch.split_at_mut(cut.tasks() * cut.task_len(c));
     let lse = &mut lse[..dims.n];
     lse.par_iter_mut().enumerate().for_each(|(n, lse)| {
-        // Nothing is scored where there is no word.
+        // An ignored target has no loss and no gradient.
         if let Ok(target) = usize::try_from(targets[n]) {
             let mut logit = [T::ZERO];
             logits(&mut logit, &h[n * c..][..c], &w[target * c..][..c], c);
@@ -289,7 +291,7 @@ pub(crate) fn bwd_weight<T: Float, W: Factor<T>>(
     });
 }
 
-/// Turns a tile of logits into the gradients with respect to them.
+/// Replaces a tile of logits by the gradients with respect to them.
 #[inline(always)]
 fn slopes<T: Float>(tile: &mut [T], lse: &[T], dnll: &[T], targets: &[i32], first_word: usize) {
     let words = tile.len() / targets.len();

@@ -1,5 +1,5 @@
-//! The output layer and its loss on CUDA: matrix products with a kernel for the rows between them.
-//! Knows chunks and the padded pitch of the logits; the products are `matmul`'s.
+//! The output layer and its loss on CUDA: matrix products, and between them a kernel on the rows of
+//! logits. Knows chunks and the padded pitch of the logits; `matmul` computes the products.
 #![expect(unsafe_code, reason = "kernels take addresses")]
 
 use super::{CrossEntropyDims, OP};
@@ -8,28 +8,28 @@ use crate::ops::matmul::cuda::{Operands, multiply};
 use crate::ops::matmul::{Layout, MatmulDims, Write};
 use crate::{Buffer, DType, Result};
 
-/// The most rows of logits held at one time, and the most elements of them.
+/// Maximum rows of logits held at a time, and maximum elements.
 const MOST_ROWS: usize = 4096;
 const MOST_LOGITS: usize = 1 << 27;
-/// Logits' rows start at multiples of this many elements: of whole cache lines in either type.
+/// Rows of logits start at multiples of this many elements: whole cache lines in either type.
 const PITCH_MULTIPLE: usize = 64;
 
 fn pitch(dims: CrossEntropyDims) -> usize {
     dims.v.next_multiple_of(PITCH_MULTIPLE)
 }
 
-/// Rows of a chunk: equal chunks, as few as the bounds allow.
+/// Rows per chunk: chunks of equal size, as few as the maxima allow.
 fn chunk_rows(dims: CrossEntropyDims) -> usize {
     let most = (MOST_LOGITS / pitch(dims)).clamp(64, MOST_ROWS);
     dims.n.div_ceil(dims.n.div_ceil(most))
 }
 
-/// Elements of f32 that hold a chunk of logits of either type.
+/// Number of f32 elements that hold a chunk of logits of either type.
 pub(super) fn scratch_len(dims: CrossEntropyDims) -> usize {
     chunk_rows(dims) * pitch(dims)
 }
 
-/// What every pass over the chunks reads, with addresses checked.
+/// What every pass over the chunks reads; the addresses have been checked.
 struct Chunks {
     context: &'static Context,
     logits: Arg,
@@ -75,8 +75,8 @@ impl Chunks {
         Operands { c, a, b, input, output, lda, ldb, ldc }
     }
 
-    /// Leaves in scratch the logits of `rows` rows from `first`, or, with `write_p`, their
-    /// probabilities minus one-hot times `factor`; and the loss in `nll`.
+    /// Writes the logits of `rows` rows from `first` to scratch or, with `write_p`, their
+    /// probabilities minus one-hot times `factor`; writes the loss to `nll`.
     fn rows(
         &self,
         (first, rows): (usize, usize),
@@ -114,7 +114,8 @@ impl Chunks {
         unsafe { self.context.launch(&symbol, geometry, &args) }
     }
 
-    /// [`Self::rows`] by the third rung, whose product leaves maxima and sums of each row's tiles.
+    /// [`Self::rows`] with the third rung, whose product also writes the maximum and sum of each
+    /// row and tile.
     fn rows_with_peaks(
         &self,
         (first, rows): (usize, usize),
@@ -125,7 +126,7 @@ impl Chunks {
         let CrossEntropyDims { c, v, .. } = self.dims;
         let tile = tile(rows, v, self.context.multiprocessors() as usize);
         let (tiles, pitch) = (v.div_ceil(tile), pitch(self.dims));
-        // Logits of bf16 leave the second half of scratch, which is for those of f32, to the peaks.
+        // The second half of scratch is used only by f32 logits, so for bf16 the peaks go there.
         let peaks = offset(self.logits, chunk_rows(self.dims) * pitch, self.dtype);
         let at_target = offset(peaks, 2 * rows * tiles, DType::F32);
         let logits = if write_p { self.logits } else { Arg::Ptr(0) };
@@ -166,7 +167,7 @@ fn rung(dtype: DType, dims: CrossEntropyDims) -> Result<u32> {
     cuda::choose(OP, &[Rung(3, &peaks), Rung(2, &[]), Rung(1, &[])])
 }
 
-/// The tile of the third rung's product: the large one where it keeps every multiprocessor busy.
+/// The tile of the third rung's product: the large one if it gives every multiprocessor work.
 fn tile(rows: usize, v: usize, multiprocessors: usize) -> usize {
     let large = rows > 64 && rows.div_ceil(128) * v.div_ceil(128) >= multiprocessors;
     if large { 128 } else { 64 }

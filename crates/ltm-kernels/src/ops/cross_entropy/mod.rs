@@ -34,7 +34,7 @@ impl CrossEntropyDims {
     pub fn validate(&self) -> Result<()> {
         check_extents(OP, &[("n", self.n), ("c", self.c)])?;
         check_extents(OP, &[("v", self.v), ("c", self.c)])?;
-        // What a task keeps of a row.
+        // The statistics that a task keeps per row.
         let kept = self.c.saturating_add(cpu::TILE + 3);
         check_extents(OP, &[("tasks", cpu::TASKS), ("n", self.n), ("a tile's width and c", kept)])
     }
@@ -79,7 +79,7 @@ impl CrossEntropyDims {
         check_len(OP, "w", w.len(), self.v * self.c)?;
         check_len(OP, "targets", targets.len(), self.n)?;
         if matches!(device, Device::Cuda(_)) {
-            // The host cannot look without waiting; the kernels turn such a row into NaN.
+            // The host cannot check without waiting; the kernels turn such a row into NaN.
             return Ok(());
         }
         let targets = targets.as_slice::<i32>()?;
@@ -95,7 +95,7 @@ impl CrossEntropyDims {
     }
 }
 
-/// Loss of each row and, in the same pass, its gradient: with `logits = h Wᵀ`,
+/// Loss of each row and, in the same pass, its gradient. With `logits = h Wᵀ`,
 /// `nll[n] = log Σ_v exp(logits[n,v]) − logits[n, targets[n]]` and `dh[n,:] = ∂nll[n]/∂h[n,:]`.
 ///
 /// # Shapes
@@ -154,9 +154,10 @@ fn fwd_on_cpu<T: Float, W: Element + Factor<T>>(
     Ok(())
 }
 
-/// Gradient of `Σ_n dnll[n]·nll[n]` with respect to the weight, by computing the logits once more.
+/// Gradient of `Σ_n dnll[n]·nll[n]` with respect to the weight; recomputes the logits.
 ///
-/// `nll` is what [`fwd`] gave: it spares the CPU a pass over the vocabulary, and is not read on CUDA.
+/// `nll` is the result of [`fwd`]: it saves the CPU a pass over the vocabulary, and is not read on
+/// CUDA.
 ///
 /// # Shapes
 /// `dnll (N)`, `nll (N)`, `h (N,C)`, `w (V,C)`, `targets (N)` of `i32` → `dw (V,C)`, overwritten. `scratch` as in [`fwd`].
@@ -248,8 +249,8 @@ mod tests {
         reference::fwd(Some(&mut nll), Some(&mut dh), &mut p_n, &h, &w, &targets, dims);
         reference::bwd_weight(&mut dw, &mut p_n, &dnll, &h, &w, &targets, dims);
         for (make, eps) in [(f32s as fn(&[f64]) -> Buffer, EPS), (f64s, f64::EPSILON)] {
-            // A logit sums C products within 3.5², each step rounding by half of eps; a probability is off by
-            // twice that, relatively, and by the sum of a tile.
+            // A logit is a sum of C products within 3.5², each step rounding by half of eps; a
+            // probability has twice that error, relatively, plus that of the sum over a tile.
             let logit = 3.5 * 3.5 * (c * c) as f64 * eps / 2.0;
             let p = 2.0 * logit + 100.0 * eps;
             let [got_nll, got_dh, got_dw] = run(make, dims);
@@ -324,7 +325,7 @@ mod tests {
 
     #[test]
     fn logits_that_rise_from_tile_to_tile_stay_finite() {
-        // From one tile to the next the maximum grows by 128, and exp(-128) is no f32.
+        // From one tile to the next the maximum grows by 128, and exp(-128) underflows in f32.
         let dims = CrossEntropyDims { n: 2, c: 1, v: 4000 };
         let (h, targets) = (vec![1.0; 2], vec![3998, 0]);
         let w: Vec<f64> = (0..dims.v).map(|v| 0.5 * v as f64).collect();
@@ -364,7 +365,7 @@ mod tests {
             nll.to_f64().expect("on the CPU")
         };
         let [nll, dh, dw] = run(f64s, dims);
-        // The loss does not depend on whether the gradient is wanted as well.
+        // The loss does not depend on whether the gradient is requested.
         assert_eq!(loss(&h, &w), nll);
         let tol = Tol { abs: 1e-7, rel: 1e-7 };
         gradcheck(|h| loss(h, &w).iter().sum(), &h, &dh, tol);

@@ -1,4 +1,4 @@
-//! Launches of the CUDA kernels. Knows their contracts, no arithmetic.
+//! Launches the CUDA kernels. Knows their contracts; must not know their arithmetic.
 #![expect(unsafe_code, reason = "a launch vouches for its arguments")]
 
 use super::{OP, RecordDims, ScaleRowsDims};
@@ -6,7 +6,7 @@ use crate::cuda::{Arg, Context, Rung, check_activation, choose};
 use crate::ops::launch::{blocks, elements};
 use crate::{Buffer, DType, Result};
 
-/// Launches a pass over `n` elements of `dtype`; both rungs serve any `n`.
+/// Launches a pass over `n` elements of `dtype`; both rungs support any `n`.
 fn pass(context: &Context, name: &str, dtype: DType, n: usize, args: &[Arg]) -> Result<()> {
     let rung = choose(OP, &[Rung(2, &[]), Rung(1, &[])])?;
     let geometry = elements(n, if rung == 1 { 1 } else { 8 });

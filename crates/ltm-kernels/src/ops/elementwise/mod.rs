@@ -1,4 +1,4 @@
-//! Sums, multiples and fills: one pass over memory each.
+//! Sums, multiples and fills, each in one pass over memory.
 
 mod cpu;
 mod cuda;
@@ -12,7 +12,7 @@ const OP: &str = "elementwise";
 /// Extents of [`scale_rows`]: `rows` vectors of width `c`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct ScaleRowsDims {
-    /// Vectors, each with its own factor.
+    /// Number of vectors, each with its own factor.
     pub rows: usize,
     /// Width of a vector.
     pub c: usize,
@@ -141,7 +141,7 @@ pub fn outer_scale(device: &Device, out: &mut Buffer, w: &Buffer, s: &Buffer) ->
     }
 }
 
-/// `counter[0] += 1`, wrapping: how steps that run without the host are counted on the device.
+/// `counter[0] += 1`, wrapping: counts steps on the device when they run without the host.
 ///
 /// # Shapes
 /// `counter (1)` of `i32`.
@@ -163,7 +163,7 @@ pub fn increment(device: &Device, counter: &mut Buffer) -> Result<()> {
 /// Extents of [`record`]: columns `offset..offset + n` of a table of `rows` rows and `width` columns.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct RecordDims {
-    /// Rows of the table, one a step.
+    /// Rows of the table, one per step.
     pub rows: usize,
     /// Columns of the table.
     pub width: usize,

@@ -26,7 +26,7 @@ pub fn axpy<T: Float>(y: &mut [T], alpha: T, x: &[T]) {
 /// `out[r,c] = s[r] · x[r,c]`.
 ///
 /// # Panics
-/// When a slice is shorter than the dims ask for.
+/// When a slice is shorter than the dims require.
 pub fn scale_rows<T: Float>(out: &mut [T], x: &[T], s: &[T], dims: ScaleRowsDims) {
     for i in 0..dims.rows * dims.c {
         out[i] = s[i / dims.c] * x[i];
@@ -46,7 +46,7 @@ pub fn scale<T: Float>(out: &mut [T], w: &[T], s: T) {
 /// `history[step, offset + i] = x[i]`, or nothing when there is no such row.
 ///
 /// # Panics
-/// When a slice is shorter than the dims ask for.
+/// When a slice is shorter than the dims require.
 pub fn record<T: Float>(history: &mut [T], x: &[T], step: i32, dims: RecordDims) {
     if let Some(step) = usize::try_from(step).ok().filter(|&step| step < dims.rows) {
         let first = step * dims.width + dims.offset;

@@ -1,4 +1,5 @@
-//! The fast CPU implementation: rows copied in parallel; the gradient shared out by rows of the table.
+//! The fast CPU implementation: rows are copied in parallel; the gradient is divided by rows of the
+//! table.
 
 use rayon::prelude::*;
 
@@ -23,11 +24,11 @@ pub(crate) fn fwd<T: Float, W: Factor<T>>(
     });
 }
 
-/// A task owns some rows of the table and looks through all tokens for its own: no two tasks write one row, and
-/// each row is summed in the order of the tokens.
+/// A task owns some rows of the table and scans all tokens for them: no two tasks write the same
+/// row, and each row is summed in the order of the tokens.
 pub(crate) fn bwd<T: Float>(dtable: &mut [T], dout: &[T], tokens: &[i32], dims: EmbeddingDims) {
     let c = dims.c;
-    // Small enough to be zeroed in cache, few enough that looking through the tokens stays cheap.
+    // Small enough to be zeroed in cache; few enough that scanning the tokens stays cheap.
     let rows = ((1 << 18) / c).min(dims.v.div_ceil(16)).max(1);
     dtable.par_chunks_mut(rows * c).enumerate().for_each(|(block, dtable)| {
         dtable.fill(T::ZERO);

@@ -1,4 +1,4 @@
-//! Launches of the CUDA kernels. Knows their contracts, no arithmetic.
+//! Launches the CUDA kernels. Knows their contracts; must not know their arithmetic.
 #![expect(unsafe_code, reason = "a launch vouches for its arguments")]
 
 use super::{EmbeddingDims, OP};
@@ -54,9 +54,9 @@ pub(crate) fn bwd(
     unsafe { context.launch(&format!("embedding_bwd_{dtype}_v{rung}"), geometry, &args) }
 }
 
-/// Blocks among which the table's rows are divided, one after another, so that the tokens that occur
-/// most, which are neighbours in many vocabularies, fall to different ones. Each block looks through
-/// all tokens: far more blocks than run at once would only look more often.
+/// Number of blocks among which the table's rows are divided round-robin, so that the most frequent
+/// tokens, which are adjacent in many vocabularies, go to different blocks. Each block scans all
+/// tokens, so more blocks than can run at once would only repeat the scan.
 fn log2_blocks(dims: EmbeddingDims) -> u32 {
     dims.v.next_power_of_two().ilog2().min(10)
 }

@@ -1,4 +1,4 @@
-//! Rows of a table by token id, and the gradient scattered back.
+//! Looks up rows of a table by token id; the gradient adds them up per row.
 
 mod cpu;
 mod cuda;
@@ -74,8 +74,9 @@ impl EmbeddingDims {
 /// `table (V,C)`, `tokens (N)` of `i32` → `out (N,C)`. On the CPU a `table` of bf16 gives an `out` of f32.
 ///
 /// # Errors
-/// [`Error::Index`] for a token outside `0..V` on the CPU; on CUDA, where the host does not see the tokens, its
-/// row of `out` is NaN and its row of `dout` goes nowhere. [`Error::Dims`], [`Error::Shape`] or [`Error::DType`] when
+/// [`Error::Index`] for a token outside `0..V` on the CPU. On CUDA the host does not see the
+/// tokens: such a token's row of `out` is NaN, and its row of `dout` is ignored. [`Error::Dims`],
+/// [`Error::Shape`] or [`Error::DType`] when
 /// dims, lengths or types disagree.
 ///
 /// # Source
@@ -103,8 +104,8 @@ pub fn fwd(
     }
 }
 
-/// Gradient of [`fwd`]: overwrites `dtable` with zeros and each token's `dout` row added to its own row, in the
-/// order of the tokens.
+/// Gradient of [`fwd`]: overwrites `dtable` with, for each token id, the sum of the `dout` rows of
+/// its occurrences, in the order of the tokens.
 ///
 /// # Shapes
 /// `dout (N,C)`, `tokens (N)` of `i32` → `dtable (V,C)`.
@@ -169,7 +170,7 @@ mod tests {
             for (make, eps) in [(f32s as fn(&[f64]) -> Buffer, EPS), (f64s, f64::EPSILON)] {
                 let [got_out, got_dtable] = run(make, dims);
                 assert_eq!(got_out, out);
-                // At most N numbers within 3.5 added one after another.
+                // At most N numbers within 3.5, added one by one.
                 let abs = 3.5 * (n * n) as f64 * eps;
                 assert_close(&got_dtable, &dtable, Tol { abs, rel: 0.0 });
             }

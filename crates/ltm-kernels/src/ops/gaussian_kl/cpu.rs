@@ -5,7 +5,7 @@ use rayon::prelude::*;
 use super::GaussianKlDims;
 use crate::{Float, simd};
 
-/// Elements summed in `T` before the sum goes on in `f64`.
+/// Elements summed in `T` before their sum is added in `f64`.
 const TILE: usize = 256;
 
 pub(crate) fn fwd<T: Float>(kl: &mut [T], mu: &[T], log_var: &[T], dims: GaussianKlDims) {

@@ -1,4 +1,4 @@
-//! The divergence of a diagonal Gaussian from the standard one, in nats, summed over each row.
+//! KL divergence of a diagonal Gaussian from the standard normal, in nats, summed over each row.
 
 mod cpu;
 mod cuda;
@@ -12,7 +12,7 @@ const OP: &str = "gaussian_kl";
 /// Extents of one call: `rows` Gaussians of `n` dimensions.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct GaussianKlDims {
-    /// Gaussians, one a sequence in a model.
+    /// Number of Gaussians; in a model, one per sequence.
     pub rows: usize,
     /// Dimensions of each.
     pub n: usize,
@@ -150,7 +150,7 @@ mod tests {
             reference::bwd_log_var(&mut dlog_var, &dkl, &log_var, dims);
             for (make, eps) in [(f32s as fn(&[f64]) -> Buffer, EPS), (f64s, f64::EPSILON)] {
                 let [got_kl, got_dmu, got_dlog_var] = run(make, dims);
-                // A term is below 3.5² + e^3.5; 20 roundings a lane and 6 a term, then a sum in f64.
+                // A term is below 3.5² + e^3.5; 20 roundings per lane and 6 per term, then a sum in f64.
                 let abs = n as f64 * 45.0 * 26.0 * eps / 2.0;
                 assert_close(&got_kl, &kl, Tol { abs, rel: n as f64 * f64::EPSILON + eps });
                 assert_close(&got_dmu, &dmu, Tol { abs: 0.0, rel: eps });

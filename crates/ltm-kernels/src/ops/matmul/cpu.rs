@@ -1,5 +1,5 @@
-//! The fast CPU implementation: decides how a product is shared out; the arithmetic is
-//! `simd::gemm`'s.
+//! The fast CPU implementation: decides how a product is divided among threads; `simd::gemm` does
+//! the arithmetic.
 
 use half::bf16;
 use rayon::prelude::*;
@@ -8,9 +8,10 @@ use super::{Layout, MatmulDims, Write};
 use crate::Float;
 use crate::simd::{self, Mat, MatMut, Threads};
 
-/// Columns of one task when the left factor is a single row.
+/// Columns per task when the left factor is a single row.
 const ROW_BLOCK: usize = 256;
-/// Multiply-adds below which sharing out a single row costs more than it saves.
+/// Minimum multiply-adds for dividing a single row among threads; with fewer it costs more than it
+/// saves.
 const ROW_WORK: usize = 1 << 16;
 
 pub(crate) fn fwd<T: Float>(c: &mut [T], a: &[T], b: &[T], write: Write, dims: MatmulDims) {
@@ -47,13 +48,13 @@ fn one<T: Float>(c: &mut [T], a: &[T], b: &[T], write: Write, dims: MatmulDims, 
     };
     match (m, n) {
         (1, _) => row(c, a, b, write, k, threads),
-        // A column is the row of the transposed product.
+        // A single column is computed as a row of the transposed product.
         (_, 1) => row(c, b.t(), a.t(), write, k, threads),
         _ => simd::gemm(MatMut { data: c, row_stride: n }, a, b, T::ONE, write, [m, n, k], threads),
     }
 }
 
-/// A single row times a matrix, in blocks of columns: the product below shares out neither.
+/// A single row times a matrix, in blocks of columns; `gemm` would not divide it among threads.
 fn row<T: Float>(c: &mut [T], a: Mat<T>, b: Mat<T>, write: Write, k: usize, threads: Threads) {
     let block = |(i, c): (usize, &mut [T])| {
         let (n, first) = (c.len(), i * ROW_BLOCK);

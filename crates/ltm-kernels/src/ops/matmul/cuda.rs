@@ -1,12 +1,12 @@
-//! Matrix product on CUDA: which rung, which tile, how a long sum is split. Knows row pitches, so that
-//! other ops can multiply what they have padded; not what the matrices mean.
+//! Matrix product on CUDA: chooses the rung and the tile, and how to split a long sum. Supports row
+//! pitches, so that other ops can multiply padded matrices; must not know what the matrices mean.
 #![expect(unsafe_code, reason = "kernels take addresses")]
 
 use super::{Layout, MatmulDims, OP, Write};
 use crate::cuda::{self, Arg, Context, Geometry, Rung};
 use crate::{Buffer, DType, Result};
 
-/// Steps of the sum that a part of it should have, at least: fewer do not repay adding the parts up.
+/// Minimum steps per part of a split sum; with fewer, adding the parts costs more than it saves.
 const STEPS_PER_SPLIT: usize = 256;
 /// A multiple of every rung's step.
 const STEP_MULTIPLE: usize = 64;
@@ -14,7 +14,7 @@ const MOST_BLOCKS_Z: usize = 65_535;
 const SUM_BLOCK: usize = 256;
 const MOST_NAIVE_BLOCKS: usize = 1 << 20;
 
-/// Addresses, types and row pitches of a product; matrices of a batch follow one another.
+/// Addresses, types and row pitches of a product; the matrices of a batch are contiguous.
 #[derive(Clone, Copy)]
 pub(crate) struct Operands {
     pub c: Arg,
@@ -24,7 +24,7 @@ pub(crate) struct Operands {
     pub input: DType,
     /// Type of `c`.
     pub output: DType,
-    /// Elements from one row of `a`, as it is in memory, to the next.
+    /// Elements between the starts of successive rows of `a`, as stored.
     pub lda: usize,
     pub ldb: usize,
     pub ldc: usize,
@@ -60,7 +60,7 @@ pub(super) fn fwd(
     unsafe { multiply(context, operands, write, dims) }
 }
 
-/// Puts one product on the stream, by the fastest rung that serves it.
+/// Queues one product on the stream, with the fastest rung that supports it.
 ///
 /// # Safety
 /// The addresses name matrices of the given types, as large as `dims` and the pitches say, on this
@@ -76,7 +76,7 @@ pub(crate) unsafe fn multiply(
     let rung = rung(input, [lda, ldb], batch)?;
     let part = if output == input { "" } else { "f32out_" };
     let extent = |x| Arg::extent(OP, x);
-    // Extents whose products with a pitch fit 64 bits, as `i32` extents do.
+    // Extents times a pitch must fit 64 bits, which holds for `i32` extents.
     let stride = |x: usize| Arg::I64(x as i64);
     let rows =
         |layout, normal, transposed| if layout == Layout::Normal { normal } else { transposed };
@@ -100,13 +100,13 @@ pub(crate) unsafe fn multiply(
         return unsafe { context.launch(&format!("matmul_fwd_{part}{input}_v1"), geometry, &args) };
     }
 
-    // No other thread may write the workspace between the partial sums and their addition.
+    // No other thread may use the workspace between writing the partial sums and adding them.
     let _together = context.together()?;
     let (workspace, workspace_bytes) = context.workspace();
     let blocks = Blocks::choose(dims, context.multiprocessors() as usize, workspace_bytes);
     let Blocks { tile, splits, k_per_split } = blocks;
     let split = splits > 1;
-    // The partial sums of a split product are f32, whatever becomes of them.
+    // The partial sums of a split product are f32, whatever the type of `c`.
     let part = if split && input == DType::BF16 { "f32out_" } else { part };
     let size = if tile == 128 { "large" } else { "small" };
     let mut args = vec![if split { workspace } else { c }];
@@ -153,7 +153,7 @@ pub(crate) unsafe fn multiply(
     unsafe { context.launch(&format!("matmul_fwd_sum_{output}_v2"), geometry, &args) }
 }
 
-/// The rung for factors of this type and these row pitches.
+/// The rung for factors of this type and with these row pitches.
 fn rung(input: DType, pitches: [usize; 2], batch: usize) -> Result<u32> {
     let aligned = pitches.iter().all(|pitch| pitch.is_multiple_of(8));
     let batch_fits = batch <= MOST_BLOCKS_Z;
@@ -180,7 +180,7 @@ fn grid_extent(blocks: usize) -> Result<u32> {
     Arg::extent(OP, blocks).map(|_| blocks as u32)
 }
 
-/// How a product is cut: square tiles, and parts of the sum.
+/// How a product is divided: square tiles, and parts of the sum.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 struct Blocks {
     tile: usize,
@@ -189,8 +189,8 @@ struct Blocks {
 }
 
 impl Blocks {
-    /// Large tiles where they, and parts of a long sum, can keep every multiprocessor busy; small ones
-    /// otherwise. Depends on dims and device alone, so the order of every sum is fixed.
+    /// Large tiles if they, together with parts of a long sum, keep every multiprocessor busy;
+    /// otherwise small ones. Depends only on dims and device, so the order of every sum is fixed.
     fn choose(dims: MatmulDims, multiprocessors: usize, workspace_bytes: usize) -> Self {
         let MatmulDims { m, n, k, batch, .. } = dims;
         let most_splits = (k / STEPS_PER_SPLIT)
@@ -200,7 +200,7 @@ impl Blocks {
         let tiles = |tile: usize| m.div_ceil(tile) * n.div_ceil(tile) * batch;
         let large = m > 64 && n > 64 && tiles(128) * most_splits >= multiprocessors;
         let tile = if large { 128 } else { 64 };
-        // Two large or four small blocks run on a multiprocessor at a time.
+        // A multiprocessor runs two large or four small blocks at a time.
         let wanted = multiprocessors * if large { 2 } else { 4 };
         let splits = match tiles(tile) {
             enough if enough >= multiprocessors => 1,

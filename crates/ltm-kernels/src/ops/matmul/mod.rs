@@ -1,4 +1,4 @@
-//! Matrix product. Knows shapes and layouts, not what the matrices mean.
+//! Matrix product. Knows shapes and layouts; must not know what the matrices mean.
 
 pub(crate) mod cpu;
 pub(crate) mod cuda;
@@ -12,18 +12,18 @@ const OP: &str = "matmul";
 /// The memory layout of a factor.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Layout {
-    /// As it is multiplied: `a (M,K)`, `b (K,N)`.
+    /// Not transposed: `a (M,K)`, `b (K,N)`.
     Normal,
-    /// Rows and columns exchanged: `a (K,M)`, `b (N,K)`.
+    /// Transposed: `a (K,M)`, `b (N,K)`.
     Transposed,
 }
 
-/// What becomes of an output's old contents.
+/// How a result is written to an output.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Write {
-    /// They are replaced and never read.
+    /// Overwrites the old contents, which are never read.
     Overwrite,
-    /// The result is added to them.
+    /// Adds to the old contents.
     Accumulate,
 }
 
@@ -34,9 +34,9 @@ pub struct MatmulDims {
     pub m: usize,
     /// Columns of the result.
     pub n: usize,
-    /// The extent summed over.
+    /// The reduced extent.
     pub k: usize,
-    /// Independent products, one after the other in every buffer.
+    /// Number of independent products; their matrices are contiguous in every buffer.
     pub batch: usize,
     /// Layout of the left factor.
     pub a: Layout,
@@ -45,8 +45,8 @@ pub struct MatmulDims {
 }
 
 impl MatmulDims {
-    /// One product of factors that are not transposed. For anything else:
-    /// `MatmulDims { b: Layout::Transposed, ..MatmulDims::new(m, n, k) }`.
+    /// One product of factors that are not transposed. For others: `MatmulDims { b:
+    /// Layout::Transposed, ..MatmulDims::new(m, n, k) }`.
     pub fn new(m: usize, n: usize, k: usize) -> Self {
         Self { m, n, k, batch: 1, a: Layout::Normal, b: Layout::Normal }
     }
@@ -66,7 +66,7 @@ impl MatmulDims {
         })
     }
 
-    /// `2 M N K` operations a product; each matrix is moved once.
+    /// `2 M N K` operations per product; each matrix is read or written once.
     pub fn cost(&self) -> Cost {
         let Self { m, n, k, batch, .. } = *self;
         Cost::new(2 * batch * m * n * k, batch * (m * n + m * k + k * n))
@@ -77,9 +77,9 @@ impl MatmulDims {
 ///
 /// # Shapes
 /// `a (batch,M,K)` or `(batch,K,M)` when [`Layout::Transposed`]; `b (batch,K,N)` or `(batch,N,K)` →
-/// `c (batch,M,N)`. On the CPU f32 or f64, or f32 with `b` of bf16: then `a`, which must lie as it is
-/// multiplied, is rounded to bf16 too, and products are summed in f32. On CUDA all f32, or bf16 factors
-/// and `c` of bf16 or f32.
+/// `c (batch,M,N)`. On the CPU all f32 or all f64, or f32 with a bf16 `b`: then `a`, which must not
+/// be transposed, is rounded to bf16 too, and products are summed in f32. On CUDA all f32, or bf16
+/// factors and `c` of bf16 or f32.
 ///
 /// # Errors
 /// [`crate::Error::Dims`] from [`MatmulDims::validate`], [`crate::Error::Shape`] when a buffer
@@ -141,8 +141,8 @@ mod tests {
     fn check(write: Write, dims: MatmulDims) {
         let [mut expected, a, b] = inputs::<f64>(dims);
         reference::fwd(&mut expected, &a, &b, write, dims);
-        // A sum of k + 1 products, each at most 3.5^2, rounds by at most eps/2 of the sum of sizes
-        // a step.
+        // A sum of k + 1 products of at most 3.5^2 each; every step rounds by at most eps/2 of the
+        // sum of their absolute values.
         let bound = 12.25 * (dims.k + 1) as f64 * (dims.k + 1) as f64;
         let tol = |eps: f64| Tol { abs: bound * eps / 2.0, rel: eps };
         assert_close(&run::<f32>(write, dims), &expected, tol(f32::EPSILON.into()));
@@ -198,7 +198,8 @@ mod tests {
 
     #[test]
     fn same_bits_on_any_number_of_threads() {
-        // Large enough for a product to be shared out, in both directions and for a single row.
+        // Large enough for a product to be divided among threads, in both directions and for a
+        // single row.
         for [m, n, k] in [[131, 97, 600], [7, 3001, 65], [1, 5000, 70], [2100, 33, 40]] {
             for (a, b) in LAYOUTS.into_iter().flat_map(|a| LAYOUTS.map(|b| (a, b))) {
                 let dims = MatmulDims { a, b, ..MatmulDims::new(m, n, k) };

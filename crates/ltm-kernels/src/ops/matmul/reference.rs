@@ -3,7 +3,7 @@
 use super::{Layout, MatmulDims, Write};
 use crate::Float;
 
-/// See [`super::fwd`]; the sum runs over `k` upwards.
+/// See [`super::fwd`]; the sum runs over increasing `k`.
 ///
 /// # Panics
 /// If a slice is shorter than `dims` requires.

@@ -1,5 +1,5 @@
-//! Counter-based random numbers: number `i` of a key is a pure function of the key and `i`, so neither the
-//! order of calls nor the number of threads can change it.
+//! Counter-based random numbers: number `i` of a key is a pure function of the key and `i`, so it
+//! does not depend on the order of calls or the number of threads.
 
 mod cuda;
 pub mod reference;
@@ -13,14 +13,14 @@ use super::parallel::CHUNK;
 
 const OP: &str = "philox";
 
-/// Names one stream of numbers.
+/// Identifies one stream of random numbers.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub struct PhiloxKey {
     /// The experiment's seed.
     pub seed: u64,
-    /// What the numbers are for: streams of one seed never overlap.
+    /// The purpose of the numbers; streams of one seed never overlap.
     pub stream: u64,
-    /// When they are drawn, such as the training step.
+    /// When they are drawn, for example the training step.
     pub step: u64,
 }
 
@@ -34,8 +34,9 @@ pub struct Philox {
 impl Philox {
     /// The generator of `key`.
     ///
-    /// Philox has 192 bits of key and counter, one index and three names need 256: `(stream, step)` is
-    /// enciphered under `seed` once, a bijection, and the result serves as key and upper counter words.
+    /// Philox has 192 bits of key and counter; an index and the three fields need 256. So `(stream,
+    /// step)` is encrypted once under `seed`, a bijection, and the result is the key and the upper
+    /// counter words.
     pub fn new(key: PhiloxKey) -> Self {
         let [step_low, step_high] = words(key.step);
         let [stream_low, stream_high] = words(key.stream);
@@ -44,14 +45,14 @@ impl Philox {
         Self { key: [mixed[0], mixed[1]], high: [mixed[2], mixed[3]] }
     }
 
-    /// The key and the upper counter words: all that distinguishes this generator from others, for the tables of
-    /// [`normal_rows`].
+    /// The key and the upper counter words, which fully determine this generator; used in the
+    /// tables of [`normal_rows`].
     pub fn words(&self) -> [u32; 4] {
         let ([k0, k1], [h0, h1]) = (self.key, self.high);
         [k0, k1, h0, h1]
     }
 
-    /// The generator whose [`words`](Self::words) these are.
+    /// The generator with these [`words`](Self::words).
     pub fn from_words([k0, k1, h0, h1]: [u32; 4]) -> Self {
         Self { key: [k0, k1], high: [h0, h1] }
     }
@@ -68,17 +69,17 @@ impl Philox {
         bits53(a, b) * SCALE53
     }
 
-    /// Number `i`, in `0..n` (0 when `n` is 0), as [`below`].
+    /// Number `i`, in `0..n` (0 if `n` is 0); see [`below`].
     pub fn below(&self, i: u64, n: u64) -> u64 {
         let [a, b, _, _] = self.u32x4(i);
         let bits = (u64::from(b) << 32) | u64::from(a);
         ((u128::from(bits) * u128::from(n)) >> 64) as u64
     }
 
-    /// The standard normal numbers `2·pair` and `2·pair + 1`, by the transform of Box and Muller.
+    /// The standard normal numbers `2·pair` and `2·pair + 1`, by the Box–Muller transform.
     fn normal_pair(&self, pair: u64) -> [f64; 2] {
         let [a, b, c, d] = self.u32x4(pair);
-        // The radius takes a uniform from (0, 1], whose logarithm is finite.
+        // The radius uses a uniform number in (0, 1], whose logarithm is finite.
         let radius = (-2.0 * ((bits53(a, b) + 1.0) * SCALE53).ln()).sqrt();
         let (sin, cos) = (std::f64::consts::TAU * bits53(c, d) * SCALE53).sin_cos();
         [radius * cos, radius * sin]
@@ -87,7 +88,7 @@ impl Philox {
 
 const SCALE53: f64 = 1.0 / (1u64 << 53) as f64;
 
-/// The upper 53 of 64 bits as a number.
+/// The upper 53 of 64 bits as an integer-valued double.
 fn bits53(low: u32, high: u32) -> f64 {
     (((u64::from(high) << 32) | u64::from(low)) >> 11) as f64
 }
@@ -96,7 +97,7 @@ fn words(x: u64) -> [u32; 2] {
     [x as u32, (x >> 32) as u32]
 }
 
-/// Fills `out` with normal numbers; element `i` depends on `key` and `i` alone.
+/// Fills `out` with normal numbers; element `i` depends only on `key` and `i`.
 ///
 /// # Errors
 /// [`Error::DType`](crate::Error::DType) for an integer buffer.
@@ -134,11 +135,11 @@ fn draw<T: Float>(out: &mut [T], philox: Philox, mean: f64, std: f64) {
 /// Extents of [`normal_rows`].
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct NormalRowsDims {
-    /// Rows of the table of generators: the steps it serves.
+    /// Rows of the table of generators, one per step.
     pub steps: usize,
-    /// Rows drawn, each by a generator of its own.
+    /// Rows to draw, each with its own generator.
     pub rows: usize,
-    /// Numbers of a row.
+    /// Numbers per row.
     pub n: usize,
 }
 
@@ -153,8 +154,9 @@ impl NormalRowsDims {
     }
 }
 
-/// Fills each row of `out` with standard normal numbers, those that [`normal`] draws with the row's generator
-/// of step `step[0]`: generators and step lie on the device, so that many steps run without the host.
+/// Fills each row of `out` with standard normal numbers: those that [`normal`] draws with the row's
+/// generator for step `step[0]`. Generators and step number are on the device, so many steps can
+/// run without the host.
 ///
 /// # Shapes
 /// `keys (S,rows,4)` of `i32` holds the bits of [`Philox::words`], `step (1)` of `i32` counts from 0 →
@@ -163,8 +165,8 @@ impl NormalRowsDims {
 /// # Errors
 /// [`Error::Dims`](crate::Error::Dims), [`Error::Shape`](crate::Error::Shape) or
 /// [`Error::DType`](crate::Error::DType) when dims, lengths or types disagree;
-/// [`Error::Index`](crate::Error::Index) on the CPU when the step is outside the table. On CUDA `out`
-/// becomes NaN then.
+/// [`Error::Index`](crate::Error::Index) on the CPU when the step is outside the table; on CUDA
+/// `out` becomes NaN then.
 pub fn normal_rows(
     device: &Device,
     out: &mut Buffer,
@@ -192,14 +194,15 @@ pub fn normal_rows(
     }
 }
 
-/// Number `i` of `key`, in `0..n` (0 when `n` is 0).
+/// Number `i` of `key`, in `0..n` (0 if `n` is 0).
 ///
-/// A product of 64 random bits with `n` is cut to its upper half: no value is favoured by more than `n/2^64`.
+/// The upper half of the product of 64 random bits with `n`; no value is favoured by more than
+/// `n/2^64`.
 pub fn below(key: PhiloxKey, i: u64, n: u64) -> u64 {
     Philox::new(key).below(i, n)
 }
 
-/// Puts `items` in random order (Fisher and Yates); the order depends on `key` and the length alone.
+/// Shuffles `items` (Fisher–Yates); the order depends only on `key` and the length.
 pub fn shuffle(key: PhiloxKey, items: &mut [u32]) {
     let philox = Philox::new(key);
     for i in (1..items.len()).rev() {
@@ -222,7 +225,7 @@ mod tests {
         let check = |counter, key, expected| {
             assert_eq!(reference::philox4x32_10(counter, key), expected);
         };
-        // The test vectors that Random123 publishes.
+        // Test vectors published with Random123.
         check([0; 4], [0; 2], [0x6627_e8d5, 0xe169_c58d, 0xbc57_ac4c, 0x9b00_dbd8]);
         check([!0; 4], [!0; 2], [0x408f_276d, 0x41c8_3b0e, 0xa20b_c7c6, 0x6d54_51fd]);
         check(

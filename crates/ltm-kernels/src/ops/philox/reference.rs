@@ -1,9 +1,9 @@
-//! The block function of Philox 4x32-10, fast enough to need no twin.
+//! The block function of Philox 4x32-10, fast enough to need no separate CPU implementation.
 
 const MULTIPLIERS: [u32; 2] = [0xD251_1F53, 0xCD9E_8D57];
 const WEYL: [u32; 2] = [0x9E37_79B9, 0xBB67_AE85];
 
-/// Ten rounds over one counter.
+/// Ten rounds on one counter.
 ///
 /// # Source
 /// Salmon et al. 2011, "Parallel random numbers: as easy as 1, 2, 3", section 3.3.

@@ -1,11 +1,12 @@
-//! The fast CPU implementation: leaves of fixed size, summed lane by lane in `f64`, joined in a fixed tree.
+//! The fast CPU implementation: leaves of fixed size, summed lane by lane in `f64`, combined in a
+//! fixed tree.
 
 use rayon::prelude::*;
 
 use crate::ops::parallel::CHUNK;
 use crate::{Float, simd};
 
-/// Partial sums a leaf keeps.
+/// Number of partial sums per leaf.
 const LANES: usize = 16;
 
 pub(crate) fn sum_groups<T: Float>(out: &mut [T], x: &[T]) {
@@ -27,7 +28,7 @@ pub(crate) fn dot<T: Float>(x: &[T], w: &[T]) -> f64 {
     )
 }
 
-/// `Σ_i term(x[0][i], …)`: its order depends on the length alone.
+/// `Σ_i term(x[0][i], …)`; the order of the sum depends only on the length.
 fn tree<T: Float, const N: usize>(
     x: [&[T]; N],
     term: impl Fn([T; N]) -> f64 + Copy + Send + Sync,
@@ -62,7 +63,7 @@ fn leaf<T: Float, const N: usize>(x: [&[T]; N], term: impl Fn([T; N]) -> f64) ->
 
 pub(crate) fn first_non_finite<T: Float>(x: &[T]) -> Option<usize> {
     x.par_chunks(CHUNK).enumerate().find_map_first(|(i, x)| {
-        // 0 times a finite number is 0, times any other it is NaN: one comparison a chunk.
+        // 0 times a finite number is 0, times any other it is NaN: one comparison per chunk.
         let zeros = simd::dispatch(
             #[inline(always)]
             || {

@@ -1,4 +1,4 @@
-//! Launches of the CUDA kernels. Knows their contracts, no arithmetic.
+//! Launches the CUDA kernels. Knows their contracts; must not know their arithmetic.
 #![expect(unsafe_code, reason = "a launch vouches for its arguments")]
 
 use super::OP;
@@ -8,14 +8,15 @@ use crate::{Buffer, DType, Device, Error, Result};
 
 const F32: DType = DType::F32;
 
-/// The most partial results of one buffer: blocks of a first stage.
+/// Maximum partial results per buffer: blocks of the first stage.
 const MAX_PARTIALS: usize = 512;
 
 fn rung() -> Result<u32> {
     choose(OP, &[Rung(2, &[]), Rung(1, &[])])
 }
 
-/// Partial results of `n` elements: one in rung 1, otherwise enough blocks that each thread has some.
+/// Partial results of `n` elements: one in rung 1, otherwise enough blocks to give each thread some
+/// elements.
 fn partials(rung: u32, n: usize) -> usize {
     if rung == 1 { 1 } else { n.div_ceil(16 * THREADS).clamp(1, MAX_PARTIALS) }
 }
@@ -95,7 +96,7 @@ pub(crate) fn first_non_finite(context: &'static Context, x: &Buffer) -> Result<
     Ok((first < x.len()).then_some(first))
 }
 
-/// Eight bytes for a result that the host reads.
+/// Eight bytes on the device for a result that the host reads.
 fn two_words(context: &'static Context) -> Result<Buffer> {
     Buffer::zeros(&Device::Cuda(context), DType::I32, 2)
 }

@@ -20,7 +20,8 @@ pub fn cost(n: usize) -> Cost {
 /// `x (groups, n)` → `out (groups)`; `n` is the quotient of the two lengths.
 ///
 /// # Errors
-/// [`Error::Dims`](crate::Error::Dims) when the length of `x` is no multiple of the length of `out`;
+/// [`Error::Dims`](crate::Error::Dims) when the length of `x` is not a multiple of the length of
+/// `out`;
 /// [`Error::DType`](crate::Error::DType) when types disagree.
 pub fn sum_groups(device: &Device, out: &mut Buffer, x: &Buffer) -> Result<()> {
     let (groups, len) = (out.len(), x.len());
@@ -70,8 +71,8 @@ pub fn sum_squares(device: &Device, x: &Buffer) -> Result<f64> {
     }
 }
 
-/// The sum of all squares of all buffers, accumulated in `f64`: a global norm, squared. The host waits for the
-/// device once, whatever the number of buffers.
+/// The sum of the squares of all elements of all buffers, accumulated in `f64`: the square of the
+/// global norm. The host waits for the device once, however many buffers there are.
 ///
 /// # Errors
 /// [`Error::DType`](crate::Error::DType) for an integer buffer.
@@ -82,7 +83,7 @@ pub fn sum_squares_all(device: &Device, buffers: &[&Buffer]) -> Result<f64> {
     }
 }
 
-/// The position of the first NaN or infinity, if there is one.
+/// The index of the first NaN or infinity, if any.
 ///
 /// # Errors
 /// [`Error::DType`](crate::Error::DType) for an integer buffer.

@@ -1,4 +1,4 @@
-//! The fast CPU implementation: blocks of rows in parallel, each row in cache for both of its passes.
+//! The fast CPU implementation: blocks of rows in parallel; a row stays in cache for both passes.
 
 use rayon::prelude::*;
 
@@ -11,7 +11,7 @@ fn inverse_rms<T: Float>(x_r: &[T], eps: T) -> T {
     T::ONE / (simd::dot(x_r, x_r) / T::from_f64(x_r.len() as f64) + eps).sqrt()
 }
 
-/// Elements of one task: whole rows.
+/// Elements per task, in whole rows.
 fn block_len(c: usize) -> usize {
     (CHUNK / c).max(1) * c
 }
@@ -34,7 +34,7 @@ pub(crate) fn fwd<T: Float>(out: &mut [T], x: &[T], weight: &[T], eps: T, dims: 
     });
 }
 
-/// As [`fwd`], each block of the sum normalised while it is in cache.
+/// As [`fwd`]; each block of the sum is normalised while it is in cache.
 pub(crate) fn fwd_add<T: Float>(
     sum: &mut [T],
     out: &mut [T],

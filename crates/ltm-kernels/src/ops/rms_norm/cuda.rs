@@ -1,4 +1,4 @@
-//! Launches of the CUDA kernels. Knows their contracts, no arithmetic.
+//! Launches the CUDA kernels. Knows their contracts; must not know their arithmetic.
 #![expect(unsafe_code, reason = "a launch vouches for its arguments")]
 
 use super::{OP, RmsNormDims};
@@ -6,19 +6,19 @@ use crate::cuda::{Arg, Context, Geometry, Rung, check_activation, choose};
 use crate::ops::launch::{THREADS, blocks};
 use crate::{Buffer, DType, Result};
 
-/// Rows that one block of the second rung takes: a warp each.
+/// Rows per block of the second rung, one per warp.
 const ROWS: usize = THREADS / 32;
 
 fn rung(dims: RmsNormDims) -> Result<u32> {
     let c = dims.c;
     let eights = ("[P1] C % 8 == 0", c.is_multiple_of(8));
-    // A warp waits at no barrier, so it has the rows that fit its registers.
+    // A warp needs no barrier, so the second rung is used for all rows that fit its registers.
     let warp = [eights, ("[P2] C <= 1024", c <= 1024)];
     let block = [eights, ("[P2] C <= 8192", c <= 8192)];
     choose(OP, &[Rung(2, &warp), Rung(3, &block), Rung(1, &[])])
 }
 
-/// The rung of a call, its extents and the blocks that cover its rows.
+/// The rung of a call, its extents, and the number of blocks for its rows.
 fn prepare(dims: RmsNormDims) -> Result<(u32, Arg, Arg, Geometry)> {
     let rung = rung(dims)?;
     let (rows, c) = (Arg::extent(OP, dims.rows)?, Arg::extent(OP, dims.c)?);
@@ -123,7 +123,7 @@ pub(crate) fn bwd(
         };
     }
     let per_block = Arg::extent(OP, dims.rows_per_block())?;
-    // The second rung adds up its warps' sums in shared memory.
+    // The second rung adds its warps' sums in shared memory.
     let smem_bytes = if rung == 2 { (ROWS * dims.c * 4) as u32 } else { 0 };
     let geometry = Geometry { smem_bytes, ..blocks(dims.partials()) };
     let args = [scratch, dout, x, eps, rows, c, per_block];

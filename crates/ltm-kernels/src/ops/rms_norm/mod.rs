@@ -40,7 +40,7 @@ impl RmsNormDims {
     }
 
     /// Elements of scratch that [`bwd`] needs for `dweight`: one partial row per block of rows; on
-    /// CUDA, always `f32`, at least one element a row.
+    /// CUDA, where it is always `f32`, at least one element per row.
     pub fn scratch_len(&self, device: &Device) -> usize {
         let partials = self.partials() * self.c;
         match device {
@@ -54,7 +54,7 @@ impl RmsNormDims {
         self.rows.div_ceil(self.rows_per_block())
     }
 
-    /// Rows summed into one partial. It depends on the dims alone, so the sum's order does too.
+    /// Rows summed into one partial. Depends only on the dims, so the order of the sum does too.
     pub(crate) fn rows_per_block(&self) -> usize {
         self.rows.div_ceil(64).max(16)
     }
@@ -96,7 +96,7 @@ pub fn fwd(
 }
 
 /// Adds a residual, then normalises each row of the sum: `sum = x + residual`, `out` as [`fwd`] of
-/// `sum`. On CUDA in `bf16` it is the rounded sum that is normalised.
+/// `sum`. On CUDA in `bf16` the rounded sum is normalised.
 ///
 /// # Shapes
 /// `x`, `residual (rows,C)`, `weight (C)` → `sum`, `out (rows,C)`.
@@ -134,8 +134,9 @@ pub fn fwd_add(
     }
 }
 
-/// Gradients of [`fwd`]; only those requested are computed. With `dresidual`, the gradient that
-/// reaches `x` past the norm, `dx` is the sum of both: the gradient of [`fwd_add`], `x` its `sum`.
+/// Gradients of [`fwd`]; only those requested are computed. `dresidual` is the gradient that
+/// reaches `x` past the norm, and is added to `dx`: this is the gradient of [`fwd_add`], with its
+/// `sum` as `x`.
 ///
 /// # Shapes
 /// `dout`, `x`, `dresidual (rows,C)`, `weight (C)` → `dx (rows,C)`, `dweight (C)`. `scratch` holds

@@ -12,7 +12,7 @@ fn inverse_rms<T: Float>(x_r: &[T], eps: T) -> T {
 /// `out = x · weight / sqrt(mean(x²) + eps)`, row by row.
 ///
 /// # Panics
-/// When a slice is shorter than the dims ask for.
+/// When a slice is shorter than the dims require.
 pub fn fwd<T: Float>(out: &mut [T], x: &[T], weight: &[T], eps: T, dims: RmsNormDims) {
     for r in 0..dims.rows {
         let row = r * dims.c..(r + 1) * dims.c;
@@ -26,7 +26,7 @@ pub fn fwd<T: Float>(out: &mut [T], x: &[T], weight: &[T], eps: T, dims: RmsNorm
 /// `sum = x + residual`, and `out` as [`fwd`] of `sum`.
 ///
 /// # Panics
-/// When a slice is shorter than the dims ask for.
+/// When a slice is shorter than the dims require.
 pub fn fwd_add<T: Float>(
     sum: &mut [T],
     out: &mut [T],
@@ -46,7 +46,7 @@ pub fn fwd_add<T: Float>(
 /// and `dresidual` added where it is given.
 ///
 /// # Panics
-/// When a slice is shorter than the dims ask for.
+/// When a slice is shorter than the dims require.
 pub fn bwd_x<T: Float>(
     dx: &mut [T],
     dout: &[T],
@@ -73,7 +73,7 @@ pub fn bwd_x<T: Float>(
 /// `dweight = Σ_rows dout · x / sqrt(mean(x²) + eps)`.
 ///
 /// # Panics
-/// When a slice is shorter than the dims ask for.
+/// When a slice is shorter than the dims require.
 pub fn bwd_weight<T: Float>(dweight: &mut [T], dout: &[T], x: &[T], eps: T, dims: RmsNormDims) {
     dweight.fill(T::ZERO);
     for r in 0..dims.rows {

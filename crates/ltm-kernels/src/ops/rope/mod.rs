@@ -66,8 +66,9 @@ fn check_even(d: usize) -> Result<()> {
 /// [`Error::DType`](crate::Error::DType) when lengths or types disagree.
 ///
 /// # Source
-/// Su et al. 2021, "RoFormer". Frequencies `1/theta^(2i/d)` and angles are rounded to the table's type before
-/// the cosine is taken, as published models compute them: at large positions the rounding shows.
+/// Su et al. 2021, "RoFormer". As in published models, frequencies `1/theta^(2i/d)` and angles are
+/// rounded to the table's type before the cosine is taken; at large positions this makes a
+/// difference.
 pub fn table(
     device: &Device,
     table: &mut Buffer,

@@ -21,7 +21,7 @@ pub fn table<T: Float>(table: &mut [T], positions: &[i32], theta: f64, d: usize)
 /// Rotates each pair by its angle.
 ///
 /// # Panics
-/// When a slice is shorter than the dims ask for.
+/// When a slice is shorter than the dims require.
 pub fn fwd<T: Float>(out: &mut [T], x: &[T], table: &[T], dims: RopeDims) {
     for_pairs(dims, |i, angle| {
         let (cos, sin) = (table[angle], table[angle + 1]);
@@ -33,7 +33,7 @@ pub fn fwd<T: Float>(out: &mut [T], x: &[T], table: &[T], dims: RopeDims) {
 /// Rotates each pair back.
 ///
 /// # Panics
-/// When a slice is shorter than the dims ask for.
+/// When a slice is shorter than the dims require.
 pub fn bwd<T: Float>(dx: &mut [T], dout: &[T], table: &[T], dims: RopeDims) {
     for_pairs(dims, |i, angle| {
         let (cos, sin) = (table[angle], table[angle + 1]);

@@ -1,4 +1,4 @@
-//! The fast CPU implementation: the window over the shared tiles.
+//! The fast CPU implementation: the shared tiles with a sliding window.
 
 use std::ops::Range;
 
@@ -65,8 +65,8 @@ fn attention<'a, T: Float>(
     Attention { q, k, v, scale, extents, visible }
 }
 
-/// A tile much wider than the window would mostly compute what is masked, a smaller one mostly call
-/// overhead.
+/// A tile much wider than the window would mostly compute masked scores; a much smaller one would
+/// mostly be call overhead.
 fn tile(w: usize) -> usize {
     if w <= TILE / 2 { TILE / 2 } else { TILE }
 }

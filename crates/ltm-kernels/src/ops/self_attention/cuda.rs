@@ -1,19 +1,19 @@
-//! Causal attention within a window on CUDA: which rung, which instance, the launches. Knows the
-//! kernels' contracts, not how queries came about.
+//! Causal attention within a window on CUDA: chooses rung and kernel instance, and launches. Knows
+//! the kernels' contracts; must not know how queries are computed.
 #![expect(unsafe_code, reason = "kernels take addresses")]
 
 use super::{OP, SelfAttentionDims};
 use crate::cuda::{self, Arg, Context, Geometry, Rung};
 use crate::{Buffer, DType, Result};
 
-/// Rows that a block of the warp-per-row kernels computes.
+/// Rows per block of the warp-per-row kernels.
 const ROWS_PER_BLOCK: usize = 4;
-/// Queries, or keys, that a block of the tiled kernels computes.
+/// Queries, or keys, per block of the tiled kernels.
 const TILE: usize = 64;
-/// The most blocks along y or z.
+/// Maximum blocks along y or z.
 const MOST_BLOCKS: usize = 65_535;
 
-/// The wanted gradients, as [`super::bwd`] takes them.
+/// The requested gradients, as in [`super::bwd`].
 pub(super) struct Gradients<'a> {
     pub dq: Option<&'a mut Buffer>,
     pub dk: Option<&'a mut Buffer>,
@@ -129,7 +129,7 @@ pub(super) fn bwd(
     Ok(())
 }
 
-/// The same rungs serve forward and backward.
+/// Forward and backward have the same rungs.
 fn rung(dtype: DType, dims: SelfAttentionDims) -> Result<u32> {
     let SelfAttentionDims { b, t, h, d, .. } = dims;
     let rows_fit = i32::try_from(b * t * h).is_ok();
@@ -162,21 +162,22 @@ fn rung(dtype: DType, dims: SelfAttentionDims) -> Result<u32> {
     )
 }
 
-/// Scale and extents; the tiled kernels read the sequence off their grid.
+/// Scale and extents; the tiled kernels take the sequence from the grid.
 fn push_scalars(args: &mut Vec<Arg>, rung: u32, scale: f64, dims: SelfAttentionDims) -> Result<()> {
     let SelfAttentionDims { b, t, h, g, d, w } = dims;
     args.push(Arg::F32(scale as f32));
     if rung == 1 {
         args.push(Arg::extent(OP, b)?);
     }
-    // A window past the sequence's start is no other window, and may not fit 32 bits.
+    // A window longer than the sequence has the same effect as the whole sequence, and may not fit
+    // 32 bits.
     for extent in [t, h, g, d, w.min(t)] {
         args.push(Arg::extent(OP, extent)?);
     }
     Ok(())
 }
 
-/// A warp a row. `rung` has bounded the rows.
+/// One warp per row. `rung` has checked the number of rows.
 fn rows_geometry(rows: usize) -> Geometry {
     Geometry {
         grid: [rows.div_ceil(ROWS_PER_BLOCK) as u32, 1, 1],
@@ -185,7 +186,7 @@ fn rows_geometry(rows: usize) -> Geometry {
     }
 }
 
-/// A block for each tile of a sequence's head. `rung` has bounded the extents.
+/// One block per tile and head of a sequence. `rung` has checked the extents.
 fn tiles_geometry(heads: usize, smem_bytes: usize, dims: SelfAttentionDims) -> Geometry {
     Geometry {
         grid: [dims.t.div_ceil(TILE) as u32, heads as u32, dims.b as u32],
@@ -194,7 +195,7 @@ fn tiles_geometry(heads: usize, smem_bytes: usize, dims: SelfAttentionDims) -> G
     }
 }
 
-/// A block for 32 rows of a sequence's head. `rung` has bounded the extents.
+/// One block per 32 rows and head of a sequence. `rung` has checked the extents.
 fn shared_geometry(heads: usize, dims: SelfAttentionDims) -> Geometry {
     Geometry {
         grid: [dims.t.div_ceil(32) as u32, heads as u32, dims.b as u32],
@@ -203,12 +204,12 @@ fn shared_geometry(heads: usize, dims: SelfAttentionDims) -> Geometry {
     }
 }
 
-/// The narrowest instance of the kernels with shared rows that holds a head of width `d`.
+/// The narrowest instance of the kernels with shared rows that supports head width `d`.
 fn shared_instance(d: usize) -> usize {
     if d <= 64 { 64 } else { 128 }
 }
 
-/// The narrowest instance of the tiled kernels that holds a head of width `d`.
+/// The narrowest instance of the tiled kernels that supports head width `d`.
 fn instance(d: usize) -> usize {
     match d {
         0..=32 => 32,

@@ -1,5 +1,5 @@
-//! Causal attention within a sliding window. Knows shapes and the window, not how queries came
-//! about.
+//! Causal attention within a sliding window. Knows shapes and the window; must not know how queries
+//! are computed.
 
 mod cpu;
 mod cuda;
@@ -50,17 +50,17 @@ impl SelfAttentionDims {
         self.b * self.t * self.h
     }
 
-    /// [`fwd`]: two products over the visible pairs; the score matrix is not moved.
+    /// Cost of [`fwd`]: two products over the visible pairs; the score matrix is not stored.
     pub fn cost_fwd(&self) -> Cost {
         Cost::new(4 * self.pair_elements(), 2 * self.q_len() + 2 * self.kv_len() + self.lse_len())
     }
 
-    /// [`bwd`] with every gradient: the five products that are necessary.
+    /// Cost of [`bwd`] with all gradients: the five products that are necessary.
     pub fn cost_bwd(&self) -> Cost {
         Cost::new(10 * self.pair_elements(), 4 * self.q_len() + 4 * self.kv_len() + self.lse_len())
     }
 
-    /// `B * H * D` times the pairs of a query and a key it sees.
+    /// `B * H * D` times the number of visible pairs of query and key.
     fn pair_elements(&self) -> usize {
         let Self { b, t, h, d, w, .. } = *self;
         let w = w.min(t);
@@ -88,8 +88,8 @@ impl SelfAttentionDims {
 /// scaled scores, which [`bwd`] reads. `scale` is usually `1/sqrt(D)`. f32 or f64; on CUDA f32 or
 /// bf16, with `lse` and [`bwd`]'s scratch f32 in both cases.
 ///
-/// Finite inputs are assumed: NaN or infinity at a position may reach queries up to 63 positions
-/// around those that see it.
+/// Inputs must be finite: a NaN or infinity at a position may affect queries up to 63 positions
+/// away from those that see it.
 ///
 /// # Errors
 /// [`crate::Error::Dims`] from [`SelfAttentionDims::validate`], [`crate::Error::Shape`] when a
@@ -130,7 +130,7 @@ pub fn fwd(
     }
 }
 
-/// The gradients of [`fwd`]'s `out`, for those inputs that are wanted; each is overwritten.
+/// Gradients of [`fwd`]'s `out` with respect to the requested inputs; each is overwritten.
 ///
 /// # Shapes
 /// `dout` and `out (B,T,H,D)`, `lse (B,T,H)`, `q`, `k`, `v` as in [`fwd`] → `dq (B,T,H,D)`, `dk`
@@ -251,9 +251,9 @@ mod tests {
     fn check(dims: SelfAttentionDims) {
         let expected = reference(dims);
         let SelfAttentionDims { t, h, g, d, w, .. } = dims;
-        // Inputs are at most 3.5. A score is a sum of d products and is wrong by s; so is,
-        // relatively, a probability. A gradient of a score is at most 2 * 12.25 d and is wrong by 3
-        // s of that; dk sums it over w queries and h/g heads.
+        // Inputs are at most 3.5. A score is a sum of d products with error s; a probability has
+        // the same error, relatively. The gradient of a score is at most 2 * 12.25 d, with an error
+        // of 3 s of that; dk sums it over w queries and h/g heads.
         let bound = |eps: f64| {
             let s = SCALE * 12.25 * (d * d + 4) as f64 * eps;
             let sums = 3.5 * (w.min(t) + 4) as f64 * (eps + s);

@@ -1,4 +1,4 @@
-//! A run of rows out of every sequence of a batch, and its gradient.
+//! A contiguous range of rows of every sequence of a batch, and its gradient.
 
 mod cuda;
 pub mod reference;
@@ -8,12 +8,12 @@ use crate::{Buffer, Cost, Device, Result};
 
 const OP: &str = "slice";
 
-/// Extents of one call: rows `start..start + len` out of `rows`.
+/// Extents of one call: rows `start..start + len` of `rows`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct SliceDims {
     /// Sequences in the batch.
     pub b: usize,
-    /// Rows of a sequence of the source.
+    /// Rows per sequence of the source.
     pub rows: usize,
     /// The first row taken.
     pub start: usize,
@@ -69,7 +69,7 @@ pub fn fwd(device: &Device, out: &mut Buffer, x: &Buffer, dims: SliceDims) -> Re
     }
 }
 
-/// Gradient of [`fwd`]: `dout` in its place, zeros elsewhere.
+/// Gradient of [`fwd`]: `dout` at the rows it came from, zeros elsewhere.
 ///
 /// # Shapes
 /// `dout (B,len,C)` → `dx (B,rows,C)`.

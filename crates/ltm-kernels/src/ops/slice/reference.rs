@@ -1,4 +1,4 @@
-//! The definition of `slice`: copies, fast enough to need no twin.
+//! The definition of `slice`: copies, fast enough to need no separate CPU implementation.
 
 use super::SliceDims;
 use crate::Float;
@@ -6,7 +6,7 @@ use crate::Float;
 /// `out[b,l,:] = x[b, start + l, :]`.
 ///
 /// # Panics
-/// When a slice is shorter than the dims ask for.
+/// When a slice is shorter than the dims require.
 pub fn fwd<T: Float>(out: &mut [T], x: &[T], dims: SliceDims) {
     let (first, run) = (dims.start * dims.c, dims.len * dims.c);
     let sources = x.chunks_exact(dims.rows * dims.c);
@@ -15,10 +15,10 @@ pub fn fwd<T: Float>(out: &mut [T], x: &[T], dims: SliceDims) {
     }
 }
 
-/// `dout` in its place, zeros elsewhere.
+/// `dout` at the rows it came from, zeros elsewhere.
 ///
 /// # Panics
-/// When a slice is shorter than the dims ask for.
+/// When a slice is shorter than the dims require.
 pub fn bwd<T: Float>(dx: &mut [T], dout: &[T], dims: SliceDims) {
     let (first, run) = (dims.start * dims.c, dims.len * dims.c);
     let sources = dout.chunks_exact(run);

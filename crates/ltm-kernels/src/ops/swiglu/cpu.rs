@@ -52,7 +52,7 @@ pub(crate) fn bwd<T: Float>(
                 }
             },
         ),
-        // `dup` is the forward product with `dout` in the place of `up`.
+        // `dup` is the forward product with `dout` in place of `up`.
         (None, Some(dup)) => fwd(dup, gate, dout),
         (None, None) => {}
     }
