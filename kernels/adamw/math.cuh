@@ -1,4 +1,4 @@
-// The arithmetic of one AdamW step, which both rungs share.
+// The arithmetic of one AdamW step, shared by both rungs.
 #pragma once
 
 #include "common/map.cuh"

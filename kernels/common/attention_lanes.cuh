@@ -1,5 +1,5 @@
-// Rows of a head over eight lanes, four rows a warp: three shuffles a score in place of five, and four
-// rows share what a warp reads of a key.
+// Rows of a head over eight lanes, four rows per warp: a score takes three shuffles instead of five, and
+// four rows share each read of a key.
 #pragma once
 
 #include "common/types.cuh"
@@ -12,7 +12,7 @@ __device__ __forceinline__ float lanes_sum(float x) {
     return x + __shfl_xor_sync(0xffffffffu, x, 4);
 }
 
-// A row of at most DP elements: lane l of eight has those from 4 * (l + 8 * i).
+// A row of at most DP elements: lane l of eight holds those at 4 * (l + 8 * i) + 0..4.
 template <int DP> struct lanes_row {
     float4 x[DP / 32];
 
@@ -21,7 +21,7 @@ template <int DP> struct lanes_row {
         for (int i = 0; i < DP / 32; i++) x[i] = make_float4(0.f, 0.f, 0.f, 0.f);
     }
 
-    // Zeros past D, and everywhere when the row is not `inside`.
+    // Zeros past D, and for the whole row if it is not `inside`.
     template <typename A>
     __device__ __forceinline__ void load(const A *row, int D, bool inside) {
         clear();
@@ -61,8 +61,8 @@ template <int DP> struct lanes_row {
     }
 };
 
-// Copies `rows` rows, `stride` elements apart, into shared memory as f32 with PITCH elements a row, by
-// the whole block; zeros in columns D..DP.
+// The whole block copies `rows` rows, `stride` elements apart, to shared memory as f32 with PITCH elements
+// per row; columns D..DP become zeros.
 template <int DP, int PITCH, typename A>
 __device__ __forceinline__ void stage_rows(float *target, const A *source, int rows, long long stride,
                                            int D) {

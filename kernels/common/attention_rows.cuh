@@ -1,5 +1,5 @@
-// Attention one row at a time, a warp each: the plain form that both attention ops start from. A
-// caller defines where rows are and which keys a query sees, or which queries see a key.
+// Attention with one warp per row: the naive rung of both attention ops. The caller determines where rows
+// are, which keys a query sees, and which queries see a key.
 #pragma once
 
 #include "common/reduce.cuh"
@@ -7,7 +7,7 @@
 
 #define NEG_INFINITY __int_as_float(0xff800000)
 
-// A row of at most 256 elements over a warp: lane l has elements l, l + 32, l + 64, …
+// A row of at most 256 elements in a warp: lane l holds elements l, l + 32, l + 64, …
 typedef float warp_row[8];
 
 template <typename A>
@@ -28,7 +28,7 @@ __device__ __forceinline__ void store_row(A *row, const warp_row &x, float facto
     }
 }
 
-// x · row, known to every lane.
+// x · row, in every lane.
 template <typename A>
 __device__ __forceinline__ float dot_row(const warp_row &x, const A *row, int D) {
     warp_row y;
@@ -48,7 +48,7 @@ __device__ __forceinline__ void axpy_row(warp_row &y, float a, const A *row, int
     for (int i = 0; i < 8; i++) y[i] += a * x[i];
 }
 
-// One query against keys first..end, `pitch` elements apart, the first of all at `k` and `v`.
+// Attention of one query to keys first..end; keys and values are `pitch` elements apart, key 0 at `k`, `v`.
 template <typename A>
 __device__ __forceinline__ void attend_row(A *out, float *lse, const A *q, const A *k, const A *v,
                                            long long pitch, int first, int end, float scale, int D) {
@@ -58,7 +58,7 @@ __device__ __forceinline__ void attend_row(A *out, float *lse, const A *q, const
     for (int j = first; j < end; j++) {
         float score = scale * dot_row(q_row, k + j * pitch, D);
         float new_max = fmaxf(max, score);
-        // What was summed so far was relative to the old maximum.
+        // The sums so far are relative to the old maximum.
         float decay = expf(max - new_max), p = expf(score - new_max);
 #pragma unroll
         for (int i = 0; i < 8; i++) sums[i] *= decay;
@@ -70,7 +70,7 @@ __device__ __forceinline__ void attend_row(A *out, float *lse, const A *q, const
     if ((threadIdx.x & 31) == 0) *lse = max + logf(sum);
 }
 
-// The gradient of one query, from keys first..end.
+// The gradient of one query, summed over keys first..end.
 template <typename A>
 __device__ __forceinline__ void bwd_row_q(A *dq, const A *dout, float lse, float delta, const A *q,
                                           const A *k, const A *v, long long pitch, int first, int end,
@@ -86,9 +86,9 @@ __device__ __forceinline__ void bwd_row_q(A *dq, const A *dout, float lse, float
     store_row(dq, sums, scale, D);
 }
 
-// The gradients of one key and its value, from queries first..end of `n_heads` neighbouring heads. Row
+// The gradients of one key and its value, summed over queries first..end of `n_heads` adjacent heads. Row
 // (t, h) of q and dout is at (t * H + h) * D, its lse and delta at t * H + h. A null gradient is not
-// computed.
+// written.
 template <typename A>
 __device__ __forceinline__ void bwd_row_kv(A *dk, A *dv, const A *dout, const float *lse,
                                            const float *delta, const A *q, const A *k, const A *v,
@@ -109,8 +109,8 @@ __device__ __forceinline__ void bwd_row_kv(A *dk, A *dv, const A *dout, const fl
     if (dv) store_row(dv, dv_sums, 1.f, D);
 }
 
-// delta[row] = dout[row] · out[row], for rows of D elements; the sum over keys of p dp that every
-// gradient of a score subtracts. One warp a row.
+// delta[row] = dout[row] · out[row], for rows of D elements: the sum over keys of p dp, which the
+// gradient of every score subtracts. One warp per row.
 template <typename A>
 __device__ __forceinline__ void delta_row(float *delta, const A *dout, const A *out, long long rows,
                                           int D) {

@@ -1,5 +1,5 @@
-// Tensor-core attention in tiles: how rows of a head get into shared memory, and the two products that
-// forward and backward are made of. A warp owns 16 rows of a tile; four warps own 64.
+// Tensor-core attention in tiles: loads rows of a head into shared memory, and computes the two kinds of
+// product that forward and backward consist of. A warp owns 16 rows of a tile; four warps own 64.
 #pragma once
 
 #include "common/mma.cuh"
@@ -11,8 +11,8 @@
 // Rows of a tile are padded by 16 bytes, so that the eight rows of an ldmatrix lie in distinct banks.
 template <int DP> struct pitch { static const int value = DP + 8; };
 
-// Starts copies of rows first..first+ROWS of one head, `stride` elements apart from `head`, into a tile
-// of DP columns, by 128 threads. Rows past `rows` and columns past D become zeros.
+// 128 threads start copying rows first..first+ROWS of one head (`stride` elements apart, row 0 at `head`)
+// into a tile of DP columns. Rows past `rows` and columns past D become zeros.
 template <int ROWS, int DP>
 __device__ __forceinline__ void load_tile(bf16 *tile, const bf16 *head, int first, int rows,
                                           long long stride, int D) {
@@ -26,14 +26,14 @@ __device__ __forceinline__ void load_tile(bf16 *tile, const bf16 *head, int firs
     }
 }
 
-// sums (16,COLUMNS) = a b^T: `a` is this warp's 16 rows of a tile, `b` a tile of COLUMNS rows.
+// sums (16,COLUMNS) = a b^T: `a` is this warp's 16 rows of a tile, `b` is a tile of COLUMNS rows.
 template <int COLUMNS, int DP>
 __device__ __forceinline__ void product_of_rows(float (&sums)[COLUMNS / 8][4], const bf16 *a,
                                                 const bf16 *b) {
     const int P = pitch<DP>::value;
     int lane = threadIdx.x & 31;
-    // Matrices of a: rows 0..8 and 8..16, then the same 8 columns on. Matrices of b: columns 0..8 and
-    // 8..16 of 8 rows, then of the next 8 rows.
+    // Matrices of a: rows 0..8 and 8..16, then the same rows 8 columns further. Matrices of b: columns 0..8
+    // and 8..16 of 8 rows, then the same columns of the next 8 rows.
     const bf16 *a_row = a + (lane & 15) * P + (lane >> 4) * 8;
     const bf16 *b_row = b + ((lane & 7) + (lane >> 4) * 8) * P + (lane >> 3 & 1) * 8;
 #pragma unroll
@@ -54,9 +54,9 @@ __device__ __forceinline__ void product_of_rows(float (&sums)[COLUMNS / 8][4], c
     }
 }
 
-// sums (16,DP) += weights b: `weights` (16,ROWS) are this warp's, rounded to bf16 where they lie: the
-// accumulators of a product hold just what each lane supplies of the next one's left side. `b` is a
-// tile of ROWS rows.
+// sums (16,DP) += weights b: `weights` (16,ROWS) are this warp's accumulators of an earlier product, rounded
+// to bf16 in place: their layout is what each lane must supply as the left side of the next product. `b`
+// is a tile of ROWS rows.
 template <int ROWS, int DP>
 __device__ __forceinline__ void add_weighted_rows(float (&sums)[DP / 8][4],
                                                   const float (&weights)[ROWS / 8][4], const bf16 *b) {
@@ -78,8 +78,8 @@ __device__ __forceinline__ void add_weighted_rows(float (&sums)[DP / 8][4],
     }
 }
 
-// Rounds this warp's 16 rows of DP sums to bf16 and writes those columns that exist; row r of the warp
-// goes to out + r * stride. `rows` of the 16 exist.
+// Scales this warp's 16 rows of DP sums by `upper` and `lower`, rounds them to bf16 and writes columns
+// below D of the first `rows` rows; row r of the warp goes to out + r * stride.
 template <int DP>
 __device__ __forceinline__ void store_rows(bf16 *out, const float (&sums)[DP / 8][4], float upper,
                                            float lower, int rows, long long stride, int D) {
@@ -97,7 +97,7 @@ __device__ __forceinline__ void store_rows(bf16 *out, const float (&sums)[DP / 8
     }
 }
 
-// A value over the four lanes that share a row.
+// Maximum and sum over the four lanes that share a row.
 __device__ __forceinline__ float quad_max(float x) {
     x = fmaxf(x, __shfl_xor_sync(0xffffffffu, x, 1));
     return fmaxf(x, __shfl_xor_sync(0xffffffffu, x, 2));

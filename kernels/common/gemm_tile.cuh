@@ -1,5 +1,5 @@
 // One block's tile of a bf16 matrix product on tensor cores: panels of both factors stream through
-// shared memory, the sums stay in registers. What becomes of the sums is the caller's.
+// shared memory, the sums stay in registers. The caller decides what to do with the sums.
 #pragma once
 
 #include "common/mma.cuh"
@@ -14,14 +14,14 @@ template <int EXTENT, int K_STEP, bool SUM_CONTIGUOUS, int THREADS> struct Panel
     static_assert(ROWS % ROWS_AT_ONCE == 0 && ROWS_AT_ONCE % 8 == 0, "threads share panels evenly");
     static_assert(CHUNKS == 4 || CHUNKS % 8 == 0, "the exchange of chunks below is for these");
 
-    // Where a chunk is. ldmatrix reads one chunk of 8 neighbouring rows at a time; exchanging the
-    // chunks of a row by its number puts those 8 into different banks, without padding.
+    // The offset of a chunk. ldmatrix reads one chunk from each of 8 adjacent rows at a time; permuting
+    // the chunks of a row by its index puts those 8 into different banks, without padding.
     static __device__ __forceinline__ int offset(int row, int chunk) {
         int exchange = CHUNKS == 4 ? (row >> 1) & 3 : row & 7;
         return (row * CHUNKS + (chunk ^ exchange)) * 8;
     }
 
-    // What of the factor this thread copies: one chunk in every ROWS_AT_ONCE rows.
+    // The part of the factor that this thread copies: one chunk in every ROWS_AT_ONCE rows.
     const bf16 *factor, *next;
     long long step, rows_apart;
     int target, x, k;

@@ -3,8 +3,8 @@
 
 #include "common/gemm_tile.cuh"
 
-// Exchanges a 4x4 matrix over the four lanes that share a row: lane t gets v[t] of every lane, so
-// that two neighbouring columns of each of four fragments become eight neighbours of one.
+// Transposes a 4x4 matrix over the four lanes that share a row: lane t gets v[t] of every lane, so a
+// lane that had two adjacent columns of each of four fragments gets eight adjacent columns of one.
 __device__ __forceinline__ void transpose_quad(uint_t (&v)[4]) {
     bool odd = threadIdx.x & 1, upper = threadIdx.x & 2;
 #pragma unroll
@@ -24,8 +24,8 @@ __device__ __forceinline__ void write_one(C *c, float sum, int accumulate) {
     *c = from_f32<C>(accumulate ? to_f32(*c) + sum : sum);
 }
 
-// One row of a warp's 32 columns, of which this lane has pairs 8j + 2*(lane%4). `c` is the row's first
-// element; the whole warp takes part, `inside` is whether its row exists.
+// Writes one row of a warp's 32 columns, of which this lane has pairs 8j + 2*(lane%4). `c` is the row's
+// first element. The whole warp must call it; `inside` is whether the row exists.
 __device__ __forceinline__ void write_row(bf16 *c, float2 (&sums)[4], bool inside, int accumulate) {
     int quad = threadIdx.x & 3;
     uint_t pairs[4];
@@ -38,7 +38,7 @@ __device__ __forceinline__ void write_row(bf16 *c, float2 (&sums)[4], bool insid
         }
         pairs[j] = pack_bf16x2(x.x, x.y);
     }
-    // 16 bytes per lane, 64 a row: whole sectors, where pairs would write an eighth of one at a time.
+    // 16 bytes per lane, 64 per row: whole sectors, whereas pairs would write an eighth of one at a time.
     transpose_quad(pairs);
     if (inside) *(uint4 *)(c + 8 * quad) = make_uint4(pairs[0], pairs[1], pairs[2], pairs[3]);
 }
@@ -54,7 +54,7 @@ __device__ __forceinline__ void write_row(float *c, float2 (&sums)[4], bool insi
     }
 }
 
-// Rows m0..m and columns n0..n of `c`, as far as the tile goes.
+// Writes the part of the tile at (m0, n0) that lies in the first m rows and n columns of `c`.
 template <typename Shape, typename C>
 __device__ __forceinline__ void
 write_tile(C *c, const float (&sums)[Shape::FRAGMENTS_M][Shape::FRAGMENTS_N][4], int m0, int m, int n0,
@@ -62,7 +62,7 @@ write_tile(C *c, const float (&sums)[Shape::FRAGMENTS_M][Shape::FRAGMENTS_N][4],
     int row0 = m0 + Shape::warp_row() + (threadIdx.x >> 2 & 7);
     int column0 = n0 + Shape::warp_column();
     c += column0;
-    // A row of the warp is whole, and every row of it aligned: the same for all its lanes.
+    // Whether the warp's rows are complete and 16-byte aligned; the same for all its lanes.
     bool whole = column0 + 32 <= n && ldc % 8 == 0 && ((ulong_t)c & 15) == 0;
 #pragma unroll
     for (int i = 0; i < Shape::FRAGMENTS_M; i++)

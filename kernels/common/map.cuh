@@ -1,9 +1,9 @@
-// Loops over elements that do not depend on each other, shared out among all threads of a grid.
+// Loops over independent elements, divided among all threads of a grid.
 #pragma once
 
 #include "common/types.cuh"
 
-// The first element of this thread, and how far its next one is.
+// Index of this thread in the grid, and number of threads in the grid.
 __device__ __forceinline__ long long grid_thread() {
     return (long long)blockIdx.x * blockDim.x + threadIdx.x;
 }
@@ -11,7 +11,7 @@ __device__ __forceinline__ long long grid_thread() {
 __device__ __forceinline__ long long grid_threads() { return (long long)gridDim.x * blockDim.x; }
 
 // outs[m][i] = y[m] with f(y, x), x[j] = ins[j][i], for every i < n: eight elements per step, the last
-// n % 8 one by one. An output of null is not wanted. An output may be an input too.
+// n % 8 one by one. A null output is not written. An output may also be an input.
 template <typename A, int M, int N, typename F>
 __device__ __forceinline__ void map8(A *const (&outs)[M], const A *const (&ins)[N], long long n,
                                      F f) {

@@ -4,12 +4,12 @@
 
 #include "common/types.cuh"
 
-// A shared-memory address as PTX wants it.
+// A shared-memory address in the form that PTX takes.
 __device__ __forceinline__ uint_t smem_address(const void *p) {
     return (uint_t)__cvta_generic_to_shared(p);
 }
 
-// Four 8x8 matrices of 16-bit elements; lane i names the 16-byte row i%8 of matrix i/8.
+// Loads four 8x8 matrices of 16-bit elements; lane i gives the address of the 16-byte row i%8 of matrix i/8.
 __device__ __forceinline__ void ldmatrix_x4(uint_t (&r)[4], const void *row) {
     asm volatile("ldmatrix.sync.aligned.m8n8.x4.shared.b16 {%0,%1,%2,%3}, [%4];"
                  : "=r"(r[0]), "=r"(r[1]), "=r"(r[2]), "=r"(r[3])
@@ -32,7 +32,7 @@ __device__ __forceinline__ void mma_bf16(float (&c)[4], const uint_t (&a)[4], ui
                  : "r"(a[0]), "r"(a[1]), "r"(a[2]), "r"(a[3]), "r"(b0), "r"(b1));
 }
 
-// Copies 16 bytes into shared memory without waiting: the first `bytes` from `source`, then zeros
+// Copies 16 bytes into shared memory without waiting: the first `bytes` from `source`, zeros after
 // them. `source` must be aligned to 16 bytes, and valid even when `bytes` is 0.
 __device__ __forceinline__ void copy_async_16(void *target, const void *source, int bytes) {
     asm volatile("cp.async.cg.shared.global [%0], [%1], 16, %2;"
@@ -44,7 +44,7 @@ __device__ __forceinline__ void copy_async_commit() {
     asm volatile("cp.async.commit_group;" ::: "memory");
 }
 
-// Waits until at most N of this thread's groups are under way; other threads' copies need a barrier.
+// Waits until at most N of this thread's groups are unfinished; other threads' copies need a barrier.
 template <int N> __device__ __forceinline__ void copy_async_wait() {
     asm volatile("cp.async.wait_group %0;" :: "n"(N) : "memory");
 }

@@ -17,8 +17,8 @@ __device__ __forceinline__ float warp_max(float x) {
     return x;
 }
 
-// The sum over a block of whole warps, known to every thread. `scratch` holds one element a warp;
-// it may be used again at once, as the block waits before and after.
+// The sum over a block of whole warps, in every thread. `scratch` holds one element per warp and may be
+// reused by the next call, since the block waits before and after writing it.
 template <typename T> __device__ __forceinline__ T block_sum(T x, T *scratch) {
     int lane = threadIdx.x & 31, warp = threadIdx.x >> 5, n_warps = blockDim.x >> 5;
     x = warp_sum(x);

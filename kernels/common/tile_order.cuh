@@ -1,8 +1,8 @@
-// Which tile of a matrix a block takes.
+// Which tile of a matrix a block computes.
 #pragma once
 
-// Blocks are numbered down bands of 8 tile rows: those under way together share their panels of both
-// factors in the L2 cache.
+// Blocks are numbered down bands of 8 tile rows: blocks that run at the same time then share panels of
+// both factors in the L2 cache.
 struct TileOrder {
     int row, column;
     __device__ __forceinline__ TileOrder(int block, int tile_rows, int tile_columns) {

@@ -24,7 +24,7 @@ template <int DP, typename A>
 __device__ __forceinline__ void bwd_q(A *dq, const A *dout, const float *lse, const float *delta,
                                       const A *q, const A *k, const A *v, float scale, int T, int H,
                                       int G, int D, int Z) {
-    // Keys and values at a time.
+    // Keys and values per iteration.
     const int CHUNK = 4096 / DP;
     __shared__ __align__(16) float k_rows[4096], v_rows[4096];
     int group = H / G, g = blockIdx.y % G;
@@ -61,7 +61,7 @@ __device__ __forceinline__ void bwd_kv(float *partials, const A *dout, const flo
                                        const float *delta, const A *q, const A *k, const A *v,
                                        float scale, int B, int T, int H, int G, int D, int Z,
                                        int rows_per_chunk) {
-    // Padded, so that sixteen lanes that read sixteen rows meet distinct banks.
+    // Padded, so that sixteen lanes reading sixteen rows access distinct banks.
     const int N = 16, P = DP + 4, C = DP / 64;
     __shared__ __align__(16) float k_rows[N * P], v_rows[N * P], q_rows[N * P], dout_rows[N * P];
     __shared__ float p_tile[N * N], ds_tile[N * N];

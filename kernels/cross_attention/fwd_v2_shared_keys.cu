@@ -16,7 +16,7 @@
 template <int DP, typename A>
 __device__ __forceinline__ void fwd(A *out, float *lse, const A *q, const A *k, const A *v, float scale,
                                     int T, int H, int G, int D, int Z) {
-    // Keys and values at a time.
+    // Keys and values per iteration.
     const int CHUNK = 4096 / DP;
     __shared__ __align__(16) float k_rows[4096], v_rows[4096];
     int group = H / G, g = blockIdx.y % G;
@@ -40,7 +40,7 @@ __device__ __forceinline__ void fwd(A *out, float *lse, const A *q, const A *k, 
             value.load(v_rows + j * DP, DP, true);
             float score = scale * query.dot(key);
             float new_max = fmaxf(max, score);
-            // What was summed so far was relative to the old maximum.
+            // The sums so far are relative to the old maximum.
             float decay = expf(max - new_max), p = expf(score - new_max);
             sum = sum * decay + p;
             sums.blend(decay, p, value);

@@ -29,7 +29,7 @@ __device__ __forceinline__ void fwd(A *out, float *lse, const A *q, const A *k, 
     query.load(q + row * D, D, true);
     sums.clear();
     float max = NEG_INFINITY, sum = 0.f;
-    // Every group makes every round, as all lanes of a warp take part in its shuffles.
+    // Every group runs every iteration, because all lanes of a warp take part in its shuffles.
     for (int j0 = 0; j0 < Z; j0 += GROUPS) {
         int j = j0 + group;
         bool inside = j < Z;
@@ -38,7 +38,7 @@ __device__ __forceinline__ void fwd(A *out, float *lse, const A *q, const A *k, 
         float score = scale * query.dot(key);
         if (!inside) continue;
         float new_max = fmaxf(max, score);
-        // What was summed so far was relative to the old maximum.
+        // The sums so far are relative to the old maximum.
         float decay = expf(max - new_max), p = expf(score - new_max);
         sum = sum * decay + p;
         sums.blend(decay, p, value);

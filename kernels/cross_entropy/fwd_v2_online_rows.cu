@@ -25,7 +25,7 @@ __device__ __forceinline__ void rows_online(float *nll, A *logits, const int *ta
     A *x = logits + (long long)n * ldl;
     int target = targets[n];
     bool ignored = target == -1, valid = target >= 0 && target < v_end;
-    // The write below replaces it: read before any thread gets there, which block_max waits for.
+    // Read now, because the write below replaces it; block_max keeps threads from writing too early.
     float at_target = valid ? to_f32(x[target]) : 0.0f;
 
     // pass 1: running maximum and sum. A thread starts below every finite logit, not at -inf, whose
@@ -52,7 +52,7 @@ __device__ __forceinline__ void rows_online(float *nll, A *logits, const int *ta
         nll[n] = ignored ? 0.0f : valid ? row_max + logf(row_sum) - at_target : nan;
     if (!write_p) return;
 
-    // pass 2: probabilities minus one-hot, zeros in the padding so that no product sees what lay there.
+    // pass 2: probabilities minus one-hot; zeros in the padding, so that no product reads old data.
     float scale = valid ? (factor ? factor[n] : 1.0f) : nan;
     for (int v = threadIdx.x * 4; v < ldl; v += 256 * 4) {
         float4 four = load4(x + v);

@@ -23,7 +23,7 @@
 #include "common/reduce.cuh"
 #include "common/tile_order.cuh"
 
-// Below every finite logit, where -inf would differ from itself by NaN.
+// Below every finite logit; with -inf the difference of two maxima would be NaN.
 constexpr float LOWEST = -3.0e38f;
 
 // The maximum of some logits and the sum of their exp(x - maximum).
@@ -52,7 +52,7 @@ logits_tile(bf16 *logits, Peak *peaks, float *at_target, const bf16 *h, const bf
     // Phase 1: the peaks of each row in this warp's 32 columns, over the four lanes that share it.
     Peak *of_warps = (Peak *)shared;
     int lane = threadIdx.x & 31, column0 = v0 + Shape::warp_column() + 2 * (lane & 3);
-    __syncthreads(); // All warps are through with the panels, whose place the peaks take.
+    __syncthreads(); // All warps have finished with the panels, whose memory the peaks reuse.
 #pragma unroll
     for (int i = 0; i < Shape::FRAGMENTS_M; i++)
 #pragma unroll
@@ -64,7 +64,7 @@ logits_tile(bf16 *logits, Peak *peaks, float *at_target, const bf16 *h, const bf
             for (int j = 0; j < Shape::FRAGMENTS_N; j++)
 #pragma unroll
                 for (int e = 0; e < 2; e++) {
-                    // As it will be stored: what is written below rounds to the same.
+                    // Rounded as it will be stored below.
                     float &x = sums[i][j][2 * half + e];
                     x = to_f32(to_bf16(x));
                     if (column0 + 8 * j + e < v_end) max = fmaxf(max, x);
@@ -78,7 +78,7 @@ logits_tile(bf16 *logits, Peak *peaks, float *at_target, const bf16 *h, const bf
                     int v = column0 + 8 * j + e;
                     float x = sums[i][j][2 * half + e];
                     if (v < v_end) sum += expf(x - max);
-                    // A target of -1 is no column; one past the vocabulary is inside no tile.
+                    // A target of -1 matches no column, and one past the vocabulary is in no tile.
                     if (v == target && v < v_end) at_target[n0 + row] = x;
                 }
             sum += __shfl_xor_sync(0xffffffffu, sum, 1);
@@ -87,7 +87,7 @@ logits_tile(bf16 *logits, Peak *peaks, float *at_target, const bf16 *h, const bf
         }
     __syncthreads();
 
-    // Phase 2: a thread for each row of the tile, over the warps that share it.
+    // Phase 2: one thread per row of the tile combines the warps that share it.
     for (int row = threadIdx.x; row < Shape::TILE_M && n0 + row < n_rows; row += Shape::THREADS) {
         Peak peak = of_warps[row];
         for (int warp = 1; warp < WARP_COLUMNS; warp++) peak = merge(peak, of_warps[warp * Shape::TILE_M + row]);
@@ -128,7 +128,7 @@ cross_entropy_fwd_rows_bf16_v3(float *nll, bf16 *logits, const Peak *peaks, cons
         nll[n] = ignored ? 0.0f : valid ? row_max + logf(row_sum) - at_target[n] : nan;
     if (!write_p) return;
 
-    // pass 2: probabilities minus one-hot, zeros in the padding so that no product sees what lay there.
+    // pass 2: probabilities minus one-hot; zeros in the padding, so that no product reads old data.
     float scale = valid ? (factor ? factor[n] : 1.0f) : nan;
     bf16 *x = logits + (long long)n * ldl;
     for (int v = threadIdx.x * 8; v < ldl; v += 256 * 8) {

@@ -13,23 +13,23 @@
 #include "common/types.cuh"
 
 constexpr int THREADS = 256;
-// Tokens of a thread that are looked at together, and the most that a block notes before it adds them.
+// Tokens per thread in one scan, and the most tokens that a block collects before it adds their rows.
 constexpr int STEPS = 4;
 constexpr int NOTED = STEPS * THREADS;
-// Columns of a thread, THREADS apart, and rows of dout that are under way together.
+// Columns per thread, THREADS apart, and rows of dout that are loaded together.
 constexpr int COLUMNS = 4;
 constexpr int AHEAD = 4;
 
 struct Notes {
-    // Tokens of this block's rows in their order: where each is, and which of the rows it is.
+    // Collected tokens of this block's rows, in order: position of each, and which row it belongs to.
     int at[NOTED];
     int row[NOTED];
-    // A bit for each token of a step, by step and warp.
+    // One bit per token, by step and warp.
     uint_t found[STEPS * THREADS / 32];
 };
 
-// Adds the noted rows of dout to the rows of the table that this block owns, in their order; `first`
-// means that the table holds nothing yet.
+// Adds the collected rows of dout, in order, to the rows of the table that this block owns; `first`
+// means that the table has not been written yet.
 template <typename A>
 __device__ __forceinline__ void add_noted(float *dtable, const A *dout, const Notes &notes, int n_noted,
                                           bool first, int v, int c, int log2_blocks) {
@@ -83,7 +83,7 @@ __device__ __forceinline__ void embedding_grad_owned(float *dtable, const A *dou
     uint_t mine = blockIdx.x, mask = (1u << log2_blocks) - 1, lower_lanes = (1u << lane) - 1;
     bool first = true;
     for (long long start = 0; start < n; start += NOTED) {
-        // Phase 1: which of these tokens are this block's.
+        // Phase 1: find the tokens that belong to this block.
         int token[STEPS];
         uint_t found[STEPS];
 #pragma unroll
@@ -95,7 +95,7 @@ __device__ __forceinline__ void embedding_grad_owned(float *dtable, const A *dou
             if (lane == 0) notes.found[s * (THREADS / 32) + warp] = found[s];
         }
         __syncthreads();
-        // Phase 2: a lane for each warp of each step counts how many stand before its own.
+        // Phase 2: one lane per warp and step counts how many tokens come before its own.
         int count = __popc(notes.found[lane]), before = count;
         for (int offset = 1; offset < 32; offset *= 2) {
             int other = __shfl_up_sync(0xffffffffu, before, offset);
@@ -108,7 +108,7 @@ __device__ __forceinline__ void embedding_grad_owned(float *dtable, const A *dou
             first = false, n_noted = 0;
             __syncthreads();
         }
-        // Phase 3: they are noted in their order.
+        // Phase 3: collect them in order.
 #pragma unroll
         for (int s = 0; s < STEPS; s++) {
             int place = n_noted + __shfl_sync(0xffffffffu, before, s * (THREADS / 32) + warp);

@@ -23,7 +23,7 @@ template <int EXTENT, typename A>
 __device__ __forceinline__ void load_panel(float *panel, const A *factor, int ld, int x0, int x_end,
                                            int k0, int k_end, bool sum_contiguous) {
     constexpr int PITCH = EXTENT + 4;
-    // The contiguous extent of the panel goes to neighbouring threads, four elements each.
+    // Adjacent threads take adjacent elements of the panel's contiguous extent, four each.
     int across = (sum_contiguous ? K_STEP : EXTENT) / 4;
     bool aligned = ld % 4 == 0 && ((ulong_t)factor & (4 * sizeof(A) - 1)) == 0;
     for (int i = threadIdx.x; i < EXTENT * K_STEP / 4; i += 256) {
@@ -48,7 +48,7 @@ __device__ __forceinline__ void load_panel(float *panel, const A *factor, int ld
     }
 }
 
-// Threads stand 16 by 16; each holds rows and columns 4t.. of every 64 of the tile.
+// Threads form a 16x16 grid; each holds rows and columns 4t.. of every 64 of the tile.
 template <int TILE, typename A, typename C>
 __device__ __forceinline__ void
 matmul_register_tiles(C *c, const A *a, const A *b, int m, int n, int k, int lda, int ldb, int ldc,
@@ -81,7 +81,7 @@ matmul_register_tiles(C *c, const A *a, const A *b, int m, int n, int k, int lda
 #pragma unroll
                 for (int j = 0; j < 4 * PARTS; j++) sums[i][j] += left[i] * right[j];
         }
-        // The panels have been read: the next ones may take their place.
+        // All threads have read the panels: the next ones may overwrite them.
         __syncthreads();
     }
     c += blockIdx.z * stride_c;

@@ -53,7 +53,7 @@ reduce_total_f64_v2(double *total, const double *partials, int count) {
     if (threadIdx.x == 0) total[0] = sum;
 }
 
-// The least index known to any thread of the block, known to its first thread.
+// The least index of any thread of the block, in its first thread.
 __device__ __forceinline__ long long block_least(long long x) {
     __shared__ long long least[8];
     for (int offset = 16; offset > 0; offset >>= 1)

@@ -1,21 +1,21 @@
-// A row shared out among LANES threads, which keep it in registers: a warp (v2) or a block (v3).
+// A row divided among LANES threads, which keep it in registers: a warp (v2) or a block (v3).
 #pragma once
 
 #include "common/reduce.cuh"
 #include "common/types.cuh"
 
-// Eights of a row that one lane holds: 4 * 8 * 32 lanes are 1024 columns, 4 * 8 * 256 are 8192.
+// Groups of eight elements per lane: 4 * 8 * 32 lanes are 1024 columns, 4 * 8 * 256 are 8192.
 constexpr int CHUNKS = 4;
 constexpr int BLOCK = 256;
 
-// The sum over the lanes of a row, known to each of them.
+// The sum over the lanes of a row, in each of them.
 template <int LANES> __device__ __forceinline__ float row_sum(float x) {
     if constexpr (LANES == 32) return warp_sum(x);
     __shared__ float scratch[BLOCK / 32];
     return block_sum(x, scratch);
 }
 
-// The k-th eight of this thread's row begins at this column.
+// The column at which this thread's k-th group of eight begins.
 template <int LANES> __device__ __forceinline__ int column(int k) {
     return 8 * (LANES * k + (int)threadIdx.x % LANES);
 }
@@ -96,7 +96,7 @@ __device__ void rms_norm_dx_row(A *dx, const A *dout, const A *x, const float *w
     }
 }
 
-// Adds to `total` what the rows of this block that fall to these lanes contribute to dweight.
+// Adds to `total` the contributions to dweight of those of this block's rows that these lanes process.
 template <int LANES, typename A>
 __device__ __forceinline__ void add_dweight(float (&total)[CHUNKS][8], const A *dout, const A *x,
                                             float eps, int rows, int n_columns,

@@ -21,7 +21,7 @@ template <int DP, typename A>
 __device__ __forceinline__ void bwd_q(A *dq, const A *dout, const float *lse, const float *delta,
                                       const A *q, const A *k, const A *v, float scale, int T, int H,
                                       int G, int D, int W) {
-    // Keys and values at a time.
+    // Keys and values per iteration.
     const int CHUNK = 4096 / DP;
     __shared__ __align__(16) float k_rows[4096], v_rows[4096];
     int h = blockIdx.y, t0 = blockIdx.x * 32, t = t0 + (threadIdx.x >> 3);
@@ -43,7 +43,7 @@ __device__ __forceinline__ void bwd_q(A *dq, const A *dout, const float *lse, co
         for (int j = 0; j < n; j++) {
             key.load(k_rows + j * DP, DP, true);
             value.load(v_rows + j * DP, DP, true);
-            // All lanes of a warp take part in the products' shuffles, seen or not.
+            // All lanes of a warp take part in the products' shuffles, visible pair or not.
             float score = scale * query.dot(key), dp = gradient.dot(value);
             int back = t - (j0 + j);
             if (back < 0 || back >= W) continue;
@@ -59,7 +59,7 @@ template <int DP, typename A>
 __device__ __forceinline__ void bwd_kv(A *dk, A *dv, const A *dout, const float *lse,
                                        const float *delta, const A *q, const A *k, const A *v,
                                        float scale, int T, int H, int G, int D, int W) {
-    // Queries at a time.
+    // Queries per iteration.
     const int CHUNK = 4096 / DP;
     __shared__ __align__(16) float q_rows[4096], dout_rows[4096];
     __shared__ float lse_rows[CHUNK], delta_rows[CHUNK];
@@ -86,7 +86,7 @@ __device__ __forceinline__ void bwd_kv(A *dk, A *dv, const A *dout, const float 
             for (int i = 0; i < n; i++) {
                 query.load(q_rows + i * DP, DP, true);
                 gradient.load(dout_rows + i * DP, DP, true);
-                // All lanes of a warp take part in the products' shuffles, seen or not.
+                // All lanes of a warp take part in the products' shuffles, visible pair or not.
                 float score = scale * key.dot(query), dp = value.dot(gradient);
                 int back = t0 + i - j;
                 if (back < 0 || back >= W) continue;

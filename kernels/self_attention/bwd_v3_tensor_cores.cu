@@ -19,7 +19,7 @@
 // budget  regs 232; threads 128; smem 70144; sass HMMA LDSM LDGSTS
 #include "common/attention_tile.cuh"
 
-// dq of 64 queries, N keys at a time.
+// dq of 64 queries, N keys per iteration.
 template <int DP, int N>
 __device__ __forceinline__ void bwd_q(bf16 *dq, const bf16 *dout, const float *lse, const float *delta,
                                       const bf16 *q, const bf16 *k, const bf16 *v, float scale, int T,
@@ -44,7 +44,7 @@ __device__ __forceinline__ void bwd_q(bf16 *dq, const bf16 *dout, const float *l
     float lse_log2[2], delta_row[2];
 #pragma unroll
     for (int i = 0; i < 2; i++) {
-        // Of a query that does not exist every probability is exp(-infinity).
+        // For a query that does not exist every probability is exp(-infinity) = 0.
         long long row = (b * T + t[i]) * H + h;
         lse_log2[i] = t[i] < T ? lse[row] * LOG2_E : -NEG_INFINITY;
         delta_row[i] = t[i] < T ? delta[row] : 0.f;
@@ -86,7 +86,7 @@ __device__ __forceinline__ void bwd_q(bf16 *dq, const bf16 *dout, const float *l
     store_rows<DP>(dq + row * q_stride + h * D, sums, scale, scale, T - q0 - warp * 16, q_stride, D);
 }
 
-// dk and dv of 64 keys, N queries of one head at a time.
+// dk and dv of 64 keys, N queries of one head per iteration.
 template <int DP, int N>
 __device__ __forceinline__ void bwd_kv(bf16 *dk, bf16 *dv, const bf16 *dout, const float *lse,
                                        const float *delta, const bf16 *q, const bf16 *k, const bf16 *v,
@@ -99,7 +99,7 @@ __device__ __forceinline__ void bwd_kv(bf16 *dk, bf16 *dv, const bf16 *dout, con
     int warp = threadIdx.x >> 5, lane = threadIdx.x & 31;
     int g = blockIdx.y, k0 = blockIdx.x * 64;
     long long b = blockIdx.z, q_stride = (long long)H * D, kv_stride = (long long)G * D;
-    // The tiles of queries that see some key here, once for each query head.
+    // The tiles of queries that see any of these keys, once per query head.
     int end = W < T - k0 - 63 ? k0 + 63 + W : T;
     int first = k0 / N, tiles = (end - 1) / N - first + 1, rounds = tiles * (H / G);
 
@@ -109,7 +109,7 @@ __device__ __forceinline__ void bwd_kv(bf16 *dk, bf16 *dv, const bf16 *dout, con
         load_tile<N, DP>(dout_tiles + stage * N * P, dout + b * T * q_stride + h * D, q0, T, q_stride, D);
         copy_async_commit();
         if (threadIdx.x < N) {
-            // Of a query that does not exist every probability is exp(-infinity).
+            // For a query that does not exist every probability is exp(-infinity) = 0.
             int t = q0 + threadIdx.x;
             long long row = (b * T + t) * H + h;
             lse_tiles[stage * N + threadIdx.x] = t < T ? lse[row] * LOG2_E : -NEG_INFINITY;

@@ -16,7 +16,7 @@
 template <int DP, typename A>
 __device__ __forceinline__ void fwd(A *out, float *lse, const A *q, const A *k, const A *v, float scale,
                                     int T, int H, int G, int D, int W) {
-    // Keys and values at a time.
+    // Keys and values per iteration.
     const int CHUNK = 4096 / DP;
     __shared__ __align__(16) float k_rows[4096], v_rows[4096];
     int h = blockIdx.y, t0 = blockIdx.x * 32, t = t0 + (threadIdx.x >> 3);
@@ -37,12 +37,12 @@ __device__ __forceinline__ void fwd(A *out, float *lse, const A *q, const A *k, 
         for (int j = 0; j < n; j++) {
             key.load(k_rows + j * DP, DP, true);
             value.load(v_rows + j * DP, DP, true);
-            // All lanes of a warp take part in the product's shuffles, seen or not.
+            // All lanes of a warp take part in the product's shuffles, visible pair or not.
             float score = scale * query.dot(key);
             int back = t - (j0 + j);
             if (back < 0 || back >= W) continue;
             float new_max = fmaxf(max_score, score);
-            // What was summed so far was relative to the old maximum.
+            // The sums so far are relative to the old maximum.
             float decay = expf(max_score - new_max), p = expf(score - new_max);
             sum = sum * decay + p;
             sums.blend(decay, p, value);

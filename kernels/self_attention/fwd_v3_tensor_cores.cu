@@ -26,7 +26,7 @@ __device__ __forceinline__ void fwd(bf16 *out, float *lse, const bf16 *q, const 
     int h = blockIdx.y, g = h / (H / G), q0 = blockIdx.x * 64;
     long long b = blockIdx.z, q_stride = (long long)H * D, kv_stride = (long long)G * D;
     const bf16 *k_head = k + b * T * kv_stride + g * D, *v_head = v + b * T * kv_stride + g * D;
-    // The tiles of keys that some query here sees; the last is at the queries' own positions.
+    // The tiles of keys that any of these queries sees; the last is at the queries' own positions.
     int last = blockIdx.x, first = max(0, q0 - W + 1) / 64;
 
     load_tile<64, DP>(q_tile, q + b * T * q_stride + h * D, q0, T, q_stride, D);
@@ -34,7 +34,7 @@ __device__ __forceinline__ void fwd(bf16 *out, float *lse, const bf16 *q, const 
     load_tile<64, DP>(v_tiles, v_head, first * 64, T, kv_stride, D);
     copy_async_commit();
 
-    // This lane's two rows of the 16 that its warp has.
+    // This lane's two rows of its warp's 16.
     int t_upper = q0 + warp * 16 + (lane >> 2), t_lower = t_upper + 8;
     float max_upper = NEG_INFINITY, max_lower = NEG_INFINITY, sum_upper = 0.f, sum_lower = 0.f;
     float sums[DP / 8][4] = {};
