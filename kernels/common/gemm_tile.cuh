@@ -38,8 +38,8 @@ template <int EXTENT, int K_STEP, bool SUM_CONTIGUOUS, int THREADS> struct Panel
         rows_apart = (long long)ROWS_AT_ONCE * ld;
     }
 
-    // Starts the copy of the next K_STEP of the sum; elements past the ends are zeros, so
-    // that it adds nothing, and nothing past the ends is read.
+    // Starts the copy of the next K_STEP of the sum; elements past the ends become zeros, so
+    // they add nothing, and nothing past the ends is read.
     __device__ __forceinline__ void copy_next(bf16 *panel, int x_end, int k_end) {
 #pragma unroll
         for (int i = 0; i < ROWS / ROWS_AT_ONCE; i++) {
@@ -116,7 +116,7 @@ gemm_tile(float (&sums)[Shape::FRAGMENTS_M][Shape::FRAGMENTS_N][4], bf16 *smem, 
 #pragma unroll
             for (int e = 0; e < 4; e++) sums[i][j][e] = 0.0f;
 
-    // One group a step, empty past the end, so that "all but STAGES - 2" always names the same one.
+    // One group per step, empty past the end, so that "all but STAGES - 2" always means the same one.
     auto copy_step = [&](int step) {
         if (step < steps) {
             bf16 *stage = smem + step % STAGES * Shape::STAGE_ELEMENTS;

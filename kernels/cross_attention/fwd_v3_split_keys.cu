@@ -10,7 +10,7 @@
 // cost    4*B*T*Z*H*D flop; (2*B*T*H*D + 2*B*Z*G*D)*sizeof(A) + B*T*H*4 bytes
 // twin    crates/ltm-kernels/src/ops/cross_attention/reference.rs
 // source  Dao et al. 2023 (Flash-Decoding): partial softmaxes and their merge
-// vs v2   sixteen keys at once; with one query a group, v2 leaves 31 of 32 rows of a block idle
+// vs v2   sixteen keys at once; with one query per group, v2 leaves 31 of 32 rows of a block idle
 // budget  regs 72; threads 128; smem 8320; sass -
 #include "common/attention_lanes.cuh"
 

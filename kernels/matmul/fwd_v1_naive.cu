@@ -1,4 +1,4 @@
-// matmul / forward / v1: one thread an output element
+// matmul / forward / v1: one thread per output element
 // math    c[z,m,n] = sum_k op(a)[z,m,k] * op(b)[z,k,n], or c += that; op exchanges rows and columns
 // in      a (batch,M,K) or (batch,K,M), b (batch,K,N) or (batch,N,K): A; row pitches lda, ldb
 // out     c (batch,M,N) A or f32, row pitch ldc

@@ -10,7 +10,7 @@
 // cost    2*batch*M*N*K flop; batch*(M*K + K*N + M*N) elements
 // twin    crates/ltm-kernels/src/ops/matmul/reference.rs
 // source  the blocked kernels of SGEMM_CUDA
-// vs v1   a tile x tile block asks memory for each element once a tile, not once a product
+// vs v1   a tile x tile block reads each element from memory once per tile, not once per product
 // budget  regs 128; threads 256; smem 17408; sass -
 #include "common/tile_order.cuh"
 #include "common/types.cuh"

@@ -14,7 +14,7 @@
 // cost    2*batch*M*N*K flop; batch*(M*K*2 + K*N*2 + M*N*(2 or 4)) bytes
 // twin    crates/ltm-kernels/src/ops/matmul/reference.rs
 // source  PTX ISA (mma.m16n8k16, ldmatrix, cp.async); the multistage kernels of CUTLASS 2
-// vs v2   16x16x8 products an instruction, and no thread waits for global memory or holds it in registers
+// vs v2   16x16x8 products per instruction, and no thread waits for global memory or holds it in registers
 // budget  regs 128; threads 256; smem 65536; sass HMMA LDSM LDGSTS
 #include "common/gemm_tile.cuh"
 #include "common/gemm_write.cuh"

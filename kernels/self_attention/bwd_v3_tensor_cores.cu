@@ -15,7 +15,7 @@
 //         (4*B*T*H*D + 4*B*T*G*D)*2 + B*T*H*4 bytes
 // twin    crates/ltm-kernels/src/ops/self_attention/reference.rs
 // source  Dao 2023 (FlashAttention-2); the two kernels in place of one are what spares dq its atomics
-// vs v2   16x16x8 products an instruction; p and ds never leave registers
+// vs v2   16x16x8 products per instruction; p and ds never leave registers
 // budget  regs 232; threads 128; smem 70144; sass HMMA LDSM LDGSTS
 #include "common/attention_tile.cuh"
 

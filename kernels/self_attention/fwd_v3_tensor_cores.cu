@@ -12,7 +12,7 @@
 // cost    4*B*H*D*pairs flop, pairs = T*W - W*(W-1)/2 for W <= T; (2*B*T*H*D + 2*B*T*G*D)*2 + B*T*H*4 bytes
 // twin    crates/ltm-kernels/src/ops/self_attention/reference.rs
 // source  Dao 2023 (FlashAttention-2); PTX ISA (mma.m16n8k16, ldmatrix, cp.async)
-// vs v2   16x16x8 products an instruction; scores and probabilities never leave registers
+// vs v2   16x16x8 products per instruction; scores and probabilities never leave registers
 // budget  regs 176; threads 128; smem 87040; sass HMMA LDSM LDGSTS
 #include "common/attention_tile.cuh"
 
