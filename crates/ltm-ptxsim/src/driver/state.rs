@@ -68,10 +68,8 @@ impl<T> Table<T> {
     }
 
     fn unknown(&self, handle: Handle) -> super::error::Failure {
-        Code::InvalidHandle.because(format!(
-            "{handle:#x} is not the handle of a {}, or it was destroyed",
-            self.kind
-        ))
+        Code::InvalidHandle
+            .because(format!("{handle:#x}: no such {} (destroyed, or never created)", self.kind))
     }
 }
 
