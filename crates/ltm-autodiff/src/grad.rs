@@ -37,7 +37,9 @@ pub fn grad(g: &mut Graph, loss: Value, wrt: &[Value]) -> Result<Vec<Value>> {
         matters[node] |= g.nodes[node].inputs.iter().any(|v| matters[v.node]);
     }
 
-    let seed = ops::fill(g, &[1], 1.0);
+    let spec = g.spec(loss).clone();
+    let seed = ops::fill(g, &spec.shape, 1.0);
+    let seed = ops::cast(g, seed, spec.kind)?;
     let mut gradients: HashMap<Value, Value> = HashMap::from([(loss, seed)]);
     for node in (0..n_nodes).rev() {
         let Some(op) = g.nodes[node].op.clone() else { continue };
@@ -63,7 +65,7 @@ pub fn grad(g: &mut Graph, loss: Value, wrt: &[Value]) -> Result<Vec<Value>> {
             let gradient = gradient.ok_or(Error::NoGradient { op: op.name(), position })?;
             let total = match gradients.get(input) {
                 Some(&earlier) if gradient.node >= first_new => sum(g, earlier, gradient)?,
-                Some(&earlier) => ops::add(g, earlier, gradient)?,
+                Some(&earlier) => add(g, earlier, gradient)?,
                 None => gradient,
             };
             gradients.insert(*input, total);
@@ -110,9 +112,18 @@ fn sum(g: &mut Graph, earlier: Value, gradient: Value) -> Result<Value> {
     let node = &g.nodes[gradient.node];
     let alike = g.spec(earlier) == g.spec(gradient);
     let Some(adding) = node.op.as_ref().filter(|_| alike).and_then(|op| op.adding()) else {
-        return ops::add(g, earlier, gradient);
+        return add(g, earlier, gradient);
     };
     let inputs = [&[earlier], node.inputs.as_slice()].concat();
     let spec = g.spec(gradient).clone();
     Ok(g.push_shared(adding, &inputs, vec![spec])[0])
+}
+
+/// `a + b`, in full precision where only one of them is.
+fn add(g: &mut Graph, a: Value, b: Value) -> Result<Value> {
+    if g.spec(a).kind == g.spec(b).kind {
+        return ops::add(g, a, b);
+    }
+    let (a, b) = (ops::cast(g, a, Kind::Float)?, ops::cast(g, b, Kind::Float)?);
+    ops::add(g, a, b)
 }

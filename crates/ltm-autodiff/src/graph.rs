@@ -181,6 +181,12 @@ pub trait Operation: Debug + Send + Sync {
         false
     }
 
+    /// Whether output 0 holds the elements of the only input, in the same kind and order, in another shape. A plan
+    /// omits such a node.
+    fn is_reshape(&self) -> bool {
+        false
+    }
+
     /// An input whose memory output 0 may take over when nobody reads the input afterwards.
     fn in_place(&self) -> Option<usize> {
         None
@@ -391,11 +397,21 @@ impl Graph {
         node.op.as_ref().filter(|op| op.is_cast()).and_then(|_| node.inputs.first().copied())
     }
 
+    /// What `value` is a reshaped form of, if it is one.
+    pub(crate) fn reshaped_from(&self, value: Value) -> Option<Value> {
+        let node = &self.nodes[value.node];
+        node.op.as_ref().filter(|op| op.is_reshape()).and_then(|_| node.inputs.first().copied())
+    }
+
     /// The spec of the gradient of `value`: what was cast from full precision gets its gradient back
     /// in full precision, so that sums of such gradients lose nothing.
     pub(crate) fn gradient_spec(&self, value: Value) -> Spec {
-        let origin = self.cast_from(value).unwrap_or(value);
-        self.spec(origin).clone()
+        let mut origin = value;
+        while let Some(from) = self.reshaped_from(origin) {
+            origin = from;
+        }
+        let origin = self.cast_from(origin).unwrap_or(origin);
+        Spec { shape: self.shape(value).to_vec(), kind: self.spec(origin).kind }
     }
 
     /// How often a value changes.

@@ -461,9 +461,9 @@ fn order(g: &Graph, outputs: &[Value]) -> Vec<usize> {
 }
 
 /// The value whose memory holds `value`: itself, or what it is cast from where the cast changes no
-/// type.
+/// type, or what it is a reshaped form of.
 fn origin(g: &Graph, precision: Precision, mut value: Value) -> Value {
-    while let Some(from) = g.cast_from(value)
+    while let Some(from) = g.cast_from(value).or_else(|| g.reshaped_from(value))
         && precision.dtype(g.spec(from).kind) == precision.dtype(g.spec(value).kind)
     {
         value = from;

@@ -98,6 +98,115 @@ fn add_and_values_read_twice() {
     });
 }
 
+/// Positive numbers, for functions that need them.
+fn positive(g: &mut Graph, x: Value) -> Result<Value> {
+    let square = ops::mul(g, x, x)?;
+    ops::affine(g, square, 1.0, 0.5)
+}
+
+#[test]
+fn functions_of_each_element() {
+    check(&[&[3, 4]], &[], |g, x, _| ops::affine(g, x[0], -1.5, 0.25));
+    check(&[&[3, 4]], &[], |g, x, _| ops::exp(g, x[0]));
+    check(&[&[3, 4]], &[], |g, x, _| ops::tanh(g, x[0]));
+    check(&[&[3, 4]], &[], |g, x, _| ops::sigmoid(g, x[0]));
+    check(&[&[3, 4]], &[], |g, x, _| ops::gelu(g, x[0]));
+    check(&[&[3, 4]], &[], |g, x, _| ops::relu(g, x[0]));
+    check(&[&[3, 4]], &[], |g, x, _| {
+        let x = positive(g, x[0])?;
+        ops::log(g, x)
+    });
+    check(&[&[3, 4]], &[], |g, x, _| {
+        let x = positive(g, x[0])?;
+        ops::sqrt(g, x)
+    });
+}
+
+#[test]
+fn operators_on_operands_that_are_repeated() {
+    for [a, b] in [
+        [&[2, 3, 4][..], &[2, 3, 4][..]],
+        [&[2, 3, 4], &[4]],
+        [&[4], &[2, 3, 4]],
+        [&[2, 1, 4], &[3, 1]],
+        [&[1, 3, 1], &[2, 1, 4]],
+        [&[2, 3], &[1]],
+        [&[1, 1], &[3]],
+    ] {
+        check(&[a, b], &[], |g, x, _| ops::add(g, x[0], x[1]));
+        check(&[a, b], &[], |g, x, _| ops::sub(g, x[0], x[1]));
+        check(&[a, b], &[], |g, x, _| ops::mul(g, x[0], x[1]));
+        check(&[a, b], &[], |g, x, _| {
+            let divisor = positive(g, x[1])?;
+            ops::div(g, x[0], divisor)
+        });
+    }
+    check(&[&[2, 3]], &[], |g, x, _| ops::mul(g, x[0], x[0]));
+}
+
+#[test]
+fn sums_and_means() {
+    for axes in [&[][..], &[0], &[1], &[2], &[0, 1], &[2, 0], &[0, 1, 2]] {
+        check(&[&[2, 3, 4]], &[], |g, x, _| ops::sum(g, x[0], axes));
+        check(&[&[2, 3, 4]], &[], |g, x, _| ops::mean(g, x[0], axes));
+    }
+    check(&[&[2, 3]], &[], |g, x, _| ops::sum_all(g, x[0]));
+    check(&[&[2, 3]], &[], |g, x, _| ops::mean_all(g, x[0]));
+}
+
+#[test]
+fn softmax() {
+    check(&[&[2, 3, 5]], &[], |g, x, _| ops::softmax(g, x[0]));
+}
+
+#[test]
+fn other_shapes() {
+    check(&[&[2, 3, 4]], &[], |g, x, _| {
+        // Twice, so that the sum of two gradients goes through the shapes.
+        let a = ops::reshape(g, x[0], &[6, 4])?;
+        let b = ops::reshape(g, x[0], &[4, 6])?;
+        let b = ops::transpose(g, b, 0, 1)?;
+        ops::mul(g, a, b)
+    });
+    for axes in [[0, 1, 2], [2, 0, 1], [1, 0, 2], [2, 1, 0]] {
+        check(&[&[2, 3, 4]], &[], |g, x, _| ops::permute(g, x[0], &axes));
+    }
+    check(&[&[3, 1]], &[], |g, x, _| ops::broadcast(g, x[0], &[2, 3, 4]));
+    check(&[&[]], &[], |g, x, _| ops::broadcast(g, x[0], &[2, 3]));
+}
+
+#[test]
+fn parts_of_an_axis() {
+    for axis in 0..3 {
+        check(&[&[2, 3, 4], &[2, 3, 4]], &[], |g, x, _| {
+            let both = ops::concat(g, &[x[0], x[1], x[0]], axis)?;
+            ops::narrow(g, both, axis, 1, 4)
+        });
+    }
+}
+
+#[test]
+fn layer_norm_from_parts_and_its_second_derivative() {
+    let norm = |g: &mut Graph, x: Value| {
+        let mean = ops::mean(g, x, &[1])?;
+        let centred = ops::sub(g, x, mean)?;
+        let square = ops::mul(g, centred, centred)?;
+        let variance = ops::mean(g, square, &[1])?;
+        // Division alone: the gradient of a square root has no gradient.
+        ops::div(g, centred, variance)
+    };
+    check(&[&[2, 5]], &[], |g, x, _| norm(g, x[0]));
+    check(&[&[2, 5]], &[], |g, x, _| {
+        let y = norm(g, x[0])?;
+        let part = ops::narrow(g, y, 1, 1, 3)?;
+        let both = ops::concat(g, &[part, y], 1)?;
+        let swapped = ops::transpose(g, both, 0, 1)?;
+        let cube = ops::mul(g, swapped, swapped)?;
+        let loss = ops::sum_all(g, cube)?;
+        Ok(grad(g, loss, &[x[0]])?[0])
+    });
+}
+
 #[test]
 fn slice() {
     check(&[&[2, 5, 3]], &[], |g, x, _| {
@@ -266,6 +375,28 @@ fn shapes_that_do_not_fit_are_refused() {
         ops::gaussian_kl(&mut g, x, x, 5),
         ops::gaussian_kl(&mut g, x, x, 0),
         ops::dot(&mut g, x, v),
+        ops::sub(&mut g, x, v),
+        ops::mul(&mut g, v, x),
+        ops::div(&mut g, i, i),
+        ops::tanh(&mut g, i),
+        ops::sum(&mut g, x, &[3]),
+        ops::sum(&mut g, x, &[1, 1]),
+        ops::mean(&mut g, i, &[0]),
+        ops::sum_all(&mut g, i),
+        ops::softmax(&mut g, scalar),
+        ops::softmax(&mut g, i),
+        ops::reshape(&mut g, x, &[5, 5]),
+        ops::permute(&mut g, x, &[0, 1]),
+        ops::permute(&mut g, x, &[0, 1, 1]),
+        ops::transpose(&mut g, x, 0, 3),
+        ops::broadcast(&mut g, x, &[4]),
+        ops::broadcast(&mut g, v, &[5, 4]),
+        ops::narrow(&mut g, x, 3, 0, 1),
+        ops::narrow(&mut g, x, 1, 2, 2),
+        ops::narrow(&mut g, x, 1, 0, 0),
+        ops::concat(&mut g, &[], 0),
+        ops::concat(&mut g, &[x, v], 0),
+        ops::concat(&mut g, &[x, x], 3),
     ];
     for (case, refused) in refusals.into_iter().enumerate() {
         assert!(matches!(refused, Err(Error::Shape { .. })), "case {case}: {refused:?}");

@@ -190,6 +190,76 @@ fn a_cast_is_run_once_and_only_between_types() {
 }
 
 #[test]
+fn a_reshape_takes_no_memory_and_no_time() {
+    let mut g = Graph::new();
+    let x = g.input("x", &[2, 3], Kind::Float, UpdateRate::Step);
+    let y = ops::tanh(&mut g, x).unwrap();
+    let flat = ops::reshape(&mut g, y, &[6]).unwrap();
+    let tall = ops::reshape(&mut g, flat, &[3, 2]).unwrap();
+    assert_eq!(ops::reshape(&mut g, tall, &[3, 2]).unwrap(), tall);
+    // The input, `y` and both shapes are read after each other has been.
+    let sum = ops::add(&mut g, flat, flat).unwrap();
+    let loss = ops::sum_all(&mut g, sum).unwrap();
+    let dx = grad(&mut g, loss, &[x]).unwrap()[0];
+    let mut store = Store::new(&g, &Device::Cpu, Precision::F64).unwrap();
+    store.write_f32(x, &[0.0, 0.5, 1.0, -0.5, -1.0, 2.0]).unwrap();
+    let mut plan = Plan::new(&g, &Device::Cpu, Precision::F64, &[y, tall, loss, dx]).unwrap();
+    plan.run(&store).unwrap();
+    assert!(plan.counts().iter().all(|count| count.name != "reshape"));
+    let output = |value| plan.output(value).unwrap().to_f64().unwrap();
+    assert_eq!(output(y), output(tall));
+    assert_eq!(output(loss)[0], 2.0 * output(y).iter().sum::<f64>());
+    assert_eq!(output(dx)[0], 2.0);
+    assert_eq!((g.shape(dx), g.shape(loss)), (&[2, 3][..], &[1][..]));
+}
+
+#[test]
+fn sums_of_activations_lose_nothing_on_the_way_to_full_precision() {
+    let narrowing =
+        Precision { float: DType::F64, activation: DType::F32, matmul_weight: DType::F32 };
+    let mut g = Graph::new();
+    let bias = g.input("bias", &[1], Kind::Float, UpdateRate::Step);
+    let x = g.input("x", &[1 << 12], Kind::Float, UpdateRate::Step);
+    let [bias_narrow, x_narrow] =
+        [bias, x].map(|v| ops::cast(&mut g, v, Kind::Activation).unwrap());
+    let y = ops::mul(&mut g, x_narrow, bias_narrow).unwrap();
+    let loss = ops::sum_all(&mut g, y).unwrap();
+    let dbias = grad(&mut g, loss, &[bias]).unwrap()[0];
+    assert_eq!((g.spec(loss).kind, g.spec(dbias).kind), (Kind::Float, Kind::Float));
+    let mut store = Store::new(&g, &Device::Cpu, narrowing).unwrap();
+    store.write_f32(bias, &[1.0]).unwrap();
+    // One large number and many small ones, whose sum needs 30 binary digits.
+    let mut data = vec![1.0; 1 << 12];
+    data[0] = (1 << 30) as f32;
+    store.write_f32(x, &data).unwrap();
+    let mut plan = Plan::new(&g, &Device::Cpu, narrowing, &[loss, dbias]).unwrap();
+    plan.run(&store).unwrap();
+    let expected = f64::from((1u32 << 30) + (1 << 12) - 1);
+    for value in [loss, dbias] {
+        assert_eq!(plan.output(value).unwrap().to_f64().unwrap(), [expected]);
+    }
+}
+
+#[test]
+fn gradients_of_different_kinds_add_up_in_full_precision() {
+    let mut g = Graph::new();
+    let w = g.input("w", &[2, 2], Kind::Float, UpdateRate::Step);
+    let narrow = ops::cast(&mut g, w, Kind::Activation).unwrap();
+    // The product gives its gradient in full precision, the sum as an activation.
+    let product = ops::linear(&mut g, narrow, narrow).unwrap();
+    let y = ops::add(&mut g, product, narrow).unwrap();
+    let loss = ops::sum_all(&mut g, y).unwrap();
+    let dw = grad(&mut g, loss, &[w]).unwrap()[0];
+    assert_eq!(g.spec(dw).kind, Kind::Float);
+    let mut store = Store::new(&g, &Device::Cpu, Precision::F32).unwrap();
+    store.write_f32(w, &[1.0, 2.0, 3.0, 4.0]).unwrap();
+    let mut plan = Plan::new(&g, &Device::Cpu, Precision::F32, &[dw]).unwrap();
+    plan.run(&store).unwrap();
+    // Σ (W Wᵀ) = Σ_k (column sum k)², of slope 2·(column sum).
+    assert_eq!(plan.output(dw).unwrap().to_f64().unwrap(), [9.0, 13.0, 9.0, 13.0]);
+}
+
+#[test]
 fn mistakes_are_refused() {
     let mut g = Graph::new();
     let table = g.input("table", &[4, 2], Kind::Float, UpdateRate::Weights);

@@ -55,6 +55,21 @@ fn a_value_of_another_graph_is_refused_everywhere() {
     foreign(ops::rope_table(&mut g, s, 1e4, 2));
     foreign(ops::slice(&mut g, s, 0, 1));
     foreign(ops::swiglu(&mut g, x, s));
+    assert_eq!(foreign(ops::sub(&mut g, x, s)), "input 1 of `sub`");
+    foreign(ops::mul(&mut g, s, x));
+    foreign(ops::div(&mut g, x, s));
+    assert_eq!(foreign(ops::tanh(&mut g, s)), "input 0 of `tanh`");
+    foreign(ops::sum(&mut g, s, &[0]));
+    foreign(ops::mean(&mut g, s, &[0]));
+    foreign(ops::sum_all(&mut g, s));
+    foreign(ops::mean_all(&mut g, s));
+    foreign(ops::softmax(&mut g, s));
+    foreign(ops::reshape(&mut g, s, &[4]));
+    foreign(ops::permute(&mut g, s, &[1, 0]));
+    foreign(ops::transpose(&mut g, s, 0, 1));
+    foreign(ops::broadcast(&mut g, s, &[2, 2]));
+    foreign(ops::narrow(&mut g, s, 0, 0, 1));
+    assert_eq!(foreign(ops::concat(&mut g, &[x, s], 0)), "input 1 of `concat`");
 
     assert_eq!(foreign(g.check("x", s)), "x");
     assert!(g.check("x", x).is_ok());
@@ -144,6 +159,8 @@ fn limits_of_an_operation_are_errors() {
     assert_eq!(refused(9, 1), "custom: expected 0 to 8 inputs, got 9");
     assert_eq!(refused(1, 5), "custom: expected 1 to 4 outputs, got 5");
     assert_eq!(refused(1, 0), "custom: expected 1 to 4 outputs, got 0");
+    let refused = ops::concat(&mut g, &[x; 9], 0).expect_err("eight parts at most");
+    assert_eq!(refused.to_string(), "concat: expected 0 to 8 inputs, got 9");
     assert_eq!(foreign(g.apply1(custom(), &[x, stranger], spec)), "input 1 of `custom`");
 }
 

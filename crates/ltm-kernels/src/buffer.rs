@@ -87,6 +87,8 @@ pub trait Float:
     fn ln(self) -> Self;
     /// Square root.
     fn sqrt(self) -> Self;
+    /// Hyperbolic tangent.
+    fn tanh(self) -> Self;
     /// The larger of two numbers; a NaN operand is ignored, as in `f32::max`.
     fn max(self, other: Self) -> Self;
 }
@@ -150,6 +152,9 @@ macro_rules! float {
             }
             fn sqrt(self) -> Self {
                 self.sqrt()
+            }
+            fn tanh(self) -> Self {
+                self.tanh()
             }
             fn max(self, other: Self) -> Self {
                 self.max(other)

@@ -84,7 +84,7 @@ pub enum Error {
     },
     /// A kernel did not compile.
     Compile {
-        /// The kernel's file, relative to `kernels/`.
+        /// The kernel's file or the program's name.
         file: String,
         /// The architecture it was compiled for.
         architecture: String,
@@ -119,7 +119,7 @@ impl std::fmt::Display for Error {
             ),
             Self::Cuda { call, reason } => write!(f, "cuda: {call}: {reason}"),
             Self::Compile { file, architecture, log } => {
-                write!(f, "kernels/{file} does not compile for {architecture}:\n{log}")
+                write!(f, "{file} does not compile for {architecture}:\n{log}")
             }
         }
     }

@@ -1,9 +1,10 @@
-//! Sums of values of one shape, and constants.
+//! Sums, and constants.
 
 use ltm_kernels::Cost;
+use ltm_kernels::ops::binary::Operator;
 use ltm_kernels::ops::elementwise;
 
-use super::{check_shape, float_kind, streaming_cost};
+use super::{binary, float_kind, streaming_cost};
 use crate::graph::Grads;
 use crate::{Call, Graph, Io, Operation, Result, Spec, Value};
 
@@ -12,14 +13,17 @@ struct Add {
     n: usize,
 }
 
-/// `a + b`, both of one shape; in `a`'s memory where nobody reads `a` afterwards.
+/// `a + b`, either repeated along the axes that it lacks, see [`sub`](super::sub). Of one shape: in `a`'s memory where
+/// nobody reads `a` afterwards.
 ///
 /// # Errors
-/// [`Error::Shape`](crate::Error::Shape) when the shapes differ.
+/// [`Error::Shape`](crate::Error::Shape) when the shapes do not fit each other.
 pub fn add(g: &mut Graph, a: Value, b: Value) -> Result<Value> {
     float_kind(g, "add", &[a, b])?;
     let spec = g.spec(a).clone();
-    check_shape(g, "add", "b", b, &spec.shape)?;
+    if g.shape(b) != spec.shape {
+        return binary::trace(g, a, b, Operator::Add);
+    }
     Ok(g.push1(Add { n: spec.len() }, &[a, b], spec))
 }
 

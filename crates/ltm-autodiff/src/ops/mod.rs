@@ -6,7 +6,9 @@
 //! of a weight is a separate node. A value of another graph is refused with
 //! [`Error::OtherGraph`].
 
+mod binary;
 mod cast;
+mod concat;
 mod cross_attention;
 mod cross_entropy;
 mod elementwise;
@@ -18,10 +20,15 @@ mod reparam;
 mod rms_norm;
 mod rope;
 mod self_attention;
+mod shape;
 mod slice;
+mod softmax;
 mod swiglu;
+mod unary;
 
+pub use binary::{div, mul, sub};
 pub use cast::cast;
+pub use concat::concat;
 pub use cross_attention::cross_attention;
 pub use cross_entropy::cross_entropy;
 pub use elementwise::{add, fill};
@@ -29,13 +36,16 @@ pub use embedding::embedding;
 pub use gaussian_kl::gaussian_kl;
 pub use ltm_kernels::ops::matmul::Layout;
 pub use matmul::{linear, matmul};
-pub use reduce::dot;
+pub use reduce::{dot, mean, mean_all, sum, sum_all};
 pub use reparam::reparam;
 pub use rms_norm::{add_rms_norm, rms_norm};
 pub use rope::{positions, rope, rope_table};
 pub use self_attention::self_attention;
-pub use slice::slice;
+pub use shape::{broadcast, permute, reshape, transpose};
+pub use slice::{narrow, slice};
+pub use softmax::softmax;
 pub use swiglu::swiglu;
+pub use unary::{affine, exp, gelu, log, relu, scale, sigmoid, sqrt, tanh};
 
 use ltm_kernels::Cost;
 
@@ -55,11 +65,11 @@ fn own(g: &Graph, op: &'static str, inputs: &[Value]) -> Result<()> {
 }
 
 /// The verdict of an op's dims on themselves, as a mistake in tracing.
-fn check_dims(op: &'static str, verdict: ltm_kernels::Result<()>) -> Result<()> {
-    match verdict {
-        Err(ltm_kernels::Error::Dims { reason, .. }) => Err(Error::Shape { op, reason }),
-        other => Ok(other?),
-    }
+fn check_dims<T>(op: &'static str, verdict: ltm_kernels::Result<T>) -> Result<T> {
+    verdict.map_err(|error| match error {
+        ltm_kernels::Error::Dims { reason, .. } => Error::Shape { op, reason },
+        other => other.into(),
+    })
 }
 
 /// Refuses values of another kind.
@@ -109,6 +119,13 @@ fn rows(op: &'static str, shape: &[usize]) -> Result<(usize, usize)> {
     let (last, leading) = shape.split_last().expect("checked above");
     // As in `Spec::len`: an extent that no memory holds is refused where memory is allocated.
     Ok((leading.iter().fold(1, |n: usize, extent| n.saturating_mul(*extent)), *last))
+}
+
+/// A shape as the extents before an axis, the axis, and the extents after it.
+fn around(op: &'static str, shape: &[usize], axis: usize) -> Result<[usize; 3]> {
+    check(op, axis < shape.len(), || format!("axis {axis} is not one of {shape:?}"))?;
+    let product = |extents: &[usize]| extents.iter().fold(1, |n: usize, e| n.saturating_mul(*e));
+    Ok([product(&shape[..axis]), shape[axis], product(&shape[axis + 1..])])
 }
 
 /// The three extents of a shape.

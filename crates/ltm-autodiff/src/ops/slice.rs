@@ -1,16 +1,16 @@
-//! Some of the rows of each item of a batch.
+//! Part of a value along one axis.
 
 use ltm_kernels::Cost;
 use ltm_kernels::ops::slice::{self, SliceDims};
 
-use super::{check_dims, extents3, float_kind};
+use super::{around, check_dims, extents3, float_kind};
 use crate::graph::Grads;
 use crate::{Call, Graph, Io, Operation, Result, Spec, Value};
 
 const OP: &str = "slice";
 
 #[derive(Debug)]
-struct Slice(SliceDims);
+pub(super) struct Slice(pub SliceDims);
 
 #[derive(Debug)]
 struct SliceBwd(SliceDims);
@@ -25,6 +25,20 @@ pub fn slice(g: &mut Graph, x: Value, start: usize, len: usize) -> Result<Value>
     let dims = SliceDims { b, rows, start, len, c };
     check_dims(OP, dims.validate())?;
     Ok(g.push1(Slice(dims), &[x], Spec::new(&[b, len, c], kind)))
+}
+
+/// Entries `start..start+len` of `x` along `axis`: `(…,R,…)` → `(…,len,…)`.
+///
+/// # Errors
+/// [`Error::Shape`](crate::Error::Shape) when `x` has no such axis or too few entries along it.
+pub fn narrow(g: &mut Graph, x: Value, axis: usize, start: usize, len: usize) -> Result<Value> {
+    let kind = float_kind(g, OP, &[x])?;
+    let mut shape = g.shape(x).to_vec();
+    let [b, rows, c] = around(OP, &shape, axis)?;
+    let dims = SliceDims { b, rows, start, len, c };
+    check_dims(OP, dims.validate())?;
+    shape[axis] = len;
+    Ok(g.push1(Slice(dims), &[x], Spec::new(&shape, kind)))
 }
 
 impl Operation for Slice {
@@ -50,6 +64,11 @@ impl Operation for Slice {
 impl Operation for SliceBwd {
     fn name(&self) -> &'static str {
         "slice_bwd"
+    }
+
+    fn grad(&self, g: &mut Graph, node: &Io, dout: Value, _wanted: &[bool]) -> Result<Grads> {
+        let spec = g.spec(node.inputs[0]).clone();
+        Ok(vec![Some(g.push1(Slice(self.0), &[dout], spec))])
     }
 
     fn run(&self, mut call: Call<'_, '_>) -> Result<()> {

@@ -3,6 +3,7 @@
 
 use super::architecture::Architecture;
 use super::launch::{Arg, Geometry};
+use super::program::Program;
 use crate::{DType, Error, Result};
 
 /// A CUDA device; this build has none.
@@ -63,6 +64,18 @@ impl Context {
     /// # Safety
     /// None: this cannot be called.
     pub(crate) unsafe fn launch(&self, _: &str, _: Geometry, _: &[Arg]) -> Result<()> {
+        match *self {}
+    }
+
+    /// # Safety
+    /// Nothing to promise: it cannot be called.
+    pub(super) unsafe fn launch_program(
+        &self,
+        _: &Program<'_>,
+        _: &str,
+        _: Geometry,
+        _: &[Arg],
+    ) -> Result<()> {
         match *self {}
     }
 

@@ -6,7 +6,8 @@ use cudarc::nvrtc::{result, sys};
 
 use super::architecture::Architecture;
 use super::cache;
-use crate::{Error, Result, registry};
+use super::text::{self, Header, Text};
+use crate::{Error, Result};
 
 /// A compiled kernel file.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -21,40 +22,35 @@ pub struct Image {
 
 /// Compiles a file in `kernels/`, such as `rms_norm/fwd_v1_naive.cu`, or loads it from the cache.
 ///
+/// Its text and those of the headers are built in, unless `LTM_KERNELS_DIR` names a folder to read them from.
+///
 /// The cache folder is `LTM_KERNEL_CACHE`, otherwise `ltm/kernels` in the user's cache folder.
 /// Entries are keyed by source, options, architecture and NVRTC version, and have a checksum. An
 /// unreadable or damaged entry is compiled again; a cache that cannot be written is ignored.
 ///
 /// # Errors
 /// [`Error::NoDevice`] when NVRTC is not found; [`Error::Compile`] with the compiler's log when
-/// compilation fails.
+/// compilation fails; [`Error::Cuda`] when the folder of `LTM_KERNELS_DIR` cannot be read.
 ///
 /// # Panics
 /// When `file` is not in the registry.
 pub fn compile(file: &str, architecture: Architecture) -> Result<Image> {
-    obtain(file, architecture, true)
+    obtain(&text::shipped(file)?, architecture, true)
 }
 
-/// As [`compile`], but does not read the cache and replaces the entry: for an image that the driver
-/// rejected.
-///
-/// # Errors
-/// As [`compile`].
-///
-/// # Panics
-/// As [`compile`].
-pub fn recompile(file: &str, architecture: Architecture) -> Result<Image> {
-    obtain(file, architecture, false)
-}
-
-fn obtain(file: &str, architecture: Architecture, may_be_cached: bool) -> Result<Image> {
-    let source = registry::source(file)
-        .unwrap_or_else(|| panic!("kernel file `{file}` is not in the registry"));
+/// As [`compile`], of any text. Unless `may_be_cached`, it does not read the cache and replaces the entry: for an
+/// image that the driver rejected.
+pub(super) fn obtain(
+    text: &Text<'_>,
+    architecture: Architecture,
+    may_be_cached: bool,
+) -> Result<Image> {
+    let name = &*text.name;
     // SAFETY: only opens the library, whose initialisers are the vendor's.
     if !unsafe { sys::is_culib_present() } {
         return Err(Error::NoDevice { name: "cuda".into(), reason: advice(driver_version()) });
     }
-    let architecture = supported(architecture, file)?.to_string();
+    let architecture = supported(architecture, name)?.to_string();
     let options = [
         format!("-arch={architecture}"),
         "--std=c++17".into(),
@@ -63,19 +59,20 @@ fn obtain(file: &str, architecture: Architecture, may_be_cached: bool) -> Result
     ];
     let (mut major, mut minor) = (0, 0);
     // SAFETY: both targets are alive.
-    nvrtc(file, "version", unsafe { sys::nvrtcVersion(&mut major, &mut minor) })?;
+    nvrtc(name, "version", unsafe { sys::nvrtcVersion(&mut major, &mut minor) })?;
 
     let version = format!("{major}.{minor}");
     let options_text = options.join(" ");
-    let mut parts = vec![version.as_str(), &options_text, file, source];
-    for (name, text) in registry::HEADERS {
-        parts.extend([*name, *text]);
+    let headers = text::headers()?;
+    let mut parts = vec![version.as_str(), &options_text, name, &text.text];
+    for Header { name, text } in &headers {
+        parts.extend([&**name, &**text]);
     }
     let cached = cache::folder().map(|folder| folder.join(cache::key(&parts)));
     if may_be_cached && let Some(image) = cached.as_deref().and_then(cache::read) {
         return Ok(image);
     }
-    let image = run_nvrtc(file, source, &options, &architecture)?;
+    let image = run_nvrtc(text, &headers, &options, &architecture)?;
     if let Some(path) = cached {
         // A cache that cannot be written only costs time.
         let _ = cache::write(&path, &image);
@@ -128,12 +125,23 @@ fn supported(wanted: Architecture, file: &str) -> Result<Architecture> {
     })
 }
 
-fn run_nvrtc(file: &str, source: &str, options: &[String], architecture: &str) -> Result<Image> {
-    let c_string = |text: &str| CString::new(text).expect("kernel text has no NUL");
-    let texts: Vec<_> = registry::HEADERS.iter().map(|(_, text)| c_string(text)).collect();
-    let names: Vec<_> = registry::HEADERS.iter().map(|(name, _)| c_string(name)).collect();
+fn run_nvrtc(
+    Text { name: file, text }: &Text<'_>,
+    headers: &[Header],
+    options: &[String],
+    architecture: &str,
+) -> Result<Image> {
+    let c_string = |text: &str| {
+        CString::new(text).map_err(|_| Error::Compile {
+            file: file.to_string(),
+            architecture: architecture.into(),
+            log: "the text or a header contains a NUL".into(),
+        })
+    };
+    let texts: Vec<_> = headers.iter().map(|header| c_string(&header.text)).collect::<Result<_>>()?;
+    let names: Vec<_> = headers.iter().map(|header| c_string(&header.name)).collect::<Result<_>>()?;
     let pointers = |strings: &[CString]| strings.iter().map(|s| s.as_ptr()).collect::<Vec<_>>();
-    let (source, name) = (c_string(source), c_string(&format!("kernels/{file}")));
+    let (source, name) = (c_string(text)?, c_string(file)?);
     let mut program = std::ptr::null_mut();
     // SAFETY: every string outlives the call, which copies it; both lists have `texts.len()` entries.
     nvrtc(file, "create program", unsafe {
@@ -151,7 +159,7 @@ fn run_nvrtc(file: &str, source: &str, options: &[String], architecture: &str) -
         let compiled = result::compile_program(program, options);
         match compiled {
             Err(_) => Err(Error::Compile {
-                file: file.into(),
+                file: file.to_string(),
                 architecture: architecture.into(),
                 log: log(program),
             }),

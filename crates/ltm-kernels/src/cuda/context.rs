@@ -14,7 +14,9 @@ use super::architecture::Architecture;
 use super::compile::{self, Image};
 use super::launch::{Arg, Geometry};
 use super::memory::{Memory, Pool};
+use super::program::{MAX_ARGUMENTS, Program};
 use super::signature::{self, Parameter};
+use super::text::{self, Text};
 use crate::registry::{self, Kernel};
 use crate::{Error, Result};
 
@@ -38,6 +40,8 @@ pub struct Context {
     workspace: u64,
     functions: Mutex<HashMap<&'static str, Function>>,
     modules: Mutex<HashMap<&'static str, Module>>,
+    /// Programs from outside the crate, by their text.
+    programs: Mutex<HashMap<String, Loaded>>,
     /// Held while work is queued; a capture holds it from begin to end.
     queue: Mutex<()>,
     /// The token of the thread that holds `queue` across several calls; 0 if none does.
@@ -53,6 +57,12 @@ struct Module {
     handle: usize,
     /// Its PTX, which contains the signatures.
     ptx: &'static [u8],
+}
+
+/// A loaded program and those of its entries that were launched.
+struct Loaded {
+    module: Module,
+    functions: HashMap<String, Function>,
 }
 
 #[derive(Clone, Copy)]
@@ -156,6 +166,7 @@ impl Context {
             workspace,
             functions: Mutex::default(),
             modules: Mutex::default(),
+            programs: Mutex::default(),
             queue: Mutex::default(),
             holder: AtomicUsize::new(0),
             recorded: Mutex::default(),
@@ -245,9 +256,39 @@ impl Context {
     ) -> Result<()> {
         let _queue = self.enter()?;
         let function = self.function(symbol, geometry.smem_bytes)?;
+        // SAFETY: the caller's promise.
+        unsafe { self.submit(function, symbol, geometry, args) }
+    }
+
+    /// Puts a kernel of a program on the stream; there are at most [`MAX_ARGUMENTS`] arguments.
+    ///
+    /// # Safety
+    /// As for [`Program::launch`].
+    pub(super) unsafe fn launch_program(
+        &self,
+        program: &Program<'_>,
+        entry: &str,
+        geometry: Geometry,
+        args: &[Arg],
+    ) -> Result<()> {
+        let _queue = self.enter()?;
+        let function = self.function_of(program, entry, geometry.smem_bytes)?;
+        // SAFETY: the caller's promise.
+        unsafe { self.submit(function, entry, geometry, args) }
+    }
+
+    /// # Safety
+    /// As for [`launch`](Self::launch), of this function; the queue is held.
+    unsafe fn submit(
+        &self,
+        function: Function,
+        symbol: &str,
+        geometry: Geometry,
+        args: &[Arg],
+    ) -> Result<()> {
         signature::check(symbol, function.parameters, args)?;
-        let mut params: [*mut c_void; 24] = [std::ptr::null_mut(); 24];
-        assert!(args.len() <= params.len(), "{symbol} has more than 24 arguments");
+        let mut params: [*mut c_void; MAX_ARGUMENTS] = [std::ptr::null_mut(); MAX_ARGUMENTS];
+        assert!(args.len() <= MAX_ARGUMENTS, "{symbol} has more than {MAX_ARGUMENTS} arguments");
         for (param, arg) in params.iter_mut().zip(args) {
             *param = arg.address();
         }
@@ -337,53 +378,89 @@ impl Context {
         }
         let kernel = registry::find(symbol)
             .unwrap_or_else(|| panic!("kernel `{symbol}` has no row in the registry"));
-        let (handle, parameters) = match known {
-            Some(function) => (function.handle, function.parameters),
-            None => {
-                let module = self.module(kernel)?;
-                let name = CString::new(symbol).expect("a symbol has no NUL");
-                let handle = module.handle as sys::CUmodule;
-                // SAFETY: the module was loaded in this context and is never unloaded.
-                let function = unsafe { result::module::get_function(handle, name) };
-                let parameters = signature::of(symbol, module.ptx)?;
-                (check("find kernel", function)?, &*parameters.leak())
-            }
+        let function = match known {
+            Some(function) => function,
+            None => find(self.module(kernel)?, symbol)?,
         };
-        let shared_bytes = smem_bytes.max(SHARED_BYTES_WITHOUT_OPT_IN);
-        if smem_bytes > SHARED_BYTES_WITHOUT_OPT_IN {
-            let which = FunctionAttribute::CU_FUNC_ATTRIBUTE_MAX_DYNAMIC_SHARED_SIZE_BYTES;
-            // SAFETY: the handle is valid, see above.
-            check("opt in to shared memory", unsafe {
-                result::function::set_function_attribute(handle, which, smem_bytes as i32)
-            })?;
-        }
-        let function = Function { handle, shared_bytes, parameters };
+        let function = opt_in(function, smem_bytes)?;
         functions.insert(kernel.symbol, function);
         Ok(function)
     }
 
-    /// The loaded module of a kernel's file. If the driver rejects a cached image, the file is
-    /// compiled again, once.
+    fn function_of(
+        &self,
+        program: &Program<'_>,
+        entry: &str,
+        smem_bytes: u32,
+    ) -> Result<Function> {
+        let mut programs = lock(&self.programs);
+        if !programs.contains_key(program.text) {
+            let text = Text { name: program.name.into(), text: program.text.into() };
+            let loaded = Loaded { module: self.load(&text)?, functions: HashMap::new() };
+            programs.insert(program.text.into(), loaded);
+        }
+        let loaded = programs.get_mut(program.text).expect("inserted above");
+        let function = match loaded.functions.get(entry) {
+            Some(function) if smem_bytes <= function.shared_bytes => return Ok(*function),
+            Some(function) => *function,
+            None => find(loaded.module, entry)?,
+        };
+        let function = opt_in(function, smem_bytes)?;
+        loaded.functions.insert(entry.into(), function);
+        Ok(function)
+    }
+
+    /// The loaded module of a kernel's file.
     fn module(&self, kernel: &'static Kernel) -> Result<Module> {
         let mut modules = lock(&self.modules);
         if let Some(module) = modules.get(kernel.file) {
             return Ok(*module);
         }
-        let mut image = compile::compile(kernel.file, self.architecture)?;
-        let mut loaded = load(&image);
-        if loaded.is_err() && image.is_cached {
-            image = compile::recompile(kernel.file, self.architecture)?;
-            loaded = load(&image);
-        }
-        let handle = loaded.map_err(|e| Error::Cuda {
-            call: format!("load {}", kernel.file),
-            reason: describe(e),
-        })? as usize;
-        let ptx = &*Vec::leak(image.ptx);
-        let module = Module { handle, ptx };
+        let module = self.load(&text::shipped(kernel.file)?)?;
         modules.insert(kernel.file, module);
         Ok(module)
     }
+
+    /// Compiles and loads a text. A cached image that the driver refuses is compiled again, once.
+    fn load(&self, text: &Text<'_>) -> Result<Module> {
+        let mut image = compile::obtain(text, self.architecture, true)?;
+        let mut loaded = load(&image);
+        if loaded.is_err() && image.is_cached {
+            image = compile::obtain(text, self.architecture, false)?;
+            loaded = load(&image);
+        }
+        let handle = loaded.map_err(|e| Error::Cuda {
+            call: format!("load {}", text.name),
+            reason: describe(e),
+        })? as usize;
+        Ok(Module { handle, ptx: Vec::leak(image.ptx) })
+    }
+}
+
+/// An entry of a module, and its signature.
+fn find(module: Module, entry: &str) -> Result<Function> {
+    // It refuses, among others, what the driver would not take as a name.
+    let parameters = signature::of(entry, module.ptx)?;
+    let name = CString::new(entry).expect("the name of an entry in a text has no NUL");
+    // SAFETY: the module was loaded in this context, which is bound, and is never unloaded.
+    let function =
+        unsafe { result::module::get_function(module.handle as sys::CUmodule, name) };
+    let handle = check("find kernel", function)?;
+    let shared_bytes = SHARED_BYTES_WITHOUT_OPT_IN;
+    Ok(Function { handle, shared_bytes, parameters: parameters.leak() })
+}
+
+/// The same function, ready for this much dynamic shared memory.
+fn opt_in(function: Function, smem_bytes: u32) -> Result<Function> {
+    if smem_bytes <= function.shared_bytes {
+        return Ok(function);
+    }
+    let which = FunctionAttribute::CU_FUNC_ATTRIBUTE_MAX_DYNAMIC_SHARED_SIZE_BYTES;
+    // SAFETY: the handle is valid, see `find`.
+    check("opt in to shared memory", unsafe {
+        result::function::set_function_attribute(function.handle, which, smem_bytes as i32)
+    })?;
+    Ok(Function { shared_bytes: smem_bytes, ..function })
 }
 
 /// Loads an image into the current context.

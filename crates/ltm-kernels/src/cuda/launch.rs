@@ -3,14 +3,24 @@
 use crate::{Error, Result};
 
 /// The geometry of a launch.
-#[derive(Clone, Copy, Debug)]
-pub(crate) struct Geometry {
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Geometry {
     /// Blocks along x, y and z.
     pub grid: [u32; 3],
     /// Threads per block along x, y and z.
     pub block: [u32; 3],
     /// Dynamic shared memory per block, in bytes.
     pub smem_bytes: u32,
+}
+
+impl Geometry {
+    /// At least one block of 256 threads in a row, together at least `n` threads, up to the 2³¹ - 1 blocks that a
+    /// device takes: for kernels with a thread per element, which guard against those past the end, or go on in
+    /// steps of the grid.
+    pub fn threads(n: usize) -> Self {
+        let blocks = n.div_ceil(256).clamp(1, i32::MAX as usize);
+        Self { grid: [blocks as u32, 1, 1], block: [256, 1, 1], smem_bytes: 0 }
+    }
 }
 
 /// One argument of a kernel, by value.

@@ -19,8 +19,11 @@ mod graph;
 mod launch;
 #[cfg(feature = "cuda")]
 mod memory;
+mod program;
 #[cfg(feature = "cuda")]
 mod signature;
+#[cfg(feature = "cuda")]
+mod text;
 
 use std::cell::Cell;
 
@@ -32,14 +35,16 @@ pub(crate) use absent::DeviceBuffer;
 pub use absent::{Context, Recording};
 pub use architecture::Architecture;
 #[cfg(feature = "cuda")]
-pub use compile::{Image, compile, recompile};
+pub use compile::{Image, compile};
 #[cfg(feature = "cuda")]
 pub use context::Context;
 #[cfg(feature = "cuda")]
 pub use graph::Recording;
-pub(crate) use launch::{Arg, Geometry};
+pub(crate) use launch::Arg;
+pub use launch::Geometry;
 #[cfg(feature = "cuda")]
 pub(crate) use memory::DeviceBuffer;
+pub use program::{Argument, Program};
 
 /// One rung of an op's ladder, and its `needs`: the lines of the kernel's contract, each with
 /// whether the call at hand meets it.

@@ -4,6 +4,7 @@
 
 pub mod adamw;
 mod attention;
+pub mod binary;
 mod blocks;
 pub mod cast;
 pub mod cross_attention;
@@ -21,6 +22,9 @@ pub mod rms_norm;
 pub mod rope;
 pub mod self_attention;
 pub mod slice;
+pub mod softmax;
+pub mod strided;
 pub mod swiglu;
 #[cfg(test)]
 pub(crate) mod testing;
+pub mod unary;

@@ -1,5 +1,5 @@
-//! The exponential over a slice. `f32` has a branch-free form that vectorises; `f64` is the
-//! standard library's.
+//! The exponential over a slice, and the hyperbolic tangent. `f32` has branch-free forms that vectorise; `f64`
+//! is the standard library's.
 
 use crate::{DType, Float};
 
@@ -29,6 +29,31 @@ pub(crate) fn exp<T: Float>(x: T) -> T {
         DType::F32 => bytemuck::cast(exp_f32(bytemuck::cast(x))),
         _ => x.exp(),
     }
+}
+
+/// The hyperbolic tangent of one number, for loops that vectorise. `f32`: relative error at most 4e-7.
+#[inline(always)]
+pub(crate) fn tanh<T: Float>(x: T) -> T {
+    match T::DTYPE {
+        DType::F32 => bytemuck::cast(tanh_f32(bytemuck::cast(x))),
+        _ => x.tanh(),
+    }
+}
+
+/// Past 0.625 from the exponential, `1 - 2 / (e^2|x| + 1)`, which loses nothing there; nearer to 0 by the
+/// polynomial of the Cephes library.
+#[inline(always)]
+fn tanh_f32(x: f32) -> f32 {
+    let size = x.abs();
+    let far = (1.0 - 2.0 / (exp_f32(2.0 * size) + 1.0)).copysign(x);
+    let square = x * x;
+    let mut p = -5.704_988_7e-3;
+    p = p * square + 2.063_908_9e-2;
+    p = p * square - 5.373_971_6e-2;
+    p = p * square + 1.333_144_2e-1;
+    p = p * square - 3.333_328_2e-1;
+    let near = (p * square) * x + x;
+    if size > 0.625 { far } else { near }
 }
 
 /// `e^x = 2^n e^r` with `n` the integer nearest `x / ln 2`, `|r| <= ln(2) / 2` and `e^r` by its
@@ -85,6 +110,18 @@ mod tests {
             let exact = f64::from(*x).exp();
             assert!((f64::from(*y) - exact).abs() <= 2e-7 * exact, "exp({x}) = {y}, not {exact}");
         }
+    }
+
+    #[test]
+    fn tanh_stays_within_its_bound() {
+        for i in -200_000..=200_000 {
+            let x = i as f32 * 5e-5;
+            let (y, exact) = (tanh(x), f64::from(x).tanh());
+            assert!((f64::from(y) - exact).abs() <= 4e-7 * exact.abs(), "tanh({x}) = {y}");
+        }
+        assert_eq!([-1e9, f32::INFINITY, 1e-20].map(tanh), [-1.0, 1.0, 1e-20]);
+        assert!(tanh(f32::NAN).is_nan());
+        assert_eq!(tanh(0.5), 0.5f64.tanh());
     }
 
     #[test]

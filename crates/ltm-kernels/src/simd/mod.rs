@@ -14,7 +14,7 @@ mod lanes;
 pub mod peak;
 mod product;
 
-pub(crate) use exp::{exp, exp_slice};
+pub(crate) use exp::{exp, exp_slice, tanh};
 pub(crate) use gemm::{Mat, MatMut, Threads, gemm};
 pub(crate) use lanes::{axpy, dot, max, scale, sum};
 pub(crate) use product::{Factor, gemm_bf16};

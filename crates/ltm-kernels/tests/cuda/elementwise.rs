@@ -154,12 +154,19 @@ fn slice_agrees() {
             slice::reference::bwd(&mut expected_dx, &dout, dims);
             check(&format!("slice fwd v{rung} {dtype} {dims:?}"), &out, &expected, EXACT);
             check(&format!("slice bwd v{rung} {dtype} {dims:?}"), &dx, &expected_dx, EXACT);
+            let (mut placed, part) = (upload(&device, dtype, &x), upload(&device, dtype, &dout));
+            with_rung(rung, || slice::place(&device, &mut placed, &part, dims))
+                .expect("needs hold");
+            let mut expected = x;
+            slice::reference::place(&mut expected, &dout, dims);
+            check(&format!("slice place v{rung} {dtype} {dims:?}"), &placed, &expected, EXACT);
         }
     }
     let dims = SliceDims { b: 1, rows: 1, start: 0, len: 1, c: 3 };
     let (x, mut out) = (output(&device, F32, 3), output(&device, F32, 3));
     assert_refused(with_rung(2, || slice::fwd(&device, &mut out, &x, dims)), "[P1]");
     assert_refused(with_rung(2, || slice::bwd(&device, &mut out, &x, dims)), "[P1]");
+    assert_refused(with_rung(2, || slice::place(&device, &mut out, &x, dims)), "[P1]");
 }
 
 #[test]

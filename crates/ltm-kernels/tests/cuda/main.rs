@@ -1,6 +1,7 @@
 //! Every CUDA rung against its op's reference, on the device that `LTM_DEVICE=cuda` opens: a GPU, or
 //! the simulator where its library stands in for the driver.
 
+mod arrays;
 mod cross_attention;
 mod cross_entropy;
 mod device;

@@ -3,6 +3,7 @@
 //! The full shapes are those of ltm-small in a batch of 16 sequences of 1024 tokens: 512 wide, 8 heads of 64, a window
 //! of 256, 8 latents a layer, a feed-forward layer of 1376.
 
+mod arrays;
 mod attention;
 mod latents;
 mod products;
@@ -21,7 +22,7 @@ const LOGITS_PITCH: usize = VOCABULARY.next_multiple_of(64);
 
 /// Every case, op by op.
 pub fn all() -> Vec<Case> {
-    [products::cases(), attention::cases(), rows::cases(), latents::cases()]
+    [products::cases(), attention::cases(), rows::cases(), arrays::cases(), latents::cases()]
         .into_iter()
         .flatten()
         .collect()

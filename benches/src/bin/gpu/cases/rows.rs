@@ -56,7 +56,7 @@ pub fn cases() -> Vec<Case> {
 }
 
 /// A call without scratch whose inputs need no preparation.
-fn plain(
+pub fn plain(
     inputs: Vec<Operand>,
     outputs: Vec<Operand>,
     terms: usize,

@@ -3,13 +3,39 @@
 
 use rayon::prelude::*;
 
+use super::SumAxisDims;
+use crate::ops::blocks::{Rows, for_each_block};
 use crate::ops::parallel::CHUNK;
 use crate::{Float, simd};
 
 /// Number of partial sums per leaf.
 const LANES: usize = 16;
 
-pub(crate) fn sum_groups<T: Float>(out: &mut [T], x: &[T]) {
+/// Neighbouring sums that one task adds up side by side, over an axis that is not the innermost.
+const COLUMNS: usize = 64;
+
+pub(crate) fn sum_axis<T: Float, X: Float>(out: &mut [T], x: &[X], dims: SumAxisDims) {
+    let SumAxisDims { outer, n, inner } = dims;
+    if inner == 1 {
+        return sum_groups(out, x);
+    }
+    let out = Rows { data: out, width: 1 };
+    for_each_block(outer, inner, COLUMNS, out, |o, columns, out| {
+        simd::dispatch(
+            #[inline(always)]
+            || {
+                let mut sums = [0.0; COLUMNS];
+                for row in x[o * n * inner..(o + 1) * n * inner].chunks_exact(inner) {
+                    let row = &row[columns.clone()];
+                    sums.iter_mut().zip(row).for_each(|(sum, x)| *sum += x.to_f64());
+                }
+                out.data.iter_mut().zip(sums).for_each(|(out, sum)| *out = T::from_f64(sum));
+            },
+        );
+    });
+}
+
+pub(crate) fn sum_groups<T: Float, X: Float>(out: &mut [T], x: &[X]) {
     let n = x.len() / out.len();
     out.par_iter_mut().zip(x.par_chunks(n)).for_each(|(out, x_g)| {
         *out = T::from_f64(tree(

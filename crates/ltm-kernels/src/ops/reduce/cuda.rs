@@ -1,9 +1,9 @@
 //! Launches the CUDA kernels. Knows their contracts; must not know their arithmetic.
 #![expect(unsafe_code, reason = "a launch vouches for its arguments")]
 
-use super::OP;
-use crate::cuda::{Arg, Context, Rung, choose};
-use crate::ops::launch::{THREADS, blocks};
+use super::{OP, SumAxisDims};
+use crate::cuda::{Arg, Context, Rung, check_activation, choose};
+use crate::ops::launch::{THREADS, blocks, elements};
 use crate::{Buffer, DType, Device, Error, Result};
 
 const F32: DType = DType::F32;
@@ -33,6 +33,41 @@ pub(crate) fn sum_groups(context: &Context, out: &mut Buffer, x: &Buffer) -> Res
     let geometry = blocks(if rung == 1 { groups.div_ceil(THREADS) } else { groups });
     // SAFETY: x has groups times n elements, checked by the caller.
     unsafe { context.launch(&format!("reduce_sum_groups_f32_v{rung}"), geometry, &args) }
+}
+
+/// Neighbouring sums that a block computes side by side.
+const COLUMNS: usize = 32;
+
+pub(crate) fn sum_axis(
+    context: &Context,
+    out: &mut Buffer,
+    x: &Buffer,
+    dims: SumAxisDims,
+) -> Result<()> {
+    let (dtype, out_dtype) = (x.dtype(), out.dtype());
+    check_activation(dtype)?;
+    let types = match (dtype, out_dtype) {
+        (DType::BF16, F32) => "f32out_bf16".to_owned(),
+        _ => dtype.to_string(),
+    };
+    let rung = rung()?;
+    let SumAxisDims { outer, n, inner } = dims;
+    // The type of `out` is refused here unless it is that of `x`, or f32.
+    let wanted = if out_dtype == F32 { F32 } else { dtype };
+    let buffers = [out.arg_mut(context, wanted)?, x.arg(context, dtype)?];
+    let extents = [Arg::extent(OP, n)?, Arg::extent(OP, inner)?];
+    let (geometry, rest) = if rung == 1 {
+        let extents = [Arg::extent(OP, outer)?, extents[0], extents[1]];
+        (elements(outer * inner, 1), extents)
+    } else {
+        let columns = if inner == 1 { 1 } else { COLUMNS };
+        let count = outer * inner.div_ceil(columns);
+        Arg::extent(OP, count)?;
+        (blocks(count), [extents[0], extents[1], Arg::I32(columns as i32)])
+    };
+    let args = [&buffers[..], &rest].concat();
+    // SAFETY: lengths are checked against dims by the caller.
+    unsafe { context.launch(&format!("reduce_sum_axis_{types}_v{rung}"), geometry, &args) }
 }
 
 pub(crate) fn dot(context: &Context, out: &mut Buffer, x: &Buffer, w: &Buffer) -> Result<()> {

@@ -4,7 +4,7 @@ mod cpu;
 mod cuda;
 pub mod reference;
 
-use crate::shape::{check_dims, check_len, on_float};
+use crate::shape::{check_dims, check_extents, check_len, on_float};
 use crate::{Buffer, Cost, Device, Float, Result};
 
 const OP: &str = "reduce";
@@ -31,9 +31,58 @@ pub fn sum_groups(device: &Device, out: &mut Buffer, x: &Buffer) -> Result<()> {
     match device {
         Device::Cuda(context) => cuda::sum_groups(context, out, x),
         Device::Cpu => on_float!(out.dtype(), T => {
-            cpu::sum_groups::<T>(out.as_mut_slice()?, x.as_slice()?);
+            cpu::sum_groups::<T, T>(out.as_mut_slice()?, x.as_slice()?);
             Ok(())
         }),
+    }
+}
+
+/// Extents of [`sum_axis`]: a sum over the middle one.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct SumAxisDims {
+    /// Product of the extents before the axis.
+    pub outer: usize,
+    /// Extent of the axis.
+    pub n: usize,
+    /// Product of the extents after the axis.
+    pub inner: usize,
+}
+
+impl SumAxisDims {
+    /// Refuses empty extents and products past the address space.
+    ///
+    /// # Errors
+    /// [`Error::Dims`](crate::Error::Dims) naming the extent.
+    pub fn validate(&self) -> Result<()> {
+        check_extents(OP, &[("outer", self.outer), ("n", self.n), ("inner", self.inner)])
+    }
+
+    /// What [`sum_axis`] costs.
+    pub fn cost(&self) -> Cost {
+        let n = self.outer * self.n * self.inner;
+        Cost::new(n, n + self.outer * self.inner)
+    }
+}
+
+/// `out[o,i] = Σ_n x[o,n,i]`, accumulated in `f64`.
+///
+/// # Shapes
+/// `x (outer,n,inner)` → `out (outer,inner)`. The two may be of different types: on CUDA `out` of `f32` for `x` of
+/// `bf16`, so that a sum is not rounded; on the CPU any two floats.
+///
+/// # Errors
+/// [`Error::Dims`](crate::Error::Dims), [`Error::Shape`](crate::Error::Shape) or
+/// [`Error::DType`](crate::Error::DType) when dims, lengths or types disagree.
+pub fn sum_axis(device: &Device, out: &mut Buffer, x: &Buffer, dims: SumAxisDims) -> Result<()> {
+    dims.validate()?;
+    check_len(OP, "out", out.len(), dims.outer * dims.inner)?;
+    check_len(OP, "x", x.len(), dims.outer * dims.n * dims.inner)?;
+    match device {
+        Device::Cuda(context) => cuda::sum_axis(context, out, x, dims),
+        Device::Cpu => on_float!(out.dtype(), T => on_float!(x.dtype(), X => {
+            cpu::sum_axis::<T, X>(out.as_mut_slice()?, x.as_slice()?, dims);
+            Ok(())
+        })),
     }
 }
 
@@ -145,6 +194,38 @@ mod tests {
         assert_same_on_any_pool(|| run(f32s, 3, 40_001));
     }
 
+    /// `out[o,i]` through buffers made by these functions.
+    fn axis(out: fn(&[f64]) -> Buffer, x: fn(&[f64]) -> Buffer, dims: SumAxisDims) -> Vec<f64> {
+        let SumAxisDims { outer, n, inner } = dims;
+        let (x, mut out) = (x(&data(1, outer * n * inner)), out(&vec![f64::NAN; outer * inner]));
+        sum_axis(CPU, &mut out, &x, dims).expect("shapes agree");
+        out.to_f64().expect("on the CPU")
+    }
+
+    proptest! {
+        #![proptest_config(ProptestConfig::with_cases(32))]
+        #[test]
+        fn sums_over_an_axis_agree_with_the_reference(
+            outer in 1usize..9, n in 1usize..90, inner in 1usize..150,
+        ) {
+            let dims = SumAxisDims { outer, n, inner };
+            let mut expected = vec![0.0; outer * inner];
+            reference::sum_axis(&mut expected, &data(1, outer * n * inner), dims);
+            let abs = 3.5 * (n * n) as f64 * f64::EPSILON;
+            assert_close(&axis(f32s, f32s, dims), &expected, Tol { abs, rel: EPS });
+            for x in [f32s, f64s] {
+                assert_close(&axis(f64s, x, dims), &expected, Tol { abs, rel: f64::EPSILON });
+            }
+        }
+    }
+
+    #[test]
+    fn sums_over_an_axis_have_the_same_bits_on_any_number_of_threads() {
+        for (outer, n, inner) in [(3, 40_001, 1), (2, 301, 203)] {
+            assert_same_on_any_pool(|| axis(f32s, f32s, SumAxisDims { outer, n, inner }));
+        }
+    }
+
     #[test]
     fn the_gradient_of_a_dot_product_is_the_other_factor() {
         let (x, w) = (data(1, 7), data(2, 7));
@@ -182,6 +263,13 @@ mod tests {
     fn refuses_what_does_not_fit() {
         assert!(matches!(sum_groups(CPU, &mut out32(3), &out32(7)), Err(Error::Dims { .. })));
         assert!(matches!(sum_groups(CPU, &mut out32(0), &out32(7)), Err(Error::Dims { .. })));
+        let dims = SumAxisDims { outer: 2, n: 3, inner: 2 };
+        let refused = sum_axis(CPU, &mut out32(4), &out32(11), dims);
+        assert!(matches!(refused, Err(Error::Shape { arg: "x", .. })));
+        let refused = sum_axis(CPU, &mut out32(5), &out32(12), dims);
+        assert!(matches!(refused, Err(Error::Shape { arg: "out", .. })));
+        let empty = SumAxisDims { n: 0, ..dims };
+        assert!(matches!(sum_axis(CPU, &mut out32(4), &out32(0), empty), Err(Error::Dims { .. })));
         let refused = dot(CPU, &mut out32(1), &out32(3), &out32(4));
         assert!(matches!(refused, Err(Error::Shape { arg: "w", .. })));
         let refused = dot(CPU, &mut out32(2), &out32(3), &out32(3));

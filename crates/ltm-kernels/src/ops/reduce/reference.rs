@@ -1,5 +1,6 @@
 //! The definition of the reductions as plain loops.
 
+use super::SumAxisDims;
 use crate::Float;
 
 /// `out[g] = Σ_i x[g,i]`.
@@ -10,6 +11,20 @@ pub fn sum_groups<T: Float>(out: &mut [T], x: &[T]) {
     let n = x.len() / out.len();
     for (g, out) in out.iter_mut().enumerate() {
         *out = T::from_f64(x[g * n..(g + 1) * n].iter().map(|x| x.to_f64()).sum());
+    }
+}
+
+/// `out[o,i] = Σ_n x[o,n,i]`.
+///
+/// # Panics
+/// When a slice is shorter than the dims ask for.
+pub fn sum_axis<T: Float, X: Float>(out: &mut [T], x: &[X], dims: SumAxisDims) {
+    let SumAxisDims { outer, n, inner } = dims;
+    for o in 0..outer {
+        for i in 0..inner {
+            let sum = (0..n).map(|k| x[(o * n + k) * inner + i].to_f64()).sum();
+            out[o * inner + i] = T::from_f64(sum);
+        }
     }
 }
 

@@ -7,7 +7,8 @@ use crate::ops::launch::elements;
 use crate::{Buffer, Result};
 
 pub(crate) fn fwd(context: &Context, out: &mut Buffer, x: &Buffer, dims: SliceDims) -> Result<()> {
-    launch(context, "fwd", out, x, dims)
+    let n = out.len();
+    launch(context, "fwd", out, x, n, dims)
 }
 
 pub(crate) fn bwd(
@@ -16,24 +17,35 @@ pub(crate) fn bwd(
     dout: &Buffer,
     dims: SliceDims,
 ) -> Result<()> {
-    launch(context, "bwd", dx, dout, dims)
+    let n = dx.len();
+    launch(context, "bwd", dx, dout, n, dims)
+}
+
+pub(crate) fn place(
+    context: &Context,
+    out: &mut Buffer,
+    x: &Buffer,
+    dims: SliceDims,
+) -> Result<()> {
+    launch(context, "place", out, x, x.len(), dims)
 }
 
 fn rung(dims: SliceDims) -> Result<u32> {
     choose(OP, &[Rung(2, &[("[P1] C % 8 == 0", dims.c.is_multiple_of(8))]), Rung(1, &[])])
 }
 
+/// Launches a pass whose threads share out `n` elements.
 fn launch(
     context: &Context,
     pass: &str,
     out: &mut Buffer,
     x: &Buffer,
+    n: usize,
     dims: SliceDims,
 ) -> Result<()> {
     let dtype = out.dtype();
     check_activation(dtype)?;
     let rung = rung(dims)?;
-    let n = out.len();
     let args = [
         out.arg_mut(context, dtype)?,
         x.arg(context, dtype)?,
@@ -58,7 +70,7 @@ mod tests {
     #[test]
     fn each_need_is_refused() {
         let dims = SliceDims { b: 1, rows: 1, start: 0, len: 1, c: 12 };
-        let files = ["fwd_v2_vec8.cu", "bwd_v2_vec8.cu"];
+        let files = ["fwd_v2_vec8.cu", "bwd_v2_vec8.cu", "place_v2_vec8.cu"];
         let shown = files.map(|file| refusal(OP, file, || rung(dims)));
         assert_eq!(BTreeSet::from(shown), needs(OP));
     }

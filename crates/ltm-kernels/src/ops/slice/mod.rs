@@ -1,4 +1,4 @@
-//! A contiguous range of rows of every sequence of a batch, and its gradient.
+//! A contiguous range of rows of every sequence of a batch, its gradient, and a range put into longer sequences.
 
 mod cuda;
 pub mod reference;
@@ -37,7 +37,7 @@ impl SliceDims {
         })
     }
 
-    /// What [`fwd`] costs: a copy.
+    /// What [`fwd`] and [`place`] cost: a copy.
     pub fn cost_fwd(&self) -> Cost {
         Cost::new(0, 2 * self.b * self.len * self.c)
     }
@@ -89,6 +89,26 @@ pub fn bwd(device: &Device, dx: &mut Buffer, dout: &Buffer, dims: SliceDims) -> 
     }
 }
 
+/// `out[b, start + l, :] = x[b,l,:]`; the other rows of `out` stay as they are. One call per part concatenates.
+///
+/// # Shapes
+/// `x (B,len,C)` → part of `out (B,rows,C)`.
+///
+/// # Errors
+/// As [`fwd`].
+pub fn place(device: &Device, out: &mut Buffer, x: &Buffer, dims: SliceDims) -> Result<()> {
+    dims.validate()?;
+    check_len(OP, "out", out.len(), dims.b * dims.rows * dims.c)?;
+    check_len(OP, "x", x.len(), dims.b * dims.len * dims.c)?;
+    match device {
+        Device::Cuda(context) => cuda::place(context, out, x, dims),
+        Device::Cpu => on_float!(out.dtype(), T => {
+            reference::place::<T>(out.as_mut_slice()?, x.as_slice()?, dims);
+            Ok(())
+        }),
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use ltm_testkit::{Tol, gradcheck};
@@ -109,6 +129,24 @@ mod tests {
             dx.to_f64().expect("on the CPU"),
             [0.0, 0.0, 2.0, 3.0, 4.0, 5.0, 0.0, 0.0, 8.0, 9.0, 10.0, 11.0]
         );
+    }
+
+    #[test]
+    fn parts_put_into_one_leave_each_other_alone() {
+        let dims = SliceDims { b: 2, rows: 3, start: 0, len: 1, c: 2 };
+        let rest = SliceDims { start: 1, len: 2, ..dims };
+        let x: Vec<f64> = (0..12).map(f64::from).collect();
+        let mut out = out32(12);
+        for dims in [rest, dims] {
+            let mut part = out32(dims.b * dims.len * dims.c);
+            fwd(&Device::Cpu, &mut part, &f32s(&x), dims).expect("shapes agree");
+            place(&Device::Cpu, &mut out, &part, dims).expect("shapes agree");
+        }
+        assert_eq!(out.to_f64().expect("on the CPU"), x);
+        let refused = place(&Device::Cpu, &mut out, &out32(5), dims);
+        assert!(matches!(refused, Err(Error::Shape { arg: "x", .. })));
+        let refused = place(&Device::Cpu, &mut out32(4), &out32(4), dims);
+        assert!(matches!(refused, Err(Error::Shape { arg: "out", .. })));
     }
 
     #[test]

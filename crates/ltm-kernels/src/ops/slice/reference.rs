@@ -28,3 +28,14 @@ pub fn bwd<T: Float>(dx: &mut [T], dout: &[T], dims: SliceDims) {
         dx_b[first + run..].fill(T::ZERO);
     }
 }
+
+/// `out[b, start + l, :] = x[b,l,:]`; the other rows of `out` stay as they are.
+///
+/// # Panics
+/// When a slice is shorter than the dims ask for.
+pub fn place<T: Float>(out: &mut [T], x: &[T], dims: SliceDims) {
+    let (first, run) = (dims.start * dims.c, dims.len * dims.c);
+    for (out_b, x_b) in out.chunks_exact_mut(dims.rows * dims.c).zip(x.chunks_exact(run)) {
+        out_b[first..first + run].copy_from_slice(x_b);
+    }
+}
