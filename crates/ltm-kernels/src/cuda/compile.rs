@@ -138,8 +138,10 @@ fn run_nvrtc(
             log: "the text or a header contains a NUL".into(),
         })
     };
-    let texts: Vec<_> = headers.iter().map(|header| c_string(&header.text)).collect::<Result<_>>()?;
-    let names: Vec<_> = headers.iter().map(|header| c_string(&header.name)).collect::<Result<_>>()?;
+    let texts: Vec<_> =
+        headers.iter().map(|header| c_string(&header.text)).collect::<Result<_>>()?;
+    let names: Vec<_> =
+        headers.iter().map(|header| c_string(&header.name)).collect::<Result<_>>()?;
     let pointers = |strings: &[CString]| strings.iter().map(|s| s.as_ptr()).collect::<Vec<_>>();
     let (source, name) = (c_string(text)?, c_string(file)?);
     let mut program = std::ptr::null_mut();

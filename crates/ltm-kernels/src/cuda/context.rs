@@ -387,12 +387,7 @@ impl Context {
         Ok(function)
     }
 
-    fn function_of(
-        &self,
-        program: &Program<'_>,
-        entry: &str,
-        smem_bytes: u32,
-    ) -> Result<Function> {
+    fn function_of(&self, program: &Program<'_>, entry: &str, smem_bytes: u32) -> Result<Function> {
         let mut programs = lock(&self.programs);
         if !programs.contains_key(program.text) {
             let text = Text { name: program.name.into(), text: program.text.into() };
@@ -429,10 +424,9 @@ impl Context {
             image = compile::obtain(text, self.architecture, false)?;
             loaded = load(&image);
         }
-        let handle = loaded.map_err(|e| Error::Cuda {
-            call: format!("load {}", text.name),
-            reason: describe(e),
-        })? as usize;
+        let handle = loaded
+            .map_err(|e| Error::Cuda { call: format!("load {}", text.name), reason: describe(e) })?
+            as usize;
         Ok(Module { handle, ptx: Vec::leak(image.ptx) })
     }
 }
@@ -443,8 +437,7 @@ fn find(module: Module, entry: &str) -> Result<Function> {
     let parameters = signature::of(entry, module.ptx)?;
     let name = CString::new(entry).expect("the name of an entry in a text has no NUL");
     // SAFETY: the module was loaded in this context, which is bound, and is never unloaded.
-    let function =
-        unsafe { result::module::get_function(module.handle as sys::CUmodule, name) };
+    let function = unsafe { result::module::get_function(module.handle as sys::CUmodule, name) };
     let handle = check("find kernel", function)?;
     let shared_bytes = SHARED_BYTES_WITHOUT_OPT_IN;
     Ok(Function { handle, shared_bytes, parameters: parameters.leak() })
