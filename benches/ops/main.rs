@@ -2,6 +2,7 @@
 //! `cargo xtask bench [op]` runs it.
 
 mod adamw;
+mod arrays;
 mod cross_attention;
 mod cross_entropy;
 mod matmul;
@@ -21,6 +22,7 @@ fn main() -> anyhow::Result<()> {
         swiglu::bench,
         rope::bench,
         adamw::bench,
+        arrays::bench,
     ] {
         bench(&mut criterion)?;
     }

@@ -21,9 +21,9 @@ template <typename A> __device__ void normalise(A *out, const A *x, int rows, in
         for (int c = lane; c < C; c += 32) max = fmaxf(max, to_f32(x_r[c]));
         max = warp_max(max);
         for (int c = lane; c < C; c += 32) sum += expf(to_f32(x_r[c]) - max);
-        sum = warp_sum(sum);
+        float scale = 1.f / warp_sum(sum);
         for (int c = lane; c < C; c += 32)
-            out[r * C + c] = from_f32<A>(expf(to_f32(x_r[c]) - max) / sum);
+            out[r * C + c] = from_f32<A>(expf(to_f32(x_r[c]) - max) * scale);
     }
 }
 

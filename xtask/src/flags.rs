@@ -8,9 +8,11 @@ pub enum Verb {
     Tidy,
     Package,
     Targets,
-    Ptx,
+    /// Of one op, or all.
+    Ptx(Option<String>),
     Gpu,
-    Sim,
+    /// Of one op, or all.
+    Sim(Option<String>),
     Bench(Bench),
     Step(Step),
     Roofline,
@@ -82,8 +84,8 @@ pub const VERBS: &[(&str, &str)] = &[
     ("tidy", "check the project's own rules: file lengths, `unsafe`, paths and names in documents"),
     ("package", "check that each published crate compiles from its own tarball"),
     ("targets", "type-check the libraries for other systems, and the command without CUDA"),
-    ("ptx", "compile every kernel and check its budget of registers and shared memory"),
-    ("sim", "run the CUDA tests on the simulator, which must execute every kernel"),
+    ("ptx [op]", "compile every kernel and check its budget of registers and shared memory"),
+    ("sim [op]", "run the CUDA tests on the simulator, which must execute every kernel"),
     ("gpu", "create target/gpu, a folder to verify and measure everything on a machine with a GPU"),
     (
         "bench [op] [--device cpu|sim|cuda] [--rung n]",
@@ -121,8 +123,10 @@ pub fn parse(args: impl Iterator<Item = String>) -> Result<Verb, String> {
         ["tidy"] => Ok(Verb::Tidy),
         ["package"] => Ok(Verb::Package),
         ["targets"] => Ok(Verb::Targets),
-        ["ptx"] => Ok(Verb::Ptx),
-        ["sim"] => Ok(Verb::Sim),
+        ["ptx"] => Ok(Verb::Ptx(None)),
+        ["sim"] => Ok(Verb::Sim(None)),
+        ["ptx", op] if !op.starts_with('-') => Ok(Verb::Ptx(Some((*op).into()))),
+        ["sim", op] if !op.starts_with('-') => Ok(Verb::Sim(Some((*op).into()))),
         ["gpu"] => Ok(Verb::Gpu),
         ["bench", "roofline"] => Ok(Verb::Roofline),
         ["bench", "step", rest @ ..] => parse_step(rest).map(Verb::Step),
@@ -229,8 +233,10 @@ mod tests {
         assert_eq!(check("test"), Ok(Verb::Test));
         assert_eq!(check("tidy"), Ok(Verb::Tidy));
         assert_eq!(check("package"), Ok(Verb::Package));
-        assert_eq!(check("ptx"), Ok(Verb::Ptx));
-        assert_eq!(check("sim"), Ok(Verb::Sim));
+        assert_eq!(check("ptx"), Ok(Verb::Ptx(None)));
+        assert_eq!(check("ptx rope"), Ok(Verb::Ptx(Some("rope".into()))));
+        assert_eq!(check("sim"), Ok(Verb::Sim(None)));
+        assert_eq!(check("sim rope"), Ok(Verb::Sim(Some("rope".into()))));
         assert_eq!(check("gpu"), Ok(Verb::Gpu));
         assert_eq!(check("bench"), Ok(Verb::Bench(Bench::default())));
         let matmul = Bench { op: Some("matmul".into()), ..Bench::default() };
@@ -257,6 +263,8 @@ mod tests {
     fn refuses_the_rest() {
         assert_eq!(check("tset"), Err("unknown verb `tset`".into()));
         assert_eq!(check("test now"), Err("`test` does not take `now`".into()));
+        assert_eq!(check("sim rope matmul"), Err("`sim` does not take `rope matmul`".into()));
+        assert_eq!(check("ptx --rung"), Err("`ptx` does not take `--rung`".into()));
         for (line, complaint) in [
             ("bench --rung", "`--rung` takes a number"),
             ("bench --rung 2", "`--rung` needs"),

@@ -1,9 +1,10 @@
 //! The kernel files as text: which there are, their entry points, their contract header. Compiles nothing.
 
+use std::collections::BTreeSet;
 use std::fs;
 use std::path::Path;
 
-use anyhow::{Context, Result};
+use anyhow::{Context, Result, ensure};
 
 use crate::nvrtc::Source;
 
@@ -33,11 +34,36 @@ pub fn files(root: &Path) -> Result<Vec<KernelFile>> {
     Ok(found.into_iter().map(file).collect())
 }
 
+/// The files of one op.
+pub fn files_of(root: &Path, op: &str) -> Result<Vec<KernelFile>> {
+    let mut files = files(root)?;
+    let ops: BTreeSet<_> = files.iter().map(|file| file.op.clone()).collect();
+    files.retain(|file| file.op == op);
+    let known = || ops.iter().map(String::as_str).collect::<Vec<_>>().join(" ");
+    ensure!(!files.is_empty(), "no op has the name `{op}`; there are {}", known());
+    Ok(files)
+}
+
 /// Every header, under the name by which kernels include it, such as `common/reduce.cuh`.
 pub fn headers(root: &Path) -> Result<Vec<Source>> {
     let found = texts(root, "cuh")?;
     let header = |(folder, stem, text)| Source { name: format!("{folder}/{stem}.cuh"), text };
     Ok(found.into_iter().map(header).collect())
+}
+
+/// The headers that a text includes, and those that they include, in order of name.
+pub fn included<'a>(text: &str, headers: &'a [Source]) -> Vec<&'a Source> {
+    let names =
+        |text: &str, header: &Source| text.contains(&format!("#include \"{}\"", header.name));
+    let mut is_included: Vec<_> = headers.iter().map(|header| names(text, header)).collect();
+    // Headers include each other at most as deep as there are headers.
+    for _ in headers {
+        for i in 0..headers.len() {
+            is_included[i] |=
+                (0..headers.len()).any(|j| is_included[j] && names(&headers[j].text, &headers[i]));
+        }
+    }
+    headers.iter().zip(is_included).filter(|(_, included)| *included).map(|(h, _)| h).collect()
 }
 
 /// Folder, stem and text of the files of this extension in the folders of `kernels/`.
@@ -171,6 +197,24 @@ mod tests {
             extern \"C\" __global__ __launch_bounds__(N / (2)) void b(int n) {}\n\
             extern \"C\" __device__ int helper(int n) { return n; }\n";
         assert_eq!(entries(text), [(3, "a_fwd_f32_v1"), (4, "a_fwd_bf16_v1"), (6, "b")]);
+    }
+
+    #[test]
+    fn headers_that_are_included_at_any_depth() {
+        let header = |name: &str, text: &str| Source { name: name.into(), text: text.into() };
+        let headers = [
+            header("a.cuh", "#include \"b.cuh\"\n"),
+            header("b.cuh", "#include \"c.cuh\"\n"),
+            header("c.cuh", "\n"),
+            header("d.cuh", "#include \"a.cuh\"\n"),
+        ];
+        let of = |text: &str| {
+            let found = included(text, &headers);
+            found.iter().map(|header| header.name.clone()).collect::<Vec<_>>()
+        };
+        assert_eq!(of("#include \"a.cuh\"\n"), ["a.cuh", "b.cuh", "c.cuh"]);
+        assert_eq!(of("#include \"d.cuh\"\n").len(), 4);
+        assert!(of("// none\n").is_empty());
     }
 
     #[test]

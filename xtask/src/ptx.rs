@@ -32,9 +32,13 @@ const OPTIONS: &[&str] = &[
 /// Compilations at a time; one takes a few hundred megabytes.
 const THREADS: usize = 2;
 
-/// Compiles what changed, prints the report and fails on the first compile error or any violation.
-pub fn run() -> Result<()> {
-    let files = kernels::files(&root())?;
+/// Compiles what changed of one op or of all, prints the report and fails on the first compile error or any
+/// violation.
+pub fn run(op: Option<&str>) -> Result<()> {
+    let files = match op {
+        Some(op) => kernels::files_of(&root(), op)?,
+        None => kernels::files(&root())?,
+    };
     let headers = kernels::headers(&root())?;
     if files.is_empty() {
         note!("ptx: no kernels");
@@ -202,7 +206,7 @@ impl Builder {
     fn key(&self, file: &KernelFile, architecture: &str) -> String {
         let mut hasher = DefaultHasher::new();
         (self.nvrtc.version(), OPTIONS, architecture, file.path(), &file.text).hash(&mut hasher);
-        for header in &self.headers {
+        for header in kernels::included(&file.text, &self.headers) {
             (&header.name, &header.text).hash(&mut hasher);
         }
         format!("{:016x}", hasher.finish())

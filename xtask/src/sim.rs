@@ -1,5 +1,6 @@
 //! `cargo xtask sim`: the CUDA tests on the simulator, which stands in for the driver as `libcuda.so.1`, and the
-//! share of the shipped entry points that they executed. Needs no GPU and no driver.
+//! share of the shipped entry points that they executed. Needs no GPU and no driver. `cargo xtask sim <op>`: those
+//! of one op, with its kernels as the working tree has them.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::ffi::OsString;
@@ -10,6 +11,7 @@ use std::process::{Command, Stdio};
 use anyhow::{Context, Result, ensure};
 use serde_json::Value;
 
+use crate::kernels::KernelFile;
 use crate::toolkit::{self, Toolkit};
 use crate::{cargo, exec, kernels, root, target_dir};
 
@@ -33,11 +35,82 @@ pub fn run() -> Result<()> {
     let programs = test_programs(&[])?;
     ensure!(!programs.is_empty(), "no crate has a `cuda` test: crates/<crate>/tests/cuda.rs");
     oracle(&simulator.toolkit)?;
-    let striding = striding()?;
+    run_programs(&simulator, &programs, &kernels::files(&root())?, None)
+}
+
+/// As [`run`], of one op: its entry points, and the tests of the kernels whose names contain it. The kernels are
+/// read from the working tree, so that nothing is built again after one was edited.
+pub fn run_op(op: &str) -> Result<()> {
+    let files = kernels::files_of(&root(), op)?;
+    let simulator = Simulator::prepare()?;
+    let program = match kept_program()? {
+        Some(program) => program,
+        None => {
+            let mut programs = test_programs(&[])?;
+            programs.retain(|program| program.package == KERNELS);
+            let program = programs.pop().context("the kernels have no `cuda` test")?;
+            fs::write(kept_path(), program.path.display().to_string())?;
+            program
+        }
+    };
+    run_programs(&simulator, &[program], &files, Some(op))
+}
+
+/// Where the path of the kernels' test program is kept.
+fn kept_path() -> PathBuf {
+    target_dir().join("sim/kernels-test-program")
+}
+
+/// The kernels' test program, unless a source of it was changed since its path was kept.
+fn kept_program() -> Result<Option<TestProgram>> {
+    let Ok(path) = fs::read_to_string(kept_path()) else { return Ok(None) };
+    let folder = root().join("crates").join(KERNELS);
+    let program = TestProgram { package: KERNELS.into(), path: path.into(), folder };
+    let kept = fs::metadata(kept_path())?.modified()?;
+    let rooms = [
+        program.folder.join("src"),
+        program.folder.join("tests"),
+        root().join("crates/ltm-testkit/src"),
+    ];
+    let mut sources = vec![root().join("Cargo.lock"), program.folder.join("Cargo.toml")];
+    for room in rooms {
+        files_below(&room, &mut sources)?;
+    }
+    let changed = |path: &PathBuf| Ok::<_, std::io::Error>(fs::metadata(path)?.modified()? > kept);
+    for path in &sources {
+        if changed(path)? {
+            return Ok(None);
+        }
+    }
+    Ok(program.path.exists().then_some(program))
+}
+
+/// Adds every file below a folder.
+fn files_below(folder: &Path, found: &mut Vec<PathBuf>) -> Result<()> {
+    for entry in fs::read_dir(folder).with_context(|| folder.display().to_string())? {
+        let path = entry?.path();
+        if path.is_dir() {
+            files_below(&path, found)?;
+        } else {
+            found.push(path);
+        }
+    }
+    Ok(())
+}
+
+/// Runs test programs under every schedule, those of one op or all, and fails unless the entry points of `files`
+/// were executed.
+fn run_programs(
+    simulator: &Simulator,
+    programs: &[TestProgram],
+    files: &[KernelFile],
+    op: Option<&str>,
+) -> Result<()> {
+    let striding = striding(files);
     if simulator.report.exists() {
         fs::remove_file(&simulator.report)?;
     }
-    for program in &programs {
+    for program in programs {
         let schedules = if program.package == KERNELS { SCHEDULES } else { &SCHEDULES[..1] };
         for (i, (copies, seed)) in schedules.iter().enumerate() {
             let cap = if i == CAPPED { ", one block per grid-stride loop" } else { "" };
@@ -45,7 +118,10 @@ pub fn run() -> Result<()> {
             let mut command = Command::new(&program.path);
             simulator.stand_in(&mut command);
             command.env("PTXSIM_ASYNC", copies).env("PTXSIM_SEED", seed);
-            if i == CAPPED {
+            if let Some(op) = op {
+                command.arg(op).env("LTM_KERNELS_DIR", root().join("kernels"));
+            }
+            if i == CAPPED && !striding.is_empty() {
                 command.env("PTXSIM_GRID_CAP", format!("1:{}", striding.join(",")));
             }
             command.current_dir(&program.folder).env("CARGO_MANIFEST_DIR", &program.folder);
@@ -54,7 +130,7 @@ pub fn run() -> Result<()> {
     }
     let report = read_report(&simulator.report)?;
     repeated(&striding, &report)?;
-    coverage(&shipped()?, &executed(&report)?)
+    coverage(&shipped(files), &executed(&report)?)
 }
 
 /// NVIDIA's assembler, which no other stage needs; the folder `target/ptxas` is named by nothing else.
@@ -93,13 +169,13 @@ fn ptxas(toolkit: &Toolkit) -> Option<PathBuf> {
 }
 
 /// Entries whose contract shares out elements among a limited number of blocks: `min(ceil(n/256), 2^14)`.
-fn striding() -> Result<Vec<String>> {
+fn striding(files: &[KernelFile]) -> Vec<String> {
     let mut names = Vec::new();
-    for file in kernels::files(&root())? {
+    for file in files {
         let launch = kernels::contract(&file.text, "launch").unwrap_or_default();
         names.extend(striding_entries(launch, &file.entries));
     }
-    Ok(names)
+    names
 }
 
 /// Of a file's entries, those whose grid is limited. Where a contract has several grids, each stands
@@ -228,13 +304,13 @@ fn executed(report: &str) -> Result<BTreeSet<String>> {
     report.lines().filter(|line| !line.is_empty()).map(name).collect()
 }
 
-/// The entry points of every op.
-fn shipped() -> Result<BTreeMap<String, Vec<String>>> {
+/// The entry points of these files, op by op.
+fn shipped(files: &[KernelFile]) -> BTreeMap<String, Vec<String>> {
     let mut entries: BTreeMap<String, Vec<String>> = BTreeMap::new();
-    for file in kernels::files(&root())? {
-        entries.entry(file.op).or_default().extend(file.entries);
+    for file in files {
+        entries.entry(file.op.clone()).or_default().extend(file.entries.clone());
     }
-    Ok(entries)
+    entries
 }
 
 /// Prints the table and fails below 100 %.

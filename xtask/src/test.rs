@@ -22,7 +22,7 @@ const STAGES: &[Stage] = &[
             exec(&mut cargo(["clippy", "--workspace", "--all-targets", "--", "-D", "warnings"]))
         },
     },
-    Stage { name: "ptx", run: ptx::run },
+    Stage { name: "ptx", run: || ptx::run(None) },
     Stage { name: "test", run: || exec_counting_skips(&mut cargo(["test", "--workspace"])) },
     Stage { name: "sim", run: sim::run },
     Stage {

@@ -24,7 +24,7 @@ fn tol(dtype: DType, terms: f64, size: f64) -> Tol {
 }
 
 #[test]
-fn functions_agree() {
+fn unary_functions_agree() {
     let Some(device) = device() else { return };
     let functions = [
         Function::Affine { scale: -0.5, shift: 0.25 },
@@ -67,7 +67,7 @@ fn functions_agree() {
 }
 
 #[test]
-fn far_tails_are_what_they_approach() {
+fn unary_far_tails_are_what_they_approach() {
     let Some(device) = device() else { return };
     let x = upload(&device, F32, &[-1e30, -1e4, -90.0, 90.0, 1e4, 1e30]);
     let ones = upload(&device, F32, &[1.0; 6]);
@@ -104,7 +104,7 @@ fn operators_agree(device: &Device, rung: u32, dtype: DType, a: &[usize], b: &[u
 }
 
 #[test]
-fn operators_agree_on_operands_that_are_repeated() {
+fn binary_operators_agree_on_operands_that_are_repeated() {
     let Some(device) = device() else { return };
     for dtype in [F32, BF16] {
         for (a, b) in [
@@ -136,7 +136,7 @@ fn operators_agree_on_operands_that_are_repeated() {
 }
 
 #[test]
-fn copies_with_other_strides_agree() {
+fn strided_copies_agree() {
     let Some(device) = device() else { return };
     let permute =
         |shape: &[usize], axes: &[usize]| StridedDims::permute(shape, axes).expect("an order");
@@ -217,7 +217,7 @@ fn softmax_agrees_and_repeats() {
 }
 
 #[test]
-fn sums_over_an_axis_agree_and_repeat() {
+fn reduce_sums_over_an_axis_agree_and_repeat() {
     let Some(device) = device() else { return };
     for (rung, outer, n, inner) in [
         (1, 1, 1, 1),

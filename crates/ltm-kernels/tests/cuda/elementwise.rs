@@ -170,7 +170,7 @@ fn slice_agrees() {
 }
 
 #[test]
-fn reductions_agree_and_repeat() {
+fn reduce_sums_agree_and_repeat() {
     let Some(device) = device() else { return };
     let extents = [(1, 1, 1), (1, 3, 41), (1, 257, 1), (2, 1, 1), (2, 3, 257), (2, 2, 9001)];
     for (rung, groups, n) in extents {
@@ -212,7 +212,7 @@ fn reductions_agree_and_repeat() {
 }
 
 #[test]
-fn the_first_that_is_not_finite_is_found() {
+fn reduce_finds_the_first_that_is_not_finite() {
     let Some(device) = device() else { return };
     for rung in [1, 2] {
         let first = |x: &[f64]| {

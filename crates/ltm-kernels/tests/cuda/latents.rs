@@ -144,7 +144,7 @@ fn adamw_agrees_with_factors_by_value_and_by_table() {
 }
 
 #[test]
-fn normal_numbers_are_those_of_the_cpu() {
+fn philox_normal_numbers_are_those_of_the_cpu() {
     let Some(device) = device() else { return };
     let key = |i| PhiloxKey { seed: 7, stream: 1 << 40, step: i };
     let cpu = |n: usize, i, mean, std| {
