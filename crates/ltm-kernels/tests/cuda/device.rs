@@ -94,15 +94,46 @@ fn words(set: &[(&str, &str)]) -> String {
 }
 
 #[test]
+fn kernels_are_read_from_a_folder() {
+    if device().is_none() {
+        return;
+    }
+    let folder = tempfile::tempdir().expect("a temporary folder can be made");
+    let kernels = Path::new(env!("CARGO_MANIFEST_DIR")).join("kernels");
+    for op in ["common", "elementwise"] {
+        std::fs::create_dir(folder.path().join(op)).expect("writable");
+        for file in std::fs::read_dir(kernels.join(op)).expect("a folder of the package") {
+            let file = file.expect("readable").path();
+            let name = file.file_name().expect("a file has a name");
+            std::fs::copy(&file, folder.path().join(op).join(name)).expect("writable");
+        }
+    }
+    let named = folder.path().to_str().expect("a temporary folder has a plain name");
+    let filled = || words(&[("LTM_KERNELS_DIR", named)]);
+    assert!(filled().contains("filled with [1.0, 1.0, 1.0, 1.0]"));
+    // An edit is seen by the next process, though its text alone tells it from the cached one.
+    let path = folder.path().join("elementwise/fwd_v2_vec8.cu");
+    let text = std::fs::read_to_string(&path).expect("copied above");
+    let edited = text.replace("from_f32<float>(value)", "from_f32<float>(value + 41.f)");
+    assert_ne!(text, edited);
+    std::fs::write(&path, edited).expect("writable");
+    assert!(filled().contains("filled with [42.0, 42.0, 42.0, 42.0]"), "{}", filled());
+    std::fs::remove_file(&path).expect("written above");
+    let refused = filled();
+    assert!(refused.contains("fwd_v2_vec8.cu (LTM_KERNELS_DIR)"), "{refused}");
+}
+
+#[test]
 fn says_what_is_missing() {
     if std::env::var_os("LTM_DEVICE_TRIAL").is_some() {
         let filled = Device::cuda(0).and_then(|device| {
             let mut x = Buffer::zeros(&device, DType::F32, 4)?;
             println!("opened {device}");
-            fill(&device, &mut x, 1.0)
+            fill(&device, &mut x, 1.0)?;
+            x.to_f32()
         });
         match filled {
-            Ok(()) => println!("filled"),
+            Ok(x) => println!("filled with {x:?}"),
             Err(error) => println!("refused: {error}"),
         }
         return;
