@@ -17,6 +17,9 @@ const TERMS: usize = 16;
 /// A call that writes its output from its inputs.
 type Run = Box<dyn Fn(&mut Buffer, &[Buffer]) -> KernelResult<()> + Send + Sync>;
 
+/// What plain loops write.
+type Reference = Box<dyn Fn(&mut [f64], &[Vec<f64>]) + Send + Sync>;
+
 /// One op at one shape: its buffers, its call, and what plain loops make of the same inputs.
 struct Case {
     op: &'static str,
@@ -26,7 +29,7 @@ struct Case {
     terms: usize,
     cost: Cost,
     run: Run,
-    reference: Box<dyn Fn(&mut [f64], &[Vec<f64>]) + Send + Sync>,
+    reference: Reference,
 }
 
 pub fn bench(criterion: &mut Criterion) -> Result<()> {

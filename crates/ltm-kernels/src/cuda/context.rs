@@ -416,7 +416,7 @@ impl Context {
         Ok(module)
     }
 
-    /// Compiles and loads a text. A cached image that the driver refuses is compiled again, once.
+    /// Compiles and loads a text. If the driver rejects a cached image, the text is compiled again, once.
     fn load(&self, text: &Text<'_>) -> Result<Module> {
         let mut image = compile::obtain(text, self.architecture, true)?;
         let mut loaded = load(&image);

@@ -75,8 +75,9 @@ impl StridedDims {
 
     /// Elements of `x`: one past the last that is read.
     fn source_len(&self) -> Option<usize> {
-        let ends = self.extents.iter().zip(&self.strides).map(|(e, s)| (e - 1).checked_mul(*s));
-        ends.fold(Some(1), |sum: Option<usize>, end| sum?.checked_add(end?))
+        self.extents.iter().zip(&self.strides).try_fold(1usize, |len, (extent, stride)| {
+            len.checked_add(extent.saturating_sub(1).checked_mul(*stride)?)
+        })
     }
 
     /// What [`fwd`] costs: a copy.
