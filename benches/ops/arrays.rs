@@ -1,4 +1,4 @@
-//! What graphs of one's own are made of, on the feed-forward layer of 1024 tokens, 1376 wide: `unary`, `binary`,
+//! Building blocks of other models, on the feed-forward layer of 1024 tokens, 1376 wide: `unary`, `binary`,
 //! `softmax`, `strided`, and a sum over an axis.
 
 use anyhow::Result;

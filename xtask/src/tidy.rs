@@ -149,7 +149,7 @@ fn unsafe_rooms(path: &str, text: &str, report: &mut impl FnMut(usize, String)) 
 fn may_be_unsafe(path: &str) -> bool {
     let whole_files = [
         "benches/src/bin/gpu/cublaslt.rs",
-        "crates/ltm-autodiff/examples/own_operation.rs",
+        "crates/ltm-autodiff/examples/custom_operation.rs",
         "crates/ltm-autodiff/tests/cuda.rs",
         "crates/ltm-ptxsim/src/bin/ptxsim/compile.rs",
         "xtask/src/nvrtc.rs",

@@ -4,8 +4,8 @@
 
 #[path = "../examples/classifier.rs"]
 mod classifier;
-#[path = "../examples/own_operation.rs"]
-mod own_operation;
+#[path = "../examples/custom_operation.rs"]
+mod custom_operation;
 #[path = "../examples/vae.rs"]
 mod vae;
 
@@ -20,11 +20,11 @@ fn device() -> Option<Device> {
 }
 
 #[test]
-fn the_own_operation_agrees() {
+fn the_custom_operation_agrees() {
     let Some(device) = device() else { return };
     let x: Vec<f32> = seeded(1, 700).iter().map(|&x| 4.0 * x as f32).collect();
-    let here = own_operation::run(&device, Precision::F32, &x).expect("the kernel compiles");
-    let there = own_operation::run(&Device::Cpu, Precision::F32, &x).expect("the CPU has f32");
+    let here = custom_operation::run(&device, Precision::F32, &x).expect("the kernel compiles");
+    let there = custom_operation::run(&Device::Cpu, Precision::F32, &x).expect("the CPU has f32");
     // Two roundings of each function, of numbers of at most 14.
     let tol = Tol { abs: 4.0 * f64::from(f32::EPSILON), rel: 4.0 * f64::from(f32::EPSILON) };
     assert_close(&here.0, &there.0, tol);

@@ -3,10 +3,10 @@
 
 #[path = "../examples/classifier.rs"]
 mod classifier;
+#[path = "../examples/custom_operation.rs"]
+mod custom_operation;
 #[path = "../examples/gpt.rs"]
 mod gpt;
-#[path = "../examples/own_operation.rs"]
-mod own_operation;
 #[path = "../examples/vae.rs"]
 mod vae;
 
@@ -42,14 +42,14 @@ fn the_gpt_learns_its_verse() {
 }
 
 #[test]
-fn the_own_operation_and_its_gradient() {
+fn the_custom_operation_and_its_gradient() {
     let x = [-50.0, -2.0, -0.5, 0.0, 0.25, 3.0, 100.0].map(|x: f32| x);
     let wide: Vec<_> = x.iter().map(|&x| f64::from(x)).collect();
-    let (y, slope) = own_operation::run(CPU, Precision::F64, &x).expect("the CPU has f64");
+    let (y, slope) = custom_operation::run(CPU, Precision::F64, &x).expect("the CPU has f64");
     let expected: Vec<_> = wide.iter().map(|x| x.max(0.0) + (-x.abs()).exp().ln_1p()).collect();
     assert_close(&y, &expected, Tol { abs: 0.0, rel: f64::EPSILON });
     let sum = |x: &[f64]| x.iter().map(|x| x.max(0.0) + (-x.abs()).exp().ln_1p()).sum();
     gradcheck(sum, &wide[1..6], &slope[1..6], Tol { abs: 1e-7, rel: 1e-7 });
-    let (narrow, _) = own_operation::run(CPU, Precision::F32, &x).expect("the CPU has f32");
+    let (narrow, _) = custom_operation::run(CPU, Precision::F32, &x).expect("the CPU has f32");
     assert_close(&narrow, &y, Tol { abs: 0.0, rel: 4.0 * f64::from(f32::EPSILON) });
 }

@@ -15,7 +15,7 @@ struct Binary {
     dims: BinaryDims,
 }
 
-/// `a - b`, either repeated along the axes that it lacks.
+/// `a - b`, with broadcasting.
 ///
 /// As in NumPy, shapes are aligned at their innermost axes, and an axis that is missing or of extent 1 is repeated:
 /// `(B,T,C)` and `(C)` → `(B,T,C)`, `(B,1,C)` and `(T,1)` → `(B,T,C)`.
@@ -26,7 +26,7 @@ pub fn sub(g: &mut Graph, a: Value, b: Value) -> Result<Value> {
     trace(g, a, b, Operator::Sub)
 }
 
-/// `a · b`, element by element, either repeated as in [`sub`].
+/// `a · b`, element by element, with broadcasting as in [`sub`].
 ///
 /// # Errors
 /// As [`sub`].
@@ -34,7 +34,7 @@ pub fn mul(g: &mut Graph, a: Value, b: Value) -> Result<Value> {
     trace(g, a, b, Operator::Mul)
 }
 
-/// `a / b`, element by element, either repeated as in [`sub`].
+/// `a / b`, element by element, with broadcasting as in [`sub`].
 ///
 /// # Errors
 /// As [`sub`].

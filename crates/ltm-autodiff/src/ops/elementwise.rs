@@ -13,8 +13,8 @@ struct Add {
     n: usize,
 }
 
-/// `a + b`, either repeated along the axes that it lacks, see [`sub`](super::sub). Of one shape: in `a`'s memory where
-/// nobody reads `a` afterwards.
+/// `a + b`, with broadcasting as in [`sub`](super::sub). If both have one shape, in `a`'s memory where nobody reads `a`
+/// afterwards.
 ///
 /// # Errors
 /// [`Error::Shape`](crate::Error::Shape) when the shapes do not fit each other.

@@ -40,7 +40,7 @@ pub struct Context {
     workspace: u64,
     functions: Mutex<HashMap<&'static str, Function>>,
     modules: Mutex<HashMap<&'static str, Module>>,
-    /// Programs from outside the crate, by their text.
+    /// Custom kernels, by their source.
     programs: Mutex<HashMap<String, Loaded>>,
     /// Held while work is queued; a capture holds it from begin to end.
     queue: Mutex<()>,

@@ -1,4 +1,4 @@
-//! CUDA kernels from outside the crate: a text, compiled when first launched, and the launch.
+//! Custom CUDA kernels: source text that is compiled when first launched, and the launch.
 
 use super::Context;
 use super::launch::{Arg, Geometry};
@@ -7,16 +7,16 @@ use crate::{Buffer, Error, Result};
 /// The most arguments of a kernel.
 pub(super) const MAX_ARGUMENTS: usize = 24;
 
-/// A text in CUDA C++ with entry points `extern "C" __global__`.
+/// CUDA C++ source with entry points `extern "C" __global__`.
 ///
-/// It is compiled by NVRTC for the device at hand when one of its entries is first launched, kept in the cache on disk
-/// like the kernels of this crate, and stays loaded until the process ends. No toolkit is needed: the text includes no
-/// header but, if it wants, those of this crate, such as `common/map.cuh`.
+/// NVRTC compiles it for the device when one of its entries is first launched. Like the kernels of this crate it is
+/// kept in the cache on disk, and it stays loaded until the process ends. No toolkit is needed; the source may include
+/// the headers of this crate, such as `common/map.cuh`, and no others.
 #[derive(Clone, Copy, Debug)]
 pub struct Program<'a> {
-    /// The name that the compiler's messages carry.
+    /// Its name in the compiler's messages.
     pub name: &'a str,
-    /// The text.
+    /// The source.
     pub text: &'a str,
 }
 
@@ -40,10 +40,10 @@ pub enum Argument<'a> {
 }
 
 impl Program<'_> {
-    /// Puts the kernel `entry` of this text on the device's stream, after everything queued before.
+    /// Queues the kernel `entry` on the device's stream.
     ///
-    /// Before anything runs, the arguments are compared with the kernel's signature: their number, their sizes, and
-    /// whether each is a floating-point number. The element types of buffers are not known there.
+    /// The number of arguments, their sizes and whether they are floating-point numbers are checked against the
+    /// compiled kernel's signature, which does not state the element types of buffers.
     ///
     /// # Errors
     /// [`Error::Compile`] with the compiler's log, [`Error::NoDevice`] when there is no compiler,

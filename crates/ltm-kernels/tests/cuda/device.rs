@@ -5,6 +5,7 @@ use std::process::Command;
 
 use ltm_kernels::cuda::Recording;
 use ltm_kernels::ops::elementwise::{add_assign, fill};
+use ltm_kernels::registry::{self, HEADERS};
 use ltm_kernels::{Buffer, DType, Device, Error};
 use sha2::{Digest, Sha256};
 
@@ -99,26 +100,24 @@ fn kernels_are_read_from_a_folder() {
         return;
     }
     let folder = tempfile::tempdir().expect("a temporary folder can be made");
-    let kernels = Path::new(env!("CARGO_MANIFEST_DIR")).join("kernels");
-    for op in ["common", "elementwise"] {
-        std::fs::create_dir(folder.path().join(op)).expect("writable");
-        for file in std::fs::read_dir(kernels.join(op)).expect("a folder of the package") {
-            let file = file.expect("readable").path();
-            let name = file.file_name().expect("a file has a name");
-            std::fs::copy(&file, folder.path().join(op).join(name)).expect("writable");
-        }
-    }
+    let write = |file: &str, text: &str| {
+        let path = folder.path().join(file);
+        std::fs::create_dir_all(path.parent().expect("a file is in a folder")).expect("writable");
+        std::fs::write(path, text).expect("writable");
+    };
+    HEADERS.iter().for_each(|(file, text)| write(file, text));
+    let file = "elementwise/fwd_v2_vec8.cu";
+    let text = registry::source(file).expect("a file of the registry");
+    write(file, text);
     let named = folder.path().to_str().expect("a temporary folder has a plain name");
     let filled = || words(&[("LTM_KERNELS_DIR", named)]);
     assert!(filled().contains("filled with [1.0, 1.0, 1.0, 1.0]"));
     // An edit is seen by the next process, though its text alone tells it from the cached one.
-    let path = folder.path().join("elementwise/fwd_v2_vec8.cu");
-    let text = std::fs::read_to_string(&path).expect("copied above");
     let edited = text.replace("from_f32<float>(value)", "from_f32<float>(value + 41.f)");
     assert_ne!(text, edited);
-    std::fs::write(&path, edited).expect("writable");
+    write(file, &edited);
     assert!(filled().contains("filled with [42.0, 42.0, 42.0, 42.0]"), "{}", filled());
-    std::fs::remove_file(&path).expect("written above");
+    std::fs::remove_file(folder.path().join(file)).expect("written above");
     let refused = filled();
     assert!(refused.contains("fwd_v2_vec8.cu (LTM_KERNELS_DIR)"), "{refused}");
 }

@@ -1,4 +1,4 @@
-//! What graphs of one's own are made of: functions and operators on elements, copies with other strides, softmax, sums
+//! Building blocks of other models: functions and operators on elements, copies with other strides, softmax, sums
 //! over an axis.
 
 use ltm_kernels::Device;

@@ -1,4 +1,4 @@
-//! Sum, difference, product and quotient of two arrays, either repeated along the axes that it lacks.
+//! Sum, difference, product and quotient of two arrays, with broadcasting.
 
 mod cpu;
 mod cuda;
@@ -35,7 +35,7 @@ pub struct BinaryDims {
 }
 
 impl BinaryDims {
-    /// Of operands of these shapes, as NumPy repeats them: shapes are aligned at their innermost axes, and an axis
+    /// Of operands of these shapes, broadcast as in NumPy: shapes are aligned at their innermost axes, and an axis
     /// that is missing or of extent 1 is repeated. Also returns the shape of the result.
     ///
     /// # Errors

@@ -1,4 +1,4 @@
-//! An operation of one's own: `softplus(x) = log(1 + e^x)` on the CPU, on CUDA, and in gradients.
+//! A custom operation: `softplus(x) = log(1 + e^x)` on the CPU, on CUDA with a custom kernel, and its gradient.
 #![expect(unsafe_code, reason = "a launch vouches for its kernel")]
 
 use ltm_autodiff::ltm_kernels::cuda::{Argument, Geometry, Program};
@@ -8,7 +8,7 @@ use ltm_autodiff::{
     grad, ops,
 };
 
-/// CUDA C++, compiled when it is first launched. What lies in `kernels/common/` may be included.
+/// CUDA C++, compiled when first launched; headers in `kernels/` of this project may be included.
 const KERNEL: Program = Program {
     name: "softplus.cu",
     text: r#"
