@@ -5,8 +5,10 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::ffi::OsString;
 use std::fs;
+use std::io::Write;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
+use std::time::SystemTime;
 
 use anyhow::{Context, Result, ensure};
 use serde_json::Value;
@@ -46,10 +48,14 @@ pub fn run_op(op: &str) -> Result<()> {
     let program = match kept_program()? {
         Some(program) => program,
         None => {
+            let start = SystemTime::now();
             let mut programs = test_programs(&[])?;
             programs.retain(|program| program.package == KERNELS);
             let program = programs.pop().context("the kernels have no `cuda` test")?;
-            fs::write(kept_path(), program.path.display().to_string())?;
+            let mut kept = fs::File::create(kept_path())?;
+            write!(kept, "{}", program.path.display())?;
+            // What was edited during the build may not be in it.
+            kept.set_modified(start)?;
             program
         }
     };
