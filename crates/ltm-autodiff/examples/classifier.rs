@@ -11,6 +11,7 @@ const POINTS: usize = 200;
 const HIDDEN: usize = 32;
 const CLASSES: usize = 2;
 
+/// Trains it and prints its progress.
 pub fn main() -> Result<()> {
     for (step, loss, accuracy) in train(&Device::Cpu, 300)? {
         println!("step {step:>3}  loss {loss:.4} nats  accuracy {accuracy:.3}");

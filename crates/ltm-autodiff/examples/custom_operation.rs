@@ -79,6 +79,7 @@ fn on_cpu<T: ltm_autodiff::ltm_kernels::Float>(
     Ok(())
 }
 
+/// Prints the function and its slope at three points.
 pub fn main() -> Result<()> {
     let x = [-2.0, 0.0, 3.0];
     let (y, dx) = run(&Device::Cpu, Precision::F32, &x)?;

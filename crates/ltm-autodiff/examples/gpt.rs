@@ -16,6 +16,7 @@ const HEADS: usize = 4;
 const LAYERS: usize = 2;
 const EPS: f64 = 1e-5;
 
+/// Trains it, prints its progress, and lets it continue a prompt.
 pub fn main() -> Result<()> {
     let (losses, text) = train(&Device::Cpu, 300, "to see", 60)?;
     for (step, loss) in losses.iter().enumerate().step_by(50) {

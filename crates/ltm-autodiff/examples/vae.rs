@@ -16,6 +16,7 @@ const HIDDEN: usize = 16;
 const LATENTS: usize = 2;
 const STD: f64 = 0.1;
 
+/// Trains it and prints its progress.
 pub fn main() -> Result<()> {
     for (step, nll, kl) in train(&Device::Cpu, 600)? {
         println!("step {step:>3}  NLL {nll:>8.3}  KL {kl:.3} nats per point");
