@@ -8,16 +8,27 @@ use anyhow::Result;
 use crate::{cargo, exec, root};
 
 /// The libraries, each of which must compile on every target.
-const LIBRARIES: &[&str] =
-    &["ltm-kernels", "ltm-autodiff", "ltm-model", "ltm-vi", "ltm-train", "ltm-ptxsim"];
+const LIBRARIES: &[&str] = &[
+    "ltm-files",
+    "ltm-kernels",
+    "ltm-autodiff",
+    "ltm-model",
+    "ltm-vi",
+    "ltm-data",
+    "ltm-train",
+    "ltm-ptxsim",
+];
 
 /// Where the libraries must compile: servers, laptops and desktops.
 const TARGETS: &[&str] =
     &["aarch64-unknown-linux-gnu", "aarch64-apple-darwin", "x86_64-pc-windows-gnu"];
 
-/// The libraries that must compile for WebAssembly, without CUDA; `ltm-train` needs threads and a file system.
-const WASM: (&str, &[&str]) =
-    ("wasm32-unknown-unknown", &["ltm-kernels", "ltm-autodiff", "ltm-model", "ltm-vi"]);
+/// The libraries that must compile for WebAssembly, without CUDA; `ltm-data` and `ltm-train` need threads
+/// and a file system.
+const WASM: (&str, &[&str]) = (
+    "wasm32-unknown-unknown",
+    &["ltm-files", "ltm-kernels", "ltm-autodiff", "ltm-model", "ltm-vi"],
+);
 
 /// Checks every target that is installed or can be installed, then the command without default features.
 pub fn run() -> Result<()> {

@@ -4,8 +4,7 @@ use std::path::PathBuf;
 use std::process::ExitCode;
 
 use clap::Subcommand;
-use ltm_train::Error;
-use ltm_train::data::{Corpus, Meta, PrepareOptions, Split, Tokenizer, prepare};
+use ltm_train::data::{Corpus, Error, Meta, PrepareOptions, Split, Tokenizer, prepare};
 
 use crate::files::{Container, ReadArgs, Reading, malformed_records};
 
@@ -119,7 +118,7 @@ fn inspect(args: InspectArgs) -> anyhow::Result<()> {
     }
     let val = match Corpus::open(&args.dir, Split::Val, tokenizer.as_ref()) {
         // A corpus may have no validation split; a damaged one is an error.
-        Err(Error::Data { what, .. }) if what == Split::Val.to_string() => None,
+        Err(Error::EmptySplit { .. }) => None,
         val => Some(val?),
     };
     for (split, corpus) in [("train", Some(&train)), ("val", val.as_ref())] {

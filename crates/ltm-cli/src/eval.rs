@@ -311,7 +311,7 @@ fn enough(config: &Config, sequences: u64) -> Limit {
 fn write_sequences(file: &Path, evaluation: &Evaluation) -> anyhow::Result<()> {
     let lines: String =
         evaluation.sequences.iter().map(|one| format!("{}\n", one.to_json())).collect();
-    Ok(ltm_model::write_atomically(file, lines.as_bytes())?)
+    Ok(ltm_files::write_whole(file, lines.as_bytes())?)
 }
 
 /// The numbers by protocol, and `latents` for models that have them.

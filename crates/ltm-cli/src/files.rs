@@ -102,7 +102,7 @@ impl Reading {
     }
 
     /// Names a part that is skipped.
-    pub fn skip(&mut self, error: &ltm_train::Error) {
+    pub fn skip(&mut self, error: &ltm_train::data::Error) {
         self.skipped += 1;
         if self.skipped <= NAMED {
             self.line(&format!("skipped: {error}"));

@@ -61,11 +61,13 @@ pub fn finish(result: anyhow::Result<ExitCode>) -> ExitCode {
         Err(error) => error,
     };
     note!("error: {error:#}");
-    let is_configuration = |cause: &ltm_train::Error| {
-        matches!(cause, ltm_train::Error::Config { .. } | ltm_train::Error::Field { .. })
-    };
     let is_usage = error.chain().any(|cause| {
-        cause.is::<UsageError>() || cause.downcast_ref().is_some_and(is_configuration)
+        use ltm_train::{Error, data};
+        let of_run = |error: &Error| matches!(error, Error::Config { .. } | Error::Field { .. });
+        let of_data = |error: &data::Error| matches!(error, data::Error::Field { .. });
+        cause.is::<UsageError>()
+            || cause.downcast_ref().is_some_and(of_run)
+            || cause.downcast_ref().is_some_and(of_data)
     });
     ExitCode::from(if is_usage { 2 } else { 1 })
 }

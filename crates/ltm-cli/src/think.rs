@@ -88,7 +88,7 @@ pub fn run(args: Args) -> anyhow::Result<ExitCode> {
                 Ok((*name, TensorView::new(Dtype::F32, shape.to_vec(), bytes)?))
             })
             .collect::<Result<Vec<_>, safetensors::SafeTensorError>>()?;
-        ltm_model::write_atomically(path, &safetensors::serialize(views, None)?)?;
+        ltm_files::write_whole(path, &safetensors::serialize(views, None)?)?;
         note!("wrote mu, log_var and z to {}", path.display());
     }
     if args.json {

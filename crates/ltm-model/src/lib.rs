@@ -1,7 +1,6 @@
 #![doc = include_str!("../README.md")]
 #![forbid(unsafe_code)]
 
-mod atomic;
 mod config;
 mod decode;
 pub mod encoder;
@@ -11,7 +10,6 @@ mod params;
 mod sample;
 mod weights;
 
-pub use atomic::{AtomicFile, FinishedFile, TEMPORARY_SUFFIX, write_atomically};
 pub use config::{Attention, ModelConfig};
 pub use decode::Decoder;
 pub use error::{Error, Result};

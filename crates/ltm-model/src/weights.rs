@@ -9,7 +9,7 @@ use ltm_kernels::ops::philox::{self, PhiloxKey};
 use ltm_kernels::{Buffer, DType, Device};
 use safetensors::tensor::{Dtype, SafeTensors, View};
 
-use crate::{Error, Init, ModelConfig, ParamSpec, Result, param_table, write_atomically};
+use crate::{Error, Init, ModelConfig, ParamSpec, Result, param_table};
 
 /// A model's parameters on the host.
 #[derive(Clone, Debug, PartialEq)]
@@ -104,7 +104,10 @@ impl Weights {
             .map(|(spec, values)| (spec.name.as_str(), TensorRef { shape: &spec.shape, values }));
         let bytes = safetensors::serialize(tensors, None)
             .map_err(|source| Error::Format { path: path.into(), source })?;
-        write_atomically(path, &bytes)
+        ltm_files::write_whole(path, &bytes).map_err(|error| match error {
+            ltm_files::Error::Io { path, source, .. } => Error::Io { path, source },
+            other => Error::Io { path: path.into(), source: std::io::Error::other(other) },
+        })
     }
 
     /// Checks that these are the parameters of a model of the given configuration, and finite.
@@ -216,7 +219,7 @@ mod tests {
         let views = tensors.iter().map(|(name, shape, values)| (name, TensorRef { shape, values }));
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("model.safetensors");
-        write_atomically(&path, &safetensors::serialize(views, None).unwrap()).unwrap();
+        ltm_files::write_whole(&path, &safetensors::serialize(views, None).unwrap()).unwrap();
         Weights::load(&path, &CONFIG)
     }
 

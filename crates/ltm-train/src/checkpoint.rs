@@ -6,16 +6,16 @@ use std::io::Read;
 use std::path::{Path, PathBuf};
 
 use ltm_autodiff::AdamWState;
+use ltm_files::{
+    TEMPORARY_SUFFIX, create_dir, create_temporary_dir, remove_aside, sync_dir, write_whole,
+};
 use ltm_kernels::Buffer;
-use ltm_model::{TEMPORARY_SUFFIX, Weights, param_table};
+use ltm_model::{Weights, param_table};
 use safetensors::tensor::{Dtype, SafeTensors, TensorView};
 use serde::{Deserialize, Serialize};
 
 use crate::config::Config;
 use crate::data::{Fingerprint, Tokenizer};
-use crate::files::{
-    create_dir, create_temporary_dir, remove_aside, sync_dir, write_error, write_whole,
-};
 use crate::{Error, Result};
 
 /// The folder of a run that holds its checkpoints.
@@ -116,9 +116,9 @@ impl Checkpoint {
     /// Reads a checkpoint: its folder, or a run's for the newest whole one.
     ///
     /// # Errors
-    /// [`Error::Data`] when there is none, or naming the file that is damaged: by its checksum, by a weight that is not
+    /// [`Error::File`] when there is none, or naming the file that is damaged: by its checksum, by a weight that is not
     /// finite, or by a step that is not its folder's; [`Error::Config`], [`Error::Model`] for weights of another model,
-    /// [`Error::Io`].
+    /// [`Error::File`].
     pub fn load(path: &Path) -> Result<Self> {
         let dir = locate(path)?;
         let state = read_state(&dir)?;
@@ -171,13 +171,14 @@ impl Checkpoint {
     /// Reads the optimiser's state, in the order of [`param_table`].
     ///
     /// # Errors
-    /// [`Error::Data`] when the file is damaged, of another model or holds a number that is not finite; [`Error::Io`].
+    /// [`Error::File`] when the file is damaged, of another model or holds a number that is not finite; [`Error::File`].
     pub fn moments(&self) -> Result<Vec<AdamWState>> {
         let path = self.dir.join(OPTIMIZER_FILE);
         verify(&self.dir, &self.state, OPTIMIZER_FILE)?;
         let bytes = fs::read(&path).map_err(Error::io(&path, "read"))?;
-        let bad =
-            |what: &str, expected: &str, found: String| Error::data(&path, what, expected, found);
+        let bad = |what: &str, expected: &str, found: String| {
+            Error::content(&path, what, expected, found)
+        };
         let file = SafeTensors::deserialize(&bytes)
             .map_err(|error| bad("content", "a whole safetensors file", error.to_string()))?;
         let read = |name: String, shape: &[usize]| {
@@ -208,7 +209,7 @@ impl Checkpoint {
 /// so that a reader never sees half of one.
 ///
 /// # Errors
-/// [`Error::Io`], such as for a full disk, or [`Error::Model`]: earlier checkpoints are unchanged.
+/// [`Error::File`], such as for a full disk, or [`Error::Model`]: earlier checkpoints are unchanged.
 pub fn save(
     config: &Config,
     weights: &Weights,
@@ -238,7 +239,10 @@ fn write_files(
     moments: &[AdamWState],
     state: &State,
 ) -> Result<()> {
-    weights.save(&dir.join(MODEL_FILE), &config.model).map_err(write_error)?;
+    weights.save(&dir.join(MODEL_FILE), &config.model).map_err(|error| match error {
+        ltm_model::Error::Io { path, source } => Error::io(&path, "write")(source),
+        other => Error::Model(other),
+    })?;
     let specs = param_table(&config.model);
     let bytes = |buffer: &Buffer| -> Result<Vec<u8>> {
         let values = buffer.to_f32().map_err(ltm_vi::Error::from)?;
@@ -251,7 +255,7 @@ fn write_files(
     }
     let path = dir.join(OPTIMIZER_FILE);
     let refused = |error: safetensors::SafeTensorError| {
-        Error::data(&path, "content", "tensors that serialise", error.to_string())
+        Error::content(&path, "content", "tensors that serialise", error.to_string())
     };
     let views = tensors
         .iter()
@@ -267,14 +271,14 @@ fn write_files(
         state.files.insert(name.into(), Checksum::of(&dir.join(name))?);
     }
     let json = serde_json::to_string_pretty(&state).expect("counters serialise");
-    write_whole(&dir.join(STATE_FILE), json.as_bytes())
+    Ok(write_whole(&dir.join(STATE_FILE), json.as_bytes())?)
 }
 
 /// Removes the whole checkpoints of a run other than the newest `keep_last` and `good`, and what an interrupted save or
 /// removal has left. Folders and files that are no checkpoints stay.
 ///
 /// # Errors
-/// [`Error::Io`].
+/// [`Error::File`].
 pub fn prune(run_dir: &Path, keep_last: usize, good: Option<&Path>) -> Result<()> {
     let parent = run_dir.join(CHECKPOINTS);
     let mut whole: Vec<PathBuf> = Vec::new();
@@ -297,7 +301,7 @@ pub(crate) fn remove_leftovers(run_dir: &Path) -> Result<()> {
         let name = entry.file_name().to_string_lossy().into_owned();
         let ours = name.strip_prefix('.').is_some_and(|name| name.starts_with(PREFIX));
         if ours && [TEMPORARY_SUFFIX, ".tmp", ".old"].iter().any(|end| name.ends_with(end)) {
-            crate::files::remove(&entry.path())?;
+            ltm_files::remove(&entry.path())?;
         }
     }
     Ok(())
@@ -341,7 +345,7 @@ pub struct Found {
 /// name, and a configuration that is not damaged.
 ///
 /// # Errors
-/// [`Error::Io`] when the folder cannot be listed.
+/// [`Error::File`] when the folder cannot be listed.
 pub fn newest(run_dir: &Path) -> Result<Found> {
     let parent = run_dir.join(CHECKPOINTS);
     let mut found = Found::default();
@@ -361,7 +365,7 @@ pub fn newest(run_dir: &Path) -> Result<Found> {
 /// A checkpoint's folder: `path` itself, or the newest whole one of the run in it.
 ///
 /// # Errors
-/// [`Error::Data`] when it is neither, [`Error::Io`].
+/// [`Error::File`] when it is neither, [`Error::File`].
 pub fn locate(path: &Path) -> Result<PathBuf> {
     fs::metadata(path).map_err(Error::io(path, "open"))?;
     if path.join(STATE_FILE).exists() {
@@ -373,7 +377,7 @@ pub fn locate(path: &Path) -> Result<PathBuf> {
         (None, Some(error)) => Err(error),
         (None, None) => {
             let expected = "a checkpoint, or a run's folder with checkpoints";
-            Err(Error::data(path, "content", expected, "neither"))
+            Err(Error::content(path, "content", expected, "neither"))
         }
     }
 }
@@ -390,7 +394,7 @@ fn check_whole(dir: &Path) -> Result<()> {
     for name in FILES {
         let path = dir.join(name);
         if !fs::metadata(&path).map_err(Error::io(&path, "open"))?.is_file() {
-            return Err(Error::data(&path, "kind", "a file", "a folder"));
+            return Err(Error::content(&path, "kind", "a file", "a folder"));
         }
     }
     let state = read_state(dir)?;
@@ -399,7 +403,7 @@ fn check_whole(dir: &Path) -> Result<()> {
         let bytes = fs::metadata(&path).map_err(Error::io(&path, "open"))?.len();
         if bytes != expected.bytes {
             let expected = format!("{} bytes, as recorded in {STATE_FILE}", expected.bytes);
-            return Err(Error::data(&path, "size", expected, format!("{bytes} bytes")));
+            return Err(Error::content(&path, "size", expected, format!("{bytes} bytes")));
         }
     }
     verify(dir, &state, CONFIG_FILE)?;
@@ -415,7 +419,7 @@ fn verify(dir: &Path, state: &State, name: &str) -> Result<()> {
         let expected = format!("{expected}, as recorded in {STATE_FILE}");
         let found =
             format!("{found}; the file is damaged: remove this checkpoint to use an earlier one");
-        return Err(Error::data(&path, "content", expected, found));
+        return Err(Error::content(&path, "content", expected, found));
     }
     Ok(())
 }
@@ -426,7 +430,7 @@ fn check_counters(dir: &Path, state: &State, config: &Config) -> Result<()> {
     let words = config.model.n_words();
     if state.tokenizer.validate().is_err() || state.tokenizer.vocab_size() != words {
         let expected = format!("a tokenizer with {words} ids, as in the model");
-        return Err(Error::data(&path, "tokenizer", expected, state.tokenizer.to_string()));
+        return Err(Error::content(&path, "tokenizer", expected, state.tokenizer.to_string()));
     }
     let batches = state.step.checked_mul(config.train.micro_batches as u64);
     for (what, found, expected) in
@@ -435,7 +439,7 @@ fn check_counters(dir: &Path, state: &State, config: &Config) -> Result<()> {
         if Some(found) != expected {
             let expected = expected.map_or("a number of 64 bits".into(), |n| n.to_string());
             let expected = format!("{expected}, as in {CONFIG_FILE}");
-            return Err(Error::data(&path, what, expected, found.to_string()));
+            return Err(Error::content(&path, what, expected, found.to_string()));
         }
     }
     Ok(())
@@ -447,7 +451,7 @@ fn damaged(error: ltm_model::Error) -> Error {
         ltm_model::Error::File { path, source } => match *source {
             ltm_model::Error::NotFinite { name, index, value } => {
                 let found = format!("{value} at index {index}");
-                Error::data(&path, format!("tensor `{name}`"), "finite numbers", found)
+                Error::content(&path, format!("tensor `{name}`"), "finite numbers", found)
             }
             other => ltm_model::Error::File { path, source: other.into() }.into(),
         },
@@ -460,7 +464,7 @@ fn check_finite(path: &Path, tensor: &str, values: &[f32]) -> Result<()> {
         None => Ok(()),
         Some(idx) => {
             let found = format!("{} at index {idx}", values[idx]);
-            Err(Error::data(path, format!("tensor `{tensor}`"), "finite numbers", found))
+            Err(Error::content(path, format!("tensor `{tensor}`"), "finite numbers", found))
         }
     }
 }
@@ -470,14 +474,14 @@ fn read_state(dir: &Path) -> Result<State> {
     let path = dir.join(STATE_FILE);
     let bytes = fs::read(&path).map_err(Error::io(&path, "read"))?;
     let state: State = serde_json::from_slice(&bytes)
-        .map_err(|error| Error::data(&path, "content", "a run's counters", error.to_string()))?;
+        .map_err(|error| Error::content(&path, "content", "a run's counters", error.to_string()))?;
     let in_name = |dir: &Path| step_of(&dir.file_name()?.to_string_lossy());
     // A link named like a checkpoint is that checkpoint, or none; `.` has its name from where it is.
     let named = in_name(dir).or_else(|| in_name(&fs::canonicalize(dir).ok()?));
     match named {
         Some(step) if step != state.step => {
             let expected = format!("{step}, the step of its folder's name");
-            Err(Error::data(&path, "step", expected, state.step.to_string()))
+            Err(Error::content(&path, "step", expected, state.step.to_string()))
         }
         _ => Ok(state),
     }

@@ -264,7 +264,7 @@ impl Config {
     /// size follows the data wherever the data is known.
     ///
     /// # Errors
-    /// [`Error::Io`] for a file that cannot be read, [`Error::Config`] with file and key for anything in it that
+    /// [`Error::File`] for a file that cannot be read, [`Error::Config`] with file and key for anything in it that
     /// cannot work.
     pub fn load(path: &Path, overrides: &[String]) -> Result<Self> {
         Self::parse(&read_text(path)?, path, overrides)
@@ -498,7 +498,7 @@ impl DataConfig {
     /// exist or has no meta.json.
     ///
     /// # Errors
-    /// [`Error::Data`] for a meta.json that is not one.
+    /// [`Error::File`] for a meta.json that is not one.
     pub fn tokenizer(&self) -> Result<Option<Tokenizer>> {
         match (&self.path, self.corpus) {
             (Some(path), _) => Ok(Meta::read(path)?.map(|meta| meta.tokenizer)),

@@ -2,8 +2,8 @@
 
 use std::path::{Path, PathBuf};
 
-use crate::data::Difference;
-use crate::lock::Holder;
+use ltm_data::Difference;
+use ltm_files::Error as FileError;
 
 /// Shorthand for results of this crate.
 pub type Result<T> = std::result::Result<T, Error>;
@@ -12,33 +12,10 @@ pub type Result<T> = std::result::Result<T, Error>;
 #[derive(Debug)]
 #[non_exhaustive]
 pub enum Error {
-    /// An operation on a file or folder failed.
-    Io {
-        /// The file or folder.
-        path: PathBuf,
-        /// What was tried, as a verb: `open`, `write`.
-        action: &'static str,
-        /// The error that the operating system returned.
-        source: std::io::Error,
-    },
-    /// The content of a file is invalid.
-    Data {
-        /// The file or folder.
-        path: PathBuf,
-        /// Which part of it: `line 3`, `size`.
-        what: String,
-        /// What was expected, or what to do.
-        expected: String,
-        /// What was found.
-        found: String,
-    },
-    /// Another process, or another part of this one, writes into this folder.
-    Locked {
-        /// The folder.
-        path: PathBuf,
-        /// Who holds it, where that is known.
-        holder: Option<Holder>,
-    },
+    /// A file or folder cannot be used, or its content is invalid.
+    File(FileError),
+    /// An error of a corpus or of a tokenizer.
+    Data(ltm_data::Error),
     /// A run is to start from step 0, but its folder already contains a run.
     RunExists {
         /// The folder.
@@ -76,22 +53,6 @@ pub enum Error {
         /// The value given.
         found: String,
     },
-    /// A shard contains a token id outside its vocabulary.
-    Token {
-        /// The shard.
-        path: PathBuf,
-        /// The token's index in the shard.
-        position: u64,
-        /// The id found there.
-        id: u16,
-        /// Valid ids are `0..vocab_size`.
-        vocab_size: usize,
-    },
-    /// A closed vocabulary does not contain this word.
-    Word {
-        /// The word.
-        word: String,
-    },
     /// A configuration file is invalid.
     Config {
         /// The file.
@@ -124,27 +85,22 @@ pub enum Error {
 }
 
 impl Error {
-    /// For `map_err`: an [`Error::Io`] on `path` while trying to `action`.
+    /// For `map_err`: an operation on `path` failed while trying to `action`.
     pub(crate) fn io<'a>(
         path: &'a Path,
         action: &'static str,
     ) -> impl FnOnce(std::io::Error) -> Self + 'a {
-        move |source| Self::Io { path: path.into(), action, source }
+        move |source| Self::File(FileError::io(path, action)(source))
     }
 
-    /// An [`Error::Data`] from its four facts.
-    pub(crate) fn data(
+    /// A file with invalid content, from its four facts.
+    pub(crate) fn content(
         path: &Path,
         what: impl Into<String>,
         expected: impl Into<String>,
         found: impl Into<String>,
     ) -> Self {
-        Self::Data {
-            path: path.into(),
-            what: what.into(),
-            expected: expected.into(),
-            found: found.into(),
-        }
+        Self::File(FileError::content(path, what, expected, found))
     }
 
     /// An [`Error::Field`] from its three facts.
@@ -160,18 +116,8 @@ impl Error {
 impl std::fmt::Display for Error {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         match self {
-            Self::Io { path, action, .. } => write!(f, "{}: cannot {action}", path.display()),
-            Self::Data { path, what, expected, found } => {
-                write!(f, "{}: {what}: expected {expected}, found {found}", path.display())
-            }
-            Self::Locked { path, holder } => {
-                write!(f, "{}: in use by ", path.display())?;
-                match holder {
-                    Some(holder) => write!(f, "{holder}")?,
-                    None => f.write_str("another process")?,
-                }
-                f.write_str("; wait for it to end, or use another folder")
-            }
+            Self::File(error) => error.fmt(f),
+            Self::Data(error) => error.fmt(f),
             Self::RunExists { dir } => {
                 write!(
                     f,
@@ -198,13 +144,6 @@ impl std::fmt::Display for Error {
             Self::Field { field, expected, found } => {
                 write!(f, "`{field}`: expected {expected}, found {found}")
             }
-            Self::Token { path, position, id, vocab_size } => write!(
-                f,
-                "{}: token {position} is {id}, outside the vocabulary 0..{vocab_size}; \
-                 check that the tokenizer is the one that wrote this shard",
-                path.display()
-            ),
-            Self::Word { word } => write!(f, "the vocabulary does not contain the word `{word}`"),
             Self::Device(_) => write!(f, "`run.device` cannot be used"),
             Self::Config { path, reason } => write!(f, "{}: {reason}", path.display()),
             Self::NonFinite { step, tensor, last_good } => {
@@ -233,12 +172,32 @@ fn write_list(f: &mut std::fmt::Formatter<'_>, differences: &[Difference]) -> st
 impl std::error::Error for Error {
     fn source(&self) -> Option<&(dyn std::error::Error + 'static)> {
         match self {
-            Self::Io { source, .. } => Some(source),
+            // Their messages are the whole ones of this error.
+            Self::File(error) => error.source(),
+            Self::Data(error) => error.source(),
             Self::Plot { source, .. } => Some(source.as_ref()),
             Self::Device(source) => Some(source),
             Self::Infer(source) => Some(source),
             Self::Model(source) => Some(source),
             _ => None,
+        }
+    }
+}
+
+impl From<FileError> for Error {
+    fn from(error: FileError) -> Self {
+        Self::File(error)
+    }
+}
+
+impl From<ltm_data::Error> for Error {
+    fn from(error: ltm_data::Error) -> Self {
+        match error {
+            ltm_data::Error::File(error) => Self::File(error),
+            ltm_data::Error::Field { field, expected, found } => {
+                Self::Field { field, expected, found }
+            }
+            error => Self::Data(error),
         }
     }
 }

@@ -3,12 +3,9 @@
 
 pub mod checkpoint;
 pub mod config;
-pub mod data;
 mod error;
 pub mod eval;
-mod files;
 pub mod flops;
-pub mod lock;
 pub mod memory;
 pub mod metrics;
 pub mod report;
@@ -25,7 +22,10 @@ pub use checkpoint::Checkpoint;
 pub use config::Config;
 pub use error::{Error, Result};
 pub use eval::{Evaluation, evaluate};
-pub use lock::FolderLock;
 pub use step::{SlowLearner, StepReport};
 pub use sweep::Sweep;
 pub use trainer::{Observer, Start, Summary, Trainer};
+
+// What the signatures above take and return.
+pub use ltm_data as data;
+pub use ltm_files::{self, FolderLock};

@@ -37,7 +37,7 @@ pub struct Changes {
 /// Refuses a configuration that would not be the same run.
 ///
 /// # Errors
-/// [`Error::Data`] listing every changed key of another run; [`Error::Field`] for fewer steps than the checkpoint has
+/// [`Error::File`] listing every changed key of another run; [`Error::Field`] for fewer steps than the checkpoint has
 /// taken.
 pub(crate) fn check_same_run(checkpoint: &Checkpoint, config: &Config) -> Result<()> {
     let (old, step) = (&checkpoint.config, checkpoint.state.step);
@@ -53,7 +53,7 @@ pub(crate) fn check_same_run(checkpoint: &Checkpoint, config: &Config) -> Result
         };
         let expected =
             format!("{}, which cannot change when a run is resumed", list(|change| &change.old));
-        return Err(Error::data(&path, "configuration", expected, list(|change| &change.new)));
+        return Err(Error::content(&path, "configuration", expected, list(|change| &change.new)));
     }
     if config.train.steps < step {
         let expected = format!("at least {step}, the number of steps already taken");

@@ -3,11 +3,12 @@
 use std::fs;
 use std::path::PathBuf;
 
+use ltm_files::as_text;
+
 use crate::checkpoint::{Checkpoint, DataRecord};
 use crate::config::Config;
 use crate::data::storyworld::{self, Parameters};
 use crate::data::{BatchOptions, Batches, Corpus, Meta, Order, Split};
-use crate::files::as_text;
 use crate::{Error, Result};
 
 /// The folder of a run's corpus.
@@ -45,14 +46,14 @@ pub fn open_corpus(config: &Config, corpus: Corpus, order: Order) -> Result<Batc
         rows: config.data.row_kind(),
         order,
     };
-    Batches::new(corpus, options)
+    Ok(Batches::new(corpus, options)?)
 }
 
 /// The validation split; `None` for a corpus of one split, which is trained on without measuring.
 pub(crate) fn open_val(config: &Config) -> Result<Option<Batches>> {
     match open(config, Split::Val) {
         Ok(val) => Ok(Some(val)),
-        Err(Error::Data { what, .. }) if what == Split::Val.to_string() => Ok(None),
+        Err(Error::Data(ltm_data::Error::EmptySplit { .. })) => Ok(None),
         Err(error) => Err(error),
     }
 }

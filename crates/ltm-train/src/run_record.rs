@@ -4,12 +4,12 @@
 use std::path::Path;
 use std::time::SystemTime;
 
+use ltm_files::write_whole;
 use serde_json::{Value, json};
 
 use crate::Result;
 use crate::checkpoint::DataRecord;
 use crate::config::Config;
-use crate::files::write_whole;
 
 /// The file of a run that records its corpus, and version, commit and machine of every session that trained it.
 pub const RUN_FILE: &str = "run.json";
@@ -17,7 +17,7 @@ pub const RUN_FILE: &str = "run.json";
 /// Adds a session that starts after `step` to the record of a run. A record that cannot be read is replaced.
 ///
 /// # Errors
-/// [`Error::Io`](crate::Error::Io) when it cannot be written.
+/// [`Error::File`](crate::Error::File) when it cannot be written.
 pub(crate) fn write(config: &Config, step: u64, data: &DataRecord) -> Result<()> {
     let path = config.run.dir.join(RUN_FILE);
     let before = if step == 0 { None } else { sessions(&path) };
@@ -25,7 +25,7 @@ pub(crate) fn write(config: &Config, step: u64, data: &DataRecord) -> Result<()>
     sessions.push(session(config, step));
     let record = json!({ "data": data, "sessions": sessions });
     let text = serde_json::to_string_pretty(&record).expect("plain data serialises");
-    write_whole(&path, format!("{text}\n").as_bytes())
+    Ok(write_whole(&path, format!("{text}\n").as_bytes())?)
 }
 
 fn sessions(path: &Path) -> Option<Vec<Value>> {

@@ -4,6 +4,7 @@ use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Instant;
 
+use ltm_files::{FolderLock, remove_aside, write_whole};
 use ltm_model::Weights;
 use serde_json::json;
 
@@ -11,8 +12,6 @@ use crate::checkpoint::{self, CONFIG_FILE, Checkpoint, DataRecord, Found, State}
 use crate::config::Config;
 use crate::data::{Batches, Split, Tokenizer, storyworld};
 use crate::eval::{Evaluation, evaluate, protocols, scores};
-use crate::files::{remove_aside, write_whole};
-use crate::lock::FolderLock;
 use crate::metrics::{EventWriter, JsonlWriter, draw};
 use crate::resume::{self, Changes};
 use crate::step::{SlowLearner, StepReport};
@@ -109,10 +108,10 @@ impl Trainer {
     /// configuration. What is refused is refused before anything of an earlier run is changed.
     ///
     /// # Errors
-    /// [`Error::Locked`] when another process trains in the folder; [`Error::RunExists`], [`Error::NothingToResume`];
-    /// [`Error::DataChanged`]; [`Error::Data`] when the data has no tokens, the checkpoint is of another run, or
+    /// [`Error::File`] when another process trains in the folder; [`Error::RunExists`], [`Error::NothingToResume`];
+    /// [`Error::DataChanged`]; [`Error::File`] when the data has no tokens, the checkpoint is of another run, or
     /// the data of a resumed run is not what its sidecar records;
-    /// [`Error::Device`], [`Error::Field`], [`Error::Io`] and those of [`Checkpoint::load`].
+    /// [`Error::Device`], [`Error::Field`], [`Error::File`] and those of [`Checkpoint::load`].
     pub fn new(config: Config, start: Start) -> Result<Self> {
         config.run.compute()?;
         let dir = &config.run.dir;
@@ -121,7 +120,7 @@ impl Trainer {
         let lock = FolderLock::acquire(dir)?;
         let Found { newest, ignored } = find(dir, start)?;
         checkpoint::remove_leftovers(dir)?;
-        crate::lock::remove_leftovers(&dir.join(PLOTS))?;
+        ltm_files::remove_leftovers(&dir.join(PLOTS))?;
         let resumed = newest.map(|path| Checkpoint::load(&path)).transpose()?;
         if let Some(checkpoint) = &resumed {
             resume::check_same_run(checkpoint, &config)?;
@@ -216,7 +215,7 @@ impl Trainer {
     ///
     /// # Errors
     /// [`Error::NonFinite`] naming step, tensor and the last good checkpoint, which is unchanged;
-    /// [`Error::Io`] and [`Error::Model`] when a checkpoint cannot be written; those of
+    /// [`Error::File`] and [`Error::Model`] when a checkpoint cannot be written; those of
     /// [`SlowLearner::step`].
     pub fn run(&mut self, stop: &AtomicBool, observer: &mut dyn Observer) -> Result<Summary> {
         let begun = Instant::now();
@@ -287,7 +286,7 @@ impl Trainer {
         let micro_batches = self.config.train.micro_batches as u64;
         let batches = (0..micro_batches)
             .map(|index| self.train.batch(self.step * micro_batches + index))
-            .collect::<Result<Vec<_>>>()?;
+            .collect::<crate::data::Result<Vec<_>>>()?;
         let report = self.learner.step(&self.config, &batches, self.step);
         let report = report.map_err(|error| self.with_last_good(error))?;
         self.step = report.step;
@@ -411,7 +410,7 @@ fn check_tokenizer(
             let old = &checkpoint.state.tokenizer;
             let expected = format!("the tokenizer of the data, {}", describe(tokenizer, old));
             let found = describe(old, tokenizer);
-            Err(Error::data(&checkpoint.dir, "tokenizer", expected, found))
+            Err(Error::content(&checkpoint.dir, "tokenizer", expected, found))
         }
         _ => Ok(()),
     }
@@ -444,7 +443,7 @@ fn find(dir: &Path, start: Start) -> Result<Found> {
                 "none ({reason}); to start again, remove {} or set another `run.dir`",
                 checkpoints.display()
             );
-            Err(Error::data(dir, "checkpoints", "a whole one", found))
+            Err(Error::content(dir, "checkpoints", "a whole one", found))
         }
         (Start::FreshOrResume, None) => Ok(found),
         (_, None) => Err(Error::NothingToResume { dir: dir.into() }),

@@ -6,6 +6,7 @@ use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, Ordering};
 
 use ltm_train::data::{Split, storyworld};
+use ltm_train::ltm_files::Error as FileError;
 use ltm_train::{
     Checkpoint, Config, Error, Observer, Start, StepReport, Summary, Trainer, trainer,
 };
@@ -104,7 +105,7 @@ fn a_folder_has_one_writer() {
     let before = snapshot(&dir);
     for start in [Start::Fresh, Start::FreshOrResume] {
         let error = refused(new(&dir, &[], start), &["in use by process", "since"]);
-        assert!(matches!(error, Error::Locked { .. }));
+        assert!(matches!(error, Error::File(FileError::Locked { .. })));
     }
     assert_eq!(snapshot(&dir), before);
     drop(first);

@@ -2,10 +2,10 @@
 
 use std::path::Path;
 
+use ltm_files::write_whole;
 use serde_json::{Map, Value, json};
 
 use super::Evaluation;
-use crate::files::write_whole;
 use crate::{Error, Result};
 
 /// The file of a run with the scores of its last evaluation: one JSON object per sequence, with the slow step.
@@ -19,7 +19,7 @@ pub(crate) fn write(run_dir: &Path, step: u64, evaluation: &Evaluation) -> Resul
         line["step"] = step.into();
         text += &format!("{line}\n");
     }
-    write_whole(&run_dir.join(SCORES_FILE), text.as_bytes())
+    Ok(write_whole(&run_dir.join(SCORES_FILE), text.as_bytes())?)
 }
 
 /// Adds the scores of a run to its line, if there are any of the line's step: a run of an earlier version has none,
@@ -33,7 +33,7 @@ pub(crate) fn read(run_dir: &Path, line: &mut Value) -> Result<()> {
     let mut sequences: Vec<Value> = Vec::new();
     for (number, text) in (1..).zip(text.lines()) {
         let sequence = serde_json::from_str(text).map_err(|error| {
-            Error::data(&path, format!("line {number}"), "a JSON object", error.to_string())
+            Error::content(&path, format!("line {number}"), "a JSON object", error.to_string())
         })?;
         sequences.push(sequence);
     }

@@ -5,12 +5,12 @@
 
 use std::path::Path;
 
+use ltm_files::write_whole;
 use plotters::coord::ranged1d::{DefaultFormatting, KeyPointHint, Ranged};
 use plotters::coord::types::RangedCoordf64;
 use plotters::prelude::*;
 use plotters::series::DashedLineSeries;
 
-use crate::files::write_whole;
 use crate::{Error, Result};
 
 /// Colours of series that most eyes can tell apart (Okabe and Ito 2008, without the yellow, which is faint on white,
@@ -108,7 +108,7 @@ impl Chart {
     /// breaks the line of its series.
     ///
     /// # Errors
-    /// [`Error::Plot`] when it cannot be drawn, [`Error::Io`] when it cannot be written.
+    /// [`Error::Plot`] when it cannot be drawn, [`Error::File`] when it cannot be written.
     pub fn write(&self, path: &Path) -> Result<String> {
         let mut svg = String::new();
         self.draw(&mut svg).map_err(plot_error(path))?;
@@ -301,7 +301,7 @@ impl Legend {
 /// Stacked horizontal bars, one per name: writes the SVG to `path` and returns its text.
 ///
 /// # Errors
-/// [`Error::Plot`] when it cannot be drawn, [`Error::Io`] when it cannot be written.
+/// [`Error::Plot`] when it cannot be drawn, [`Error::File`] when it cannot be written.
 pub fn stacked_bars(
     path: &Path,
     title: &str,

@@ -4,10 +4,10 @@ use std::fs;
 use std::io::BufRead;
 use std::path::{Path, PathBuf};
 
+use ltm_files::create_dir;
 use serde_json::Value;
 
 use super::line_chart;
-use crate::files::create_dir;
 use crate::trainer::{METRICS_FILE, PLOTS};
 use crate::{Error, Result};
 
@@ -17,7 +17,7 @@ pub(crate) type Curves = Vec<(String, Vec<(f64, f64)>)>;
 /// A run's numbers so far, by step: those of its training batches, and those of its evaluations by protocol.
 ///
 /// # Errors
-/// [`Error::Io`].
+/// [`Error::File`].
 pub(crate) fn curves(run_dir: &Path) -> Result<(Curves, Curves)> {
     let path = run_dir.join(METRICS_FILE);
     let file = fs::File::open(&path).map_err(Error::io(&path, "open"))?;
@@ -45,7 +45,7 @@ pub(crate) fn curves(run_dir: &Path) -> Result<(Curves, Curves)> {
 /// Draws a run's numbers so far and returns the charts' files.
 ///
 /// # Errors
-/// [`Error::Io`], [`Error::Plot`].
+/// [`Error::File`], [`Error::Plot`].
 pub fn draw(run_dir: &Path) -> Result<Vec<PathBuf>> {
     let (train, val) = curves(run_dir)?;
     let dir = run_dir.join(PLOTS);

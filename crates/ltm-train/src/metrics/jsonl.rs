@@ -19,7 +19,7 @@ impl JsonlWriter {
     /// Starts a file, emptying one that exists.
     ///
     /// # Errors
-    /// [`Error::Io`] when it cannot be created.
+    /// [`Error::File`] when it cannot be created.
     pub fn create(path: &Path) -> Result<Self> {
         let file = File::create(path).map_err(Error::io(path, "create"))?;
         Ok(Self { path: path.into(), file })
@@ -28,7 +28,7 @@ impl JsonlWriter {
     /// Starts a file in the place of a file or link that exists; a link is not followed.
     ///
     /// # Errors
-    /// [`Error::Io`] when it cannot be created.
+    /// [`Error::File`] when it cannot be created.
     pub(crate) fn replace(path: &Path) -> Result<Self> {
         let replaced = std::fs::symlink_metadata(path)
             .is_ok_and(|found| found.is_file() || found.is_symlink());
@@ -43,8 +43,8 @@ impl JsonlWriter {
     /// was not finished. A run that has taken no step may have no file.
     ///
     /// # Errors
-    /// [`Error::Data`] when the last line that is kept is not of `step`, or a line is not an object with a number under
-    /// `step`; [`Error::Io`]. The file is then unchanged.
+    /// [`Error::File`] when the last line that is kept is not of `step`, or a line is not an object with a number under
+    /// `step`; [`Error::File`]. The file is then unchanged.
     pub fn resume(path: &Path, step: u64) -> Result<Self> {
         let mut options = OpenOptions::new();
         options.read(true).append(true).create(step == 0);
@@ -71,7 +71,7 @@ impl JsonlWriter {
     /// Makes what was appended last, even if power fails.
     ///
     /// # Errors
-    /// [`Error::Io`].
+    /// [`Error::File`].
     pub fn sync(&self) -> Result<()> {
         self.file.sync_data().map_err(Error::io(&self.path, "sync"))
     }
@@ -79,7 +79,7 @@ impl JsonlWriter {
     /// Appends one object. Numbers that are not finite become `null`, which is JSON's way.
     ///
     /// # Errors
-    /// [`Error::Field`] when `object` does not serialise; [`Error::Io`] when it cannot be written.
+    /// [`Error::Field`] when `object` does not serialise; [`Error::File`] when it cannot be written.
     pub fn append(&mut self, object: &impl Serialize) -> Result<()> {
         let mut line = serde_json::to_vec(object)
             .map_err(|error| Error::field("metrics", "an object that serialises", error))?;
@@ -98,7 +98,7 @@ fn resumable(path: &Path, file: &File, step: u64) -> Result<u64> {
     let (keep, last) = kept(path, file, step)?;
     if last != step {
         let expected = format!("{step}, the step of the checkpoint; lines are missing");
-        return Err(Error::data(path, "last step", expected, last.to_string()));
+        return Err(Error::content(path, "last step", expected, last.to_string()));
     }
     Ok(keep)
 }
@@ -115,7 +115,7 @@ fn kept(path: &Path, file: &File, step: u64) -> Result<(u64, u64)> {
         }
         let read: Line = serde_json::from_slice(&line).map_err(|error| {
             let expected = "an object with a number under `step`";
-            Error::data(path, format!("line {number}"), expected, error.to_string())
+            Error::content(path, format!("line {number}"), expected, error.to_string())
         })?;
         if read.step > step {
             break;

@@ -10,7 +10,7 @@ use crate::Result;
 /// A point that is not finite breaks its line; a series without a finite point is only named in the legend.
 ///
 /// # Errors
-/// [`Error::Plot`](crate::Error::Plot) when it cannot be drawn, [`Error::Io`](crate::Error::Io) when it cannot be
+/// [`Error::Plot`](crate::Error::Plot) when it cannot be drawn, [`Error::File`](crate::Error::File) when it cannot be
 /// written.
 pub fn line_chart(
     path: &Path,

@@ -6,7 +6,8 @@ use std::io::{BufWriter, Write};
 use std::path::{Path, PathBuf};
 use std::time::{SystemTime, UNIX_EPOCH};
 
-use crate::files::create_dir;
+use ltm_files::create_dir;
+
 use crate::{Error, Result};
 
 const FILE_PREFIX: &str = "events.out.tfevents.";
@@ -23,7 +24,7 @@ impl EventWriter {
     /// into one run; the file starts with an event that makes it drop later steps of earlier files.
     ///
     /// # Errors
-    /// [`Error::Io`] when it cannot be created.
+    /// [`Error::File`] when it cannot be created.
     pub fn create(dir: &Path, done: u64) -> Result<Self> {
         create_dir(dir)?;
         // TensorBoard reads the files in the order of their names, which must not follow a clock that was set back.
@@ -49,7 +50,7 @@ impl EventWriter {
     /// Appends the value that `tag` has at `step`.
     ///
     /// # Errors
-    /// [`Error::Io`] when it cannot be written.
+    /// [`Error::File`] when it cannot be written.
     pub fn scalar(&mut self, tag: &str, step: u64, value: f64) -> Result<()> {
         self.write(&scalar_event(wall_time(), step, tag, value as f32))
     }
@@ -57,7 +58,7 @@ impl EventWriter {
     /// Hands what was appended to the operating system, so that a running TensorBoard sees it.
     ///
     /// # Errors
-    /// [`Error::Io`] when it cannot be written.
+    /// [`Error::File`] when it cannot be written.
     pub fn flush(&mut self) -> Result<()> {
         self.file.flush().map_err(Error::io(&self.path, "write"))
     }

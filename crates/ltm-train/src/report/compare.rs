@@ -73,7 +73,7 @@ impl Comparison {
     /// the first `sequences` rows (0 for all). `progress(run, done, all)` counts batches.
     ///
     /// # Errors
-    /// [`Error::Field`] for fewer than two runs, [`Error::Data`] for a folder without a run, and those of
+    /// [`Error::Field`] for fewer than two runs, [`Error::File`] for a folder without a run, and those of
     /// [`Checkpoint::load`](crate::Checkpoint::load) and [`evaluate`](crate::evaluate).
     pub fn read(
         dirs: &[PathBuf],

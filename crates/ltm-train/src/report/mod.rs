@@ -9,6 +9,7 @@ mod words;
 
 use std::path::{Path, PathBuf};
 
+use ltm_files::{as_text, write_whole};
 use ltm_vi::Protocol;
 use serde_json::{Value, json};
 
@@ -16,7 +17,6 @@ use crate::checkpoint::{CONFIG_FILE, Checkpoint};
 use crate::config::Config;
 use crate::data::Split;
 use crate::eval::{Sequence, evaluate, scores};
-use crate::files::{as_text, write_whole};
 use crate::metrics::{Curves, curves};
 use crate::sweep::{RESULTS_FILE, measure, read_results};
 use crate::trainer::{METRICS_FILE, open};
@@ -49,7 +49,7 @@ struct Run {
 /// the fast loop and samples are computed from the newest checkpoint.
 ///
 /// # Errors
-/// [`Error::Data`] for a folder that is neither, [`Error::Locked`] when another process writes to `out`, [`Error::Io`],
+/// [`Error::File`] for a folder that is neither, [`Error::File`] when another process writes to `out`, [`Error::File`],
 /// [`Error::Plot`], and those of [`Checkpoint::load`].
 pub fn write(
     inputs: &[PathBuf],
@@ -103,7 +103,7 @@ fn read(dir: &Path, name: String) -> Result<Source> {
         }
         if entries.is_empty() && failed.is_empty() {
             let path = dir.join(RESULTS_FILE);
-            return Err(Error::data(&path, "content", "one line per point", "none"));
+            return Err(Error::content(&path, "content", "one line per point", "none"));
         }
         return Ok(Source::Sweep { name, entries, failed });
     }
@@ -111,7 +111,7 @@ fn read(dir: &Path, name: String) -> Result<Source> {
         let expected = format!(
             "a sweep's folder with {RESULTS_FILE}, or a run's with {METRICS_FILE} and {CONFIG_FILE}"
         );
-        return Err(Error::data(dir, "content", expected, "neither"));
+        return Err(Error::content(dir, "content", expected, "neither"));
     }
     let mut line = read_run(dir, name)?;
     show_run(dir, &mut line)?;
@@ -125,7 +125,7 @@ fn read_run(dir: &Path, name: String) -> Result<Value> {
         let expected = format!("a run's folder with {METRICS_FILE} and {CONFIG_FILE}");
         let is_sweep = dir.join(RESULTS_FILE).exists();
         let found = if is_sweep { "a sweep's; name one of its runs" } else { "none" };
-        return Err(Error::data(dir, "content", expected, found));
+        return Err(Error::content(dir, "content", expected, found));
     }
     let checkpoint = Checkpoint::load(dir)?;
     let config: &Config = &checkpoint.config;

@@ -10,7 +10,7 @@ use serde::Serialize;
 
 use super::Mean;
 use crate::config::Config;
-use crate::data::{Malformed, Tokenizer, objects};
+use crate::data::{self, Malformed, Tokenizer, objects};
 use crate::{Error, Result};
 
 /// The text before the number in an answer.
@@ -35,7 +35,7 @@ pub struct Problem {
 /// Whether the first object of a file has `question` and `answer`.
 ///
 /// # Errors
-/// [`Error::Io`] when it cannot be read.
+/// [`Error::File`] when it cannot be read.
 pub fn is_gsm8k(path: &Path) -> Result<bool> {
     let mut found = false;
     objects(path, Malformed::Skip, &mut |_| (), &mut |place, object| {
@@ -49,12 +49,12 @@ pub fn is_gsm8k(path: &Path) -> Result<bool> {
 /// Reads the first `count` problems of a file (0 for all), and reports each malformed line that is skipped to `on_skip`.
 ///
 /// # Errors
-/// [`Error::Data`] for a record that is not a problem and not to be skipped, and for a file without problems; [`Error::Io`].
+/// [`Error::File`] for a record that is not a problem and not to be skipped, and for a file without problems; [`Error::File`].
 pub fn load(
     path: &Path,
     malformed: Malformed,
     count: u64,
-    on_skip: &mut dyn FnMut(Error),
+    on_skip: &mut dyn FnMut(data::Error),
 ) -> Result<Vec<Problem>> {
     let mut problems = Vec::new();
     objects(path, malformed, on_skip, &mut |place, object| {
@@ -68,7 +68,12 @@ pub fn load(
         Ok(if full { ControlFlow::Break(()) } else { ControlFlow::Continue(()) })
     })?;
     if problems.is_empty() {
-        return Err(Error::data(path, "content", "problems with `question` and `answer`", "none"));
+        return Err(Error::content(
+            path,
+            "content",
+            "problems with `question` and `answer`",
+            "none",
+        ));
     }
     Ok(problems)
 }
@@ -311,7 +316,7 @@ pub fn evaluate(
     let examples = options.shots.iter().map(|shot| {
         tokenizer.encode(&format!("{QUESTION} {}\nAnswer: {}\n\n", shot.question, shot.answer))
     });
-    let examples = examples.collect::<Result<Vec<_>>>()?;
+    let examples = examples.collect::<data::Result<Vec<_>>>()?;
     let (device, precision) = config.run.compute()?;
     let separator = tokenizer.separator();
     let mut all = Vec::with_capacity(problems.len());

@@ -11,7 +11,7 @@ use serde_json::{Value, json};
 use super::Mean;
 use crate::config::Config;
 use crate::data::batches::IGNORED;
-use crate::data::{Document, Format, Notice, ReadOptions, Tokenizer, documents};
+use crate::data::{self, Document, Format, Notice, ReadOptions, Tokenizer, documents};
 use crate::eval::KEY_STEP;
 use crate::{Error, Result};
 
@@ -32,12 +32,16 @@ impl Passage {
     /// The white space before the last word is part of the word, as in tokenisers.
     ///
     /// # Errors
-    /// [`Error::Data`] when there is no context or no word, when the word leaves no room for context, and for a word that
+    /// [`Error::File`] when there is no context or no word, when the word leaves no room for context, and for a word that
     /// a closed vocabulary lacks.
-    pub fn new(document: Document<'_>, tokenizer: &Tokenizer, max_seq_len: usize) -> Result<Self> {
+    pub fn new(
+        document: Document<'_>,
+        tokenizer: &Tokenizer,
+        max_seq_len: usize,
+    ) -> data::Result<Self> {
         let Document { path, number, text } = document;
         let refuse = |expected: String, found: String| {
-            Error::data(path, format!("line {number}"), expected, found)
+            data::Error::content(path, format!("line {number}"), expected, found)
         };
         let Some((context, word)) = split_last_word(text) else {
             let expected = "a context and a last word";
@@ -45,7 +49,7 @@ impl Passage {
         };
         let encode = |text: &str| {
             tokenizer.encode(text).map_err(|error| match error {
-                Error::Word { word } => {
+                data::Error::Word { word } => {
                     refuse("words of the vocabulary".into(), format!("`{word}`"))
                 }
                 error => error,
@@ -93,7 +97,7 @@ pub fn split_last_word(passage: &str) -> Option<(&str, &str)> {
 /// of malformed lines skipped.
 ///
 /// # Errors
-/// Those of [`documents`] and [`Passage::new`]; [`Error::Data`] when there is no passage.
+/// Those of [`documents`] and [`Passage::new`]; [`Error::File`] when there is no passage.
 pub fn read(
     inputs: &[PathBuf],
     config: &Config,
@@ -112,7 +116,7 @@ pub fn read(
     let skipped = documents(inputs, &options, &mut on_document, observer)?;
     if passages.is_empty() {
         let path = inputs.first().map_or(std::path::Path::new(""), PathBuf::as_path);
-        return Err(Error::data(path, "content", "passages", "none"));
+        return Err(Error::content(path, "content", "passages", "none"));
     }
     Ok((passages, skipped))
 }
@@ -367,7 +371,7 @@ mod tests {
         weights
     }
 
-    fn passage(text: &str) -> Result<Passage> {
+    fn passage(text: &str) -> data::Result<Passage> {
         let document = Document { path: Path::new("a.jsonl"), number: 7, text };
         Passage::new(document, &Tokenizer::Bytes, MODEL.max_seq_len)
     }

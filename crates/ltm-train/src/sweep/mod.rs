@@ -90,7 +90,7 @@ impl Sweep {
     /// evaluated during training unless it sets `train.eval_every`, since it is scored at the end.
     ///
     /// # Errors
-    /// [`Error::Io`] for a file that cannot be read, [`Error::Config`] naming what cannot work, and those
+    /// [`Error::File`] for a file that cannot be read, [`Error::Config`] naming what cannot work, and those
     /// of opening a corpus whose rows a budget must know.
     pub fn load(path: &Path, overrides: &[String]) -> Result<Self> {
         let text = read_text(path)?;

@@ -2,12 +2,12 @@
 
 use std::path::Path;
 
+use ltm_files::write_whole;
 use serde_json::{Value, json};
 
 use super::{Point, Sweep, generated};
 use crate::config::Config;
 use crate::data::Difference;
-use crate::files::write_whole;
 use crate::{Error, Result};
 
 /// The file of a sweep with its results, one JSON object per point.
@@ -16,7 +16,7 @@ pub const RESULTS_FILE: &str = "results.jsonl";
 /// The lines of a sweep's results; none where there is no file. A last line that was cut off is ignored.
 ///
 /// # Errors
-/// [`Error::Io`], and [`Error::Data`] for another line that is not an object with a `name`.
+/// [`Error::File`], and [`Error::File`] for another line that is not an object with a `name`.
 pub fn read_results(dir: &Path) -> Result<Vec<Value>> {
     let path = dir.join(RESULTS_FILE);
     let text = match std::fs::read_to_string(&path) {
@@ -32,7 +32,7 @@ pub fn read_results(dir: &Path) -> Result<Vec<Value>> {
             found => {
                 let found = found.map_or_else(|e| e.to_string(), |_| "another value".into());
                 let expected = "an object with a `name`";
-                return Err(Error::data(&path, format!("line {number}"), expected, found));
+                return Err(Error::content(&path, format!("line {number}"), expected, found));
             }
         }
     }
@@ -42,7 +42,7 @@ pub fn read_results(dir: &Path) -> Result<Vec<Value>> {
 /// Replaces the lines of a sweep's results.
 pub(super) fn write_results(dir: &Path, results: &[Value]) -> Result<()> {
     let lines: String = results.iter().map(|line| format!("{line}\n")).collect();
-    write_whole(&dir.join(RESULTS_FILE), lines.as_bytes())
+    Ok(write_whole(&dir.join(RESULTS_FILE), lines.as_bytes())?)
 }
 
 /// What a line records about how its point was run.

@@ -4,6 +4,7 @@
 use std::path::Path;
 use std::sync::atomic::{AtomicBool, Ordering};
 
+use ltm_files::{Error as FileError, FolderLock, remove_aside, write_whole};
 use serde_json::{Value, json};
 
 use super::measure::{
@@ -17,8 +18,6 @@ use crate::checkpoint::Checkpoint;
 use crate::data::{Split, storyworld};
 use crate::error::chain;
 use crate::eval::{Evaluation, evaluate, latents_json};
-use crate::files::{remove_aside, write_whole};
-use crate::lock::FolderLock;
 use crate::step::StepReport;
 use crate::trainer::{Observer, Start, Trainer, open};
 use crate::{Error, Result, flops};
@@ -50,7 +49,7 @@ impl Sweep {
     /// scored again, or with `failed_only` the lines of points that failed, whose runs are removed.
     ///
     /// # Errors
-    /// [`Error::Io`], and those of [`read_results`].
+    /// [`Error::File`], and those of [`read_results`].
     pub fn forget(&self, failed_only: bool) -> Result<()> {
         if read_results(&self.dir)?.is_empty() {
             return Ok(());
@@ -77,8 +76,8 @@ impl Sweep {
     /// A point that fails gets a line with an `error`, and the sweep continues.
     ///
     /// # Errors
-    /// [`Error::Locked`] when another process works on the sweep, [`Error::SweepChanged`] when a recorded point was run
-    /// with other settings, [`Error::Io`].
+    /// [`Error::File`] when another process works on the sweep, [`Error::SweepChanged`] when a recorded point was run
+    /// with other settings, [`Error::File`].
     pub fn run(&self, stop: &AtomicBool, observer: &mut dyn SweepObserver) -> Result<SweepSummary> {
         let _lock = FolderLock::acquire(&self.dir)?;
         let mut results = read_results(&self.dir)?;
@@ -103,7 +102,9 @@ impl Sweep {
             let found = match self.run_point(point, stop, observer, &mut entropy) {
                 Ok(Some(found)) => found,
                 Ok(None) => break,
-                Err(error @ (Error::Io { .. } | Error::Locked { .. })) => return Err(error),
+                Err(error @ Error::File(FileError::Io { .. } | FileError::Locked { .. })) => {
+                    return Err(error);
+                }
                 Err(error) => json!({ "error": chain(&error) }),
             };
             if let (Value::Object(line), Value::Object(found)) = (&mut line, found) {

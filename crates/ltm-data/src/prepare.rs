@@ -116,9 +116,9 @@ impl PrepareOptions {
 /// 1 MiB without such a place is cut elsewhere.
 ///
 /// # Errors
-/// [`Error::Field`] for invalid options; [`Error::Data`] naming the file for malformed content, an
+/// [`Error::Field`] for invalid options; [`Error::File`] naming the file for malformed content, an
 /// empty file, a folder without text, a corpus too small to split, or an output folder that already holds a
-/// corpus; [`Error::Io`] when reading or writing fails. After an error no shard has its final name.
+/// corpus, and when reading or writing fails. After an error no shard has its final name.
 pub fn prepare(
     inputs: &[PathBuf],
     options: &PrepareOptions,
@@ -132,7 +132,7 @@ pub fn prepare(
     if let Some(path) = Split::ALL.into_iter().find_map(|split| foreign_shard(&options.out, split))
     {
         let expected = "a folder without shards; delete them or choose another";
-        return Err(Error::data(&path, "output", expected, "a shard without a meta.json"));
+        return Err(Error::content(&path, "output", expected, "a shard without a meta.json"));
     }
     let sources = find(inputs, options.read.format, &mut |found| observer(found.into()))?;
     let partition = partition(&sources, options)?;
@@ -154,7 +154,7 @@ pub fn prepare(
         let expected =
             "a corpus large enough to split (val_fraction = 0 makes no validation split)";
         let found = format!("too little text: the split `{split}` would be empty");
-        return Err(Error::data(&sources[0].path, "corpus", expected, found));
+        return Err(Error::content(&sources[0].path, "corpus", expected, found));
     }
     let names = sources.iter().map(|source| source.path.display().to_string()).collect();
     writer.finish(names, skipped, None)
@@ -172,7 +172,7 @@ fn no_text(sources: &[Source], skipped: u64) -> Error {
         1 => String::from("none after 1 malformed record was skipped"),
         _ => format!("none after {skipped} malformed records were skipped"),
     };
-    Error::data(path, "content", "some text", found)
+    Error::content(path, "content", "some text", found)
 }
 
 /// Where reading may end.
@@ -190,7 +190,7 @@ pub enum Limit {
 /// parts that were skipped. Reports progress and what is skipped to `observer`.
 ///
 /// # Errors
-/// As those of [`prepare`]; [`Error::Data`] when the files contain no text.
+/// As those of [`prepare`]; [`Error::File`] when the files contain no text.
 pub fn load(
     inputs: &[PathBuf],
     tokenizer: &Tokenizer,

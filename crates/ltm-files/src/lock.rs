@@ -5,12 +5,10 @@ use std::io::{ErrorKind, Read, Seek, Write};
 use std::path::{Path, PathBuf};
 use std::time::SystemTime;
 
-use ltm_model::TEMPORARY_SUFFIX;
 use same_file::Handle;
-use serde::{Deserialize, Serialize};
 
-use crate::files::create_dir;
-use crate::{Error, Result};
+use crate::folders::{create_dir, remove};
+use crate::{Error, Holder, Result, TEMPORARY_SUFFIX};
 
 /// The file in a folder that its writer keeps locked.
 pub const LOCK_FILE: &str = ".ltm-lock";
@@ -19,17 +17,6 @@ const HOLDER_BYTES: u64 = 4096;
 /// How often a lock file that vanishes while it is being locked is tried again.
 const ATTEMPTS: usize = 100;
 
-/// Which process holds a folder.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Holder {
-    /// Its process id on its host.
-    pub pid: u32,
-    /// The name of the machine.
-    pub host: String,
-    /// When it took the lock, in UTC.
-    pub since: String,
-}
-
 impl Holder {
     fn this_process() -> Self {
         Self {
@@ -37,12 +24,6 @@ impl Holder {
             host: gethostname::gethostname().to_string_lossy().into_owned(),
             since: humantime::format_rfc3339_seconds(SystemTime::now()).to_string(),
         }
-    }
-}
-
-impl std::fmt::Display for Holder {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        write!(f, "process {} on {} since {}", self.pid, self.host, self.since)
     }
 }
 
@@ -64,7 +45,7 @@ impl FolderLock {
     /// it respect it. On a file system that has no locks nobody is excluded.
     ///
     /// # Errors
-    /// [`Error::Locked`] naming the holder, [`Error::Data`] when the lock file is a link or a folder, [`Error::Io`].
+    /// [`Error::Locked`] naming the holder, [`Error::Content`] when the lock file is a link or a folder, [`Error::Io`].
     pub fn acquire(dir: &Path) -> Result<Self> {
         let created = !dir.exists();
         let path = dir.join(LOCK_FILE);
@@ -121,7 +102,7 @@ fn open(path: &Path) -> Result<Option<File>> {
         Ok(found) if found.is_file() => {}
         Ok(found) => {
             let found = if found.is_symlink() { "a link" } else { "a folder or device" };
-            return Err(Error::data(path, "lock", "a regular file; remove this one", found));
+            return Err(Error::content(path, "lock", "a regular file; remove this one", found));
         }
         Err(error) if error.kind() == ErrorKind::NotFound => return Ok(None),
         Err(error) => return Err(Error::io(path, "open")(error)),
@@ -165,7 +146,7 @@ fn read_holder(file: &mut File) -> Option<Holder> {
 
 /// Removes temporary files and folders in `dir`, if there is such a folder. Called under the lock of `dir` or of the
 /// folder it belongs to, so whoever made them is gone.
-pub(crate) fn remove_leftovers(dir: &Path) -> Result<()> {
+pub fn remove_leftovers(dir: &Path) -> Result<()> {
     let entries = match fs::read_dir(dir) {
         Err(error) if error.kind() == ErrorKind::NotFound => return Ok(()),
         entries => entries.map_err(Error::io(dir, "list"))?,
@@ -177,7 +158,7 @@ pub(crate) fn remove_leftovers(dir: &Path) -> Result<()> {
             continue;
         }
         // Of a link, only the link.
-        crate::files::remove(&entry.path())?;
+        remove(&entry.path())?;
     }
     Ok(())
 }

@@ -4,7 +4,7 @@
 use std::io::{BufWriter, Write};
 use std::path::{Path, PathBuf};
 
-use ltm_model::{AtomicFile, FinishedFile};
+use ltm_files::{AtomicFile, FinishedFile, FolderLock, write_whole};
 use sha2::{Digest, Sha256};
 
 use super::fingerprint::hex;
@@ -12,8 +12,7 @@ use super::pipeline::Sink;
 use super::shard::{META_FILE, Meta, Shard, Split, SplitMeta};
 use super::storyworld;
 use super::tokenizer::Tokenizer;
-use crate::files::{write_error, write_whole};
-use crate::{Error, FolderLock, Result};
+use crate::{Error, Result};
 
 /// A corpus being written by the only writer of its folder. Dropped before [`CorpusWriter::finish`], it leaves nothing.
 pub(super) struct CorpusWriter {
@@ -28,8 +27,8 @@ impl CorpusWriter {
     /// Starts a corpus in `dir`, creating the folder.
     ///
     /// # Errors
-    /// [`Error::Field`] for shards of no tokens or an invalid word list, [`Error::Data`] when `dir` already contains
-    /// a corpus, [`Error::Locked`] when another process writes there, [`Error::Io`] when it cannot be created.
+    /// [`Error::Field`] for shards of no tokens or an invalid word list, [`Error::File`] when `dir` already contains
+    /// a corpus, another process writes there, or it cannot be created.
     pub(super) fn create(dir: &Path, tokenizer: &Tokenizer, shard_tokens: u64) -> Result<Self> {
         tokenizer.validate()?;
         if shard_tokens == 0 {
@@ -38,7 +37,7 @@ impl CorpusWriter {
         let lock = FolderLock::acquire(dir)?;
         if dir.join(META_FILE).exists() {
             let expected = "a folder without a corpus; delete it or choose another";
-            return Err(Error::data(dir, "output", expected, META_FILE));
+            return Err(Error::content(dir, "output", expected, META_FILE));
         }
         let splits = Split::ALL.map(|split| SplitWriter::new(dir, split, shard_tokens));
         Ok(Self { tokenizer: tokenizer.clone(), splits, dir: dir.into(), _lock: lock })
@@ -157,7 +156,7 @@ impl SplitWriter {
 
     fn start_shard(&mut self) -> Result<()> {
         let file = format!("{}-{:03}.bin", self.split, self.meta.shards.len());
-        let open = AtomicFile::create(&self.dir.join(&file)).map_err(write_error)?;
+        let open = AtomicFile::create(&self.dir.join(&file))?;
         self.open = Some(BufWriter::new(open));
         self.meta.shards.push(Shard { file, tokens: 0, sha256: None });
         Ok(())
@@ -171,13 +170,13 @@ impl SplitWriter {
         shard.sha256 = Some(hex(std::mem::take(&mut self.hash)));
         let file = file.into_inner().map_err(|error| error.into_error());
         let file = file.map_err(Error::io(&self.dir.join(&shard.file), "write"))?;
-        self.finished.push(file.finish().map_err(write_error)?);
+        self.finished.push(file.finish()?);
         Ok(())
     }
 
     fn publish(&mut self, published: &mut Vec<PathBuf>) -> Result<()> {
         for (file, shard) in self.finished.drain(..).zip(&self.meta.shards) {
-            file.publish().map_err(write_error)?;
+            file.publish()?;
             published.push(self.dir.join(&shard.file));
         }
         Ok(())
@@ -187,6 +186,8 @@ impl SplitWriter {
 #[cfg(test)]
 mod tests {
     use std::fs;
+
+    use ltm_files::Error as FileError;
 
     use super::*;
 
@@ -262,9 +263,9 @@ mod tests {
         let mut writer = CorpusWriter::create(dir.path(), &Tokenizer::Bytes, 2).expect("new");
         writer.push(Split::Train, &[1, 2, 3], 3).expect("written");
         let second = CorpusWriter::create(dir.path(), &Tokenizer::Bytes, 2);
-        assert!(matches!(second.err(), Some(Error::Locked { .. })));
+        assert!(matches!(second.err(), Some(Error::File(FileError::Locked { .. }))));
         drop(writer);
-        let left = format!(".train-000.bin.x{}", ltm_model::TEMPORARY_SUFFIX);
+        let left = format!(".train-000.bin.x{}", ltm_files::TEMPORARY_SUFFIX);
         fs::write(dir.path().join(&left), b"half").expect("writable");
         let writer = CorpusWriter::create(dir.path(), &Tokenizer::Bytes, 2).expect("free again");
         assert!(!dir.path().join(left).exists());

@@ -11,25 +11,25 @@ use super::{DEFAULT_KEY, Malformed, OnEvent, RECORD_BYTES, Reader, after_bom, po
 use crate::{Error, Result};
 
 /// A line of a file, for errors to name.
-pub(crate) struct Place<'a> {
+pub struct Place<'a> {
     path: &'a Path,
     /// Counted from 1.
-    pub(crate) line: u64,
+    pub line: u64,
     /// Bytes of the file up to the end of the object.
     read: u64,
 }
 
 impl Place<'_> {
-    /// An [`Error::Data`] on this line.
-    pub(crate) fn error(&self, expected: impl Into<String>, found: impl Into<String>) -> Error {
-        Error::data(self.path, format!("line {}", self.line), expected, found)
+    /// An [`Error::File`] on this line.
+    pub fn error(&self, expected: impl Into<String>, found: impl Into<String>) -> Error {
+        Error::content(self.path, format!("line {}", self.line), expected, found)
     }
 
     /// The string under `key` of the object.
     ///
     /// # Errors
-    /// [`Error::Data`] when there is none.
-    pub(crate) fn string<'o>(&self, object: &'o Map<String, Value>, key: &str) -> Result<&'o str> {
+    /// [`Error::File`] when there is none.
+    pub fn string<'o>(&self, object: &'o Map<String, Value>, key: &str) -> Result<&'o str> {
         let found = match object.get(key) {
             Some(Value::String(text)) => return Ok(text),
             Some(_) => "another value under it".into(),
@@ -43,14 +43,14 @@ impl Place<'_> {
 }
 
 /// Takes an object; its error makes the object malformed.
-pub(crate) type OnObject<'a> = dyn FnMut(&Place<'_>, &Map<String, Value>) -> Result<Flow> + 'a;
+pub(super) type OnObject<'a> = dyn FnMut(&Place<'_>, &Map<String, Value>) -> Result<Flow> + 'a;
 
 /// Passes on the object of each line of a file that is not blank, or the objects of an array, until `on_object` breaks;
 /// passes the error of each malformed one that is skipped to `on_skip`.
 ///
 /// # Errors
-/// [`Error::Data`] for a malformed object that is not to be skipped, [`Error::Io`].
-pub(crate) fn objects(
+/// [`Error::File`] for a malformed object that is not to be skipped and for a file that cannot be read.
+pub fn objects(
     path: &Path,
     malformed: Malformed,
     on_skip: &mut dyn FnMut(Error),

@@ -1,35 +1,22 @@
-//! Files that are whole or absent: written aside, synced, renamed. Knows nothing of their content.
+//! Folders created and removed so that no reader meets half of one, and how paths and texts are recorded.
 
 use std::fs::{self, File};
 use std::io::ErrorKind;
 use std::path::{Path, PathBuf};
 
-use crate::{Error, Result};
+use crate::{Error, Result, TEMPORARY_SUFFIX};
 
 /// Creates `dir` and its parents.
-pub(crate) fn create_dir(dir: &Path) -> Result<()> {
+pub fn create_dir(dir: &Path) -> Result<()> {
     fs::create_dir_all(dir).map_err(Error::io(dir, "create the folder"))
 }
 
-/// [`ltm_model::write_atomically`] with this crate's errors.
-pub(crate) fn write_whole(path: &Path, bytes: &[u8]) -> Result<()> {
-    ltm_model::write_atomically(path, bytes).map_err(write_error)
-}
-
-/// An error of [`ltm_model::AtomicFile`] as one of this crate.
-pub(crate) fn write_error(error: ltm_model::Error) -> Error {
-    match error {
-        ltm_model::Error::Io { path, source } => Error::io(&path, "write")(source),
-        other => Error::Model(other),
-    }
-}
-
 /// Creates a folder under a temporary name next to `dir`, removed when it is dropped.
-pub(crate) fn create_temporary_dir(dir: &Path) -> Result<tempfile::TempDir> {
+pub fn create_temporary_dir(dir: &Path) -> Result<tempfile::TempDir> {
     let (parent, name) = (dir.parent().unwrap_or(Path::new("")), dir.file_name());
     let prefix = format!(".{}.", name.unwrap_or_default().to_string_lossy());
     let mut builder = tempfile::Builder::new();
-    builder.prefix(&prefix).suffix(ltm_model::TEMPORARY_SUFFIX);
+    builder.prefix(&prefix).suffix(TEMPORARY_SUFFIX);
     // The default is a folder for its owner alone; this leaves it to the umask, as for any other.
     #[cfg(unix)]
     builder.permissions(std::os::unix::fs::PermissionsExt::from_mode(0o777));
@@ -37,7 +24,7 @@ pub(crate) fn create_temporary_dir(dir: &Path) -> Result<tempfile::TempDir> {
 }
 
 /// Removes a file or folder under a temporary name, so that no reader meets half of it; one that is absent is fine.
-pub(crate) fn remove_aside(path: &Path) -> Result<()> {
+pub fn remove_aside(path: &Path) -> Result<()> {
     if fs::symlink_metadata(path).is_err_and(|error| error.kind() == ErrorKind::NotFound) {
         return Ok(());
     }
@@ -49,7 +36,7 @@ pub(crate) fn remove_aside(path: &Path) -> Result<()> {
 }
 
 /// Removes a file, a link or a folder; one that is absent is fine.
-pub(crate) fn remove(path: &Path) -> Result<()> {
+pub fn remove(path: &Path) -> Result<()> {
     let removed = match fs::symlink_metadata(path) {
         Ok(found) if found.is_dir() => fs::remove_dir_all(path),
         Ok(_) => fs::remove_file(path),
@@ -63,12 +50,12 @@ pub(crate) fn remove(path: &Path) -> Result<()> {
 
 /// A path as JSON can record it, which has text alone: bytes that are not UTF-8 are replaced, and the path is then not
 /// found again.
-pub(crate) fn as_text(path: &Path) -> PathBuf {
+pub fn as_text(path: &Path) -> PathBuf {
     path.to_string_lossy().into_owned().into()
 }
 
 /// Makes renames in `dir` durable.
-pub(crate) fn sync_dir(dir: &Path) -> Result<()> {
+pub fn sync_dir(dir: &Path) -> Result<()> {
     let dir = if dir.as_os_str().is_empty() { Path::new(".") } else { dir };
     // Elsewhere than on Unix a folder cannot be opened as a file.
     if cfg!(unix) {
@@ -85,6 +72,7 @@ pub fn without_bom(content: &[u8]) -> &[u8] {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::write_whole;
 
     #[test]
     fn a_file_is_replaced_whole_and_nothing_is_left_beside_it() {

@@ -1,8 +1,9 @@
-//! From text to batches: tokenizers, shards of token ids, windows over them, and a synthetic corpus
-//! whose exact likelihood is known. Knows nothing of models or training.
+#![doc = include_str!("../README.md")]
+#![forbid(unsafe_code)]
 
 pub mod batches;
 mod documents;
+mod error;
 mod fingerprint;
 #[cfg(test)]
 mod fuzz;
@@ -17,9 +18,12 @@ mod writer;
 
 pub use batches::{Batch, BatchOptions, Batches, Order, Rows};
 pub use documents::{Document, documents};
+pub use error::{Error, Result};
 pub use fingerprint::{Difference, Fingerprint};
 pub use prepare::{Limit, Notice, PrepareOptions, load, prepare};
 pub use shard::{Corpus, Meta, Shard, Split, SplitMeta};
-pub(crate) use source::objects;
-pub use source::{Format, Malformed, ReadOptions};
+pub use source::{Format, Malformed, Place, ReadOptions, objects};
 pub use tokenizer::Tokenizer;
+
+// What the signatures above take and return.
+pub use ltm_files;

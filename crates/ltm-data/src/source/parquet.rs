@@ -24,7 +24,8 @@ impl Reader<'_> {
         on_event: &mut OnEvent<'_>,
     ) -> Result<()> {
         let path = self.path;
-        let failed = |what: String, found: String| Error::data(path, what, "a Parquet file", found);
+        let failed =
+            |what: String, found: String| Error::content(path, what, "a Parquet file", found);
         let whole = |found| failed("content".into(), found);
         let reader = guarded(|| SerializedFileReader::new(file)).map_err(whole)?;
         let metadata = reader.metadata().file_metadata();
@@ -33,12 +34,12 @@ impl Reader<'_> {
         let Some(column) = fields.iter().find(|field| field.name() == key) else {
             let names: Vec<&str> = fields.iter().map(|field| field.name()).collect();
             let expected = format!("a column `{key}` of strings");
-            return Err(Error::data(path, "schema", expected, format!("the columns {names:?}")));
+            return Err(Error::content(path, "schema", expected, format!("the columns {names:?}")));
         };
         if let Some(codec) = unsupported(reader.metadata(), key) {
             let found =
                 format!("{codec}, which this build cannot read; write the file with another one");
-            return Err(Error::data(path, "compression", SUPPORTED, found));
+            return Err(Error::content(path, "compression", SUPPORTED, found));
         }
         let rows_of = || {
             let projection = Type::group_type_builder(metadata.schema().name())
@@ -132,7 +133,7 @@ fn guarded<T>(
 }
 
 #[cfg(test)]
-pub(in crate::data) mod tests {
+pub(crate) mod tests {
     use super::super::tests::read_all;
     use super::super::{Malformed, ReadOptions};
     use parquet::data_type::{ByteArray, ByteArrayType, Int32Type};
@@ -143,10 +144,7 @@ pub(in crate::data) mod tests {
     use super::*;
 
     /// A file of a number and a text, or null, in each row.
-    pub(in crate::data) fn parquet_file(
-        texts: &[Option<&str>],
-        compression: Compression,
-    ) -> Vec<u8> {
+    pub(crate) fn parquet_file(texts: &[Option<&str>], compression: Compression) -> Vec<u8> {
         let schema = "message m { required int32 id; optional binary body (UTF8); }";
         let schema = Arc::new(parse_message_type(schema).expect("a schema"));
         let properties = WriterProperties::builder().set_compression(compression).build();

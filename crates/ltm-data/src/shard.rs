@@ -7,6 +7,7 @@ use std::ops::Range;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
+use ltm_files::without_bom;
 use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
 
@@ -14,7 +15,6 @@ use super::fingerprint::{Fingerprint, hex, sha256};
 use super::positioned::read_exact_at;
 use super::storyworld;
 use super::tokenizer::Tokenizer;
-use crate::files::without_bom;
 use crate::{Error, Result};
 
 /// The sidecar's name in a corpus folder.
@@ -110,7 +110,7 @@ impl Meta {
     /// Reads the sidecar of `dir`; `None` when there is none.
     ///
     /// # Errors
-    /// [`Error::Io`] when it cannot be read, [`Error::Data`] when it is not a sidecar or contradicts itself.
+    /// [`Error::File`] when it cannot be read, is not a sidecar, or contradicts itself.
     pub fn read(dir: &Path) -> Result<Option<Self>> {
         let path = dir.join(META_FILE);
         let json = match fs::read(&path) {
@@ -119,7 +119,7 @@ impl Meta {
             Err(error) => return Err(Error::io(&path, "read")(error)),
         };
         let meta: Self = serde_json::from_slice(without_bom(&json)).map_err(|error| {
-            Error::data(&path, "content", "a corpus sidecar", error.to_string())
+            Error::content(&path, "content", "a corpus sidecar", error.to_string())
         })?;
         meta.tokenizer.validate()?;
         let (vocab_size, separator) = (meta.tokenizer.vocab_size(), meta.tokenizer.separator());
@@ -129,7 +129,7 @@ impl Meta {
         ] {
             if let Some(recorded) = recorded.filter(|&recorded| recorded != is) {
                 let expected = format!("{is}, that of the tokenizer {}", meta.tokenizer);
-                return Err(Error::data(&path, what, expected, recorded.to_string()));
+                return Err(Error::content(&path, what, expected, recorded.to_string()));
             }
         }
         Ok(Some(meta))
@@ -185,23 +185,23 @@ impl Corpus {
     /// ids. Shards without a sidecar need `tokenizer`.
     ///
     /// # Errors
-    /// [`Error::Data`] when there is nothing to open, the size of a shard is odd or does not agree with
+    /// [`Error::EmptySplit`] when there is nothing to open; [`Error::File`] when the size of a shard is odd or does not agree with
     /// its header or the sidecar, a shard has a header of another format, the tokenizer is not known, or `tokenizer` is
-    /// not the sidecar's; [`Error::Io`] when a file cannot be read.
+    /// not the sidecar's, and when a file cannot be read.
     pub fn open(dir: &Path, split: Split, tokenizer: Option<&Tokenizer>) -> Result<Self> {
         fs::metadata(dir).map_err(Error::io(dir, "open"))?;
         let meta = Meta::read(dir)?;
         let tokenizer = match (&meta, tokenizer) {
             (Some(meta), Some(asked)) if meta.tokenizer != *asked => {
                 let found = format!("a corpus of the tokenizer {}", meta.tokenizer);
-                return Err(Error::data(dir, "tokenizer", asked.to_string(), found));
+                return Err(Error::content(dir, "tokenizer", asked.to_string(), found));
             }
             (Some(meta), _) => meta.tokenizer.clone(),
             (None, Some(asked)) => asked.clone(),
             (None, None) => {
                 let expected =
                     format!("a {META_FILE} that names it, or a tokenizer given explicitly");
-                return Err(Error::data(dir, "tokenizer", expected, "neither"));
+                return Err(Error::content(dir, "tokenizer", expected, "neither"));
             }
         };
         tokenizer.validate()?;
@@ -220,8 +220,7 @@ impl Corpus {
             shards.push(shard);
         }
         if len == 0 {
-            let expected = format!("tokens in {split}*.bin");
-            return Err(Error::data(dir, split.to_string(), expected, "none"));
+            return Err(Error::EmptySplit { dir: dir.into(), split });
         }
         let storyworld = meta.and_then(|meta| meta.storyworld);
         Ok(Self { tokenizer, meta: described, storyworld, shards: shards.into(), len })
@@ -263,7 +262,7 @@ impl Corpus {
     /// the whole file.
     ///
     /// # Errors
-    /// [`Error::Io`] when a file cannot be read.
+    /// [`Error::File`] when a file cannot be read.
     pub fn fingerprint(&self) -> Result<Fingerprint> {
         let shards = self.shards.iter().map(|shard| {
             let sha256 = match &shard.sha256 {
@@ -280,7 +279,7 @@ impl Corpus {
     /// Reads every file and compares its hash with the sidecar's; files without a recorded hash pass.
     ///
     /// # Errors
-    /// [`Error::Data`] naming the first file whose content is not what was written; [`Error::Io`].
+    /// [`Error::File`] naming the first file whose content is not what was written or that cannot be read.
     pub fn verify(&self) -> Result<()> {
         for shard in self.shards.iter() {
             let Some(recorded) = &shard.sha256 else { continue };
@@ -288,7 +287,7 @@ impl Corpus {
             if found != *recorded {
                 let expected = format!("{recorded}, as recorded in {META_FILE}");
                 let found = format!("{found}; the file was changed or damaged");
-                return Err(Error::data(&shard.path, "SHA-256", expected, found));
+                return Err(Error::content(&shard.path, "SHA-256", expected, found));
             }
         }
         Ok(())
@@ -298,7 +297,7 @@ impl Corpus {
     ///
     /// # Errors
     /// [`Error::Field`] when `range` leaves the corpus, [`Error::Token`] when an id is not in the vocabulary;
-    /// [`Error::Data`] naming a file that became shorter since it was opened, [`Error::Io`] when it cannot be read.
+    /// [`Error::File`] naming a file that became shorter since it was opened or cannot be read.
     pub fn tokens(&self, range: Range<u64>) -> Result<Vec<u16>> {
         if range.start > range.end || range.end > self.len {
             return Err(Error::field(
@@ -350,7 +349,7 @@ impl OpenShard {
                 let width = if [magic, version] == LLMC_U32 { " (32-bit ids)" } else { "" };
                 let found =
                     format!("magic {magic}, version {version}{width}, which is not supported");
-                return Err(Error::data(path, "header", expected, found));
+                return Err(Error::content(path, "header", expected, found));
             }
             header_bytes = LLMC_HEADER_BYTES;
             // A negative count is as wrong as any other that the file does not hold.
@@ -359,13 +358,13 @@ impl OpenShard {
         let payload = bytes - header_bytes;
         if !payload.is_multiple_of(2) {
             let found = format!("{bytes} bytes; the file is cut short or is not a shard");
-            return Err(Error::data(path, "size", "an even number of bytes", found));
+            return Err(Error::content(path, "size", "an even number of bytes", found));
         }
         let tokens = payload / 2;
         for (by, count) in counts {
             if count != tokens {
                 let expected = format!("{count}, the number in the {by}");
-                return Err(Error::data(path, "tokens", expected, tokens.to_string()));
+                return Err(Error::content(path, "tokens", expected, tokens.to_string()));
             }
         }
         let content = if keep_open { Content::Open(file) } else { Content::Closed };
@@ -391,7 +390,7 @@ impl OpenShard {
             }
             let expected = format!("{} bytes, as when it was opened", self.bytes());
             let found = file.metadata().map_or("fewer".into(), |now| now.len().to_string());
-            Error::data(&self.path, "size", expected, format!("{found}; the file was cut short"))
+            Error::content(&self.path, "size", expected, format!("{found}; the file was cut short"))
         })?;
         Ok(buffer)
     }
@@ -429,7 +428,12 @@ fn llmc_header(file: &File, bytes: u64, path: &Path) -> Result<Option<[i32; 3]>>
     }
     if bytes < LLMC_HEADER_BYTES {
         let expected = format!("the {LLMC_HEADER_BYTES} bytes of a header of llm.c");
-        return Err(Error::data(path, "size", expected, format!("{bytes}; the file is cut short")));
+        return Err(Error::content(
+            path,
+            "size",
+            expected,
+            format!("{bytes}; the file is cut short"),
+        ));
     }
     Ok(Some([0, 1, 2].map(field)))
 }

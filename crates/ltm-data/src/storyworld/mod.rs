@@ -165,8 +165,8 @@ impl Parameters {
 /// Writes a corpus folder.
 ///
 /// # Errors
-/// [`Error::Field`] when there would be no training story; [`Error::Data`] when `dir` holds a corpus already;
-/// [`Error::Io`] when it cannot be written.
+/// [`Error::Field`] when there would be no training story; [`Error::File`] when `dir` holds a corpus already
+/// or cannot be written.
 pub fn write(dir: &Path, parameters: &Parameters) -> Result<Meta> {
     let &Parameters { seed, documents, val_documents } = parameters;
     if documents == 0 {
@@ -191,13 +191,13 @@ pub fn write(dir: &Path, parameters: &Parameters) -> Result<Meta> {
 /// Writes a corpus folder where there is none, and otherwise checks that it holds these stories.
 ///
 /// # Errors
-/// [`Error::Data`] when `dir` holds another corpus; those of [`write()`] and [`Meta::read`].
+/// [`Error::File`] when `dir` holds another corpus; those of [`write()`] and [`Meta::read`].
 pub fn ensure(dir: &Path, parameters: &Parameters) -> Result<()> {
     let Some(meta) = Meta::read(dir)? else { return write(dir, parameters).map(|_| ()) };
     let remedy = "delete the folder to generate the corpus again";
     let Some(found) = Parameters::of(&meta) else {
         let found = format!("a corpus of {} source files; {remedy}", meta.sources.len());
-        return Err(Error::data(dir, "corpus", "generated stories", found));
+        return Err(Error::content(dir, "corpus", "generated stories", found));
     };
     let differences = found.differences(parameters);
     let list = |value: fn(&Difference) -> &str| -> String {
@@ -208,7 +208,7 @@ pub fn ensure(dir: &Path, parameters: &Parameters) -> Result<()> {
         return Ok(());
     }
     let found = format!("{}; {remedy}", list(|d| &d.old));
-    Err(Error::data(dir, "corpus", list(|d| &d.new), found))
+    Err(Error::content(dir, "corpus", list(|d| &d.new), found))
 }
 
 #[cfg(test)]
@@ -303,7 +303,7 @@ mod tests {
             assert!(error.contains(expected) && error.contains("delete"), "{error}");
         }
         // A sidecar from before parameters were recorded.
-        let path = dir.path().join(crate::data::shard::META_FILE);
+        let path = dir.path().join(crate::shard::META_FILE);
         let mut meta = Meta::read(dir.path()).expect("readable").expect("there");
         meta.storyworld = None;
         std::fs::write(&path, serde_json::to_vec(&meta).expect("plain data")).expect("writable");

@@ -52,8 +52,9 @@ impl Reader<'_> {
             let known = match &columns {
                 Some(columns) => columns,
                 None => {
-                    let (found, is_header) = first(&fields, key)
-                        .map_err(|expected| Error::data(path, &*what, expected, shown(&fields)))?;
+                    let (found, is_header) = first(&fields, key).map_err(|expected| {
+                        Error::content(path, &*what, expected, shown(&fields))
+                    })?;
                     if key.is_none() {
                         let names = match found {
                             Columns::News => vec!["title", "description"],

@@ -18,7 +18,7 @@ use std::sync::Arc;
 pub(super) use self::parquet::tests::parquet_file;
 use crate::{Error, Result};
 pub(super) use find::{Found, find};
-pub(crate) use json::objects;
+pub use json::{Place, objects};
 
 /// The key of JSON or the column of a table that holds the text unless another is given.
 const DEFAULT_KEY: &str = "text";
@@ -61,7 +61,7 @@ impl Format {
 
     /// The format of a file of text by its first bytes.
     fn of_content(start: &[u8]) -> Self {
-        let start = crate::files::without_bom(start);
+        let start = ltm_files::without_bom(start);
         // `{"` and `[{` open JSON; prose that opens with a bracket goes on with letters.
         let mut marks = start.iter().filter(|byte| !byte.is_ascii_whitespace());
         match (marks.next(), marks.next()) {
@@ -156,7 +156,7 @@ pub(super) type OnEvent<'a> = dyn FnMut(Event<'_>) -> Result<ControlFlow<()>> + 
 /// the start of a file is not part of its content.
 ///
 /// # Errors
-/// [`Error::Data`] for malformed content that is not to be skipped, [`Error::Io`], and those of `on_event`.
+/// [`Error::File`] for malformed content that is not to be skipped and for a file that cannot be read; those of `on_event`.
 pub(super) fn read(
     source: &Source,
     options: &ReadOptions,
@@ -181,7 +181,7 @@ pub(super) fn read(
         #[cfg(not(feature = "parquet"))]
         Format::Parquet => {
             let expected = "a build with the feature `parquet`";
-            Err(Error::data(path, "format", expected, "a build without it"))
+            Err(Error::content(path, "format", expected, "a build without it"))
         }
     }
 }
@@ -191,7 +191,7 @@ fn after_bom(file: File, path: &Path) -> Result<BufReader<File>> {
     let mut file = BufReader::with_capacity(1 << 18, file);
     let mut start = Vec::new();
     let read = file.by_ref().take(3).read_to_end(&mut start).map_err(Error::io(path, "read"))?;
-    let bom = read - crate::files::without_bom(&start).len();
+    let bom = read - ltm_files::without_bom(&start).len();
     file.seek_relative(bom as i64 - read as i64).map_err(Error::io(path, "read"))?;
     Ok(file)
 }
@@ -210,7 +210,7 @@ struct Reader<'a> {
 impl Reader<'_> {
     /// Reports a malformed part as skipped, or fails.
     fn refuse(&mut self, what: String, expected: &str, found: String) -> Result<()> {
-        self.skip_or_fail(Error::data(self.path, what, expected, found))
+        self.skip_or_fail(Error::content(self.path, what, expected, found))
     }
 
     /// Reports a malformed part that `error` describes as skipped, or fails with it.

@@ -204,7 +204,7 @@ impl<'a> Pipeline<'a> {
             let tokens = tokens.map_err(|error| match error {
                 Error::Word { word } => {
                     let path = &self.sources[job.source].path;
-                    Error::data(path, "content", "words of the vocabulary", format!("`{word}`"))
+                    Error::content(path, "content", "words of the vocabulary", format!("`{word}`"))
                 }
                 error => error,
             })?;

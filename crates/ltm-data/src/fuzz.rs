@@ -100,7 +100,7 @@ fn named(error: &Error, name: &str) -> std::result::Result<(), TestCaseError> {
 
 /// The lines of a file with their ends, without a byte order mark.
 fn lines(content: &[u8]) -> Vec<&[u8]> {
-    crate::files::without_bom(content).split_inclusive(|byte| *byte == b'\n').collect()
+    ltm_files::without_bom(content).split_inclusive(|byte| *byte == b'\n').collect()
 }
 
 #[test]

@@ -6,6 +6,7 @@ use std::path::{Path, PathBuf};
 
 use tempfile::{Builder, NamedTempFile, TempPath};
 
+use crate::folders::sync_dir;
 use crate::{Error, Result};
 
 /// How the name of every temporary file and folder ends. It starts with a dot and the name that it will get.
@@ -33,9 +34,9 @@ impl AtomicFile {
     /// # Errors
     /// [`Error::Io`] when `path` does not end in a file's name or the file cannot be created.
     pub fn create(path: &Path) -> Result<Self> {
-        let failed = |source| Error::Io { path: path.into(), source };
         let Some(name) = path.file_name() else {
-            return Err(failed(io::Error::other("the path does not end in a file's name")));
+            let error = io::Error::other("the path does not end in a file's name");
+            return Err(Error::io(path, "write")(error));
         };
         let mut prefix = std::ffi::OsString::from(".");
         prefix.push(name);
@@ -45,7 +46,7 @@ impl AtomicFile {
         // The default is a file for its owner alone; this leaves it to the umask, as for any other file.
         #[cfg(unix)]
         builder.permissions(std::os::unix::fs::PermissionsExt::from_mode(0o666));
-        let file = builder.tempfile_in(folder_of(path)).map_err(failed)?;
+        let file = builder.tempfile_in(folder_of(path)).map_err(Error::io(path, "write"))?;
         Ok(Self { path: path.into(), file })
     }
 
@@ -55,7 +56,7 @@ impl AtomicFile {
     /// [`Error::Io`]; the temporary file is removed.
     pub fn finish(self) -> Result<FinishedFile> {
         let Self { path, file } = self;
-        file.as_file().sync_all().map_err(|source| Error::Io { path: path.clone(), source })?;
+        file.as_file().sync_all().map_err(Error::io(&path, "write"))?;
         Ok(FinishedFile { path, temporary: file.into_temp_path() })
     }
 }
@@ -77,13 +78,13 @@ impl FinishedFile {
     /// [`Error::Io`], also when a folder, a device, a pipe or a socket has that name; the temporary file is removed and the file of that name is unchanged.
     pub fn publish(self) -> Result<()> {
         let Self { path, temporary } = self;
-        let failed = |source| Error::Io { path: path.clone(), source };
+        let failed = |source| Error::io(&path, "write")(source);
         if let Some(kind) = irreplaceable(&path) {
             let message = format!("expected a regular file or none, found {kind}");
             return Err(failed(io::Error::new(io::ErrorKind::AlreadyExists, message)));
         }
         temporary.persist(&path).map_err(|error| failed(error.error))?;
-        sync_folder(folder_of(&path)).map_err(failed)
+        sync_dir(folder_of(&path))
     }
 }
 
@@ -92,9 +93,9 @@ impl FinishedFile {
 ///
 /// # Errors
 /// [`Error::Io`]; the temporary file is removed and `path` is unchanged.
-pub fn write_atomically(path: &Path, bytes: &[u8]) -> Result<()> {
+pub fn write_whole(path: &Path, bytes: &[u8]) -> Result<()> {
     let mut file = AtomicFile::create(path)?;
-    file.write_all(bytes).map_err(|source| Error::Io { path: path.into(), source })?;
+    file.write_all(bytes).map_err(Error::io(path, "write"))?;
     file.finish()?.publish()
 }
 
@@ -112,17 +113,6 @@ fn irreplaceable(path: &Path) -> Option<&'static str> {
 
 fn folder_of(path: &Path) -> &Path {
     path.parent().filter(|folder| !folder.as_os_str().is_empty()).unwrap_or(Path::new("."))
-}
-
-/// Makes the renames in a folder last: on Unix a folder is a file of its own, synced by itself.
-#[cfg(unix)]
-fn sync_folder(folder: &Path) -> io::Result<()> {
-    fs::File::open(folder)?.sync_all()
-}
-
-#[cfg(not(unix))]
-fn sync_folder(_folder: &Path) -> io::Result<()> {
-    Ok(())
 }
 
 #[cfg(test)]
@@ -161,7 +151,7 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join("a");
         let refused = |part: &str| {
-            let Err(Error::Io { source, .. }) = write_atomically(&path, b"new") else { panic!() };
+            let Err(Error::Io { source, .. }) = write_whole(&path, b"new") else { panic!() };
             assert_eq!(source.kind(), io::ErrorKind::AlreadyExists);
             assert!(source.to_string().contains(part), "{source}");
             assert_eq!(fs::read_dir(dir.path()).unwrap().count(), 1);
@@ -177,7 +167,7 @@ mod tests {
             fs::remove_file(&path).unwrap();
             std::os::unix::fs::symlink("elsewhere", &path).unwrap();
         }
-        write_atomically(&path, b"new").unwrap();
+        write_whole(&path, b"new").unwrap();
         assert_eq!(fs::read(&path).unwrap(), b"new");
         assert_eq!(fs::read_dir(dir.path()).unwrap().count(), 1);
     }
@@ -188,7 +178,7 @@ mod tests {
         use std::os::unix::fs::PermissionsExt;
         let dir = tempfile::tempdir().unwrap();
         let [ours, plain] = ["ours", "plain"].map(|name| dir.path().join(name));
-        write_atomically(&ours, b"").unwrap();
+        write_whole(&ours, b"").unwrap();
         fs::write(&plain, b"").unwrap();
         let [ours, plain] =
             [ours, plain].map(|path| fs::metadata(path).unwrap().permissions().mode());

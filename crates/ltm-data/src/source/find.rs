@@ -31,7 +31,7 @@ const NOT_TEXT: [(&[u8], &str); 13] = [
 
 /// Something to report about a file before it is read.
 #[derive(Debug)]
-pub(in crate::data) enum Found {
+pub(crate) enum Found {
     /// The file's extension is unknown; its content looks like this format.
     Guessed(PathBuf, Format),
     /// A folder contains this file or folder, which is not read.
@@ -45,9 +45,9 @@ pub(in crate::data) enum Found {
 /// What is not a regular file, such as a pipe, is copied to a temporary file first.
 ///
 /// # Errors
-/// [`Error::Io`] for a path that cannot be read; [`Error::Data`] for a folder without any file to read, a device, a
+/// [`Error::File`] for a path that cannot be read, a folder without any file to read, a device, a
 /// compressed or binary file.
-pub(in crate::data) fn find(
+pub(crate) fn find(
     inputs: &[PathBuf],
     format: Option<Format>,
     on_found: &mut dyn FnMut(Found),
@@ -59,7 +59,7 @@ pub(in crate::data) fn find(
             in_folder(input, format, &mut sources, on_found)?;
             if sources.len() == before {
                 let expected = "*.txt, *.jsonl, *.json, *.csv, *.tsv or *.parquet files";
-                return Err(Error::data(input, "content", expected, "none"));
+                return Err(Error::content(input, "content", expected, "none"));
             }
         } else {
             sources.push(source(input, format, on_found)?);
@@ -104,7 +104,7 @@ fn source(path: &Path, format: Option<Format>, on_found: &mut dyn FnMut(Found)) 
     // Files that the system makes up, as under /proc, have no size either.
     if !metadata.is_file() || bytes == 0 {
         if is_endless(metadata.file_type()) && !file.is_terminal() {
-            return Err(Error::data(path, "input", "a file, a folder or a pipe", "a device"));
+            return Err(Error::content(path, "input", "a file, a folder or a pipe", "a device"));
         }
         let mut copied =
             tempfile::tempfile().map_err(Error::io(path, "copy to a temporary file"))?;
@@ -118,7 +118,7 @@ fn source(path: &Path, format: Option<Format>, on_found: &mut dyn FnMut(Found)) 
     read.map_err(Error::io(path, "read"))?;
     if let Some((_, found)) = NOT_TEXT.iter().find(|(magic, _)| start.starts_with(magic)) {
         let expected = "UTF-8 text, JSON, CSV, TSV or Parquet";
-        return Err(Error::data(path, "content", expected, *found));
+        return Err(Error::content(path, "content", expected, *found));
     }
     let is_parquet = starts_and_ends_like_parquet(&source, &start)?;
     // No text starts and ends like a Parquet file, whatever its name.
@@ -135,7 +135,7 @@ fn source(path: &Path, format: Option<Format>, on_found: &mut dyn FnMut(Found)) 
         && let Some(at) = start.iter().position(|byte| *byte == 0)
     {
         let found = format!("binary data or UTF-16: byte {at} is 0");
-        return Err(Error::data(path, "content", "UTF-8 text", found));
+        return Err(Error::content(path, "content", "UTF-8 text", found));
     }
     Ok(source)
 }

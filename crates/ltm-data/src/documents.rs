@@ -4,6 +4,8 @@ use std::cell::RefCell;
 use std::ops::ControlFlow;
 use std::path::{Path, PathBuf};
 
+use ltm_files::Error as FileError;
+
 use super::prepare::Notice;
 use super::source::{Event, Malformed, ReadOptions, find, read};
 use crate::{Error, Result};
@@ -23,8 +25,8 @@ pub struct Document<'a> {
 /// progress and what is skipped to `observer`.
 ///
 /// # Errors
-/// [`Error::Data`] naming the file for malformed content that is not to be skipped, which is also a document that
-/// `on_document` answers with [`Error::Data`]; [`Error::Io`]; any other error of `on_document`.
+/// [`Error::File`] naming the file for malformed content that is not to be skipped, which is also a document that
+/// `on_document` answers with such an error; any other error of `on_document`.
 pub fn documents(
     inputs: &[PathBuf],
     options: &ReadOptions,
@@ -65,7 +67,9 @@ pub fn documents(
             }
             let number = ended + *skipped.borrow() - skipped_before - refused;
             match on_document(Document { path: &source.path, number, text: &text }) {
-                Err(error @ Error::Data { .. }) if options.malformed == Malformed::Skip => {
+                Err(error @ Error::File(FileError::Content { .. }))
+                    if options.malformed == Malformed::Skip =>
+                {
                     refused += 1;
                     skip(error);
                     Ok(ControlFlow::Continue(()))
@@ -106,7 +110,7 @@ mod tests {
                 &options,
                 &mut |Document { path, number, text }| {
                     if text == "bad" {
-                        return Err(Error::data(path, format!("line {number}"), "better", text));
+                        return Err(Error::content(path, format!("line {number}"), "better", text));
                     }
                     found.push((number, text.to_owned()));
                     let end = text == last;

@@ -1,0 +1,16 @@
+#![doc = include_str!("../README.md")]
+#![forbid(unsafe_code)]
+
+mod atomic;
+mod error;
+mod folders;
+#[cfg(not(target_family = "wasm"))]
+mod lock;
+
+pub use atomic::{AtomicFile, FinishedFile, TEMPORARY_SUFFIX, write_whole};
+pub use error::{Error, Holder, Result};
+pub use folders::{
+    as_text, create_dir, create_temporary_dir, remove, remove_aside, sync_dir, without_bom,
+};
+#[cfg(not(target_family = "wasm"))]
+pub use lock::{FolderLock, LOCK_FILE, remove_leftovers};
