@@ -1,24 +1,26 @@
 //! `ltm data`: converts text to token shards, and prints what shards contain.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
 use clap::Subcommand;
-use ltm_train::data::{Corpus, Error, Meta, PrepareOptions, Split, Tokenizer, prepare};
+use ltm_train::data::tokenizer::{TOKENIZER_FILE, json, named};
+use ltm_train::data::{Corpus, Error, Meta, PrepareOptions, SharedTokenizer, Split, prepare};
 
 use crate::files::{Container, ReadArgs, Reading, malformed_records};
 
 /// Verbs of `ltm data`.
 #[derive(Subcommand)]
 pub enum Verb {
-    /// Tokenize text, JSON, tables and folders of them into shards of 16-bit token ids
+    /// Tokenize text, JSON, tables and folders of them into shards of token ids
     ///
     /// In text files, documents are separated by lines containing only `<|endoftext|>`. JSON files have one document per
     /// line or per object of an array, CSV and TSV files one per record, Parquet files one per row; --key names the key
     /// or column with the text. A table without such a header is read as AG News: class, title, description. The
     /// extension of a file determines its format; if the extension is unknown, its content does.
     ///
-    /// The shards `train-000.bin`, `val-000.bin` and so on have little-endian ids and no header; `meta.json` describes them.
+    /// The shards `train-000.bin`, `val-000.bin` and so on have little-endian ids: 16 bits each without a header, or 32 bits
+    /// with llm.c's header for a vocabulary of more than 65,536 ids. `meta.json` describes them.
     Prepare(PrepareArgs),
     /// Print what a corpus folder contains
     Inspect(InspectArgs),
@@ -30,9 +32,12 @@ pub struct PrepareArgs {
     /// Files (text, JSON, CSV, TSV or Parquet), folders of them, or pipes such as /dev/stdin
     #[arg(required = true)]
     files: Vec<PathBuf>,
-    /// Tokenizer: bytes, gpt2, or words (the closed vocabulary of storyworld)
+    /// Tokenizer: bytes, gpt2, words (the closed vocabulary of storyworld), or the path of a Hugging Face tokenizer.json
     #[arg(long, default_value = "gpt2")]
     tokenizer: String,
+    /// Token of a tokenizer.json that ends documents, such as `</s>` [default: the first usual one that it has]
+    #[arg(long, value_name = "TOKEN")]
+    end_of_document: Option<String>,
     /// Folder to write; it must not contain a corpus yet
     #[arg(long)]
     out: PathBuf,
@@ -57,7 +62,7 @@ pub struct InspectArgs {
     /// Number of tokens of each split to print
     #[arg(long, default_value_t = 60)]
     tokens: u64,
-    /// Tokenizer of shards without a meta.json
+    /// Tokenizer of shards without a meta.json, as in `ltm data prepare`
     #[arg(long)]
     tokenizer: Option<String>,
     /// Also compare the content of every shard with the hash in meta.json
@@ -74,25 +79,31 @@ pub fn run(verb: Verb) -> anyhow::Result<ExitCode> {
 }
 
 fn prepare_corpus(args: PrepareArgs) -> anyhow::Result<()> {
-    let tokenizer: Tokenizer = args.tokenizer.parse()?;
+    let tokenizer = match &args.end_of_document {
+        None => named(&args.tokenizer)?,
+        Some(token) => {
+            let path = Path::new(&args.tokenizer);
+            let file = path.is_dir().then(|| path.join(TOKENIZER_FILE));
+            json(file.as_deref().unwrap_or(path), Some(token))?
+        }
+    };
     let options = PrepareOptions {
         read: args.read.options(args.format.map(Container::into)),
         val_fraction: args.val_fraction,
         shard_tokens: args.shard_tokens,
-        ..PrepareOptions::new(args.out.clone(), tokenizer)
+        ..PrepareOptions::new(args.out.clone(), tokenizer.clone())
     };
     let mut reading = Reading::new();
     let meta = prepare(&args.files, &options, &mut |notice| reading.see(notice));
     reading.finish();
     let meta = meta?;
-    print_meta(&meta)?;
+    print_meta(&meta, &tokenizer)?;
     outln!("written to {}", args.out.display())?;
     Ok(())
 }
 
-fn print_meta(meta: &Meta) -> anyhow::Result<()> {
-    let tokenizer = &meta.tokenizer;
-    outln!("tokenizer {tokenizer}, vocabulary {}", tokenizer.vocab_size())?;
+fn print_meta(meta: &Meta, tokenizer: &SharedTokenizer) -> anyhow::Result<()> {
+    outln!("tokenizer {}, vocabulary {}", meta.tokenizer, tokenizer.vocab_size())?;
     for split in Split::ALL {
         if let Some(found) = meta.split(split) {
             outln!(
@@ -108,15 +119,15 @@ fn print_meta(meta: &Meta) -> anyhow::Result<()> {
 }
 
 fn inspect(args: InspectArgs) -> anyhow::Result<()> {
-    let tokenizer: Option<Tokenizer> = args.tokenizer.as_deref().map(str::parse).transpose()?;
+    let tokenizer = args.tokenizer.as_deref().map(named).transpose()?;
     let train = Corpus::open(&args.dir, Split::Train, tokenizer.as_ref())?;
     if let Some(meta) = Meta::read(&args.dir)? {
-        print_meta(&meta)?;
+        print_meta(&meta, train.tokenizer())?;
         if meta.skipped > 0 {
             outln!("skipped: {}", malformed_records(meta.skipped))?;
         }
     }
-    let val = match Corpus::open(&args.dir, Split::Val, tokenizer.as_ref()) {
+    let val = match Corpus::open(&args.dir, Split::Val, Some(train.tokenizer())) {
         // A corpus may have no validation split; a damaged one is an error.
         Err(Error::EmptySplit { .. }) => None,
         val => Some(val?),

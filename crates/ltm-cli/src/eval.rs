@@ -183,7 +183,7 @@ pub fn run(args: Args) -> anyhow::Result<ExitCode> {
     }
     let checkpoint = args.model.load()?;
     let mut config = checkpoint.config.clone();
-    let tokenizer = &checkpoint.state.tokenizer;
+    let tokenizer = &checkpoint.tokenizer;
     let subject = Subject::of(&args, &config)?;
     check_arguments(&args, &subject)?;
     let (path, corpus, skipped) = match subject {

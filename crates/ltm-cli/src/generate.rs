@@ -110,19 +110,19 @@ impl Units {
     }
 
     /// The units of a text from a file.
-    fn read(self, tokenizer: &Tokenizer, text: &str) -> anyhow::Result<Vec<String>> {
+    fn read(self, tokenizer: &dyn Tokenizer, text: &str) -> anyhow::Result<Vec<String>> {
         Ok(match self {
             Self::Words => words(text),
-            Self::Tokens => tokenizer.encode(text)?.iter().map(u16::to_string).collect(),
+            Self::Tokens => tokenizer.encode(text)?.iter().map(u32::to_string).collect(),
         })
     }
 
     /// The units of a generated text, whose tokens need not be those of its characters.
-    fn written(self, tokenizer: &Tokenizer, tokens: &[i32]) -> Vec<String> {
+    fn written(self, tokenizer: &dyn Tokenizer, tokens: &[i32]) -> Vec<String> {
         match self {
             Self::Words => words(&decode(tokenizer, tokens)),
             Self::Tokens => {
-                let end = i32::from(tokenizer.separator());
+                let end = tokenizer.separator() as i32;
                 tokens.strip_suffix(&[end]).unwrap_or(tokens).iter().map(i32::to_string).collect()
             }
         }
@@ -140,14 +140,14 @@ pub fn run(args: Args) -> anyhow::Result<ExitCode> {
     check_sample(&sample)?;
     let checkpoint = args.model.load()?;
     let (device, precision) = checkpoint.config.run.compute()?;
-    let (config, tokenizer) = (&checkpoint.config, &checkpoint.state.tokenizer);
+    let (config, tokenizer) = (&checkpoint.config, &*checkpoint.tokenizer);
     let given = read_prompt(&args)?;
     let whole = encode(tokenizer, &given)?;
     let prompt = last_tokens(&whole, config.model.max_seq_len);
     let reference = args.reference.as_deref().map(|file| read_reference(file, args.count));
     let reference = reference.transpose()?;
     let mut out = args.out.as_deref().map(NewFile::new).transpose()?;
-    let stop = i32::from(tokenizer.separator());
+    let stop = tokenizer.separator() as i32;
     let options = GenerateOptions {
         max_tokens: args.max_tokens,
         sample,
@@ -378,15 +378,15 @@ fn words(text: &str) -> Vec<String> {
 }
 
 /// The tokens of a text, after the separator that every document begins with.
-pub fn encode(tokenizer: &Tokenizer, text: &str) -> anyhow::Result<Vec<i32>> {
-    let separator = i32::from(tokenizer.separator());
+pub fn encode(tokenizer: &dyn Tokenizer, text: &str) -> anyhow::Result<Vec<i32>> {
+    let separator = tokenizer.separator() as i32;
     let ids = tokenizer.encode(text)?;
-    Ok([separator].into_iter().chain(ids.into_iter().map(i32::from)).collect())
+    Ok([separator].into_iter().chain(ids.into_iter().map(|id| id as i32)).collect())
 }
 
 /// Tokens as text, without a separator at the end.
-pub fn decode(tokenizer: &Tokenizer, tokens: &[i32]) -> String {
-    let mut ids: Vec<u16> = tokens.iter().map(|token| *token as u16).collect();
+pub fn decode(tokenizer: &dyn Tokenizer, tokens: &[i32]) -> String {
+    let mut ids: Vec<u32> = tokens.iter().map(|token| *token as u32).collect();
     if ids.last() == Some(&tokenizer.separator()) {
         ids.pop();
     }

@@ -98,7 +98,7 @@ pub fn run(request: &Request<'_>, args: &Gsm8kArgs) -> anyhow::Result<()> {
     );
     let mut right = 0;
     bar.set_message("0");
-    let (weights, tokenizer) = (&checkpoint.weights, &checkpoint.state.tokenizer);
+    let (weights, tokenizer) = (&checkpoint.weights, &*checkpoint.tokenizer);
     let outcome =
         gsm8k::evaluate(config, weights, tokenizer, &problems, &options, &mut |answered| {
             right += usize::from(answered.right > 0);

@@ -240,7 +240,7 @@ struct Pair {
 impl Pair {
     fn new(texts: &Texts) -> anyhow::Result<Self> {
         let checkpoint = texts.model.load()?;
-        let Checkpoint { config, weights, state, .. } = &checkpoint;
+        let Checkpoint { config, weights, tokenizer, .. } = &checkpoint;
         let (device, precision) = config.run.compute()?;
         let (model, infer) = (&config.model, &config.infer);
         anyhow::ensure!(
@@ -248,7 +248,7 @@ impl Pair {
             "the model has no latents: train one with model.n_latents > 0"
         );
         let fit = |name: &str, text: &str| -> anyhow::Result<Thought> {
-            let tokens = crate::generate::encode(&state.tokenizer, text)?;
+            let tokens = crate::generate::encode(&**tokenizer, text)?;
             let (t, context) = (tokens.len() - 1, model.max_seq_len);
             if t == 0 {
                 return Err(usage(format!("{name} is empty: expected at least one token")));
@@ -266,8 +266,8 @@ impl Pair {
 
     /// The NLL of both texts at `z`, and the text generated there.
     fn show(&mut self, texts: &Texts, name: &str, z: &[f32]) -> anyhow::Result<()> {
-        let tokenizer = &self.checkpoint.state.tokenizer;
-        let separator = i32::from(tokenizer.separator());
+        let tokenizer = &*self.checkpoint.tokenizer;
+        let separator = tokenizer.separator() as i32;
         let context = self.checkpoint.config.model.max_seq_len;
         let from = self.from.nats_per_token_at(z)?;
         let to = self.to.nats_per_token_at(z)?;

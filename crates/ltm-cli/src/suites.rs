@@ -25,8 +25,8 @@ pub struct Request<'a> {
 }
 
 impl Request<'_> {
-    fn tokenizer(&self) -> &Tokenizer {
-        &self.checkpoint.state.tokenizer
+    fn tokenizer(&self) -> &dyn Tokenizer {
+        &*self.checkpoint.tokenizer
     }
 }
 

@@ -46,7 +46,7 @@ pub fn run(args: Args) -> anyhow::Result<ExitCode> {
         model.n_latents > 0,
         "the model has no latents: train one with model.n_latents > 0"
     );
-    let tokens = crate::generate::encode(&checkpoint.state.tokenizer, &args.text)?;
+    let tokens = crate::generate::encode(&*checkpoint.tokenizer, &args.text)?;
     let t = tokens.len() - 1;
     if t == 0 {
         return Err(usage("--text is empty: expected at least one token"));

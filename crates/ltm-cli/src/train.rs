@@ -296,8 +296,8 @@ fn report(config: &Config, summary: &Summary, args: &Args) -> anyhow::Result<()>
 /// An unconditional sample, and continuations of two validation texts.
 fn print_samples(config: &Config, checkpoint: &Path) -> anyhow::Result<()> {
     let checkpoint = Checkpoint::load(checkpoint)?;
-    let tokenizer = &checkpoint.state.tokenizer;
-    let separator = i32::from(tokenizer.separator());
+    let tokenizer = &*checkpoint.tokenizer;
+    let separator = tokenizer.separator() as i32;
     let (device, precision) = config.run.compute()?;
     let options = GenerateOptions {
         max_tokens: config.model.max_seq_len.min(160),

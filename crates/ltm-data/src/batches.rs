@@ -180,7 +180,8 @@ impl Batches {
     /// Those of [`Corpus::tokens`].
     pub fn batch(&self, index: u64) -> Result<Batch> {
         let BatchOptions { batch, seq_len, .. } = self.options;
-        let padding = i32::from(self.corpus.tokenizer().separator());
+        // Ids have 31 bits: a corpus is opened with no larger vocabulary.
+        let padding = self.corpus.tokenizer().separator() as i32;
         let mut tokens = vec![padding; batch * seq_len];
         let mut targets = vec![IGNORED; batch * seq_len];
         let mut context = vec![0; batch];
@@ -195,11 +196,11 @@ impl Batches {
             let read = self.corpus.tokens(found.start.saturating_sub(1)..found.end())?;
             let first = usize::from(found.start > 0);
             let len = read.len() - first;
-            targets.iter_mut().zip(&read[first..]).for_each(|(target, &id)| *target = id.into());
+            targets.iter_mut().zip(&read[first..]).for_each(|(target, &id)| *target = id as i32);
             tokens[1 - first..len]
                 .iter_mut()
                 .zip(&read)
-                .for_each(|(token, &id)| *token = id.into());
+                .for_each(|(token, &id)| *token = id as i32);
             context[rows] = found.context as usize;
             scored += len - context[rows];
             rows += 1;
@@ -283,18 +284,22 @@ fn find_documents(corpus: &Corpus, seq_len: u64, stride: u64, end: u64) -> Resul
 mod tests {
     use super::super::pipeline::Sink;
     use super::super::shard::Split;
-    use super::super::tokenizer::Tokenizer;
+    use super::super::tokenizer::{Bytes, SharedTokenizer};
     use super::super::writer::CorpusWriter;
     use super::*;
+
+    fn bytes() -> SharedTokenizer {
+        Arc::new(Bytes)
+    }
 
     /// A corpus of documents of these lengths, whose tokens count up, in shards of 5 tokens.
     fn corpus(lengths: &[usize]) -> (tempfile::TempDir, Corpus) {
         let dir = tempfile::tempdir().expect("a temporary folder");
-        let mut writer = CorpusWriter::create(dir.path(), &Tokenizer::Bytes, 5).expect("new");
+        let mut writer = CorpusWriter::create(dir.path(), &bytes(), 5).expect("new");
         let mut next = 0;
         for &length in lengths {
-            let ids: Vec<u16> = (next..next + length as u16).map(|id| id % 256).collect();
-            next += length as u16;
+            let ids: Vec<u32> = (next..next + length as u32).map(|id| id % 256).collect();
+            next += length as u32;
             writer.push(Split::Train, &ids, length as u64).expect("written");
             writer.end_document(Split::Train).expect("written");
         }
@@ -348,7 +353,7 @@ mod tests {
                     let one = found.batch(i).expect("good ids");
                     let before = scored.len();
                     scored.extend(
-                        one.targets.iter().filter(|&&id| id != IGNORED).map(|&id| id as u16),
+                        one.targets.iter().filter(|&&id| id != IGNORED).map(|&id| id as u32),
                     );
                     assert_eq!(scored.len() - before, one.scored);
                 }
@@ -375,10 +380,10 @@ mod tests {
                         let before = scored.len();
                         for (row, context) in one.targets.chunks(seq_len).zip(&one.context) {
                             // The context is what was scored last, so that only it can overlap.
-                            let known = row[..*context].iter().map(|id| *id as u16);
+                            let known = row[..*context].iter().map(|id| *id as u32);
                             assert!(scored[scored.len() - context..].iter().copied().eq(known));
                             let row = row[*context..].iter().filter(|id| **id != IGNORED);
-                            scored.extend(row.map(|id| *id as u16));
+                            scored.extend(row.map(|id| *id as u32));
                         }
                         assert_eq!(scored.len() - before, one.scored);
                         if stride == seq_len && first >= plain.rows() {

@@ -36,7 +36,7 @@ pub enum Error {
         /// The token's index in the shard.
         position: u64,
         /// The id found there.
-        id: u16,
+        id: u32,
         /// Valid ids are `0..vocab_size`.
         vocab_size: usize,
     },
@@ -44,6 +44,13 @@ pub enum Error {
     Word {
         /// The word.
         word: String,
+    },
+    /// A tokenizer has no ids for a text.
+    Encode {
+        /// The tokenizer.
+        tokenizer: String,
+        /// Why not, in its library's words.
+        reason: String,
     },
 }
 
@@ -93,6 +100,9 @@ impl std::fmt::Display for Error {
                 path.display()
             ),
             Self::Word { word } => write!(f, "the vocabulary does not contain the word `{word}`"),
+            Self::Encode { tokenizer, reason } => {
+                write!(f, "the tokenizer {tokenizer} cannot encode the text: {reason}")
+            }
         }
     }
 }

@@ -16,7 +16,7 @@ const NAMED: usize = 3;
 /// What one split of a corpus consists of; see [`Corpus::fingerprint`](super::Corpus::fingerprint).
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Fingerprint {
-    /// The tokenizer's name; for `words` with a hash of the vocabulary.
+    /// The tokenizer's [fingerprint](Tokenizer::fingerprint).
     pub tokenizer: String,
     /// The parameters of a generated corpus, where they are known.
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -52,18 +52,11 @@ impl Difference {
 
 impl Fingerprint {
     pub(super) fn new(
-        tokenizer: &Tokenizer,
+        tokenizer: &dyn Tokenizer,
         storyworld: Option<storyworld::Parameters>,
         shards: Vec<Shard>,
     ) -> Self {
-        let tokenizer = match tokenizer {
-            Tokenizer::Words { .. } => {
-                let spec = serde_json::to_vec(tokenizer).expect("plain data serialises");
-                format!("{tokenizer} {}", short(&sha256(&spec)))
-            }
-            other => other.to_string(),
-        };
-        Self { tokenizer, storyworld, shards }
+        Self { tokenizer: tokenizer.fingerprint(), storyworld, shards }
     }
 
     /// Tokens in all files.
@@ -106,22 +99,23 @@ fn describe(shard: &Shard, other: &Shard) -> String {
 }
 
 /// The first digits of a hash, enough to tell two apart.
-fn short(hash: &str) -> String {
+pub(crate) fn short(hash: &str) -> String {
     hash.chars().take(12).collect()
 }
 
 /// SHA-256 in lower-case hexadecimal digits, as `sha256sum` prints it.
-pub(super) fn sha256(bytes: &[u8]) -> String {
+pub(crate) fn sha256(bytes: &[u8]) -> String {
     hex(Sha256::new_with_prefix(bytes))
 }
 
 /// The digits of a finished hash.
-pub(super) fn hex(hash: Sha256) -> String {
+pub(crate) fn hex(hash: Sha256) -> String {
     format!("{:x}", hash.finalize())
 }
 
 #[cfg(test)]
 mod tests {
+    use super::super::tokenizer::Bytes;
     use super::*;
 
     fn shard(file: &str, tokens: u64, content: &str) -> Shard {
@@ -132,7 +126,7 @@ mod tests {
     fn differences_are_listed_as_old_and_new() {
         let stories = |seed| storyworld::Parameters { seed, documents: 8, val_documents: 2 };
         let old = Fingerprint::new(
-            &storyworld::tokenizer(),
+            &*storyworld::tokenizer(),
             Some(stories(1)),
             vec![shard("train-000.bin", 10, "a")],
         );
@@ -140,7 +134,7 @@ mod tests {
         let unknown = Fingerprint { storyworld: None, ..old.clone() };
         assert_eq!(old.differences(&unknown), [], "an older sidecar of the same content");
         let new = Fingerprint::new(
-            &Tokenizer::Bytes,
+            &Bytes,
             Some(stories(2)),
             vec![shard("train-000.bin", 10, "b"), shard("train-001.bin", 3, "c")],
         );
@@ -157,7 +151,7 @@ mod tests {
     #[test]
     fn many_differing_files_are_counted() {
         let shards = |content: &str| (0..9).map(|i| shard(&format!("{i}"), 1, content)).collect();
-        let [old, new] = ["a", "b"].map(|c| Fingerprint::new(&Tokenizer::Gpt2, None, shards(c)));
+        let [old, new] = ["a", "b"].map(|c| Fingerprint::new(&Bytes, None, shards(c)));
         let found = old.differences(&new);
         assert_eq!(found.len(), NAMED + 1);
         assert_eq!(found[NAMED].to_string(), "other files with other content: 0 → 6");

@@ -40,7 +40,7 @@ struct Job {
 /// Where tokens go.
 pub(super) trait Sink {
     /// Appends tokens of the current document, which encode `bytes` bytes of text.
-    fn push(&mut self, split: Split, tokens: &[u16], bytes: u64) -> Result<()>;
+    fn push(&mut self, split: Split, tokens: &[u32], bytes: u64) -> Result<()>;
 
     /// Ends the current document with the separator.
     fn end_document(&mut self, split: Split) -> Result<()>;
@@ -50,7 +50,7 @@ pub(super) trait Sink {
 pub(super) struct Pipeline<'a> {
     sink: &'a mut dyn Sink,
     sources: &'a [Source],
-    tokenizer: &'a Tokenizer,
+    tokenizer: &'a dyn Tokenizer,
     partition: Partition,
     /// Where the current document goes, unless tokens decide.
     split: Split,
@@ -63,6 +63,8 @@ pub(super) struct Pipeline<'a> {
     sharing: Sharing,
     /// The current document's text that is not queued yet.
     text: String,
+    /// Documents are cut into pieces of at least this size.
+    piece_bytes: usize,
     /// Text shorter than this is not searched for a place to cut.
     try_cut_at: usize,
     /// Whether a piece of the current document has been queued.
@@ -77,10 +79,12 @@ impl<'a> Pipeline<'a> {
     pub(super) fn new(
         sink: &'a mut dyn Sink,
         sources: &'a [Source],
-        tokenizer: &'a Tokenizer,
+        tokenizer: &'a dyn Tokenizer,
         partition: Partition,
         progress: &'a mut dyn FnMut(u64),
     ) -> Self {
+        let cuts = tokenizer.cuts_at_white_space();
+        let piece_bytes = if cuts { PIECE_BYTES } else { LONGEST_PIECE_BYTES };
         Self {
             sink,
             sources,
@@ -92,7 +96,8 @@ impl<'a> Pipeline<'a> {
             tokens: 0,
             sharing: Sharing::default(),
             text: String::new(),
-            try_cut_at: PIECE_BYTES,
+            piece_bytes,
+            try_cut_at: piece_bytes,
             started: false,
             queue: Vec::new(),
             queued_bytes: 0,
@@ -138,7 +143,7 @@ impl<'a> Pipeline<'a> {
 
     fn queue_head(&mut self, cut: usize, source: usize, position: u64) -> Result<()> {
         let later = self.text.split_off(cut);
-        self.try_cut_at = PIECE_BYTES;
+        self.try_cut_at = self.piece_bytes;
         self.started = true;
         self.enqueue(later, false, source, position)
     }
@@ -150,7 +155,7 @@ impl<'a> Pipeline<'a> {
             self.enqueue(String::new(), true, source, position)?;
         }
         self.text.clear();
-        self.try_cut_at = PIECE_BYTES;
+        self.try_cut_at = self.piece_bytes;
         Ok(())
     }
 
@@ -198,13 +203,18 @@ impl<'a> Pipeline<'a> {
     pub(super) fn drain(&mut self, position: u64) -> Result<()> {
         let jobs = std::mem::take(&mut self.queue);
         self.queued_bytes = 0;
-        let encoded: Vec<Result<Vec<u16>>> =
+        let encoded: Vec<Result<Vec<u32>>> =
             jobs.par_iter().map(|job| self.tokenizer.encode(&job.text)).collect();
         for (job, tokens) in jobs.iter().zip(encoded) {
             let tokens = tokens.map_err(|error| match error {
                 Error::Word { word } => {
                     let path = &self.sources[job.source].path;
                     Error::content(path, "content", "words of the vocabulary", format!("`{word}`"))
+                }
+                Error::Encode { tokenizer, reason } => {
+                    let path = &self.sources[job.source].path;
+                    let expected = format!("text that the tokenizer {tokenizer} encodes");
+                    Error::content(path, "content", expected, reason)
                 }
                 error => error,
             })?;
@@ -264,7 +274,7 @@ impl Sharing {
 }
 
 /// The last place where white space follows something else. No GPT-2 pre-token reaches across such a place
-/// nor looks past it, and a byte or a word does not either, so cutting there changes no token.
+/// nor looks past it, and a byte or a word does not either, so cutting there changes no token of these tokenizers.
 pub(super) fn last_cut(text: &str) -> Option<usize> {
     let mut next: Option<(usize, char)> = None;
     for (at, c) in text.char_indices().rev() {

@@ -5,10 +5,11 @@ use std::cell::RefCell;
 use std::ops::ControlFlow;
 use std::path::{Path, PathBuf};
 
+use super::memory::Memory;
 use super::pipeline::{PIECE_BYTES, Partition, Pipeline, Sink};
-use super::shard::{Corpus, Meta, Split, SplitMeta, shard_files};
+use super::shard::{Corpus, Meta, Split, shard_files};
 use super::source::{Event, Format, Found, ReadOptions, Source, find, read};
-use super::tokenizer::Tokenizer;
+use super::tokenizer::{SharedTokenizer, Tokenizer, check};
 use super::writer::CorpusWriter;
 use crate::{Error, Result};
 
@@ -63,12 +64,12 @@ impl From<Found> for Notice {
 }
 
 /// How [`prepare`] works.
-#[derive(Clone, Debug, PartialEq)]
+#[derive(Clone, Debug)]
 pub struct PrepareOptions {
     /// The folder to write.
     pub out: PathBuf,
     /// Text to ids.
-    pub tokenizer: Tokenizer,
+    pub tokenizer: SharedTokenizer,
     /// How files are read.
     pub read: ReadOptions,
     /// Tokens in a shard; the last one of a split has fewer.
@@ -80,7 +81,7 @@ pub struct PrepareOptions {
 impl PrepareOptions {
     /// The default: each file's format by its extension, shards of 100 million tokens, 5 % for validation, nothing
     /// skipped.
-    pub fn new(out: PathBuf, tokenizer: Tokenizer) -> Self {
+    pub fn new(out: PathBuf, tokenizer: SharedTokenizer) -> Self {
         Self {
             out,
             tokenizer,
@@ -98,7 +99,7 @@ impl PrepareOptions {
         if !(0.0..=0.5).contains(&self.val_fraction) {
             return Err(Error::field("val_fraction", "0 to 0.5", self.val_fraction));
         }
-        self.tokenizer.validate()
+        check(&*self.tokenizer)
     }
 }
 
@@ -112,8 +113,9 @@ impl PrepareOptions {
 /// even a single text gives both.
 ///
 /// Long documents are tokenized in pieces, cut where a character that is not white space is followed by one that is:
-/// every tokenizer here starts a new token there, so the ids are those of the whole document. Only a run of
-/// 1 MiB without such a place is cut elsewhere.
+/// the tokenizers `bytes`, `gpt2` and `words` start a new token there, so the ids are those of the whole document. Only a
+/// run of 1 MiB without such a place is cut elsewhere. [Others](Tokenizer::cuts_at_white_space) get whole documents; one
+/// of more than 1 MiB is cut at such a place after each MiB, where ids may differ from those of the whole.
 ///
 /// # Errors
 /// [`Error::Field`] for invalid options; [`Error::File`] naming the file for malformed content, an
@@ -139,7 +141,7 @@ pub fn prepare(
     let skipped = tokenize(
         &sources,
         &options.read,
-        &options.tokenizer,
+        &*options.tokenizer,
         partition,
         Limit::None,
         &mut writer,
@@ -186,56 +188,32 @@ pub enum Limit {
     Tokens(u64),
 }
 
-/// Tokenizes `inputs` into a corpus in memory, at two bytes per token, and returns it with the number of malformed
+/// Tokenizes `inputs` into a corpus in memory, at two bytes per token, or four for a vocabulary of more than 65,536 ids,
+/// and returns it with the number of malformed
 /// parts that were skipped. Reports progress and what is skipped to `observer`.
 ///
 /// # Errors
 /// As those of [`prepare`]; [`Error::File`] when the files contain no text.
 pub fn load(
     inputs: &[PathBuf],
-    tokenizer: &Tokenizer,
+    tokenizer: &SharedTokenizer,
     options: &ReadOptions,
     limit: Limit,
     observer: &mut dyn FnMut(Notice),
 ) -> Result<(Corpus, u64)> {
-    tokenizer.validate()?;
+    let mut memory = Memory::new(tokenizer)?;
     let sources = find(inputs, options.format, &mut |found| observer(found.into()))?;
-    let mut memory = Memory { tokenizer, ids: Vec::new(), meta: SplitMeta::default() };
     let partition = Partition::TrainOnly;
-    let skipped = tokenize(&sources, options, tokenizer, partition, limit, &mut memory, observer)?;
-    let Memory { ids, meta, .. } = memory;
-    match Corpus::in_memory(tokenizer, ids, meta) {
-        Some(corpus) => Ok((corpus, skipped)),
-        None => Err(no_text(&sources, skipped)),
-    }
-}
-
-/// A corpus on its way into memory.
-struct Memory<'a> {
-    tokenizer: &'a Tokenizer,
-    ids: Vec<u8>,
-    meta: SplitMeta,
-}
-
-impl Sink for Memory<'_> {
-    fn push(&mut self, _: Split, tokens: &[u16], bytes: u64) -> Result<()> {
-        self.ids.extend(tokens.iter().flat_map(|id| id.to_le_bytes()));
-        self.meta.tokens += tokens.len() as u64;
-        self.meta.bytes += bytes;
-        Ok(())
-    }
-
-    fn end_document(&mut self, split: Split) -> Result<()> {
-        self.meta.documents += 1;
-        self.push(split, &[self.tokenizer.separator()], 0)
-    }
+    let skipped =
+        tokenize(&sources, options, &**tokenizer, partition, limit, &mut memory, observer)?;
+    memory.finish().map(|corpus| (corpus, skipped)).ok_or_else(|| no_text(&sources, skipped))
 }
 
 /// Sends the documents of `sources` through a pipeline; returns how many malformed parts were skipped.
 fn tokenize(
     sources: &[Source],
     options: &ReadOptions,
-    tokenizer: &Tokenizer,
+    tokenizer: &dyn Tokenizer,
     partition: Partition,
     limit: Limit,
     sink: &mut dyn Sink,
@@ -289,7 +267,7 @@ fn partition(sources: &[Source], options: &PrepareOptions) -> Result<Partition> 
     let enough = (10.0 / options.val_fraction) as u64;
     let total = sources.iter().map(|source| source.bytes).sum::<u64>();
     let stride = if total > COUNTED_BYTES { SAMPLED } else { 1 };
-    let mut profile = Profile::new(&options.tokenizer, stride);
+    let mut profile = Profile::new(&*options.tokenizer, stride);
     let mut documents = 0;
     for source in sources {
         let mut on_event = |event: Event<'_>| {
@@ -311,7 +289,7 @@ fn partition(sources: &[Source], options: &PrepareOptions) -> Result<Partition> 
 
 /// How many tokens there are up to each place of a text.
 struct Profile<'a> {
-    tokenizer: &'a Tokenizer,
+    tokenizer: &'a dyn Tokenizer,
     /// Every `stride`-th piece is tokenized; the others are assumed to have as many tokens per byte as the one before.
     stride: u64,
     piece: String,
@@ -320,7 +298,7 @@ struct Profile<'a> {
 }
 
 impl<'a> Profile<'a> {
-    fn new(tokenizer: &'a Tokenizer, stride: u64) -> Self {
+    fn new(tokenizer: &'a dyn Tokenizer, stride: u64) -> Self {
         Self { tokenizer, stride, piece: String::new(), pieces: Vec::new() }
     }
 
@@ -364,9 +342,15 @@ impl<'a> Profile<'a> {
 mod tests {
     use super::super::pipeline::{LONGEST_PIECE_BYTES, PIECE_BYTES, hash, last_cut};
     use super::super::source::Malformed;
+    use super::super::tokenizer::{Bytes, Gpt2, Words};
     use super::*;
     use std::fs;
     use std::path::Path;
+    use std::sync::Arc;
+
+    fn bytes() -> SharedTokenizer {
+        Arc::new(Bytes)
+    }
 
     /// Prepares files into `out/` next to them.
     fn run(
@@ -379,7 +363,7 @@ mod tests {
             inputs.push(dir.join(name));
             fs::write(dir.join(name), content).expect("writable");
         }
-        let mut options = PrepareOptions::new(dir.join("out"), Tokenizer::Bytes);
+        let mut options = PrepareOptions::new(dir.join("out"), Arc::new(Bytes));
         change(&mut options);
         let mut last = (0, 0);
         let meta = prepare(&inputs, &options, &mut |notice| match notice {
@@ -512,7 +496,7 @@ mod tests {
             "internationalization ".repeat(20_000) + &"a b c d e f g h i j k ".repeat(20_000);
         let dir = tempfile::tempdir().expect("a temporary folder");
         let meta = run(dir.path(), &[("a.txt", &text)], |options| {
-            options.tokenizer = Tokenizer::Gpt2;
+            options.tokenizer = Arc::new(Gpt2);
             options.val_fraction = 0.25;
         });
         let meta = meta.expect("prepared");
@@ -541,25 +525,25 @@ mod tests {
         let dir = tempfile::tempdir().expect("a temporary folder");
         let text = prose(3 * PIECE_BYTES);
         run(dir.path(), &[("a.txt", &text)], |options| {
-            options.tokenizer = Tokenizer::Gpt2;
+            options.tokenizer = Arc::new(Gpt2);
             options.val_fraction = 0.0;
             options.shard_tokens = 100_000;
         })
         .expect("prepared");
         let corpus = Corpus::open(&dir.path().join("out"), Split::Train, None).expect("opened");
-        let mut whole = Tokenizer::Gpt2.encode(&text).expect("any text");
-        whole.push(Tokenizer::Gpt2.separator());
+        let mut whole = Gpt2.encode(&text).expect("any text");
+        whole.push(Gpt2.separator());
         assert_eq!(corpus.tokens(0..corpus.len()).expect("good ids"), whole);
     }
 
     #[test]
     fn every_cut_is_exact_for_gpt2() {
         let text = prose(3000);
-        let whole = Tokenizer::Gpt2.encode(&text).expect("any text");
+        let whole = Gpt2.encode(&text).expect("any text");
         let mut end = text.len();
         while let Some(cut) = last_cut(&text[..end]) {
-            let mut parts = Tokenizer::Gpt2.encode(&text[..cut]).expect("any text");
-            parts.extend(Tokenizer::Gpt2.encode(&text[cut..]).expect("any text"));
+            let mut parts = Gpt2.encode(&text[..cut]).expect("any text");
+            parts.extend(Gpt2.encode(&text[cut..]).expect("any text"));
             assert_eq!(parts, whole, "cut at {cut}");
             end = cut;
         }
@@ -614,7 +598,7 @@ mod tests {
         assert!(run(dir.path(), &[("a.txt", "x y")], |o| o.shard_tokens = 0).is_err());
         let vocabulary = vec!["known".to_owned()];
         let error = run(dir.path(), &[("a.txt", "known zebra")], |options| {
-            options.tokenizer = Tokenizer::Words { vocabulary };
+            options.tokenizer = Arc::new(Words::new(vocabulary).expect("good"));
         })
         .expect_err("a closed vocabulary")
         .to_string();
@@ -637,8 +621,7 @@ mod tests {
             let options = ReadOptions::default();
             let inputs = [dir.path().join(name)];
             let (held, skipped) =
-                load(&inputs, &Tokenizer::Bytes, &options, Limit::None, &mut |_| ())
-                    .expect("loaded");
+                load(&inputs, &bytes(), &options, Limit::None, &mut |_| ()).expect("loaded");
             assert_eq!(skipped, 0);
             let [written_meta, held_meta] = [&written, &held].map(|c| c.meta().expect("there"));
             assert_eq!((written_meta.bytes, written_meta.documents), (held_meta.bytes, 2));
@@ -649,6 +632,56 @@ mod tests {
         }
     }
 
+    /// One id per call, so that pieces show.
+    #[derive(Debug)]
+    struct Calls {
+        cuts: bool,
+    }
+
+    impl Tokenizer for Calls {
+        fn encode(&self, _: &str) -> Result<Vec<u32>> {
+            Ok(vec![0])
+        }
+
+        fn decode(&self, tokens: &[u32]) -> String {
+            "x".repeat(tokens.len())
+        }
+
+        fn vocab_size(&self) -> usize {
+            2
+        }
+
+        fn separator(&self) -> u32 {
+            1
+        }
+
+        fn fingerprint(&self) -> String {
+            "calls".into()
+        }
+
+        fn cuts_at_white_space(&self) -> bool {
+            self.cuts
+        }
+    }
+
+    #[test]
+    fn tokenizers_that_look_past_white_space_get_whole_documents() {
+        let dir = tempfile::tempdir().expect("a temporary folder");
+        let path = dir.path().join("a.txt");
+        for (bytes, cuts, calls) in [
+            (5 * PIECE_BYTES / 2, true, 3),
+            (5 * PIECE_BYTES / 2, false, 1),
+            (LONGEST_PIECE_BYTES + PIECE_BYTES, false, 2),
+        ] {
+            fs::write(&path, "word ".repeat(bytes / 5)).expect("writable");
+            let tokenizer: SharedTokenizer = Arc::new(Calls { cuts });
+            let (inputs, options) = (std::slice::from_ref(&path), ReadOptions::default());
+            let (corpus, _) =
+                load(inputs, &tokenizer, &options, Limit::None, &mut |_| ()).expect("loaded");
+            assert_eq!(corpus.len(), calls + 1, "{bytes} {cuts}");
+        }
+    }
+
     #[test]
     fn reading_ends_where_there_is_enough() {
         let dir = tempfile::tempdir().expect("a temporary folder");
@@ -656,7 +689,7 @@ mod tests {
         fs::write(&path, "{\"text\": \"one\"}\n{\"text\": \"two\"}\nbroken\n").expect("written");
         let load = |limit| {
             let options = ReadOptions::default();
-            load(std::slice::from_ref(&path), &Tokenizer::Bytes, &options, limit, &mut |_| ())
+            load(std::slice::from_ref(&path), &bytes(), &options, limit, &mut |_| ())
         };
         let (corpus, _) = load(Limit::Documents(1)).expect("one document");
         assert_eq!((corpus.len(), corpus.meta().expect("there").documents), (4, 1));

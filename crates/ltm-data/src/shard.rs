@@ -1,4 +1,4 @@
-//! Corpora: shards of 16-bit token ids on disk, read at any position, with a sidecar that describes them, or in memory.
+//! Corpora: shards of token ids on disk, read at any position, with a sidecar that describes them, or in memory.
 //! Knows nothing of text or of batches.
 
 use std::fs::{self, File};
@@ -12,20 +12,14 @@ use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
 
 use super::fingerprint::{Fingerprint, hex, sha256};
+use super::layout::{HEADER_BYTES, Width, read_header};
 use super::positioned::read_exact_at;
 use super::storyworld;
-use super::tokenizer::Tokenizer;
+use super::tokenizer::{SharedTokenizer, TokenizerSpec, check};
 use crate::{Error, Result};
 
 /// The sidecar's name in a corpus folder.
 pub const META_FILE: &str = "meta.json";
-
-/// Shards of llm.c start with 256 32-bit integers: a magic number, the version, the number of tokens.
-const LLMC_HEADER_BYTES: u64 = 256 * 4;
-/// Magic number and version of shards with 16-bit ids.
-const LLMC_U16: [i32; 2] = [20240520, 1];
-/// Those of shards with 32-bit ids, as llm.c writes them for Llama 3.
-const LLMC_U32: [i32; 2] = [20240801, 7];
 
 /// Files of a corpus that stay open; the others are opened for each read, so that a corpus may have more files than a
 /// process.
@@ -59,11 +53,11 @@ impl std::fmt::Display for Split {
 #[serde(deny_unknown_fields)]
 pub struct Meta {
     /// What the ids mean.
-    pub tokenizer: Tokenizer,
+    pub tokenizer: TokenizerSpec,
     /// The tokenizer's number of ids, for readers that do not know it.
     pub vocab_size: Option<usize>,
     /// The id that ends a document, likewise.
-    pub separator: Option<u16>,
+    pub separator: Option<u32>,
     /// The training split.
     pub train: Option<SplitMeta>,
     /// The validation split.
@@ -110,7 +104,7 @@ impl Meta {
     /// Reads the sidecar of `dir`; `None` when there is none.
     ///
     /// # Errors
-    /// [`Error::File`] when it cannot be read, is not a sidecar, or contradicts itself.
+    /// [`Error::File`] when it cannot be read or is not a sidecar.
     pub fn read(dir: &Path) -> Result<Option<Self>> {
         let path = dir.join(META_FILE);
         let json = match fs::read(&path) {
@@ -121,18 +115,43 @@ impl Meta {
         let meta: Self = serde_json::from_slice(without_bom(&json)).map_err(|error| {
             Error::content(&path, "content", "a corpus sidecar", error.to_string())
         })?;
-        meta.tokenizer.validate()?;
-        let (vocab_size, separator) = (meta.tokenizer.vocab_size(), meta.tokenizer.separator());
+        Ok(Some(meta))
+    }
+
+    /// The tokenizer of the corpus in `dir`, of which this is the sidecar. `given` is taken where it is the recorded one.
+    ///
+    /// # Errors
+    /// Those of [`TokenizerSpec::open`]; [`Error::File`] when it is another one than `given` or than the sidecar
+    /// describes.
+    pub fn tokenizer(
+        &self,
+        dir: &Path,
+        given: Option<&SharedTokenizer>,
+    ) -> Result<SharedTokenizer> {
+        let another = |given: &SharedTokenizer| {
+            let found = format!("a corpus of the tokenizer {}", self.tokenizer);
+            Error::content(dir, "tokenizer", given.spec().to_string(), found)
+        };
+        let tokenizer = match (given, &self.tokenizer) {
+            (Some(given), recorded) if given.spec() == *recorded => Arc::clone(given),
+            (Some(given), TokenizerSpec::Other { .. }) => return Err(another(given)),
+            (_, recorded) => recorded.open(dir)?,
+        };
+        if let Some(given) = given.filter(|given| given.fingerprint() != tokenizer.fingerprint()) {
+            return Err(another(given));
+        }
+        let (vocab_size, separator) = (tokenizer.vocab_size(), tokenizer.separator() as usize);
         for (what, recorded, is) in [
-            ("vocab_size", meta.vocab_size, vocab_size),
-            ("separator", meta.separator.map(usize::from), separator.into()),
+            ("vocab_size", self.vocab_size, vocab_size),
+            ("separator", self.separator.map(|id| id as usize), separator),
         ] {
             if let Some(recorded) = recorded.filter(|&recorded| recorded != is) {
-                let expected = format!("{is}, that of the tokenizer {}", meta.tokenizer);
+                let expected = format!("{is}, that of the tokenizer {}", self.tokenizer);
+                let path = dir.join(META_FILE);
                 return Err(Error::content(&path, what, expected, recorded.to_string()));
             }
         }
-        Ok(Some(meta))
+        Ok(tokenizer)
     }
 
     /// The sidecar's description of `split`.
@@ -147,7 +166,7 @@ impl Meta {
 /// One split of a corpus, open for reading. Clones share the files.
 #[derive(Clone, Debug)]
 pub struct Corpus {
-    tokenizer: Tokenizer,
+    tokenizer: SharedTokenizer,
     meta: Option<SplitMeta>,
     storyworld: Option<storyworld::Parameters>,
     shards: Arc<[OpenShard]>,
@@ -169,6 +188,7 @@ enum Content {
 struct OpenShard {
     path: PathBuf,
     content: Content,
+    width: Width,
     header_bytes: u64,
     /// Index in the corpus of the shard's first token.
     start: u64,
@@ -181,30 +201,26 @@ impl Corpus {
     /// Opens one split of the corpus in `dir`.
     ///
     /// With a sidecar that lists shards, exactly those are opened; otherwise all of `train*.bin` or
-    /// `val*.bin` in the order of their names, without a header as nanoGPT writes them or with llm.c's header of 16-bit
-    /// ids. Shards without a sidecar need `tokenizer`.
+    /// `val*.bin` in the order of their names, without a header as nanoGPT writes ids of 16 bits, or with llm.c's header of
+    /// ids of 16 or 32 bits. Shards without a sidecar need `tokenizer`, and so does a corpus of a program's own tokenizer.
     ///
     /// # Errors
     /// [`Error::EmptySplit`] when there is nothing to open; [`Error::File`] when the size of a shard is odd or does not agree with
     /// its header or the sidecar, a shard has a header of another format, the tokenizer is not known, or `tokenizer` is
     /// not the sidecar's, and when a file cannot be read.
-    pub fn open(dir: &Path, split: Split, tokenizer: Option<&Tokenizer>) -> Result<Self> {
+    pub fn open(dir: &Path, split: Split, tokenizer: Option<&SharedTokenizer>) -> Result<Self> {
         fs::metadata(dir).map_err(Error::io(dir, "open"))?;
         let meta = Meta::read(dir)?;
         let tokenizer = match (&meta, tokenizer) {
-            (Some(meta), Some(asked)) if meta.tokenizer != *asked => {
-                let found = format!("a corpus of the tokenizer {}", meta.tokenizer);
-                return Err(Error::content(dir, "tokenizer", asked.to_string(), found));
-            }
-            (Some(meta), _) => meta.tokenizer.clone(),
-            (None, Some(asked)) => asked.clone(),
+            (Some(meta), asked) => meta.tokenizer(dir, asked)?,
+            (None, Some(asked)) => Arc::clone(asked),
             (None, None) => {
                 let expected =
                     format!("a {META_FILE} that names it, or a tokenizer given explicitly");
                 return Err(Error::content(dir, "tokenizer", expected, "neither"));
             }
         };
-        tokenizer.validate()?;
+        check(&*tokenizer)?;
         let described = meta.as_ref().and_then(|meta| meta.split(split)).cloned();
         let listed: Vec<(PathBuf, Option<&Shard>)> = match &described {
             Some(described) => {
@@ -212,10 +228,12 @@ impl Corpus {
             }
             None => shard_files(dir, split)?.into_iter().map(|path| (path, None)).collect(),
         };
+        let vocab_size = tokenizer.vocab_size();
         let mut shards = Vec::with_capacity(listed.len());
         let mut len = 0;
         for (path, described) in listed {
-            let shard = OpenShard::open(&path, len, described, shards.len() < OPEN_FILES)?;
+            let keep_open = shards.len() < OPEN_FILES;
+            let shard = OpenShard::open(&path, len, described, vocab_size, keep_open)?;
             len += shard.tokens;
             shards.push(shard);
         }
@@ -226,18 +244,24 @@ impl Corpus {
         Ok(Self { tokenizer, meta: described, storyworld, shards: shards.into(), len })
     }
 
-    /// A corpus of one shard of 16-bit little-endian ids in memory; `None` when there are none.
-    pub(super) fn in_memory(tokenizer: &Tokenizer, ids: Vec<u8>, meta: SplitMeta) -> Option<Self> {
-        let len = ids.len() as u64 / 2;
+    /// A corpus of one shard of ids in memory; `None` when there are none.
+    pub(crate) fn in_memory(
+        tokenizer: &SharedTokenizer,
+        width: Width,
+        ids: Vec<u8>,
+        meta: SplitMeta,
+    ) -> Option<Self> {
+        let len = ids.len() as u64 / width.bytes();
         let shard = OpenShard {
             path: PathBuf::from("memory"),
             content: Content::Held(ids),
+            width,
             header_bytes: 0,
             start: 0,
             tokens: len,
             sha256: None,
         };
-        let (tokenizer, meta) = (tokenizer.clone(), Some(meta));
+        let (tokenizer, meta) = (Arc::clone(tokenizer), Some(meta));
         let shards = [shard].into();
         (len > 0).then(|| Self { tokenizer, meta, storyworld: None, shards, len })
     }
@@ -249,7 +273,7 @@ impl Corpus {
     }
 
     /// What the ids mean.
-    pub fn tokenizer(&self) -> &Tokenizer {
+    pub fn tokenizer(&self) -> &SharedTokenizer {
         &self.tokenizer
     }
 
@@ -273,7 +297,7 @@ impl Corpus {
             Ok(Shard { file, tokens: shard.tokens, sha256: Some(sha256) })
         });
         let shards = shards.collect::<Result<_>>()?;
-        Ok(Fingerprint::new(&self.tokenizer, self.storyworld.clone(), shards))
+        Ok(Fingerprint::new(&*self.tokenizer, self.storyworld.clone(), shards))
     }
 
     /// Reads every file and compares its hash with the sidecar's; files without a recorded hash pass.
@@ -298,7 +322,7 @@ impl Corpus {
     /// # Errors
     /// [`Error::Field`] when `range` leaves the corpus, [`Error::Token`] when an id is not in the vocabulary;
     /// [`Error::File`] naming a file that became shorter since it was opened or cannot be read.
-    pub fn tokens(&self, range: Range<u64>) -> Result<Vec<u16>> {
+    pub fn tokens(&self, range: Range<u64>) -> Result<Vec<u32>> {
         if range.start > range.end || range.end > self.len {
             return Err(Error::field(
                 "range",
@@ -317,10 +341,9 @@ impl Corpus {
             }
             let from = range.start.max(shard.start) - shard.start;
             let to = range.end.min(shard.start + shard.tokens) - shard.start;
-            let pairs = shard.ids(from, to, &mut bytes)?.chunks_exact(2);
-            for (position, pair) in (from..to).zip(pairs) {
-                let id = u16::from_le_bytes([pair[0], pair[1]]);
-                if usize::from(id) >= vocab_size {
+            let ids = shard.width.unpack(shard.ids(from, to, &mut bytes)?);
+            for (position, id) in (from..to).zip(ids) {
+                if id as usize >= vocab_size {
                     let path = shard.path.clone();
                     return Err(Error::Token { path, position, id, vocab_size });
                 }
@@ -333,34 +356,59 @@ impl Corpus {
 
 impl OpenShard {
     /// Opens a shard and compares its size with its header and with the sidecar.
-    fn open(path: &Path, start: u64, described: Option<&Shard>, keep_open: bool) -> Result<Self> {
+    fn open(
+        path: &Path,
+        start: u64,
+        described: Option<&Shard>,
+        vocab_size: usize,
+        keep_open: bool,
+    ) -> Result<Self> {
         let file = File::open(path).map_err(Error::io(path, "open"))?;
         let bytes = file.metadata().map_err(Error::io(path, "open"))?.len();
         let mut counts = Vec::new();
         if let Some(shard) = described {
             counts.push(("sidecar", shard.tokens));
         }
-        let mut header_bytes = 0;
-        if let Some([magic, version, count]) = llmc_header(&file, bytes, path)? {
-            if [magic, version] != LLMC_U16 {
-                let [known, known_version] = LLMC_U16;
-                let expected =
-                    format!("magic {known}, version {known_version} (16-bit ids), or no header");
-                let width = if [magic, version] == LLMC_U32 { " (32-bit ids)" } else { "" };
-                let found =
-                    format!("magic {magic}, version {version}{width}, which is not supported");
-                return Err(Error::content(path, "header", expected, found));
+        let (mut width, mut header_bytes) = (Width::Two, 0);
+        match read_header(&file, bytes).map_err(Error::io(path, "read"))? {
+            Some(_) if bytes < HEADER_BYTES => {
+                let expected = format!("the {HEADER_BYTES} bytes of a header of llm.c");
+                let found = format!("{bytes}; the file is cut short");
+                return Err(Error::content(path, "size", expected, found));
             }
-            header_bytes = LLMC_HEADER_BYTES;
-            // A negative count is as wrong as any other that the file does not hold.
-            counts.push(("header", u64::try_from(count).unwrap_or(u64::MAX)));
+            Some([magic, version, count]) => {
+                width = Width::of_header([magic, version]).ok_or_else(|| {
+                    let [[m2, v2], [m4, v4]] = [Width::Two, Width::Four].map(Width::magic);
+                    let expected = format!(
+                        "magic {m2}, version {v2} (16-bit ids), magic {m4}, version {v4} \
+                         (32-bit ids), or no header"
+                    );
+                    let found = format!("magic {magic}, version {version}, which is not supported");
+                    Error::content(path, "header", expected, found)
+                })?;
+                header_bytes = HEADER_BYTES;
+                // A negative count is as wrong as any other that the file does not hold.
+                counts.push(("header", u64::try_from(count).unwrap_or(u64::MAX)));
+            }
+            // Ids of 32 bits read as twice as many of 16 would all be valid.
+            None if Width::of(vocab_size) == Width::Four && bytes > 0 => {
+                let expected = format!(
+                    "llm.c's header of 32-bit ids, because the vocabulary has {vocab_size} ids"
+                );
+                return Err(Error::content(path, "header", expected, "none"));
+            }
+            None => {}
         }
         let payload = bytes - header_bytes;
-        if !payload.is_multiple_of(2) {
+        if !payload.is_multiple_of(width.bytes()) {
             let found = format!("{bytes} bytes; the file is cut short or is not a shard");
-            return Err(Error::content(path, "size", "an even number of bytes", found));
+            let expected = match width {
+                Width::Two => "an even number of bytes",
+                Width::Four => "a multiple of 4 bytes",
+            };
+            return Err(Error::content(path, "size", expected, found));
         }
-        let tokens = payload / 2;
+        let tokens = payload / width.bytes();
         for (by, count) in counts {
             if count != tokens {
                 let expected = format!("{count}, the number in the {by}");
@@ -369,22 +417,25 @@ impl OpenShard {
         }
         let content = if keep_open { Content::Open(file) } else { Content::Closed };
         let sha256 = described.and_then(|shard| shard.sha256.clone());
-        Ok(Self { path: path.into(), content, header_bytes, start, tokens, sha256 })
+        Ok(Self { path: path.into(), content, width, header_bytes, start, tokens, sha256 })
     }
 
-    /// The ids of tokens `from..to` of this shard, two bytes each, in `buffer` or in memory.
+    /// The bytes of tokens `from..to` of this shard, in `buffer` or in memory.
     fn ids<'a>(&'a self, from: u64, to: u64, buffer: &'a mut Vec<u8>) -> Result<&'a [u8]> {
+        let width = self.width.bytes();
         let opened;
         let file = match &self.content {
-            Content::Held(bytes) => return Ok(&bytes[2 * from as usize..2 * to as usize]),
+            Content::Held(bytes) => {
+                return Ok(&bytes[(width * from) as usize..(width * to) as usize]);
+            }
             Content::Open(file) => file,
             Content::Closed => {
                 opened = File::open(&self.path).map_err(Error::io(&self.path, "open"))?;
                 &opened
             }
         };
-        buffer.resize(2 * (to - from) as usize, 0);
-        read_exact_at(file, buffer, self.header_bytes + 2 * from).map_err(|error| {
+        buffer.resize((width * (to - from)) as usize, 0);
+        read_exact_at(file, buffer, self.header_bytes + width * from).map_err(|error| {
             if error.kind() != std::io::ErrorKind::UnexpectedEof {
                 return Error::io(&self.path, "read")(error);
             }
@@ -397,7 +448,7 @@ impl OpenShard {
 
     /// The size of the file.
     fn bytes(&self) -> u64 {
-        self.header_bytes + 2 * self.tokens
+        self.header_bytes + self.width.bytes() * self.tokens
     }
 
     /// The hash of the whole file.
@@ -417,27 +468,6 @@ impl OpenShard {
     }
 }
 
-/// Magic number, version and token count of an llm.c header, when the file starts with one of any version.
-fn llmc_header(file: &File, bytes: u64, path: &Path) -> Result<Option<[i32; 3]>> {
-    let mut fields = [0; 12];
-    let available = fields.len().min(bytes as usize);
-    read_exact_at(file, &mut fields[..available], 0).map_err(Error::io(path, "read"))?;
-    let field = |i: usize| i32::from_le_bytes([0, 1, 2, 3].map(|byte| fields[4 * i + byte]));
-    if ![LLMC_U16[0], LLMC_U32[0]].contains(&field(0)) {
-        return Ok(None);
-    }
-    if bytes < LLMC_HEADER_BYTES {
-        let expected = format!("the {LLMC_HEADER_BYTES} bytes of a header of llm.c");
-        return Err(Error::content(
-            path,
-            "size",
-            expected,
-            format!("{bytes}; the file is cut short"),
-        ));
-    }
-    Ok(Some([0, 1, 2].map(field)))
-}
-
 /// Files in `dir` that may be shards of `split`, in the order of their names.
 pub(super) fn shard_files(dir: &Path, split: Split) -> Result<Vec<PathBuf>> {
     let mut files = Vec::new();
@@ -455,8 +485,22 @@ pub(super) fn shard_files(dir: &Path, split: Split) -> Result<Vec<PathBuf>> {
 #[cfg(test)]
 mod tests {
     use super::super::pipeline::Sink;
+    use super::super::tokenizer::{Bytes, Gpt2, Words};
     use super::super::writer::CorpusWriter;
     use super::*;
+
+    /// Magic number and version of shards with 16-bit ids.
+    const U16: [i32; 2] = [20240520, 1];
+    /// Those of shards with 32-bit ids.
+    const U32: [i32; 2] = [20240801, 7];
+
+    fn byte_tokens() -> SharedTokenizer {
+        Arc::new(Bytes)
+    }
+
+    fn gpt2() -> SharedTokenizer {
+        Arc::new(Gpt2)
+    }
 
     fn bytes(ids: &[u16]) -> Vec<u8> {
         ids.iter().flat_map(|id| id.to_le_bytes()).collect()
@@ -478,15 +522,15 @@ mod tests {
         dir
     }
 
-    fn refusal(dir: &Path, tokenizer: Option<&Tokenizer>) -> String {
+    fn refusal(dir: &Path, tokenizer: Option<&SharedTokenizer>) -> String {
         Corpus::open(dir, Split::Train, tokenizer).expect_err("refused").to_string()
     }
 
     #[test]
     fn our_own_folder_reads_back_across_shards() {
         let dir = tempfile::tempdir().expect("a temporary folder");
-        let ids: Vec<u16> = (0..100).collect();
-        let mut writer = CorpusWriter::create(dir.path(), &Tokenizer::Bytes, 7).expect("new");
+        let ids: Vec<u32> = (0..100).collect();
+        let mut writer = CorpusWriter::create(dir.path(), &byte_tokens(), 7).expect("new");
         writer.push(Split::Train, &ids, 100).expect("written");
         writer.end_document(Split::Train).expect("written");
         writer.finish(vec![], 0, None).expect("finished");
@@ -507,35 +551,63 @@ mod tests {
     fn shards_of_other_projects_are_read() {
         let dir = folder(&[
             ("train_000.bin", bytes(&[1, 2, 3])),
-            ("train_001.bin", with_header(LLMC_U16, 2, &[4, 5])),
+            ("train_001.bin", with_header(U16, 2, &[4, 5])),
             ("val.bin", bytes(&[9])),
         ]);
-        let corpus =
-            Corpus::open(dir.path(), Split::Train, Some(&Tokenizer::Gpt2)).expect("opened");
+        let corpus = Corpus::open(dir.path(), Split::Train, Some(&gpt2())).expect("opened");
         assert_eq!(corpus.tokens(0..5).expect("inside"), [1, 2, 3, 4, 5]);
         assert!(refusal(dir.path(), None).contains("given explicitly"));
         fs::write(dir.path().join(META_FILE), r#"{"tokenizer": {"name": "gpt2"}}"#)
             .expect("writable");
         assert_eq!(Corpus::open(dir.path(), Split::Val, None).expect("opened").len(), 1);
-        assert!(refusal(dir.path(), Some(&Tokenizer::Bytes)).contains("expected bytes"));
+        assert!(refusal(dir.path(), Some(&byte_tokens())).contains("expected bytes"));
+    }
+
+    #[test]
+    fn ids_of_32_bits_are_written_and_read_as_llm_c_does() {
+        let words = Words::new((0..70_000).map(|i| format!("w{i}")).collect()).expect("differ");
+        let words: SharedTokenizer = Arc::new(words);
+        let dir = tempfile::tempdir().expect("a temporary folder");
+        let mut writer = CorpusWriter::create(dir.path(), &words, 3).expect("new");
+        writer.push(Split::Train, &[1, 65_536, 69_999, 2], 9).expect("written");
+        writer.end_document(Split::Train).expect("written");
+        writer.finish(vec![], 0, None).expect("finished");
+        let halves = |ids: &[u32]| -> Vec<u16> {
+            ids.iter().flat_map(|id| [*id as u16, (id >> 16) as u16]).collect()
+        };
+        let [first, last] = ["train-000.bin", "train-001.bin"].map(|name| dir.path().join(name));
+        let read = |path: &Path| fs::read(path).expect("readable");
+        assert_eq!(read(&first), with_header(U32, 3, &halves(&[1, 65_536, 69_999])));
+        assert_eq!(read(&last), with_header(U32, 2, &halves(&[2, 70_000])));
+        let corpus = Corpus::open(dir.path(), Split::Train, None).expect("opened");
+        corpus.verify().expect("as written");
+        assert_eq!(corpus.tokens(0..5).expect("inside"), [1, 65_536, 69_999, 2, 70_000]);
+        assert_eq!(corpus.tokens(2..4).expect("inside"), [69_999, 2]);
+
+        // A small vocabulary may have them too; a large one has no others.
+        let dir = folder(&[("train.bin", with_header(U32, 2, &[7, 0, 256, 0]))]);
+        let corpus = Corpus::open(dir.path(), Split::Train, Some(&byte_tokens())).expect("opened");
+        assert_eq!(corpus.tokens(0..2).expect("inside"), [7, 256]);
+        let dir = folder(&[("train.bin", bytes(&[7, 0, 8, 0]))]);
+        let error = refusal(dir.path(), Some(&words));
+        assert!(error.contains("train.bin: header: expected llm.c's header of 32-bit"), "{error}");
     }
 
     #[test]
     fn cut_and_foreign_shards_are_refused_by_name() {
         for (content, reason) in [
             (vec![1, 2, 3], "3 bytes"),
-            (with_header(LLMC_U16, 3, &[1, 2]), "expected 3, the number in the header, found 2"),
-            (with_header(LLMC_U16, -1, &[1, 2]), "the number in the header"),
-            (with_header([LLMC_U16[0], 2], 2, &[1, 2]), "found magic 20240520, version 2"),
-            (
-                with_header(LLMC_U32, 1, &[1, 0]),
-                "found magic 20240801, version 7 (32-bit ids), which is not supported",
-            ),
-            (with_header(LLMC_U32, 1, &[1, 0])[..9].into(), "the 1024 bytes of a header"),
+            (with_header(U16, 3, &[1, 2]), "expected 3, the number in the header, found 2"),
+            (with_header(U16, -1, &[1, 2]), "the number in the header"),
+            (with_header([U16[0], 2], 2, &[1, 2]), "found magic 20240520, version 2"),
+            (with_header([U32[0], 1], 1, &[1, 0]), "found magic 20240801, version 1, which is not"),
+            (with_header(U32, 2, &[1, 0, 2]), "expected a multiple of 4 bytes, found 1030 bytes"),
+            (with_header(U32, 2, &[1, 0]), "expected 2, the number in the header, found 1"),
+            (with_header(U32, 1, &[1, 0])[..9].into(), "the 1024 bytes of a header"),
             (vec![], "found none"),
         ] {
             let dir = folder(&[("train.bin", content)]);
-            let error = refusal(dir.path(), Some(&Tokenizer::Gpt2));
+            let error = refusal(dir.path(), Some(&gpt2()));
             assert!(error.contains(reason) && error.contains("train"), "{error}");
         }
         let meta = r#"{"tokenizer": {"name": "bytes"}, "train": {"documents": 1, "tokens": 3,
@@ -560,8 +632,8 @@ mod tests {
             let error = refusal(dir.path(), None);
             assert!(error.contains(reason) && error.contains(META_FILE), "{error}");
         }
-        for tokenizer in [None, Some(&Tokenizer::Gpt2)] {
-            let error = refusal(Path::new("/no/such/folder"), tokenizer);
+        for tokenizer in [None, Some(gpt2())] {
+            let error = refusal(Path::new("/no/such/folder"), tokenizer.as_ref());
             assert!(error.contains("/no/such/folder: cannot open"), "{error}");
         }
     }
@@ -569,8 +641,7 @@ mod tests {
     #[test]
     fn an_id_past_the_vocabulary_is_named_when_its_window_is_read() {
         let dir = folder(&[("train.bin", bytes(&[1, 2, 256, 257, 3]))]);
-        let corpus =
-            Corpus::open(dir.path(), Split::Train, Some(&Tokenizer::Bytes)).expect("opened");
+        let corpus = Corpus::open(dir.path(), Split::Train, Some(&byte_tokens())).expect("opened");
         assert_eq!(corpus.tokens(0..3).expect("good ids"), [1, 2, 256]);
         let error = corpus.tokens(2..5).expect_err("a bad id");
         let Error::Token { path, position, id, vocab_size } = error else { panic!("{error}") };
@@ -581,8 +652,7 @@ mod tests {
     #[test]
     fn a_shard_cut_short_while_it_is_open_is_an_error_that_names_it() {
         let dir = folder(&[("train.bin", bytes(&[1; 1000]))]);
-        let corpus =
-            Corpus::open(dir.path(), Split::Train, Some(&Tokenizer::Bytes)).expect("opened");
+        let corpus = Corpus::open(dir.path(), Split::Train, Some(&byte_tokens())).expect("opened");
         let file = fs::File::options().write(true).open(dir.path().join("train.bin"));
         file.expect("there").set_len(100).expect("cut");
         assert_eq!(corpus.tokens(0..50).expect("still there"), [1; 50]);
@@ -598,16 +668,15 @@ mod tests {
         let files: Vec<(&str, Vec<u8>)> =
             names.iter().zip(0..).map(|(name, id)| (&**name, bytes(&[id]))).collect();
         let dir = folder(&files);
-        let corpus =
-            Corpus::open(dir.path(), Split::Train, Some(&Tokenizer::Gpt2)).expect("opened");
-        let expected: Vec<u16> = (0..OPEN_FILES as u16 + 2).collect();
+        let corpus = Corpus::open(dir.path(), Split::Train, Some(&gpt2())).expect("opened");
+        let expected: Vec<u32> = (0..OPEN_FILES as u32 + 2).collect();
         assert_eq!(corpus.tokens(0..corpus.len()).expect("good ids"), expected);
     }
 
     #[test]
     fn a_fingerprint_is_recorded_or_computed_and_notices_other_content() {
-        let write = |dir: &Path, ids: &[u16]| {
-            let mut writer = CorpusWriter::create(dir, &Tokenizer::Bytes, 4).expect("new");
+        let write = |dir: &Path, ids: &[u32]| {
+            let mut writer = CorpusWriter::create(dir, &byte_tokens(), 4).expect("new");
             writer.push(Split::Train, ids, 9).expect("written");
             writer.finish(vec![], 0, None).expect("finished")
         };
@@ -634,7 +703,7 @@ mod tests {
     #[test]
     fn a_damaged_shard_is_found_by_its_hash() {
         let dir = tempfile::tempdir().expect("a temporary folder");
-        let mut writer = CorpusWriter::create(dir.path(), &Tokenizer::Bytes, 4).expect("new");
+        let mut writer = CorpusWriter::create(dir.path(), &byte_tokens(), 4).expect("new");
         writer.push(Split::Train, &[1, 2, 3, 4, 5], 5).expect("written");
         writer.finish(vec![], 0, None).expect("finished");
         let corpus = Corpus::open(dir.path(), Split::Train, None).expect("opened");

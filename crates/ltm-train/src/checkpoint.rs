@@ -15,7 +15,8 @@ use safetensors::tensor::{Dtype, SafeTensors, TensorView};
 use serde::{Deserialize, Serialize};
 
 use crate::config::Config;
-use crate::data::{Fingerprint, Tokenizer};
+use crate::data::tokenizer::TOKENIZER_FILE;
+use crate::data::{Fingerprint, SharedTokenizer, TokenizerSpec};
 use crate::{Error, Result};
 
 /// The folder of a run that holds its checkpoints.
@@ -42,7 +43,7 @@ pub struct State {
     /// Position in the data: micro-batches read.
     pub batches: u64,
     /// What token ids mean.
-    pub tokenizer: Tokenizer,
+    pub tokenizer: TokenizerSpec,
     /// The corpus. Checkpoints of earlier versions have none.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub data: Option<DataRecord>,
@@ -108,6 +109,8 @@ pub struct Checkpoint {
     pub config: Config,
     /// The weights.
     pub weights: Weights,
+    /// What token ids mean.
+    pub tokenizer: SharedTokenizer,
     /// The counters.
     pub state: State,
 }
@@ -120,15 +123,28 @@ impl Checkpoint {
     /// finite, or by a step that is not its folder's; [`Error::Config`], [`Error::Model`] for weights of another model,
     /// [`Error::File`].
     pub fn load(path: &Path) -> Result<Self> {
+        Self::load_with(path, None)
+    }
+
+    /// As [`Checkpoint::load`], for a model over a tokenizer of the program's own.
+    ///
+    /// # Errors
+    /// Those of [`Checkpoint::load`]; [`Error::File`] when the model is over another tokenizer.
+    pub fn load_with(path: &Path, tokenizer: Option<&SharedTokenizer>) -> Result<Self> {
         let dir = locate(path)?;
         let state = read_state(&dir)?;
         verify(&dir, &state, CONFIG_FILE)?;
         let config = Config::load_resolved(&dir.join(CONFIG_FILE), &[])?;
-        check_counters(&dir, &state, &config)?;
+        let given = tokenizer.filter(|given| given.spec() == state.tokenizer);
+        let tokenizer = match given {
+            Some(own) => own.clone(),
+            None => open_tokenizer(&dir, &state)?,
+        };
+        check_counters(&dir, &state, &config, tokenizer.vocab_size())?;
         let model = dir.join(MODEL_FILE);
         verify(&dir, &state, MODEL_FILE)?;
         let weights = Weights::load(&model, &config.model).map_err(damaged)?;
-        let mut checkpoint = Self { dir, config, weights, state };
+        let mut checkpoint = Self { dir, config, weights, tokenizer, state };
         let mut config = checkpoint.config.clone();
         checkpoint.place(&mut config, path);
         checkpoint.config = config;
@@ -150,12 +166,25 @@ impl Checkpoint {
         if config.data.path == written.data.path {
             config.data.path = self.config.data.path.clone();
         }
+        if config.data.tokenizer == written.data.tokenizer {
+            config.data.tokenizer = self.config.data.tokenizer.clone();
+        }
         Ok(config)
     }
 
     /// Sets the run's folder to the one that the checkpoint is in, reached by `path`, and the corpus to the first of
     /// its recorded places that exists: relative to the run's folder, absolute, as it was configured.
+    ///
+    /// A tokenizer's file that is gone is replaced by the checkpoint's copy of it.
     fn place(&self, config: &mut Config, path: &Path) {
+        let copy = self.dir.join(TOKENIZER_FILE);
+        if let (Some(named), TokenizerSpec::Json { .. }) =
+            (&mut config.data.tokenizer, &self.state.tokenizer)
+            && !Path::new(named).exists()
+            && copy.exists()
+        {
+            *named = copy.to_string_lossy().into_owned();
+        }
         let run_dir = if self.dir != path { Some(path.to_path_buf()) } else { run_of(path) };
         let Some(run_dir) = run_dir else { return };
         if let (Some(configured), Some(data)) = (&config.data.path, &self.state.data) {
@@ -205,7 +234,7 @@ impl Checkpoint {
     }
 }
 
-/// Writes checkpoint `step-N` of the run in `config.run.dir`. It is written under a temporary name, synced and renamed,
+/// Writes checkpoint `step-N` of the run in `config.run.dir`, with `tokenizer` as its [`TOKENIZER_FILE`]. It is written under a temporary name, synced and renamed,
 /// so that a reader never sees half of one.
 ///
 /// # Errors
@@ -215,12 +244,16 @@ pub fn save(
     weights: &Weights,
     moments: &[AdamWState],
     state: &State,
+    tokenizer: Option<&[u8]>,
 ) -> Result<PathBuf> {
     let parent = config.run.dir.join(CHECKPOINTS);
     create_dir(&parent)?;
     let name = format!("{PREFIX}{}", state.step);
     let dir = parent.join(&name);
     let aside = create_temporary_dir(&dir)?;
+    if let Some(content) = tokenizer {
+        write_whole(&aside.path().join(TOKENIZER_FILE), content)?;
+    }
     write_files(aside.path(), config, weights, moments, state)?;
     // A half folder, or a file of this name: a whole checkpoint is not written twice.
     remove_aside(&dir)?;
@@ -267,7 +300,8 @@ fn write_files(
     write_whole(&path, &safetensors::serialize(views, None).map_err(refused)?)?;
     write_whole(&dir.join(CONFIG_FILE), config.to_toml().as_bytes())?;
     let mut state = state.clone();
-    for name in [CONFIG_FILE, MODEL_FILE, OPTIMIZER_FILE] {
+    let tokenizer = dir.join(TOKENIZER_FILE).exists().then_some(TOKENIZER_FILE);
+    for name in [CONFIG_FILE, MODEL_FILE, OPTIMIZER_FILE].into_iter().chain(tokenizer) {
         state.files.insert(name.into(), Checksum::of(&dir.join(name))?);
     }
     let json = serde_json::to_string_pretty(&state).expect("counters serialise");
@@ -424,11 +458,21 @@ fn verify(dir: &Path, state: &State, name: &str) -> Result<()> {
     Ok(())
 }
 
+fn open_tokenizer(dir: &Path, state: &State) -> Result<SharedTokenizer> {
+    state.tokenizer.open(dir).map_err(|error| match error {
+        ltm_data::Error::Field { field, expected, found } => {
+            let what = format!("tokenizer, `{field}`");
+            Error::content(&dir.join(STATE_FILE), what, expected, found)
+        }
+        other => other.into(),
+    })
+}
+
 /// Checks what a checkpoint's counters and its configuration both determine.
-fn check_counters(dir: &Path, state: &State, config: &Config) -> Result<()> {
+fn check_counters(dir: &Path, state: &State, config: &Config, vocab_size: usize) -> Result<()> {
     let path = dir.join(STATE_FILE);
     let words = config.model.n_words();
-    if state.tokenizer.validate().is_err() || state.tokenizer.vocab_size() != words {
+    if vocab_size != words {
         let expected = format!("a tokenizer with {words} ids, as in the model");
         return Err(Error::content(&path, "tokenizer", expected, state.tokenizer.to_string()));
     }

@@ -15,7 +15,8 @@ use ltm_vi::{InferConfig, Method};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-use crate::data::{Meta, Rows, Tokenizer, storyworld};
+use crate::data::tokenizer::named;
+use crate::data::{Meta, Rows, SharedTokenizer, storyworld};
 use crate::{Error, Result};
 
 pub use keys::{Key, KeyDefault, Kind, keys, schema};
@@ -98,6 +99,10 @@ pub struct DataConfig {
     /// A folder of token shards, as `ltm data prepare` writes it; takes precedence over `corpus`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub path: Option<PathBuf>,
+    /// Tokenizer of a folder without a meta.json: `bytes`, `gpt2`, `words`, or the path of a Hugging Face tokenizer.json. A
+    /// folder with a meta.json must be of this tokenizer.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub tokenizer: Option<String>,
     /// A corpus that is generated into the run's folder.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub corpus: Option<GeneratedCorpus>,
@@ -494,17 +499,27 @@ impl DataConfig {
         check(named, "data.path", expected, &"neither")
     }
 
-    /// What the data's ids mean, as far as this is known before it is opened: `None` for a folder that does not
-    /// exist or has no meta.json.
+    /// What the data's ids mean, as far as this is known before it is opened: `None` for a folder that does not exist, or
+    /// has no meta.json while no tokenizer is named.
     ///
     /// # Errors
-    /// [`Error::File`] for a meta.json that is not one.
-    pub fn tokenizer(&self) -> Result<Option<Tokenizer>> {
+    /// [`Error::File`] for a meta.json or a tokenizer.json that is not one, or a folder of another tokenizer than the
+    /// named one; [`Error::Field`] for an unknown name.
+    pub fn tokenizer(&self) -> Result<Option<SharedTokenizer>> {
+        let named = self.named_tokenizer()?;
         match (&self.path, self.corpus) {
-            (Some(path), _) => Ok(Meta::read(path)?.map(|meta| meta.tokenizer)),
+            (Some(path), _) => match Meta::read(path)? {
+                Some(meta) => Ok(Some(meta.tokenizer(path, named.as_ref())?)),
+                None => Ok(named),
+            },
             (None, Some(GeneratedCorpus::Storyworld)) => Ok(Some(storyworld::tokenizer())),
             (None, None) => Ok(None),
         }
+    }
+
+    /// The tokenizer that `data.tokenizer` names.
+    pub(crate) fn named_tokenizer(&self) -> Result<Option<SharedTokenizer>> {
+        Ok(self.tokenizer.as_deref().map(named).transpose()?)
     }
 
     /// Contents of one row of a batch.

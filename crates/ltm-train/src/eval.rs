@@ -255,7 +255,7 @@ impl Pass {
         scored: &mut dyn FnMut(),
     ) -> Result<()> {
         let (b, t) = engine.batch_shape();
-        let tokenizer = self.batches.corpus().tokenizer();
+        let tokenizer = &**self.batches.corpus().tokenizer();
         let fitted = config.model.n_latents > 0 && self.protocols.iter().any(Protocol::needs_fit);
         for index in 0..self.rows.div_ceil(b as u64) {
             let mut batch = self.batches.batch(index)?;
@@ -300,15 +300,18 @@ impl Pass {
 }
 
 /// Scored tokens of a row of `t`, bytes of the text that they stand for, and a checksum of the tokens.
-fn extent(batch: &Batch, row: usize, t: usize, tokenizer: &Tokenizer) -> (usize, usize, u32) {
+fn extent(batch: &Batch, row: usize, t: usize, tokenizer: &dyn Tokenizer) -> (usize, usize, u32) {
     let (mut tokens, mut bytes, mut digest) = (0, 0, 0);
     for at in row * t + batch.context[row]..(row + 1) * t {
-        // Ids have 16 bits; ignored targets are negative.
+        // Ignored targets are negative.
         if let (Ok(before), Ok(token)) =
-            (u16::try_from(batch.tokens[at]), u16::try_from(batch.targets[at]))
+            (u32::try_from(batch.tokens[at]), u32::try_from(batch.targets[at]))
         {
             tokens += 1;
-            digest = crc32c::crc32c_append(digest, &token.to_le_bytes());
+            // As two bytes where they are enough: the checksums of earlier versions.
+            let bytes_of_id = token.to_le_bytes();
+            let used = if token <= u32::from(u16::MAX) { 2 } else { 4 };
+            digest = crc32c::crc32c_append(digest, &bytes_of_id[..used]);
             bytes += tokenizer.text_bytes(before, token);
         }
     }

@@ -8,7 +8,7 @@ use ltm_files::as_text;
 use crate::checkpoint::{Checkpoint, DataRecord};
 use crate::config::Config;
 use crate::data::storyworld::{self, Parameters};
-use crate::data::{BatchOptions, Batches, Corpus, Meta, Order, Split};
+use crate::data::{BatchOptions, Batches, Corpus, Meta, Order, SharedTokenizer, Split};
 use crate::{Error, Result};
 
 /// The folder of a run's corpus.
@@ -25,6 +25,15 @@ pub fn corpus_dir(config: &Config) -> PathBuf {
 /// # Errors
 /// Those of [`storyworld::ensure`], [`Corpus::open`] and [`Batches::new`].
 pub fn open(config: &Config, split: Split) -> Result<Batches> {
+    let named = config.data.named_tokenizer()?;
+    open_with(config, split, named.as_ref())
+}
+
+fn open_with(
+    config: &Config,
+    split: Split,
+    tokenizer: Option<&SharedTokenizer>,
+) -> Result<Batches> {
     if config.data.path.is_none() {
         storyworld::ensure(&corpus_dir(config), &parameters(config))?;
     }
@@ -32,7 +41,7 @@ pub fn open(config: &Config, split: Split) -> Result<Batches> {
         Split::Train => Order::Shuffled { seed: config.run.seed },
         Split::Val => Order::Sequential,
     };
-    open_corpus(config, Corpus::open(&corpus_dir(config), split, None)?, order)
+    open_corpus(config, Corpus::open(&corpus_dir(config), split, tokenizer)?, order)
 }
 
 /// A corpus in batches of the shape that `config.train` specifies.
@@ -50,8 +59,8 @@ pub fn open_corpus(config: &Config, corpus: Corpus, order: Order) -> Result<Batc
 }
 
 /// The validation split; `None` for a corpus of one split, which is trained on without measuring.
-pub(crate) fn open_val(config: &Config) -> Result<Option<Batches>> {
-    match open(config, Split::Val) {
+pub(crate) fn open_val(config: &Config, tokenizer: &SharedTokenizer) -> Result<Option<Batches>> {
+    match open_with(config, Split::Val, Some(tokenizer)) {
         Ok(val) => Ok(Some(val)),
         Err(Error::Data(ltm_data::Error::EmptySplit { .. })) => Ok(None),
         Err(error) => Err(error),

@@ -10,7 +10,7 @@ use serde_json::json;
 
 use crate::checkpoint::{self, CONFIG_FILE, Checkpoint, DataRecord, Found, State};
 use crate::config::Config;
-use crate::data::{Batches, Split, Tokenizer, storyworld};
+use crate::data::{Batches, SharedTokenizer, Split, Tokenizer, TokenizerSpec, storyworld};
 use crate::eval::{Evaluation, evaluate, protocols, scores};
 use crate::metrics::{EventWriter, JsonlWriter, draw};
 use crate::resume::{self, Changes};
@@ -83,7 +83,7 @@ pub struct Summary {
 /// A run that is ready to go. It holds its folder's lock until it is dropped.
 pub struct Trainer {
     config: Config,
-    tokenizer: Tokenizer,
+    tokenizer: SharedTokenizer,
     learner: SlowLearner,
     train: Batches,
     val: Option<Batches>,
@@ -131,7 +131,7 @@ impl Trainer {
                 run_data::check_same_stories(&config, checkpoint)?;
             } else if run_data::has_other_stories(&config)? {
                 // What may refuse comes before the stories are removed, to be generated again.
-                check_tokenizer(&config, Some(checkpoint), &storyworld::tokenizer())?;
+                check_tokenizer(&config, Some(checkpoint), &*storyworld::tokenizer())?;
                 let mut learner = SlowLearner::new(&config, &checkpoint.weights)?;
                 learner.set_moments(checkpoint.moments()?)?;
                 drop(learner);
@@ -140,9 +140,9 @@ impl Trainer {
             }
         }
         let train = open(&config, Split::Train)?;
-        let val = run_data::open_val(&config)?;
         let tokenizer = train.corpus().tokenizer().clone();
-        check_tokenizer(&config, resumed.as_ref(), &tokenizer)?;
+        let val = run_data::open_val(&config, &tokenizer)?;
+        check_tokenizer(&config, resumed.as_ref(), &*tokenizer)?;
         if resumed.is_some() {
             // What is compared are the sidecar's hashes: they must be those of the files.
             for batches in [Some(&train), val.as_ref()].into_iter().flatten() {
@@ -197,7 +197,7 @@ impl Trainer {
     }
 
     /// What token ids mean.
-    pub fn tokenizer(&self) -> &Tokenizer {
+    pub fn tokenizer(&self) -> &SharedTokenizer {
         &self.tokenizer
     }
 
@@ -371,7 +371,7 @@ impl Trainer {
             step: self.step,
             seed: self.config.run.seed,
             batches: self.step * self.config.train.micro_batches as u64,
-            tokenizer: self.tokenizer.clone(),
+            tokenizer: self.tokenizer.spec(),
             data: Some(self.data.clone()),
             files: Default::default(),
         };
@@ -380,7 +380,8 @@ impl Trainer {
         }
         // A checkpoint whose numbers were lost in a crash could not be resumed.
         self.metrics.sync()?;
-        let dir = checkpoint::save(&self.config, &weights, self.learner.moments(), &state)?;
+        let file = self.tokenizer.file();
+        let dir = checkpoint::save(&self.config, &weights, self.learner.moments(), &state, file)?;
         self.checkpoint = Some(dir.clone());
         self.saved = Some(self.step);
         Ok(dir)
@@ -396,7 +397,7 @@ impl Trainer {
 fn check_tokenizer(
     config: &Config,
     resumed: Option<&Checkpoint>,
-    tokenizer: &Tokenizer,
+    tokenizer: &dyn Tokenizer,
 ) -> Result<()> {
     if tokenizer.vocab_size() != config.model.n_words() {
         let expected = format!(
@@ -406,10 +407,10 @@ fn check_tokenizer(
         return Err(Error::field("model.vocab_size", expected, config.model.vocab_size));
     }
     match resumed {
-        Some(checkpoint) if checkpoint.state.tokenizer != *tokenizer => {
-            let old = &checkpoint.state.tokenizer;
-            let expected = format!("the tokenizer of the data, {}", describe(tokenizer, old));
-            let found = describe(old, tokenizer);
+        Some(checkpoint) if checkpoint.tokenizer.fingerprint() != tokenizer.fingerprint() => {
+            let (old, new) = (&checkpoint.state.tokenizer, tokenizer.spec());
+            let expected = format!("the tokenizer of the data, {}", describe(&new, old));
+            let found = describe(old, &new);
             Err(Error::content(&checkpoint.dir, "tokenizer", expected, found))
         }
         _ => Ok(()),
@@ -417,8 +418,8 @@ fn check_tokenizer(
 }
 
 /// A tokenizer as far as it is not like `other`.
-fn describe(tokenizer: &Tokenizer, other: &Tokenizer) -> String {
-    let (Tokenizer::Words { vocabulary: words }, Tokenizer::Words { vocabulary: others }) =
+fn describe(tokenizer: &TokenizerSpec, other: &TokenizerSpec) -> String {
+    let (TokenizerSpec::Words { vocabulary: words }, TokenizerSpec::Words { vocabulary: others }) =
         (tokenizer, other)
     else {
         return tokenizer.to_string();
@@ -456,12 +457,12 @@ mod tests {
 
     #[test]
     fn word_lists_are_described_by_their_first_difference() {
-        let words = |list: &str| Tokenizer::Words {
+        let words = |list: &str| TokenizerSpec::Words {
             vocabulary: list.split(' ').map(String::from).collect(),
         };
         let (old, new) = (words("a cat sat"), words("a dog sat"));
         assert_eq!(describe(&old, &new), "words with `cat` as id 1");
         assert_eq!(describe(&words("a"), &old), "words, 1 of them");
-        assert_eq!(describe(&Tokenizer::Bytes, &old), "bytes");
+        assert_eq!(describe(&TokenizerSpec::Bytes, &old), "bytes");
     }
 }

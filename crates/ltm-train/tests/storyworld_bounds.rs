@@ -25,7 +25,7 @@ fn stories(index: u64) -> (Batch, Vec<(usize, f64)>) {
     let (mut tokens, mut targets, mut exact) = (Vec::new(), Vec::new(), Vec::new());
     for story in index * B as u64..(index + 1) * B as u64 {
         let story = storyworld::sample(SEED, story);
-        let said: Vec<i32> = story.tokens.iter().map(|token| i32::from(*token)).collect();
+        let said: Vec<i32> = story.tokens.iter().map(|token| *token as i32).collect();
         let (separator, rest) = (said[said.len() - 1], T - said.len());
         tokens.push(separator);
         tokens.extend(&said[..said.len() - 1]);

@@ -1,18 +1,16 @@
 //! Parquet: one document per row, in one column of strings; the other columns are not read.
 
-use std::cell::Cell;
 use std::fs::File;
-use std::panic::{AssertUnwindSafe, catch_unwind};
-use std::sync::{Arc, Once};
+use std::sync::Arc;
 
 use parquet::basic::Compression;
-use parquet::errors::ParquetError;
 use parquet::file::metadata::ParquetMetaData;
 use parquet::file::reader::{FileReader, SerializedFileReader};
 use parquet::record::Field;
 use parquet::schema::types::Type;
 
 use super::{OnEvent, Reader};
+use crate::guard::guarded;
 use crate::{Error, Result};
 
 impl Reader<'_> {
@@ -97,39 +95,6 @@ fn unsupported(metadata: &ParquetMetaData, key: &str) -> Option<&'static str> {
             Compression::BROTLI(_) if !cfg!(feature = "parquet-brotli") => Some("brotli"),
             _ => None,
         })
-}
-
-thread_local! {
-    /// Whether a panic on this thread becomes an error, about which nothing is to be printed.
-    static GUARDED: Cell<bool> = const { Cell::new(false) };
-}
-
-/// Calls the Parquet library, which panics on some malformed files; such a panic becomes what was found instead of a
-/// Parquet file, without a message on standard error.
-fn guarded<T>(
-    call: impl FnOnce() -> std::result::Result<T, ParquetError>,
-) -> std::result::Result<T, String> {
-    static QUIET: Once = Once::new();
-    QUIET.call_once(|| {
-        let hook = std::panic::take_hook();
-        std::panic::set_hook(Box::new(move |info| {
-            if !GUARDED.try_with(Cell::get).unwrap_or(false) {
-                hook(info);
-            }
-        }));
-    });
-    GUARDED.set(true);
-    // What a panic leaves half done is not used again.
-    let result = catch_unwind(AssertUnwindSafe(call));
-    GUARDED.set(false);
-    match result {
-        Ok(result) => result.map_err(|error| error.to_string()),
-        Err(panic) => {
-            let message = panic.downcast_ref::<&str>().map(|text| (*text).to_owned());
-            let message = message.or_else(|| panic.downcast_ref::<String>().cloned());
-            Err(format!("content that is damaged ({})", message.as_deref().unwrap_or("no reason")))
-        }
-    }
 }
 
 #[cfg(test)]
@@ -218,12 +183,5 @@ pub(crate) mod tests {
             }
         }
         assert!(refused > 0);
-    }
-
-    #[test]
-    fn a_panic_is_an_error() {
-        let error = guarded(|| -> std::result::Result<(), ParquetError> { panic!("at {}", 7) });
-        assert_eq!(error, Err("content that is damaged (at 7)".into()));
-        assert_eq!(guarded(|| Ok(3)), Ok(3));
     }
 }

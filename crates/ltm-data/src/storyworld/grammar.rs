@@ -30,11 +30,11 @@ struct Variable {
     name: String,
     columns: Vec<String>,
     /// `rows[row][column]` is a word.
-    rows: Vec<Vec<u16>>,
+    rows: Vec<Vec<u32>>,
 }
 
 enum Node {
-    Word(u16),
+    Word(u32),
     /// The word that a variable's row has in a column.
     Mention {
         variable: usize,
@@ -62,7 +62,7 @@ impl Grammar {
         let mut grammar = Self { words: vec![], variables: vec![], root: Node::Sequence(vec![]) };
         for (name, columns, rows) in variables {
             let columns: Vec<String> = columns.split_whitespace().map(String::from).collect();
-            let rows: Vec<Vec<u16>> = rows
+            let rows: Vec<Vec<u32>> = rows
                 .iter()
                 .map(|row| row.split_whitespace().map(|word| grammar.intern(word)).collect())
                 .collect();
@@ -85,7 +85,7 @@ impl Grammar {
     }
 
     /// Draws a text.
-    pub(super) fn sample(&self, philox: &Philox) -> Vec<u16> {
+    pub(super) fn sample(&self, philox: &Philox) -> Vec<u32> {
         let mut sampler = Sampler { grammar: self, philox, draws: 0, rows: [OPEN; MAX_VARIABLES] };
         let mut text = Vec::new();
         sampler.expand(&self.root, &mut text);
@@ -93,14 +93,14 @@ impl Grammar {
     }
 
     /// The probability of a text, summed over all choices that give it.
-    pub(super) fn probability(&self, text: &[u16]) -> f64 {
+    pub(super) fn probability(&self, text: &[u32]) -> f64 {
         let start = States::from([((0, [OPEN; MAX_VARIABLES]), 1.0)]);
         let ends = self.explain(&self.root, text, &start);
         ends.iter().filter(|((at, _), _)| *at == text.len()).map(|(_, mass)| mass).sum()
     }
 
     /// The states after `node`, from those before it: the forward algorithm.
-    fn explain(&self, node: &Node, text: &[u16], before: &States) -> States {
+    fn explain(&self, node: &Node, text: &[u32], before: &States) -> States {
         let mut after = States::new();
         match node {
             Node::Word(word) => {
@@ -148,12 +148,12 @@ impl Grammar {
         after
     }
 
-    fn intern(&mut self, word: &str) -> u16 {
+    fn intern(&mut self, word: &str) -> u32 {
         let id = self.words.iter().position(|known| known == word).unwrap_or_else(|| {
             self.words.push(word.into());
             self.words.len() - 1
         });
-        id.try_into().expect("a grammar has fewer than 2^16 words")
+        id.try_into().expect("a grammar has fewer than 2^32 words")
     }
 
     /// Parses until `|`, `]` or the end; returns the sequence and its weight.
@@ -207,7 +207,7 @@ struct Sampler<'a> {
 }
 
 impl Sampler<'_> {
-    fn expand(&mut self, node: &Node, text: &mut Vec<u16>) {
+    fn expand(&mut self, node: &Node, text: &mut Vec<u32>) {
         match node {
             Node::Word(word) => text.push(*word),
             Node::Mention { variable, column } => {
@@ -249,8 +249,8 @@ mod tests {
     }
 
     /// All derivations one by one: another way to the same numbers.
-    fn derivations(grammar: &Grammar) -> BTreeMap<Vec<u16>, f64> {
-        type Partial = (Vec<u16>, Rows, f64);
+    fn derivations(grammar: &Grammar) -> BTreeMap<Vec<u32>, f64> {
+        type Partial = (Vec<u32>, Rows, f64);
         fn go(grammar: &Grammar, node: &Node, (text, rows, p): Partial) -> Vec<Partial> {
             match node {
                 Node::Word(word) => vec![([text, vec![*word]].concat(), rows, p)],
@@ -310,8 +310,8 @@ mod tests {
         let mut total = 0.0;
         for length in 0..=7_u32 {
             for code in 0..words.pow(length) {
-                let text: Vec<u16> =
-                    (0..length).map(|i| (code / words.pow(i) % words) as u16).collect();
+                let text: Vec<u32> =
+                    (0..length).map(|i| (code / words.pow(i) % words) as u32).collect();
                 total += grammar.probability(&text);
             }
         }

@@ -8,7 +8,7 @@ mod grammar;
 mod story;
 
 use std::path::Path;
-use std::sync::LazyLock;
+use std::sync::{Arc, LazyLock};
 
 use ltm_kernels::ops::philox::{Philox, PhiloxKey};
 use rayon::prelude::*;
@@ -18,7 +18,7 @@ use self::grammar::Grammar;
 use super::fingerprint::Difference;
 use super::pipeline::Sink;
 use super::shard::{Meta, Split};
-use super::tokenizer::Tokenizer;
+use super::tokenizer::{SharedTokenizer, Words};
 use super::writer::CorpusWriter;
 use crate::{Error, Result};
 
@@ -39,7 +39,7 @@ static STORIES: LazyLock<Grammar> = LazyLock::new(story::grammar);
 #[derive(Clone, Debug, PartialEq)]
 pub struct Document {
     /// Its words, then the separator.
-    pub tokens: Vec<u16>,
+    pub tokens: Vec<u32>,
     /// Its log-probability in nats, the separator included.
     pub log_prob: f64,
 }
@@ -63,15 +63,17 @@ pub fn vocabulary() -> Vec<String> {
 }
 
 /// The tokeniser over [`vocabulary`].
-pub fn tokenizer() -> Tokenizer {
-    Tokenizer::Words { vocabulary: vocabulary() }
+pub fn tokenizer() -> SharedTokenizer {
+    static WORDS: LazyLock<SharedTokenizer> =
+        LazyLock::new(|| Arc::new(Words::new(vocabulary()).expect("the grammar's words differ")));
+    Arc::clone(&WORDS)
 }
 
-fn separator() -> u16 {
-    STORIES.words().len() as u16
+fn separator() -> u32 {
+    STORIES.words().len() as u32
 }
 
-fn tokens(seed: u64, index: u64) -> Vec<u16> {
+fn tokens(seed: u64, index: u64) -> Vec<u32> {
     let mut tokens = STORIES.sample(&Philox::new(PhiloxKey { seed, stream: STREAM, step: index }));
     tokens.push(separator());
     tokens
@@ -86,7 +88,7 @@ pub fn sample(seed: u64, index: u64) -> Document {
 
 /// The exact log-probability, in nats, of a story with its separator, summed over all derivations; minus
 /// infinity for anything that is no story.
-pub fn log_prob(tokens: &[u16]) -> f64 {
+pub fn log_prob(tokens: &[u32]) -> f64 {
     match tokens.split_last() {
         Some((&last, text)) if last == separator() => STORIES.probability(text).ln(),
         _ => f64::NEG_INFINITY,
@@ -253,7 +255,6 @@ mod tests {
         let tokens = tokens(5, 0);
         let text = tokenizer.decode(&tokens[..tokens.len() - 1]);
         assert_eq!(tokenizer.encode(&text).expect("its own words"), tokens[..tokens.len() - 1]);
-        tokenizer.validate().expect("a good list");
     }
 
     #[test]

@@ -182,7 +182,7 @@ fn show_run(dir: &Path, line: &mut Value) -> Result<()> {
         && let Ok(val) = open(&config, Split::Val)
     {
         line["trace"] = measure::shown_trace(&config, &checkpoint.weights, &val)?.into();
-        let tokenizer = &checkpoint.state.tokenizer;
+        let tokenizer = &*checkpoint.tokenizer;
         line["samples"] = measure::samples(&config, &checkpoint.weights, tokenizer, &val);
     }
     Ok(())

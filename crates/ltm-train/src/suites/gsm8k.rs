@@ -302,7 +302,7 @@ pub struct Pass {
 pub fn evaluate(
     config: &Config,
     weights: &Weights,
-    tokenizer: &Tokenizer,
+    tokenizer: &dyn Tokenizer,
     problems: &[Problem],
     options: &Options,
     on_answered: &mut dyn FnMut(&Answered) -> Result<()>,
@@ -335,7 +335,7 @@ pub fn evaluate(
                 latents: LatentSource::Prompt,
                 // Far enough apart for the draws of a question.
                 seed: config.run.seed.wrapping_add(index << 32),
-                stop: Some(i32::from(separator)),
+                stop: Some(separator as i32),
                 device,
                 precision,
             };
@@ -356,27 +356,27 @@ pub fn evaluate(
 
 /// The number of examples that leave room for an answer of `max_tokens`, and the prompt: these, then the question.
 fn prompt(
-    separator: u16,
-    examples: &[Vec<u16>],
-    question: &[u16],
+    separator: u32,
+    examples: &[Vec<u32>],
+    question: &[u32],
     max_seq_len: usize,
     max_tokens: usize,
 ) -> (usize, Vec<i32>) {
     // The separator at the beginning is read, the last token of the answer is not.
     let mut length = question.len().saturating_add(max_tokens);
-    let fits = |example: &&Vec<u16>| {
+    let fits = |example: &&Vec<u32>| {
         length = length.saturating_add(example.len());
         length <= max_seq_len
     };
-    let shots: Vec<&Vec<u16>> = examples.iter().take_while(fits).collect();
+    let shots: Vec<&Vec<u32>> = examples.iter().take_while(fits).collect();
     let ids = shots.iter().copied().flatten().chain(question);
-    let prompt = [separator].iter().chain(ids).map(|id| i32::from(*id)).collect();
+    let prompt = [separator].iter().chain(ids).map(|id| *id as i32).collect();
     (shots.len(), prompt)
 }
 
 /// The generated text, without the end of the document, up to a next question.
-fn answer(tokenizer: &Tokenizer, tokens: &[i32]) -> String {
-    let ids: Vec<u16> = tokens.iter().map(|token| *token as u16).collect();
+fn answer(tokenizer: &dyn Tokenizer, tokens: &[i32]) -> String {
+    let ids: Vec<u32> = tokens.iter().map(|token| *token as u32).collect();
     let ids = ids.strip_suffix(&[tokenizer.separator()]).unwrap_or(&ids);
     let text = tokenizer.decode(ids);
     text.split(QUESTION).next().unwrap_or("").trim().into()

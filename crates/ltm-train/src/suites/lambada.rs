@@ -36,7 +36,7 @@ impl Passage {
     /// a closed vocabulary lacks.
     pub fn new(
         document: Document<'_>,
-        tokenizer: &Tokenizer,
+        tokenizer: &dyn Tokenizer,
         max_seq_len: usize,
     ) -> data::Result<Self> {
         let Document { path, number, text } = document;
@@ -62,7 +62,7 @@ impl Passage {
         }
         let separator = [tokenizer.separator()];
         let all: Vec<i32> =
-            separator.iter().chain(&context).chain(&word).map(|&id| id.into()).collect();
+            separator.iter().chain(&context).chain(&word).map(|&id| id as i32).collect();
         // The last token is only predicted, never read.
         let first = all.len().saturating_sub(max_seq_len + 1);
         Ok(Self { tokens: all[first..].to_vec(), word: word.len(), cut: first > 0 })
@@ -101,7 +101,7 @@ pub fn split_last_word(passage: &str) -> Option<(&str, &str)> {
 pub fn read(
     inputs: &[PathBuf],
     config: &Config,
-    tokenizer: &Tokenizer,
+    tokenizer: &dyn Tokenizer,
     options: &ReadOptions,
     limit: u64,
     observer: &mut dyn FnMut(Notice),
@@ -373,7 +373,7 @@ mod tests {
 
     fn passage(text: &str) -> data::Result<Passage> {
         let document = Document { path: Path::new("a.jsonl"), number: 7, text };
-        Passage::new(document, &Tokenizer::Bytes, MODEL.max_seq_len)
+        Passage::new(document, &data::Bytes, MODEL.max_seq_len)
     }
 
     #[test]

@@ -129,7 +129,7 @@ fn trace(config: &Config, weights: &Weights, val: &Batches) -> Result<Vec<Value>
 pub(crate) fn samples(
     config: &Config,
     weights: &Weights,
-    tokenizer: &Tokenizer,
+    tokenizer: &dyn Tokenizer,
     val: &Batches,
 ) -> Value {
     try_samples(config, weights, tokenizer, val)
@@ -139,10 +139,10 @@ pub(crate) fn samples(
 fn try_samples(
     config: &Config,
     weights: &Weights,
-    tokenizer: &Tokenizer,
+    tokenizer: &dyn Tokenizer,
     val: &Batches,
 ) -> Result<Value> {
-    let separator = i32::from(tokenizer.separator());
+    let separator = tokenizer.separator() as i32;
     let (device, precision) = config.run.compute()?;
     let options = GenerateOptions {
         max_tokens: config.model.max_seq_len.min(160),
@@ -154,7 +154,7 @@ fn try_samples(
         precision,
     };
     let text = |tokens: &[i32]| {
-        let ids = tokens.iter().filter(|id| **id != separator).map(|id| *id as u16);
+        let ids = tokens.iter().filter(|id| **id != separator).map(|id| *id as u32);
         tokenizer.decode(&ids.collect::<Vec<_>>())
     };
     let write = |prompt: &[i32], options: &GenerateOptions| -> Result<String> {
@@ -179,7 +179,7 @@ fn try_samples(
 pub(crate) fn true_entropy(seed: u64, val: &Batches, sequences: u64) -> Result<Value> {
     let entropy = storyworld::true_entropy(seed, storyworld::ENTROPY_DOCUMENTS)?;
     let exact = |row: &Vec<i32>| {
-        let ids: Vec<u16> = row.iter().map(|id| *id as u16).collect();
+        let ids: Vec<u32> = row.iter().map(|id| *id as u32).collect();
         -storyworld::log_prob(&ids)
     };
     // A story longer than a row is cut, and no story then: infinite, which JSON has as null.

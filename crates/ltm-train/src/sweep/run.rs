@@ -177,7 +177,7 @@ impl Sweep {
             "sequence_tokens": sequence_tokens(&val, self.eval_sequences)?,
             "latents": evaluation.latents.as_ref().map(latents_json),
             "trace": shown_trace(config, &weights, &val)?,
-            "samples": samples(config, &weights, &tokenizer, &val),
+            "samples": samples(config, &weights, &*tokenizer, &val),
         });
         if generated(&point.config) {
             // One corpus and one split for all points: its entropy is found once.
