@@ -119,9 +119,9 @@ impl Checkpoint {
     /// Reads a checkpoint: its folder, or a run's for the newest whole one.
     ///
     /// # Errors
-    /// [`Error::File`] when there is none, or naming the file that is damaged: by its checksum, by a weight that is not
-    /// finite, or by a step that is not its folder's; [`Error::Config`], [`Error::Model`] for weights of another model,
-    /// [`Error::File`].
+    /// [`Error::File`] when there is none, or naming the file that cannot be read or is damaged: by its checksum, by a
+    /// weight that is not finite, or by a step that is not its folder's; [`Error::Config`], [`Error::Model`] for weights of
+    /// another model.
     pub fn load(path: &Path) -> Result<Self> {
         Self::load_with(path, None)
     }
@@ -200,7 +200,7 @@ impl Checkpoint {
     /// Reads the optimiser's state, in the order of [`param_table`].
     ///
     /// # Errors
-    /// [`Error::File`] when the file is damaged, of another model or holds a number that is not finite; [`Error::File`].
+    /// [`Error::File`] when the file cannot be read, is damaged, of another model or holds a number that is not finite.
     pub fn moments(&self) -> Result<Vec<AdamWState>> {
         let path = self.dir.join(OPTIMIZER_FILE);
         verify(&self.dir, &self.state, OPTIMIZER_FILE)?;
@@ -399,7 +399,7 @@ pub fn newest(run_dir: &Path) -> Result<Found> {
 /// A checkpoint's folder: `path` itself, or the newest whole one of the run in it.
 ///
 /// # Errors
-/// [`Error::File`] when it is neither, [`Error::File`].
+/// [`Error::File`] when it is neither or cannot be read.
 pub fn locate(path: &Path) -> Result<PathBuf> {
     fs::metadata(path).map_err(Error::io(path, "open"))?;
     if path.join(STATE_FILE).exists() {

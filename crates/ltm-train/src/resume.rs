@@ -111,9 +111,9 @@ pub(crate) fn changes(
 fn differences(old: &Config, new: &Config) -> Vec<Difference> {
     let [old, new] = [old, new].map(|config| {
         let mut config = config.clone();
-        // Where the run's folder and its corpus are means nothing, and need not be text. What is in the corpus is
-        // compared by its fingerprint.
-        (config.run.dir, config.data.path) = (PathBuf::new(), None);
+        // Where the run's folder, its corpus and its tokenizer are means nothing, and need not be text. What is in
+        // the corpus is compared by its fingerprint.
+        (config.run.dir, config.data.path, config.data.tokenizer) = (PathBuf::new(), None, None);
         toml::Table::try_from(config).expect("a configuration is made of plain values")
     });
     let mut found = Vec::new();

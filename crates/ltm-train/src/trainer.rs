@@ -108,10 +108,10 @@ impl Trainer {
     /// configuration. What is refused is refused before anything of an earlier run is changed.
     ///
     /// # Errors
-    /// [`Error::File`] when another process trains in the folder; [`Error::RunExists`], [`Error::NothingToResume`];
-    /// [`Error::DataChanged`]; [`Error::File`] when the data has no tokens, the checkpoint is of another run, or
-    /// the data of a resumed run is not what its sidecar records;
-    /// [`Error::Device`], [`Error::Field`], [`Error::File`] and those of [`Checkpoint::load`].
+    /// [`Error::File`] when another process trains in the folder, the checkpoint is of another run, the data of a resumed
+    /// run is not what its sidecar records, or a file cannot be read or written; [`Error::Data`] when the data has no tokens;
+    /// [`Error::RunExists`], [`Error::NothingToResume`], [`Error::DataChanged`], [`Error::Device`], [`Error::Field`] and those
+    /// of [`Checkpoint::load`].
     pub fn new(config: Config, start: Start) -> Result<Self> {
         config.run.compute()?;
         let dir = &config.run.dir;

@@ -36,8 +36,8 @@ const NO_TOKEN: u32 = u32::MAX;
 /// A tokenizer read from a Hugging Face `tokenizer.json`.
 ///
 /// Special tokens in a text are encoded as the text that they are, no token is added at its ends, and truncation and
-/// padding of the file are ignored: a text's ids are those of its characters alone. In memory it takes about ten times
-/// the size of its file.
+/// padding of the file are ignored: a text's ids are those of its characters alone. In memory it takes about 25 times
+/// the size of its file: 140 MB for 150,000 tokens.
 pub struct TokenizerJson {
     inner: tokenizers::Tokenizer,
     /// The file, as it was read.

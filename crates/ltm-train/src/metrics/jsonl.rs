@@ -44,7 +44,7 @@ impl JsonlWriter {
     ///
     /// # Errors
     /// [`Error::File`] when the last line that is kept is not of `step`, or a line is not an object with a number under
-    /// `step`; [`Error::File`]. The file is then unchanged.
+    /// `step`, or the file cannot be read or written. It is then unchanged.
     pub fn resume(path: &Path, step: u64) -> Result<Self> {
         let mut options = OpenOptions::new();
         options.read(true).append(true).create(step == 0);

@@ -49,8 +49,8 @@ struct Run {
 /// the fast loop and samples are computed from the newest checkpoint.
 ///
 /// # Errors
-/// [`Error::File`] for a folder that is neither, [`Error::File`] when another process writes to `out`, [`Error::File`],
-/// [`Error::Plot`], and those of [`Checkpoint::load`].
+/// [`Error::File`] for a folder that is neither, when another process writes to `out`, or a file cannot be written;
+/// [`Error::Plot`]; and those of [`Checkpoint::load`].
 pub fn write(
     inputs: &[PathBuf],
     out: &Path,

@@ -49,7 +49,7 @@ pub fn is_gsm8k(path: &Path) -> Result<bool> {
 /// Reads the first `count` problems of a file (0 for all), and reports each malformed line that is skipped to `on_skip`.
 ///
 /// # Errors
-/// [`Error::File`] for a record that is not a problem and not to be skipped, and for a file without problems; [`Error::File`].
+/// [`Error::File`] for a record that is not a problem and not to be skipped, and for a file that has no problems or cannot be read.
 pub fn load(
     path: &Path,
     malformed: Malformed,

@@ -16,7 +16,7 @@ pub const RESULTS_FILE: &str = "results.jsonl";
 /// The lines of a sweep's results; none where there is no file. A last line that was cut off is ignored.
 ///
 /// # Errors
-/// [`Error::File`], and [`Error::File`] for another line that is not an object with a `name`.
+/// [`Error::File`] when the file cannot be read and for another line that is not an object with a `name`.
 pub fn read_results(dir: &Path) -> Result<Vec<Value>> {
     let path = dir.join(RESULTS_FILE);
     let text = match std::fs::read_to_string(&path) {

@@ -76,8 +76,8 @@ impl Sweep {
     /// A point that fails gets a line with an `error`, and the sweep continues.
     ///
     /// # Errors
-    /// [`Error::File`] when another process works on the sweep, [`Error::SweepChanged`] when a recorded point was run
-    /// with other settings, [`Error::File`].
+    /// [`Error::File`] when another process works on the sweep or a file cannot be written, [`Error::SweepChanged`] when a
+    /// recorded point was run with other settings.
     pub fn run(&self, stop: &AtomicBool, observer: &mut dyn SweepObserver) -> Result<SweepSummary> {
         let _lock = FolderLock::acquire(&self.dir)?;
         let mut results = read_results(&self.dir)?;
