@@ -375,6 +375,7 @@ mod tests {
             ("[{\"text\": \"a\"}", "line 1: expected `]`", &[] as &[&str]),
             ("[{\"text\": \"a\"},\n{\"te", "line 2: expected `]`", &["a"]),
             ("[{\"text\": \"a\"}]\n, 2", "line 2: expected nothing after", &["a"]),
+            ("[{\"text\": \"a\"},\n]", "line 2: expected a JSON object, found nothing", &["a"]),
         ] {
             let error = documents("a.json", content.as_bytes(), Malformed::Refuse);
             let error = error.expect_err("malformed").to_string();

@@ -174,6 +174,9 @@ mod tests {
         for (content, key, expected) in [
             ("a,b\n1,2\n", Some("body"), "a header with a column `body`"),
             ("a,b,c,d\n", None, "AG News"),
+            // Half of the header of AG News.
+            ("a,title,b\n1,2,3\n", None, "AG News"),
+            ("a,b,description\n1,2,3\n", None, "AG News"),
         ] {
             let error = documents(content, key, Malformed::Skip).expect_err("no text").to_string();
             assert!(error.contains(expected) && error.contains("line 1"), "{error}");
