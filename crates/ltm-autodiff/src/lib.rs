@@ -19,4 +19,4 @@ pub use graph::{Call, Grads, Graph, Io, Kind, Operation, Spec, UpdateRate, Value
 pub use optim::AdamWState;
 pub use plan::{NodeCount, Plan, count, plan_bytes};
 pub use precision::Precision;
-pub use store::{Store, store_bytes};
+pub use store::{Inputs, Parameters, Store, store_bytes};

@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 use ltm_kernels::{Buffer, Cost, DType, Device};
 
 use crate::graph::{Call, MAX_INPUTS, MAX_OUTPUTS, Operation};
-use crate::{Error, Graph, Precision, Result, Store, UpdateRate, Value};
+use crate::{Error, Graph, Inputs, Precision, Result, UpdateRate, Value};
 
 /// Where a value lives while a plan runs.
 #[derive(Clone, Copy)]
@@ -116,20 +116,21 @@ impl Plan {
     /// # Errors
     /// [`Error::Unwritten`] when an input was never written, [`Error::Kernel`] when an op refuses
     /// its input (say, a token past the vocabulary), [`Error::OtherGraph`] for another graph's store.
-    pub fn run(&mut self, store: &Store) -> Result<()> {
-        self.check(store)?;
+    pub fn run<'a>(&mut self, inputs: impl Into<Inputs<'a>>) -> Result<()> {
+        let inputs = inputs.into();
+        self.check(inputs)?;
         let mut stale = if self.complete { None } else { Some(UpdateRate::Constant) };
         for (node, update_rate, version) in &self.seen {
-            if store.version(*node)? != *version {
+            if inputs.version(*node)? != *version {
                 stale = Some(stale.map_or(*update_rate, |s| s.min(*update_rate)));
             }
         }
         let Some(stale) = stale else { return Ok(()) };
         self.complete = false;
         let first = self.steps.partition_point(|step| step.update_rate < stale);
-        self.run_range(first..self.steps.len(), store)?;
+        self.run_range(first..self.steps.len(), inputs)?;
         for (node, _, version) in &mut self.seen {
-            *version = store.version(*node)?;
+            *version = inputs.version(*node)?;
         }
         self.complete = true;
         Ok(())
@@ -140,21 +141,22 @@ impl Plan {
     ///
     /// # Errors
     /// Those of [`run`](Self::run).
-    pub fn prepare(&mut self, store: &Store) -> Result<()> {
-        self.check(store)?;
+    pub fn prepare<'a>(&mut self, inputs: impl Into<Inputs<'a>>) -> Result<()> {
+        let inputs = inputs.into();
+        self.check(inputs)?;
         let mut stale = if self.complete { UpdateRate::Step } else { UpdateRate::Constant };
         for (node, update_rate, version) in &self.seen {
-            if store.version(*node)? != *version {
+            if inputs.version(*node)? != *version {
                 stale = stale.min(*update_rate);
             }
         }
         self.complete = false;
         let first = self.steps.partition_point(|step| step.update_rate < stale);
         let last = self.steps.partition_point(|step| step.update_rate < UpdateRate::Step);
-        self.run_range(first..last, store)?;
+        self.run_range(first..last, inputs)?;
         for (node, update_rate, version) in &mut self.seen {
             // What a step reads counts as unseen, so that a later `run` starts there at least.
-            *version = if *update_rate < UpdateRate::Step { store.version(*node)? } else { 0 };
+            *version = if *update_rate < UpdateRate::Step { inputs.version(*node)? } else { 0 };
         }
         self.complete = true;
         Ok(())
@@ -165,26 +167,28 @@ impl Plan {
     ///
     /// # Errors
     /// Those of [`run`](Self::run).
-    pub fn run_step(&mut self, store: &Store) -> Result<()> {
-        self.check(store)?;
+    pub fn run_step<'a>(&mut self, inputs: impl Into<Inputs<'a>>) -> Result<()> {
+        let inputs = inputs.into();
+        self.check(inputs)?;
         for (node, ..) in &self.seen {
-            store.version(*node)?;
+            inputs.version(*node)?;
         }
         let first = self.steps.partition_point(|step| step.update_rate < UpdateRate::Step);
-        self.run_range(first..self.steps.len(), store)
+        self.run_range(first..self.steps.len(), inputs)
     }
 
-    fn check(&self, store: &Store) -> Result<()> {
-        match store.graph_id == self.graph_id {
+    fn check(&self, inputs: Inputs<'_>) -> Result<()> {
+        match inputs.store.graph_id == self.graph_id {
             true => Ok(()),
             false => Err(Error::OtherGraph { what: "the store".into() }),
         }
     }
 
-    fn run_range(&mut self, range: Range<usize>, store: &Store) -> Result<()> {
+    fn run_range(&mut self, range: Range<usize>, inputs: Inputs<'_>) -> Result<()> {
         let Self { steps, device, slots, scratch, .. } = self;
         let steps = &mut steps[range];
-        device.run(|| steps.iter_mut().try_for_each(|step| step.run(device, store, slots, scratch)))
+        device
+            .run(|| steps.iter_mut().try_for_each(|step| step.run(device, inputs, slots, scratch)))
     }
 
     /// An output, as the last run left it.
@@ -320,7 +324,7 @@ impl Step {
     fn run(
         &mut self,
         device: &Device,
-        store: &Store,
+        given: Inputs<'_>,
         slots: &mut [Buffer],
         scratch: &mut HashMap<usize, Buffer>,
     ) -> Result<()> {
@@ -341,7 +345,7 @@ impl Step {
                 *input = match place {
                     // No early return here: it would lose the buffers taken.
                     Place::Input(node) => {
-                        store.buffer(*node).expect("Plan::run found every input written")
+                        given.buffer(*node).expect("Plan::run found every input written")
                     }
                     Place::Slot(slot) => &slots[*slot],
                 };

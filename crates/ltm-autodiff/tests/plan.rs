@@ -1,7 +1,9 @@
 //! Plans: liveness, hoisting by update rate, and what is refused.
 
-use ltm_autodiff::{Error, Graph, Kind, Plan, Precision, Store, UpdateRate, Value, grad, ops};
-use ltm_kernels::{DType, Device};
+use ltm_autodiff::{
+    Error, Graph, Kind, Parameters, Plan, Precision, Store, UpdateRate, Value, grad, ops,
+};
+use ltm_kernels::{Buffer, DType, Device};
 use ltm_testkit::seeded;
 
 /// Small random choices.
@@ -287,4 +289,52 @@ fn mistakes_are_refused() {
     assert!(matches!(store.write_f32(x, &[1.0; 6]), Err(Error::Unknown { .. })));
     let stranger = Store::new(&Graph::new(), &Device::Cpu, Precision::F32).unwrap();
     assert!(matches!(plan.run(&stranger), Err(Error::OtherGraph { .. })));
+}
+
+/// Parameters are outside the stores of two graphs, which see each change and each other set, and run nothing without
+/// one.
+#[test]
+fn graphs_share_parameters() {
+    let new = || {
+        let mut g = Graph::new();
+        let w = g.input("w", &[2], Kind::Float, UpdateRate::Weights);
+        let x = g.input("x", &[2], Kind::Float, UpdateRate::Step);
+        let square = ops::dot(&mut g, w, w).unwrap();
+        let product = ops::dot(&mut g, w, x).unwrap();
+        let store = Store::beside(&g, &Device::Cpu, Precision::F64, &[w]).unwrap();
+        let outputs = [square, product];
+        let plan = Plan::new(&g, &Device::Cpu, Precision::F64, &outputs).unwrap();
+        (store, plan, w, x, outputs)
+    };
+    let set = |w: [f64; 2]| Parameters::new(vec![Buffer::from_vec(w.to_vec())]);
+    let (mut own, other) = (set([1.0, 2.0]), set([3.0, 0.0]));
+    for mut case in [new(), new()] {
+        let (store, plan, w, x, outputs) = &mut case;
+        store.write_f32(*x, &[1.0, 1.0]).unwrap();
+        let mut check =
+            |store: &Store, parameters: &Parameters, expected: [f64; 2], squares: u64| {
+                plan.run(store.with(parameters)).unwrap();
+                let found = outputs.map(|value| plan.output(value).unwrap().to_f64().unwrap()[0]);
+                assert_eq!(found, expected);
+                let runs: u64 = plan.counts().iter().map(|count| count.runs).sum();
+                // The square runs when the parameters are others, the product whenever anything is.
+                assert_eq!(runs, 2 * squares + u64::from(squares == 1 && expected[1] != 3.0));
+            };
+        own.get_mut(0).unwrap().as_mut_slice::<f64>().unwrap()[0] = 1.0;
+        check(store, &own, [5.0, 3.0], 1);
+        check(store, &own, [5.0, 3.0], 1);
+        store.write_f32(*x, &[2.0, 1.0]).unwrap();
+        check(store, &own, [5.0, 4.0], 1);
+        assert!(plan.run(&*store).is_err(), "without parameters");
+        assert!(plan.run(store.with(&Parameters::new(Vec::new()))).is_err());
+        assert!(matches!(store.get(*w), Err(Error::Unknown { .. })));
+        assert!(store.write_f32(*w, &[0.0; 2]).is_err());
+        let id = own.id();
+        plan.run(store.with(&other)).unwrap();
+        assert_eq!(plan.output(outputs[0]).unwrap().to_f64().unwrap(), [9.0]);
+        own.get_mut(0).unwrap().as_mut_slice::<f64>().unwrap()[0] = 4.0;
+        plan.run(store.with(&own)).unwrap();
+        assert_eq!(plan.output(outputs[0]).unwrap().to_f64().unwrap(), [20.0]);
+        assert_eq!((own.id(), own.get_mut(1).is_none()), (id, true));
+    }
 }

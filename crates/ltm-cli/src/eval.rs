@@ -234,23 +234,17 @@ pub fn run(args: Args) -> anyhow::Result<ExitCode> {
     }
     let targets = batches.options().seq_len;
     for protocol in &protocols {
-        if let Err(error @ ltm_vi::Error::Argument { .. }) = protocol.check(&config.model, targets)
-        {
+        if let Err(error) = protocol.check(targets) {
             return Err(usage(format!("--protocol {protocol}: {error}")));
         }
     }
+    let weights = config.on_device(&checkpoint.weights)?;
     let bar = crate::progress_bar(0, "scored {pos}/{len} batches, ETA {eta}");
-    let evaluation = evaluate(
-        &config,
-        &checkpoint.weights,
-        &batches,
-        &protocols,
-        args.sequences,
-        &mut |done, all| {
+    let evaluation =
+        evaluate(&config, &weights, &batches, &protocols, args.sequences, &mut |done, all| {
             bar.set_length(all);
             bar.set_position(done);
-        },
-    );
+        });
     bar.finish_and_clear();
     let evaluation = evaluation?;
     if let Some(file) = &args.per_document {

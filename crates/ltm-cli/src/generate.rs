@@ -11,7 +11,7 @@ use ltm_model::SampleConfig;
 use ltm_train::data::{Document, ReadOptions, Tokenizer, documents};
 use ltm_train::metrics::JsonlWriter;
 use ltm_train::suites::generation::{BLEU_ORDER, TextMetrics};
-use ltm_vi::{GenerateOptions, LatentSource, generate_many};
+use ltm_vi::{FastStep, GenerateOptions, Generator, Inference, LatentSource};
 use serde::Serialize;
 use serde_json::json;
 
@@ -23,7 +23,7 @@ use crate::output::{OutputError, plus_minus, usage};
 pub const SAMPLE: SampleConfig = SampleConfig { temperature: 0.8, top_k: 0, top_p: 0.95 };
 
 /// Texts decoded as one batch.
-const TOGETHER: u64 = 8;
+const TOGETHER: u64 = 64;
 
 /// A path, or a text, that stands for standard input.
 const STDIN: &str = "-";
@@ -33,6 +33,7 @@ const STDIN: &str = "-";
 #[command(after_help = "Examples:
   ltm generate runs/quickstart --prompt \"one sunny morning\"
   ltm generate runs/quickstart --prompt - --json < prompt.txt
+  ltm generate runs/quickstart --prompt \"one sunny morning\" --refit 16
   ltm generate runs/quickstart --count 100 --out samples.jsonl --reference book.txt
 
 With --json or --out each text is an object with `text` (the prompt included), `prompt`, `tokens` (generated),
@@ -55,6 +56,11 @@ pub struct Args {
     /// When the context is full, the model continues from its last half, with the same latents.
     #[arg(long, value_name = "COUNT", default_value_t = 256)]
     max_tokens: usize,
+    /// Fit the latents again to the text so far after every N generated tokens [default: only to the prompt]
+    ///
+    /// Each fit begins at the posterior before it, and the text is read again with a new sample of the latents.
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u64).range(1..))]
+    refit: Option<u64>,
     /// Number of texts, each from its own sample of the latents
     #[arg(long, default_value_t = 1, value_parser = clap::value_parser!(u64).range(1..))]
     count: u64,
@@ -139,7 +145,7 @@ pub fn run(args: Args) -> anyhow::Result<ExitCode> {
         SampleConfig { temperature: args.temperature, top_k: args.top_k, top_p: args.top_p };
     check_sample(&sample)?;
     let checkpoint = args.model.load()?;
-    let (device, precision) = checkpoint.config.run.compute()?;
+    let (_, precision) = checkpoint.config.run.compute()?;
     let (config, tokenizer) = (&checkpoint.config, &*checkpoint.tokenizer);
     let given = read_prompt(&args)?;
     let whole = encode(tokenizer, &given)?;
@@ -152,20 +158,24 @@ pub fn run(args: Args) -> anyhow::Result<ExitCode> {
         max_tokens: args.max_tokens,
         sample,
         latents: if prompt.len() > 1 { LatentSource::Prompt } else { LatentSource::Prior },
+        refit: args.refit.map(|tokens| usize::try_from(tokens).unwrap_or(usize::MAX)),
         seed: args.seed,
         stop: (!args.no_stop).then_some(stop),
-        device,
         precision,
     };
+    let weights = config.on_device(&checkpoint.weights)?;
+    let (inference, observer) = (Inference::finished(&config.infer)?, &mut |_: &FastStep| Ok(()));
+    // One fit for all texts.
+    let mut generator =
+        Generator::new(&config.model, &weights, &inference, &[prompt], &options, observer)?;
     let mut texts = Vec::new();
     let (mut ended_by_length, mut longest) = (0, 0);
     let bar = crate::progress_bar(args.count, "text {pos}/{len}, {elapsed} elapsed");
     for first in (0..args.count).step_by(TOGETHER as usize) {
         let draws = first..args.count.min(first.saturating_add(TOGETHER));
-        let (weights, infer) = (&checkpoint.weights, &config.infer);
-        let written =
-            generate_many(weights, &config.model, infer, prompt, &options, draws.clone())?;
-        for (draw, written) in draws.zip(written) {
+        generator.begin(draws.clone())?;
+        while generator.next(observer)?.is_some() {}
+        for (draw, written) in draws.zip(generator.texts()) {
             // Decoded in one piece: a space or a character may span prompt and continuation.
             let text = decode(tokenizer, &[&whole[1..], &written.tokens].concat());
             let stopped = options.stop.is_some() && written.tokens.last() == Some(&stop);

@@ -98,9 +98,9 @@ pub fn run(request: &Request<'_>, args: &Gsm8kArgs) -> anyhow::Result<()> {
     );
     let mut right = 0;
     bar.set_message("0");
-    let (weights, tokenizer) = (&checkpoint.weights, &*checkpoint.tokenizer);
+    let (weights, tokenizer) = (config.on_device(&checkpoint.weights)?, &*checkpoint.tokenizer);
     let outcome =
-        gsm8k::evaluate(config, weights, tokenizer, &problems, &options, &mut |answered| {
+        gsm8k::evaluate(config, &weights, tokenizer, &problems, &options, &mut |answered| {
             right += usize::from(answered.right > 0);
             bar.set_message(right.to_string());
             bar.inc(1);

@@ -5,14 +5,20 @@ mod limits;
 use std::collections::HashMap;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
+use std::sync::Arc;
 
 use anyhow::{Context, ensure};
-use ltm_autodiff::{AdamWState, Graph, Kind, Plan, Precision, Store, UpdateRate, grad, ops};
+use ltm_autodiff::{AdamWState, Graph, Kind, Plan, Precision, Store, UpdateRate};
 use ltm_kernels::ops::adamw::AdamW;
 use ltm_kernels::{Buffer, Device};
-use ltm_model::{Decoder, ModelConfig, SampleConfig, Weights, model, param_table, sample};
+use ltm_model::{
+    Decoder, DeviceWeights, ModelConfig, SampleConfig, Weights, model, param_table, sample,
+};
 use ltm_train::step::{clip_scale, global_norm};
-use ltm_vi::{Engine, InferConfig, Noise, Posterior, Schedule, SlowGradient};
+use ltm_vi::fit::AdamW as FastAdamW;
+use ltm_vi::{
+    Batch, Gaussian, InferKey, Inference, Latents, Noise, Posterior, Program, SlowGradient, Start,
+};
 use safetensors::tensor::{Dtype, SafeTensors};
 use serde::Deserialize;
 
@@ -228,36 +234,48 @@ fn compare(fixture: &Fixture, device: &Device, precision: Precision) -> anyhow::
     };
     let limits = Limits::new(fixture, precision)?;
     let mut rows = Rows { fixture, limits, rows: Vec::new() };
-    first_look(&mut rows, &config, &weights, &start, device, precision)?;
+    let mut weights = DeviceWeights::new(&config, &weights, device, precision)?;
+    logits(&mut rows, &config, &weights, &start, precision)?;
 
-    let mut engine = Engine::new(&config, b, t, device, precision, SlowGradient::Trajectory)?;
-    engine.set_weights(&weights)?;
-    engine.set_batch(tokens, targets)?;
-    engine.set_posterior(&start)?;
-    let nll = |engine: &mut Engine| -> anyhow::Result<Vec<f64>> {
-        Ok(engine.token_nll()?.chunks(t).map(|nll| nll.iter().sum()).collect())
-    };
-    rows.add("nll0", &nll(&mut engine)?);
+    let slow = SlowGradient::Trajectory;
+    let mut program = Program::new(&config, b, t, device, precision, slow)?;
+    let batch = Batch::new(&config, b, tokens, targets)?;
+    let mut problem = program.problem(&weights, &batch)?;
+    let q = Arc::new(Gaussian::new(&start, device, precision.float)?);
+    let sums = |nll: &[f64]| nll.chunks(t).map(|nll| nll.iter().sum()).collect::<Vec<f64>>();
+    let at = problem.gradient(&q, 1.0)?;
+    rows.add("grad_mu0", &at.dmu.to_f64()?);
+    rows.add("grad_log_var0", &at.dlog_var.to_f64()?);
+    rows.add("nll0", &sums(&at.nll));
     rows.add("kl0", &start.kl(b)?);
 
-    let infer = InferConfig {
-        steps: c.fast_lrs.len(),
-        lr: 0.0, // each step is told its rate
-        lr_end: None,
-        schedule: Schedule::Constant,
-        beta1: c.fast_betas[0],
-        beta2: c.fast_betas[1],
-        eps: c.fast_eps,
-        weight_decay: c.fast_weight_decay,
-        noise: Noise::Fixed,
-        ..InferConfig::published()
+    // With one noise for all steps, the first steps of a fit are a shorter fit.
+    let all = c.fast_lrs.len();
+    let recorded = |steps: &usize| {
+        let names = ["mu", "log_var"].map(|name| format!("{name}_step{steps}"));
+        *steps == all || names.iter().any(|name| fixture.floats.contains_key(name))
     };
-    let mut bounds = Vec::new();
-    for (step, lr) in c.fast_lrs.iter().enumerate() {
-        bounds.push(engine.fast_step(*lr, &infer)?.bound);
-        let posterior = engine.posterior()?;
-        rows.add_f32(&format!("mu_step{}", step + 1), &posterior.mu);
-        rows.add_f32(&format!("log_var_step{}", step + 1), &posterior.log_var);
+    let key = InferKey { seed: 0, step: 0, first_sequence: 0 };
+    let (mut bounds, mut latents) = (Vec::new(), Latents::None);
+    for steps in (1..=all).filter(recorded) {
+        let fit = FastAdamW {
+            rates: c.fast_lrs[..steps].to_vec(),
+            beta1: c.fast_betas[0],
+            beta2: c.fast_betas[1],
+            eps: c.fast_eps,
+            weight_decay: c.fast_weight_decay,
+            noise: Noise::Fixed,
+            kl_weight: 1.0,
+        };
+        bounds.clear();
+        latents =
+            Inference::new(fit, Start::Given(q.clone())).infer(&mut problem, key, &mut |step| {
+                bounds.push(step.bound);
+                Ok(())
+            })?;
+        let posterior = latents.gaussian().context("AdamW fits a posterior")?.to_host()?;
+        rows.add_f32(&format!("mu_step{steps}"), &posterior.mu);
+        rows.add_f32(&format!("log_var_step{steps}"), &posterior.log_var);
     }
     if !c.nelbo_trajectory.is_empty() {
         let error = frobenius(&bounds, &c.nelbo_trajectory);
@@ -265,23 +283,30 @@ fn compare(fixture: &Fixture, device: &Device, precision: Precision) -> anyhow::
         let limit = rows.limits.of(name, &[]);
         rows.rows.push(Row { name: name.into(), error, limit });
     }
-    let posterior = engine.posterior()?;
+    let posterior = match &latents {
+        Latents::Gaussian(fitted) => fitted.to_host()?,
+        Latents::None | Latents::Sample(_) => {
+            latents = Gaussian::new(&start, device, precision.float)?.into();
+            start
+        }
+    };
     let z = posterior.sample()?;
     rows.add_f32("z_final", &z);
-    let nelbo: Vec<f64> =
-        nll(&mut engine)?.iter().zip(posterior.kl(b)?).map(|(nll, kl)| nll + kl).collect();
+    let nll = sums(&problem.token_nll(&latents)?);
+    let nelbo: Vec<f64> = nll.iter().zip(posterior.kl(b)?).map(|(nll, kl)| nll + kl).collect();
     rows.add("final_nelbo", &[nelbo.iter().sum()]);
     let perplexity = nelbo.iter().map(|nelbo| (nelbo / t as f64).exp()).sum::<f64>() / b as f64;
     rows.add("final_ppl_mean", &[perplexity]);
-    for (spec, sum) in specs.iter().zip(engine.trajectory_gradients()) {
+
+    let scored: usize = batch.scored_tokens().iter().sum();
+    let share = 1.0 / scored.max(1) as f64;
+    let slow = problem.weight_gradients(&latents, &vec![share as f32; b * t], 1.0)?;
+    rows.add("slow_loss", &[slow.nll.iter().sum::<f64>() * share]);
+    let gradients: Vec<Buffer> =
+        slow.gradients.into_iter().map(Buffer::try_clone).collect::<Result<_, _>>()?;
+    for (spec, sum) in specs.iter().zip(program.trajectory_gradients()) {
         rows.add(&format!("fast_leak_grad.{}", spec.name), &sum.to_f64()?);
     }
-
-    let scored: usize = engine.scored_tokens().iter().sum();
-    let share = 1.0 / scored.max(1) as f64;
-    let gradients = engine.slow_gradients(&vec![share as f32; b * t])?;
-    let gradients = gradients.into_iter().map(Buffer::try_clone).collect::<Result<Vec<_>, _>>()?;
-    rows.add("slow_loss", &[engine.slow_token_nll()?.iter().sum::<f64>() * share]);
     for (spec, gradient) in specs.iter().zip(&gradients) {
         rows.add(&format!("slow_grad.{}", spec.name), &gradient.to_f64()?);
     }
@@ -297,64 +322,43 @@ fn compare(fixture: &Fixture, device: &Device, precision: Precision) -> anyhow::
         };
         let mut state = AdamWState::new(device, precision.float, spec.len())?;
         let scale = clip_scale(norm, c.grad_clip);
-        let weight = engine.weight_mut(i)?;
+        let weight = weights.param_mut(i)?;
         state.update(device, weight, gradient, scale, options)?;
         rows.add(&format!("param_after.{}", spec.name), &weight.to_f64()?);
     }
-    greedy(&mut rows, &config, &engine.weights()?, &z, device)?;
+    greedy(&mut rows, &config, &weights, &z)?;
     let mut rows = rows.rows;
     rows.extend(unknown(fixture, &rows));
     Ok(rows)
 }
 
-/// Logits and the objective's gradients at the start.
-fn first_look(
+/// Logits of all positions at the sample of the start.
+fn logits(
     rows: &mut Rows<'_>,
     config: &ModelConfig,
-    weights: &Weights,
+    weights: &DeviceWeights,
     start: &Posterior,
-    device: &Device,
     precision: Precision,
 ) -> anyhow::Result<()> {
-    let (tokens, targets) = (rows.fixture.ints("tokens")?, rows.fixture.ints("targets")?);
+    let tokens = rows.fixture.ints("tokens")?;
     let b = rows.fixture.config.batch;
     let t = tokens.len() / b;
     let mut graph = Graph::new();
     let g = &mut graph;
     let params = model::declare_weights(g, config);
     let token_ids = g.input("tokens", &[b, t], Kind::Int, UpdateRate::Batch);
-    let target_ids = g.input("targets", &[b * t], Kind::Int, UpdateRate::Batch);
     let shape = [b, config.n_latents, config.dim];
-    let [mu, log_var, noise] =
-        ["mu", "log_var", "noise"].map(|name| g.input(name, &shape, Kind::Float, UpdateRate::Step));
-    let z = ops::reparam(g, mu, log_var, noise)?;
+    let z = g.input("z", &shape, Kind::Float, UpdateRate::Step);
     let hidden = model::trace(g, config, &params, token_ids, Some(z), b, t)?;
     let logits = model::logits(g, hidden, &params)?;
-    let output_weight = model::output_weight(g, &params)?;
-    let nll = ops::cross_entropy(g, hidden, output_weight, target_ids)?;
-    let kl = ops::gaussian_kl(g, mu, log_var, b)?;
-    let ones = ops::fill(g, &[b * t], 1.0);
-    let sum_nll = ops::dot(g, nll, ones)?;
-    let ones = ops::fill(g, &[b], 1.0);
-    let sum_kl = ops::dot(g, kl, ones)?;
-    let bound = ops::add(g, sum_nll, sum_kl)?;
-    let gradients = grad(g, bound, &[mu, log_var])?;
 
-    let mut store = Store::new(g, device, precision)?;
-    for (value, param) in params.iter().zip(&weights.params) {
-        store.write_f32(*value, param)?;
-    }
+    let device = weights.device();
+    let mut store = Store::beside(g, &device, precision, &params)?;
     store.write_i32(token_ids, tokens)?;
-    store.write_i32(target_ids, targets)?;
-    for (value, data) in [(mu, &start.mu), (log_var, &start.log_var), (noise, &start.noise)] {
-        store.write_f32(value, data)?;
-    }
-    let outputs = [logits, gradients[0], gradients[1]];
-    let mut plan = Plan::new(g, device, precision, &outputs)?;
-    plan.run(&store)?;
-    for (name, value) in ["logits", "grad_mu0", "grad_log_var0"].into_iter().zip(outputs) {
-        rows.add(name, &plan.output(value)?.to_f64()?);
-    }
+    store.write_f32(z, &start.sample()?)?;
+    let mut plan = Plan::new(g, &device, precision, &[logits])?;
+    plan.run(store.with(weights.parameters()))?;
+    rows.add("logits", &plan.output(logits)?.to_f64()?);
     Ok(())
 }
 
@@ -362,9 +366,8 @@ fn first_look(
 fn greedy(
     rows: &mut Rows<'_>,
     config: &ModelConfig,
-    weights: &Weights,
+    weights: &DeviceWeights,
     z: &[f32],
-    device: &Device,
 ) -> anyhow::Result<()> {
     let Some(expected) = rows.fixture.ints.get("greedy_after") else { return Ok(()) };
     let b = rows.fixture.config.batch;
@@ -373,7 +376,7 @@ fn greedy(
     let prompt_len = (t / 4).max(1);
     let mut found: Vec<Vec<i32>> =
         tokens.chunks(t).map(|row| row[..prompt_len.min(len)].to_vec()).collect();
-    let mut decoder = Decoder::new(*config, weights, *device, b)?;
+    let mut decoder = Decoder::with_weights(*config, weights.clone(), b)?;
     decoder.set_latents(z)?;
     decoder.prefill(&found.concat())?;
     while found[0].len() < len {

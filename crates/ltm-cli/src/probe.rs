@@ -11,7 +11,7 @@ use ltm_train::{Checkpoint, trainer};
 use ltm_vi::probe::{
     LayerReconstruction, Thought, between, decode_greedily, progressive, swap_layer,
 };
-use ltm_vi::{Engine, InferKey, SlowGradient};
+use ltm_vi::{Batch, InferKey, Inference, Program, SlowGradient};
 
 use crate::device_args::CheckpointArgs;
 use crate::output::{number, plus_minus, usage};
@@ -140,9 +140,10 @@ fn layers(args: LayersArgs) -> anyhow::Result<()> {
     let val = trainer::open(config, Split::Val)?;
     let (device, precision) = config.run.compute()?;
     let (b, t) = (config.train.batch, config.train.seq_len);
-    let mut engine = Engine::new(model, b, t, &device, precision, SlowGradient::None)?;
-    engine.set_weights(&checkpoint.weights)?;
-    let mut decoder = Decoder::new(*model, &checkpoint.weights, device, b)?;
+    let weights = config.on_device(&checkpoint.weights)?;
+    let inference = Inference::finished(&config.infer)?;
+    let mut program = Program::new(model, b, t, &device, precision, SlowGradient::None)?;
+    let mut decoder = Decoder::with_weights(*model, weights.clone(), b)?;
     let rows = if args.sequences == 0 { val.rows() } else { args.sequences.min(val.rows()) };
     let batches = rows.div_ceil(b as u64);
     let bar = crate::progress_bar(batches, "batch {pos}/{len}, ETA {eta}");
@@ -154,9 +155,10 @@ fn layers(args: LayersArgs) -> anyhow::Result<()> {
         let kept = (rows - first_sequence).min(b as u64) as usize * t;
         batch.targets[kept..].fill(-1);
         let key = InferKey { seed: config.run.seed, step: u64::MAX, first_sequence };
-        engine.set_batch(&batch.tokens, &batch.targets)?;
-        engine.infer(&config.infer, 1.0, key, &mut |_| Ok(()))?;
-        let found = progressive(&mut engine, &mut decoder, &batch.tokens, &batch.targets)?;
+        let batch = Batch::new(model, b, &batch.tokens, &batch.targets)?;
+        let mut problem = program.problem(&weights, &batch)?;
+        let mu = inference.infer(&mut problem, key, &mut |_| Ok(()))?.center()?;
+        let found = progressive(&mut problem, model, &mut decoder, &mu)?;
         scores.iter_mut().zip(found).for_each(|(scores, found)| scores.extend(found));
         bar.inc(1);
     }
@@ -241,12 +243,14 @@ impl Pair {
     fn new(texts: &Texts) -> anyhow::Result<Self> {
         let checkpoint = texts.model.load()?;
         let Checkpoint { config, weights, tokenizer, .. } = &checkpoint;
-        let (device, precision) = config.run.compute()?;
-        let (model, infer) = (&config.model, &config.infer);
+        let (_, precision) = config.run.compute()?;
+        let model = &config.model;
         anyhow::ensure!(
             model.n_latents > 0,
             "the model has no latents: train one with model.n_latents > 0"
         );
+        let weights = config.on_device(weights)?;
+        let inference = Inference::finished(&config.infer)?;
         let fit = |name: &str, text: &str| -> anyhow::Result<Thought> {
             let tokens = crate::generate::encode(&**tokenizer, text)?;
             let (t, context) = (tokens.len() - 1, model.max_seq_len);
@@ -257,10 +261,10 @@ impl Pair {
                 t <= context,
                 "{name} has {t} tokens, more than the context of {context}"
             );
-            Ok(Thought::fit(weights, model, infer, &tokens, texts.seed, &device, precision)?)
+            Ok(Thought::fit(&weights, model, &inference, &tokens, texts.seed, precision)?)
         };
         let (from, to) = (fit("--from", &texts.from)?, fit("--to", &texts.to)?);
-        let decoder = Decoder::new(config.model, weights, device, 1)?;
+        let decoder = Decoder::with_weights(config.model, weights, 1)?;
         Ok(Self { checkpoint, from, to, decoder, shown: false })
     }
 

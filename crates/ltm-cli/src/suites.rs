@@ -45,7 +45,8 @@ pub fn lambada(request: &Request<'_>) -> anyhow::Result<()> {
         bar.set_length(all);
         bar.set_position(done);
     };
-    let scores = lambada::evaluate(config, &checkpoint.weights, &passages, *samples, &mut progress);
+    let weights = config.on_device(&checkpoint.weights)?;
+    let scores = lambada::evaluate(config, &weights, &passages, *samples, &mut progress);
     bar.finish_and_clear();
     let scores = scores?;
     if *json {

@@ -3,7 +3,7 @@
 use std::path::PathBuf;
 use std::process::ExitCode;
 
-use ltm_vi::{Engine, FastStep, InferKey, Method, SlowGradient};
+use ltm_vi::{Batch, FastStep, InferKey, Inference, Latents, Method, Program, SlowGradient};
 use safetensors::tensor::{Dtype, TensorView};
 
 use crate::device_args::CheckpointArgs;
@@ -59,20 +59,22 @@ pub fn run(args: Args) -> anyhow::Result<ExitCode> {
         infer.method == Method::Variational,
         "expected infer.method = \"variational\", which fits a posterior step by step"
     );
-    let mut engine = Engine::new(model, 1, t, &device, precision, SlowGradient::None)?;
-    engine.set_weights(&checkpoint.weights)?;
-    engine.set_batch(&tokens[..t], &tokens[1..])?;
+    let weights = checkpoint.config.on_device(&checkpoint.weights)?;
+    let mut program = Program::new(model, 1, t, &device, precision, SlowGradient::None)?;
+    let batch = Batch::new(model, 1, &tokens[..t], &tokens[1..])?;
+    let mut problem = program.problem(&weights, &batch)?;
     let key = InferKey { seed: args.seed, step: 0, first_sequence: 0 };
     let mut steps = Vec::new();
     let bar = crate::progress_bar(infer.steps as u64, "fast step {pos}/{len}, ETA {eta}");
-    engine.infer(&infer, 1.0, key, &mut |step| {
+    let latents = Inference::finished(&infer)?.infer(&mut problem, key, &mut |step| {
         steps.push(step.clone());
         bar.inc(1);
         Ok(())
     })?;
     bar.finish_and_clear();
-    let posterior = engine.posterior()?;
-    let nll: f64 = engine.token_nll()?.iter().sum();
+    let nll: f64 = problem.token_nll(&latents)?.iter().sum();
+    let Latents::Gaussian(posterior) = latents else { unreachable!("the method is variational") };
+    let posterior = posterior.to_host()?;
     let kl_per_layer = posterior.kl(model.n_layers)?;
     let bound = nll + kl_per_layer.iter().sum::<f64>();
     steps.push(FastStep { step: infer.steps, lr: 0.0, nll, kl_per_layer, bound });

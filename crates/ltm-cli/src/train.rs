@@ -11,7 +11,7 @@ use ltm_train::resume::Changes;
 use ltm_train::{
     Checkpoint, Config, Error, Evaluation, Observer, Start, StepReport, Summary, Trainer,
 };
-use ltm_vi::{GenerateOptions, LatentSource};
+use ltm_vi::{GenerateOptions, Inference, LatentSource};
 
 use crate::Pace;
 use crate::device_args::DeviceArgs;
@@ -298,19 +298,21 @@ fn print_samples(config: &Config, checkpoint: &Path) -> anyhow::Result<()> {
     let checkpoint = Checkpoint::load(checkpoint)?;
     let tokenizer = &*checkpoint.tokenizer;
     let separator = tokenizer.separator() as i32;
-    let (device, precision) = config.run.compute()?;
+    let (_, precision) = config.run.compute()?;
+    let weights = config.on_device(&checkpoint.weights)?;
+    let inference = Inference::finished(&config.infer)?;
     let options = GenerateOptions {
         max_tokens: config.model.max_seq_len.min(160),
         sample: crate::generate::SAMPLE,
         latents: LatentSource::Prior,
+        refit: None,
         seed: config.run.seed,
         stop: Some(separator),
-        device,
         precision,
     };
     let show = |tokens: &[i32]| crate::generate::decode(tokenizer, tokens);
     let write = |prompt: &[i32], options: &GenerateOptions| {
-        ltm_vi::generate(&checkpoint.weights, &config.model, &config.infer, prompt, options)
+        ltm_vi::generate(&config.model, &weights, &inference, prompt, options)
     };
     outln!("\nunconditional sample:\n  {}", show(&write(&[separator], &options)?.tokens))?;
     let Ok(val) = ltm_train::trainer::open(config, Split::Val) else { return Ok(()) };

@@ -67,6 +67,23 @@ fn texts_go_to_a_file_and_are_measured_beside_others() {
         assert_eq!(line["seed"], seed, "{line}");
     }
     assert!(written.iter().any(|line| line["text"] != written[0]["text"]), "{written:?}");
+    // Fitted again on the way, texts have the same first tokens and then go their own way.
+    let (file, refitted) = with(&["--refit", "8", "--no-stop"], "refitted.jsonl");
+    good(&refitted.iter().map(String::as_str).collect::<Vec<_>>());
+    let (plain, unfitted) = with(&["--no-stop"], "plain.jsonl");
+    good(&unfitted.iter().map(String::as_str).collect::<Vec<_>>());
+    let texts = |file: &str| -> Vec<String> {
+        let text = |line: &Value| line["text"].as_str().expect("text").to_string();
+        lines(file).iter().map(text).collect()
+    };
+    let (refitted, plain) = (texts(&file), texts(&plain));
+    assert_ne!(refitted, plain);
+    for (refitted, plain) in refitted.iter().zip(&plain) {
+        let same = refitted.bytes().zip(plain.bytes()).take_while(|(a, b)| a == b).count();
+        // Three bytes of prompt and eight tokens, the last of which may begin a character.
+        assert!(same >= 3 + 7 || refitted == plain, "{refitted:?} {plain:?}");
+    }
+    bad(&[&base[..], &["--refit", "0"]].concat(), 2, &["--refit"]);
     // The same arguments print the same texts, and the first of four is the one alone.
     let texts: Vec<&str> =
         written.iter().map(|line| line["text"].as_str().expect("text")).collect();

@@ -3,21 +3,23 @@
 
 mod pass;
 
+use std::ops::Range;
 use std::sync::Arc;
 
-use ltm_kernels::{Buffer, Device};
+use ltm_autodiff::Precision;
+use ltm_kernels::{Buffer, DType, Device};
 
 use crate::params::ModelParams;
-use crate::{Attention, Error, ModelConfig, Result, Weights};
+use crate::{Attention, DeviceWeights, Error, ModelConfig, Result, Weights, param_table};
 
-use pass::{KeyValues, Model, Workspace, zeros};
+use pass::{KeyValues, Model, Part, Workspace, check_tokens, copy_rows};
 
-/// Decodes `B` sequences together, each with its own latents.
+/// Decodes `B` sequences together, each with its own latents and its own position.
 ///
-/// [`prefill`](Self::prefill) reads the prompts, [`step`](Self::step) adds one token to each. The decoder
-/// caches the keys and values of past tokens within the window `W`, so a step costs the same at every
-/// position; once the window is full it allocates no buffer. Copies made by
-/// [`try_clone`](Self::try_clone) share the weights.
+/// [`prefill`](Self::prefill) reads prompts of one length and [`prefill_rows`](Self::prefill_rows) those of some
+/// sequences; [`step`](Self::step) adds one token to each. The decoder caches the keys and values of past tokens within
+/// the window `W`, so a step costs the same at every position; once the window is full and all sequences are at one
+/// position, it allocates no buffer. Decoders of one [`DeviceWeights`] share the weights.
 #[derive(Debug)]
 pub struct Decoder {
     model: Model,
@@ -28,39 +30,78 @@ pub struct Decoder {
 /// The tokens decoded so far.
 #[derive(Debug)]
 struct State {
-    position: usize,
-    /// Per layer: keys (rotated) and values of the last tokens, `(slots,B,G,D)`. Token `t` is in slot
-    /// `t % W`. With the slot outermost, the slots of a window that is not full yet are contiguous, and
-    /// all sequences are one set of `B·H` heads to the attention kernel.
-    caches: Vec<KeyValues>,
+    /// All sequences, in order.
+    groups: Vec<Group>,
     /// Per layer: keys (rotated) and values of the latents, `(B,Z,G,D)`. `None` until they are set, empty
     /// for a model without latents.
     latents: Option<Vec<KeyValues>>,
-    /// `(B,V)`, on the device.
-    logits: Buffer,
-    /// The same on the host.
-    host_logits: Vec<f32>,
+    /// `(B,V)`, on the host.
+    logits: Vec<f32>,
+}
+
+/// Consecutive sequences at one position.
+#[derive(Debug)]
+struct Group {
+    rows: Range<usize>,
+    position: usize,
+    /// Per layer: keys (rotated) and values of the last tokens, `(slots,b,G,D)` for the group's `b` sequences. Token
+    /// `t` is in slot `t % W`. With the slot outermost, the slots of a window that is not full yet are contiguous, and
+    /// all sequences are one set of `b·H` heads to the attention kernel.
+    caches: Vec<KeyValues>,
+}
+
+impl Group {
+    fn empty(rows: Range<usize>, n_layers: usize) -> Self {
+        Self { rows, position: 0, caches: (0..n_layers).map(|_| KeyValues::empty()).collect() }
+    }
+
+    /// A copy of the group's sequences within `rows`; `None` when there are none.
+    fn part(&self, model: &Model, rows: &Range<usize>) -> Result<Option<Self>> {
+        let kept = self.rows.start.max(rows.start)..self.rows.end.min(rows.end);
+        if kept.is_empty() {
+            return Ok(None);
+        }
+        let within = kept.start - self.rows.start..kept.end - self.rows.start;
+        let (b, width) = (self.rows.len(), model.config.kv_dim());
+        let caches = self.caches.iter().map(|cache| cache.part(b, width, &within));
+        let caches = caches.collect::<Result<_>>()?;
+        Ok(Some(Self { rows: kept, position: self.position, caches }))
+    }
 }
 
 impl Decoder {
     /// A decoder for `batch` sequences, with a copy of `weights` on `device`.
     ///
     /// # Errors
-    /// Those of [`Weights::check`], [`Error::Config`] for a model whose attention is not causal, and
-    /// [`Error::Argument`] when `batch` is 0 or too large to be addressed.
+    /// Those of [`Weights::check`] and [`with_weights`](Self::with_weights).
     pub fn new(
         config: ModelConfig,
         weights: &Weights,
         device: Device,
         batch: usize,
     ) -> Result<Self> {
-        weights.check(&config)?;
+        let weights = DeviceWeights::new(&config, weights, &device, Precision::F32)?;
+        Self::with_weights(config, weights, batch)
+    }
+
+    /// A decoder for `batch` sequences, on the device of `weights`, which it shares.
+    ///
+    /// # Errors
+    /// Those of [`DeviceWeights::check`], [`Error::Config`] for an invalid model or one whose attention is not
+    /// causal, and [`Error::Argument`] for weights that are not `f32`, or when `batch` is 0 or too large to be
+    /// addressed.
+    pub fn with_weights(config: ModelConfig, weights: DeviceWeights, batch: usize) -> Result<Self> {
+        config.validate()?;
+        weights.check(&param_table(&config))?;
         if config.attention != Attention::Causal {
             return Err(Error::Config {
                 field: "attention",
                 expected: "`causal` to decode token by token".into(),
                 found: "bidirectional".into(),
             });
+        }
+        if weights.dtype() != DType::F32 {
+            return Err(argument("weights", "f32 numbers", weights.dtype()));
         }
         // No buffer of this file is longer than the batch times this.
         let per_sequence = config
@@ -74,22 +115,14 @@ impl Decoder {
             let expected = "at least 1, and few enough for their activations to be addressed";
             return Err(argument("batch", expected, batch));
         }
-        let load = |values: &Vec<f32>| {
-            let mut buffer = zeros(&device, values.len())?;
-            buffer.write_f32(values)?;
-            Ok(buffer)
-        };
-        let params = weights.params.iter().map(load).collect::<Result<_>>()?;
-        let indices = Arc::new(ModelParams::indices(&config));
-        let model = Model { config, device, batch, params: Arc::new(params), indices };
+        let (device, indices) = (weights.device(), Arc::new(ModelParams::indices(&config)));
+        let model = Model { config, device, batch, weights, indices };
         let state = State {
-            position: 0,
-            caches: (0..config.n_layers).map(|_| KeyValues::empty()).collect(),
+            groups: vec![Group::empty(0..batch, config.n_layers)],
             latents: (config.n_latents == 0).then(Vec::new),
-            logits: zeros(&device, batch * config.vocab_size)?,
-            host_logits: Vec::new(),
+            logits: Vec::new(),
         };
-        let work = Workspace::new(&model, 1)?;
+        let work = Workspace::new(&model, batch, 1)?;
         Ok(Self { model, state, work })
     }
 
@@ -98,16 +131,16 @@ impl Decoder {
     /// # Errors
     /// [`Error::Kernel`] when the device is out of memory.
     pub fn try_clone(&self) -> Result<Self> {
-        let State { position, caches, latents, logits, host_logits } = &self.state;
+        let State { groups, latents, logits } = &self.state;
+        let whole = 0..self.model.batch;
+        let groups = groups.iter().filter_map(|group| group.part(&self.model, &whole).transpose());
         let copy = |all: &[KeyValues]| all.iter().map(KeyValues::try_clone).collect::<Result<_>>();
         let state = State {
-            position: *position,
-            caches: copy(caches)?,
+            groups: groups.collect::<Result<_>>()?,
             latents: latents.as_deref().map(copy).transpose()?,
-            logits: logits.try_clone()?,
-            host_logits: host_logits.clone(),
+            logits: logits.clone(),
         };
-        let work = Workspace::new(&self.model, 1)?;
+        let work = Workspace::new(&self.model, self.model.batch, 1)?;
         Ok(Self { model: self.model.clone(), state, work })
     }
 
@@ -118,15 +151,49 @@ impl Decoder {
     /// [`Error::Argument`] when `z` has another length or a number that is not finite; the latents are
     /// then unchanged.
     pub fn set_latents(&mut self, z: &[f32]) -> Result<()> {
+        self.check_latents(self.model.batch, z)?;
+        self.state.latents = Some(self.model.latent_key_values(z)?);
+        Ok(())
+    }
+
+    /// As [`set_latents`](Self::set_latents) for the sequences `rows` alone, `z (rows,L·Z,C)`; the others keep theirs.
+    ///
+    /// # Errors
+    /// Those of [`set_latents`](Self::set_latents), and [`Error::Argument`] for rows that do not exist, or when none
+    /// have been set for all.
+    pub fn set_latents_rows(&mut self, rows: Range<usize>, z: &[f32]) -> Result<()> {
+        self.check_rows(&rows)?;
+        self.check_latents(rows.len(), z)?;
+        let Some(latents) = &mut self.state.latents else {
+            return Err(argument("z", "set for all sequences first", "none"));
+        };
+        let batch = self.model.batch;
+        for (all, some) in latents.iter_mut().zip(self.model.latent_key_values(z)?) {
+            for (all, some) in [(&mut all.k, some.k), (&mut all.v, some.v)] {
+                let width = all.len() / batch;
+                all.copy_range(rows.start * width, &some, 0, some.len())?;
+            }
+        }
+        Ok(())
+    }
+
+    fn check_latents(&self, rows: usize, z: &[f32]) -> Result<()> {
         let config = &self.model.config;
-        let expected = self.model.batch * config.n_latents * config.dim;
+        let expected = rows * config.n_latents * config.dim;
         if z.len() != expected {
             return Err(argument("z", format!("{expected} numbers"), z.len()));
         }
-        if let Some(index) = z.iter().position(|number| !number.is_finite()) {
-            return Err(argument("z", "finite", format!("{} at index {index}", z[index])));
+        match z.iter().position(|number| !number.is_finite()) {
+            Some(index) => Err(argument("z", "finite", format!("{} at index {index}", z[index]))),
+            None => Ok(()),
         }
-        self.state.latents = Some(self.model.latent_key_values(z)?);
+    }
+
+    fn check_rows(&self, rows: &Range<usize>) -> Result<()> {
+        let batch = self.model.batch;
+        if rows.is_empty() || rows.end > batch {
+            return Err(argument("rows", format!("some of 0..{batch}"), format!("{rows:?}")));
+        }
         Ok(())
     }
 
@@ -138,18 +205,34 @@ impl Decoder {
     /// when the model has latents and none are set; [`Error::ContextFull`]; [`Error::Kernel`] for
     /// a token outside the vocabulary. The decoder is then unchanged.
     pub fn prefill(&mut self, tokens: &[i32]) -> Result<&[f32]> {
-        let Model { config, batch, .. } = self.model;
-        let t = tokens.len() / batch;
-        if t == 0 || !tokens.len().is_multiple_of(batch) {
-            let expected = format!("a positive multiple of {batch} tokens");
+        self.prefill_rows(0..self.model.batch, tokens)
+    }
+
+    /// As [`prefill`](Self::prefill) for the sequences `rows` alone, `tokens (rows,T)`; the others stay where they
+    /// are. Returns the logits `(B,V)` of all; those of sequences that have read nothing are 0.
+    ///
+    /// # Errors
+    /// Those of [`prefill`](Self::prefill), and [`Error::Argument`] for rows that do not exist.
+    pub fn prefill_rows(&mut self, rows: Range<usize>, tokens: &[i32]) -> Result<&[f32]> {
+        self.check_rows(&rows)?;
+        let config = self.model.config;
+        let (b, t) = (rows.len(), tokens.len() / rows.len());
+        if t == 0 || !tokens.len().is_multiple_of(b) {
+            let expected = format!("a positive multiple of {b} tokens");
             return Err(argument("tokens", expected, tokens.len()));
         }
         if t > config.max_seq_len {
             let max_seq_len = config.max_seq_len;
             return Err(Error::ContextFull { position: 0, added: t, max_seq_len });
         }
-        let mut work = Workspace::for_prompt(&self.model, t)?;
-        self.state.advance(&self.model, &mut work, tokens, 0)
+        check_tokens(tokens, config.vocab_size)?;
+        let mut work = Workspace::for_prompt(&self.model, b, t)?;
+        let mut new = vec![Group::empty(rows.clone(), config.n_layers)];
+        let logits = self.state.read(&self.model, &mut work, &rows, &mut new, tokens)?;
+        self.state.split(&self.model, &rows)?;
+        let (before, _, after) = self.state.take(&rows);
+        self.state.groups = before.into_iter().chain(new).chain(after).collect();
+        Ok(self.state.keep(&self.model, &rows, logits))
     }
 
     /// Adds one token to each sequence, `tokens (B)`, and returns the logits `(B,V)` of the next.
@@ -158,65 +241,158 @@ impl Decoder {
     /// # Errors
     /// Those of [`prefill`](Self::prefill); the decoder is then unchanged.
     pub fn step(&mut self, tokens: &[i32]) -> Result<&[f32]> {
-        let Model { config, batch, .. } = self.model;
-        if tokens.len() != batch {
-            return Err(argument("tokens", format!("{batch} tokens"), tokens.len()));
+        self.step_rows(0..self.model.batch, tokens)
+    }
+
+    /// As [`step`](Self::step) for the sequences `rows` alone, `tokens (rows)`; the others stay where they are.
+    /// Returns the logits `(B,V)` of all.
+    ///
+    /// # Errors
+    /// Those of [`step`](Self::step), and [`Error::Argument`] for rows that do not exist.
+    pub fn step_rows(&mut self, rows: Range<usize>, tokens: &[i32]) -> Result<&[f32]> {
+        self.check_rows(&rows)?;
+        let config = self.model.config;
+        if tokens.len() != rows.len() {
+            return Err(argument("tokens", format!("{} tokens", rows.len()), tokens.len()));
         }
-        let (position, max_seq_len) = (self.state.position, config.max_seq_len);
-        if position == max_seq_len {
+        let inside = |group: &&Group| group.rows.end > rows.start && group.rows.start < rows.end;
+        let furthest = self.state.groups.iter().filter(inside).map(|group| group.position).max();
+        if let Some(position) = furthest.filter(|position| *position == config.max_seq_len) {
+            let max_seq_len = config.max_seq_len;
             return Err(Error::ContextFull { position, added: 1, max_seq_len });
         }
-        self.state.advance(&self.model, &mut self.work, tokens, position)
+        check_tokens(tokens, config.vocab_size)?;
+        if self.state.latents.is_none() {
+            return Err(no_latents());
+        }
+        self.state.split(&self.model, &rows)?;
+        let mut some;
+        let work = match rows.len() == self.model.batch {
+            true => &mut self.work,
+            false => {
+                some = Workspace::new(&self.model, rows.len(), 1)?;
+                &mut some
+            }
+        };
+        let (before, mut stepping, after) = self.state.take(&rows);
+        let logits = self.state.read(&self.model, work, &rows, &mut stepping, tokens);
+        self.state.groups = before.into_iter().chain(stepping).chain(after).collect();
+        Ok(self.state.keep(&self.model, &rows, logits?))
     }
 
     /// The last logits `(B,V)`; `None` before the first token.
     pub fn logits(&self) -> Option<&[f32]> {
-        (self.state.position > 0).then_some(&self.state.host_logits[..])
+        (self.position() > 0).then_some(&self.state.logits[..])
+    }
+
+    /// Number of tokens read of the sequence that has read most.
+    pub fn position(&self) -> usize {
+        self.positions().into_iter().max().unwrap_or(0)
     }
 
     /// Number of tokens read of each sequence.
-    pub fn position(&self) -> usize {
-        self.state.position
+    pub fn positions(&self) -> Vec<usize> {
+        let of = |group: &Group| std::iter::repeat_n(group.position, group.rows.len());
+        self.state.groups.iter().flat_map(of).collect()
     }
 }
 
 impl State {
-    /// Reads the tokens of `work`, the first of which is at `start`, into caches and logits.
-    fn advance(
-        &mut self,
-        model: &Model,
-        work: &mut Workspace,
-        tokens: &[i32],
-        start: usize,
-    ) -> Result<&[f32]> {
-        model.device.run(|| self.read(model, work, tokens, start))?;
-        Ok(&self.host_logits)
-    }
-
-    fn read(
-        &mut self,
-        model: &Model,
-        work: &mut Workspace,
-        tokens: &[i32],
-        start: usize,
-    ) -> Result<()> {
-        let Some(latents) = &self.latents else {
-            return Err(argument("z", "set before the first token", "none"));
-        };
-        // Only this can fail on a caller's mistake, and nothing has changed yet.
-        work.embed(model, tokens, start)?;
-        for (layer, params) in model.indices.layers.iter().enumerate() {
-            work.self_attention(model, &params.attention, &mut self.caches[layer], start)?;
-            if let Some(params) = &params.cross_attention {
-                work.cross_attention(model, params, &latents[layer])?;
+    /// Splits groups so that each is of `rows` or of none of them.
+    fn split(&mut self, model: &Model, rows: &Range<usize>) -> Result<()> {
+        for at in [rows.start, rows.end] {
+            let across = |group: &Group| group.rows.start < at && at < group.rows.end;
+            if let Some(i) = self.groups.iter().position(across) {
+                let halves = [0..at, at..model.batch];
+                let halves = halves.iter().map(|half| self.groups[i].part(model, half));
+                let halves = halves.collect::<Result<Vec<_>>>()?;
+                self.groups.splice(i..i + 1, halves.into_iter().flatten());
             }
-            work.feed_forward(model, &params.feed_forward)?;
         }
-        work.output(model, &mut self.logits)?;
-        self.host_logits = self.logits.to_f32()?;
-        self.position = start + work.t;
         Ok(())
     }
+
+    /// Takes all groups out: those before, of and after `rows`, after a [split](Self::split).
+    fn take(&mut self, rows: &Range<usize>) -> (Vec<Group>, Vec<Group>, Vec<Group>) {
+        let (before, others): (Vec<_>, Vec<_>) =
+            self.groups.drain(..).partition(|group| group.rows.end <= rows.start);
+        let (of, after) = others.into_iter().partition(|group| group.rows.end <= rows.end);
+        (before, of, after)
+    }
+
+    /// Reads the tokens of `work`, those of the sequences `rows`, which are the sequences of `groups`; returns the
+    /// logits `(rows,V)`.
+    fn read(
+        &self,
+        model: &Model,
+        work: &mut Workspace,
+        rows: &Range<usize>,
+        groups: &mut [Group],
+        tokens: &[i32],
+    ) -> Result<Vec<f32>> {
+        let Some(all) = &self.latents else { return Err(no_latents()) };
+        let mut some = Vec::new();
+        let latents = if rows.len() == model.batch {
+            all
+        } else {
+            for latents in all {
+                let part = |all: &Buffer| copy_rows(all, all.len() / model.batch, rows);
+                some.push(KeyValues { k: part(&latents.k)?, v: part(&latents.v)? });
+            }
+            &some
+        };
+        let t = work.t;
+        let positions = |group: &Group| std::iter::repeat_n(group.position, group.rows.len());
+        let positions: Vec<usize> = match work.is_prompt() {
+            true => (0..t).collect(),
+            false => groups.iter().flat_map(positions).collect(),
+        };
+        let mut parts = match groups {
+            [_] => Vec::new(),
+            _ => groups
+                .iter()
+                .map(|group| {
+                    let within = group.rows.start - rows.start..group.rows.end - rows.start;
+                    Part::new(model, within)
+                })
+                .collect::<Result<_>>()?,
+        };
+        let read = || -> Result<Vec<f32>> {
+            work.embed(model, tokens, &positions)?;
+            for (layer, params) in model.indices.layers.iter().enumerate() {
+                let mut caches: Vec<_> = groups
+                    .iter_mut()
+                    .map(|group| (group.position, &mut group.caches[layer]))
+                    .collect();
+                work.self_attention(model, &params.attention, &mut caches, &mut parts)?;
+                if let Some(params) = &params.cross_attention {
+                    work.cross_attention(model, params, &latents[layer])?;
+                }
+                work.feed_forward(model, &params.feed_forward)?;
+            }
+            for group in groups {
+                group.position += t;
+            }
+            work.output(model)
+        };
+        model.device.run(read)
+    }
+
+    /// Takes over the logits of some sequences; returns those of all.
+    fn keep(&mut self, model: &Model, rows: &Range<usize>, logits: Vec<f32>) -> &[f32] {
+        let width = model.config.vocab_size;
+        if rows.len() == model.batch {
+            self.logits = logits;
+        } else {
+            self.logits.resize(model.batch * width, 0.0);
+            self.logits[rows.start * width..rows.end * width].copy_from_slice(&logits);
+        }
+        &self.logits
+    }
+}
+
+fn no_latents() -> Error {
+    argument("z", "set before the first token", "none")
 }
 
 fn argument(arg: &'static str, expected: impl Into<String>, found: impl ToString) -> Error {
@@ -225,6 +401,7 @@ fn argument(arg: &'static str, expected: impl Into<String>, found: impl ToString
 
 #[cfg(test)]
 mod tests {
+    use super::pass::zeros;
     use super::*;
     use ltm_kernels::ops::philox::{self, PhiloxKey};
     use ltm_testkit::{Tol, assert_close};
@@ -334,6 +511,70 @@ mod tests {
             let alone = alone.step(&[token(b, 7)]).unwrap();
             assert_logits(alone, &both[b * 37..(b + 1) * 37]);
         }
+    }
+
+    /// Prompts of different lengths, decoded together: each sequence has the logits that it has alone.
+    #[test]
+    fn sequences_have_positions_of_their_own() {
+        for n_latents in [6, 0] {
+            let config = ModelConfig { n_latents, ..CONFIG };
+            let (weights, b) = (weights(&config), 4);
+            let n = n_latents * config.dim;
+            let z: Vec<f32> =
+                [latents(&config), latents(&config).iter().map(|z| -z).collect()].concat();
+            let row = |b: usize, t: Range<usize>| t.map(|t| token(b, t)).collect::<Vec<i32>>();
+            let mut together = Decoder::new(config, &weights, Device::Cpu, b).unwrap();
+            together.set_latents(&z).unwrap();
+            let mut read = [2, 5, 5, 7];
+            together.prefill_rows(0..1, &row(0, 0..2)).unwrap();
+            together.prefill_rows(1..3, &[row(1, 0..5), row(2, 0..5)].concat()).unwrap();
+            together.prefill_rows(3..4, &row(3, 0..7)).unwrap();
+            let check = |together: &Decoder, read: [usize; 4]| {
+                assert_eq!(together.positions(), read);
+                for (b, read) in read.into_iter().enumerate() {
+                    let mut alone = Decoder::new(config, &weights, Device::Cpu, 1).unwrap();
+                    alone.set_latents(&z[b * n..(b + 1) * n]).unwrap();
+                    let alone = alone.prefill(&row(b, 0..read)).unwrap();
+                    assert_logits(&together.logits().unwrap()[b * 37..(b + 1) * 37], alone);
+                }
+            };
+            check(&together, read);
+            for _ in 0..3 {
+                let next: Vec<i32> = (0..b).map(|b| token(b, read[b])).collect();
+                together.step(&next).unwrap();
+                read = read.map(|read| read + 1);
+                check(&together, read);
+            }
+            // Some go on while the others wait, and one of a group starts over.
+            together.step_rows(2..4, &[token(2, 8), token(3, 10)]).unwrap();
+            check(&together, [5, 8, 9, 11]);
+            together.prefill_rows(2..3, &row(2, 0..3)).unwrap();
+            check(&together, [5, 8, 3, 11]);
+            let mut copy = together.try_clone().unwrap();
+            copy.step(&[token(0, 5), token(1, 8), token(2, 3), token(3, 11)]).unwrap();
+            check(&copy, [6, 9, 4, 12]);
+            let refused = copy.step(&[0; 4]).map(<[f32]>::len);
+            assert!(matches!(refused, Err(Error::ContextFull { position: 12, .. })));
+            copy.step_rows(0..3, &[token(0, 6), token(1, 9), token(2, 4)]).unwrap();
+            check(&copy, [7, 10, 5, 12]);
+            check(&together, [5, 8, 3, 11]);
+            assert!(
+                copy.step_rows(3..5, &[0; 2]).is_err() && copy.prefill_rows(2..2, &[]).is_err()
+            );
+        }
+    }
+
+    #[test]
+    fn latents_of_some_sequences_are_replaced() {
+        let (mut all, mut some) = (decoder(CONFIG), decoder(CONFIG));
+        let mut z = latents(&CONFIG);
+        let half = z.len() / 2;
+        z[half..].iter_mut().for_each(|z| *z *= -1.0);
+        all.set_latents(&z).unwrap();
+        some.set_latents_rows(1..2, &z[half..]).unwrap();
+        assert_eq!(all.prefill(&prompt(4)).unwrap(), some.prefill(&prompt(4)).unwrap());
+        assert!(some.set_latents_rows(2..3, &z[half..]).is_err());
+        assert!(some.set_latents_rows(0..1, &z).is_err());
     }
 
     #[test]

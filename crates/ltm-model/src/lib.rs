@@ -3,6 +3,7 @@
 
 mod config;
 mod decode;
+mod device_weights;
 pub mod encoder;
 mod error;
 pub mod model;
@@ -12,6 +13,7 @@ mod weights;
 
 pub use config::{Attention, ModelConfig};
 pub use decode::Decoder;
+pub use device_weights::DeviceWeights;
 pub use error::{Error, Result};
 pub use params::{
     AttentionParams, EncoderParams, FeedForwardParams, Init, LayerParams, ModelParams, ParamSpec,

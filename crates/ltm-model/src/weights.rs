@@ -9,6 +9,7 @@ use ltm_kernels::ops::philox::{self, PhiloxKey};
 use ltm_kernels::{Buffer, DType, Device};
 use safetensors::tensor::{Dtype, SafeTensors, View};
 
+use crate::device_weights::check_lengths;
 use crate::{Error, Init, ModelConfig, ParamSpec, Result, param_table};
 
 /// A model's parameters on the host.
@@ -118,22 +119,16 @@ impl Weights {
     /// or infinity.
     pub fn check(&self, config: &ModelConfig) -> Result<()> {
         config.validate()?;
-        let table = param_table(config);
-        if self.params.len() != table.len() {
-            let expected = format!("{} parameters", table.len());
-            return Err(Error::Argument {
-                arg: "weights",
-                expected,
-                found: self.params.len().to_string(),
-            });
-        }
-        for (spec, values) in table.iter().zip(&self.params) {
-            if spec.len() != values.len() {
-                let (name, expected) = (spec.name.clone(), spec.shape.clone());
-                return Err(Error::TensorShape { name, expected, found: vec![values.len()] });
-            }
-        }
-        self.check_finite(&table)
+        self.check_specs(&param_table(config))
+    }
+
+    /// As [`check`](Self::check) for parameters of any model, one per entry of `specs`.
+    ///
+    /// # Errors
+    /// Those of [`check`](Self::check), but for the configuration.
+    pub fn check_specs(&self, specs: &[ParamSpec]) -> Result<()> {
+        check_lengths(specs, self.params.iter().map(Vec::len))?;
+        self.check_finite(specs)
     }
 
     fn check_finite(&self, table: &[ParamSpec]) -> Result<()> {

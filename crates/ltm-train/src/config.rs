@@ -10,8 +10,8 @@ use std::path::{Path, PathBuf};
 
 use ltm_autodiff::Precision;
 use ltm_kernels::Device;
-use ltm_model::ModelConfig;
-use ltm_vi::{InferConfig, Method};
+use ltm_model::{DeviceWeights, ModelConfig, Weights};
+use ltm_vi::{InferConfig, SlowGradient, Task, suits};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
@@ -202,6 +202,23 @@ pub enum SlowGradientKind {
     Trajectory,
 }
 
+impl From<SlowGradientKind> for SlowGradient {
+    fn from(kind: SlowGradientKind) -> Self {
+        match kind {
+            SlowGradientKind::Final => Self::Final,
+            SlowGradientKind::Trajectory => Self::Trajectory,
+        }
+    }
+}
+
+/// What does not go together, by its key.
+pub(crate) fn unsuitable(error: ltm_vi::Error) -> Error {
+    match error {
+        ltm_vi::Error::Unsuitable { what, expected, found } => Error::field(what, expected, found),
+        other => other.into(),
+    }
+}
+
 fn default_documents() -> u64 {
     20_000
 }
@@ -356,6 +373,7 @@ impl Config {
             ltm_vi::Error::Argument { arg, expected, found } => Error::field(arg, expected, found),
             other => other.into(),
         })?;
+        suits(&self.model, self.infer.method, Task::Infer).map_err(unsuitable)?;
         check(
             self.run.names_a_device(),
             "run.device",
@@ -366,22 +384,18 @@ impl Config {
         check(self.run.seed <= exact, "run.seed", &format!("at most {exact}"), &self.run.seed)?;
         check(!self.run.dir.as_os_str().is_empty(), "run.dir", "a folder", &"nothing")?;
         self.data.check_source()?;
-        self.check_method()?;
         self.check_train()
     }
 
-    /// How the fast loop fits the model and the slow gradient.
-    fn check_method(&self) -> Result<()> {
-        let (method, model) = (self.infer.method, &self.model);
-        let found = &format!("{method:?}").to_lowercase();
-        let field = "infer.method";
-        let has_encoder = method != Method::Amortised || model.encoder_layers > 0;
-        let expected =
-            "another method for a model without an encoder, or model.encoder_layers of at least 1";
-        check(has_encoder, field, expected, found)?;
-        let langevin = method == Method::Langevin && model.n_latents == 0;
-        let expected = "`variational` for a model without latents (model.n_latents = 0)";
-        check(!langevin, field, expected, found)
+    /// Weights on the device that the configuration specifies.
+    ///
+    /// # Errors
+    /// Those of [`RunConfig::compute`]; [`Error::NonFinite`] for weights that are not finite, [`Error::Infer`] for those
+    /// of another model, or when memory runs out.
+    pub fn on_device(&self, weights: &Weights) -> Result<DeviceWeights> {
+        let (device, precision) = self.run.compute()?;
+        let weights = DeviceWeights::new(&self.model, weights, &device, precision);
+        weights.map_err(crate::eval::non_finite)
     }
 
     fn check_train(&self) -> Result<()> {
@@ -578,7 +592,7 @@ mod tests {
         assert_eq!((config.infer.steps, config.infer.lr), (16, 0.3));
         assert_eq!(
             (config.infer.noise, config.infer.method),
-            (ltm_vi::Noise::Fresh, Method::Variational)
+            (ltm_vi::Noise::Fresh, ltm_vi::Method::Variational)
         );
         // Windows' line ends and byte order mark change nothing.
         let windows = format!("\u{feff}{}", text.replace('\n', "\r\n"));

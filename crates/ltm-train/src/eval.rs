@@ -5,10 +5,10 @@ pub mod scores;
 use std::collections::BTreeMap;
 use std::f64::consts::LN_2;
 
-use ltm_model::{Attention, Weights};
+use ltm_model::{Attention, DeviceWeights, param_table};
 use ltm_vi::{
-    Engine, Estimate, InferKey, LatentUse, Method, Protocol, Scores, SlowGradient,
-    score_batch_after,
+    Estimate, InferKey, Inference, LatentUse, Latents, Method, Program, Protocol, Scores,
+    SlowGradient, Task, score, suits,
 };
 use serde_json::{Map, Value, json};
 
@@ -157,14 +157,15 @@ pub fn protocols(config: &Config, samples: usize) -> Vec<Protocol> {
 /// [overlapping rows](Batches::overlapping) for protocols whose windows overlap.
 ///
 /// `batches` must be sequential, of the shape of `config.train`. The numbers depend on weights, data,
-/// `config.infer` and the seed; `progress(done, all)` counts batches, each once per protocol.
+/// `config.infer` and the seed; `progress(done, all)` counts batches, each once per protocol. `weights` are on the
+/// device of `config.run`, as from [`Config::on_device`].
 ///
 /// # Errors
 /// [`Error::Infer`] for a protocol that does not apply to the model, those of [`Batches::batch`], and
 /// [`Error::NonFinite`] when a score is not finite.
 pub fn evaluate(
     config: &Config,
-    weights: &Weights,
+    weights: &DeviceWeights,
     batches: &Batches,
     protocols: &[Protocol],
     sequences: u64,
@@ -173,7 +174,8 @@ pub fn evaluate(
     let options = batches.options();
     let (b, t) = (options.batch, options.seq_len);
     for protocol in protocols {
-        protocol.check(&config.model, t)?;
+        suits(&config.model, config.infer.method, Task::Score(*protocol))?;
+        protocol.check(t)?;
     }
     let rows = if sequences == 0 { batches.rows() } else { sequences.min(batches.rows()) };
     let mut passes: BTreeMap<Option<usize>, Vec<Protocol>> = BTreeMap::new();
@@ -195,8 +197,10 @@ pub fn evaluate(
     let all = passes.iter().map(|p| p.rows.div_ceil(b as u64) * p.protocols.len() as u64).sum();
 
     let (device, precision) = config.run.compute()?;
-    let mut engine = Engine::new(&config.model, b, t, &device, precision, SlowGradient::None)?;
-    engine.set_weights(weights).map_err(non_finite)?;
+    weights.check_finite(&param_table(&config.model)).map_err(non_finite)?;
+    let none = SlowGradient::None;
+    let mut program = Program::new(&config.model, b, t, &device, precision, none)?;
+    let inference = Inference::finished(&config.infer)?;
     let mut found = Found {
         scores: protocols.iter().map(|protocol| Scores::new(*protocol)).collect(),
         latents: None,
@@ -205,7 +209,7 @@ pub fn evaluate(
     let mut done = 0;
     progress(done, all);
     for pass in &passes {
-        pass.run(config, &mut engine, &mut found, &mut || {
+        pass.run(config, &inference, (&mut program, weights), &mut found, &mut || {
             done += 1;
             progress(done, all);
         })?;
@@ -222,12 +226,12 @@ pub fn evaluate(
 }
 
 /// Weights that are not finite are a run that diverged, not a mistake of the caller.
-fn non_finite(error: ltm_vi::Error) -> Error {
+pub(crate) fn non_finite(error: ltm_model::Error) -> Error {
     match error {
-        ltm_vi::Error::Model(ltm_model::Error::NotFinite { name, .. }) => {
+        ltm_model::Error::NotFinite { name, .. } => {
             Error::NonFinite { step: 0, tensor: format!("`{name}`"), last_good: None }
         }
-        other => other.into(),
+        other => Error::Infer(other.into()),
     }
 }
 
@@ -250,11 +254,12 @@ impl Pass {
     fn run(
         &self,
         config: &Config,
-        engine: &mut Engine,
+        inference: &Inference,
+        (program, weights): (&mut Program, &DeviceWeights),
         found: &mut Found,
         scored: &mut dyn FnMut(),
     ) -> Result<()> {
-        let (b, t) = engine.batch_shape();
+        let [b, t] = program.shape();
         let tokenizer = &**self.batches.corpus().tokenizer();
         let fitted = config.model.n_latents > 0 && self.protocols.iter().any(Protocol::needs_fit);
         for index in 0..self.rows.div_ceil(b as u64) {
@@ -264,16 +269,19 @@ impl Pass {
             let kept = (self.rows - first_sequence).min(b as u64) as usize;
             batch.targets[kept * t..].fill(crate::data::batches::IGNORED);
             let key = InferKey { seed: config.run.seed, step: KEY_STEP, first_sequence };
-            engine.set_batch(&batch.tokens, &batch.targets)?;
-            let mut kl = None;
-            if fitted && config.infer.method == Method::Langevin {
-                engine.infer(&config.infer, 1.0, key, &mut |_| Ok(()))?;
-            } else if fitted {
+            let rows = ltm_vi::Batch::new(&config.model, b, &batch.tokens, &batch.targets)?
+                .with_context(&batch.context)?;
+            let mut problem = program.problem(weights, &rows)?;
+            let latents = if !fitted {
+                Latents::None
+            } else if config.infer.method == Method::Langevin {
+                inference.infer(&mut problem, key, &mut |_| Ok(()))?
+            } else {
                 let latents = found.latents.get_or_insert_with(|| LatentUse::new(&config.model));
-                latents.fit(engine, &config.infer, key)?;
-                let posterior = engine.posterior()?;
-                kl = Some(posterior.kl(b)?);
-            }
+                latents.fit(&mut problem, inference, key)?.into()
+            };
+            let posterior = latents.gaussian().map(|gaussian| gaussian.to_host()).transpose()?;
+            let kl = posterior.map(|posterior| posterior.kl(b)).transpose()?;
             let row = |row: usize| {
                 let (index, kl) = (first_sequence + row as u64, kl.as_ref().map(|kl| kl[row]));
                 let (tokens, bytes, digest) = extent(&batch, row, t, tokenizer);
@@ -283,8 +291,7 @@ impl Pass {
             let mut rows: Vec<Sequence> = (0..kept).map(row).collect();
             for all in found.scores.iter_mut().filter(|s| self.protocols.contains(&s.protocol)) {
                 let protocol = all.protocol;
-                let infer = &config.infer;
-                let scores = score_batch_after(engine, protocol, infer, &batch.context, key)?;
+                let scores = score(&mut problem, protocol, &latents, inference, key)?;
                 let numbers = scores.nats.iter().zip(&scores.variance);
                 for (row, (&nats, variance)) in rows.iter_mut().zip(numbers) {
                     let sampling_error = variance.sqrt();

@@ -6,10 +6,10 @@
 use ltm_autodiff::{NodeCount, Precision};
 use ltm_kernels::Device;
 use ltm_model::ModelConfig;
-use ltm_vi::{Method, SlowGradient, training_counts};
+use ltm_vi::{Method, training_counts};
 
 use crate::Result;
-use crate::config::{Config, SlowGradientKind};
+use crate::config::Config;
 
 /// Floating-point operations of training.
 #[derive(Clone, Copy, Debug, PartialEq)]
@@ -32,10 +32,7 @@ pub struct Flops {
 /// # Errors
 /// [`Error::Infer`](crate::Error::Infer) for a configuration that cannot be traced.
 pub fn count(config: &Config) -> Result<Flops> {
-    let slow_gradient = match config.train.slow_gradient {
-        SlowGradientKind::Final => SlowGradient::Final,
-        SlowGradientKind::Trajectory => SlowGradient::Trajectory,
-    };
+    let slow_gradient = config.train.slow_gradient.into();
     let train = &config.train;
     let (b, t) = (train.batch, train.seq_len);
     // Any device and precision have the same nodes except for casts, which compute nothing.
@@ -75,6 +72,7 @@ pub fn formula(model: &ModelConfig, fast_steps: usize, context: usize) -> f64 {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use ltm_vi::SlowGradient;
     use std::path::Path;
 
     fn tiny(overrides: &[&str]) -> Config {

@@ -4,20 +4,20 @@ use ltm_kernels::Device;
 use ltm_vi::{SlowGradient, training_counts};
 
 use crate::Result;
-use crate::config::{Config, SlowGradientKind};
+use crate::config::Config;
 
 /// Bytes that training holds at its peak, by what they are for.
 ///
 /// With `P` bytes for one copy of the weights in single precision, [`total`](Self::total) is the sum of
 ///
-/// - the weights, `P`, and a copy while a checkpoint is written or the validation split is scored, `P`;
+/// - the weights, `P`, and a copy while a checkpoint is written, `P`;
 /// - AdamW's two moments of each weight, `2P`;
 /// - the gradient sum over micro-batches, `P`, and with `slow_gradient = "trajectory"` that over fast steps, `P`;
 /// - one micro-batch with its posterior and the moments of the fast loop's AdamW;
 /// - activations and gradients of activations and weights in the fast and in the slow plan, where each value has a
 ///   buffer from the operation that writes it to the last one that reads it;
-/// - whichever is larger of evaluation (a second model for scoring: `P`, a batch, a fast and a scoring plan) and
-///   writing a checkpoint (the optimiser's file, `4P`).
+/// - whichever is larger of evaluation (a program for scoring, which shares the weights: a batch, a fast and a scoring
+///   plan) and writing a checkpoint (the optimiser's file, `4P`).
 ///
 /// The executable, the tokenizer (140 MB for a `tokenizer.json` of 150,000 tokens), packing space of matrix products and
 /// the allocator's own overhead come on top.
@@ -58,10 +58,7 @@ impl Memory {
 /// [`Error::Infer`](crate::Error::Infer) for a configuration that cannot be traced.
 pub fn estimate(config: &Config) -> Result<Memory> {
     let train = &config.train;
-    let slow_gradient = match train.slow_gradient {
-        SlowGradientKind::Final => SlowGradient::Final,
-        SlowGradientKind::Trajectory => SlowGradient::Trajectory,
-    };
+    let slow_gradient = train.slow_gradient.into();
     let precision = config.run.precision_on_paper();
     let count = |slow| {
         training_counts(&config.model, train.batch, train.seq_len, &Device::Cpu, precision, slow)
@@ -70,7 +67,7 @@ pub fn estimate(config: &Config) -> Result<Memory> {
     let weights = training.weight_bytes;
     let [fast, _, slow, encoder] = training.plan_bytes;
     let scoring_plans: usize = scoring.plan_bytes.iter().sum();
-    let evaluation = weights + scoring.batch_bytes + scoring_plans;
+    let evaluation = scoring.batch_bytes + scoring_plans;
     Ok(Memory {
         weights: 2 * weights,
         optimizer: 2 * weights,

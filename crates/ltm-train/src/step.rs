@@ -1,14 +1,19 @@
 //! One dual-rate step: fit the latents of a batch, then update the weights once. Knows no corpus and no
 //! files.
 
+use std::sync::Arc;
+
 use ltm_autodiff::AdamWState;
 use ltm_kernels::ops::adamw::AdamW;
 use ltm_kernels::ops::{elementwise, reduce};
 use ltm_kernels::{Buffer, Device};
-use ltm_model::{Attention, ParamSpec, Weights, param_table};
-use ltm_vi::{Engine, InferKey, Method, SlowGradient, mask_batch};
+use ltm_model::{DeviceWeights, ParamSpec, Weights};
+use ltm_vi::{
+    InferKey, Inference, Latents, Likelihood, Prior, Program, StandardNormal, Task, mask_batch,
+    suits,
+};
 
-use crate::config::{Config, SlowGradientKind};
+use crate::config::{Config, unsuitable};
 use crate::data::Batch;
 use crate::{Error, Result};
 
@@ -45,8 +50,8 @@ impl StepReport {
 /// The weights, and the state of their optimiser.
 pub struct SlowLearner {
     device: Device,
-    engine: Engine,
-    specs: Vec<ParamSpec>,
+    program: Program,
+    weights: DeviceWeights,
     moments: Vec<AdamWState>,
     /// The gradient, summed over micro-batches.
     sums: Vec<Buffer>,
@@ -60,36 +65,53 @@ impl SlowLearner {
     /// that cannot train the model, and [`Error::Infer`] when the weights are another model's or memory
     /// runs out.
     pub fn new(config: &Config, weights: &Weights) -> Result<Self> {
-        check_method(config)?;
+        config.model.validate()?;
+        Self::of(config, Arc::new(config.model), Arc::new(StandardNormal), weights)
+    }
+
+    /// As [`new`](Self::new) for any likelihood and prior, in place of `config.model` and the standard normal.
+    ///
+    /// # Errors
+    /// Those of [`new`](Self::new).
+    pub fn of(
+        config: &Config,
+        likelihood: Arc<dyn Likelihood>,
+        prior: Arc<dyn Prior>,
+        weights: &Weights,
+    ) -> Result<Self> {
+        let slow_gradient = config.train.slow_gradient.into();
+        let task = Task::Train(slow_gradient);
+        suits(likelihood.extents(), config.infer.method, task).map_err(unsuitable)?;
         let (device, precision) = config.run.compute()?;
-        let slow_gradient = match config.train.slow_gradient {
-            SlowGradientKind::Final => SlowGradient::Final,
-            SlowGradientKind::Trajectory => SlowGradient::Trajectory,
-        };
-        let (b, t) = (config.train.batch, config.train.seq_len);
-        let mut engine = Engine::new(&config.model, b, t, &device, precision, slow_gradient)?;
-        engine.set_weights(weights)?;
-        let specs = param_table(&config.model);
-        let mut moments = Vec::with_capacity(specs.len());
-        let mut sums = Vec::with_capacity(specs.len());
-        for spec in &specs {
+        let shape = [config.train.batch, config.train.seq_len];
+        let program = Program::of(likelihood, prior, shape, &device, precision, slow_gradient)?;
+        let weights = DeviceWeights::of(program.params(), weights, &device, precision)
+            .map_err(ltm_vi::Error::from)?;
+        let mut moments = Vec::with_capacity(program.params().len());
+        let mut sums = Vec::with_capacity(program.params().len());
+        for spec in program.params() {
             moments.push(AdamWState::new(&device, precision.float, spec.len())?);
             sums.push(Buffer::zeros(&device, precision.float, spec.len())?);
         }
-        Ok(Self { device, engine, specs, moments, sums })
+        Ok(Self { device, program, weights, moments, sums })
+    }
+
+    /// The weights on their device, to be shared with programs and decoders.
+    pub fn device_weights(&self) -> &DeviceWeights {
+        &self.weights
     }
 
     /// A copy of the weights.
     ///
     /// # Errors
-    /// None once the learner is made.
+    /// [`Error::Infer`] when the device fails.
     pub fn weights(&self) -> Result<Weights> {
-        Ok(self.engine.weights()?)
+        Ok(self.weights.to_host().map_err(ltm_vi::Error::from)?)
     }
 
-    /// Why the device could not record a fast step, if it could not; see [`Engine::recording_failure`].
+    /// Why the device could not record a fast step, if it could not; see [`Program::recording_failure`].
     pub fn recording_failure(&self) -> Option<&ltm_vi::Error> {
-        self.engine.recording_failure()
+        self.program.recording_failure()
     }
 
     /// The optimiser's state of each weight, in the order of [`param_table`].
@@ -103,11 +125,12 @@ impl SlowLearner {
     /// [`Error::Field`] when there is not one entry of each weight's length, [`Error::Infer`] when
     /// memory runs out; the state is then unchanged.
     pub fn set_moments(&mut self, moments: Vec<AdamWState>) -> Result<()> {
-        if moments.len() != self.specs.len() {
-            let expected = format!("{} entries", self.specs.len());
+        let specs: &[ParamSpec] = self.program.params();
+        if moments.len() != specs.len() {
+            let expected = format!("{} entries", specs.len());
             return Err(Error::field("optimizer", expected, moments.len()));
         }
-        for (spec, AdamWState { m, v, .. }) in self.specs.iter().zip(&moments) {
+        for (spec, AdamWState { m, v, .. }) in specs.iter().zip(&moments) {
             if let Some(found) = [m.len(), v.len()].into_iter().find(|len| *len != spec.len()) {
                 let expected = format!("{} numbers for `{}`", spec.len(), spec.name);
                 return Err(Error::field("optimizer", expected, found));
@@ -149,22 +172,35 @@ impl SlowLearner {
         for sum in &mut self.sums {
             elementwise::fill(&device, sum, 0.0)?;
         }
-        let (mut nll, mut kl) = (0.0, 0.0);
+        let inference = Inference::at(&config.infer, progress)?;
+        let kl_weight = config.infer.kl_weight_at(progress);
+        let (mut nll, mut kl) = (0.0, Some(0.0));
         for (idx, batch) in batches.iter().enumerate() {
             let first_sequence = (idx * train.batch) as u64;
             let key = InferKey { seed: config.run.seed, step, first_sequence };
-            if config.model.attention == Attention::Bidirectional {
+            let extents = self.program.extents();
+            if extents.mask_id.is_some() {
                 nll += self.unmask(config, batch, key, share)?;
                 continue;
             }
-            self.engine.set_batch(&batch.tokens, &batch.targets)?;
-            self.engine.infer(&config.infer, progress, key, &mut |_| Ok(()))?;
-            self.engine.add_slow_gradients(&token_weight, &mut self.sums)?;
-            nll += self.engine.slow_token_nll()?.iter().sum::<f64>();
-            kl += self.engine.posterior()?.kl(train.batch)?.iter().take(batch.rows).sum::<f64>();
+            let rows = batch.rows;
+            let batch = ltm_vi::Batch::new(extents, train.batch, &batch.tokens, &batch.targets)?;
+            let mut problem = self.program.problem(&self.weights, &batch)?;
+            let latents = inference.infer(&mut problem, key, &mut |_| Ok(()))?;
+            let slow = problem.weight_gradients(&latents, &token_weight, kl_weight)?;
+            slow.add_to(&mut self.sums)?;
+            nll += slow.nll.iter().sum::<f64>();
+            kl = match (&latents, slow.kl) {
+                (Latents::Sample(_), _) => None,
+                (_, None) => kl,
+                (_, Some(found)) => kl.map(|kl| kl + found.iter().take(rows).sum::<f64>()),
+            };
+            for (sum, gradient) in self.sums.iter_mut().zip(self.program.trajectory_gradients()) {
+                elementwise::add_assign(&device, sum, gradient)?;
+            }
         }
         let loss = nll * share;
-        let kl = self.engine.has_density().then_some(kl * share);
+        let kl = kl.map(|kl| kl * share);
         let fail = |tensor: &str| {
             Err(Error::NonFinite { step: step + 1, tensor: tensor.into(), last_good: None })
         };
@@ -176,7 +212,7 @@ impl SlowLearner {
         }
         let grad_norm = global_norm(&self.sums)?;
         if !grad_norm.is_finite() {
-            for (spec, sum) in self.specs.iter().zip(&self.sums) {
+            for (spec, sum) in self.program.params().iter().zip(&self.sums) {
                 if reduce::first_non_finite(&device, sum)?.is_some() {
                     return fail(&format!("the gradient of `{}`", spec.name));
                 }
@@ -185,10 +221,10 @@ impl SlowLearner {
         }
         let lr = train.lr_at(step);
         let [beta1, beta2] = train.betas;
-        for (i, spec) in self.specs.iter().enumerate() {
+        for (i, spec) in self.program.params().iter().enumerate() {
             let weight_decay = if spec.decay { train.weight_decay } else { 0.0 };
             let options = AdamW { lr, beta1, beta2, eps: ADAMW_EPS, weight_decay };
-            let weight = self.engine.weight_mut(i)?;
+            let weight = self.weights.param_mut(i).map_err(ltm_vi::Error::from)?;
             let scale = clip_scale(grad_norm, train.clip);
             self.moments[i].update(&device, weight, &self.sums[i], scale, options)?;
         }
@@ -200,30 +236,17 @@ impl SlowLearner {
     /// step, and returns the bound in nats.
     fn unmask(&mut self, config: &Config, batch: &Batch, key: InferKey, share: f64) -> Result<f64> {
         let t = config.train.seq_len;
-        let masked = mask_batch(&config.model, key, &batch.tokens, &batch.targets, t)?;
-        self.engine.set_batch(&masked.tokens, &masked.targets)?;
+        let extents = self.program.extents();
+        let masked = mask_batch(extents, key, &batch.tokens, &batch.targets, t)?;
+        let batch =
+            ltm_vi::Batch::new(extents, config.train.batch, &masked.tokens, &masked.targets)?;
         let weight: Vec<f32> = masked.weight.iter().map(|w| w * share as f32).collect();
-        self.engine.add_slow_gradients(&weight, &mut self.sums)?;
-        let nll = self.engine.slow_token_nll()?;
-        Ok(nll.iter().zip(&masked.weight).map(|(nll, w)| nll * f64::from(*w)).sum())
+        let mut problem = self.program.problem(&self.weights, &batch)?;
+        let slow = problem.weight_gradients(&Latents::None, &weight, 1.0)?;
+        slow.add_to(&mut self.sums)?;
+        let nll = slow.nll.iter().zip(&masked.weight);
+        Ok(nll.map(|(nll, w)| nll * f64::from(*w)).sum())
     }
-}
-
-/// Refuses combinations that an engine can compute but that would train something else.
-fn check_method(config: &Config) -> Result<()> {
-    let (method, encoder_layers) = (config.infer.method, config.model.encoder_layers);
-    if encoder_layers > 0 && method != Method::Amortised {
-        let expected =
-            "amortised, because no other method trains the encoder of `model.encoder_layers`";
-        let found = format!("{method:?}").to_lowercase();
-        return Err(Error::field("infer.method", expected, found));
-    }
-    let trajectory = config.train.slow_gradient == SlowGradientKind::Trajectory;
-    if trajectory && method != Method::Variational {
-        let expected = "final, because only infer.method = \"variational\" has a trajectory";
-        return Err(Error::field("train.slow_gradient", expected, "trajectory"));
-    }
-    Ok(())
 }
 
 /// Euclidean norm of all gradients together.

@@ -345,11 +345,11 @@ impl Trainer {
 
     fn evaluate(&self, observer: &mut dyn Observer) -> Result<Option<Evaluation>> {
         let Some(val) = &self.val else { return Ok(None) };
-        let weights = self.learner.weights()?;
+        let weights = self.learner.device_weights();
         let sequences = self.config.train.eval_sequences;
         let protocols = protocols(&self.config, self.config.train.eval_samples);
         let mut progress = |done, all| observer.evaluating(done, all);
-        evaluate(&self.config, &weights, val, &protocols, sequences, &mut progress)
+        evaluate(&self.config, weights, val, &protocols, sequences, &mut progress)
             .map(Some)
             .map_err(|error| self.with_last_good(error))
     }

@@ -35,7 +35,8 @@ fn scores(
     let protocols: Vec<_> = protocols.iter().map(|name| name.parse().expect("a name")).collect();
     let mut seen = Vec::new();
     let mut progress = |done, all| seen.push((done, all));
-    let evaluation = evaluate(config, weights, batches, &protocols, sequences, &mut progress);
+    let weights = config.on_device(weights).expect("they fit");
+    let evaluation = evaluate(config, &weights, batches, &protocols, sequences, &mut progress);
     let all = seen[0].1;
     assert!(all >= protocols.len() as u64);
     assert!(
@@ -169,13 +170,22 @@ fn weights_that_are_not_finite_are_named() {
     let temp = tempfile::tempdir().expect("a temporary folder");
     let (config, batches) = tiny(temp.path(), &[]);
     let mut weights = Weights::init(&config.model, 3).expect("weights");
+    // As an optimiser leaves them, and as a checkpoint has them.
+    let mut moved = config.on_device(&weights).expect("they fit");
+    let norm = moved.param_mut(1).expect("a weight");
+    norm.as_mut_slice::<f32>().expect("on the CPU")[0] = f32::INFINITY;
     weights.params[1][0] = f32::NAN;
     let protocols = ["elbo:2".parse().expect("a name")];
-    match evaluate(&config, &weights, &batches, &protocols, 1, &mut |_, _| ()) {
-        Err(Error::NonFinite { tensor, .. }) => {
-            assert_eq!(tensor, "`layers.0.attention_norm.weight`");
+    for weights in [config.on_device(&weights), Ok(moved)] {
+        let evaluation = weights.and_then(|weights| {
+            evaluate(&config, &weights, &batches, &protocols, 1, &mut |_, _| ())
+        });
+        match evaluation {
+            Err(Error::NonFinite { tensor, .. }) => {
+                assert_eq!(tensor, "`layers.0.attention_norm.weight`");
+            }
+            other => panic!("{other:?}"),
         }
-        other => panic!("{other:?}"),
     }
 }
 
@@ -185,6 +195,7 @@ fn prequential_needs_a_density() {
     let temp = tempfile::tempdir().expect("a temporary folder");
     let (config, batches) = tiny(temp.path(), &["infer.method=langevin"]);
     let weights = Weights::init(&config.model, 3).expect("weights");
+    let weights = config.on_device(&weights).expect("they fit");
     for name in ["prequential:8:1", "prequential-overlap:8:1"] {
         let protocols = [name.parse().expect("a name")];
         let error = evaluate(&config, &weights, &batches, &protocols, 1, &mut |_, _| ());

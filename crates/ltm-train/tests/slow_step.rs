@@ -1,5 +1,5 @@
 //! The slow step against plain numbers: averaging over unequal micro-batches, padding, clipping, decay, rates
-//! and random keys, by loops in double precision. Only the gradient of one micro-batch comes from an engine,
+//! and random keys, by loops in double precision. Only the gradient of one micro-batch comes from a program,
 //! in double precision too; `ltm-vi` and `ltm-model` hold that to differences and to recorded numbers.
 
 use std::path::Path;
@@ -7,14 +7,13 @@ use std::sync::atomic::AtomicBool;
 
 use ltm_autodiff::{AdamWState, Precision};
 use ltm_kernels::{Buffer, DType, Device};
-use ltm_model::{Weights, param_table};
+use ltm_model::{DeviceWeights, Weights, param_table};
 use ltm_testkit::{Tol, assert_close, relative_frobenius};
-use ltm_train::config::SlowGradientKind;
 use ltm_train::data::{Batch, Split};
 use ltm_train::{
     Checkpoint, Config, Error, Observer, SlowLearner, Start, StepReport, Trainer, trainer,
 };
-use ltm_vi::{Engine, InferKey, SlowGradient};
+use ltm_vi::{InferKey, Inference, Program};
 
 /// Running means in single precision, after sums of about a hundred terms, through three fast steps.
 const TOL: f64 = 1e-3;
@@ -81,7 +80,7 @@ fn weights(config: &Config) -> Weights {
 
 /// Plain AdamW in double precision, and what a step reports.
 struct Plain {
-    engine: Engine,
+    program: Program,
     weights: Vec<Vec<f64>>,
     m: Vec<Vec<f64>>,
     v: Vec<Vec<f64>>,
@@ -89,37 +88,39 @@ struct Plain {
 
 impl Plain {
     fn new(config: &Config, weights: &Weights) -> Self {
-        let slow = match config.train.slow_gradient {
-            SlowGradientKind::Final => SlowGradient::Final,
-            SlowGradientKind::Trajectory => SlowGradient::Trajectory,
-        };
+        let slow = config.train.slow_gradient.into();
         let (device, precision) = (Device::Cpu, Precision::F64);
-        let engine =
-            Engine::new(&config.model, 2, SEQ_LEN, &device, precision, slow).expect("traced");
+        let program =
+            Program::new(&config.model, 2, SEQ_LEN, &device, precision, slow).expect("traced");
         let double = |x: &Vec<f32>| x.iter().map(|x| f64::from(*x)).collect();
         let weights: Vec<Vec<f64>> = weights.params.iter().map(double).collect();
         let zeros: Vec<Vec<f64>> = weights.iter().map(|w| vec![0.0; w.len()]).collect();
-        let mut plain = Self { engine, weights, m: zeros.clone(), v: zeros };
-        plain.engine.set_weights(&Weights::init(&config.model, 5).unwrap()).expect("they fit");
-        plain
+        Self { program, weights, m: zeros.clone(), v: zeros }
     }
 
     /// Step number `step`: loss, KL and gradient's norm.
     fn step(&mut self, config: &Config, batches: &[Batch], step: u64) -> [f64; 3] {
+        // In double precision: rounded ones would be another path.
+        let rounded = Weights::init(&config.model, 5).unwrap();
+        let mut weights =
+            DeviceWeights::new(&config.model, &rounded, &Device::Cpu, Precision::F64).unwrap();
         for (i, weight) in self.weights.iter().enumerate() {
-            let buffer = self.engine.weight_mut(i).expect("a weight");
+            let buffer = weights.param_mut(i).expect("a weight");
             buffer.as_mut_slice::<f64>().expect("doubles").copy_from_slice(weight);
         }
         let (mut nats, mut kl, mut tokens) = (0.0, 0.0, 0.0);
         let mut sums: Vec<Vec<f64>> = self.weights.iter().map(|w| vec![0.0; w.len()]).collect();
         let mut trajectory = sums.clone();
         for (index, batch) in batches.iter().enumerate() {
-            self.engine.set_batch(&batch.tokens, &batch.targets).expect("good ids");
             let first_sequence = 2 * index as u64;
             let key = InferKey { seed: config.run.seed, step, first_sequence };
             let progress = step as f64 / (config.train.steps - 1) as f64;
-            self.engine.infer(&config.infer, progress, key, &mut |_| Ok(())).expect("fitted");
-            let posterior = self.engine.posterior().expect("fitted");
+            let rows = ltm_vi::Batch::new(&config.model, 2, &batch.tokens, &batch.targets);
+            let rows = rows.expect("good ids");
+            let mut problem = self.program.problem(&weights, &rows).expect("they fit");
+            let inference = Inference::at(&config.infer, progress).expect("a good configuration");
+            let latents = inference.infer(&mut problem, key, &mut |_| Ok(())).expect("fitted");
+            let posterior = latents.gaussian().expect("a density").to_host().expect("on the CPU");
             let numbers = posterior.mu.len() / 2;
             for row in 0..batch.rows {
                 for i in row * numbers..(row + 1) * numbers {
@@ -128,21 +129,21 @@ impl Plain {
                     kl += (mu * mu + log_var.exp() - 1.0 - log_var) / 2.0;
                 }
             }
-            for (target, nll) in batch.targets.iter().zip(self.engine.token_nll().expect("scored"))
-            {
+            let nll = problem.token_nll(&latents).expect("scored");
+            for (target, nll) in batch.targets.iter().zip(nll) {
                 if *target >= 0 {
                     nats += nll;
                     tokens += 1.0;
                 }
             }
             let ones = vec![1.0; 2 * SEQ_LEN];
-            let gradients = self.engine.slow_gradients(&ones).expect("gradients");
-            for (sum, gradient) in sums.iter_mut().zip(gradients) {
+            let slow = problem.weight_gradients(&latents, &ones, 1.0).expect("gradients");
+            for (sum, gradient) in sums.iter_mut().zip(slow.gradients) {
                 for (sum, x) in sum.iter_mut().zip(gradient.to_f64().expect("on the CPU")) {
                     *sum += x;
                 }
             }
-            for (sum, gradient) in trajectory.iter_mut().zip(self.engine.trajectory_gradients()) {
+            for (sum, gradient) in trajectory.iter_mut().zip(self.program.trajectory_gradients()) {
                 for (sum, x) in sum.iter_mut().zip(gradient.to_f64().expect("on the CPU")) {
                     *sum += x;
                 }

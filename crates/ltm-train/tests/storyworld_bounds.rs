@@ -8,7 +8,7 @@ use ltm_kernels::Device;
 use ltm_model::{Attention, ModelConfig, Weights};
 use ltm_train::data::{Batch, storyworld};
 use ltm_train::{Config, SlowLearner};
-use ltm_vi::{Engine, InferKey, Protocol, SlowGradient, score_batch};
+use ltm_vi::{InferKey, Inference, Program, Protocol, SlowGradient, score};
 
 const SEED: u64 = 3;
 const T: usize = storyworld::MAX_TOKENS;
@@ -86,16 +86,17 @@ fn excess(
         learner.step(&config, &[batch(SCORED + step).0], step).expect("it learns");
     }
     let (precision, slow) = (Precision::F32, SlowGradient::None);
-    let mut engine = Engine::new(&config.model, B, T, &Device::Cpu, precision, slow).unwrap();
-    engine.set_weights(&learner.weights().unwrap()).unwrap();
+    let mut program = Program::new(&config.model, B, T, &Device::Cpu, precision, slow).unwrap();
+    let inference = Inference::finished(&config.infer).unwrap();
     let mut excess = vec![Vec::new(); protocols.len()];
     for index in 0..SCORED {
         let (batch, exact) = batch(index);
         let key = InferKey { seed: SEED, step: 0, first_sequence: index * B as u64 };
-        engine.set_batch(&batch.tokens, &batch.targets).unwrap();
-        engine.infer(&config.infer, 1.0, key, &mut |_| Ok(())).unwrap();
+        let rows = ltm_vi::Batch::new(&config.model, B, &batch.tokens, &batch.targets).unwrap();
+        let mut problem = program.problem(learner.device_weights(), &rows).unwrap();
+        let latents = inference.infer(&mut problem, key, &mut |_| Ok(())).unwrap();
         for (excess, protocol) in excess.iter_mut().zip(protocols) {
-            let scores = score_batch(&mut engine, *protocol, &config.infer, key).unwrap();
+            let scores = score(&mut problem, *protocol, &latents, &inference, key).unwrap();
             let lengths: Vec<usize> = exact.iter().map(|(length, _)| *length).collect();
             assert_eq!(scores.tokens, lengths, "{protocol}");
             excess.extend(scores.nats.iter().zip(&exact).map(|(nats, (_, exact))| nats - exact));

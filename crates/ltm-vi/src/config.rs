@@ -4,8 +4,8 @@
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-use crate::engine::argument;
-use crate::{Error, Result};
+use crate::error::argument;
+use crate::{Error, Initial, Result};
 
 /// How the latents of a sequence are inferred.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
@@ -149,6 +149,15 @@ impl InferConfig {
             init_log_var_mean: -5.0,
             init_log_var_std: 0.1,
             kl_warmup: 0.0,
+        }
+    }
+
+    /// The spread of a fit's start.
+    pub fn initial(&self) -> Initial {
+        Initial {
+            mu_std: self.init_mu_std,
+            log_var_mean: self.init_log_var_mean,
+            log_var_std: self.init_log_var_std,
         }
     }
 

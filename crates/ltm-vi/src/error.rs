@@ -1,7 +1,5 @@
 //! What can go wrong while fitting, scoring or generating: facts, not prose.
 
-use ltm_model::Attention;
-
 /// Shorthand for results of this crate.
 pub type Result<T> = std::result::Result<T, Error>;
 
@@ -39,22 +37,16 @@ pub enum Error {
         /// The name.
         name: String,
     },
-    /// A protocol does not apply to the model: see [`Protocol::check`](crate::Protocol::check).
-    Protocol {
-        /// The protocol's name.
-        protocol: &'static str,
-        /// Latent vectors of the model.
-        n_latents: usize,
-        /// The model's self-attention.
-        attention: Attention,
+    /// A method of inference, a model and what it is used for do not go together: see [`suits`](crate::suits).
+    Unsuitable {
+        /// The key of a configuration, or `protocol`.
+        what: &'static str,
+        /// What would suit; of a protocol, why it does not apply.
+        expected: String,
+        /// What was found.
+        found: String,
     },
-    /// A protocol needs the latents' density, which [`Method::Langevin`](crate::Method::Langevin) does not
-    /// give.
-    NoDensity {
-        /// The protocol's name.
-        protocol: &'static str,
-    },
-    /// Weight gradients were requested of an engine that was created without them.
+    /// Weight gradients were requested of a program that was made without them.
     NoSlowGradient,
     /// The observer of a fit stopped it.
     Stopped,
@@ -89,38 +81,14 @@ impl std::fmt::Display for Error {
                  prequential-overlap:STRIDE[:SAMPLES], autoregressive, \
                  autoregressive-overlap:STRIDE, masked-diffusion[:MASKS]"
             ),
-            Self::Protocol { protocol, attention: Attention::Bidirectional, .. } => {
-                write!(
-                    f,
-                    "protocol `{protocol}` does not apply to bidirectional attention; use \
-                     `masked-diffusion`"
-                )
+            Self::Unsuitable { what: "protocol", expected, found } => {
+                write!(f, "protocol `{found}` {expected}")
             }
-            Self::Protocol { protocol: "masked-diffusion", .. } => f.write_str(
-                "protocol `masked-diffusion` needs a model with attention = \"bidirectional\"",
-            ),
-            Self::Protocol { protocol, n_latents: 0, .. } => {
-                write!(
-                    f,
-                    "protocol `{protocol}` needs a model with latents; use `autoregressive` or \
-                     `prequential` for one without"
-                )
+            Self::Unsuitable { what, expected, found } => {
+                write!(f, "`{what}` must be {expected}, found {found}")
             }
-            Self::Protocol { protocol, n_latents, .. } => {
-                write!(
-                    f,
-                    "protocol `{protocol}` needs a model without latents, found {n_latents}; use \
-                     `prequential`, which is comparable with it"
-                )
-            }
-            Self::NoDensity { protocol } => write!(
-                f,
-                "protocol `{protocol}` needs the density of the latents, and Langevin dynamics gives \
-                 only a sample; use `reconstruction`, or fit a Gaussian to the same weights with \
-                 infer.method = \"variational\""
-            ),
             Self::NoSlowGradient => f.write_str(
-                "the engine computes no weight gradients; create it with SlowGradient::Final or \
+                "the program computes no weight gradients; create it with SlowGradient::Final or \
                  SlowGradient::Trajectory",
             ),
             Self::Stopped => f.write_str("the observer stopped the fit"),
@@ -160,4 +128,12 @@ impl From<ltm_kernels::Error> for Error {
     fn from(source: ltm_kernels::Error) -> Self {
         Self::Kernel(source)
     }
+}
+
+pub(crate) fn argument(
+    arg: &'static str,
+    expected: impl Into<String>,
+    found: impl ToString,
+) -> Error {
+    Error::Argument { arg, expected: expected.into(), found: found.to_string() }
 }

@@ -1,8 +1,8 @@
 //! Estimators of `-log p(x)` from samples of latents, for any model that computes `-log p(x|z)`. Knows no
-//! engine and no protocol.
+//! graph and no protocol.
 
 use crate::Result;
-use crate::engine::argument;
+use crate::error::argument;
 
 /// An estimate in nats, and its variance from sampling the latents: NaN for one sample.
 #[derive(Clone, Copy, Debug, Default, PartialEq)]
@@ -13,9 +13,9 @@ pub struct Sampled {
     pub variance: f64,
 }
 
-/// The evidence lower bound `E_q[-log p(x|z)] + KL(q || p)` from `nll`, the `-log p(x|z_s)` at samples
+/// The negative evidence lower bound `E_q[-log p(x|z)] + KL(q || p)` from `nll`, the `-log p(x|z_s)` at samples
 /// `z_s` of `q`, and the exact `kl`. Unbiased, and so is its variance.
-pub fn elbo(nll: &[f64], kl: f64) -> Sampled {
+pub fn nelbo(nll: &[f64], kl: f64) -> Sampled {
     let (mean, variance) = mean_and_its_variance(nll);
     Sampled { nats: mean + kl, variance }
 }

@@ -3,9 +3,11 @@
 
 use ltm_model::ModelConfig;
 
-use crate::engine::argument;
+use crate::error::argument;
 use crate::posterior::kl;
-use crate::{Engine, InferConfig, InferKey, Posterior, Result, estimators};
+use crate::{
+    Gaussian, InferKey, Inference, Latents, Posterior, Problem, Result, estimators, suits,
+};
 
 /// Measures of what the latents of a corpus carry. None grows with the number of sequences, nor with noise
 /// that a fit adds to the means: a model that ignores its latents has a worth of 0 and a signal of about 0.
@@ -73,34 +75,40 @@ impl LatentUse {
         }
     }
 
-    /// Fits the engine's batch under `key`, as [`Engine::infer`] does for a finished model, and adds its
-    /// sequences, except those without a scored token. The engine keeps the fit. The first
-    /// [`REFITTED`](Self::REFITTED) sequences are fitted under a second key too.
+    /// Fits a problem's batch under `key` and adds its sequences, except those without a scored token; returns the fit.
+    /// The first [`REFITTED`](Self::REFITTED) sequences are fitted under a second key too.
     ///
     /// # Errors
-    /// Those of [`Engine::infer`] and [`Engine::token_nll_at`];
-    /// [`Error::NoDensity`](crate::Error::NoDensity) for latents without a density.
-    pub fn fit(&mut self, engine: &mut Engine, infer: &InferConfig, key: InferKey) -> Result<()> {
+    /// Those of [`Inference::infer`] and [`Problem::token_nll_at`];
+    /// [`Error::Unsuitable`](crate::Error::Unsuitable) for latents without a density.
+    pub fn fit(
+        &mut self,
+        problem: &mut Problem<'_>,
+        inference: &Inference,
+        key: InferKey,
+    ) -> Result<Gaussian> {
         let second = if self.refitted < Self::REFITTED {
             let key = InferKey { step: key.step ^ Self::SECOND_FIT, ..key };
-            engine.infer(infer, 1.0, key, &mut |_| Ok(()))?;
-            Some(engine.posterior()?.mu)
+            Some(inference.infer(problem, key, &mut |_| Ok(()))?.center()?)
         } else {
             None
         };
-        engine.infer(infer, 1.0, key, &mut |_| Ok(()))?;
-        engine.need_density("latent use")?;
-        let posterior = engine.posterior()?;
-        let sample = posterior.fresh_sample(engine.config(), key, 0)?;
-        let t = engine.batch_shape().1;
-        let mut nats_at = |z: &[f32]| -> Result<Vec<f64>> {
-            Ok(engine.token_nll_at(z)?.chunks(t).map(|row| row.iter().sum()).collect())
+        let Latents::Gaussian(q) = inference.infer(problem, key, &mut |_| Ok(()))? else {
+            return Err(suits::no_density("latent use"));
         };
-        let at_prior = nats_at(&vec![0.0; posterior.mu.len()])?;
+        let posterior = q.to_host()?;
+        let sample = posterior.fresh_sample(problem.extents(), key, 0)?;
+        let [_, t] = problem.batch().shape();
+        let (mean, _) = problem.program.prior.moments();
+        let mut nats_at = |z: &[f32]| -> Result<Vec<f64>> {
+            Ok(problem.token_nll_at(z)?.chunks(t).map(|row| row.iter().sum()).collect())
+        };
+        let at_prior = nats_at(&vec![mean; posterior.mu.len()])?;
         let at_posterior = nats_at(&sample)?;
         let gains: Vec<f64> = at_prior.iter().zip(at_posterior).map(|(a, b)| a - b).collect();
-        let scored = engine.scored_tokens().to_vec();
-        self.add(&posterior, second.as_deref(), &gains, &scored)
+        let scored = problem.batch().scored_tokens();
+        self.add(&posterior, second.as_deref(), &gains, &scored)?;
+        Ok(q)
     }
 
     /// Adds the posterior of a batch, the means of its second fit, and the nats that the latents save in

@@ -1,34 +1,49 @@
 #![doc = include_str!("../README.md")]
 #![forbid(unsafe_code)]
 
+mod batch;
 mod config;
-mod elbo;
-mod engine;
+mod counts;
 mod error;
 pub mod estimators;
-mod fast_loop;
+pub mod fit;
 mod generate;
+mod key;
 mod latent_use;
-mod masked_diffusion;
+mod latents;
+mod likelihood;
+pub mod objective;
 mod posterior;
-mod prequential;
+mod prior;
 pub mod probe;
-mod protocol;
-mod schedule;
-mod scores;
+mod problem;
+mod program;
+mod score;
+mod start;
+mod suits;
+mod weight_grad;
 
+pub use batch::Batch;
 pub use config::{InferConfig, Method, Noise, Schedule};
-pub use elbo::{score_batch, score_batch_after};
-pub use engine::{Engine, FastStep, SlowGradient, TrainingCounts, training_counts};
+pub use counts::{TrainingCounts, training_counts};
 pub use error::{Error, Result};
-pub use generate::{GenerateOptions, Generation, LatentSource, generate, generate_many};
+pub use fit::{FastStep, Fit, Inference};
+pub use generate::{GenerateOptions, Generation, Generator, LatentSource, generate, generate_many};
+pub use key::InferKey;
 pub use latent_use::{LatentUse, MeanVariance};
-pub use masked_diffusion::{Masked, mask_batch};
-pub use posterior::{InferKey, Posterior};
-pub use protocol::Protocol;
-pub use scores::{Estimate, Scores};
+pub use latents::{Gaussian, Latents};
+pub use likelihood::{Extents, Likelihood};
+pub use objective::SlowGradient;
+pub use posterior::Posterior;
+pub use prior::{Prior, StandardNormal, TracedGaussian};
+pub use problem::{Gradient, Problem};
+pub use program::{Program, Programs};
+pub use score::{Estimate, Masked, Protocol, Scores, mask_batch, score};
+pub use start::{Initial, Start};
+pub use suits::{Task, suits};
+pub use weight_grad::WeightGradients;
 
 // What the signatures above take and return.
 pub use ltm_autodiff::{self, NodeCount, Precision};
 pub use ltm_kernels::{self, Buffer, Cost, Device};
-pub use ltm_model::{self, Attention, Decoder, ModelConfig, SampleConfig, Weights};
+pub use ltm_model::{self, Attention, Decoder, DeviceWeights, ModelConfig, SampleConfig, Weights};

@@ -1,80 +1,9 @@
-//! The Gaussian posterior of a batch on the host, and its random numbers. Knows no graph.
+//! The Gaussian posterior of a batch on the host. Knows no graph and no device.
 
-use ltm_kernels::ops::philox::{self, Philox, PhiloxKey};
-use ltm_kernels::{Buffer, DType, Device};
-use ltm_model::ModelConfig;
-
-use crate::engine::argument;
+use crate::error::argument;
 use crate::estimators::check_length;
-use crate::{InferConfig, Result};
-
-/// What the random numbers of a fit or an estimate are a function of.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct InferKey {
-    /// The experiment's seed.
-    pub seed: u64,
-    /// The training step, or another number that separates one use of the seed from the next.
-    pub step: u64,
-    /// The number of the batch's first sequence; the others count up from it. A sequence draws the same
-    /// numbers in whichever batch it is.
-    pub first_sequence: u64,
-}
-
-/// What numbers are drawn for. "tho" and a digit in ASCII separate these streams from others of the
-/// same seed; the draw's index is added to the lower half.
-#[derive(Clone, Copy, Debug)]
-#[repr(u64)]
-pub(crate) enum Purpose {
-    Sequence = 0x7468_6f30 << 32,
-    InitMu = 0x7468_6f31 << 32,
-    InitLogVar = 0x7468_6f32 << 32,
-    FitNoise = 0x7468_6f33 << 32,
-    ScoreNoise = 0x7468_6f34 << 32,
-    Token = 0x7468_6f35 << 32,
-    MaskCount = 0x7468_6f36 << 32,
-    Mask = 0x7468_6f37 << 32,
-}
-
-impl InferKey {
-    /// Standard normal numbers `(B,L·Z,C)`, scaled and shifted: draw `index` for `purpose`.
-    pub(crate) fn normal(
-        &self,
-        config: &ModelConfig,
-        b: usize,
-        purpose: Purpose,
-        index: usize,
-        mean: f64,
-        std: f64,
-    ) -> Result<Vec<f32>> {
-        config.validate()?;
-        let len = config.n_latents * config.dim;
-        let mut one = Buffer::zeros(&Device::Cpu, DType::F32, len)?;
-        let mut all = Vec::with_capacity(b * len);
-        for sequence in 0..b {
-            let key = self.philox_key(sequence, purpose, index);
-            philox::normal(&Device::Cpu, &mut one, key, mean, std)?;
-            all.extend_from_slice(one.as_slice()?);
-        }
-        Ok(all)
-    }
-
-    /// The generator of draw `index` for the batch's sequence number `sequence`.
-    pub(crate) fn generator(&self, sequence: usize, purpose: Purpose, index: usize) -> Philox {
-        Philox::new(self.philox_key(sequence, purpose, index))
-    }
-
-    fn philox_key(&self, sequence: usize, purpose: Purpose, index: usize) -> PhiloxKey {
-        // Each sequence has a seed of its own, so that step, purpose and index are free.
-        let sequence = self.first_sequence.wrapping_add(sequence as u64);
-        let key = PhiloxKey { seed: self.seed, stream: Purpose::Sequence as u64, step: sequence };
-        let [low, high, ..] = Philox::new(key).u32x4(0);
-        PhiloxKey {
-            seed: (u64::from(high) << 32) | u64::from(low),
-            stream: purpose as u64 + index as u64,
-            step: self.step,
-        }
-    }
-}
+use crate::key::Purpose;
+use crate::{Extents, InferConfig, InferKey, Initial, Result};
 
 /// `q(z|x) = N(mu, diag(exp(log_var)))` for each sequence of a batch, and the noise of one sample.
 /// All three are `(B,L·Z,C)`, and empty for a model without latents.
@@ -89,21 +18,30 @@ pub struct Posterior {
 }
 
 impl Posterior {
-    /// The start of a fit of `b` sequences under `key`.
+    /// The start of a fit of `b` sequences under `key`, as in the published code.
     ///
     /// # Errors
-    /// [`Error::Model`](crate::Error::Model) for an invalid configuration,
     /// [`Error::Kernel`](crate::Error::Kernel) when memory runs out.
     pub fn initial(
-        config: &ModelConfig,
+        model: impl Into<Extents>,
         infer: &InferConfig,
         b: usize,
         key: InferKey,
     ) -> Result<Self> {
-        let mu = key.normal(config, b, Purpose::InitMu, 0, 0.0, infer.init_mu_std)?;
-        let (mean, std) = (infer.init_log_var_mean, infer.init_log_var_std);
-        let log_var = key.normal(config, b, Purpose::InitLogVar, 0, mean, std)?;
-        let noise = key.normal(config, b, Purpose::FitNoise, 0, 0.0, 1.0)?;
+        Self::drawn(model.into(), infer.initial(), b, key)
+    }
+
+    pub(crate) fn drawn(
+        extents: Extents,
+        initial: Initial,
+        b: usize,
+        key: InferKey,
+    ) -> Result<Self> {
+        let shape = [b, extents.latent_len()];
+        let Initial { mu_std, log_var_mean, log_var_std } = initial;
+        let mu = key.normal(shape, Purpose::InitMu, 0, [0.0, mu_std])?;
+        let log_var = key.normal(shape, Purpose::InitLogVar, 0, [log_var_mean, log_var_std])?;
+        let noise = key.normal(shape, Purpose::FitNoise, 0, [0.0, 1.0])?;
         Ok(Self { mu, log_var, noise })
     }
 
@@ -121,12 +59,13 @@ impl Posterior {
     /// Those of [`sample`](Self::sample) and [`initial`](Self::initial).
     pub fn fresh_sample(
         &self,
-        config: &ModelConfig,
+        model: impl Into<Extents>,
         key: InferKey,
         index: usize,
     ) -> Result<Vec<f32>> {
-        let b = self.mu.len() / (config.n_latents * config.dim).max(1);
-        let noise = key.normal(config, b, Purpose::ScoreNoise, index, 0.0, 1.0)?;
+        let len = model.into().latent_len();
+        let shape = [self.mu.len() / len.max(1), len];
+        let noise = key.normal(shape, Purpose::ScoreNoise, index, [0.0, 1.0])?;
         self.sample_by(&noise)
     }
 
@@ -166,6 +105,7 @@ pub(crate) fn kl(mu: f32, log_var: f32) -> f64 {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use ltm_model::ModelConfig;
 
     const CONFIG: ModelConfig = ModelConfig {
         dim: 4,
@@ -239,8 +179,5 @@ mod tests {
         assert_eq!(even.kl(3).unwrap(), [0.0; 3]);
         let empty = Posterior { mu: vec![], log_var: vec![], noise: vec![] };
         assert_eq!(empty.kl(3).unwrap(), [0.0; 3]);
-        let invalid = ModelConfig { n_latents: usize::MAX, ..CONFIG };
-        let key = InferKey { seed: 3, step: 7, first_sequence: 0 };
-        assert!(Posterior::initial(&invalid, &InferConfig::published(), 1, key).is_err());
     }
 }

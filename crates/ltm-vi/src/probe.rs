@@ -2,11 +2,10 @@
 //! layer's latents. Knows no text and no corpus.
 
 use ltm_autodiff::Precision;
-use ltm_kernels::Device;
-use ltm_model::{Decoder, ModelConfig, SampleConfig, Weights, sample};
+use ltm_model::{Decoder, DeviceWeights, ModelConfig, SampleConfig, sample};
 
-use crate::engine::argument;
-use crate::{Engine, InferConfig, InferKey, Result, SlowGradient, estimators};
+use crate::error::argument;
+use crate::{Batch, InferKey, Inference, Problem, Program, Result, SlowGradient, estimators};
 
 /// How well the model reconstructs texts from the latents of their first layers alone.
 #[derive(Clone, Debug, Default, PartialEq)]
@@ -103,34 +102,29 @@ fn group_len(config: &ModelConfig, arg: &'static str, z: &[f32]) -> Result<usize
     Ok(config.latents_per_layer() * config.dim)
 }
 
-/// Scores the engine's fitted batch, `tokens (B,T)` with `targets (B,T)`, at the means of its posterior with
-/// the latents of the first 0, 1, … `L` layers: one entry for each. `decoder` has the same weights, for `B`
-/// sequences.
+/// Scores a problem's batch at the means `mu (B,L·Z,C)` of its posterior with the latents of the first 0, 1, … `L`
+/// layers: one entry for each. `decoder` is one of `config` with the same weights, for `B` sequences.
 ///
 /// # Errors
-/// [`Error::Argument`](crate::Error::Argument) when lengths differ, and those of [`Engine::token_nll_at`].
+/// [`Error::Argument`](crate::Error::Argument) when lengths differ, and those of [`Problem::token_nll_at`].
 pub fn progressive(
-    engine: &mut Engine,
+    problem: &mut Problem<'_>,
+    config: &ModelConfig,
     decoder: &mut Decoder,
-    tokens: &[i32],
-    targets: &[i32],
+    mu: &[f32],
 ) -> Result<Vec<LayerReconstruction>> {
-    let (config, (b, t)) = (*engine.config(), engine.batch_shape());
-    for (arg, len) in [("tokens", tokens.len()), ("targets", targets.len())] {
-        if len != b * t {
-            return Err(argument(arg, format!("{} entries, B·T", b * t), len));
-        }
-    }
-    let mu = engine.posterior()?.mu;
-    let scored: Vec<usize> = (0..b).filter(|b| engine.scored_tokens()[*b] > 0).collect();
+    let [b, t] = problem.batch().shape();
+    let (tokens, targets) = (problem.batch().tokens().to_vec(), problem.batch().targets().to_vec());
+    let all = problem.batch().scored_tokens();
+    let scored: Vec<usize> = (0..b).filter(|b| all[*b] > 0).collect();
     let mut scores = Vec::with_capacity(config.n_layers + 1);
     for layers in 0..=config.n_layers {
-        let z = first_layers(&config, &mu, layers)?;
+        let z = first_layers(config, mu, layers)?;
         let nll: Vec<f64> =
-            engine.token_nll_at(&z)?.chunks(t).map(|row| row.iter().sum()).collect();
-        let correct = correct(decoder, &z, tokens, targets, b)?;
+            problem.token_nll_at(&z)?.chunks(t).map(|row| row.iter().sum()).collect();
+        let correct = correct(decoder, &z, &tokens, &targets, b)?;
         scores.push(LayerReconstruction {
-            tokens: scored.iter().map(|b| engine.scored_tokens()[*b]).collect(),
+            tokens: scored.iter().map(|b| all[*b]).collect(),
             nll: scored.iter().map(|b| nll[*b]).collect(),
             correct: scored.iter().map(|b| correct[*b]).collect(),
         });
@@ -195,7 +189,9 @@ pub fn decode_greedily(
 
 /// A text with its fitted latents, which can be scored at other latents too.
 pub struct Thought {
-    engine: Engine,
+    program: Program,
+    weights: DeviceWeights,
+    batch: Batch,
     /// The mean of its fitted posterior, `(L·Z,C)`.
     pub z: Vec<f32>,
 }
@@ -205,14 +201,13 @@ impl Thought {
     ///
     /// # Errors
     /// [`Error::Argument`](crate::Error::Argument) for a text of no token or more than the context holds, or a
-    /// model without latents; those of [`Engine::infer`].
+    /// model without latents; those of [`Inference::infer`].
     pub fn fit(
-        weights: &Weights,
+        weights: &DeviceWeights,
         config: &ModelConfig,
-        infer: &InferConfig,
+        inference: &Inference,
         text: &[i32],
         seed: u64,
-        device: &Device,
         precision: Precision,
     ) -> Result<Self> {
         if config.n_latents == 0 {
@@ -222,13 +217,13 @@ impl Thought {
         if !(1..=config.max_seq_len).contains(&t) {
             return Err(argument("text", format!("1 to {} tokens", config.max_seq_len), t));
         }
-        let mut engine = Engine::new(config, 1, t, device, precision, SlowGradient::None)?;
-        engine.set_weights(weights)?;
-        engine.set_batch(&text[..t], &text[1..])?;
+        let (device, none) = (weights.device(), SlowGradient::None);
+        let mut program = Program::new(config, 1, t, &device, precision, none)?;
+        let batch = Batch::new(config, 1, &text[..t], &text[1..])?;
         let key = InferKey { seed, step: 0, first_sequence: 0 };
-        engine.infer(infer, 1.0, key, &mut |_| Ok(()))?;
-        let z = engine.posterior()?.mu;
-        Ok(Self { engine, z })
+        let mut problem = program.problem(weights, &batch)?;
+        let z = inference.infer(&mut problem, key, &mut |_| Ok(()))?.center()?;
+        Ok(Self { program, weights: weights.clone(), batch, z })
     }
 
     /// The text's nats per token at latents `z (L·Z,C)`.
@@ -237,7 +232,7 @@ impl Thought {
     /// [`Error::Argument`](crate::Error::Argument) when `z` has another length or a number
     /// that is not finite.
     pub fn nats_per_token_at(&mut self, z: &[f32]) -> Result<f64> {
-        let nll = self.engine.token_nll_at(z)?;
+        let nll = self.program.problem(&self.weights, &self.batch)?.token_nll_at(z)?;
         Ok(nll.iter().sum::<f64>() / nll.len() as f64)
     }
 }
@@ -245,6 +240,9 @@ impl Thought {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::InferConfig;
+    use ltm_kernels::Device;
+    use ltm_model::Weights;
 
     const CONFIG: ModelConfig = ModelConfig {
         dim: 8,
@@ -269,23 +267,16 @@ mod tests {
         weights
     }
 
-    fn infer() -> InferConfig {
-        InferConfig { steps: 6, ..InferConfig::published() }
+    fn inference() -> Inference {
+        Inference::finished(&InferConfig { steps: 6, ..InferConfig::published() }).unwrap()
+    }
+
+    fn on_device(config: &ModelConfig, weights: &Weights) -> DeviceWeights {
+        DeviceWeights::new(config, weights, &Device::Cpu, Precision::F32).unwrap()
     }
 
     const TOKENS: [i32; 12] = [0, 4, 7, 1, 9, 3, 0, 2, 2, 8, 0, 0];
     const TARGETS: [i32; 12] = [4, 7, 1, 9, 3, 5, 2, 2, 8, -1, -1, -1];
-
-    fn fitted() -> (Engine, Decoder) {
-        let (device, precision) = (Device::Cpu, Precision::F32);
-        let mut engine =
-            Engine::new(&CONFIG, 2, 6, &device, precision, SlowGradient::None).unwrap();
-        engine.set_weights(&weights()).unwrap();
-        engine.set_batch(&TOKENS, &TARGETS).unwrap();
-        let key = InferKey { seed: 3, step: 0, first_sequence: 0 };
-        engine.infer(&infer(), 1.0, key, &mut |_| Ok(())).unwrap();
-        (engine, Decoder::new(CONFIG, &weights(), device, 2).unwrap())
-    }
 
     #[test]
     fn groups_belong_to_layers() {
@@ -310,13 +301,18 @@ mod tests {
 
     #[test]
     fn progressive_counts_what_one_pass_a_prefix_finds() {
-        let (mut engine, mut decoder) = fitted();
-        let scores = progressive(&mut engine, &mut decoder, &TOKENS, &TARGETS).unwrap();
+        let (none, device_weights) = (SlowGradient::None, on_device(&CONFIG, &weights()));
+        let mut program = Program::new(&CONFIG, 2, 6, &Device::Cpu, Precision::F32, none).unwrap();
+        let batch = Batch::new(&CONFIG, 2, &TOKENS, &TARGETS).unwrap();
+        let mut problem = program.problem(&device_weights, &batch).unwrap();
+        let key = InferKey { seed: 3, step: 0, first_sequence: 0 };
+        let mu = inference().infer(&mut problem, key, &mut |_| Ok(())).unwrap().center().unwrap();
+        let mut decoder = Decoder::with_weights(CONFIG, device_weights.clone(), 2).unwrap();
+        let scores = progressive(&mut problem, &CONFIG, &mut decoder, &mu).unwrap();
         assert_eq!(scores.len(), 3);
-        let mu = engine.posterior().unwrap().mu;
         for (layers, scores) in scores.iter().enumerate() {
             let z = first_layers(&CONFIG, &mu, layers).unwrap();
-            let nll = engine.token_nll_at(&z).unwrap();
+            let nll = problem.token_nll_at(&z).unwrap();
             let expected = [nll[..6].iter().sum::<f64>(), nll[6..].iter().sum()];
             assert_eq!(
                 (scores.nll.as_slice(), scores.tokens.as_slice()),
@@ -338,7 +334,7 @@ mod tests {
         // The fit is of both layers: with both it predicts the text better than with none.
         let nats = |scores: &LayerReconstruction| scores.nats_per_token().unwrap().0;
         assert!(nats(&scores[2]) < nats(&scores[0]), "{scores:?}");
-        assert!(progressive(&mut engine, &mut decoder, &TOKENS[1..], &TARGETS).is_err());
+        assert!(progressive(&mut problem, &CONFIG, &mut decoder, &mu[1..]).is_err());
     }
 
     #[test]
@@ -356,8 +352,8 @@ mod tests {
     #[test]
     fn a_text_is_scored_at_any_thought_as_the_decoder_does() {
         let fit = |text: &[i32]| {
-            let (device, precision) = (Device::Cpu, Precision::F32);
-            Thought::fit(&weights(), &CONFIG, &infer(), text, 1, &device, precision).unwrap()
+            let weights = on_device(&CONFIG, &weights());
+            Thought::fit(&weights, &CONFIG, &inference(), text, 1, Precision::F32).unwrap()
         };
         let text = [0, 4, 7, 1];
         let (mut a, b) = (fit(&text), fit(&[0, 2, 2, 8]));
@@ -378,9 +374,8 @@ mod tests {
         assert!(a.nats_per_token_at(&b.z[1..]).is_err());
         let none = ModelConfig { n_latents: 0, ..CONFIG };
         let refused = |config: &ModelConfig, text: &[i32]| {
-            let weights = Weights::init(config, 1).unwrap();
-            let (device, precision) = (Device::Cpu, Precision::F32);
-            Thought::fit(&weights, config, &infer(), text, 1, &device, precision).is_err()
+            let weights = on_device(config, &Weights::init(config, 1).unwrap());
+            Thought::fit(&weights, config, &inference(), text, 1, Precision::F32).is_err()
         };
         assert!(refused(&none, &[0, 1]) && refused(&CONFIG, &[0]) && refused(&CONFIG, &[0; 8]));
     }

@@ -3,11 +3,11 @@
 
 use ltm_autodiff::Precision;
 use ltm_kernels::Device;
-use ltm_model::{Attention, ModelConfig, SampleConfig, Weights};
+use ltm_model::{Attention, DeviceWeights, ModelConfig, SampleConfig, Weights};
 use ltm_vi::probe::Thought;
 use ltm_vi::{
-    Engine, FastStep, GenerateOptions, InferConfig, InferKey, LatentSource, LatentUse, Noise,
-    Protocol, SlowGradient, generate, score_batch,
+    Batch, FastStep, GenerateOptions, InferConfig, InferKey, Inference, LatentSource, LatentUse,
+    Latents, Noise, Program, Protocol, SlowGradient, generate, score,
 };
 
 const CONFIG: ModelConfig = ModelConfig {
@@ -28,41 +28,41 @@ const CONFIG: ModelConfig = ModelConfig {
 const KEY: InferKey = InferKey { seed: 2, step: 3, first_sequence: 0 };
 const TEXT: [i32; 6] = [0, 4, 7, 1, 9, 3];
 
-fn weights() -> Weights {
+fn weights() -> DeviceWeights {
     let mut weights = Weights::init(&CONFIG, 5).unwrap();
     weights.params.iter_mut().flatten().for_each(|x| *x *= if *x == 1.0 { 1.0 } else { 15.0 });
-    weights
+    DeviceWeights::new(&CONFIG, &weights, &Device::Cpu, Precision::F32).unwrap()
 }
 
-fn engine() -> Engine {
+fn program() -> (Program, Batch) {
     let (device, precision) = (Device::Cpu, Precision::F32);
-    let mut engine = Engine::new(&CONFIG, 1, 5, &device, precision, SlowGradient::None).unwrap();
-    engine.set_weights(&weights()).unwrap();
-    engine.set_batch(&TEXT[..5], &TEXT[1..]).unwrap();
-    engine
+    let program = Program::new(&CONFIG, 1, 5, &device, precision, SlowGradient::None).unwrap();
+    (program, Batch::new(&CONFIG, 1, &TEXT[..5], &TEXT[1..]).unwrap())
 }
 
 /// Every number that is reported of a model: all fits but those of training.
 fn reported(infer: &InferConfig) -> [Vec<f64>; 4] {
-    let mut engine = engine();
+    let (weights, (mut program, batch)) = (weights(), program());
+    let mut problem = program.problem(&weights, &batch).unwrap();
+    let inference = Inference::finished(infer).unwrap();
     let prequential = Protocol::Prequential { stride: 2, samples: 2 };
-    let prequential = score_batch(&mut engine, prequential, infer, KEY).unwrap().nats;
+    let prequential =
+        score(&mut problem, prequential, &Latents::None, &inference, KEY).unwrap().nats;
     let mut used = LatentUse::new(&CONFIG);
-    used.fit(&mut engine, infer, KEY).unwrap();
+    used.fit(&mut problem, &inference, KEY).unwrap();
     let evaluated = [used.kl_per_layer(), vec![used.worth().0]].concat();
     let options = GenerateOptions {
         max_tokens: 2,
         sample: SampleConfig::GREEDY,
         latents: LatentSource::Prompt,
+        refit: None,
         seed: 5,
         stop: None,
-        device: Device::Cpu,
         precision: Precision::F32,
     };
-    let generation = generate(&weights(), &CONFIG, infer, &TEXT[..4], &options).unwrap();
+    let generation = generate(&CONFIG, &weights, &inference, &TEXT[..4], &options).unwrap();
     let generated = generation.z.iter().map(|z| f64::from(*z)).collect();
-    let (device, precision) = (Device::Cpu, Precision::F32);
-    let thought = Thought::fit(&weights(), &CONFIG, infer, &TEXT, 5, &device, precision).unwrap();
+    let thought = Thought::fit(&weights, &CONFIG, &inference, &TEXT, 5, Precision::F32).unwrap();
     [prequential, evaluated, generated, thought.z.iter().map(|z| f64::from(*z)).collect()]
 }
 
@@ -91,21 +91,24 @@ fn fits_of_a_finished_model_are_at_the_end_of_training() {
 #[test]
 fn a_step_reports_the_whole_kl_during_the_warmup() {
     let infer = InferConfig { kl_warmup: 0.5, steps: 3, ..InferConfig::published() };
-    let mut engine = engine();
+    let (weights, (mut program, batch)) = (weights(), program());
+    let mut problem = program.problem(&weights, &batch).unwrap();
     let mut steps: Vec<FastStep> = Vec::new();
     let mut observer = |step: &FastStep| {
         steps.push(step.clone());
         Ok(())
     };
-    engine.infer(&infer, 0.0, KEY, &mut observer).unwrap();
+    let inference = Inference::at(&infer, 0.0).unwrap();
+    let latents = inference.infer(&mut problem, KEY, &mut observer).unwrap();
     for step in &steps {
         let kl: f64 = step.kl_per_layer.iter().sum();
         assert!(kl > 1.0, "{step:?}");
         assert_eq!(step.bound, step.nll + kl);
     }
     // So does a bound at the fit.
-    let kl = engine.posterior().unwrap().kl(1).unwrap()[0];
-    let bound = score_batch(&mut engine, Protocol::ElboFittedNoise, &infer, KEY).unwrap().nats[0];
-    let nll: f64 = engine.token_nll().unwrap().iter().sum();
+    let kl = latents.gaussian().unwrap().to_host().unwrap().kl(1).unwrap()[0];
+    let fitted = Protocol::ElboFittedNoise;
+    let bound = score(&mut problem, fitted, &latents, &inference, KEY).unwrap().nats[0];
+    let nll: f64 = problem.token_nll(&latents).unwrap().iter().sum();
     assert_eq!(bound, nll + kl);
 }

@@ -6,11 +6,11 @@ use std::sync::LazyLock;
 
 use ltm_autodiff::Precision;
 use ltm_kernels::Device;
-use ltm_model::{ModelConfig, Weights};
+use ltm_model::{DeviceWeights, ModelConfig, Weights};
 use ltm_testkit::{Tol, assert_close};
 use ltm_vi::{
-    Engine, InferConfig, InferKey, Noise, Posterior, Protocol, Schedule, Scores, SlowGradient,
-    score_batch,
+    Batch, Gaussian, InferConfig, InferKey, Inference, Latents, Noise, Posterior, Program,
+    Protocol, Schedule, Scores, SlowGradient, score,
 };
 
 const V: usize = 3;
@@ -34,15 +34,26 @@ const CONFIG: ModelConfig = ModelConfig {
     encoder_layers: 0,
 };
 
-fn engine(b: usize) -> Engine {
-    let (device, slow) = (Device::Cpu, SlowGradient::None);
-    let mut engine = Engine::new(&CONFIG, b, T, &device, Precision::F64, slow).unwrap();
+/// A model and a batch.
+struct Case {
+    program: Program,
+    weights: DeviceWeights,
+    batch: Batch,
+}
+
+fn case(batch: Batch) -> Case {
+    let (cpu, f64, slow) = (Device::Cpu, Precision::F64, SlowGradient::None);
     let mut weights = Weights::init(&CONFIG, 3).unwrap();
     // Large enough for the latents to matter; the norms' gains stay 1.
     weights.params.iter_mut().flatten().for_each(|x| *x *= if *x == 1.0 { 1.0 } else { 60.0 });
-    engine.set_weights(&weights).unwrap();
-    engine
+    let [b, t] = batch.shape();
+    Case {
+        program: Program::new(&CONFIG, b, t, &cpu, f64, slow).unwrap(),
+        weights: DeviceWeights::new(&CONFIG, &weights, &cpu, f64).unwrap(),
+        batch,
+    }
 }
+
 /// Sequence number `index`, and what the model reads before each of its tokens.
 fn sequence(index: usize) -> (Vec<i32>, Vec<i32>) {
     let targets: Vec<i32> = (0..T).map(|i| (index / V.pow(i as u32) % V) as i32).collect();
@@ -51,9 +62,9 @@ fn sequence(index: usize) -> (Vec<i32>, Vec<i32>) {
 }
 
 /// All sequences in one batch, and with `copies`, all of them again and again.
-fn set_all(engine: &mut Engine, copies: usize) {
+fn all(copies: usize) -> Batch {
     let (tokens, targets): (Vec<_>, Vec<_>) = (0..ALL * copies).map(|i| sequence(i % ALL)).unzip();
-    engine.set_batch(&tokens.concat(), &targets.concat()).unwrap();
+    Batch::new(&CONFIG, ALL * copies, &tokens.concat(), &targets.concat()).unwrap()
 }
 
 /// Of `N(mu, diag(exp(log_var)))`.
@@ -78,13 +89,13 @@ impl Grid {
         let axis = || (-side..=side).map(|i| (f64::from(i) * step) as f32);
         let points: Vec<[f32; 2]> = axis().flat_map(|x| axis().map(move |y| [x, y])).collect();
         let copies = 97;
-        let mut engine = engine(ALL * copies);
-        set_all(&mut engine, copies);
+        let mut case = case(all(copies));
+        let mut problem = case.program.problem(&case.weights, &case.batch).unwrap();
         let mut nll = Vec::new();
         for some in points.chunks(copies) {
             let mut z: Vec<f32> = some.iter().flat_map(|z| z.repeat(ALL)).collect();
             z.resize(ALL * copies * 2, 0.0);
-            let tokens = engine.token_nll_at(&z).unwrap();
+            let tokens = problem.token_nll_at(&z).unwrap();
             let rows: Vec<f64> = tokens.chunks(T).map(|row| row.iter().sum()).collect();
             nll.extend(rows.chunks(ALL).take(some.len()).map(<[f64]>::to_vec));
         }
@@ -151,16 +162,23 @@ fn key(seed: u64) -> InferKey {
     InferKey { seed, step: 0, first_sequence: 0 }
 }
 
-/// An engine that holds all sequences, fitted.
-fn fitted(infer: &InferConfig) -> Engine {
-    let mut engine = engine(ALL);
-    set_all(&mut engine, 1);
-    engine.infer(infer, 1.0, key(0), &mut |_| Ok(())).unwrap();
-    engine
+/// All sequences, fitted.
+fn fitted(infer: &InferConfig) -> (Case, Latents) {
+    let mut case = case(all(1));
+    let mut problem = case.program.problem(&case.weights, &case.batch).unwrap();
+    let inference = Inference::finished(infer).unwrap();
+    let latents = inference.infer(&mut problem, key(0), &mut |_| Ok(())).unwrap();
+    (case, latents)
 }
 
-fn score(engine: &mut Engine, protocol: Protocol, seed: u64) -> Scores {
-    score_batch(engine, protocol, &infer(Noise::Fresh), key(seed)).unwrap()
+fn posterior(latents: &Latents) -> Posterior {
+    latents.gaussian().unwrap().to_host().unwrap()
+}
+
+fn scored(case: &mut Case, latents: &Latents, protocol: Protocol, seed: u64) -> Scores {
+    let inference = Inference::finished(&infer(Noise::Fresh)).unwrap();
+    let mut problem = case.program.problem(&case.weights, &case.batch).unwrap();
+    score(&mut problem, protocol, latents, &inference, key(seed)).unwrap()
 }
 
 /// The mean, and its standard error.
@@ -172,9 +190,9 @@ fn mean(x: &[f64]) -> (f64, f64) {
 
 /// That `elbo` is the bound that the grid gives, within four standard errors, and the bound no better
 /// than the likelihood.
-fn check_elbo(engine: &mut Engine) -> Vec<f64> {
-    let bounds = GRID.bounds(&engine.posterior().unwrap());
-    let elbo = score(engine, Protocol::Elbo { samples: 400 }, 1);
+fn check_elbo(case: &mut Case, latents: &Latents) -> Vec<f64> {
+    let bounds = GRID.bounds(&posterior(latents));
+    let elbo = scored(case, latents, Protocol::Elbo { samples: 400 }, 1);
     for x in 0..ALL {
         let (nats, error) = (elbo.nats[x], elbo.variance[x].sqrt());
         let (bound, exact) = (bounds[x], EXACT[x]);
@@ -200,17 +218,17 @@ fn the_grid_is_fine_enough() {
 
 #[test]
 fn bounds_lie_between_the_likelihood_and_each_other() {
-    let mut engine = fitted(&infer(Noise::Fresh));
-    check_elbo(&mut engine);
+    let (mut case, latents) = fitted(&infer(Noise::Fresh));
+    check_elbo(&mut case, &latents);
     // Twice as wide, so that the weights have tails light enough for a standard error.
-    let mut posterior = engine.posterior().unwrap();
-    posterior.log_var.iter_mut().for_each(|log_var| *log_var = (*log_var + 2f32.ln()).min(0.0));
-    engine.set_posterior(&posterior).unwrap();
-    let bound = expectation(&check_elbo(&mut engine));
+    let mut wide = posterior(&latents);
+    wide.log_var.iter_mut().for_each(|log_var| *log_var = (*log_var + 2f32.ln()).min(0.0));
+    let wide = Gaussian::new(&wide, &Device::Cpu, Precision::F64.float).unwrap().into();
+    let bound = expectation(&check_elbo(&mut case, &wide));
     let mut before = bound;
     for samples in [2, 16] {
-        let scores: Vec<Scores> =
-            (2..102).map(|seed| score(&mut engine, Protocol::Iwae { samples }, seed)).collect();
+        let mut iwae = |seed| scored(&mut case, &wide, Protocol::Iwae { samples }, seed);
+        let scores: Vec<Scores> = (2..102).map(&mut iwae).collect();
         for x in 0..ALL {
             let weights: Vec<f64> = scores.iter().map(|s| (EXACT[x] - s.nats[x]).exp()).collect();
             let (weight, error) = mean(&weights);
@@ -233,15 +251,18 @@ fn bounds_lie_between_the_likelihood_and_each_other() {
 /// without any sampling error, but not much more.
 #[test]
 fn the_prequential_code_is_near_the_entropy_and_never_under_it() {
-    let mut engine = engine(1);
+    let one = |x| {
+        let (tokens, targets) = sequence(x);
+        Batch::new(&CONFIG, 1, &tokens, &targets).unwrap()
+    };
+    let mut case = case(one(0));
     // Samples of the prior miss by about half the variance of a sequence's weight over their number; a
     // fit misses more, by what a Gaussian cannot hold.
     for (stride, samples, most) in [(1, 64, 0.05), (3, 4, 0.5), (3, 256, 0.005)] {
         let protocol = Protocol::Prequential { stride, samples };
         let of = |x| {
-            let (tokens, targets) = sequence(x);
-            engine.set_batch(&tokens, &targets).unwrap();
-            score(&mut engine, protocol, 0).nats[0]
+            case.batch = one(x);
+            scored(&mut case, &Latents::None, protocol, 0).nats[0]
         };
         let nats: Vec<f64> = (0..ALL).map(of).collect();
         let excess = expectation(&nats) - entropy();
@@ -254,14 +275,14 @@ fn the_prequential_code_is_near_the_entropy_and_never_under_it() {
 /// fallen anywhere in a wide `q`: mean and deviation share the way, and neither goes far.
 #[test]
 fn a_fitted_noise_can_claim_more_than_the_likelihood() {
-    let mut engine = fitted(&infer(Noise::Fixed));
-    let claimed = score(&mut engine, Protocol::ElboFittedNoise, 0).nats;
+    let (mut case, latents) = fitted(&infer(Noise::Fixed));
+    let claimed = scored(&mut case, &latents, Protocol::ElboFittedNoise, 0).nats;
     let excess = expectation(&claimed) - entropy();
     assert!(excess <= -0.4, "{excess}");
     // Not for a few: most of the sequences seem likelier than they are.
     let under = (0..ALL).filter(|x| claimed[*x] < EXACT[*x] - 0.05).count();
     assert!(under >= 18, "{under} of {ALL}");
     // With fresh noise the same posterior is no better than the truth, and a poor one for its trouble.
-    let bounds = check_elbo(&mut engine);
+    let bounds = check_elbo(&mut case, &latents);
     assert!(expectation(&bounds) >= entropy() + 0.4, "{}", expectation(&bounds));
 }

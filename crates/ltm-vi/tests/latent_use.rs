@@ -3,8 +3,8 @@
 
 use ltm_autodiff::Precision;
 use ltm_kernels::Device;
-use ltm_model::{Attention, ModelConfig, Weights, param_table};
-use ltm_vi::{Engine, InferConfig, InferKey, LatentUse, Noise, SlowGradient};
+use ltm_model::{Attention, DeviceWeights, ModelConfig, Weights, param_table};
+use ltm_vi::{Batch, InferConfig, InferKey, Inference, LatentUse, Noise, Program, SlowGradient};
 
 const CONFIG: ModelConfig = ModelConfig {
     dim: 8,
@@ -33,23 +33,24 @@ fn measure(uses_latents: bool, infer: &InferConfig, n: usize) -> LatentUse {
         }
     }
     let (b, t) = (8, 5);
-    let mut engine =
-        Engine::new(&CONFIG, b, t, &Device::Cpu, Precision::F32, SlowGradient::None).unwrap();
-    engine.set_weights(&weights).unwrap();
+    let (cpu, f32) = (Device::Cpu, Precision::F32);
+    let mut program = Program::new(&CONFIG, b, t, &cpu, f32, SlowGradient::None).unwrap();
+    let weights = DeviceWeights::new(&CONFIG, &weights, &cpu, f32).unwrap();
+    let inference = Inference::finished(infer).unwrap();
     let mut used = LatentUse::new(&CONFIG);
-    for batch in 0..n / b {
+    for index in 0..n / b {
         // Different texts.
-        let text = |i: usize| ((i * i * 7 + i * (batch + 3)) % 11) as i32;
+        let text = |i: usize| ((i * i * 7 + i * (index + 3)) % 11) as i32;
         let targets: Vec<i32> = (1..=b * t).map(text).collect();
         let tokens: Vec<i32> = (0..b * t).map(text).collect();
-        engine.set_batch(&tokens, &targets).unwrap();
-        let first_sequence = (batch * b) as u64;
+        let batch = Batch::new(&CONFIG, b, &tokens, &targets).unwrap();
+        let mut problem = program.problem(&weights, &batch).unwrap();
+        let first_sequence = (index * b) as u64;
         let key = InferKey { seed: 4, step: u64::MAX, first_sequence };
-        used.fit(&mut engine, infer, key).unwrap();
-        // The engine keeps the fit under this key.
-        let kept = engine.posterior().unwrap();
-        engine.infer(infer, 1.0, key, &mut |_| Ok(())).unwrap();
-        assert_eq!(engine.posterior().unwrap(), kept);
+        let kept = used.fit(&mut problem, &inference, key).unwrap().to_host().unwrap();
+        // The fit that is returned is the one under this key.
+        let again = inference.infer(&mut problem, key, &mut |_| Ok(())).unwrap();
+        assert_eq!(again.gaussian().unwrap().to_host().unwrap(), kept);
     }
     assert_eq!((used.sequences(), used.refitted()), (n, n.min(LatentUse::REFITTED)));
     used

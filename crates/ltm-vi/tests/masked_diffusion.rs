@@ -2,19 +2,16 @@
 
 use ltm_autodiff::Precision;
 use ltm_kernels::Device;
-use ltm_model::{Attention, Decoder, ModelConfig, Weights};
+use ltm_model::{Attention, Decoder, DeviceWeights, ModelConfig, Weights};
 use ltm_vi::{
-    Engine, Error, InferConfig, InferKey, Masked, Protocol, SlowGradient, mask_batch, score_batch,
+    Batch, Error, InferConfig, InferKey, Inference, Latents, Masked, Program, Protocol, Scores,
+    SlowGradient, mask_batch, score,
 };
 
 const B: usize = 2;
 const T: usize = 4;
 const MASK: i32 = 5;
 
-/// Nothing is fitted here.
-fn infer() -> InferConfig {
-    InferConfig::published()
-}
 const KEY: InferKey = InferKey { seed: 4, step: 1, first_sequence: 0 };
 /// Words 0 to 4; the second text ends early, and 0 is its padding.
 const TOKENS: [i32; B * T] = [0, 1, 2, 3, 0, 4, 0, 0];
@@ -37,24 +34,44 @@ fn config() -> ModelConfig {
     }
 }
 
-/// An engine whose weights are `scale` times as large as at the start of training.
-fn engine(scale: f32) -> Engine {
+struct Case {
+    program: Program,
+    weights: DeviceWeights,
+}
+
+/// A model whose weights are `scale` times as large as at the start of training.
+fn case(scale: f32) -> Case {
     let mut weights = Weights::init(&config(), 5).unwrap();
     weights.params.iter_mut().flatten().for_each(|x| *x *= if *x == 1.0 { 1.0 } else { scale });
-    let none = SlowGradient::None;
-    let mut engine = Engine::new(&config(), B, T, &Device::Cpu, Precision::F64, none).unwrap();
-    engine.set_weights(&weights).unwrap();
-    engine.set_batch(&TOKENS, &TARGETS).unwrap();
-    engine
+    let (cpu, f64, none) = (Device::Cpu, Precision::F64, SlowGradient::None);
+    Case {
+        program: Program::new(&config(), B, T, &cpu, f64, none).unwrap(),
+        weights: DeviceWeights::new(&config(), &weights, &cpu, f64).unwrap(),
+    }
+}
+
+impl Case {
+    fn nll(&mut self, tokens: &[i32], targets: &[i32]) -> Vec<f64> {
+        let batch = Batch::new(&config(), B, tokens, targets).unwrap();
+        let mut problem = self.program.problem(&self.weights, &batch).unwrap();
+        problem.token_nll(&Latents::None).unwrap()
+    }
+
+    fn score(&mut self, protocol: Protocol) -> Result<Scores, Error> {
+        let batch = Batch::new(&config(), B, &TOKENS, &TARGETS).unwrap();
+        let mut problem = self.program.problem(&self.weights, &batch).unwrap();
+        // Nothing is fitted here.
+        let inference = Inference::finished(&InferConfig::published()).unwrap();
+        score(&mut problem, protocol, &Latents::None, &inference, KEY)
+    }
 }
 
 /// Nats of the hidden words of each text, where bit `i` of `mask` hides position `i`.
-fn hidden_nats(engine: &mut Engine, mask: usize) -> Vec<f64> {
+fn hidden_nats(case: &mut Case, mask: usize) -> Vec<f64> {
     let hidden = |at: usize| mask >> (at % T) & 1 == 1;
     let tokens: Vec<i32> = (0..B * T).map(|at| if hidden(at) { MASK } else { TEXT[at] }).collect();
     let targets: Vec<i32> = (0..B * T).map(|at| if hidden(at) { TEXT[at] } else { -1 }).collect();
-    engine.set_batch(&tokens, &targets).unwrap();
-    engine.token_nll().unwrap().chunks(T).map(|nll| nll.iter().sum()).collect()
+    case.nll(&tokens, &targets).chunks(T).map(|nll| nll.iter().sum()).collect()
 }
 
 /// `∫ 1/t · t^k · (1-t)^(T-k) dt` over (0,1) by Simpson's rule, exact to far below 1e-9 with this many
@@ -68,24 +85,21 @@ fn weight(k: usize) -> f64 {
 }
 
 /// `E_t[ 1/t · sum over hidden of -log p ]`: every mask by its probability, integrated over `t`.
-fn exact(engine: &mut Engine) -> Vec<f64> {
+fn exact(case: &mut Case) -> Vec<f64> {
     let mut bound = vec![0.0; B];
     for mask in 1..1_usize << T {
         let weight = weight(mask.count_ones() as usize);
-        let nats = hidden_nats(engine, mask);
+        let nats = hidden_nats(case, mask);
         bound.iter_mut().zip(nats).for_each(|(sum, nats)| *sum += weight * nats);
     }
-    engine.set_batch(&TOKENS, &TARGETS).unwrap();
     bound
 }
 
 #[test]
 fn the_protocol_is_unbiased() {
-    let mut engine = engine(15.0);
-    let exact = exact(&mut engine);
-    let scores =
-        score_batch(&mut engine, Protocol::MaskedDiffusion { samples: 600 }, &infer(), KEY)
-            .unwrap();
+    let mut case = case(15.0);
+    let exact = exact(&mut case);
+    let scores = case.score(Protocol::MaskedDiffusion { samples: 600 }).unwrap();
     for (b, exact) in exact.into_iter().enumerate() {
         let (found, error) = (scores.nats[b], scores.variance[b].sqrt());
         assert!((found - exact).abs() <= 4.0 * error, "{found} ± {error}, exactly {exact}");
@@ -93,25 +107,22 @@ fn the_protocol_is_unbiased() {
     }
     assert_eq!(scores.tokens, [4, 2], "padding costs nats and counts no token");
     // The batch stays, so that asking again gives the same.
-    let again = score_batch(&mut engine, Protocol::MaskedDiffusion { samples: 600 }, &infer(), KEY)
-        .unwrap();
+    let again = case.score(Protocol::MaskedDiffusion { samples: 600 }).unwrap();
     assert_eq!(again, scores);
-    let single =
-        score_batch(&mut engine, Protocol::MaskedDiffusion { samples: 1 }, &infer(), KEY).unwrap();
+    let single = case.score(Protocol::MaskedDiffusion { samples: 1 }).unwrap();
     assert!(single.variance[0].is_nan());
 }
 
 #[test]
 fn what_training_sees_is_unbiased() {
-    let mut engine = engine(15.0);
-    let exact = exact(&mut engine);
+    let mut case = case(15.0);
+    let exact = exact(&mut case);
     let n = 600;
     let mut draws = vec![Vec::new(); B];
     for step in 0..n {
         let key = InferKey { step, ..KEY };
         let masked = mask_batch(&config(), key, &TOKENS, &TARGETS, T).unwrap();
-        engine.set_batch(&masked.tokens, &masked.targets).unwrap();
-        let nll = engine.token_nll().unwrap();
+        let nll = case.nll(&masked.tokens, &masked.targets);
         for (b, draws) in draws.iter_mut().enumerate() {
             let row = b * T..(b + 1) * T;
             let nats = nll[row.clone()].iter().zip(&masked.weight[row]);
@@ -132,9 +143,8 @@ fn what_training_sees_is_unbiased() {
 /// every draw of it.
 #[test]
 fn equal_chances_cost_their_entropy() {
-    let mut engine = engine(0.0);
-    let scores =
-        score_batch(&mut engine, Protocol::MaskedDiffusion { samples: 5 }, &infer(), KEY).unwrap();
+    let mut case = case(0.0);
+    let scores = case.score(Protocol::MaskedDiffusion { samples: 5 }).unwrap();
     let expected = T as f64 * 6f64.ln();
     for b in 0..B {
         // Weights T/k are single precision.
@@ -145,13 +155,9 @@ fn equal_chances_cost_their_entropy() {
 
 #[test]
 fn what_is_hidden_is_said_from_both_sides() {
-    let mut engine = engine(15.0);
-    let mut nats = |last: i32| {
-        engine
-            .set_batch(&[MASK, 2, 3, last, MASK, 0, 0, 0], &[1, -1, -1, -1, 4, -1, -1, -1])
-            .unwrap();
-        engine.token_nll().unwrap()
-    };
+    let mut case = case(15.0);
+    let mut nats =
+        |last: i32| case.nll(&[MASK, 2, 3, last, MASK, 0, 0, 0], &[1, -1, -1, -1, 4, -1, -1, -1]);
     let (one, other) = (nats(4), nats(1));
     assert_ne!(one[0], other[0], "the first word depends on the last");
     assert_eq!(one[4], other[4], "but not on another text");
@@ -192,21 +198,17 @@ fn masks_hide_words_padding_included() {
 
 #[test]
 fn what_does_not_suit_is_refused() {
-    let mut masked = engine(1.0);
+    let mut masked = case(1.0);
     for protocol in [Protocol::Autoregressive, Protocol::Elbo { samples: 2 }] {
-        let error = score_batch(&mut masked, protocol, &infer(), KEY).unwrap_err().to_string();
+        let error = masked.score(protocol).unwrap_err().to_string();
         assert!(error.contains("masked-diffusion"), "{error}");
     }
-    assert!(
-        score_batch(&mut masked, Protocol::MaskedDiffusion { samples: 0 }, &infer(), KEY).is_err()
-    );
+    assert!(masked.score(Protocol::MaskedDiffusion { samples: 0 }).is_err());
     let causal = ModelConfig { attention: Attention::Causal, ..config() };
     let refused = mask_batch(&causal, KEY, &TOKENS, &TARGETS, T);
     assert!(matches!(refused, Err(Error::Argument { arg: "model.attention", .. })));
-    let none = SlowGradient::None;
-    let mut plain = Engine::new(&causal, B, T, &Device::Cpu, Precision::F32, none).unwrap();
-    let error = score_batch(&mut plain, Protocol::MaskedDiffusion { samples: 2 }, &infer(), KEY)
-        .unwrap_err();
+    let task = ltm_vi::Task::Score(Protocol::MaskedDiffusion { samples: 2 });
+    let error = ltm_vi::suits(&causal, ltm_vi::Method::Variational, task).unwrap_err();
     assert!(error.to_string().contains("bidirectional"), "{error}");
     let weights = Weights::init(&config(), 1).unwrap();
     let error = Decoder::new(config(), &weights, Device::Cpu, 1).unwrap_err().to_string();

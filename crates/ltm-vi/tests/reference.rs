@@ -1,13 +1,16 @@
 //! The fast loop against numbers recorded from the published code, step by step.
 
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
 use ltm_autodiff::Precision;
 use ltm_kernels::Device;
-use ltm_model::{ModelConfig, Weights, param_table};
+use ltm_model::{DeviceWeights, ModelConfig, Weights, param_table};
 use ltm_testkit::relative_frobenius;
+use ltm_vi::fit::AdamW;
 use ltm_vi::{
-    Engine, InferConfig, InferKey, Posterior, Protocol, Scores, SlowGradient, score_batch,
+    Batch, Gaussian, InferConfig, InferKey, Inference, Latents, Posterior, Program, Protocol,
+    SlowGradient, Start, score,
 };
 use safetensors::SafeTensors;
 use serde_json::Value;
@@ -101,54 +104,73 @@ fn check(name: &str) {
     let (config, infer) = (fixture.model(), fixture.infer());
     let table = param_table(&config);
     let (b, t) = (fixture.number("batch") as usize, config.max_seq_len);
-    let mut engine =
-        Engine::new(&config, b, t, &Device::Cpu, Precision::F32, SlowGradient::Trajectory).unwrap();
+    let (cpu, f32) = (Device::Cpu, Precision::F32);
+    let mut program = Program::new(&config, b, t, &cpu, f32, SlowGradient::Trajectory).unwrap();
     let params = table.iter().map(|spec| fixture.f32(&format!("param.{}", spec.name))).collect();
-    engine.set_weights(&Weights { params }).unwrap();
+    let weights = DeviceWeights::new(&config, &Weights { params }, &cpu, f32).unwrap();
     let targets = fixture.i32("targets");
-    engine.set_batch(&fixture.i32("tokens"), &targets).unwrap();
+    let batch = Batch::new(&config, b, &fixture.i32("tokens"), &targets).unwrap();
     let [mu, log_var, noise] = ["mu0", "log_var0", "eps"].map(|name| fixture.f32(name));
-    engine.set_posterior(&Posterior { mu, log_var, noise }).unwrap();
+    let start = Gaussian::new(&Posterior { mu, log_var, noise }, &cpu, f32.float).unwrap();
+    let start = Start::Given(Arc::new(start));
+    let mut problem = program.problem(&weights, &batch).unwrap();
 
     let (lrs, bounds) = (fixture.numbers("fast_lrs"), fixture.numbers("nelbo_trajectory"));
-    for step in 0..infer.steps {
-        let lr = infer.lr_at(step, 0.0);
-        assert!((lr - lrs[step]).abs() <= 1e-12, "rate of step {step}: {lr}");
-        let found = engine.fast_step(lr, &infer).unwrap();
-        let error = (found.bound / bounds[step] - 1.0).abs();
-        assert!(error <= TOLERANCE, "bound of step {step}: {} is off by {error:e}", found.bound);
-        if [1, 4, 16].contains(&(step + 1)) {
-            let posterior = engine.posterior().unwrap();
-            for (what, actual) in [("mu", &posterior.mu), ("log_var", &posterior.log_var)] {
-                let what = format!("{what}_step{}", step + 1);
-                close(&what, actual, &fixture.f32(&what));
-            }
+    let fit = AdamW::new(&infer, 0.0);
+    for (step, (found, expected)) in fit.rates.iter().zip(&lrs).enumerate() {
+        assert!((found - expected).abs() <= 1e-12, "rate of step {step}: {found}");
+    }
+    let key = InferKey { seed: 0, step: 0, first_sequence: 0 };
+    let mut latents = Latents::None;
+    // With one noise for all steps, the first steps of a fit are a shorter fit.
+    for steps in [1, 4, 16] {
+        let fit = AdamW { rates: fit.rates[..steps].to_vec(), ..fit.clone() };
+        let mut taken = 0;
+        latents = Inference::new(fit, start.clone())
+            .infer(&mut problem, key, &mut |step| {
+                let error = (step.bound / bounds[taken] - 1.0).abs();
+                assert!(
+                    error <= TOLERANCE,
+                    "bound of step {taken}: {} is off by {error:e}",
+                    step.bound
+                );
+                taken += 1;
+                Ok(())
+            })
+            .unwrap();
+        assert_eq!(taken, steps);
+        let posterior = latents.gaussian().unwrap().to_host().unwrap();
+        for (what, actual) in [("mu", &posterior.mu), ("log_var", &posterior.log_var)] {
+            let what = format!("{what}_step{steps}");
+            close(&what, actual, &fixture.f32(&what));
         }
     }
+    assert_eq!(infer.steps, 16);
 
-    close("z_final", &engine.posterior().unwrap().sample().unwrap(), &fixture.f32("z_final"));
-    let key = InferKey { seed: 0, step: 0, first_sequence: 0 };
-    let scores: Scores = score_batch(&mut engine, Protocol::ElboFittedNoise, &infer, key).unwrap();
+    let posterior = latents.gaussian().unwrap().to_host().unwrap();
+    close("z_final", &posterior.sample().unwrap(), &fixture.f32("z_final"));
+    let inference = Inference::at(&infer, 0.0).unwrap();
+    let scores = score(&mut problem, Protocol::ElboFittedNoise, &latents, &inference, key).unwrap();
     close("final_nelbo", &[scores.nats.iter().sum::<f64>() as f32], &fixture.f32("final_nelbo"));
     let perplexities = scores.nats.iter().map(|nats| (nats / t as f64).exp());
     let mean = perplexities.sum::<f64>() / b as f64;
     close("final_ppl_mean", &[mean as f32], &fixture.f32("final_ppl_mean"));
 
-    for (spec, found) in table.iter().zip(engine.trajectory_gradients()) {
-        let what = format!("fast_leak_grad.{}", spec.name);
-        close(&what, found.as_slice().unwrap(), &fixture.f32(&what));
-    }
     let n = targets.iter().filter(|target| **target >= 0).count();
-    let gradients = engine.slow_gradients(&vec![1.0 / n as f32; b * t]).unwrap();
+    let slow = problem.weight_gradients(&latents, &vec![1.0 / n as f32; b * t], 1.0).unwrap();
     let mut squares = 0.0;
-    for (spec, found) in table.iter().zip(gradients) {
+    for (spec, found) in table.iter().zip(&slow.gradients) {
         let what = format!("slow_grad.{}", spec.name);
         close(&what, found.as_slice().unwrap(), &fixture.f32(&what));
         squares += found.to_f64().unwrap().iter().map(|x| x * x).sum::<f64>();
     }
     close("slow_grad_norm", &[squares.sqrt() as f32], &fixture.f32("slow_grad_norm"));
-    let loss = engine.slow_token_nll().unwrap().iter().sum::<f64>() / n as f64;
+    let loss = slow.nll.iter().sum::<f64>() / n as f64;
     close("slow_loss", &[loss as f32], &fixture.f32("slow_loss"));
+    for (spec, found) in table.iter().zip(program.trajectory_gradients()) {
+        let what = format!("fast_leak_grad.{}", spec.name);
+        close(&what, found.as_slice().unwrap(), &fixture.f32(&what));
+    }
 }
 
 #[test]

@@ -1,5 +1,5 @@
 //! Whole steps of the published models on a CUDA device: the fast step, the slow step, and a training step of both.
-//! Knows the engine, no kernel.
+//! Knows programs, no kernel.
 
 use anyhow::{Context as _, Result, bail, ensure};
 use clap::Args;
@@ -9,10 +9,10 @@ use ltm_kernels::cuda::Context;
 use ltm_kernels::ops::adamw::AdamW;
 use ltm_kernels::ops::elementwise;
 use ltm_kernels::{Buffer, Cost, Device, Error};
-use ltm_model::{ModelConfig, Weights, param_table};
+use ltm_model::{DeviceWeights, ModelConfig, Weights, param_table};
 use ltm_testkit::relative_frobenius;
 use ltm_train::step::{clip_scale, global_norm};
-use ltm_vi::{Engine, InferConfig, InferKey, SlowGradient};
+use ltm_vi::{Batch, InferConfig, InferKey, Inference, Latents, Program, SlowGradient};
 
 use crate::bench::{Bench, Measured};
 use crate::clock::{Often, Sample, quantiles, times};
@@ -116,7 +116,11 @@ fn is_out_of_memory(error: &anyhow::Error) -> bool {
 
 /// A model that learns: what a training run does between two batches.
 struct Learner {
-    engine: Engine,
+    program: Program,
+    weights: DeviceWeights,
+    batch: Batch,
+    /// Those of the last fit.
+    latents: Latents,
     device: Device,
     token_weight: Vec<f32>,
     /// The gradient, as a run sums it over micro-batches.
@@ -131,17 +135,18 @@ impl Learner {
         device: &Device,
         precision: Precision,
     ) -> Result<Self> {
-        let mut engine = Engine::new(config, b, t, device, precision, SlowGradient::Final)?;
-        engine.set_weights(&Weights::init(config, 1)?)?;
+        let program = Program::new(config, b, t, device, precision, SlowGradient::Final)?;
+        let weights = DeviceWeights::new(config, &Weights::init(config, 1)?, device, precision)?;
         let ids = |seed| tokens(seed, b * t, config.vocab_size).to_i32();
-        engine.set_batch(&ids(1)?, &ids(2)?)?;
+        let batch = Batch::new(config, b, &ids(1)?, &ids(2)?)?;
         let (mut sums, mut moments) = (Vec::new(), Vec::new());
         for spec in param_table(config) {
             sums.push(Buffer::zeros(device, precision.float, spec.len())?);
             moments.push(AdamWState::new(device, precision.float, spec.len())?);
         }
         let token_weight = vec![1.0 / (b * t) as f32; b * t];
-        Ok(Self { engine, device: *device, token_weight, sums, moments })
+        let (device, latents) = (*device, Latents::None);
+        Ok(Self { program, weights, batch, latents, device, token_weight, sums, moments })
     }
 
     /// Fits the batch in `steps` fast steps; returns the last bound.
@@ -149,7 +154,8 @@ impl Learner {
         let infer = InferConfig { steps, ..InferConfig::published() };
         let key = InferKey { seed: 1, step: 0, first_sequence: 0 };
         let mut bound = f64::NAN;
-        self.engine.infer(&infer, 0.0, key, &mut |step| {
+        let mut problem = self.program.problem(&self.weights, &self.batch)?;
+        self.latents = Inference::at(&infer, 0.0)?.infer(&mut problem, key, &mut |step| {
             bound = step.bound;
             Ok(())
         })?;
@@ -161,10 +167,12 @@ impl Learner {
         for sum in &mut self.sums {
             elementwise::fill(&self.device, sum, 0.0)?;
         }
-        self.engine.add_slow_gradients(&self.token_weight, &mut self.sums)?;
+        let mut problem = self.program.problem(&self.weights, &self.batch)?;
+        let slow = problem.weight_gradients(&self.latents, &self.token_weight, 1.0)?;
+        slow.add_to(&mut self.sums)?;
         let scale = clip_scale(global_norm(&self.sums)?, 1.0);
         for (i, (moments, sum)) in self.moments.iter_mut().zip(&self.sums).enumerate() {
-            moments.update(&self.device, self.engine.weight_mut(i)?, sum, scale, ADAMW)?;
+            moments.update(&self.device, self.weights.param_mut(i)?, sum, scale, ADAMW)?;
         }
         Ok(())
     }
@@ -201,7 +209,7 @@ fn time(mut learner: Learner, context: &'static Context) -> Result<Vec<Timed>> {
         learner.fit(steps)?;
         learner.slow_step()
     })?);
-    let [fast_cost, slow_cost] = learner.engine.plan_costs();
+    let [fast_cost, slow_cost] = learner.program.plan_costs();
     let fast_cost = fast_cost.context("the fast loop has run, so it has a plan")?;
     let slow_cost = slow_cost.context("the slow step has run, so it has a plan")?;
     let of_both = Cost {
@@ -213,7 +221,7 @@ fn time(mut learner: Learner, context: &'static Context) -> Result<Vec<Timed>> {
         ("slow_step", slow, slow_cost),
         ("fit_and_slow_step", both, of_both),
     ];
-    let plan_bytes = learner.engine.plan_bytes();
+    let plan_bytes = learner.program.plan_bytes();
     Ok(timed.map(|(step, sample, cost)| Timed { step, sample, cost, plan_bytes }).into())
 }
 

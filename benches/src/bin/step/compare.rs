@@ -5,7 +5,6 @@ use std::path::Path;
 use anyhow::{Context, Result, ensure};
 use ltm_model::param_table;
 use ltm_testkit::relative_frobenius;
-use ltm_vi::{Engine, InferConfig, SlowGradient};
 use safetensors::SafeTensors;
 use serde_json::{Value, json};
 
@@ -36,36 +35,20 @@ pub fn gradients(inputs: &Inputs, path: &Path) -> Result<Value> {
 
 /// `bound` and `loss`, the gradients of the bound for `mu` and `log_var`, and those of the loss for every weight.
 fn ours(inputs: &Inputs) -> Result<Vec<(String, Vec<f64>)>> {
-    let Inputs { config, batch, posterior } = inputs;
-    let (b, t) = (config.train.batch, config.train.seq_len);
-    let kind = SlowGradient::Final;
-    let (device, precision) = config.run.compute()?;
-    let mut engine = Engine::new(&config.model, b, t, &device, precision, kind)?;
-    engine.set_weights(&inputs.weights()?)?;
-    engine.set_batch(&batch.tokens, &batch.targets)?;
-    engine.set_posterior(posterior)?;
-
-    let share = 1.0 / batch.scored as f32;
-    let gradients = engine.slow_gradients(&vec![share; b * t])?;
+    let mut program = inputs.program()?;
+    let (weights, rows) = (inputs.config.on_device(&inputs.weights()?)?, inputs.rows()?);
+    let mut problem = program.problem(&weights, &rows)?;
+    let q = inputs.gaussian()?;
     let mut results = Vec::new();
-    for (spec, gradient) in param_table(&config.model).into_iter().zip(gradients) {
+    let at = problem.gradient(&q, 1.0)?;
+    results.push(("bound".into(), vec![at.nelbo()]));
+    results.push(("mu".into(), at.dmu.to_f64()?));
+    results.push(("log_var".into(), at.dlog_var.to_f64()?));
+    let (scored, token_weight) = (inputs.batch.scored, inputs.token_weight());
+    let slow = problem.weight_gradients(&q.into(), &token_weight, 1.0)?;
+    results.push(("loss".into(), vec![slow.nll.iter().sum::<f64>() / scored as f64]));
+    for (spec, gradient) in param_table(&inputs.config.model).into_iter().zip(slow.gradients) {
         results.push((spec.name, gradient.to_f64()?));
-    }
-    let loss = engine.slow_token_nll()?.iter().sum::<f64>() / batch.scored as f64;
-    results.push(("loss".into(), vec![loss]));
-
-    // An AdamW that remembers nothing, with an eps far above the gradient, takes a step of rate/eps
-    // times the gradient.
-    let (lr, eps) = (1e6, 1e6);
-    let plain = InferConfig { beta1: 0.0, beta2: 0.0, eps, weight_decay: 0.0, ..config.infer };
-    let step = engine.fast_step(lr, &plain)?;
-    results.push(("bound".into(), vec![step.bound]));
-    let moved = engine.posterior()?;
-    for (name, before, after) in
-        [("mu", &posterior.mu, &moved.mu), ("log_var", &posterior.log_var, &moved.log_var)]
-    {
-        let gradient = before.iter().zip(after).map(|(x, y)| f64::from(*x) - f64::from(*y));
-        results.push((name.into(), gradient.collect()));
     }
     Ok(results)
 }

@@ -10,7 +10,7 @@ use ltm_model::{Init, Weights, param_table};
 use ltm_testkit::seeded;
 use ltm_train::Config;
 use ltm_train::data::Batch;
-use ltm_vi::Posterior;
+use ltm_vi::{Gaussian, Posterior, Program, SlowGradient};
 use safetensors::Dtype;
 use safetensors::tensor::TensorView;
 use serde_json::json;
@@ -48,6 +48,31 @@ impl Inputs {
             noise: normal(1004, 0.0, 1.0),
         };
         Ok(Self { config, batch, posterior })
+    }
+
+    /// The model traced for the batch.
+    pub fn program(&self) -> Result<Program> {
+        let Config { model, run, train, .. } = &self.config;
+        let (device, precision) = run.compute()?;
+        let (b, t) = (train.batch, train.seq_len);
+        Ok(Program::new(model, b, t, &device, precision, SlowGradient::Final)?)
+    }
+
+    /// The batch, checked.
+    pub fn rows(&self) -> Result<ltm_vi::Batch> {
+        let Batch { tokens, targets, rows, .. } = &self.batch;
+        Ok(ltm_vi::Batch::new(&self.config.model, *rows, tokens, targets)?)
+    }
+
+    /// The posterior on its device.
+    pub fn gaussian(&self) -> Result<Gaussian> {
+        let (device, precision) = self.config.run.compute()?;
+        Ok(Gaussian::new(&self.posterior, &device, precision.float)?)
+    }
+
+    /// The weight of each target in the mean.
+    pub fn token_weight(&self) -> Vec<f32> {
+        vec![1.0 / self.batch.scored as f32; self.batch.targets.len()]
     }
 
     /// The weights, generated again, so that no copy takes memory next to a learner's.

@@ -1,6 +1,7 @@
 //! One pass of tokens through the layers, by direct kernel calls: of a whole prompt, or of one token
 //! against the cache. Knows no order of calls.
 
+use std::ops::Range;
 use std::sync::Arc;
 
 use ltm_kernels::ops::cross_attention::{self, CrossAttentionDims};
@@ -14,15 +15,16 @@ use ltm_kernels::ops::swiglu;
 use ltm_kernels::{Buffer, DType, Device};
 
 use crate::params::{AttentionParams, FeedForwardParams, ModelParams};
-use crate::{ModelConfig, Result};
+use crate::{DeviceWeights, ModelConfig, Result};
 
 /// What stays the same from token to token.
 #[derive(Clone, Debug)]
 pub(super) struct Model {
     pub(super) config: ModelConfig,
     pub(super) device: Device,
+    /// All sequences of the decoder; a pass may be of some.
     pub(super) batch: usize,
-    pub(super) params: Arc<Vec<Buffer>>,
+    pub(super) weights: DeviceWeights,
     pub(super) indices: Arc<ModelParams<usize>>,
 }
 
@@ -40,6 +42,19 @@ impl KeyValues {
 
     pub(super) fn try_clone(&self) -> Result<Self> {
         Ok(Self { k: self.k.try_clone()?, v: self.v.try_clone()? })
+    }
+
+    /// Of a cache `(slots,b,G·D)` with rows of `width` numbers, the sequences `rows` of its `b`.
+    pub(super) fn part(&self, b: usize, width: usize, rows: &Range<usize>) -> Result<Self> {
+        let part = |cache: &Buffer| -> Result<Buffer> {
+            let (slots, row) = (cache.len() / (b * width), rows.len() * width);
+            let mut part = zeros(&cache.device(), slots * row)?;
+            for slot in 0..slots {
+                part.copy_range(slot * row, cache, (slot * b + rows.start) * width, row)?;
+            }
+            Ok(part)
+        };
+        Ok(Self { k: part(&self.k)?, v: part(&self.v)? })
     }
 }
 
@@ -67,19 +82,27 @@ impl Model {
             b: Layout::Transposed,
             ..MatmulDims::new(rows, out.len() / rows, x.len() / rows)
         };
-        Ok(matmul::fwd(&self.device, out, x, &self.params[weight], write, dims)?)
+        Ok(matmul::fwd(&self.device, out, x, &self.weights.params()[weight], write, dims)?)
     }
 
     fn rms_norm(&self, out: &mut Buffer, x: &Buffer, weight: usize) -> Result<()> {
         let config = &self.config;
         let dims = RmsNormDims { rows: x.len() / config.dim, c: config.dim };
-        Ok(rms_norm::fwd(&self.device, out, x, &self.params[weight], config.norm_eps, dims)?)
+        Ok(rms_norm::fwd(
+            &self.device,
+            out,
+            x,
+            &self.weights.params()[weight],
+            config.norm_eps,
+            dims,
+        )?)
     }
 
     fn rotate(&self, out: &mut Buffer, x: &Buffer, rotations: &Buffer, heads: usize) -> Result<()> {
         let d = self.config.head_dim();
-        let t = x.len() / (self.batch * heads * d);
-        let dims = RopeDims { b: self.batch, t, h: heads, d };
+        // One rotation per token of a prompt, which all sequences share, or per sequence of a step.
+        let t = rotations.len() / d;
+        let dims = RopeDims { b: x.len() / (t * heads * d), t, h: heads, d };
         Ok(rope::fwd(&self.device, out, x, rotations, dims)?)
     }
 
@@ -89,14 +112,15 @@ impl Model {
         Ok(rope::table(&self.device, table, positions, rope_theta, self.config.head_dim())?)
     }
 
-    /// Cross-attention's keys and values of the latents `z (B,L·Z,C)`, layer by layer.
+    /// Cross-attention's keys and values of the latents `z (b,L·Z,C)`, layer by layer.
     pub(super) fn latent_key_values(&self, z: &[f32]) -> Result<Vec<KeyValues>> {
-        let Self { config, device, batch, .. } = self;
+        let Self { config, device, .. } = self;
         let per_layer = config.latents_per_layer();
         if per_layer == 0 {
             return Ok(Vec::new());
         }
-        let rows = batch * per_layer;
+        let b = z.len() / (config.n_latents * config.dim);
+        let rows = b * per_layer;
         let mut all = zeros(device, z.len())?;
         all.write_f32(z)?;
         let positions: Vec<i32> = (0..per_layer).map(|j| id(j * config.latent_stride())).collect();
@@ -109,7 +133,7 @@ impl Model {
         for (layer, params) in self.indices.layers.iter().enumerate() {
             let params = params.cross_attention.as_ref().expect("a model with latents has it");
             let dims = SliceDims {
-                b: *batch,
+                b,
                 rows: config.n_latents,
                 start: layer * per_layer,
                 len: per_layer,
@@ -130,14 +154,15 @@ impl Model {
 /// Activations of `T` tokens of each sequence.
 #[derive(Debug)]
 pub(super) struct Workspace {
+    b: usize,
     pub(super) t: usize,
     /// The tokens of a prompt attend to each other, a single token to the cache: `None`.
     prompt: Option<SelfAttentionDims>,
     /// `(B,T)`.
     tokens: Buffer,
-    /// `(T)`.
+    /// `(T)` of a prompt, `(B)` of a step.
     positions: Buffer,
-    /// `(T,D/2,2)`.
+    /// `(T,D/2,2)` of a prompt, `(B,D/2,2)` of a step.
     rotations: Buffer,
     /// The residual sum, `(B,T,C)`.
     x: Buffer,
@@ -160,19 +185,55 @@ pub(super) struct Workspace {
     /// Of each sequence's last token, `(B,C)`.
     last: Buffer,
     last_normed: Buffer,
+    /// `(B,V)`.
+    logits: Buffer,
+}
+
+/// A group's share of a step in which not all sequences are at one position.
+pub(super) struct Part {
+    /// Which of the step's sequences.
+    rows: Range<usize>,
+    /// `(b,H,D)`.
+    q: Buffer,
+    attended: Buffer,
+    /// `(b,G,D)`.
+    k: Buffer,
+    v: Buffer,
+    /// `(b,H)`.
+    lse: Buffer,
+}
+
+impl Part {
+    pub(super) fn new(model: &Model, rows: Range<usize>) -> Result<Self> {
+        let Model { config, device, .. } = model;
+        let of_width = |width: usize| zeros(device, rows.len() * width);
+        Ok(Self {
+            q: of_width(config.dim)?,
+            attended: of_width(config.dim)?,
+            k: of_width(config.kv_dim())?,
+            v: of_width(config.kv_dim())?,
+            lse: of_width(config.n_heads)?,
+            rows,
+        })
+    }
 }
 
 impl Workspace {
-    pub(super) fn new(model: &Model, t: usize) -> Result<Self> {
-        let Model { config, device, batch, .. } = model;
-        let rows = batch * t;
+    pub(super) fn new(model: &Model, b: usize, t: usize) -> Result<Self> {
+        Self::with_positions(model, b, t, b)
+    }
+
+    fn with_positions(model: &Model, b: usize, t: usize, positions: usize) -> Result<Self> {
+        let Model { config, device, .. } = model;
+        let rows = b * t;
         let of_width = |width: usize| zeros(device, rows * width);
         Ok(Self {
+            b,
             t,
             prompt: None,
             tokens: Buffer::zeros(device, DType::I32, rows)?,
-            positions: Buffer::zeros(device, DType::I32, t)?,
-            rotations: zeros(device, t * config.head_dim())?,
+            positions: Buffer::zeros(device, DType::I32, positions)?,
+            rotations: zeros(device, positions * config.head_dim())?,
             x: of_width(config.dim)?,
             normed: of_width(config.dim)?,
             q: of_width(config.dim)?,
@@ -185,51 +246,60 @@ impl Workspace {
             gate: of_width(config.ffn_hidden)?,
             up: of_width(config.ffn_hidden)?,
             hidden: of_width(config.ffn_hidden)?,
-            last: zeros(device, batch * config.dim)?,
-            last_normed: zeros(device, batch * config.dim)?,
+            last: zeros(device, b * config.dim)?,
+            last_normed: zeros(device, b * config.dim)?,
+            logits: zeros(device, b * config.vocab_size)?,
         })
     }
 
-    pub(super) fn for_prompt(model: &Model, t: usize) -> Result<Self> {
+    pub(super) fn for_prompt(model: &Model, b: usize, t: usize) -> Result<Self> {
         let config = &model.config;
         let dims = SelfAttentionDims {
-            b: model.batch,
+            b,
             t,
             h: config.n_heads,
             g: config.n_kv_heads,
             d: config.head_dim(),
             w: model.window().min(t),
         };
-        Ok(Self { prompt: Some(dims), ..Self::new(model, t)? })
+        Ok(Self { prompt: Some(dims), ..Self::with_positions(model, b, t, t)? })
+    }
+
+    pub(super) fn is_prompt(&self) -> bool {
+        self.prompt.is_some()
     }
 
     fn rows(&self) -> usize {
         self.tokens.len()
     }
 
-    pub(super) fn embed(&mut self, model: &Model, tokens: &[i32], start: usize) -> Result<()> {
+    /// Embeds tokens that are in the vocabulary, at these positions.
+    pub(super) fn embed(
+        &mut self,
+        model: &Model,
+        tokens: &[i32],
+        positions: &[usize],
+    ) -> Result<()> {
         let config = &model.config;
-        if model.device != Device::Cpu {
-            check_tokens(tokens, config.vocab_size)?;
-        }
         self.tokens.write_i32(tokens)?;
         let dims = EmbeddingDims { n: self.rows(), v: config.vocab_size, c: config.dim };
-        let table = &model.params[model.indices.tok_embeddings];
+        let table = &model.weights.params()[model.indices.tok_embeddings];
         embedding::fwd(&model.device, &mut self.x, table, &self.tokens, dims)?;
-        let positions: Vec<i32> = (start..start + self.t).map(id).collect();
+        let positions: Vec<i32> = positions.iter().copied().map(id).collect();
         self.positions.write_i32(&positions)?;
         model.rotations(&mut self.rotations, &self.positions)
     }
 
-    /// `x += wo · attention(norm(x))` over the window, whose keys and values go to the cache.
+    /// `x += wo · attention(norm(x))` over the window, whose keys and values go to the caches: one for each group of
+    /// sequences, with its position. `parts` are of the same groups, and empty for a single one.
     pub(super) fn self_attention(
         &mut self,
         model: &Model,
         params: &AttentionParams<usize>,
-        cache: &mut KeyValues,
-        start: usize,
+        caches: &mut [(usize, &mut KeyValues)],
+        parts: &mut [Part],
     ) -> Result<()> {
-        let Model { config, device, batch, .. } = model;
+        let Model { config, device, .. } = model;
         let (rows, overwrite) = (self.rows(), Write::Overwrite);
         model.rms_norm(&mut self.normed, &self.x, params.norm)?;
         model.project(&mut self.q, &self.normed, params.wq, overwrite, rows)?;
@@ -238,26 +308,28 @@ impl Workspace {
         model.rotate(&mut self.q_rotated, &self.q, &self.rotations, config.n_heads)?;
         model.rotate(&mut self.k_rotated, &self.k, &self.rotations, config.n_kv_heads)?;
 
-        let (out, lse, scale) = (&mut self.attended, &mut self.lse, model.scale());
-        if let Some(dims) = self.prompt {
-            let (q, k, v) = (&self.q_rotated, &self.k_rotated, &self.v);
-            self_attention::fwd(device, out, lse, q, k, v, scale, dims)?;
-            cache.k = last_slots(k, *batch, self.t, model.window())?;
-            cache.v = last_slots(v, *batch, self.t, model.window())?;
-        } else {
-            write_slot(&mut cache.k, &self.k_rotated, start, model.window())?;
-            write_slot(&mut cache.v, &self.v, start, model.window())?;
-            let dims = CrossAttentionDims {
-                b: 1,
-                t: 1,
-                z: cache.k.len() / self.k.len(),
-                h: batch * config.n_heads,
-                g: batch * config.n_kv_heads,
-                d: config.head_dim(),
-            };
-            // Rotations are in the keys, so the order of the slots does not matter.
-            let (q, k, v) = (&self.q_rotated, &cache.k, &cache.v);
-            cross_attention::fwd(device, out, lse, q, k, v, scale, dims)?;
+        let (q, k, v) = (&self.q_rotated, &self.k_rotated, &self.v);
+        let (out, lse) = (&mut self.attended, &mut self.lse);
+        match (self.prompt, caches) {
+            (Some(dims), [(_, cache)]) => {
+                self_attention::fwd(device, out, lse, q, k, v, model.scale(), dims)?;
+                cache.k = last_slots(k, self.b, self.t, model.window())?;
+                cache.v = last_slots(v, self.b, self.t, model.window())?;
+            }
+            (_, [(position, cache)]) => {
+                attend_to_cache(model, out, lse, [q, k, v], cache, *position)?;
+            }
+            (_, caches) => {
+                for (part, (position, cache)) in parts.iter_mut().zip(caches) {
+                    let Part { rows, q: some_q, attended, k: some_k, v: some_v, lse } = part;
+                    for (to, from) in [(&mut *some_q, q), (some_k, k), (some_v, v)] {
+                        to.copy_range(0, from, rows.start * (to.len() / rows.len()), to.len())?;
+                    }
+                    let qkv = [&*some_q, some_k, some_v];
+                    attend_to_cache(model, attended, lse, qkv, cache, *position)?;
+                    out.copy_range(rows.start * config.dim, attended, 0, attended.len())?;
+                }
+            }
         }
         model.project(&mut self.x, &self.attended, params.wo, Write::Accumulate, rows)
     }
@@ -275,7 +347,7 @@ impl Workspace {
         model.project(&mut self.q, &self.normed, params.wq, Write::Overwrite, rows)?;
         model.rotate(&mut self.q_rotated, &self.q, &self.rotations, config.n_heads)?;
         let dims = CrossAttentionDims {
-            b: model.batch,
+            b: self.b,
             t: self.t,
             z: config.latents_per_layer(),
             h: config.n_heads,
@@ -303,14 +375,47 @@ impl Workspace {
     }
 
     /// The logits of the last token of each sequence.
-    pub(super) fn output(&mut self, model: &Model, logits: &mut Buffer) -> Result<()> {
-        let Model { config, device, batch, indices, .. } = model;
-        let dims = SliceDims { b: *batch, rows: self.t, start: self.t - 1, len: 1, c: config.dim };
+    pub(super) fn output(&mut self, model: &Model) -> Result<Vec<f32>> {
+        let Model { config, device, indices, .. } = model;
+        let dims = SliceDims { b: self.b, rows: self.t, start: self.t - 1, len: 1, c: config.dim };
         slice::fwd(device, &mut self.last, &self.x, dims)?;
         model.rms_norm(&mut self.last_normed, &self.last, indices.norm)?;
         let (x, weight) = (&self.last_normed, indices.tok_embeddings);
-        model.project(logits, x, weight, Write::Overwrite, *batch)
+        model.project(&mut self.logits, x, weight, Write::Overwrite, self.b)?;
+        Ok(self.logits.to_f32()?)
     }
+}
+
+/// Puts keys and values of one token of each sequence into the cache, and lets its queries attend to that.
+fn attend_to_cache(
+    model: &Model,
+    out: &mut Buffer,
+    lse: &mut Buffer,
+    [q, k, v]: [&Buffer; 3],
+    cache: &mut KeyValues,
+    position: usize,
+) -> Result<()> {
+    let (config, b) = (&model.config, k.len() / model.config.kv_dim());
+    write_slot(&mut cache.k, k, position, model.window())?;
+    write_slot(&mut cache.v, v, position, model.window())?;
+    let dims = CrossAttentionDims {
+        b: 1,
+        t: 1,
+        z: cache.k.len() / k.len(),
+        h: b * config.n_heads,
+        g: b * config.n_kv_heads,
+        d: config.head_dim(),
+    };
+    // Rotations are in the keys, so the order of the slots does not matter.
+    let (k, v, scale) = (&cache.k, &cache.v, model.scale());
+    Ok(cross_attention::fwd(&model.device, out, lse, q, k, v, scale, dims)?)
+}
+
+/// The rows `rows` of a buffer whose rows have `width` numbers.
+pub(super) fn copy_rows(all: &Buffer, width: usize, rows: &Range<usize>) -> Result<Buffer> {
+    let mut some = zeros(&all.device(), rows.len() * width)?;
+    some.copy_range(0, all, rows.start * width, rows.len() * width)?;
+    Ok(some)
 }
 
 /// Puts the row `(B,G,D)` of the token at `position` into its slot of a cache, which grows by that
@@ -344,8 +449,8 @@ fn last_slots(prompt: &Buffer, batch: usize, t: usize, window: usize) -> Result<
     Ok(cache)
 }
 
-/// Refuses what a device would turn into NaN.
-fn check_tokens(tokens: &[i32], limit: usize) -> Result<()> {
+/// Refuses tokens outside the vocabulary, before anything has changed.
+pub(super) fn check_tokens(tokens: &[i32], limit: usize) -> Result<()> {
     let outside = |token: &i32| usize::try_from(*token).map_or(true, |token| token >= limit);
     match tokens.iter().position(outside) {
         None => Ok(()),

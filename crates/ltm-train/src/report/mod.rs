@@ -161,7 +161,8 @@ fn rescore(
     let checkpoint = Checkpoint::load(dir)?;
     let config = placed(&checkpoint.config, dir);
     let val = open(&config, Split::Val)?;
-    let found = evaluate(&config, &checkpoint.weights, &val, protocols, sequences, progress)?;
+    let weights = config.on_device(&checkpoint.weights)?;
+    let found = evaluate(&config, &weights, &val, protocols, sequences, progress)?;
     line["evaluation"] = found.to_json();
     scores::put(line, &found.sequences.iter().map(Sequence::to_json).collect::<Vec<_>>());
     Ok(())
@@ -181,9 +182,10 @@ fn show_run(dir: &Path, line: &mut Value) -> Result<()> {
     if crate::trainer::corpus_dir(&config).exists()
         && let Ok(val) = open(&config, Split::Val)
     {
-        line["trace"] = measure::shown_trace(&config, &checkpoint.weights, &val)?.into();
+        let weights = config.on_device(&checkpoint.weights)?;
+        line["trace"] = measure::shown_trace(&config, &weights, &val)?.into();
         let tokenizer = &*checkpoint.tokenizer;
-        line["samples"] = measure::samples(&config, &checkpoint.weights, tokenizer, &val);
+        line["samples"] = measure::samples(&config, &weights, tokenizer, &val);
     }
     Ok(())
 }

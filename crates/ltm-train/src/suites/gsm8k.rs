@@ -4,8 +4,8 @@
 use std::ops::ControlFlow;
 use std::path::Path;
 
-use ltm_model::{SampleConfig, Weights};
-use ltm_vi::{GenerateOptions, LatentSource, generate_many};
+use ltm_model::{DeviceWeights, SampleConfig};
+use ltm_vi::{GenerateOptions, Inference, LatentSource, generate_many};
 use serde::Serialize;
 
 use super::Mean;
@@ -301,7 +301,7 @@ pub struct Pass {
 /// `on_answered`.
 pub fn evaluate(
     config: &Config,
-    weights: &Weights,
+    weights: &DeviceWeights,
     tokenizer: &dyn Tokenizer,
     problems: &[Problem],
     options: &Options,
@@ -317,7 +317,8 @@ pub fn evaluate(
         tokenizer.encode(&format!("{QUESTION} {}\nAnswer: {}\n\n", shot.question, shot.answer))
     });
     let examples = examples.collect::<data::Result<Vec<_>>>()?;
-    let (device, precision) = config.run.compute()?;
+    let (_, precision) = config.run.compute()?;
+    let inference = Inference::finished(&config.infer)?;
     let separator = tokenizer.separator();
     let mut all = Vec::with_capacity(problems.len());
     for (problem, index) in problems.iter().zip(0_u64..) {
@@ -333,15 +334,15 @@ pub fn evaluate(
                 max_tokens: room,
                 sample: options.sample,
                 latents: LatentSource::Prompt,
+                refit: None,
                 // Far enough apart for the draws of a question.
                 seed: config.run.seed.wrapping_add(index << 32),
                 stop: Some(separator as i32),
-                device,
                 precision,
             };
             let draws = 0..options.samples as u64;
-            let (model, infer) = (&config.model, &config.infer);
-            let written = generate_many(weights, model, infer, &prompt, &generation, draws)?;
+            let model = &config.model;
+            let written = generate_many(model, weights, &inference, &prompt, &generation, draws)?;
             answers = written.iter().map(|one| answer(tokenizer, &one.tokens)).collect();
         }
         let numbers: Vec<_> = answers.iter().map(|answer| extract(answer)).collect();

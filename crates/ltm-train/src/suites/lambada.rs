@@ -3,9 +3,9 @@
 use std::ops::ControlFlow;
 use std::path::PathBuf;
 
-use ltm_model::{Decoder, Weights};
+use ltm_model::{Decoder, DeviceWeights};
 use ltm_vi::estimators::{self, Sampled};
-use ltm_vi::{Engine, InferKey, Method, Posterior, SlowGradient};
+use ltm_vi::{InferKey, Inference, Posterior, Program, SlowGradient, Task, suits};
 use serde_json::{Value, json};
 
 use super::Mean;
@@ -221,7 +221,7 @@ impl Lambada {
 /// for tokens outside the vocabulary; [`Error::Model`]; [`Error::NonFinite`] when a score is not finite.
 pub fn evaluate(
     config: &Config,
-    weights: &Weights,
+    weights: &DeviceWeights,
     passages: &[Passage],
     samples: usize,
     progress: &mut dyn FnMut(u64, u64),
@@ -229,28 +229,27 @@ pub fn evaluate(
     if samples == 0 {
         return Err(Error::field("samples", "at least 1", samples));
     }
-    if config.model.n_latents > 0 && config.infer.method == Method::Langevin {
-        // As for `prequential`: a sample without a density has no fresh ones.
-        return Err(Error::Infer(ltm_vi::Error::NoDensity { protocol: "last-word predictive" }));
-    }
+    // As for `prequential`: a sample without a density has no fresh ones.
+    suits(&config.model, config.infer.method, Task::Predict("last-word predictive"))?;
     let (device, precision) = config.run.compute()?;
     let model = &config.model;
     // Without latents all samples are one.
     let samples = if model.n_latents == 0 { 1 } else { samples };
     let b = config.train.batch.min(passages.len().max(1));
     let t = passages.iter().map(|passage| passage.inputs().len()).max().unwrap_or(1);
-    let mut engine = Engine::new(model, b, t, &device, precision, SlowGradient::None)?;
-    engine.set_weights(weights)?;
-    let mut decoder = Decoder::new(*model, weights, device, samples)?;
+    let mut program = Program::new(model, b, t, &device, precision, SlowGradient::None)?;
+    let inference = Inference::finished(&config.infer)?;
+    let mut decoder = Decoder::with_weights(*model, weights.clone(), samples)?;
     let mut words = Vec::with_capacity(passages.len());
     for group in passages.chunks(b) {
         let first_sequence = words.len() as u64;
         let key = InferKey { seed: config.run.seed, step: KEY_STEP, first_sequence };
-        let posterior = fit_to_contexts(&mut engine, config, group, key)?;
         let n = model.n_latents * model.dim;
         let mut draws = Vec::new();
-        for sample in (0..samples).filter(|_| n > 0) {
-            draws.push(posterior.fresh_sample(model, key, sample)?);
+        if let Some(posterior) = fit_to_contexts(&mut program, weights, &inference, group, key)? {
+            for sample in 0..samples {
+                draws.push(posterior.fresh_sample(model, key, sample)?);
+            }
         }
         for (row, passage) in group.iter().enumerate() {
             progress(words.len() as u64, passages.len() as u64);
@@ -272,14 +271,16 @@ pub fn evaluate(
     Ok(Lambada { samples: if model.n_latents == 0 { 0 } else { samples }, words })
 }
 
-/// The posterior given each passage's context, without the last words. A batch's last rows may be empty.
+/// The posterior given each passage's context, without the last words; `None` without latents. A batch's last rows may
+/// be empty.
 fn fit_to_contexts(
-    engine: &mut Engine,
-    config: &Config,
+    program: &mut Program,
+    weights: &DeviceWeights,
+    inference: &Inference,
     group: &[Passage],
     key: InferKey,
-) -> Result<Posterior> {
-    let (b, t) = engine.batch_shape();
+) -> Result<Option<Posterior>> {
+    let [b, t] = program.shape();
     let mut tokens = vec![0; b * t];
     let mut targets = vec![IGNORED; b * t];
     for (row, passage) in group.iter().enumerate() {
@@ -287,9 +288,10 @@ fn fit_to_contexts(
         tokens[start..start + passage.inputs().len()].copy_from_slice(passage.inputs());
         targets[start..start + known].copy_from_slice(&passage.targets()[..known]);
     }
-    engine.set_batch(&tokens, &targets)?;
-    engine.infer(&config.infer, 1.0, key, &mut |_| Ok(()))?;
-    Ok(engine.posterior()?)
+    let batch = ltm_vi::Batch::new(program.extents(), b, &tokens, &targets)?;
+    let mut problem = program.problem(weights, &batch)?;
+    let latents = inference.infer(&mut problem, key, &mut |_| Ok(()))?;
+    Ok(latents.gaussian().map(|gaussian| gaussian.to_host()).transpose()?)
 }
 
 /// Predicts a passage's last word by the mixture over the latents of `decoder`.
@@ -336,8 +338,9 @@ mod tests {
     use std::path::Path;
 
     use ltm_model::ModelConfig;
+    use ltm_model::Weights;
     use ltm_testkit::{Tol, assert_close};
-    use ltm_vi::{Protocol, score_batch_after};
+    use ltm_vi::{Latents, Method, Protocol, score};
 
     use super::*;
 
@@ -365,10 +368,10 @@ mod tests {
     }
 
     /// Weights large enough for latents and context to matter.
-    fn weights(config: &Config) -> Weights {
+    fn weights(config: &Config) -> DeviceWeights {
         let mut weights = Weights::init(&config.model, 3).expect("the model is good");
         weights.params.iter_mut().flatten().for_each(|x| *x *= if *x == 1.0 { 1.0 } else { 10.0 });
-        weights
+        config.on_device(&weights).expect("they fit")
     }
 
     fn passage(text: &str) -> data::Result<Passage> {
@@ -426,17 +429,19 @@ mod tests {
                 let t = passage.inputs().len();
                 let (device, precision) = config.run.compute().expect("the CPU");
                 let gradient = SlowGradient::None;
-                let mut engine = Engine::new(&config.model, 1, t, &device, precision, gradient)
+                let mut program = Program::new(&config.model, 1, t, &device, precision, gradient)
                     .expect("the model is good");
-                engine.set_weights(&weights).expect("they fit");
-                engine.set_batch(passage.inputs(), passage.targets()).expect("it fits");
+                let batch =
+                    ltm_vi::Batch::new(&config.model, 1, passage.inputs(), passage.targets())
+                        .and_then(|batch| batch.with_context(&[passage.known()]))
+                        .expect("it fits");
+                let mut problem = program.problem(&weights, &batch).expect("they fit");
                 let first_sequence = index as u64;
                 let key = InferKey { seed: config.run.seed, step: KEY_STEP, first_sequence };
                 let protocol = Protocol::PrequentialOverlap { stride: 4, samples: 3 };
-                let context = [passage.known()];
+                let inference = Inference::finished(&config.infer).expect("it is good");
                 let expected =
-                    score_batch_after(&mut engine, protocol, &config.infer, &context, key)
-                        .expect("scored");
+                    score(&mut problem, protocol, &Latents::None, &inference, key).expect("scored");
                 // Four logarithms of sums over 257 numbers in single precision, and three fast steps of Adam, which
                 // may enlarge the rounding of a gradient near zero.
                 let tol = Tol { abs: 1e-3, rel: 1e-4 };
@@ -454,7 +459,7 @@ mod tests {
         let passages = [passage("one cat").expect("two words")];
         let refused = evaluate(&config, &weights(&config), &passages, 3, &mut |_, _| ());
         assert!(
-            matches!(refused, Err(Error::Infer(ltm_vi::Error::NoDensity { .. }))),
+            matches!(refused, Err(Error::Infer(ltm_vi::Error::Unsuitable { .. }))),
             "{refused:?}"
         );
         // Without latents nothing is drawn.
@@ -481,8 +486,7 @@ mod tests {
     fn what_the_model_would_write_is_predicted() {
         let config = config(0);
         let weights = weights(&config);
-        let mut decoder =
-            Decoder::new(config.model, &weights, ltm_kernels::Device::Cpu, 1).expect("good");
+        let mut decoder = Decoder::with_weights(config.model, weights.clone(), 1).expect("good");
         let greedy = |logits: &[f32]| {
             (0..logits.len()).max_by(|a, b| logits[*a].total_cmp(&logits[*b])).expect("some") as i32
         };

@@ -3,45 +3,43 @@
 
 use std::path::Path;
 
-use ltm_model::{SampleConfig, Weights};
-use ltm_vi::{Engine, GenerateOptions, InferKey, LatentSource, Protocol, SlowGradient, generate};
+use ltm_model::{DeviceWeights, SampleConfig};
+use ltm_vi::{
+    GenerateOptions, InferKey, Inference, LatentSource, Latents, Program, Protocol, SlowGradient,
+    Task, generate, suits,
+};
 use serde_json::{Map, Value, json};
 
 use crate::config::Config;
 use crate::data::{Batches, Tokenizer, storyworld};
 use crate::error::chain;
-use crate::eval::{Evaluation, KEY_STEP, evaluate};
+use crate::eval::{Evaluation, KEY_STEP};
 use crate::trainer::METRICS_FILE;
 use crate::{Error, Result};
 
 /// The requested protocols that apply to a point, and why the others do not. The protocols of the point's own
 /// evaluations are added where it has no latents or none of the requested ones applies.
-///
-/// A protocol applies when one sequence can be scored by it, without fast steps.
 pub(crate) fn suitable(
     asked: &[Protocol],
     config: &Config,
-    weights: &Weights,
     val: &Batches,
-) -> Result<(Vec<Protocol>, Map<String, Value>)> {
-    let mut trial = config.clone();
-    trial.infer.steps = 0;
+) -> (Vec<Protocol>, Map<String, Value>) {
+    let t = val.options().seq_len;
     let (mut suitable, mut left_out) = (Vec::new(), Map::new());
     for protocol in asked {
-        match evaluate(&trial, weights, val, &[*protocol], 1, &mut |_, _| ()) {
-            Err(Error::Infer(error)) => {
+        let applies = suits(&config.model, config.infer.method, Task::Score(*protocol));
+        match applies.and_then(|()| protocol.check(t)) {
+            Err(error) => {
                 left_out.insert(protocol.to_string(), chain(&error).into());
             }
-            // A number that is not finite is the real evaluation's to report.
-            Ok(_) | Err(Error::NonFinite { .. }) => suitable.push(*protocol),
-            Err(error) => return Err(error),
+            Ok(()) => suitable.push(*protocol),
         }
     }
     if suitable.is_empty() || config.model.n_latents == 0 {
         let own = crate::eval::protocols(config, config.train.eval_samples);
         suitable.extend(own.into_iter().filter(|protocol| !asked.contains(protocol)));
     }
-    Ok((suitable, left_out))
+    (suitable, left_out)
 }
 
 /// Tokens that a run was trained on: the sum of its steps' own counts.
@@ -91,7 +89,11 @@ pub(crate) fn sequence_tokens(batches: &Batches, sequences: u64) -> Result<Vec<u
 }
 
 /// The [`trace`] for a result: empty for an inference method that has no KL.
-pub(crate) fn shown_trace(config: &Config, weights: &Weights, val: &Batches) -> Result<Vec<Value>> {
+pub(crate) fn shown_trace(
+    config: &Config,
+    weights: &DeviceWeights,
+    val: &Batches,
+) -> Result<Vec<Value>> {
     match trace(config, weights, val) {
         Err(Error::Infer(_)) => Ok(Vec::new()),
         trace => trace,
@@ -99,7 +101,7 @@ pub(crate) fn shown_trace(config: &Config, weights: &Weights, val: &Batches) -> 
 }
 
 /// NLL and KL per token of the first validation batch, before each fast step and after the last.
-fn trace(config: &Config, weights: &Weights, val: &Batches) -> Result<Vec<Value>> {
+fn trace(config: &Config, weights: &DeviceWeights, val: &Batches) -> Result<Vec<Value>> {
     let mut trace = Vec::new();
     if config.model.n_latents == 0 {
         return Ok(trace);
@@ -109,26 +111,31 @@ fn trace(config: &Config, weights: &Weights, val: &Batches) -> Result<Vec<Value>
     // Without the rows that are only padding, whose latents mean nothing.
     let b = batch.rows;
     let (device, precision) = config.run.compute()?;
-    let mut engine = Engine::new(&config.model, b, t, &device, precision, SlowGradient::None)?;
-    engine.set_weights(weights)?;
-    engine.set_batch(&batch.tokens[..b * t], &batch.targets[..b * t])?;
+    let none = SlowGradient::None;
+    let mut program = Program::new(&config.model, b, t, &device, precision, none)?;
+    let (tokens, targets) = (&batch.tokens[..b * t], &batch.targets[..b * t]);
+    let rows = ltm_vi::Batch::new(&config.model, b, tokens, targets)?;
+    let mut problem = program.problem(weights, &rows)?;
     let key = InferKey { seed: config.run.seed, step: KEY_STEP, first_sequence: 0 };
     let per_token = 1.0 / batch.scored.max(1) as f64;
     let entry = |step: usize, nll: f64, kl: f64| json!({ "step": step, "nll": nll * per_token, "kl": kl * per_token });
-    engine.infer(&config.infer, 1.0, key, &mut |step| {
+    let inference = Inference::finished(&config.infer)?;
+    let latents = inference.infer(&mut problem, key, &mut |step| {
         trace.push(entry(step.step, step.nll, step.kl_per_layer.iter().sum()));
         Ok(())
     })?;
-    let nll: f64 = engine.token_nll()?.iter().sum();
-    let kl: f64 = engine.posterior()?.kl(b)?.iter().sum();
-    trace.push(entry(config.infer.steps, nll, kl));
+    if let Latents::Gaussian(q) = &latents {
+        let nll: f64 = problem.token_nll(&latents)?.iter().sum();
+        let kl: f64 = q.to_host()?.kl(b)?.iter().sum();
+        trace.push(entry(config.infer.steps, nll, kl));
+    }
     Ok(trace)
 }
 
 /// An unconditional sample and a continuation of a validation text, or why there is none.
 pub(crate) fn samples(
     config: &Config,
-    weights: &Weights,
+    weights: &DeviceWeights,
     tokenizer: &dyn Tokenizer,
     val: &Batches,
 ) -> Value {
@@ -138,19 +145,20 @@ pub(crate) fn samples(
 
 fn try_samples(
     config: &Config,
-    weights: &Weights,
+    weights: &DeviceWeights,
     tokenizer: &dyn Tokenizer,
     val: &Batches,
 ) -> Result<Value> {
     let separator = tokenizer.separator() as i32;
-    let (device, precision) = config.run.compute()?;
+    let (_, precision) = config.run.compute()?;
+    let inference = Inference::finished(&config.infer)?;
     let options = GenerateOptions {
         max_tokens: config.model.max_seq_len.min(160),
         sample: SampleConfig { temperature: 0.8, top_k: 0, top_p: 0.95 },
         latents: LatentSource::Prior,
+        refit: None,
         seed: config.run.seed,
         stop: Some(separator),
-        device,
         precision,
     };
     let text = |tokens: &[i32]| {
@@ -158,7 +166,7 @@ fn try_samples(
         tokenizer.decode(&ids.collect::<Vec<_>>())
     };
     let write = |prompt: &[i32], options: &GenerateOptions| -> Result<String> {
-        let written = generate(weights, &config.model, &config.infer, prompt, options)?;
+        let written = generate(&config.model, weights, &inference, prompt, options)?;
         Ok(text(&written.tokens))
     };
     let from_nothing = write(&[separator], &options)?;

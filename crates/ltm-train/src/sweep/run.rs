@@ -155,9 +155,9 @@ impl Sweep {
         }
         let seconds = timed.seconds;
         drop(trainer);
-        let weights = Checkpoint::load(&summary.checkpoint)?.weights;
+        let weights = config.on_device(&Checkpoint::load(&summary.checkpoint)?.weights)?;
         let val = open(config, Split::Val)?;
-        let (protocols, left_out) = suitable(&self.protocols, config, &weights, &val)?;
+        let (protocols, left_out) = suitable(&self.protocols, config, &val);
         let mut progress = |done, all| observer.scoring(done, all);
         let evaluation =
             evaluate(config, &weights, &val, &protocols, self.eval_sequences, &mut progress)?;

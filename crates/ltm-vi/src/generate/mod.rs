@@ -1,16 +1,16 @@
-//! Generation: latents from the prior or fitted to a prompt, then tokens decoded with the latents fixed.
-//! Knows no text.
+//! Generation: latents from the prior or fitted to a prompt, then tokens decoded with the latents fixed, or fitted again
+//! on the way. Knows no text.
+
+mod generator;
 
 use std::ops::Range;
 
 use ltm_autodiff::Precision;
-use ltm_kernels::Device;
-use ltm_kernels::ops::philox::{Philox, PhiloxKey};
-use ltm_model::{Decoder, ModelConfig, SampleConfig, Weights, sample};
+use ltm_model::{DeviceWeights, ModelConfig, SampleConfig};
 
-use crate::engine::argument;
-use crate::posterior::Purpose;
-use crate::{Engine, Error, FastStep, InferConfig, InferKey, Result, SlowGradient};
+pub use generator::Generator;
+
+use crate::{FastStep, Inference, Result};
 
 /// The most texts of one call, which are decoded as one batch.
 const MOST_DRAWS: u64 = 1 << 16;
@@ -18,7 +18,7 @@ const MOST_DRAWS: u64 = 1 << 16;
 /// The distribution of a generation's latents.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum LatentSource {
-    /// `z ~ N(0,I)`: conditioned on the prompt only through the decoder.
+    /// The prior: conditioned on the prompt only through the decoder.
     Prior,
     /// `z ~ q(z|prompt)`, fitted to the prompt alone.
     Prompt,
@@ -27,18 +27,18 @@ pub enum LatentSource {
 /// How to generate.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct GenerateOptions {
-    /// The most tokens to generate. Where they exceed the context, it rolls: see [`generate`].
+    /// The most tokens to generate. Where they exceed the context, it rolls: see [`Generator::next`].
     pub max_tokens: usize,
     /// How tokens are chosen.
     pub sample: SampleConfig,
     /// The distribution of the latents.
     pub latents: LatentSource,
+    /// Fits the latents again to the text so far after each time that this many tokens were generated.
+    pub refit: Option<usize>,
     /// Seed of latents and tokens.
     pub seed: u64,
     /// Generation ends after this token.
     pub stop: Option<i32>,
-    /// The device.
-    pub device: Device,
     /// The precision of the fit; tokens are decoded in single precision.
     pub precision: Precision,
 }
@@ -48,31 +48,25 @@ pub struct GenerateOptions {
 pub struct Generation {
     /// The continuation, with the stop token if it was generated.
     pub tokens: Vec<i32>,
-    /// The fast steps of the fit; empty without a fit.
+    /// The fast steps of the fit to the prompt; empty without a fit.
     pub fit: Vec<FastStep>,
-    /// The latents `(L·Z,C)`.
+    /// The latents `(L·Z,C)`, those of the last fit.
     pub z: Vec<f32>,
 }
 
-/// Continues `prompt`, which is at least the token that documents begin with.
-///
-/// A prompt of one token has no targets to fit to, so its latents come from the prior whatever the options
-/// are. The result depends on the arguments alone.
-///
-/// When the context is full, the last half of its tokens is read again from position 0, with the same latents:
-/// positions stay within those of training, and older tokens act through the latents alone.
+/// Continues `prompt`, which is at least the token that documents begin with, to the end: see [`Generator`], which
+/// yields the tokens one by one.
 ///
 /// # Errors
-/// [`Error::Argument`] for an empty prompt, [`Error::PromptTooLong`]; [`Error::Config`] or
-/// [`Error::Model`] for a configuration, weights or tokens that do not fit.
+/// Those of [`Generator`].
 pub fn generate(
-    weights: &Weights,
     config: &ModelConfig,
-    infer: &InferConfig,
+    weights: &DeviceWeights,
+    inference: &Inference,
     prompt: &[i32],
     options: &GenerateOptions,
 ) -> Result<Generation> {
-    let one = generate_many(weights, config, infer, prompt, options, 0..1)?;
+    let one = generate_many(config, weights, inference, prompt, options, 0..1)?;
     Ok(one.into_iter().next().expect("one was asked for"))
 }
 
@@ -81,129 +75,28 @@ pub fn generate(
 /// [`generate`].
 ///
 /// # Errors
-/// Those of [`generate`], and [`Error::Argument`] for more than 65536 draws.
+/// Those of [`Generator`].
 pub fn generate_many(
-    weights: &Weights,
     config: &ModelConfig,
-    infer: &InferConfig,
+    weights: &DeviceWeights,
+    inference: &Inference,
     prompt: &[i32],
     options: &GenerateOptions,
     draws: Range<u64>,
 ) -> Result<Vec<Generation>> {
-    infer.validate()?;
-    options.sample.validate()?;
-    weights.check(config)?;
-    if prompt.is_empty() {
-        let expected = "at least one token, such as the one that documents begin with";
-        return Err(argument("prompt", expected, "none"));
-    }
-    if prompt.len() > config.max_seq_len {
-        let (tokens, max_seq_len) = (prompt.len(), config.max_seq_len);
-        return Err(Error::PromptTooLong { tokens, max_seq_len });
-    }
-    let count = draws.end.saturating_sub(draws.start);
-    if count > MOST_DRAWS {
-        return Err(argument("draws", format!("at most {MOST_DRAWS}"), count));
-    }
-    let seeds: Vec<u64> = draws.map(|draw| options.seed.wrapping_add(draw)).collect();
-    if seeds.is_empty() {
-        return Ok(Vec::new());
-    }
-    let mut written = latents(weights, config, infer, prompt, options, &seeds)?;
-
-    let mut decoder = Decoder::new(*config, weights, options.device, seeds.len())?;
-    if config.n_latents > 0 {
-        let z: Vec<f32> = written.iter().flat_map(|one| one.z.iter().copied()).collect();
-        decoder.set_latents(&z)?;
-    }
-    let stream = Purpose::Token as u64;
-    let uniforms = seeds.iter().map(|&seed| Philox::new(PhiloxKey { seed, stream, step: 0 }));
-    let uniforms: Vec<Philox> = uniforms.collect();
-    decoder.prefill(&prompt.repeat(seeds.len()))?;
-    // All that each sequence has read, to read the end of it again.
-    let mut read = vec![prompt.to_vec(); seeds.len()];
-    // A sequence that has ended goes on reading its last token, which does not affect the others.
-    let mut next = vec![prompt[0]; seeds.len()];
-    let mut going = vec![true; seeds.len()];
-    for position in 0..options.max_tokens {
-        let logits = decoder.logits().expect("the prompt was read");
-        for (i, logits) in logits.chunks(config.vocab_size).enumerate() {
-            if !going[i] {
-                continue;
-            }
-            let uniform = uniforms[i].uniform(position as u64);
-            next[i] = sample(logits, &options.sample, uniform)? as i32;
-            written[i].tokens.push(next[i]);
-            going[i] = options.stop != Some(next[i]);
-        }
-        if position + 1 == options.max_tokens || !going.contains(&true) {
-            break;
-        }
-        for (read, token) in read.iter_mut().zip(&next) {
-            read.push(*token);
-        }
-        if decoder.position() < config.max_seq_len {
-            decoder.step(&next)?;
-        } else {
-            let kept = config.max_seq_len.div_ceil(2);
-            let ends: Vec<i32> =
-                read.iter().flat_map(|read| &read[read.len() - kept..]).copied().collect();
-            decoder.prefill(&ends)?;
-        }
-    }
-    Ok(written)
-}
-
-/// A generation without tokens for each seed: its latents, and their fit.
-fn latents(
-    weights: &Weights,
-    config: &ModelConfig,
-    infer: &InferConfig,
-    prompt: &[i32],
-    options: &GenerateOptions,
-    seeds: &[u64],
-) -> Result<Vec<Generation>> {
-    if config.n_latents == 0 {
-        let nothing = Generation { tokens: Vec::new(), fit: Vec::new(), z: Vec::new() };
-        return Ok(vec![nothing; seeds.len()]);
-    }
-    let key = |seed| InferKey { seed, step: 0, first_sequence: 0 };
-    let fresh = |seed| key(seed).normal(config, 1, Purpose::ScoreNoise, 0, 0.0, 1.0);
-    let mut fit = Vec::new();
-    let mut posterior = None;
-    if options.latents == LatentSource::Prompt && prompt.len() > 1 {
-        let t = prompt.len() - 1;
-        let GenerateOptions { device, precision, .. } = options;
-        let mut engine = Engine::new(config, 1, t, device, *precision, SlowGradient::None)?;
-        engine.set_weights(weights)?;
-        engine.set_batch(&prompt[..t], &prompt[1..])?;
-        // Progress 1: the rates of the end of training.
-        engine.infer(infer, 1.0, key(options.seed), &mut |step| {
-            fit.push(step.clone());
-            Ok(())
-        })?;
-        posterior = Some((engine.posterior()?, engine.has_density()));
-    }
-    let one = |seed: &u64| {
-        let noise = fresh(*seed)?;
-        let z = match &mut posterior {
-            None => noise,
-            Some((posterior, has_density)) => {
-                if *has_density {
-                    // A fresh draw: the fit has seen its own noise.
-                    posterior.noise = noise;
-                }
-                posterior.sample()?
-            }
-        };
-        Ok(Generation { tokens: Vec::new(), fit: fit.clone(), z })
-    };
-    seeds.iter().map(one).collect()
+    let observer = &mut |_: &FastStep| Ok(());
+    let mut generator = Generator::new(config, weights, inference, &[prompt], options, observer)?;
+    generator.begin(draws)?;
+    while generator.next(observer)?.is_some() {}
+    Ok(generator.texts())
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::{Error, InferConfig};
+    use ltm_kernels::Device;
+    use ltm_model::{Decoder, Weights, sample};
 
     const CONFIG: ModelConfig = ModelConfig {
         dim: 8,
@@ -224,21 +117,32 @@ mod tests {
         max_tokens: 3,
         sample: SampleConfig { temperature: 1.0, top_k: 0, top_p: 1.0 },
         latents: LatentSource::Prompt,
+        refit: None,
         seed: 5,
         stop: None,
-        device: Device::Cpu,
         precision: Precision::F32,
     };
 
+    fn on_device(config: &ModelConfig, weights: &Weights) -> DeviceWeights {
+        DeviceWeights::new(config, weights, &Device::Cpu, Precision::F32).unwrap()
+    }
+
+    fn weights(config: &ModelConfig) -> DeviceWeights {
+        on_device(config, &Weights::init(config, 1).unwrap())
+    }
+
+    fn inference() -> Inference {
+        Inference::finished(&InferConfig::published()).unwrap()
+    }
+
     fn check(config: ModelConfig, prompt: &[i32], options: GenerateOptions) -> Result<Generation> {
-        let weights = Weights::init(&config, 1)?;
-        generate(&weights, &config, &InferConfig::published(), prompt, &options)
+        generate(&config, &weights(&config), &inference(), prompt, &options)
     }
 
     #[test]
     fn more_draws_than_a_batch_holds_are_refused() {
-        let (weights, infer) = (Weights::init(&CONFIG, 1).unwrap(), InferConfig::published());
-        let refused = generate_many(&weights, &CONFIG, &infer, &[1], &OPTIONS, 0..u64::MAX);
+        let (weights, inference) = (weights(&CONFIG), inference());
+        let refused = generate_many(&CONFIG, &weights, &inference, &[1], &OPTIONS, 0..u64::MAX);
         assert!(matches!(refused, Err(Error::Argument { arg: "draws", .. })), "{refused:?}");
     }
 
@@ -254,10 +158,9 @@ mod tests {
 
     #[test]
     fn many_draws_are_those_drawn_alone() {
-        let weights = Weights::init(&CONFIG, 1).unwrap();
-        let infer = InferConfig::published();
+        let (weights, inference) = (weights(&CONFIG), inference());
         let draw = |options: &GenerateOptions, draws| {
-            generate_many(&weights, &CONFIG, &infer, &[0, 4, 7], options, draws).unwrap()
+            generate_many(&CONFIG, &weights, &inference, &[0, 4, 7], options, draws).unwrap()
         };
         let many = draw(&OPTIONS, 0..4);
         assert_eq!(many[0], check(CONFIG, &[0, 4, 7], OPTIONS).unwrap());
@@ -296,8 +199,8 @@ mod tests {
         let mut weights = Weights::init(&config, 1).unwrap();
         weights.params[0].fill(0.0);
         let options = GenerateOptions { max_tokens: 64, latents: LatentSource::Prior, ..OPTIONS };
-        let infer = InferConfig::published();
-        let texts = generate_many(&weights, &config, &infer, &[0], &options, 0..2).unwrap();
+        let weights = on_device(&config, &weights);
+        let texts = generate_many(&config, &weights, &inference(), &[0], &options, 0..2).unwrap();
         assert_ne!(texts[0].tokens, texts[1].tokens);
         for Generation { tokens, .. } in texts {
             // Of 64 uniform draws, a token is missing with a chance of 0.002, and two next to each other are
@@ -344,8 +247,8 @@ mod tests {
         // Sequences do not depend on their neighbours.
         let many = |draws| {
             let options = GenerateOptions { max_tokens: 30, ..OPTIONS };
-            let infer = InferConfig::published();
-            generate_many(&weights, &CONFIG, &infer, &prompt, &options, draws).unwrap()
+            let weights = on_device(&CONFIG, &weights);
+            generate_many(&CONFIG, &weights, &inference(), &prompt, &options, draws).unwrap()
         };
         assert_eq!(many(0..3)[1..], many(1..3));
         let one = ModelConfig { max_seq_len: 1, window: 1, n_latents: 0, ..CONFIG };
@@ -359,5 +262,85 @@ mod tests {
         assert!(matches!(error, Error::PromptTooLong { tokens: 9, max_seq_len: 8 }), "{error}");
         assert!(matches!(check(CONFIG, &[], OPTIONS), Err(Error::Argument { .. })));
         assert!(check(CONFIG, &[0, 11], OPTIONS).is_err());
+    }
+
+    /// Texts of prompts of different lengths, decoded together past the context: each is what it is alone.
+    #[test]
+    fn prompts_are_decoded_together_and_do_not_depend_on_each_other() {
+        let (weights, inference) = (weights(&CONFIG), inference());
+        let prompts: [&[i32]; 4] = [&[0, 4, 7], &[0], &[0, 2, 2, 8, 1], &[0, 9, 3, 1, 5]];
+        for refit in [None, Some(4)] {
+            let options = GenerateOptions { max_tokens: 20, refit, ..OPTIONS };
+            let mut fits = 0;
+            let mut observer = |step: &FastStep| {
+                fits += usize::from(step.step == 0);
+                Ok(())
+            };
+            let mut generator =
+                Generator::new(&CONFIG, &weights, &inference, &prompts, &options, &mut observer)
+                    .unwrap();
+            generator.begin(0..2).unwrap();
+            let mut streamed = vec![Vec::new(); 8];
+            while let Some(tokens) = generator.next(&mut observer).unwrap() {
+                streamed.iter_mut().zip(tokens).for_each(|(text, token)| text.extend(token));
+            }
+            // One for each prompt but the one without targets; again after 4, 8, 12 and 16 tokens of each text.
+            assert_eq!(fits, 3 + if refit.is_some() { 4 * 8 } else { 0 });
+            let together = generator.texts();
+            for (i, prompt) in prompts.iter().enumerate() {
+                let alone =
+                    generate_many(&CONFIG, &weights, &inference, prompt, &options, 0..2).unwrap();
+                assert_eq!(alone, together[2 * i..2 * i + 2], "{prompt:?}");
+                assert_eq!(alone[1].tokens, streamed[2 * i + 1]);
+            }
+            // Another draw of the same fits.
+            generator.begin(1..2).unwrap();
+            while generator.next(&mut |_| Ok(())).unwrap().is_some() {}
+            assert_eq!(generator.texts()[2], together[5]);
+        }
+    }
+
+    /// After a refit the text is read again with latents fitted to it, beginning where the last fit ended.
+    #[test]
+    fn a_refit_reads_the_text_again() {
+        let greedy = GenerateOptions { sample: SampleConfig::GREEDY, ..OPTIONS };
+        let options = GenerateOptions { refit: Some(2), max_tokens: 3, ..greedy };
+        let weights = {
+            let mut weights = Weights::init(&CONFIG, 1).unwrap();
+            weights
+                .params
+                .iter_mut()
+                .flatten()
+                .for_each(|x| *x *= if *x == 1.0 { 1.0 } else { 20.0 });
+            on_device(&CONFIG, &weights)
+        };
+        let prompt = [0, 4, 7];
+        let run = |options: &GenerateOptions| {
+            generate(&CONFIG, &weights, &inference(), &prompt, options).unwrap()
+        };
+        let (fixed, refitted) = (run(&greedy), run(&options));
+        assert_eq!(fixed.tokens[..2], refitted.tokens[..2]);
+        assert_ne!(fixed.z, refitted.z);
+        let mut decoder = Decoder::with_weights(CONFIG, weights.clone(), 1).unwrap();
+        decoder.set_latents(&refitted.z).unwrap();
+        let read = [&prompt[..], &refitted.tokens[..2]].concat();
+        let next = sample(decoder.prefill(&read).unwrap(), &SampleConfig::GREEDY, 0.0).unwrap();
+        assert_eq!(next as i32, refitted.tokens[2]);
+        let never = GenerateOptions { refit: Some(0), ..OPTIONS };
+        assert!(matches!(check(CONFIG, &prompt, never), Err(Error::Argument { arg: "refit", .. })));
+    }
+
+    #[test]
+    fn a_fit_is_cancelled_by_its_observer() {
+        let mut seen = 0;
+        let mut stop = |_: &FastStep| {
+            seen += 1;
+            if seen == 3 { Err(Error::Stopped) } else { Ok(()) }
+        };
+        let (weights, prompt): (_, &[i32]) = (weights(&CONFIG), &[0, 4, 7]);
+        let stopped =
+            Generator::new(&CONFIG, &weights, &inference(), &[prompt], &OPTIONS, &mut stop);
+        assert!(matches!(stopped.err(), Some(Error::Stopped)));
+        assert_eq!(seen, 3);
     }
 }

@@ -1,7 +1,7 @@
 //! Scores of sequences, collected from batches, and the corpus's estimate with its standard errors.
 //! Knows no model and no sampling.
 
-use crate::engine::argument;
+use crate::error::argument;
 use crate::{Protocol, Result, estimators};
 
 /// Scores of sequences by one protocol.

@@ -1,11 +1,10 @@
 //! Masked diffusion: random masks, and the bound from predicting the masked tokens. Knows no corpus and no
 //! training.
 
-use ltm_model::ModelConfig;
-
-use crate::engine::argument;
-use crate::posterior::Purpose;
-use crate::{Engine, InferKey, Result, estimators::Sampled};
+use crate::error::argument;
+use crate::estimators::Sampled;
+use crate::key::Purpose;
+use crate::{Batch, Extents, InferKey, Latents, Problem, Result};
 
 /// A masked batch, `(B,T)` throughout.
 #[derive(Clone, Debug, PartialEq)]
@@ -36,7 +35,7 @@ pub struct Masked {
 /// [`Error::Argument`](crate::Error::Argument) for a model without a mask token, or lengths that differ or
 /// are not a multiple of `t`.
 pub fn mask_batch(
-    config: &ModelConfig,
+    model: impl Into<Extents>,
     key: InferKey,
     tokens: &[i32],
     targets: &[i32],
@@ -49,20 +48,19 @@ pub fn mask_batch(
         let sequence = key.first_sequence.wrapping_add(row as u64);
         (shift + (sequence % (1 << 32)) as f64 * 0.618_033_988_749_894_9).fract()
     };
-    mask_rows(config, key, 0, tokens, targets, t, share)
+    mask_rows(model.into(), key, 0, [tokens, targets], t, share)
 }
 
 /// Masks the share `share(row)`, in 0..1, of each row's `t` positions.
 fn mask_rows(
-    config: &ModelConfig,
+    model: Extents,
     key: InferKey,
     draw: usize,
-    tokens: &[i32],
-    targets: &[i32],
+    [tokens, targets]: [&[i32]; 2],
     t: usize,
     share: impl Fn(usize) -> f64,
 ) -> Result<Masked> {
-    let Some(mask) = config.mask_id() else {
+    let Some(mask) = model.mask_id else {
         let expected = "`bidirectional` for masked diffusion";
         return Err(argument("model.attention", expected, "causal"));
     };
@@ -101,35 +99,30 @@ fn mask_rows(
     Ok(masked)
 }
 
-/// The bound of [`mask_batch`] for each sequence of the engine's batch, as a mean over `samples` draws
-/// stratified by the share of masked positions. The batch is restored.
-pub(crate) fn score(engine: &mut Engine, samples: usize, key: InferKey) -> Result<Vec<Sampled>> {
-    let config = *engine.config();
-    let (b, t) = engine.batch_shape();
-    let (tokens, targets) = engine.batch()?;
+/// The bound of [`mask_batch`] for each sequence of a batch, as a mean over `samples` draws
+/// stratified by the share of masked positions.
+pub(super) fn score(
+    problem: &mut Problem<'_>,
+    samples: usize,
+    key: InferKey,
+) -> Result<Vec<Sampled>> {
+    let extents = problem.extents();
+    let [b, t] = problem.batch().shape();
+    let (tokens, targets) = (problem.batch().tokens().to_vec(), problem.batch().targets().to_vec());
     let mut draws = vec![Vec::with_capacity(samples); b];
-    let mut result = Ok(());
     for sample in 0..samples {
         let share = |row: usize| {
             let jitter = key.generator(row, Purpose::MaskCount, 1 + sample).uniform(0);
             (sample as f64 + jitter) / samples as f64
         };
-        result =
-            mask_rows(&config, key, 1 + sample, &tokens, &targets, t, share).and_then(|masked| {
-                engine.set_batch(&masked.tokens, &masked.targets)?;
-                let nll = engine.token_nll()?;
-                let rows = nll.chunks(t).zip(masked.weight.chunks(t));
-                for (draws, (nll, weight)) in draws.iter_mut().zip(rows) {
-                    draws.push(nll.iter().zip(weight).map(|(x, w)| x * f64::from(*w)).sum());
-                }
-                Ok(())
-            });
-        if result.is_err() {
-            break;
+        let masked = mask_rows(extents, key, 1 + sample, [&tokens, &targets], t, share)?;
+        let batch = Batch::new(extents, b, &masked.tokens, &masked.targets)?;
+        let nll = problem.with_batch(&batch)?.token_nll(&Latents::None)?;
+        let rows = nll.chunks(t).zip(masked.weight.chunks(t));
+        for (draws, (nll, weight)) in draws.iter_mut().zip(rows) {
+            draws.push(nll.iter().zip(weight).map(|(x, w)| x * f64::from(*w)).sum());
         }
     }
-    engine.set_batch(&tokens, &targets)?;
-    result?;
     Ok(draws.iter().map(|draws| stratified(draws)).collect())
 }
 

@@ -1,0 +1,118 @@
+//! A Gaussian posterior fitted by AdamW on its mean and log-variance: the fast loop of the paper, driven from the
+//! host. Knows no tables of a device.
+
+use ltm_kernels::Device;
+use ltm_kernels::ops::adamw;
+use ltm_kernels::ops::elementwise;
+
+use super::{Fit, Observer, on_device};
+use crate::key::Purpose;
+use crate::{
+    Error, FastStep, InferConfig, InferKey, Latents, Noise, Problem, Program, Result, Start,
+};
+
+/// The variational fit (Kong et al. 2025): each step is one of AdamW at the sample of the current noise.
+///
+/// On CUDA the steps run without the host, see the crate's documentation, and are reported after the last one.
+#[derive(Clone, Debug, PartialEq)]
+pub struct AdamW {
+    /// The learning rate of each step; a fit takes as many steps.
+    pub rates: Vec<f64>,
+    /// Decay rate of the gradient's running mean.
+    pub beta1: f64,
+    /// Decay rate of the squared gradient's running mean.
+    pub beta2: f64,
+    /// Constant that is added to the root of the squared gradient's running mean.
+    pub eps: f64,
+    /// Decoupled weight decay, on mean and log-variance alike.
+    pub weight_decay: f64,
+    /// Whether the noise is drawn again after each step.
+    pub noise: Noise,
+    /// The weight of the KL in the objective.
+    pub kl_weight: f64,
+}
+
+impl AdamW {
+    /// The fit that a configuration describes at `progress` of training.
+    pub fn new(infer: &InferConfig, progress: f64) -> Self {
+        let InferConfig { beta1, beta2, eps, weight_decay, noise, .. } = *infer;
+        Self {
+            rates: (0..infer.steps).map(|step| infer.lr_at(step, progress)).collect(),
+            beta1,
+            beta2,
+            eps,
+            weight_decay,
+            noise,
+            kl_weight: infer.kl_weight_at(progress),
+        }
+    }
+
+    /// The options of the kernel at a rate.
+    pub(super) fn options(&self, lr: f64) -> adamw::AdamW {
+        let Self { beta1, beta2, eps, weight_decay, .. } = *self;
+        adamw::AdamW { lr, beta1, beta2, eps, weight_decay }
+    }
+}
+
+impl Fit for AdamW {
+    fn fit(
+        &self,
+        problem: &mut Problem<'_>,
+        start: &Start,
+        key: InferKey,
+        observer: &mut Observer<'_>,
+    ) -> Result<Latents> {
+        let start = problem.start(start, key)?;
+        let device = problem.device();
+        for sum in &mut problem.program.trajectory {
+            elementwise::fill(&device, sum, 0.0)?;
+        }
+        if self.rates.is_empty() {
+            return Ok(start.into());
+        }
+        problem.load_gaussian(&start)?;
+        for moments in &mut problem.program.moments {
+            moments.reset(&device)?;
+        }
+        if let Device::Cuda(context) = device {
+            on_device::fit(problem, context, self, key, observer)?;
+            return Ok(problem.stored()?.into());
+        }
+        let [b, _] = problem.batch().shape();
+        let shape = [b, problem.extents().latent_len()];
+        for (step, lr) in self.rates.iter().enumerate() {
+            observer(&self.step(problem, step, *lr)?)?;
+            if self.noise == Noise::Fresh {
+                // Draw 0 is the start's.
+                let noise = key.normal(shape, Purpose::FitNoise, step + 1, [0.0, 1.0])?;
+                problem.load_noise(&noise)?;
+            }
+        }
+        Ok(problem.stored()?.into())
+    }
+}
+
+impl AdamW {
+    /// One step on the posterior in the store.
+    fn step(&self, problem: &mut Problem<'_>, step: usize, lr: f64) -> Result<FastStep> {
+        let n_layers = problem.extents().n_layers;
+        let at = problem.run_fast(self.kl_weight as f32)?;
+        let nll = at.nll.iter().sum();
+        let measured = FastStep::new(step, lr, nll, &at.kl, n_layers);
+        let Program { device, nodes, plans, store, moments, trajectory, .. } =
+            &mut *problem.program;
+        let (Some(latents), Some(plan)) = (&nodes.latents, &plans.fast) else {
+            return Err(crate::suits::no_latents());
+        };
+        for (sum, gradient) in trajectory.iter_mut().zip(&latents.dweights) {
+            elementwise::add_assign(device, sum, plan.output(*gradient)?)?;
+        }
+        let options = self.options(lr);
+        let values = [(latents.mu, latents.dmu), (latents.log_var, latents.dlog_var)];
+        for (state, (param, gradient)) in moments.iter_mut().zip(values) {
+            let param = store.get_mut(param)?;
+            state.update(device, param, plan.output(gradient)?, 1.0, options)?;
+        }
+        Ok::<_, Error>(measured)
+    }
+}

@@ -1,0 +1,330 @@
+//! Texts token by token, for several prompts at once. Knows no text and prints nothing.
+
+use std::ops::Range;
+use std::sync::Arc;
+
+use ltm_kernels::ops::philox::{Philox, PhiloxKey};
+use ltm_model::{Decoder, DeviceWeights, ModelConfig, param_table, sample};
+
+use super::{GenerateOptions, Generation, LatentSource, MOST_DRAWS};
+use crate::error::argument;
+use crate::fit::Observer;
+use crate::key::Purpose;
+use crate::{
+    Batch, Error, FastStep, Gaussian, InferKey, Inference, Latents, Posterior, Programs, Result,
+    SlowGradient, Start,
+};
+
+/// Continues prompts token by token.
+///
+/// [`new`](Self::new) fits the latents of each prompt once; [`begin`](Self::begin) draws texts from these fits, as often
+/// as asked; each call of [`next`](Self::next) adds one token to every text. A text depends on its prompt, the options
+/// and its own seed alone, not on the texts that are decoded with it.
+///
+/// A generation is cancelled by not calling `next` again, and a fit by an error of its observer.
+pub struct Generator {
+    config: ModelConfig,
+    weights: DeviceWeights,
+    inference: Inference,
+    options: GenerateOptions,
+    programs: Programs,
+    prompts: Vec<Prompt>,
+    texts: Vec<Text>,
+    decoder: Option<Decoder>,
+    /// Tokens generated of each text that has not ended.
+    position: usize,
+}
+
+/// A prompt with what was fitted to it.
+struct Prompt {
+    tokens: Vec<i32>,
+    fit: Vec<FastStep>,
+    latents: Fitted,
+}
+
+/// What latents are drawn from.
+#[derive(Clone)]
+enum Fitted {
+    /// Nothing was fitted.
+    Prior,
+    Posterior(Arc<Gaussian>, Arc<Posterior>),
+    Sample(Arc<Vec<f32>>),
+}
+
+/// A text in the making.
+struct Text {
+    prompt: usize,
+    seed: u64,
+    uniforms: Philox,
+    latents: Fitted,
+    z: Vec<f32>,
+    /// Everything that the decoder has read or is to read next, to read the end of it again.
+    read: Vec<i32>,
+    tokens: Vec<i32>,
+    goes_on: bool,
+    refits: u64,
+}
+
+impl Generator {
+    /// Fits latents to each of `prompts`, each of at least the token that documents begin with, and reports the steps
+    /// to `observer`. A prompt of one token has no targets to fit to, so its latents come from the prior whatever the
+    /// options are.
+    ///
+    /// # Errors
+    /// [`Error::Argument`] for an empty prompt, no prompt or a `refit` of 0, [`Error::PromptTooLong`]; [`Error::Model`]
+    /// for a configuration, weights or tokens that do not fit; those of [`Inference::infer`], such as the observer's.
+    pub fn new(
+        config: &ModelConfig,
+        weights: &DeviceWeights,
+        inference: &Inference,
+        prompts: &[&[i32]],
+        options: &GenerateOptions,
+        observer: &mut Observer<'_>,
+    ) -> Result<Self> {
+        config.validate()?;
+        options.sample.validate()?;
+        weights.check(&param_table(config))?;
+        if prompts.is_empty() || prompts.iter().any(|prompt| prompt.is_empty()) {
+            let expected = "at least one token, such as the one that documents begin with";
+            return Err(argument("prompt", expected, "none"));
+        }
+        if options.refit == Some(0) {
+            return Err(argument("refit", "at least 1 token", 0));
+        }
+        let max_seq_len = config.max_seq_len;
+        if let Some(prompt) = prompts.iter().find(|prompt| prompt.len() > max_seq_len) {
+            return Err(Error::PromptTooLong { tokens: prompt.len(), max_seq_len });
+        }
+        let (device, none) = (weights.device(), SlowGradient::None);
+        let mut generator = Self {
+            config: *config,
+            weights: weights.clone(),
+            inference: inference.clone(),
+            options: *options,
+            programs: Programs::new(config, &device, options.precision, none)?,
+            prompts: Vec::new(),
+            texts: Vec::new(),
+            decoder: None,
+            position: 0,
+        };
+        for prompt in prompts {
+            let mut fit = Vec::new();
+            let latents = match options.latents {
+                LatentSource::Prompt if config.n_latents > 0 && prompt.len() > 1 => {
+                    let key = InferKey { seed: options.seed, step: 0, first_sequence: 0 };
+                    let inference = generator.inference.clone();
+                    generator.fit(&inference, prompt, key, &mut |step| {
+                        observer(step)?;
+                        fit.push(step.clone());
+                        Ok(())
+                    })?
+                }
+                _ => Fitted::Prior,
+            };
+            generator.prompts.push(Prompt { tokens: prompt.to_vec(), fit, latents });
+        }
+        Ok(generator)
+    }
+
+    /// Begins one text for each prompt and each of `draws`, in this order, from the fits that were made: latents and
+    /// tokens are drawn with the options' seed plus the draw's number. Texts that were begun before are dropped.
+    ///
+    /// # Errors
+    /// [`Error::Argument`] for more than 65536 texts, [`Error::Model`] when the device runs out of memory.
+    pub fn begin(&mut self, draws: Range<u64>) -> Result<()> {
+        let count = draws.end.saturating_sub(draws.start);
+        let count = count.saturating_mul(self.prompts.len() as u64);
+        if count > MOST_DRAWS {
+            return Err(argument("draws", format!("at most {MOST_DRAWS}"), count));
+        }
+        let mut texts = Vec::new();
+        for (idx, prompt) in self.prompts.iter().enumerate() {
+            for draw in draws.clone() {
+                let seed = self.options.seed.wrapping_add(draw);
+                let key = InferKey { seed, step: 0, first_sequence: 0 };
+                let stream = Purpose::Token as u64;
+                texts.push(Text {
+                    prompt: idx,
+                    seed,
+                    uniforms: Philox::new(PhiloxKey { seed, stream, step: 0 }),
+                    z: self.sample(&prompt.latents, key)?,
+                    latents: prompt.latents.clone(),
+                    read: prompt.tokens.clone(),
+                    tokens: Vec::new(),
+                    goes_on: true,
+                    refits: 0,
+                });
+            }
+        }
+        (self.texts, self.position, self.decoder) = (texts, 0, None);
+        if self.texts.is_empty() {
+            return Ok(());
+        }
+        let b = self.texts.len();
+        let mut decoder = Decoder::with_weights(self.config, self.weights.clone(), b)?;
+        if self.config.n_latents > 0 {
+            let z: Vec<f32> = self.texts.iter().flat_map(|text| text.z.iter().copied()).collect();
+            decoder.set_latents(&z)?;
+        }
+        let whole: Vec<usize> = self.texts.iter().map(|text| text.read.len()).collect();
+        read_ends(&mut decoder, &self.texts, &whole)?;
+        self.decoder = Some(decoder);
+        Ok(())
+    }
+
+    /// Adds a token to each text and returns them, `None` for a text that has ended; `None` when all have, or have the
+    /// most tokens. The steps of a fit are reported to `observer`.
+    ///
+    /// When the context is full, the last half of its tokens is read again from position 0, with the same latents:
+    /// positions stay within those of training, and older tokens act through the latents alone. With
+    /// [`refit`](GenerateOptions::refit) the latents are fitted again to the text so far, as far as the decoder has
+    /// it, beginning at the posterior before, and the text is read again with a new sample.
+    ///
+    /// # Errors
+    /// Those of [`Inference::infer`], such as the observer's, and [`Error::Model`] for logits that are not finite.
+    pub fn next(&mut self, observer: &mut Observer<'_>) -> Result<Option<Vec<Option<i32>>>> {
+        let goes_on = self.texts.iter().any(|text| text.goes_on);
+        if !goes_on || self.position >= self.options.max_tokens {
+            return Ok(None);
+        }
+        if self.position > 0 {
+            self.read_last(observer)?;
+        }
+        let vocab_size = self.config.vocab_size;
+        let GenerateOptions { sample: config, stop, .. } = self.options;
+        let logits = self.decoder.as_ref().and_then(Decoder::logits);
+        let logits = logits.ok_or_else(|| argument("draws", "begun", "none"))?;
+        let mut next = Vec::with_capacity(self.texts.len());
+        for (text, logits) in self.texts.iter().zip(logits.chunks(vocab_size)) {
+            next.push(match text.goes_on {
+                true => {
+                    let uniform = text.uniforms.uniform(self.position as u64);
+                    Some(sample(logits, &config, uniform)? as i32)
+                }
+                false => None,
+            });
+        }
+        for (text, token) in self.texts.iter_mut().zip(&next) {
+            // A text that has ended goes on reading its last token, which does not affect the others.
+            let read = token.or(text.tokens.last().copied()).unwrap_or(text.read[0]);
+            text.read.push(read);
+            text.tokens.extend(token);
+            text.goes_on = token.is_some_and(|token| stop != Some(token));
+        }
+        self.position += 1;
+        Ok(Some(next))
+    }
+
+    /// The texts that were begun, as far as they are, in the order of [`begin`](Self::begin).
+    pub fn texts(&self) -> Vec<Generation> {
+        let of = |text: &Text| Generation {
+            tokens: text.tokens.clone(),
+            fit: self.prompts[text.prompt].fit.clone(),
+            z: text.z.clone(),
+        };
+        self.texts.iter().map(of).collect()
+    }
+
+    /// Lets the decoder read the token that each text was given last.
+    fn read_last(&mut self, observer: &mut Observer<'_>) -> Result<()> {
+        let Some(mut decoder) = self.decoder.take() else { return Ok(()) };
+        let result = self.read_with(&mut decoder, observer);
+        self.decoder = Some(decoder);
+        result
+    }
+
+    fn read_with(&mut self, decoder: &mut Decoder, observer: &mut Observer<'_>) -> Result<()> {
+        let max_seq_len = self.config.max_seq_len;
+        let is_refit = self.config.n_latents > 0
+            && self.options.refit.is_some_and(|every| self.position.is_multiple_of(every));
+        let positions = decoder.positions();
+        // Tokens to read again from position 0; 0 to read the last one alone.
+        let mut again = vec![0; positions.len()];
+        for (row, position) in positions.into_iter().enumerate() {
+            let is_full = position == max_seq_len;
+            let kept = if is_full { max_seq_len.div_ceil(2) } else { position + 1 };
+            let refitted = is_refit && self.texts[row].goes_on && kept > 1;
+            if refitted {
+                self.refit(row, kept, observer)?;
+                decoder.set_latents_rows(row..row + 1, &self.texts[row].z)?;
+            }
+            if is_full || refitted {
+                again[row] = kept;
+            }
+        }
+        read_ends(decoder, &self.texts, &again)
+    }
+
+    /// Fits the latents of a text again, to its last `kept` tokens.
+    fn refit(&mut self, row: usize, kept: usize, observer: &mut Observer<'_>) -> Result<()> {
+        let text = &mut self.texts[row];
+        text.refits += 1;
+        let key = InferKey { seed: text.seed, step: text.refits, first_sequence: 0 };
+        let inference = match &text.latents {
+            Fitted::Posterior(gaussian, _) => self.inference.from(Start::Given(gaussian.clone())),
+            Fitted::Prior | Fitted::Sample(_) => self.inference.clone(),
+        };
+        let tokens = text.read[text.read.len() - kept..].to_vec();
+        let latents = self.fit(&inference, &tokens, key, observer)?;
+        let z = self.sample(&latents, key)?;
+        let text = &mut self.texts[row];
+        (text.latents, text.z) = (latents, z);
+        Ok(())
+    }
+
+    /// Fits latents to a text, each token from those before it.
+    fn fit(
+        &mut self,
+        inference: &Inference,
+        tokens: &[i32],
+        key: InferKey,
+        observer: &mut Observer<'_>,
+    ) -> Result<Fitted> {
+        let t = tokens.len() - 1;
+        let batch = Batch::new(&self.config, 1, &tokens[..t], &tokens[1..])?;
+        let mut problem = self.programs.get(1, t)?.problem(&self.weights, &batch)?;
+        Ok(match inference.infer(&mut problem, key, observer)? {
+            Latents::None => Fitted::Prior,
+            Latents::Gaussian(gaussian) => {
+                let posterior = Arc::new(gaussian.to_host()?);
+                Fitted::Posterior(Arc::new(gaussian), posterior)
+            }
+            Latents::Sample(z) => Fitted::Sample(Arc::new(z.to_f32()?)),
+        })
+    }
+
+    /// Latents `(L·Z,C)` drawn under `key`: the fit has seen its own noise. Empty for a model without latents.
+    fn sample(&self, latents: &Fitted, key: InferKey) -> Result<Vec<f32>> {
+        let len = self.config.n_latents * self.config.dim;
+        match latents {
+            Fitted::Posterior(_, posterior) => posterior.fresh_sample(&self.config, key, 0),
+            Fitted::Sample(z) => Ok(z.to_vec()),
+            Fitted::Prior => {
+                let noise = key.normal([1, len], Purpose::ScoreNoise, 0, [0.0, 1.0])?;
+                let (mean, log_var) = self.programs.prior().moments();
+                let scale = (log_var / 2.0).exp();
+                Ok(noise.iter().map(|noise| mean + noise * scale).collect())
+            }
+        }
+    }
+}
+
+/// Lets a decoder read, of each text, its last `again` tokens from position 0, or for 0 its last token from where it is.
+/// Neighbours that do the same are read together.
+fn read_ends(decoder: &mut Decoder, texts: &[Text], again: &[usize]) -> Result<()> {
+    let mut start = 0;
+    for run in again.chunk_by(|a, b| a == b) {
+        let (rows, kept) = (start..start + run.len(), run[0]);
+        start = rows.end;
+        let ends = texts[rows.clone()].iter().flat_map(|text| {
+            let first = text.read.len() - kept.max(1);
+            &text.read[first..]
+        });
+        let ends: Vec<i32> = ends.copied().collect();
+        match kept {
+            0 => decoder.step_rows(rows, &ends)?,
+            _ => decoder.prefill_rows(rows, &ends)?,
+        };
+    }
+    Ok(())
+}

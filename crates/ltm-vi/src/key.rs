@@ -1,0 +1,71 @@
+//! Random numbers as a function of what they are for. Knows no model and no history.
+
+use ltm_kernels::ops::philox::{self, Philox, PhiloxKey};
+use ltm_kernels::{Buffer, DType, Device};
+
+use crate::Result;
+
+/// What the random numbers of a fit or an estimate are a function of.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct InferKey {
+    /// The experiment's seed.
+    pub seed: u64,
+    /// The training step, or another number that separates one use of the seed from the next.
+    pub step: u64,
+    /// The number of the batch's first sequence; the others count up from it. A sequence draws the same
+    /// numbers in whichever batch it is.
+    pub first_sequence: u64,
+}
+
+/// What numbers are drawn for. "tho" and a digit in ASCII separate these streams from others of the
+/// same seed; the draw's index is added to the lower half.
+#[derive(Clone, Copy, Debug)]
+#[repr(u64)]
+pub(crate) enum Purpose {
+    Sequence = 0x7468_6f30 << 32,
+    InitMu = 0x7468_6f31 << 32,
+    InitLogVar = 0x7468_6f32 << 32,
+    FitNoise = 0x7468_6f33 << 32,
+    ScoreNoise = 0x7468_6f34 << 32,
+    Token = 0x7468_6f35 << 32,
+    MaskCount = 0x7468_6f36 << 32,
+    Mask = 0x7468_6f37 << 32,
+}
+
+impl InferKey {
+    /// Standard normal numbers `(B,L·Z,C)` of `b` sequences of `len` numbers, scaled and shifted: draw `index` for
+    /// `purpose`.
+    pub(crate) fn normal(
+        &self,
+        [b, len]: [usize; 2],
+        purpose: Purpose,
+        index: usize,
+        [mean, std]: [f64; 2],
+    ) -> Result<Vec<f32>> {
+        let mut one = Buffer::zeros(&Device::Cpu, DType::F32, len)?;
+        let mut all = Vec::with_capacity(b * len);
+        for sequence in 0..b {
+            let key = self.philox_key(sequence, purpose, index);
+            philox::normal(&Device::Cpu, &mut one, key, mean, std)?;
+            all.extend_from_slice(one.as_slice()?);
+        }
+        Ok(all)
+    }
+
+    /// The generator of draw `index` for the batch's sequence number `sequence`.
+    pub(crate) fn generator(&self, sequence: usize, purpose: Purpose, index: usize) -> Philox {
+        Philox::new(self.philox_key(sequence, purpose, index))
+    }
+
+    fn philox_key(&self, sequence: usize, purpose: Purpose, index: usize) -> PhiloxKey {
+        // Each sequence has a seed of its own, so that step, purpose and index are free.
+        let sequence = self.first_sequence.wrapping_add(sequence as u64);
+        let key = PhiloxKey { seed: self.seed, stream: Purpose::Sequence as u64, step: sequence };
+        let [low, high, ..] = Philox::new(key).u32x4(0);
+        PhiloxKey {
+            seed: (u64::from(high) << 32) | u64::from(low),
+            stream: purpose as u64 + index as u64,
+            step: self.step,
+        }
+    }
+}

@@ -1,0 +1,111 @@
+//! The distribution of latents before a text is seen. Knows no model.
+
+use ltm_autodiff::{Graph, Result, Value, ops};
+
+use crate::{estimators, posterior};
+
+/// A Gaussian `q(z|x)` in a graph, with one sample.
+#[derive(Clone, Copy, Debug)]
+pub struct TracedGaussian {
+    /// Means, `(B,L·Z,C)`.
+    pub mu: Value,
+    /// Logarithms of the variances, `(B,L·Z,C)`.
+    pub log_var: Value,
+    /// The sample `mu + noise·exp(log_var/2)`, through which gradients flow, `(B,L·Z,C)`.
+    pub z: Value,
+}
+
+/// `p(z)`, of each sequence's latents. [`StandardNormal`] is the one of the paper.
+pub trait Prior: Send + Sync {
+    /// Traces `KL(q || p)` of each of `rows` equal parts of `q`, in nats, `(rows)` of full precision: in closed form,
+    /// or `log q(z) - log p(z)` at its sample, of which the KL is the mean.
+    ///
+    /// Where `log_var` and the noise are 0, its gradient by `mu` must be that of `-log p(mu)`: Langevin dynamics
+    /// follow it. Both forms have that for a Gaussian prior, and the second for any.
+    ///
+    /// # Errors
+    /// Those of the operations.
+    fn kl(&self, g: &mut Graph, q: TracedGaussian, rows: usize) -> Result<Value>;
+
+    /// `log p(z)` of the latents `z` of one sequence, `(L·Z·C)`, in nats.
+    fn log_density(&self, z: &[f64]) -> f64;
+
+    /// Mean and log-variance of each number: those of the Gaussian nearest to the prior, from which fits may start and
+    /// texts are generated without a fit.
+    fn moments(&self) -> (f32, f32);
+
+    /// The KL of one sequence's posterior in closed form and double precision; `None` where a bound is to estimate
+    /// it from its samples.
+    fn exact_kl(&self, _mu: &[f32], _log_var: &[f32]) -> Option<f64> {
+        None
+    }
+
+    /// `log p(z) - log q(z)` at the sample `z = mu + noise·exp(log_var/2)` of one sequence's `q`.
+    fn log_ratio(&self, mu: &[f32], log_var: &[f32], noise: &[f32]) -> f64 {
+        let mut z = Vec::with_capacity(mu.len());
+        let mut log_q = 0.0;
+        for ((mu, log_var), noise) in mu.iter().zip(log_var).zip(noise) {
+            let [mu, log_var, noise] = [mu, log_var, noise].map(|x| f64::from(*x));
+            z.push(mu + noise * (log_var / 2.0).exp());
+            log_q -= 0.5 * (noise * noise + log_var + std::f64::consts::TAU.ln());
+        }
+        self.log_density(&z) - log_q
+    }
+}
+
+/// `N(0, I)`.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct StandardNormal;
+
+impl Prior for StandardNormal {
+    fn kl(&self, g: &mut Graph, q: TracedGaussian, rows: usize) -> Result<Value> {
+        ops::gaussian_kl(g, q.mu, q.log_var, rows)
+    }
+
+    fn log_density(&self, z: &[f64]) -> f64 {
+        -0.5 * z.iter().map(|z| z * z + std::f64::consts::TAU.ln()).sum::<f64>()
+    }
+
+    fn moments(&self) -> (f32, f32) {
+        (0.0, 0.0)
+    }
+
+    fn exact_kl(&self, mu: &[f32], log_var: &[f32]) -> Option<f64> {
+        Some(mu.iter().zip(log_var).map(|(mu, log_var)| posterior::kl(*mu, *log_var)).sum())
+    }
+
+    fn log_ratio(&self, mu: &[f32], log_var: &[f32], noise: &[f32]) -> f64 {
+        // The constants and the squares of the noise cancel: fewer roundings.
+        estimators::log_ratio(mu, log_var, noise).expect("one sequence's numbers")
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// A prior that defines only what it must.
+    struct Plain;
+
+    impl Prior for Plain {
+        fn kl(&self, g: &mut Graph, q: TracedGaussian, rows: usize) -> Result<Value> {
+            StandardNormal.kl(g, q, rows)
+        }
+        fn log_density(&self, z: &[f64]) -> f64 {
+            StandardNormal.log_density(z)
+        }
+        fn moments(&self) -> (f32, f32) {
+            (0.0, 0.0)
+        }
+    }
+
+    #[test]
+    fn a_ratio_from_the_density_is_that_of_the_closed_form() {
+        let (mu, log_var, noise) = ([0.3, -1.2, 2.0], [-5.0, 0.4, 0.0], [0.1, -0.7, 1.9]);
+        let (found, expected) = (
+            Plain.log_ratio(&mu, &log_var, &noise),
+            StandardNormal.log_ratio(&mu, &log_var, &noise),
+        );
+        assert!((found - expected).abs() <= 1e-12 * expected.abs(), "{found} is not {expected}");
+    }
+}

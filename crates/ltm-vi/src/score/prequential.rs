@@ -1,0 +1,77 @@
+//! Next-block prediction: latents are fitted to the targets before a block, then the block is scored.
+//! Knows no corpus.
+
+use super::samples::draw;
+use super::{Protocol, density};
+use crate::estimators::{self, Sampled};
+use crate::{Batch, Gaussian, InferKey, Inference, Problem, Result, Start};
+
+/// Nats of each row after its first known targets, by [`Protocol::Prequential`] with blocks of `stride` targets.
+///
+/// Only targets are hidden from a fit, not the tokens after the block: the decoder is causal, so no
+/// earlier target depends on them.
+pub(super) fn score(
+    problem: &mut Problem<'_>,
+    protocol: Protocol,
+    [stride, samples]: [usize; 2],
+    inference: &Inference,
+    key: InferKey,
+) -> Result<Vec<Sampled>> {
+    let [b, t] = problem.batch().shape();
+    let (targets, context) =
+        (problem.batch().targets().to_vec(), problem.batch().context().to_vec());
+    let mut sums = vec![Sampled::default(); b];
+    for block in 0..t.div_ceil(stride) {
+        let range = |row: usize| {
+            let start = (context[row] + block * stride).min(t);
+            row * t + start..row * t + (start + stride).min(t)
+        };
+        if !(0..b).flat_map(range).any(|at| targets[at] >= 0) {
+            continue;
+        }
+        let mut prefix = vec![Batch::IGNORED; b * t];
+        for row in 0..b {
+            let known = row * t..range(row).start;
+            prefix[known.clone()].copy_from_slice(&targets[known]);
+        }
+        let q = fit(problem, protocol, &prefix, inference, key)?;
+        let nll =
+            |_: &Problem<'_>, nll: &[f64]| (0..b).map(|row| nll[range(row)].iter().sum()).collect();
+        // Each block has samples of its own, so that a row's variance is the sum of its blocks'.
+        let draws = draw(problem, &q, key, block * samples, samples, nll)?;
+        for (sum, draws) in sums.iter_mut().zip(&draws) {
+            let Sampled { nats, variance } = estimators::predictive(&draws.nll);
+            sum.nats += nats;
+            sum.variance += variance;
+        }
+    }
+    Ok(sums)
+}
+
+/// Fits the latents to the targets of `prefix` alone. A row without any gets the prior, the posterior
+/// given nothing.
+fn fit(
+    problem: &mut Problem<'_>,
+    protocol: Protocol,
+    prefix: &[i32],
+    inference: &Inference,
+    key: InferKey,
+) -> Result<Gaussian> {
+    let [b, t] = problem.batch().shape();
+    let knows_nothing = |row: &[i32]| row.iter().all(|target| *target < 0);
+    let prior = problem.start(&Start::Prior, key)?;
+    if knows_nothing(prefix) {
+        return Ok(prior);
+    }
+    let batch = problem.batch().with_targets(prefix)?;
+    let latents = inference.infer(&mut problem.with_batch(&batch)?, key, &mut |_| Ok(()))?;
+    let mut q = density(&latents, protocol)?.try_clone()?;
+    let n = q.mu.len() / b;
+    for (row, prefix) in prefix.chunks(t).enumerate() {
+        if knows_nothing(prefix) {
+            q.mu.copy_range(row * n, &prior.mu, row * n, n)?;
+            q.log_var.copy_range(row * n, &prior.log_var, row * n, n)?;
+        }
+    }
+    Ok(q)
+}

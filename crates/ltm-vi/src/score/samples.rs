@@ -1,0 +1,42 @@
+//! Fresh samples of a posterior, scored. Knows no protocol.
+
+use crate::key::Purpose;
+use crate::{Gaussian, InferKey, Problem, Result};
+
+/// Fresh samples of one row's latents.
+#[derive(Clone, Default)]
+pub(super) struct Draws {
+    /// The result of `nll` for each.
+    pub(super) nll: Vec<f64>,
+    /// `log p(z) - log q(z)` of each.
+    pub(super) log_ratio: Vec<f64>,
+}
+
+/// Draws `samples` samples of each row's latents, from number `first` of the stream on. `nll` turns the nats of each
+/// target into those of each row.
+pub(super) fn draw(
+    problem: &mut Problem<'_>,
+    q: &Gaussian,
+    key: InferKey,
+    first: usize,
+    samples: usize,
+    nll: impl Fn(&Problem<'_>, &[f64]) -> Vec<f64>,
+) -> Result<Vec<Draws>> {
+    let [b, _] = problem.batch().shape();
+    let n = problem.extents().latent_len();
+    let posterior = q.to_host()?;
+    let mut draws = vec![Draws::default(); b];
+    problem.load_gaussian(q)?;
+    for sample in first..first + samples {
+        let noise = key.normal([b, n], Purpose::ScoreNoise, sample, [0.0, 1.0])?;
+        problem.load_noise(&noise)?;
+        let tokens = problem.stored_nll()?;
+        for (row, (draws, nll)) in draws.iter_mut().zip(nll(problem, &tokens)).enumerate() {
+            let [mu, log_var, noise] = [&posterior.mu, &posterior.log_var, &noise]
+                .map(|numbers| &numbers[row * n..(row + 1) * n]);
+            draws.nll.push(nll);
+            draws.log_ratio.push(problem.program.prior.log_ratio(mu, log_var, noise));
+        }
+    }
+    Ok(draws)
+}

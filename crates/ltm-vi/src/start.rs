@@ -1,0 +1,90 @@
+//! Where a fit begins. Knows no method.
+
+use std::sync::Arc;
+
+use ltm_autodiff::Plan;
+use ltm_kernels::Buffer;
+
+use crate::key::Purpose;
+use crate::{Error, Gaussian, InferKey, Posterior, Problem, Result};
+
+/// Spread of a drawn start.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct Initial {
+    /// Standard deviation of the means around 0.
+    pub mu_std: f64,
+    /// Mean of the log-variances.
+    pub log_var_mean: f64,
+    /// Standard deviation of the log-variances.
+    pub log_var_std: f64,
+}
+
+/// The posterior that a fit begins with.
+#[derive(Clone, Debug)]
+pub enum Start {
+    /// The prior's mean and variance.
+    Prior,
+    /// Drawn under the fit's key, as in the published code.
+    Published(Initial),
+    /// What the model's encoder predicts: a learned start, and amortised inference when no step follows.
+    Encoder,
+    /// A posterior kept from before, of as many sequences.
+    Given(Arc<Gaussian>),
+}
+
+impl Problem<'_> {
+    /// The posterior that `start` stands for. All but a given one have noise drawn under `key`.
+    ///
+    /// # Errors
+    /// [`Error::Unsuitable`] for a model without latents, or an encoder that it does not have;
+    /// [`Error::Argument`] for a given posterior of another shape; [`Error::Kernel`] when memory runs out, and
+    /// [`Error::Autodiff`] when the encoder fails.
+    pub fn start(&mut self, start: &Start, key: InferKey) -> Result<Gaussian> {
+        let extents = self.extents();
+        if extents.n_latents == 0 {
+            return Err(crate::suits::no_latents());
+        }
+        let [b, _] = self.batch().shape();
+        let shape = [b, extents.latent_len()];
+        let (device, dtype) = (self.device(), self.dtype());
+        let noise = || key.normal(shape, Purpose::FitNoise, 0, [0.0, 1.0]);
+        let posterior = match start {
+            Start::Prior => {
+                let (mean, log_var) = self.program.prior.moments();
+                let n = shape[0] * shape[1];
+                Posterior { mu: vec![mean; n], log_var: vec![log_var; n], noise: noise()? }
+            }
+            Start::Published(initial) => Posterior::drawn(extents, *initial, b, key)?,
+            Start::Encoder => {
+                let noise = crate::latents::upload(&noise()?, &device, dtype)?;
+                let [mu, log_var] = self.encode()?;
+                return Ok(Gaussian { mu, log_var, noise });
+            }
+            Start::Given(gaussian) => {
+                self.check_gaussian(gaussian)?;
+                return gaussian.try_clone();
+            }
+        };
+        Gaussian::new(&posterior, &device, dtype)
+    }
+
+    /// Mean and log-variance that the encoder predicts.
+    fn encode(&mut self) -> Result<[Buffer; 2]> {
+        self.load_batch()?;
+        let program = &mut *self.program;
+        let Some(encoder) = &program.nodes.encoder else { return Err(crate::suits::no_encoder()) };
+        let outputs = [encoder.mu, encoder.log_var];
+        let plan = match &mut program.plans.encoder {
+            Some(plan) => plan,
+            empty => empty.insert(Plan::new(
+                &program.graph,
+                &program.device,
+                program.precision,
+                &outputs,
+            )?),
+        };
+        plan.run(program.store.with(self.weights.parameters()))?;
+        let copy = |value| Ok::<_, Error>(plan.output(value)?.try_clone()?);
+        Ok([copy(outputs[0])?, copy(outputs[1])?])
+    }
+}

@@ -1,0 +1,117 @@
+//! Weight gradients at given latents: what a slow step sums over its micro-batches. Knows no weight optimiser.
+
+use ltm_kernels::Buffer;
+use ltm_kernels::ops::elementwise;
+use ltm_model::ParamSpec;
+
+use crate::error::argument;
+use crate::{Error, Latents, Problem, Program, Result};
+
+/// The loss of a slow step on one batch, and its gradients on the device.
+#[derive(Debug)]
+pub struct WeightGradients<'a> {
+    params: &'a [ParamSpec],
+    /// One gradient per weight, in the order of [`Program::params`].
+    pub gradients: Vec<&'a Buffer>,
+    /// Negative log-likelihood of each target, `(B·T)`, in nats.
+    pub nll: Vec<f64>,
+    /// KL of each sequence's posterior from the prior, `(B)`, in nats; `None` for latents without a density, or none.
+    pub kl: Option<Vec<f64>>,
+}
+
+impl Problem<'_> {
+    /// Gradients of `sum(token_weight · nll)` for each weight at the sample of `latents`. With `token_weight (B·T)` of
+    /// one over the number of scored tokens they are those of the mean.
+    ///
+    /// With an encoder they are those of the bound at the encoder's sample by the latents' noise, for the encoder's
+    /// weights too: `sum(token_weight · nll) + kl_weight·sum_b w_b·KL_b`, where `w_b` is the mean weight of the
+    /// sequence's scored tokens.
+    ///
+    /// # Errors
+    /// [`Error::NoSlowGradient`] for a program without weight gradients, [`Error::Argument`] when a length
+    /// differs, [`Error::Autodiff`] when a kernel fails.
+    pub fn weight_gradients(
+        &mut self,
+        latents: &Latents,
+        token_weight: &[f32],
+        kl_weight: f64,
+    ) -> Result<WeightGradients<'_>> {
+        let [b, t] = self.batch.shape();
+        if self.program.nodes.slow.is_none() {
+            return Err(Error::NoSlowGradient);
+        }
+        if token_weight.len() != b * t {
+            let expected = format!("{} numbers, B·T", b * t);
+            return Err(argument("token_weight", expected, token_weight.len()));
+        }
+        self.load_batch()?;
+        self.load(latents)?;
+        self.load_token_weight(token_weight, kl_weight as f32)?;
+        let n_layers = self.program.extents.n_layers;
+        let Program { graph, device, precision, nodes, plans, store, params, .. } =
+            &mut *self.program;
+        let slow = nodes.slow.as_ref().ok_or(Error::NoSlowGradient)?;
+        let outputs = || nodes.slow_outputs();
+        let plan = Program::plan(&mut plans.slow, graph, device, *precision, outputs)?;
+        plan.run(store.with(self.weights.parameters()))?;
+        let kl = match (slow.kl, latents) {
+            (Some(kl), Latents::Gaussian(_)) => {
+                let kl = plan.output(kl)?.to_f64()?;
+                Some(kl.chunks(n_layers).map(|kl| kl.iter().sum()).collect())
+            }
+            _ => None,
+        };
+        let nll = plan.output(slow.nll)?.to_f64()?;
+        let gradients = slow.gradients.iter().map(|value| Ok(plan.output(*value)?));
+        let gradients = gradients.collect::<Result<_>>()?;
+        Ok(WeightGradients { params, gradients, nll, kl })
+    }
+
+    /// Brings the weights of tokens and, for an encoder, of each sequence's KL into the store, unless they are there.
+    fn load_token_weight(&mut self, token_weight: &[f32], kl_weight: f32) -> Result<()> {
+        let (program, batch) = (&mut *self.program, self.batch);
+        if let Some(slow) = &program.nodes.slow
+            && program.loaded.token_weight != token_weight
+        {
+            program.store.write_f32(slow.token_weight, token_weight)?;
+            program.loaded.token_weight = token_weight.to_vec();
+        }
+        let Some(encoder) = &program.nodes.encoder else { return Ok(()) };
+        let [_, t] = batch.shape();
+        let mut weights = Vec::new();
+        for (targets, weight) in batch.targets().chunks(t).zip(token_weight.chunks(t)) {
+            let scored = || targets.iter().zip(weight).filter(|(id, _)| **id >= 0);
+            let total: f32 = scored().map(|(_, weight)| weight).sum();
+            let mean = total / scored().count().max(1) as f32;
+            weights.extend(std::iter::repeat_n(kl_weight * mean, program.extents.n_layers));
+        }
+        if program.loaded.encoder_kl_weight != weights {
+            program.store.write_f32(encoder.kl_weight, &weights)?;
+            program.loaded.encoder_kl_weight = weights;
+        }
+        Ok(())
+    }
+}
+
+impl WeightGradients<'_> {
+    /// Adds the gradients to `sums`, one buffer per weight on the same device.
+    ///
+    /// # Errors
+    /// [`Error::Argument`] when `sums` is not one buffer of each weight's length: nothing is added then.
+    pub fn add_to(&self, sums: &mut [Buffer]) -> Result<()> {
+        if sums.len() != self.params.len() {
+            let expected = format!("{} buffers, one per weight", self.params.len());
+            return Err(argument("sums", expected, sums.len()));
+        }
+        for (sum, spec) in sums.iter().zip(self.params) {
+            if sum.len() != spec.len() {
+                let expected = format!("{} numbers for `{}`", spec.len(), spec.name);
+                return Err(argument("sums", expected, sum.len()));
+            }
+        }
+        for (sum, gradient) in sums.iter_mut().zip(&self.gradients) {
+            elementwise::add_assign(&gradient.device(), sum, gradient)?;
+        }
+        Ok(())
+    }
+}
