@@ -1,12 +1,19 @@
 //! Loads weights from a file, puts them on a device once, and decodes prompts of different lengths together:
 //! `cargo run -p ltm-model --example decode [MODEL.safetensors]`, of a model of the extents below.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use ltm_model::ltm_autodiff::Precision;
 use ltm_model::{Decoder, Device, DeviceWeights, ModelConfig, SampleConfig, Weights, sample};
 
 fn main() -> Result<(), Box<dyn std::error::Error>> {
+    let path = std::env::args_os().nth(1).map(PathBuf::from);
+    println!("{:?}", decode(path.as_deref())?);
+    Ok(())
+}
+
+/// Continues two prompts greedily with the model in a file.
+pub fn decode(path: Option<&Path>) -> Result<[Vec<i32>; 2], Box<dyn std::error::Error>> {
     let config = ModelConfig {
         dim: 32,
         n_layers: 2,
@@ -20,8 +27,8 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
         ..ModelConfig::ltm_small()
     };
     let folder = tempfile::tempdir()?;
-    let path = match std::env::args_os().nth(1) {
-        Some(path) => PathBuf::from(path),
+    let path = match path {
+        Some(path) => path.to_path_buf(),
         None => {
             // Without a model, one of random weights.
             let path = folder.path().join("model.safetensors");
@@ -49,6 +56,5 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
         texts.iter_mut().zip(&next).for_each(|(text, token)| text.push(*token));
         decoder.step(&next)?;
     }
-    println!("{texts:?}");
-    Ok(())
+    Ok(texts)
 }

@@ -7,12 +7,12 @@ use std::ops::Range;
 use std::sync::Arc;
 
 use ltm_autodiff::Precision;
-use ltm_kernels::{Buffer, DType, Device};
+use ltm_kernels::{DType, Device};
 
 use crate::params::ModelParams;
 use crate::{Attention, DeviceWeights, Error, ModelConfig, Result, Weights, param_table};
 
-use pass::{KeyValues, Model, Part, Workspace, check_tokens, copy_rows};
+use pass::{KeyValues, Model, Part, Workspace, check_tokens};
 
 /// Decodes `B` sequences together, each with its own latents and its own position.
 ///
@@ -62,10 +62,14 @@ impl Group {
             return Ok(None);
         }
         let within = kept.start - self.rows.start..kept.end - self.rows.start;
+        self.select(model, &[within], kept).map(Some)
+    }
+
+    /// A copy of the sequences `within` the group, as sequences `rows`.
+    fn select(&self, model: &Model, within: &[Range<usize>], rows: Range<usize>) -> Result<Self> {
         let (b, width) = (self.rows.len(), model.config.kv_dim());
-        let caches = self.caches.iter().map(|cache| cache.part(b, width, &within));
-        let caches = caches.collect::<Result<_>>()?;
-        Ok(Some(Self { rows: kept, position: self.position, caches }))
+        let caches = self.caches.iter().map(|cache| cache.part(b, width, within));
+        Ok(Self { rows, position: self.position, caches: caches.collect::<Result<_>>()? })
     }
 }
 
@@ -142,6 +146,43 @@ impl Decoder {
         };
         let work = Workspace::new(&self.model, self.model.batch, 1)?;
         Ok(Self { model: self.model.clone(), state, work })
+    }
+
+    /// Keeps the sequences for which `kept` is true, in their order, and drops the others.
+    ///
+    /// # Errors
+    /// [`Error::Argument`] when there is not one entry per sequence or none is kept, [`Error::Kernel`] when the
+    /// device is out of memory; the decoder is then unchanged.
+    pub fn retain(&mut self, kept: &[bool]) -> Result<()> {
+        let batch = self.model.batch;
+        if kept.len() != batch || !kept.contains(&true) {
+            let expected = format!("{batch} entries, one of them true");
+            return Err(argument("kept", expected, format!("{kept:?}")));
+        }
+        let mut groups: Vec<Group> = Vec::new();
+        for group in &self.state.groups {
+            let within = runs(&kept[group.rows.clone()]);
+            let start = groups.last().map_or(0, |group| group.rows.end);
+            let end = start + within.iter().map(Range::len).sum::<usize>();
+            if end > start {
+                groups.push(group.select(&self.model, &within, start..end)?);
+            }
+        }
+        let rows = runs(kept);
+        let latents = self.state.latents.as_ref().map(|all| {
+            let part = |latents: &KeyValues| latents.part(batch, latents.k.len() / batch, &rows);
+            all.iter().map(part).collect::<Result<Vec<_>>>()
+        });
+        let latents = latents.transpose()?;
+        let n = kept.iter().filter(|kept| **kept).count();
+        let work = Workspace::new(&self.model, n, 1)?;
+        let width = self.state.logits.len() / batch;
+        let logits =
+            rows.iter().flat_map(|rows| &self.state.logits[rows.start * width..rows.end * width]);
+        let logits = logits.copied().collect();
+        self.state = State { groups, latents, logits };
+        (self.model.batch, self.work) = (n, work);
+        Ok(())
     }
 
     /// Sets the latents `z (B,L·Z,C)` for all tokens from here on. The cache of earlier tokens is not
@@ -336,8 +377,9 @@ impl State {
             all
         } else {
             for latents in all {
-                let part = |all: &Buffer| copy_rows(all, all.len() / model.batch, rows);
-                some.push(KeyValues { k: part(&latents.k)?, v: part(&latents.v)? });
+                // One slot of a row for each sequence.
+                let width = latents.k.len() / model.batch;
+                some.push(latents.part(model.batch, width, std::slice::from_ref(rows))?);
             }
             &some
         };
@@ -389,6 +431,16 @@ impl State {
         }
         &self.logits
     }
+}
+
+/// The ranges of consecutive true entries.
+fn runs(kept: &[bool]) -> Vec<Range<usize>> {
+    let mut start = 0;
+    let runs = kept.chunk_by(|a, b| a == b).map(|run| {
+        start += run.len();
+        (run[0], start - run.len()..start)
+    });
+    runs.filter_map(|(kept, rows)| kept.then_some(rows)).collect()
 }
 
 fn no_latents() -> Error {

@@ -40,7 +40,7 @@ impl Fit for NaturalGradient {
     }
 }
 
-fn main() -> Result<()> {
+pub fn main() -> Result<()> {
     let config = ModelConfig {
         dim: 32,
         n_layers: 2,

@@ -33,7 +33,7 @@ impl Prior for Shifted {
     }
 }
 
-fn main() -> Result<()> {
+pub fn main() -> Result<()> {
     let config = ModelConfig {
         dim: 16,
         n_layers: 2,

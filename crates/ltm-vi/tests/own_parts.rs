@@ -128,7 +128,7 @@ fn bounds_and_codes_of_ones_own_model_are_true() {
                 targets[row * T..(row + 1) * T].iter().map(|x| exact(mean, *x as usize)).sum();
             let (found, error) = (iwae.nats[row], iwae.variance[row].sqrt());
             // The posterior is nearly Gaussian: the weights hardly vary.
-            assert!(error <= 0.02, "{error} proves nothing");
+            assert!(error <= 0.05, "{error} proves nothing");
             assert!(
                 (found - expected).abs() <= 5.0 * error,
                 "{found} ± {error}, exactly {expected}"

@@ -45,12 +45,17 @@ impl KeyValues {
     }
 
     /// Of a cache `(slots,b,G·D)` with rows of `width` numbers, the sequences `rows` of its `b`.
-    pub(super) fn part(&self, b: usize, width: usize, rows: &Range<usize>) -> Result<Self> {
+    pub(super) fn part(&self, b: usize, width: usize, rows: &[Range<usize>]) -> Result<Self> {
         let part = |cache: &Buffer| -> Result<Buffer> {
-            let (slots, row) = (cache.len() / (b * width), rows.len() * width);
-            let mut part = zeros(&cache.device(), slots * row)?;
+            let (slots, mut to) = (cache.len() / (b * width), 0);
+            let kept: usize = rows.iter().map(Range::len).sum();
+            let mut part = zeros(&cache.device(), slots * kept * width)?;
             for slot in 0..slots {
-                part.copy_range(slot * row, cache, (slot * b + rows.start) * width, row)?;
+                for rows in rows {
+                    let len = rows.len() * width;
+                    part.copy_range(to, cache, (slot * b + rows.start) * width, len)?;
+                    to += len;
+                }
             }
             Ok(part)
         };
@@ -409,13 +414,6 @@ fn attend_to_cache(
     // Rotations are in the keys, so the order of the slots does not matter.
     let (k, v, scale) = (&cache.k, &cache.v, model.scale());
     Ok(cross_attention::fwd(&model.device, out, lse, q, k, v, scale, dims)?)
-}
-
-/// The rows `rows` of a buffer whose rows have `width` numbers.
-pub(super) fn copy_rows(all: &Buffer, width: usize, rows: &Range<usize>) -> Result<Buffer> {
-    let mut some = zeros(&all.device(), rows.len() * width)?;
-    some.copy_range(0, all, rows.start * width, rows.len() * width)?;
-    Ok(some)
 }
 
 /// Puts the row `(B,G,D)` of the token at `position` into its slot of a cache, which grows by that

@@ -31,6 +31,8 @@ pub struct Generator {
     prompts: Vec<Prompt>,
     texts: Vec<Text>,
     decoder: Option<Decoder>,
+    /// The text of each of the decoder's sequences, in ascending order.
+    rows: Vec<usize>,
     /// Tokens generated of each text that has not ended.
     position: usize,
 }
@@ -105,6 +107,7 @@ impl Generator {
             prompts: Vec::new(),
             texts: Vec::new(),
             decoder: None,
+            rows: Vec::new(),
             position: 0,
         };
         for prompt in prompts {
@@ -167,7 +170,8 @@ impl Generator {
             decoder.set_latents(&z)?;
         }
         let whole: Vec<usize> = self.texts.iter().map(|text| text.read.len()).collect();
-        read_ends(&mut decoder, &self.texts, &whole)?;
+        self.rows = (0..b).collect();
+        self.read_ends(&mut decoder, &whole)?;
         self.decoder = Some(decoder);
         Ok(())
     }
@@ -194,18 +198,16 @@ impl Generator {
         let GenerateOptions { sample: config, stop, .. } = self.options;
         let logits = self.decoder.as_ref().and_then(Decoder::logits);
         let logits = logits.ok_or_else(|| argument("draws", "begun", "none"))?;
-        let mut next = Vec::with_capacity(self.texts.len());
-        for (text, logits) in self.texts.iter().zip(logits.chunks(vocab_size)) {
-            next.push(match text.goes_on {
-                true => {
-                    let uniform = text.uniforms.uniform(self.position as u64);
-                    Some(sample(logits, &config, uniform)? as i32)
-                }
-                false => None,
-            });
+        let mut next = vec![None; self.texts.len()];
+        for (idx, logits) in self.rows.iter().zip(logits.chunks(vocab_size)) {
+            let text = &self.texts[*idx];
+            if text.goes_on {
+                let uniform = text.uniforms.uniform(self.position as u64);
+                next[*idx] = Some(sample(logits, &config, uniform)? as i32);
+            }
         }
         for (text, token) in self.texts.iter_mut().zip(&next) {
-            // A text that has ended goes on reading its last token, which does not affect the others.
+            // A text that has ended may go on reading its last token, which does not affect the others.
             let read = token.or(text.tokens.last().copied()).unwrap_or(text.read[0]);
             text.read.push(read);
             text.tokens.extend(token);
@@ -234,6 +236,12 @@ impl Generator {
     }
 
     fn read_with(&mut self, decoder: &mut Decoder, observer: &mut Observer<'_>) -> Result<()> {
+        // Texts that have ended are dropped when they are half of what is decoded.
+        let kept: Vec<bool> = self.rows.iter().map(|idx| self.texts[*idx].goes_on).collect();
+        if 2 * kept.iter().filter(|kept| **kept).count() <= kept.len() {
+            decoder.retain(&kept)?;
+            self.rows.retain(|idx| self.texts[*idx].goes_on);
+        }
         let max_seq_len = self.config.max_seq_len;
         let is_refit = self.config.n_latents > 0
             && self.options.refit.is_some_and(|every| self.position.is_multiple_of(every));
@@ -243,21 +251,42 @@ impl Generator {
         for (row, position) in positions.into_iter().enumerate() {
             let is_full = position == max_seq_len;
             let kept = if is_full { max_seq_len.div_ceil(2) } else { position + 1 };
-            let refitted = is_refit && self.texts[row].goes_on && kept > 1;
+            let idx = self.rows[row];
+            let refitted = is_refit && self.texts[idx].goes_on && kept > 1;
             if refitted {
-                self.refit(row, kept, observer)?;
-                decoder.set_latents_rows(row..row + 1, &self.texts[row].z)?;
+                self.refit(idx, kept, observer)?;
+                decoder.set_latents_rows(row..row + 1, &self.texts[idx].z)?;
             }
             if is_full || refitted {
                 again[row] = kept;
             }
         }
-        read_ends(decoder, &self.texts, &again)
+        self.read_ends(decoder, &again)
+    }
+
+    /// Lets a decoder read, of each of its texts, the last `again` tokens from position 0, or for 0 the last token from
+    /// where it is. Neighbours that do the same are read together.
+    fn read_ends(&self, decoder: &mut Decoder, again: &[usize]) -> Result<()> {
+        let mut start = 0;
+        for run in again.chunk_by(|a, b| a == b) {
+            let (rows, kept) = (start..start + run.len(), run[0]);
+            start = rows.end;
+            let ends = self.rows[rows.clone()].iter().flat_map(|idx| {
+                let read = &self.texts[*idx].read;
+                &read[read.len() - kept.max(1)..]
+            });
+            let ends: Vec<i32> = ends.copied().collect();
+            match kept {
+                0 => decoder.step_rows(rows, &ends)?,
+                _ => decoder.prefill_rows(rows, &ends)?,
+            };
+        }
+        Ok(())
     }
 
     /// Fits the latents of a text again, to its last `kept` tokens.
-    fn refit(&mut self, row: usize, kept: usize, observer: &mut Observer<'_>) -> Result<()> {
-        let text = &mut self.texts[row];
+    fn refit(&mut self, idx: usize, kept: usize, observer: &mut Observer<'_>) -> Result<()> {
+        let text = &mut self.texts[idx];
         text.refits += 1;
         let key = InferKey { seed: text.seed, step: text.refits, first_sequence: 0 };
         let inference = match &text.latents {
@@ -267,7 +296,7 @@ impl Generator {
         let tokens = text.read[text.read.len() - kept..].to_vec();
         let latents = self.fit(&inference, &tokens, key, observer)?;
         let z = self.sample(&latents, key)?;
-        let text = &mut self.texts[row];
+        let text = &mut self.texts[idx];
         (text.latents, text.z) = (latents, z);
         Ok(())
     }
@@ -307,24 +336,4 @@ impl Generator {
             }
         }
     }
-}
-
-/// Lets a decoder read, of each text, its last `again` tokens from position 0, or for 0 its last token from where it is.
-/// Neighbours that do the same are read together.
-fn read_ends(decoder: &mut Decoder, texts: &[Text], again: &[usize]) -> Result<()> {
-    let mut start = 0;
-    for run in again.chunk_by(|a, b| a == b) {
-        let (rows, kept) = (start..start + run.len(), run[0]);
-        start = rows.end;
-        let ends = texts[rows.clone()].iter().flat_map(|text| {
-            let first = text.read.len() - kept.max(1);
-            &text.read[first..]
-        });
-        let ends: Vec<i32> = ends.copied().collect();
-        match kept {
-            0 => decoder.step_rows(rows, &ends)?,
-            _ => decoder.prefill_rows(rows, &ends)?,
-        };
-    }
-    Ok(())
 }
