@@ -40,6 +40,7 @@ impl Fit for NaturalGradient {
     }
 }
 
+/// Fits one text with both methods and prints what they reach.
 pub fn main() -> Result<()> {
     let config = ModelConfig {
         dim: 32,

@@ -33,6 +33,7 @@ impl Prior for Shifted {
     }
 }
 
+/// Scores one text under two priors.
 pub fn main() -> Result<()> {
     let config = ModelConfig {
         dim: 16,
