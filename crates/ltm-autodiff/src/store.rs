@@ -115,14 +115,14 @@ impl Store {
     /// [`Error::Kernel`] when the device runs out of memory, [`Error::Precision`] when it does not
     /// compute in this precision.
     pub fn new(g: &Graph, device: &Device, precision: Precision) -> Result<Self> {
-        Self::beside(g, device, precision, &[])
+        Self::with_parameters(g, device, precision, &[])
     }
 
     /// As [`new`](Self::new) for all inputs but `parameters`, which a run reads from [`Parameters`] in this order.
     ///
     /// # Errors
     /// Those of [`new`](Self::new), and [`Error::OtherGraph`] for a value of another graph.
-    pub fn beside(
+    pub fn with_parameters(
         g: &Graph,
         device: &Device,
         precision: Precision,
@@ -151,7 +151,7 @@ impl Store {
         Ok(Self { graph_id: g.id, slots })
     }
 
-    /// This store, and the parameters that it was made [beside](Self::beside).
+    /// This store, and the parameters that it was made [for](Self::with_parameters).
     pub fn with<'a>(&'a self, parameters: &'a Parameters) -> Inputs<'a> {
         Inputs { store: self, parameters: Some(parameters) }
     }

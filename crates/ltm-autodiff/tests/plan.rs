@@ -301,7 +301,7 @@ fn graphs_share_parameters() {
         let x = g.input("x", &[2], Kind::Float, UpdateRate::Step);
         let square = ops::dot(&mut g, w, w).unwrap();
         let product = ops::dot(&mut g, w, x).unwrap();
-        let store = Store::beside(&g, &Device::Cpu, Precision::F64, &[w]).unwrap();
+        let store = Store::with_parameters(&g, &Device::Cpu, Precision::F64, &[w]).unwrap();
         let outputs = [square, product];
         let plan = Plan::new(&g, &Device::Cpu, Precision::F64, &outputs).unwrap();
         (store, plan, w, x, outputs)

@@ -353,7 +353,7 @@ fn logits(
     let logits = model::logits(g, hidden, &params)?;
 
     let device = weights.device();
-    let mut store = Store::beside(g, &device, precision, &params)?;
+    let mut store = Store::with_parameters(g, &device, precision, &params)?;
     store.write_i32(token_ids, tokens)?;
     store.write_f32(z, &start.sample()?)?;
     let mut plan = Plan::new(g, &device, precision, &[logits])?;

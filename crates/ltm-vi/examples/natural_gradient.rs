@@ -1,4 +1,4 @@
-//! A posterior optimiser of one's own, the natural gradient of a Gaussian, beside the AdamW of the paper:
+//! A posterior optimiser of one's own, the natural gradient of a Gaussian, compared with the AdamW of the paper:
 //! `cargo run -p ltm-vi --example natural_gradient`.
 
 use ltm_vi::fit::Observer;

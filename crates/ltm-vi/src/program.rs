@@ -95,7 +95,7 @@ impl Program {
         check_shape(&extents, shape, slow_gradient)?;
         let mut graph = Graph::new();
         let nodes = objective::trace(&mut graph, &*likelihood, &*prior, shape, slow_gradient)?;
-        let mut store = Store::beside(&graph, device, precision, &nodes.weights)?;
+        let mut store = Store::with_parameters(&graph, device, precision, &nodes.weights)?;
         if let Some(encoder) = &nodes.encoder {
             let row = 0..extents.n_latents as i32;
             let index: Vec<i32> = (0..shape[0]).flat_map(|_| row.clone()).collect();

@@ -29,7 +29,7 @@ pub struct FastStep {
     pub bound: f64,
 }
 
-/// Told every fast step; an error, such as [`Error::Stopped`](crate::Error::Stopped), ends the fit.
+/// Called with every fast step; an error, such as [`Error::Stopped`](crate::Error::Stopped), ends the fit.
 pub type Observer<'o> = dyn FnMut(&FastStep) -> Result<()> + 'o;
 
 /// A method that infers the latents of a batch.
