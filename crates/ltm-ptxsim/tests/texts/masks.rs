@@ -53,7 +53,7 @@ fn lanes_that_a_guard_excludes_do_not_take_part() {
     // Those that have exited are not waited for, those that wait themselves are.
     each_computes(&guarded.replace("MASK", "-1"), |x| if x < 16 { 120 } else { 0 });
     let stuck = format!("{} bar.warp.sync -1;", guarded.replace("MASK", "-1"));
-    faults(&kernel("", &stuck), 1, 32, FaultKind::DivergentSync, &["wait for others"]);
+    faults(&kernel("", &stuck), 1, 32, FaultKind::DivergentSync, &["that never arrive"]);
 }
 
 #[test]

@@ -73,7 +73,7 @@ fn wrong_numbers_and_kinds_of_operands() {
         ("selp.b32 %r2, 1, 2, %r1;", "predicate"),
         ("@%r1 mov.u32 %r2, 1;", "predicate"),
         ("mov.u32 %tid.x, 1;", "target"),
-        ("cp.async.ca.shared.global [%r1], [%rd1], 5;", "not of 5"),
+        ("cp.async.ca.shared.global [%r1], [%rd1], 5;", "found 5"),
         ("mov.b128 %rd2, {%rd3, %rd4};", "mov.b128"),
         ("bra NOWHERE;", "NOWHERE"),
     ] {
