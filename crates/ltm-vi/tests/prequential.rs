@@ -220,6 +220,50 @@ fn a_row_without_a_prefix_keeps_no_fit() {
     assert_eq!(score(&[2, 0]), score(&[0, 0]));
 }
 
+/// In a batch each row has its own prefixes, samples and sums: it costs what it does alone, with or without known
+/// targets, of which the last row has none.
+#[test]
+fn rows_cost_what_they_do_alone() {
+    let t = 6;
+    let (stride, samples) = (2, 3);
+    let protocol = Protocol::PrequentialOverlap { stride, samples };
+    let infer = InferConfig { init_mu_std: 1.0, init_log_var_mean: -1.0, ..infer() };
+    let inference = Inference::finished(&infer).unwrap();
+    let (rows, context) = ([611, 130, 287].map(|index| sequence(index, t)), [3, 2, 0]);
+    let nats = |rows: &[(Vec<i32>, Vec<i32>)], context: &[usize], first_sequence: u64| {
+        let mut model = model(&CONFIG, rows.len(), t);
+        let [tokens, targets] = [|row: &(Vec<i32>, Vec<i32>)| row.0.clone(), |row| row.1.clone()]
+            .map(|part| rows.iter().flat_map(part).collect::<Vec<i32>>());
+        let batch = model.batch(&tokens, &targets).with_context(context).unwrap();
+        let mut problem = model.program.problem(&model.weights, &batch).unwrap();
+        let key = InferKey { first_sequence, ..KEY };
+        score(&mut problem, protocol, &Latents::None, &inference, key).unwrap().nats
+    };
+    let together = nats(&rows, &context, 0);
+    for (row, found) in together.into_iter().enumerate() {
+        let alone = nats(&rows[row..=row], &context[row..=row], row as u64)[0];
+        assert!((found - alone).abs() <= 1e-9 * alone, "row {row}: {found}, alone {alone}");
+    }
+}
+
+#[test]
+fn samples_have_limits() {
+    let mut model = model(&CONFIG, 1, 4);
+    let (tokens, targets) = sequence(7, 4);
+    let batch = model.batch(&tokens, &targets);
+    for samples in [0, Protocol::MOST_SAMPLES + 1] {
+        for protocol in [
+            Protocol::Elbo { samples },
+            Protocol::Iwae { samples },
+            Protocol::Prequential { stride: 2, samples },
+            Protocol::PrequentialOverlap { stride: 2, samples },
+        ] {
+            let refused = model.score(&batch, protocol, &infer());
+            assert!(matches!(refused, Err(Error::Argument { arg: "samples", .. })), "{refused:?}");
+        }
+    }
+}
+
 /// Each block has samples of its own: sample number `block · samples` and those after it, of a posterior
 /// that a fit without steps leaves at the prior.
 #[test]

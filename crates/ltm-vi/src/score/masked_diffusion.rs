@@ -133,3 +133,16 @@ fn stratified(draws: &[f64]) -> Sampled {
     let squares: f64 = draws.windows(2).map(|pair| (pair[1] - pair[0]).powi(2)).sum();
     Sampled { nats: draws.iter().sum::<f64>() / n, variance: squares / 2.0 / (n - 1.0) / n }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_variance_of_a_mean_over_strata_by_hand() {
+        // Neighbours differ by 2 and -1: (4 + 1)/2/(3 - 1)/3.
+        let Sampled { nats, variance } = stratified(&[1.0, 3.0, 2.0]);
+        assert_eq!(nats, 2.0);
+        assert!((variance - 5.0 / 12.0).abs() <= 1e-15, "{variance}");
+    }
+}
