@@ -29,3 +29,4 @@ pub use trainer::{Observer, Start, Summary, Trainer};
 // What the signatures above take and return.
 pub use ltm_data as data;
 pub use ltm_files::{self, FolderLock};
+pub use {ltm_autodiff, ltm_kernels, ltm_model, ltm_vi};
