@@ -93,7 +93,16 @@ mod tests {
     #[test]
     fn memory_grows_with_what_is_asked_for() {
         let base = quickstart(&[]);
-        assert_eq!(base.optimizer, 2 * base.gradients);
+        let text = include_str!("../tests/tiny.toml");
+        let config = Config::parse(text, Path::new("tiny.toml"), &[]).expect("good");
+        let params: usize =
+            ltm_model::param_table(&config.model).iter().map(|spec| spec.len()).sum();
+        let copy = 4 * params;
+        assert_eq!(
+            (base.weights, base.optimizer, base.gradients),
+            (2 * copy, 2 * copy, copy),
+            "one copy of {params} parameters is {copy} bytes"
+        );
         let larger = quickstart(&["train.batch=4"]);
         assert_eq!(larger.weights, base.weights);
         let ratio = larger.activations as f64 / base.activations as f64;

@@ -138,11 +138,7 @@ impl<'a> Page<'a> {
                     Some(d) => {
                         let errors = d.nats_per_token / d.standard_error;
                         let how = if d.paired { "paired" } else { "not paired" };
-                        let class = match errors {
-                            errors if errors <= -2.0 => "falls",
-                            errors if errors >= 2.0 => "rises",
-                            _ => "unclear",
-                        };
+                        let class = direction(errors);
                         format!(
                             "<td class=\"{class}\">{:+.4} ± {:.4}</td><td>{errors:+.1}</td><td class=\"text\">{how}</td>",
                             d.nats_per_token, d.standard_error
@@ -442,9 +438,25 @@ fn code(text: &str) -> String {
     html
 }
 
+/// The class of a difference of this many standard errors.
+fn direction(errors: f64) -> &'static str {
+    match errors {
+        errors if errors <= -2.0 => "falls",
+        errors if errors >= 2.0 => "rises",
+        _ => "unclear",
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn two_standard_errors_are_a_direction() {
+        let found = [-7.0, -2.0, -1.9, 0.0, f64::NAN, 1.9, 2.0, 7.0].map(direction);
+        let [down, no, up] = ["falls", "unclear", "rises"];
+        assert_eq!(found, [down, down, no, no, no, no, up, up]);
+    }
 
     #[test]
     fn text_is_escaped_and_code_marked() {
