@@ -232,8 +232,8 @@ fn rows_cost_what_they_do_alone() {
     let (rows, context) = ([611, 130, 287].map(|index| sequence(index, t)), [3, 2, 0]);
     let nats = |rows: &[(Vec<i32>, Vec<i32>)], context: &[usize], first_sequence: u64| {
         let mut model = model(&CONFIG, rows.len(), t);
-        let [tokens, targets] = [|row: &(Vec<i32>, Vec<i32>)| row.0.clone(), |row| row.1.clone()]
-            .map(|part| rows.iter().flat_map(part).collect::<Vec<i32>>());
+        let tokens: Vec<i32> = rows.iter().flat_map(|(tokens, _)| tokens.clone()).collect();
+        let targets: Vec<i32> = rows.iter().flat_map(|(_, targets)| targets.clone()).collect();
         let batch = model.batch(&tokens, &targets).with_context(context).unwrap();
         let mut problem = model.program.problem(&model.weights, &batch).unwrap();
         let key = InferKey { first_sequence, ..KEY };
