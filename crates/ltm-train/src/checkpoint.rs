@@ -441,7 +441,13 @@ fn check_whole(dir: &Path) -> Result<()> {
         }
     }
     verify(dir, &state, CONFIG_FILE)?;
-    Config::load_resolved(&dir.join(CONFIG_FILE), &[]).map(|_| ())
+    let config = Config::load_resolved(&dir.join(CONFIG_FILE), &[])?;
+    // A list of words is in the state itself, which has no checksum.
+    let vocab_size = match &state.tokenizer {
+        TokenizerSpec::Words { .. } => open_tokenizer(dir, &state)?.vocab_size(),
+        _ => config.model.n_words(),
+    };
+    check_counters(dir, &state, &config, vocab_size)
 }
 
 /// Checks a file against its recorded checksum. Checkpoints of earlier versions have none.

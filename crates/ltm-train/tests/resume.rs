@@ -286,6 +286,16 @@ fn foreign_files_and_half_folders_do_not_hide_a_whole_checkpoint() {
     copy(&checkpoints.join("step-4"), &checkpoints.join("step-004"));
     copy(&checkpoints.join("step-4"), &checkpoints.join("step-5"));
     fs::remove_file(checkpoints.join("step-5/optimizer.safetensors")).expect("removable");
+    // Counters that disagree, and a word list with a word twice, which no checksum covers.
+    for (step, batches, words) in [(70, 8, "\"tom\""), (71, 142, "\"tom\", \"tom\"")] {
+        let damaged = checkpoints.join(format!("step-{step}"));
+        copy(&checkpoints.join("step-4"), &damaged);
+        let state = fs::read_to_string(damaged.join("state.json")).expect("readable");
+        let state = state.replace("\"step\": 4", &format!("\"step\": {step}"));
+        let state = state.replace("\"batches\": 8", &format!("\"batches\": {batches}"));
+        let state = state.replace("\"tom\"", words);
+        fs::write(damaged.join("state.json"), state).expect("writable");
+    }
     fs::create_dir(checkpoints.join(".step-6.tmp")).expect("creatable");
     fs::create_dir(checkpoints.join(".step-6.ab12.ltm-tmp")).expect("creatable");
     fs::write(checkpoints.join("notes.txt"), "mine").expect("writable");
@@ -293,7 +303,8 @@ fn foreign_files_and_half_folders_do_not_hide_a_whole_checkpoint() {
     assert_eq!((newest.state.step, newest.dir.clone()), (4, checkpoints.join("step-4")));
     let mut run = new(&dir, &["train.steps=8"], Start::Resume).expect("resumed");
     let ignored: String = run.ignored().iter().map(|error| format!("{error}\n")).collect();
-    for part in ["step-90", "step-91", "step-92", "found 4", "step-5"] {
+    for part in ["step-90", "step-91", "step-92", "found 4", "step-5", "expected 140", "tom twice"]
+    {
         assert!(ignored.contains(part), "`{part}` is not in {ignored}");
     }
     run.run(&AtomicBool::new(false), &mut Silent).expect("trained through step 5 and 6");
@@ -302,8 +313,18 @@ fn foreign_files_and_half_folders_do_not_hide_a_whole_checkpoint() {
         .map(|entry| entry.expect("readable").file_name().into_string().expect("text"))
         .collect();
     left.sort();
-    let expected =
-        ["notes.txt", "step-004", "step-5", "step-6", "step-8", "step-90", "step-91", "step-92"];
+    let expected = [
+        "notes.txt",
+        "step-004",
+        "step-5",
+        "step-6",
+        "step-70",
+        "step-71",
+        "step-8",
+        "step-90",
+        "step-91",
+        "step-92",
+    ];
     assert_eq!(left, expected);
     // Where there is no whole one, the reason is that of the newest.
     fs::remove_dir_all(checkpoints.join("step-6")).expect("removable");
