@@ -287,12 +287,12 @@ fn foreign_files_and_half_folders_do_not_hide_a_whole_checkpoint() {
     copy(&checkpoints.join("step-4"), &checkpoints.join("step-5"));
     fs::remove_file(checkpoints.join("step-5/optimizer.safetensors")).expect("removable");
     // Counters that disagree, and a word list with a word twice, which no checksum covers.
-    for (step, batches, words) in [(70, 8, "\"tom\""), (71, 142, "\"tom\", \"tom\"")] {
+    for (step, batches, words) in [(70, 4, "\"tom\""), (71, 71, "\"tom\", \"tom\"")] {
         let damaged = checkpoints.join(format!("step-{step}"));
         copy(&checkpoints.join("step-4"), &damaged);
         let state = fs::read_to_string(damaged.join("state.json")).expect("readable");
         let state = state.replace("\"step\": 4", &format!("\"step\": {step}"));
-        let state = state.replace("\"batches\": 8", &format!("\"batches\": {batches}"));
+        let state = state.replace("\"batches\": 4", &format!("\"batches\": {batches}"));
         let state = state.replace("\"tom\"", words);
         fs::write(damaged.join("state.json"), state).expect("writable");
     }
@@ -303,8 +303,7 @@ fn foreign_files_and_half_folders_do_not_hide_a_whole_checkpoint() {
     assert_eq!((newest.state.step, newest.dir.clone()), (4, checkpoints.join("step-4")));
     let mut run = new(&dir, &["train.steps=8"], Start::Resume).expect("resumed");
     let ignored: String = run.ignored().iter().map(|error| format!("{error}\n")).collect();
-    for part in ["step-90", "step-91", "step-92", "found 4", "step-5", "expected 140", "tom twice"]
-    {
+    for part in ["step-90", "step-91", "step-92", "found 4", "step-5", "expected 70", "tom twice"] {
         assert!(ignored.contains(part), "`{part}` is not in {ignored}");
     }
     run.run(&AtomicBool::new(false), &mut Silent).expect("trained through step 5 and 6");
@@ -407,7 +406,8 @@ fn damage_is_named() {
             state[key] = value.into();
             *bytes = state.to_string().into_bytes();
         });
-        refused(Checkpoint::load(&dir), &["state.json", key, &value.to_string()]);
+        refused(Checkpoint::load(&file("")), &["state.json", key, &value.to_string()]);
+        assert_eq!(Checkpoint::load(&dir).expect("the one before").state.step, 2);
     }
     damage("config.toml", &|bytes| bytes.truncate(10));
     refused(Checkpoint::load(&file("")), &["step-4/config.toml", "CRC-32C", "damaged"]);
