@@ -114,7 +114,7 @@ impl SlowLearner {
         self.program.recording_failure()
     }
 
-    /// The optimiser's state of each weight, in the order of [`param_table`].
+    /// The optimiser's state of each weight, in the order of [`param_table`](ltm_model::param_table).
     pub fn moments(&self) -> &[AdamWState] {
         &self.moments
     }
