@@ -21,9 +21,9 @@ use crate::config::Config;
 ///
 /// The executable, the tokenizer (140 MB for a `tokenizer.json` of 150,000 tokens), packing space of matrix products and
 /// the allocator's own overhead come on top.
-/// Largest resident sizes measured on a CPU, against the estimate: `configs/quickstart.toml` 82 MB (69 MB),
-/// `configs/ltm-small.toml` with one sequence of 512 tokens 1.78 GB (1.74 GB), with two of 1024 2.33 GB (2.17 GB): at
-/// most 1.08 times the estimate, plus 10 MB. On CUDA all but the copies for checkpoints is device memory.
+/// Largest resident sizes measured on a CPU, against the estimate: `configs/quickstart.toml` 83 MB (69 MB),
+/// `configs/ltm-small.toml` with one sequence of 512 tokens 1.78 GB (1.74 GB), with two of 1024 2.21 GB (2.17 GB): at
+/// most 1.03 times the estimate, plus 15 MB. On CUDA all but the copies for checkpoints is device memory.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Memory {
     /// The weights and their copy.
