@@ -8,6 +8,7 @@ use std::path::Path;
 use std::sync::OnceLock;
 use std::sync::atomic::AtomicBool;
 
+use ltm_testkit::copy_folder;
 use ltm_train::{Checkpoint, Config, Observer, Start, Trainer};
 use proptest::prelude::*;
 
@@ -46,19 +47,6 @@ fn run() -> &'static Path {
         temp
     })
     .path()
-}
-
-fn copy(from: &Path, to: &Path) {
-    fs::create_dir_all(to).expect("creatable");
-    for entry in fs::read_dir(from).expect("listable") {
-        let path = entry.expect("readable").path();
-        let target = to.join(path.file_name().expect("a name"));
-        if path.is_dir() {
-            copy(&path, &target);
-        } else {
-            fs::copy(&path, &target).expect("copied");
-        }
-    }
 }
 
 /// One change of a file's bytes; positions are shares of its length.
@@ -148,7 +136,7 @@ proptest! {
     ) {
         let temp = tempfile::tempdir().expect("a temporary folder");
         let dir = temp.path().join("run");
-        copy(run(), &dir);
+        copy_folder(run(), &dir);
         let path = dir.join(file);
         let mut bytes = fs::read(&path).unwrap_or_default();
         changes.iter().for_each(|change| change.apply(&mut bytes));

@@ -5,6 +5,7 @@ use std::fs;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, Ordering};
 
+use ltm_testkit::copy_folder;
 use ltm_train::data::{Split, storyworld};
 use ltm_train::ltm_files::Error as FileError;
 use ltm_train::{
@@ -63,19 +64,6 @@ fn snapshot(dir: &Path) -> BTreeMap<PathBuf, Vec<u8>> {
         }
     }
     files
-}
-
-fn copy(from: &Path, to: &Path) {
-    fs::create_dir_all(to).expect("creatable");
-    for entry in fs::read_dir(from).expect("listable") {
-        let path = entry.expect("readable").path();
-        let target = to.join(path.file_name().expect("a name"));
-        if path.is_dir() {
-            copy(&path, &target);
-        } else {
-            fs::copy(&path, &target).expect("copied");
-        }
-    }
 }
 
 #[test]
@@ -252,9 +240,9 @@ fn a_moved_run_finds_its_own_data() {
         train(&dir, set, Start::Fresh).expect("trained");
         // Copied alone, it uses the data where they are; moved with everything, the data beside it.
         let alone = root.join("alone");
-        copy(&dir, &alone);
+        copy_folder(&dir, &alone);
         fs::rename(root.join("a"), root.join("b")).expect("moved");
-        copy(&root.join("b"), &root.join("a"));
+        copy_folder(&root.join("b"), &root.join("a"));
         for (run, corpus) in [(&alone, "a/data"), (&root.join("b/runs/x"), "b/data")] {
             for place in [run.clone(), run.join("checkpoints/step-4")] {
                 let checkpoint = Checkpoint::load(&place).expect("loaded");
@@ -282,14 +270,14 @@ fn foreign_files_and_half_folders_do_not_hide_a_whole_checkpoint() {
     let checkpoints = dir.join("checkpoints");
     fs::write(checkpoints.join("step-90"), "a file").expect("writable");
     fs::create_dir(checkpoints.join("step-91")).expect("creatable");
-    copy(&checkpoints.join("step-4"), &checkpoints.join("step-92"));
-    copy(&checkpoints.join("step-4"), &checkpoints.join("step-004"));
-    copy(&checkpoints.join("step-4"), &checkpoints.join("step-5"));
+    copy_folder(&checkpoints.join("step-4"), &checkpoints.join("step-92"));
+    copy_folder(&checkpoints.join("step-4"), &checkpoints.join("step-004"));
+    copy_folder(&checkpoints.join("step-4"), &checkpoints.join("step-5"));
     fs::remove_file(checkpoints.join("step-5/optimizer.safetensors")).expect("removable");
     // Counters that disagree, and a word list with a word twice, which no checksum covers.
     for (step, batches, words) in [(70, 4, "\"tom\""), (71, 71, "\"tom\", \"tom\"")] {
         let damaged = checkpoints.join(format!("step-{step}"));
-        copy(&checkpoints.join("step-4"), &damaged);
+        copy_folder(&checkpoints.join("step-4"), &damaged);
         let state = fs::read_to_string(damaged.join("state.json")).expect("readable");
         let state = state.replace("\"step\": 4", &format!("\"step\": {step}"));
         let state = state.replace("\"batches\": 4", &format!("\"batches\": {batches}"));
@@ -369,7 +357,7 @@ fn damage_is_named() {
         if dir.exists() {
             fs::remove_dir_all(&dir).expect("removable");
         }
-        copy(&whole, &dir);
+        copy_folder(&whole, &dir);
         let mut bytes = fs::read(file(name)).expect("readable");
         change(&mut bytes);
         fs::write(file(name), bytes).expect("writable");

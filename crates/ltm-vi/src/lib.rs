@@ -21,6 +21,9 @@ mod program;
 mod score;
 mod start;
 mod suits;
+#[cfg(test)]
+#[path = "../tests/tiny/mod.rs"]
+mod tiny;
 mod weight_grad;
 
 pub use batch::Batch;

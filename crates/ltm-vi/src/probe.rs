@@ -241,24 +241,9 @@ impl Thought {
 mod tests {
     use super::*;
     use crate::InferConfig;
+    use crate::tiny::CONFIG;
     use ltm_kernels::Device;
     use ltm_model::Weights;
-
-    const CONFIG: ModelConfig = ModelConfig {
-        dim: 8,
-        n_layers: 2,
-        n_heads: 2,
-        n_kv_heads: 1,
-        vocab_size: 11,
-        max_seq_len: 6,
-        window: 3,
-        n_latents: 4,
-        ffn_hidden: 16,
-        norm_eps: 1e-5,
-        rope_theta: 10_000.0,
-        attention: ltm_model::Attention::Causal,
-        encoder_layers: 0,
-    };
 
     /// Large enough weights for the latents to matter.
     fn weights() -> Weights {

@@ -1,5 +1,7 @@
 //! The amortised encoder: its gradients, what it may read, and its place among the protocols.
 
+mod tiny;
+
 use ltm_autodiff::Precision;
 use ltm_kernels::Device;
 use ltm_model::{DeviceWeights, ModelConfig, Weights, param_table};
@@ -7,25 +9,14 @@ use ltm_vi::{
     Batch, Error, InferConfig, InferKey, Inference, Latents, Method, Posterior, Program, Protocol,
     SlowGradient, Start, score,
 };
+use tiny::CONFIG;
 
 const KEY: InferKey = InferKey { seed: 2, step: 3, first_sequence: 0 };
 const TOKENS: [i32; 10] = [0, 1, 2, 3, 4, 0, 5, 6, 7, 8];
 const TARGETS: [i32; 10] = [1, 2, 3, 4, 5, 5, 6, 7, 8, -1];
 
 fn config() -> ModelConfig {
-    ModelConfig {
-        dim: 8,
-        n_layers: 2,
-        n_heads: 2,
-        n_kv_heads: 1,
-        vocab_size: 11,
-        max_seq_len: 6,
-        window: 3,
-        n_latents: 4,
-        ffn_hidden: 16,
-        encoder_layers: 2,
-        ..ModelConfig::ltm_small()
-    }
+    ModelConfig { encoder_layers: 2, ..CONFIG }
 }
 
 fn infer() -> InferConfig {

@@ -1,30 +1,18 @@
 //! The fast loop as one recorded CUDA graph against the same fit on the CPU. Without
 //! `LTM_DEVICE=cuda` it is skipped.
 
+mod tiny;
+
 use ltm_autodiff::Precision;
 use ltm_kernels::Device;
-use ltm_model::{DeviceWeights, ModelConfig, Weights};
+use ltm_model::{DeviceWeights, Weights};
 use ltm_testkit::{cuda_device, relative_frobenius};
 use ltm_vi::{
     Batch, FastStep, InferConfig, InferKey, Inference, Latents, Noise, Posterior, Program,
     SlowGradient,
 };
+use tiny::CONFIG;
 
-const CONFIG: ModelConfig = ModelConfig {
-    dim: 8,
-    n_layers: 2,
-    n_heads: 2,
-    n_kv_heads: 1,
-    vocab_size: 11,
-    max_seq_len: 6,
-    window: 3,
-    n_latents: 4,
-    ffn_hidden: 16,
-    norm_eps: 1e-5,
-    rope_theta: 10_000.0,
-    attention: ltm_model::Attention::Causal,
-    encoder_layers: 0,
-};
 const TOKENS: [i32; 10] = [0, 1, 2, 3, 4, 0, 5, 6, 7, 8];
 const TARGETS: [i32; 10] = [1, 2, 3, 4, 5, 5, 6, 7, 8, -1];
 

@@ -1,30 +1,18 @@
 //! Reported numbers are those of a finished model: every fit for a score, a generation or a probe uses the
 //! rate of the end of training and the KL in full, whatever `lr_end` and `kl_warmup` are.
 
+mod tiny;
+
 use ltm_autodiff::Precision;
 use ltm_kernels::Device;
-use ltm_model::{Attention, DeviceWeights, ModelConfig, SampleConfig, Weights};
+use ltm_model::{DeviceWeights, SampleConfig, Weights};
 use ltm_vi::probe::Thought;
 use ltm_vi::{
     Batch, FastStep, GenerateOptions, InferConfig, InferKey, Inference, LatentSource, LatentUse,
     Latents, Noise, Program, Protocol, SlowGradient, generate, score,
 };
+use tiny::CONFIG;
 
-const CONFIG: ModelConfig = ModelConfig {
-    dim: 8,
-    n_layers: 2,
-    n_heads: 2,
-    n_kv_heads: 1,
-    vocab_size: 11,
-    max_seq_len: 6,
-    window: 3,
-    n_latents: 4,
-    ffn_hidden: 16,
-    norm_eps: 1e-5,
-    rope_theta: 10_000.0,
-    attention: Attention::Causal,
-    encoder_layers: 0,
-};
 const KEY: InferKey = InferKey { seed: 2, step: 3, first_sequence: 0 };
 const TEXT: [i32; 6] = [0, 4, 7, 1, 9, 3];
 

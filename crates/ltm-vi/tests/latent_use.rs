@@ -1,26 +1,13 @@
 //! What the latents are worth, on models whose answer is known: one that ignores its latents, and one that
 //! uses them.
 
+mod tiny;
+
 use ltm_autodiff::Precision;
 use ltm_kernels::Device;
-use ltm_model::{Attention, DeviceWeights, ModelConfig, Weights, param_table};
+use ltm_model::{DeviceWeights, Weights, param_table};
 use ltm_vi::{Batch, InferConfig, InferKey, Inference, LatentUse, Noise, Program, SlowGradient};
-
-const CONFIG: ModelConfig = ModelConfig {
-    dim: 8,
-    n_layers: 2,
-    n_heads: 2,
-    n_kv_heads: 1,
-    vocab_size: 11,
-    max_seq_len: 6,
-    window: 3,
-    n_latents: 4,
-    ffn_hidden: 16,
-    norm_eps: 1e-5,
-    rope_theta: 10_000.0,
-    attention: Attention::Causal,
-    encoder_layers: 0,
-};
+use tiny::CONFIG;
 
 /// The latents of `n` sequences fitted by `infer`.
 fn measure(uses_latents: bool, infer: &InferConfig, n: usize) -> LatentUse {

@@ -1,5 +1,7 @@
 //! Fits, gradients and estimators on models small enough to know the answers.
 
+mod tiny;
+
 use std::sync::Arc;
 
 use ltm_autodiff::Precision;
@@ -9,22 +11,8 @@ use ltm_vi::{
     Batch, Error, FastStep, Gaussian, InferConfig, InferKey, Inference, Latents, Method, Noise,
     Posterior, Program, Programs, Protocol, Schedule, Scores, SlowGradient, Start, score,
 };
+use tiny::CONFIG;
 
-const CONFIG: ModelConfig = ModelConfig {
-    dim: 8,
-    n_layers: 2,
-    n_heads: 2,
-    n_kv_heads: 1,
-    vocab_size: 11,
-    max_seq_len: 6,
-    window: 3,
-    n_latents: 4,
-    ffn_hidden: 16,
-    norm_eps: 1e-5,
-    rope_theta: 10_000.0,
-    attention: ltm_model::Attention::Causal,
-    encoder_layers: 0,
-};
 const KEY: InferKey = InferKey { seed: 2, step: 3, first_sequence: 0 };
 const TOKENS: [i32; 10] = [0, 1, 2, 3, 4, 0, 5, 6, 7, 8];
 const TARGETS: [i32; 10] = [1, 2, 3, 4, 5, 5, 6, 7, 8, -1];

@@ -98,21 +98,7 @@ mod tests {
     use ltm_kernels::Device;
     use ltm_model::{Decoder, Weights, sample};
 
-    const CONFIG: ModelConfig = ModelConfig {
-        dim: 8,
-        n_layers: 2,
-        n_heads: 2,
-        n_kv_heads: 1,
-        vocab_size: 11,
-        max_seq_len: 8,
-        window: 3,
-        n_latents: 4,
-        ffn_hidden: 16,
-        norm_eps: 1e-5,
-        rope_theta: 10_000.0,
-        attention: ltm_model::Attention::Causal,
-        encoder_layers: 0,
-    };
+    const CONFIG: ModelConfig = ModelConfig { max_seq_len: 8, ..crate::tiny::CONFIG };
     const OPTIONS: GenerateOptions = GenerateOptions {
         max_tokens: 3,
         sample: SampleConfig { temperature: 1.0, top_k: 0, top_p: 1.0 },
