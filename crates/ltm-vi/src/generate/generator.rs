@@ -64,7 +64,6 @@ struct Text {
     read: Vec<i32>,
     tokens: Vec<i32>,
     goes_on: bool,
-    refits: u64,
 }
 
 impl Generator {
@@ -155,7 +154,6 @@ impl Generator {
                     read: prompt.tokens.clone(),
                     tokens: Vec::new(),
                     goes_on: true,
-                    refits: 0,
                 });
             }
         }
@@ -248,18 +246,23 @@ impl Generator {
         let positions = decoder.positions();
         // Tokens to read again from position 0; 0 to read the last one alone.
         let mut again = vec![0; positions.len()];
+        let mut refits = Vec::new();
         for (row, position) in positions.into_iter().enumerate() {
             let is_full = position == max_seq_len;
             let kept = if is_full { max_seq_len.div_ceil(2) } else { position + 1 };
             let idx = self.rows[row];
             let refitted = is_refit && self.texts[idx].goes_on && kept > 1;
             if refitted {
-                self.refit(idx, kept, observer)?;
-                decoder.set_latents_rows(row..row + 1, &self.texts[idx].z)?;
+                refits.push((row, idx, self.refit(idx, kept, observer)?));
             }
             if is_full || refitted {
                 again[row] = kept;
             }
+        }
+        // After the last fit, so that a cancelled one changes no text.
+        for (row, idx, (latents, z)) in refits {
+            decoder.set_latents_rows(row..row + 1, &z)?;
+            (self.texts[idx].latents, self.texts[idx].z) = (latents, z);
         }
         self.read_ends(decoder, &again)
     }
@@ -284,11 +287,16 @@ impl Generator {
         Ok(())
     }
 
-    /// Fits the latents of a text again, to its last `kept` tokens.
-    fn refit(&mut self, idx: usize, kept: usize, observer: &mut Observer<'_>) -> Result<()> {
-        let text = &mut self.texts[idx];
-        text.refits += 1;
-        let key = InferKey { seed: text.seed, step: text.refits, first_sequence: 0 };
+    /// The latents of a text fitted again, to its last `kept` tokens, and a sample of them.
+    fn refit(
+        &mut self,
+        idx: usize,
+        kept: usize,
+        observer: &mut Observer<'_>,
+    ) -> Result<(Fitted, Vec<f32>)> {
+        let text = &self.texts[idx];
+        // A key of its own for every position; the first fit's is step 0.
+        let key = InferKey { seed: text.seed, step: self.position as u64, first_sequence: 0 };
         let inference = match &text.latents {
             Fitted::Posterior(gaussian, _) => self.inference.from(Start::Given(gaussian.clone())),
             Fitted::Prior | Fitted::Sample(_) => self.inference.clone(),
@@ -296,9 +304,7 @@ impl Generator {
         let tokens = text.read[text.read.len() - kept..].to_vec();
         let latents = self.fit(&inference, &tokens, key, observer)?;
         let z = self.sample(&latents, key)?;
-        let text = &mut self.texts[idx];
-        (text.latents, text.z) = (latents, z);
-        Ok(())
+        Ok((latents, z))
     }
 
     /// Fits latents to a text, each token from those before it.

@@ -316,6 +316,34 @@ mod tests {
         assert!(matches!(check(CONFIG, &prompt, never), Err(Error::Argument { arg: "refit", .. })));
     }
 
+    /// Cancelled in the fit of its second text, the call can be made again.
+    #[test]
+    fn a_cancelled_refit_changes_no_text() {
+        let (weights, inference) = (weights(&CONFIG), inference());
+        let prompts: [&[i32]; 2] = [&[0, 4, 7], &[0, 2, 2, 8]];
+        let options = GenerateOptions { refit: Some(2), max_tokens: 4, ..OPTIONS };
+        let run = |cancel: bool| {
+            let mut quiet = |_: &FastStep| Ok(());
+            let mut generator =
+                Generator::new(&CONFIG, &weights, &inference, &prompts, &options, &mut quiet)
+                    .unwrap();
+            generator.begin(0..1).unwrap();
+            generator.next(&mut quiet).unwrap();
+            generator.next(&mut quiet).unwrap();
+            if cancel {
+                let mut fits = 0;
+                let mut stop = |step: &FastStep| {
+                    fits += usize::from(step.step == 0);
+                    if fits == 2 { Err(Error::Stopped) } else { Ok(()) }
+                };
+                assert!(matches!(generator.next(&mut stop), Err(Error::Stopped)));
+            }
+            while generator.next(&mut quiet).unwrap().is_some() {}
+            generator.texts()
+        };
+        assert_eq!(run(true), run(false));
+    }
+
     #[test]
     fn a_fit_is_cancelled_by_its_observer() {
         let mut seen = 0;
