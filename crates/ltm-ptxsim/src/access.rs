@@ -76,10 +76,11 @@ impl Block<'_> {
                     })?
                 }
                 _ => {
-                    if access.strength != Strength::Weak && self.launch.code.orders_blocks {
-                        self.launch.fences.acquire(self.number, address);
-                    }
+                    // Before the load for its own race check, and after it for what was released
+                    // between the two and read.
+                    self.acquire(access.strength, address);
                     self.global_load(address, &mut copy[..whole], warp.index, lane)?;
+                    self.acquire(access.strength, address);
                     &copy[..whole]
                 }
             };
@@ -202,6 +203,13 @@ impl Block<'_> {
         }
         allocation.store(allocation.offset(at), data);
         Ok(())
+    }
+
+    /// At a strong read of an address: acquires what was released there.
+    fn acquire(&self, strength: Strength, address: u64) {
+        if strength != Strength::Weak && self.launch.code.orders_blocks {
+            self.launch.fences.acquire(self.number, address);
+        }
     }
 
     /// Before a strong write to an address: releases what the block did before its last fence.
@@ -335,11 +343,11 @@ impl Block<'_> {
                     let (kind, detail) = memory.explain(address, bytes as u64);
                     return Err(Trouble::at(kind, lane, address, format!("atomic on {detail}")));
                 };
+                // The release is recorded before its write and the acquire after its read: whoever
+                // reads the new value finds the release.
+                self.release(access.strength, address);
                 let old = allocation.update(allocation.offset(address), bytes, new);
-                if self.launch.code.orders_blocks {
-                    self.launch.fences.acquire(self.number, address);
-                    self.release(access.strength, address);
-                }
+                self.acquire(Strength::Strong, address);
                 old
             };
         }
