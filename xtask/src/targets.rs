@@ -16,6 +16,7 @@ const LIBRARIES: &[&str] = &[
     "ltm-vi",
     "ltm-data",
     "ltm-train",
+    "ltm-eval",
     "ltm-ptxsim",
 ];
 
@@ -23,8 +24,8 @@ const LIBRARIES: &[&str] = &[
 const TARGETS: &[&str] =
     &["aarch64-unknown-linux-gnu", "aarch64-apple-darwin", "x86_64-pc-windows-gnu"];
 
-/// The libraries that must compile for WebAssembly, without CUDA; `ltm-data` and `ltm-train` need threads
-/// and a file system.
+/// The libraries that must compile for WebAssembly, without CUDA; `ltm-data` and the crates after it need
+/// threads and a file system.
 const WASM: (&str, &[&str]) = (
     "wasm32-unknown-unknown",
     &["ltm-files", "ltm-kernels", "ltm-autodiff", "ltm-model", "ltm-vi"],

@@ -25,6 +25,7 @@ const LINE: &[&str] = &[
     "ltm-vi",
     "ltm-data",
     "ltm-train",
+    "ltm-eval",
     "ltm-cli",
 ];
 

@@ -3,7 +3,7 @@
 use std::path::PathBuf;
 use std::process::ExitCode;
 
-use ltm_train::report::{Comparison, ProtocolTable};
+use ltm_eval::report::{Comparison, ProtocolTable};
 use ltm_vi::Protocol;
 
 use crate::output::{number, plus_minus};

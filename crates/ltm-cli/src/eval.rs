@@ -4,9 +4,9 @@ use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
 use clap::ValueEnum;
+use ltm_eval::suites::gsm8k::is_gsm8k;
 use ltm_train::data::{Corpus, Format, Limit, Order, Rows, Split, load};
 use ltm_train::eval::latents_json;
-use ltm_train::suites::gsm8k::is_gsm8k;
 use ltm_train::{Checkpoint, Config, Evaluation, evaluate, trainer};
 use ltm_vi::{Noise, Protocol};
 use serde_json::{Value, json};

@@ -7,10 +7,10 @@ use std::process::ExitCode;
 
 use anyhow::Context as _;
 use clap::ValueEnum;
+use ltm_eval::suites::generation::{BLEU_ORDER, TextMetrics};
 use ltm_model::SampleConfig;
 use ltm_train::data::{Document, ReadOptions, Tokenizer, documents};
 use ltm_train::metrics::JsonlWriter;
-use ltm_train::suites::generation::{BLEU_ORDER, TextMetrics};
 use ltm_vi::{FastStep, GenerateOptions, Generator, Inference, LatentSource};
 use serde::Serialize;
 use serde_json::json;
@@ -366,7 +366,7 @@ fn print_table(units: Units, columns: &[(&str, TextMetrics)]) -> Result<(), Outp
         let values = columns.iter().map(|(_, metrics)| format!("  {:>18}", value(metrics)));
         outln!("{name:<26}{}", values.collect::<String>())
     };
-    let mean = |mean: &ltm_train::suites::Mean| plus_minus((mean.mean, mean.standard_error), 3);
+    let mean = |mean: &ltm_eval::suites::Mean| plus_minus((mean.mean, mean.standard_error), 3);
     let share =
         |share: Option<f64>| share.map_or("n/a".into(), |share| crate::output::number(share, 4));
     let names = columns.iter().map(|(name, _)| format!("  {name:>18}")).collect::<String>();

@@ -2,9 +2,9 @@
 
 use std::path::{Path, PathBuf};
 
+use ltm_eval::suites::gsm8k::{self, Options, Outcome, Problem};
 use ltm_model::SampleConfig;
 use ltm_train::data::Malformed;
-use ltm_train::suites::gsm8k::{self, Options, Outcome, Problem};
 use serde_json::json;
 
 use crate::files::Reading;
@@ -104,7 +104,7 @@ pub fn run(request: &Request<'_>, args: &Gsm8kArgs) -> anyhow::Result<()> {
             right += usize::from(answered.right > 0);
             bar.set_message(right.to_string());
             bar.inc(1);
-            out.as_mut().map_or(Ok(()), |out| out.append(answered))
+            out.as_mut().map_or(Ok(()), |out| Ok(out.append(answered)?))
         });
     bar.finish_and_clear();
     let outcome = outcome?;

@@ -62,10 +62,13 @@ pub fn finish(result: anyhow::Result<ExitCode>) -> ExitCode {
     };
     note!("error: {error:#}");
     let is_usage = error.chain().any(|cause| {
-        use ltm_train::{Error, data};
-        let of_run = |error: &Error| matches!(error, Error::Config { .. } | Error::Field { .. });
-        let of_data = |error: &data::Error| matches!(error, data::Error::Field { .. });
+        use ltm_eval::Error as OfEval;
+        use ltm_train::{Error as OfRun, data::Error as OfData};
+        let of_eval = |e: &OfEval| matches!(e, OfEval::Config { .. } | OfEval::Field { .. });
+        let of_run = |e: &OfRun| matches!(e, OfRun::Config { .. } | OfRun::Field { .. });
+        let of_data = |e: &OfData| matches!(e, OfData::Field { .. });
         cause.is::<UsageError>()
+            || cause.downcast_ref().is_some_and(of_eval)
             || cause.downcast_ref().is_some_and(of_run)
             || cause.downcast_ref().is_some_and(of_data)
     });

@@ -4,9 +4,9 @@ use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
 use clap::Subcommand;
+use ltm_eval::charts::{Axis, Chart, Mark, PLOTS, Series};
 use ltm_model::Decoder;
 use ltm_train::data::Split;
-use ltm_train::metrics::{Axis, Chart, Mark, Series};
 use ltm_train::{Checkpoint, trainer};
 use ltm_vi::probe::{
     LayerReconstruction, Thought, between, decode_greedily, progressive, swap_layer,
@@ -197,7 +197,7 @@ fn layers(args: LayersArgs) -> anyhow::Result<()> {
 
 /// Two charts over the number of layers, in the run's folder.
 fn draw(run_dir: &Path, scores: &[LayerReconstruction]) -> anyhow::Result<Vec<PathBuf>> {
-    let dir = run_dir.join(trainer::PLOTS);
+    let dir = run_dir.join(PLOTS);
     std::fs::create_dir_all(&dir)?;
     let mut paths = Vec::new();
     for (file, y_label, scale, of) in [

@@ -3,7 +3,7 @@
 use std::path::PathBuf;
 use std::process::ExitCode;
 
-use ltm_train::report;
+use ltm_eval::report;
 
 use crate::output::usage;
 

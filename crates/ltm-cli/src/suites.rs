@@ -2,8 +2,8 @@
 
 use std::path::Path;
 
+use ltm_eval::suites::lambada;
 use ltm_train::data::{ReadOptions, Tokenizer};
-use ltm_train::suites::lambada;
 use ltm_train::{Checkpoint, Config};
 use serde_json::json;
 

@@ -5,15 +5,16 @@ use std::path::PathBuf;
 use std::process::ExitCode;
 
 use indicatif::ProgressBar;
-use ltm_train::sweep::{Point, RESULTS_FILE, SweepObserver};
-use ltm_train::{Error, Observer, StepReport, Sweep, flops};
+use ltm_eval::sweep::{Point, RESULTS_FILE, SweepObserver};
+use ltm_eval::{Error, Sweep};
+use ltm_train::{Observer, StepReport, chain, flops};
 use serde_json::Value;
 
 use crate::Pace;
 use crate::device_args::DeviceArgs;
 use crate::output::{OutputError, plus_minus};
 use crate::signals::Signals;
-use crate::train::{NOT_RECORDED, error_chain, operand, quoted, resume_command};
+use crate::train::{NOT_RECORDED, operand, quoted, resume_command};
 
 /// Arguments of `sweep`.
 #[derive(clap::Args)]
@@ -156,7 +157,7 @@ impl Observer for Progress<'_> {
     }
 
     fn not_recorded(&mut self, error: &ltm_vi::Error) {
-        let text = format!("note: {NOT_RECORDED}: {}", error_chain(error));
+        let text = format!("note: {NOT_RECORDED}: {}", chain(error));
         self.points.suspend(|| note!("{text}"));
     }
 

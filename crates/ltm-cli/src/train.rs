@@ -9,7 +9,7 @@ use ltm_model::Attention;
 use ltm_train::data::{Split, storyworld};
 use ltm_train::resume::Changes;
 use ltm_train::{
-    Checkpoint, Config, Error, Evaluation, Observer, Start, StepReport, Summary, Trainer,
+    Checkpoint, Config, Error, Evaluation, Observer, Start, StepReport, Summary, Trainer, chain,
 };
 use ltm_vi::{GenerateOptions, Inference, LatentSource};
 
@@ -66,7 +66,7 @@ pub fn run(args: Args) -> anyhow::Result<ExitCode> {
         config.run.dir.display()
     );
     for error in trainer.ignored() {
-        note!("ignored an incomplete checkpoint: {}", error_chain(error));
+        note!("ignored an incomplete checkpoint: {}", chain(error));
     }
     note_changes(&config, trainer.changes());
     let bar = crate::progress_bar(0, "step {pos}/{len} {msg}");
@@ -74,12 +74,13 @@ pub fn run(args: Args) -> anyhow::Result<ExitCode> {
     let summary = trainer.run(signals.stop(), &mut observer);
     observer.bar.finish_and_clear();
     let summary = summary?;
+    let plots = ltm_eval::charts::draw(&config.run.dir)?;
     if !summary.finished {
         // The exit status is that of the signal, also when standard output is closed.
         let _ = report_stop(&summary, &args);
         return Ok(signals.exit_code());
     }
-    report(&config, &summary, &args)?;
+    report(&config, &summary, &plots, &args)?;
     Ok(ExitCode::SUCCESS)
 }
 
@@ -99,12 +100,6 @@ fn with_hint(error: Error) -> anyhow::Error {
 /// What is printed when a device cannot record the fast steps.
 pub const NOT_RECORDED: &str =
     "the device cannot record the fast steps and runs them one by one, which is slower";
-
-/// An error with its causes.
-pub fn error_chain(error: &dyn std::error::Error) -> String {
-    let causes = std::iter::successors(error.source(), |cause| cause.source());
-    causes.fold(error.to_string(), |text, cause| format!("{text}: {cause}"))
-}
 
 /// Prints how a resumed run differs from its checkpoint.
 fn note_changes(config: &Config, changes: &Changes) {
@@ -222,7 +217,7 @@ impl Observer for Progress<'_> {
     }
 
     fn not_recorded(&mut self, error: &ltm_vi::Error) {
-        self.line(&format!("note: {NOT_RECORDED}: {}", error_chain(error)));
+        self.line(&format!("note: {NOT_RECORDED}: {}", chain(error)));
     }
 
     fn evaluating(&mut self, done: u64, all: u64) {
@@ -260,7 +255,12 @@ fn report_stop(summary: &Summary, args: &Args) -> Result<(), OutputError> {
     outln!("to go on: {command}")
 }
 
-fn report(config: &Config, summary: &Summary, args: &Args) -> anyhow::Result<()> {
+fn report(
+    config: &Config,
+    summary: &Summary,
+    plots: &[PathBuf],
+    args: &Args,
+) -> anyhow::Result<()> {
     let generated = config.data.path.is_none();
     if generated {
         let entropy = storyworld::true_entropy(config.run.seed, storyworld::ENTROPY_DOCUMENTS)?;
@@ -282,7 +282,7 @@ fn report(config: &Config, summary: &Summary, args: &Args) -> anyhow::Result<()>
         summary.step
     )?;
     outln!("checkpoint  {}", summary.checkpoint.display())?;
-    for plot in &summary.plots {
+    for plot in plots {
         outln!("plot        {}", plot.display())?;
     }
     let run = operand(&config.run.dir);

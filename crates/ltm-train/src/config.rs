@@ -473,7 +473,10 @@ impl Config {
 }
 
 /// The text of a configuration file.
-pub(crate) fn read_text(path: &Path) -> Result<String> {
+///
+/// # Errors
+/// [`Error::File`] when it cannot be read, [`Error::Config`] when it is not UTF-8 or unusually long.
+pub fn read_text(path: &Path) -> Result<String> {
     let mut bytes = Vec::new();
     std::fs::File::open(path)
         .and_then(|file| file.take(LONGEST_FILE + 1).read_to_end(&mut bytes))

@@ -33,17 +33,6 @@ pub enum Error {
         /// How the corpora differ.
         differences: Vec<Difference>,
     },
-    /// A point of a sweep was run with settings that differ from those of the sweep's file.
-    SweepChanged {
-        /// The file with the settings that the point was run with.
-        path: PathBuf,
-        /// The point's name.
-        point: String,
-        /// How they differ.
-        differences: Vec<Difference>,
-        /// Whether only settings of the evaluation differ, so that scoring again is enough.
-        only_scores: bool,
-    },
     /// An option or configuration field has an invalid value.
     Field {
         /// The field's name, as the user writes it.
@@ -75,13 +64,6 @@ pub enum Error {
     Infer(ltm_vi::Error),
     /// An invalid model configuration or checkpoint.
     Model(ltm_model::Error),
-    /// A chart could not be drawn.
-    Plot {
-        /// The chart's file.
-        path: PathBuf,
-        /// The error of the drawing library.
-        source: Box<dyn std::error::Error + Send + Sync>,
-    },
 }
 
 impl Error {
@@ -136,11 +118,6 @@ impl std::fmt::Display for Error {
                 )?;
                 write_list(f, differences)
             }
-            Self::SweepChanged { path, point, differences, .. } => {
-                write!(f, "{}: point `{point}` was run with other settings: ", path.display())?;
-                write_list(f, differences)?;
-                f.write_str("; restore the sweep's file, or give the changed sweep another `dir`")
-            }
             Self::Field { field, expected, found } => {
                 write!(f, "`{field}`: expected {expected}, found {found}")
             }
@@ -156,7 +133,6 @@ impl std::fmt::Display for Error {
             }
             Self::Infer(_) => f.write_str("inference or scoring failed"),
             Self::Model(_) => f.write_str("invalid model configuration or checkpoint"),
-            Self::Plot { path, .. } => write!(f, "{}: cannot draw", path.display()),
         }
     }
 }
@@ -175,7 +151,6 @@ impl std::error::Error for Error {
             // Their messages are the whole ones of this error.
             Self::File(error) => error.source(),
             Self::Data(error) => error.source(),
-            Self::Plot { source, .. } => Some(source.as_ref()),
             Self::Device(source) => Some(source),
             Self::Infer(source) => Some(source),
             Self::Model(source) => Some(source),
@@ -227,7 +202,7 @@ impl From<ltm_autodiff::Error> for Error {
 }
 
 /// An error with what caused it, in one line.
-pub(crate) fn chain(error: &dyn std::error::Error) -> String {
+pub fn chain(error: &dyn std::error::Error) -> String {
     let mut text = error.to_string();
     let mut next = error.source();
     while let Some(source) = next {

@@ -18,7 +18,7 @@ use crate::{Error, Result};
 
 /// The step number of the random keys of evaluations: one that training never reaches, so that every
 /// evaluation of a run draws the same noise and differences are due to the model.
-pub(crate) const KEY_STEP: u64 = u64::MAX;
+pub const KEY_STEP: u64 = u64::MAX;
 
 /// The result of an evaluation.
 #[derive(Clone, Debug)]

@@ -8,22 +8,18 @@ pub mod eval;
 pub mod flops;
 pub mod memory;
 pub mod metrics;
-pub mod report;
 pub mod resume;
 mod run_data;
 pub mod run_record;
 mod schedule;
 pub mod step;
-pub mod suites;
-pub mod sweep;
 pub mod trainer;
 
 pub use checkpoint::Checkpoint;
 pub use config::Config;
-pub use error::{Error, Result};
+pub use error::{Error, Result, chain};
 pub use eval::{Evaluation, evaluate};
 pub use step::{SlowLearner, StepReport};
-pub use sweep::Sweep;
 pub use trainer::{Observer, Start, Summary, Trainer};
 
 // What the signatures above take and return.

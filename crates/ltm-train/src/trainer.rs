@@ -12,7 +12,7 @@ use crate::checkpoint::{self, CONFIG_FILE, Checkpoint, DataRecord, Found, State}
 use crate::config::Config;
 use crate::data::{Batches, SharedTokenizer, Split, Tokenizer, TokenizerSpec, storyworld};
 use crate::eval::{Evaluation, evaluate, protocols, scores};
-use crate::metrics::{EventWriter, JsonlWriter, draw};
+use crate::metrics::{EventWriter, JsonlWriter, tokens_seen};
 use crate::resume::{self, Changes};
 use crate::step::{SlowLearner, StepReport};
 use crate::{Error, Result, run_data, run_record};
@@ -21,8 +21,6 @@ pub use crate::run_data::{corpus_dir, open, open_corpus};
 
 /// The file of a run with its numbers, one JSON object per line.
 pub const METRICS_FILE: &str = "metrics.jsonl";
-/// The folder of a run with its charts.
-pub const PLOTS: &str = "plots";
 
 /// Whether a run may find an earlier one in its folder.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -68,8 +66,6 @@ pub struct Summary {
     pub checkpoint: PathBuf,
     /// The evaluation at the last step; `None` after a stop, or without a validation split.
     pub evaluation: Option<Evaluation>,
-    /// The charts.
-    pub plots: Vec<PathBuf>,
     /// The folder of the corpus.
     pub corpus: PathBuf,
     /// Tokens of its training split.
@@ -120,7 +116,6 @@ impl Trainer {
         let lock = FolderLock::acquire(dir)?;
         let Found { newest, ignored } = find(dir, start)?;
         checkpoint::remove_leftovers(dir)?;
-        ltm_files::remove_leftovers(&dir.join(PLOTS))?;
         let resumed = newest.map(|path| Checkpoint::load(&path)).transpose()?;
         if let Some(checkpoint) = &resumed {
             resume::check_same_run(checkpoint, &config)?;
@@ -274,10 +269,9 @@ impl Trainer {
             finished,
             checkpoint,
             evaluation: evaluation.filter(|_| finished),
-            plots: draw(dir)?,
             corpus: corpus_dir(&self.config),
             corpus_tokens: self.train.corpus().len(),
-            tokens: crate::sweep::measure::tokens_seen(dir)?,
+            tokens: tokens_seen(&dir.join(METRICS_FILE))?,
             seconds: begun.elapsed().as_secs_f64(),
         })
     }

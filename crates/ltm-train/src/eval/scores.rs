@@ -24,7 +24,10 @@ pub(crate) fn write(run_dir: &Path, step: u64, evaluation: &Evaluation) -> Resul
 
 /// Adds the scores of a run to its line, if there are any of the line's step: a run of an earlier version has none,
 /// and one that is still training has those of an earlier step.
-pub(crate) fn read(run_dir: &Path, line: &mut Value) -> Result<()> {
+///
+/// # Errors
+/// [`Error::File`] when they cannot be read, or a line is not JSON.
+pub fn read(run_dir: &Path, line: &mut Value) -> Result<()> {
     let path = run_dir.join(SCORES_FILE);
     let text = match std::fs::read_to_string(&path) {
         Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(()),
@@ -45,7 +48,7 @@ pub(crate) fn read(run_dir: &Path, line: &mut Value) -> Result<()> {
 
 /// Puts scores into a line as a sweep's results have them: tokens, digests and nats by protocol. Those of rows that
 /// overlap belong to other rows and are omitted.
-pub(crate) fn put(line: &mut Value, sequences: &[Value]) {
+pub fn put(line: &mut Value, sequences: &[Value]) {
     let rows: Vec<&Value> = sequences.iter().filter(|one| one["stride"].is_null()).collect();
     let column = |key: &str| rows.iter().map(|row| row[key].clone()).collect::<Vec<_>>();
     line["sequence_tokens"] = column("tokens").into();

@@ -1,10 +1,11 @@
-//! `metrics.jsonl`: one JSON object per line, in the order of its steps. Knows the key `step` and no other.
+//! `metrics.jsonl`: one JSON object per line, in the order of its steps. Knows the keys `step` and `tokens` and no other.
 
 use std::fs::{File, OpenOptions};
 use std::io::{BufRead, BufReader, ErrorKind, Write};
 use std::path::{Path, PathBuf};
 
 use serde::{Deserialize, Serialize};
+use serde_json::Value;
 
 use crate::{Error, Result};
 
@@ -91,6 +92,17 @@ impl JsonlWriter {
 #[derive(Deserialize)]
 struct Line {
     step: u64,
+}
+
+/// Tokens that a run was trained on: the sum of its steps' own counts, from its file of metrics.
+///
+/// # Errors
+/// [`Error::File`] when it cannot be read.
+pub fn tokens_seen(path: &Path) -> Result<u64> {
+    let text = std::fs::read_to_string(path).map_err(Error::io(path, "read"))?;
+    let tokens =
+        |line| serde_json::from_str::<Value>(line).ok().and_then(|line| line["tokens"].as_u64());
+    Ok(text.lines().filter_map(tokens).fold(0, u64::saturating_add))
 }
 
 /// How many bytes of a file are kept when a run resumes after `step`; an error where the last kept line is not of `step`.

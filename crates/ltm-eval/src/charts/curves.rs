@@ -4,12 +4,15 @@ use std::fs;
 use std::io::BufRead;
 use std::path::{Path, PathBuf};
 
-use ltm_files::create_dir;
+use ltm_files::{create_dir, remove_leftovers};
+use ltm_train::trainer::METRICS_FILE;
 use serde_json::Value;
 
 use super::line_chart;
-use crate::trainer::{METRICS_FILE, PLOTS};
 use crate::{Error, Result};
+
+/// The folder of a run with its charts.
+pub const PLOTS: &str = "plots";
 
 /// Named points along the steps of a run.
 pub(crate) type Curves = Vec<(String, Vec<(f64, f64)>)>;
@@ -42,7 +45,8 @@ pub(crate) fn curves(run_dir: &Path) -> Result<(Curves, Curves)> {
     Ok((train, val))
 }
 
-/// Draws a run's numbers so far and returns the charts' files.
+/// Draws a run's numbers so far into its folder `plots` and returns the charts' files. The caller holds the run's
+/// lock, as a [`Trainer`](ltm_train::Trainer) does: what a killed process left half-written is removed.
 ///
 /// # Errors
 /// [`Error::File`], [`Error::Plot`].
@@ -50,6 +54,7 @@ pub fn draw(run_dir: &Path) -> Result<Vec<PathBuf>> {
     let (train, val) = curves(run_dir)?;
     let dir = run_dir.join(PLOTS);
     create_dir(&dir)?;
+    remove_leftovers(&dir)?;
     let mut drawn = Vec::new();
     for (name, title, series) in
         [("train.svg", "Training batches", train), ("val.svg", "Validation split", val)]

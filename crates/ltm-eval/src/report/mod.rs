@@ -9,20 +9,21 @@ mod words;
 
 use std::path::{Path, PathBuf};
 
+use entry::Entry;
 use ltm_files::{as_text, write_whole};
+use ltm_train::checkpoint::{CONFIG_FILE, Checkpoint};
+use ltm_train::config::Config;
+use ltm_train::data::Split;
+use ltm_train::eval::{Sequence, evaluate, scores};
+use ltm_train::metrics::tokens_seen;
+use ltm_train::trainer::{METRICS_FILE, open};
+use ltm_train::{FolderLock, flops};
 use ltm_vi::Protocol;
 use serde_json::{Value, json};
 
-use crate::checkpoint::{CONFIG_FILE, Checkpoint};
-use crate::config::Config;
-use crate::data::Split;
-use crate::eval::{Sequence, evaluate, scores};
-use crate::metrics::{Curves, curves};
+use crate::charts::{Curves, curves};
 use crate::sweep::{RESULTS_FILE, measure, read_results};
-use crate::trainer::{METRICS_FILE, open};
-use crate::{Error, FolderLock, Result, flops};
-
-use entry::Entry;
+use crate::{Error, Result};
 
 pub use compare::{Comparison, ProtocolTable, Row, RowDifference, Setting};
 
@@ -139,7 +140,7 @@ fn read_run(dir: &Path, name: String) -> Result<Value> {
         "config": shown,
         "parameters": config.model.param_count(),
         "steps": steps,
-        "tokens": measure::tokens_seen(dir)?,
+        "tokens": tokens_seen(&dir.join(METRICS_FILE))?,
         "training_flops": flops.per_slow_step * steps as f64,
         "flops_per_token": flops.per_token,
         "flops_per_token_formula": flops.formula_per_token,
@@ -179,7 +180,7 @@ fn placed(config: &Config, dir: &Path) -> Config {
 fn show_run(dir: &Path, line: &mut Value) -> Result<()> {
     let checkpoint = Checkpoint::load(dir)?;
     let config = placed(&checkpoint.config, dir);
-    if crate::trainer::corpus_dir(&config).exists()
+    if ltm_train::trainer::corpus_dir(&config).exists()
         && let Ok(val) = open(&config, Split::Val)
     {
         let weights = config.on_device(&checkpoint.weights)?;

@@ -1,11 +1,13 @@
 //! The page of a sweep and of a run, from outside.
+#![cfg(feature = "charts")]
 
 use std::fs;
 use std::path::Path;
 use std::sync::atomic::AtomicBool;
 
-use ltm_train::sweep::SweepObserver;
-use ltm_train::{Observer, Start, Sweep, Trainer, report};
+use ltm_eval::sweep::SweepObserver;
+use ltm_eval::{Sweep, report};
+use ltm_train::{Observer, Start, Trainer};
 
 struct Quiet;
 
@@ -13,7 +15,7 @@ impl Observer for Quiet {}
 impl SweepObserver for Quiet {}
 
 fn sweep(dir: &Path) -> Sweep {
-    let base = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/tiny.toml");
+    let base = Path::new(env!("CARGO_MANIFEST_DIR")).join("../ltm-train/tests/tiny.toml");
     let text = format!(
         "base = {base:?}\ndir = {:?}\nprotocols = [\"elbo:2\", \"elbo-fitted-noise\"]\n\
          eval_sequences = 4\n[budget]\nsteps = 1\n[set]\n\"train.lr_min\" = 0.0\n\

@@ -5,22 +5,22 @@ use std::path::Path;
 use std::sync::atomic::{AtomicBool, Ordering};
 
 use ltm_files::{Error as FileError, FolderLock, remove_aside, write_whole};
+use ltm_train::chain;
+use ltm_train::checkpoint::Checkpoint;
+use ltm_train::data::{Split, storyworld};
+use ltm_train::eval::{Evaluation, evaluate, latents_json};
+use ltm_train::flops;
+use ltm_train::metrics::tokens_seen;
+use ltm_train::step::StepReport;
+use ltm_train::trainer::{METRICS_FILE, Observer, Start, Trainer, open};
 use serde_json::{Value, json};
 
-use super::measure::{
-    nats, samples, sequence_tokens, shown_trace, suitable, tokens_seen, true_entropy,
-};
+use super::measure::{nats, samples, sequence_tokens, shown_trace, suitable, true_entropy};
 use super::record::{
     RESULTS_FILE, check_folder, check_line, identity, read_results, write_results,
 };
 use super::{Point, Sweep, generated};
-use crate::checkpoint::Checkpoint;
-use crate::data::{Split, storyworld};
-use crate::error::chain;
-use crate::eval::{Evaluation, evaluate, latents_json};
-use crate::step::StepReport;
-use crate::trainer::{Observer, Start, Trainer, open};
-use crate::{Error, Result, flops};
+use crate::{Error, Result};
 
 /// The file of a point's run that records how long its steps took, up to its newest checkpoint.
 const TIMING_FILE: &str = "timing.json";
@@ -150,6 +150,8 @@ impl Sweep {
         let tokenizer = trainer.tokenizer().clone();
         let mut timed = Timed::new(observer, &config.run.dir);
         let summary = trainer.run(stop, &mut timed)?;
+        #[cfg(feature = "charts")]
+        crate::charts::draw(&config.run.dir)?;
         if !summary.finished {
             return Ok(None);
         }
@@ -166,7 +168,7 @@ impl Sweep {
         let mut line = json!({
             "parameters": config.model.param_count(),
             "steps": steps,
-            "tokens": tokens_seen(&config.run.dir)?,
+            "tokens": tokens_seen(&config.run.dir.join(METRICS_FILE))?,
             "training_flops": flops.per_slow_step * steps as f64,
             "flops_per_token": flops.per_token,
             "flops_per_token_formula": flops.formula_per_token,

@@ -3,11 +3,11 @@
 use std::path::Path;
 
 use ltm_files::write_whole;
+use ltm_train::config::Config;
+use ltm_train::data::Difference;
 use serde_json::{Value, json};
 
 use super::{Point, Sweep, generated};
-use crate::config::Config;
-use crate::data::Difference;
 use crate::{Error, Result};
 
 /// The file of a sweep with its results, one JSON object per point.
@@ -68,7 +68,7 @@ pub(super) fn check_line(sweep: &Sweep, point: &Point, line: &Value) -> Result<(
 
 /// Refuses a run's folder of a point that the sweep's file now describes otherwise.
 pub(super) fn check_folder(point: &Point) -> Result<()> {
-    let path = point.placed.run.dir.join(crate::checkpoint::CONFIG_FILE);
+    let path = point.placed.run.dir.join(ltm_train::checkpoint::CONFIG_FILE);
     if !path.exists() {
         return Ok(());
     }

@@ -4,15 +4,15 @@ use std::ops::ControlFlow;
 use std::path::PathBuf;
 
 use ltm_model::{Decoder, DeviceWeights};
+use ltm_train::config::Config;
+use ltm_train::data::batches::IGNORED;
+use ltm_train::data::{self, Document, Format, Notice, ReadOptions, Tokenizer, documents};
+use ltm_train::eval::KEY_STEP;
 use ltm_vi::estimators::{self, Sampled};
 use ltm_vi::{InferKey, Inference, Posterior, Program, SlowGradient, Task, suits};
 use serde_json::{Value, json};
 
 use super::Mean;
-use crate::config::Config;
-use crate::data::batches::IGNORED;
-use crate::data::{self, Document, Format, Notice, ReadOptions, Tokenizer, documents};
-use crate::eval::KEY_STEP;
 use crate::{Error, Result};
 
 /// A passage in tokens, no longer than a model's context and one more.
@@ -266,7 +266,7 @@ pub fn evaluate(
     progress(words.len() as u64, passages.len() as u64);
     if let Some(at) = words.iter().position(|word| !word.nats.is_finite()) {
         let tensor = format!("the score of passage {}", at + 1);
-        return Err(Error::NonFinite { step: 0, tensor, last_good: None });
+        return Err(ltm_train::Error::NonFinite { step: 0, tensor, last_good: None }.into());
     }
     Ok(Lambada { samples: if model.n_latents == 0 { 0 } else { samples }, words })
 }
@@ -361,7 +361,7 @@ mod tests {
     };
 
     fn config(n_latents: usize) -> Config {
-        let text = include_str!("../../tests/tiny.toml");
+        let text = include_str!("../../../ltm-train/tests/tiny.toml");
         let mut config = Config::parse(text, Path::new("tiny.toml"), &[]).expect("it is good");
         config.model = ModelConfig { n_latents, ..MODEL };
         config

@@ -7,12 +7,13 @@ mod run;
 
 use std::path::{Path, PathBuf};
 
+use ltm_train::config::{Config, GeneratedCorpus, RowKind, read_text};
+use ltm_train::data::{Rows, Split, storyworld};
+use ltm_train::flops;
 use ltm_vi::Protocol;
 use serde::Deserialize;
 
-use crate::config::{Config, GeneratedCorpus, RowKind, read_text};
-use crate::data::{Rows, Split, storyworld};
-use crate::{Error, Result, flops};
+use crate::{Error, Result};
 
 pub use record::{RESULTS_FILE, read_results};
 pub use run::{SweepObserver, SweepSummary};
@@ -202,7 +203,7 @@ fn tokens_per_row(config: &Config) -> Result<f64> {
             Ok((0..n).map(length).map(cut).sum::<f64>() / n as f64)
         }
         Rows::Documents => {
-            let batches = crate::trainer::open(config, Split::Train)?;
+            let batches = ltm_train::trainer::open(config, Split::Train)?;
             Ok(batches.corpus().len() as f64 / batches.rows() as f64)
         }
     }

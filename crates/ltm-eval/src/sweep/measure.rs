@@ -4,17 +4,17 @@
 use std::path::Path;
 
 use ltm_model::{DeviceWeights, SampleConfig};
+use ltm_train::chain;
+use ltm_train::config::Config;
+use ltm_train::data::{Batches, Tokenizer, storyworld};
+use ltm_train::eval::{Evaluation, KEY_STEP};
+use ltm_train::trainer::METRICS_FILE;
 use ltm_vi::{
     GenerateOptions, InferKey, Inference, LatentSource, Latents, Program, Protocol, SlowGradient,
     Task, generate, suits,
 };
 use serde_json::{Map, Value, json};
 
-use crate::config::Config;
-use crate::data::{Batches, Tokenizer, storyworld};
-use crate::error::chain;
-use crate::eval::{Evaluation, KEY_STEP};
-use crate::trainer::METRICS_FILE;
 use crate::{Error, Result};
 
 /// The requested protocols that apply to a point, and why the others do not. The protocols of the point's own
@@ -36,19 +36,10 @@ pub(crate) fn suitable(
         }
     }
     if suitable.is_empty() || config.model.n_latents == 0 {
-        let own = crate::eval::protocols(config, config.train.eval_samples);
+        let own = ltm_train::eval::protocols(config, config.train.eval_samples);
         suitable.extend(own.into_iter().filter(|protocol| !asked.contains(protocol)));
     }
     (suitable, left_out)
-}
-
-/// Tokens that a run was trained on: the sum of its steps' own counts.
-pub(crate) fn tokens_seen(run_dir: &Path) -> Result<u64> {
-    let path = run_dir.join(METRICS_FILE);
-    let text = std::fs::read_to_string(&path).map_err(Error::io(&path, "read"))?;
-    let tokens =
-        |line| serde_json::from_str::<Value>(line).ok().and_then(|line| line["tokens"].as_u64());
-    Ok(text.lines().filter_map(tokens).fold(0, u64::saturating_add))
 }
 
 /// The numbers of a run's last evaluation, as its metrics have them; null before the first.

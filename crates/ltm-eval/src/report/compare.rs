@@ -74,7 +74,7 @@ impl Comparison {
     ///
     /// # Errors
     /// [`Error::Field`] for fewer than two runs, [`Error::File`] for a folder without a run, and those of
-    /// [`Checkpoint::load`](crate::Checkpoint::load) and [`evaluate`](crate::evaluate).
+    /// [`Checkpoint::load`](ltm_train::Checkpoint::load) and [`evaluate`](ltm_train::evaluate).
     pub fn read(
         dirs: &[PathBuf],
         rescored: &[Protocol],

@@ -11,7 +11,7 @@ use super::compare::Comparison;
 use super::entry::{Entry, Kind, kind, numbers};
 use super::words::{Way, claims, findings_first, plus_minus, protocols, sentences};
 use crate::Result;
-use crate::metrics::Curves;
+use crate::charts::Curves;
 
 /// Black and white in a chart are text and background, which follow the reader's choice of light or dark.
 const STYLE: &str = "

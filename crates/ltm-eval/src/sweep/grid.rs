@@ -2,7 +2,8 @@
 
 use std::path::{Path, PathBuf};
 
-use crate::config::read_text;
+use ltm_train::config::read_text;
+
 use crate::{Error, Result};
 
 /// Points of one grid; each is a training run.

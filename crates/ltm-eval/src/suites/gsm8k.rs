@@ -5,12 +5,12 @@ use std::ops::ControlFlow;
 use std::path::Path;
 
 use ltm_model::{DeviceWeights, SampleConfig};
+use ltm_train::config::Config;
+use ltm_train::data::{self, Malformed, Tokenizer, objects};
 use ltm_vi::{GenerateOptions, Inference, LatentSource, generate_many};
 use serde::Serialize;
 
 use super::Mean;
-use crate::config::Config;
-use crate::data::{self, Malformed, Tokenizer, objects};
 use crate::{Error, Result};
 
 /// The text before the number in an answer.

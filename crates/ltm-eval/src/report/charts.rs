@@ -7,7 +7,7 @@ use serde_json::Value;
 use super::entry::{Entry, Kind, groups, kind, numbers};
 use super::words::protocols;
 use crate::Result;
-use crate::metrics::{Axis, Chart, Curves, Mark, Series, stacked_bars};
+use crate::charts::{Axis, Chart, Curves, Mark, Series, stacked_bars};
 
 /// A drawn chart.
 pub(super) struct Drawn {

@@ -4,13 +4,14 @@ use std::fs;
 use std::path::Path;
 use std::sync::atomic::{AtomicBool, Ordering};
 
-use ltm_train::sweep::{Point, SweepObserver, read_results};
-use ltm_train::{Error, Observer, StepReport, Sweep};
+use ltm_eval::sweep::{Point, SweepObserver, read_results};
+use ltm_eval::{Error, Sweep};
+use ltm_train::{Observer, StepReport};
 use serde_json::Value;
 
 /// Writes a sweep's file over the tiny configuration and reads it.
 fn load(dir: &Path, top: &str, grids: &str) -> Result<Sweep, Error> {
-    let base = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/tiny.toml");
+    let base = Path::new(env!("CARGO_MANIFEST_DIR")).join("../ltm-train/tests/tiny.toml");
     let text = format!(
         "base = {base:?}\ndir = {:?}\nprotocols = [\"elbo:2\", \"reconstruction\"]\n\
          eval_sequences = 3\n{top}\n{grids}",
