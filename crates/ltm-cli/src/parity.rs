@@ -8,11 +8,11 @@ use std::process::ExitCode;
 use std::sync::Arc;
 
 use anyhow::{Context, ensure};
-use ltm_autodiff::{AdamWState, Graph, Kind, Plan, Precision, Store, UpdateRate};
+use ltm_autodiff::{AdamWState, Precision};
 use ltm_kernels::ops::adamw::AdamW;
 use ltm_kernels::{Buffer, Device};
 use ltm_model::{
-    Decoder, DeviceWeights, ModelConfig, SampleConfig, Weights, model, param_table, sample,
+    Decoder, DeviceWeights, Forward, ModelConfig, SampleConfig, Tap, Weights, param_table, sample,
 };
 use ltm_train::step::{clip_scale, global_norm};
 use ltm_vi::fit::AdamW as FastAdamW;
@@ -342,23 +342,11 @@ fn logits(
 ) -> anyhow::Result<()> {
     let tokens = rows.fixture.ints("tokens")?;
     let b = rows.fixture.config.batch;
-    let t = tokens.len() / b;
-    let mut graph = Graph::new();
-    let g = &mut graph;
-    let params = model::declare_weights(g, config);
-    let token_ids = g.input("tokens", &[b, t], Kind::Int, UpdateRate::Batch);
-    let shape = [b, config.n_latents, config.dim];
-    let z = g.input("z", &shape, Kind::Float, UpdateRate::Step);
-    let hidden = model::trace(g, config, &params, token_ids, Some(z), b, t)?;
-    let logits = model::logits(g, hidden, &params)?;
-
-    let device = weights.device();
-    let mut store = Store::with_parameters(g, &device, precision, &params)?;
-    store.write_i32(token_ids, tokens)?;
-    store.write_f32(z, &start.sample()?)?;
-    let mut plan = Plan::new(g, &device, precision, &[logits])?;
-    plan.run(store.with(weights.parameters()))?;
-    rows.add("logits", &plan.output(logits)?.to_f64()?);
+    let taps = [Tap::Logits(config.n_layers)];
+    let mut forward = Forward::new(*config, weights.clone(), precision, &taps)?;
+    let logits = forward.run(b, tokens, &start.sample()?)?.remove(0);
+    let logits: Vec<f64> = logits.into_iter().map(f64::from).collect();
+    rows.add("logits", &logits);
     Ok(())
 }
 

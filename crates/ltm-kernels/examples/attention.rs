@@ -31,3 +31,8 @@ fn main() -> Result<()> {
     }
     Ok(())
 }
+
+#[test]
+fn runs() {
+    main().expect("a good example");
+}

@@ -9,10 +9,11 @@ use std::sync::Arc;
 use ltm_autodiff::Precision;
 use ltm_kernels::{DType, Device};
 
+use crate::inputs::{argument, check_latents, check_tokens};
 use crate::params::ModelParams;
 use crate::{Attention, DeviceWeights, Error, ModelConfig, Result, Weights, param_table};
 
-use pass::{KeyValues, Model, Part, Workspace, check_tokens};
+use pass::{KeyValues, Model, Part, Workspace};
 
 /// Decodes `B` sequences together, each with its own latents and its own position.
 ///
@@ -192,7 +193,7 @@ impl Decoder {
     /// [`Error::Argument`] when `z` has another length or a number that is not finite; the latents are
     /// then unchanged.
     pub fn set_latents(&mut self, z: &[f32]) -> Result<()> {
-        self.check_latents(self.model.batch, z)?;
+        check_latents(&self.model.config, self.model.batch, z)?;
         self.state.latents = Some(self.model.latent_key_values(z)?);
         Ok(())
     }
@@ -204,7 +205,7 @@ impl Decoder {
     /// have been set for all.
     pub fn set_latents_rows(&mut self, rows: Range<usize>, z: &[f32]) -> Result<()> {
         self.check_rows(&rows)?;
-        self.check_latents(rows.len(), z)?;
+        check_latents(&self.model.config, rows.len(), z)?;
         let Some(latents) = &mut self.state.latents else {
             return Err(argument("z", "set for all sequences first", "none"));
         };
@@ -216,18 +217,6 @@ impl Decoder {
             }
         }
         Ok(())
-    }
-
-    fn check_latents(&self, rows: usize, z: &[f32]) -> Result<()> {
-        let config = &self.model.config;
-        let expected = rows * config.n_latents * config.dim;
-        if z.len() != expected {
-            return Err(argument("z", format!("{expected} numbers"), z.len()));
-        }
-        match z.iter().position(|number| !number.is_finite()) {
-            Some(index) => Err(argument("z", "finite", format!("{} at index {index}", z[index]))),
-            None => Ok(()),
-        }
     }
 
     fn check_rows(&self, rows: &Range<usize>) -> Result<()> {
@@ -445,10 +434,6 @@ fn runs(kept: &[bool]) -> Vec<Range<usize>> {
 
 fn no_latents() -> Error {
     argument("z", "set before the first token", "none")
-}
-
-fn argument(arg: &'static str, expected: impl Into<String>, found: impl ToString) -> Error {
-    Error::Argument { arg, expected: expected.into(), found: found.to_string() }
 }
 
 #[cfg(test)]

@@ -136,7 +136,7 @@ impl DeviceWeights {
         self.check(specs)?;
         for (spec, buffer) in specs.iter().zip(self.params()) {
             if let Some(index) = reduce::first_non_finite(&self.device, buffer)? {
-                let (name, value) = (spec.name.clone(), buffer.to_f32()?[index]);
+                let (name, value) = (spec.name.clone(), buffer.to_f32()?[index].into());
                 return Err(Error::NotFinite { name, index, value });
             }
         }

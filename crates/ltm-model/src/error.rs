@@ -34,17 +34,17 @@ pub enum Error {
         /// The error that the operating system returned.
         source: std::io::Error,
     },
-    /// A file is not a complete safetensors file: truncated, damaged, or of another kind.
+    /// Bytes are not a complete safetensors file: truncated, damaged, or of another kind.
     Format {
-        /// The file.
-        path: PathBuf,
+        /// The file, or what the caller calls the bytes.
+        name: String,
         /// The parser's error.
         source: safetensors::SafeTensorError,
     },
     /// A file does not contain the weights of the configured model.
     File {
-        /// The file.
-        path: PathBuf,
+        /// The file, or what the caller calls its bytes.
+        name: String,
         /// What is wrong with it.
         source: Box<Error>,
     },
@@ -54,18 +54,17 @@ pub enum Error {
         name: String,
         /// Index of the first such number, row-major.
         index: usize,
-        /// The number.
-        value: f32,
+        /// The number; one of 64 bits may be too large for 32.
+        value: f64,
     },
-    /// A checkpoint lacks a tensor of the configured model.
-    MissingTensor {
-        /// The tensor.
-        name: String,
-    },
-    /// A checkpoint has a tensor that the configured model does not.
-    ExtraTensor {
-        /// The tensor.
-        name: String,
+    /// The tensors of a file are others than those of the configured model.
+    Tensors {
+        /// Tensors of the model that the file does not have.
+        missing: Vec<String>,
+        /// Tensors that the model does not have, under their names in the file.
+        unknown: Vec<String>,
+        /// Tensors of the model that several tensors were renamed to, with the names of those in the file.
+        doubled: Vec<(String, Vec<String>)>,
     },
     /// The shape of a tensor differs from that of the configured model.
     TensorShape {
@@ -76,7 +75,7 @@ pub enum Error {
         /// The shape in the file or the weights.
         found: Vec<usize>,
     },
-    /// A tensor is not stored as 32-bit floats.
+    /// A tensor is not stored as floats of 16, 32 or 64 bits.
     TensorType {
         /// The tensor.
         name: String,
@@ -106,6 +105,25 @@ pub enum Error {
     },
     /// A kernel rejected its arguments.
     Kernel(ltm_kernels::Error),
+    /// A graph cannot be traced or run.
+    Autodiff(ltm_autodiff::Error),
+}
+
+/// The first of these names; a foreign file may have thousands.
+struct Names<'a>(&'a [String]);
+
+impl std::fmt::Display for Names<'_> {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        const SHOWN: usize = 8;
+        for (i, name) in self.0.iter().take(SHOWN).enumerate() {
+            let comma = if i == 0 { "" } else { ", " };
+            write!(f, "{comma}`{name}`")?;
+        }
+        match self.0.len().saturating_sub(SHOWN) {
+            0 => Ok(()),
+            more => write!(f, " and {more} more"),
+        }
+    }
 }
 
 impl std::fmt::Display for Error {
@@ -119,24 +137,30 @@ impl std::fmt::Display for Error {
                 write!(f, "`{arg}` must be {expected}, found {found}")
             }
             Self::Io { path, .. } => write!(f, "cannot access {}", path.display()),
-            Self::Format { path, .. } => {
-                write!(f, "{} is not a complete safetensors file", path.display())
-            }
-            Self::File { path, .. } => write!(f, "cannot use the weights in {}", path.display()),
+            Self::Format { name, .. } => write!(f, "{name} is not a complete safetensors file"),
+            Self::File { name, .. } => write!(f, "cannot use the weights in {name}"),
             Self::NotFinite { name, index, value } => write!(
                 f,
-                "tensor `{name}`: number {index} is {value}, expected finite numbers; \
+                "tensor `{name}`: number {index} is {value:?}, expected finite numbers of 32 bits; \
                  use an earlier checkpoint"
             ),
-            Self::MissingTensor { name } => write!(f, "tensor `{name}` is missing; {OTHER}"),
-            Self::ExtraTensor { name } => {
-                write!(f, "tensor `{name}` is not one of the model's; {OTHER}")
+            Self::Tensors { missing, unknown, doubled } => {
+                if !missing.is_empty() {
+                    write!(f, "missing tensors: {}; ", Names(missing))?;
+                }
+                if !unknown.is_empty() {
+                    write!(f, "unknown tensors: {}; ", Names(unknown))?;
+                }
+                for (name, stored) in doubled {
+                    write!(f, "several tensors are renamed to `{name}`: {}; ", Names(stored))?;
+                }
+                f.write_str(OTHER)
             }
             Self::TensorShape { name, expected, found } => {
                 write!(f, "tensor `{name}`: expected shape {expected:?}, found {found:?}; {OTHER}")
             }
             Self::TensorType { name, found } => {
-                write!(f, "tensor `{name}`: expected type F32, found {found}")
+                write!(f, "tensor `{name}`: expected type F32, F16, BF16 or F64, found {found}")
             }
             Self::Untied { name } => {
                 write!(
@@ -156,6 +180,7 @@ impl std::fmt::Display for Error {
                 write!(f, "the logit of token {token} is {found}, expected a finite number")
             }
             Self::Kernel(_) => f.write_str("a kernel rejected its arguments"),
+            Self::Autodiff(_) => f.write_str("a graph cannot be traced or run"),
         }
     }
 }
@@ -167,6 +192,7 @@ impl std::error::Error for Error {
             Self::Format { source, .. } => Some(source),
             Self::File { source, .. } => Some(source),
             Self::Kernel(source) => Some(source),
+            Self::Autodiff(source) => Some(source),
             _ => None,
         }
     }
@@ -175,5 +201,14 @@ impl std::error::Error for Error {
 impl From<ltm_kernels::Error> for Error {
     fn from(source: ltm_kernels::Error) -> Self {
         Self::Kernel(source)
+    }
+}
+
+impl From<ltm_autodiff::Error> for Error {
+    fn from(error: ltm_autodiff::Error) -> Self {
+        match error {
+            ltm_autodiff::Error::Kernel(source) => Self::Kernel(source),
+            source => Self::Autodiff(source),
+        }
     }
 }

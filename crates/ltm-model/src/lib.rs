@@ -6,20 +6,25 @@ mod decode;
 mod device_weights;
 pub mod encoder;
 mod error;
+mod forward;
+mod inputs;
 pub mod model;
 mod params;
 mod sample;
+mod weight_file;
 mod weights;
 
 pub use config::{Attention, ModelConfig};
 pub use decode::Decoder;
 pub use device_weights::DeviceWeights;
 pub use error::{Error, Result};
+pub use forward::{Forward, Tap};
 pub use params::{
     AttentionParams, EncoderParams, FeedForwardParams, Init, LayerParams, ModelParams, ParamSpec,
     param_table,
 };
 pub use sample::{SampleConfig, sample};
+pub use weight_file::WeightFile;
 pub use weights::Weights;
 
 // What the signatures above take and return.

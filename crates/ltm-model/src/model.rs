@@ -14,11 +14,21 @@ pub fn declare_weights(g: &mut Graph, config: &ModelConfig) -> Vec<Value> {
         .collect()
 }
 
+/// What [`trace`] finds on its way, all `(B,T,C)` and of [`Kind::Activation`].
+#[derive(Clone, Debug)]
+pub struct Traced {
+    /// The residual sum that each layer reads, and that after the last: `L+1` values. A graph computes them anyway,
+    /// so those that nobody reads cost nothing.
+    pub states: Vec<Value>,
+    /// The norm of the last state, which [`logits`] reads.
+    pub hidden: Value,
+}
+
 /// Traces the decoder up to and with its last norm.
 ///
 /// `weights` as from [`declare_weights`]; `tokens (B,T)` of integers; `z (B,L·Z,C)`, the latents of
 /// layer `l` in rows `l·Z..(l+1)·Z`, and `None` for the baseline without latents. Weights and latents
-/// are of [`Kind::Float`]; what is returned, `(B,T,C)`, is of [`Kind::Activation`].
+/// are of [`Kind::Float`].
 ///
 /// Every layer adds, in this order, self-attention within the window, cross-attention to its own
 /// latents, and the gated feed-forward, each of the normed state (Kong et al. 2025). With
@@ -35,7 +45,7 @@ pub fn trace(
     z: Option<Value>,
     b: usize,
     t: usize,
-) -> Result<Value> {
+) -> Result<Traced> {
     check_config(config)?;
     let indices = ModelParams::indices(config);
     check_weights(config, weights)?;
@@ -65,8 +75,10 @@ pub fn trace(
     let weights = &cast_matrices(g, weights)?;
     let embedded = ops::embedding(g, weights[indices.tok_embeddings], tokens)?;
     let mut h = Residual { sum: embedded, last: None, eps: config.norm_eps };
+    let mut states = Vec::with_capacity(config.n_layers + 1);
     for (layer_idx, layer) in indices.layers.iter().enumerate() {
         let x = h.norm(g, weights[layer.attention.norm])?;
+        states.push(h.sum);
         let window = (config.attention == Attention::Causal).then_some(config.window);
         let params = &layer.attention;
         h.last = Some(self_attention(g, config, weights, params, x, token_table, window)?);
@@ -81,7 +93,9 @@ pub fn trace(
         let x = h.norm(g, weights[layer.feed_forward.norm])?;
         h.last = Some(feed_forward(g, weights, &layer.feed_forward, x)?);
     }
-    h.norm(g, weights[indices.norm])
+    let hidden = h.norm(g, weights[indices.norm])?;
+    states.push(h.sum);
+    Ok(Traced { states, hidden })
 }
 
 /// The residual stream. An addition is deferred to the norm that reads the sum, so that both are one pass

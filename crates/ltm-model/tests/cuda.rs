@@ -3,7 +3,7 @@
 
 mod fixture;
 
-use fixture::parity::{check_latent_gradients, check_weight_gradients};
+use fixture::parity::{check_forward, check_latent_gradients, check_weight_gradients};
 use ltm_kernels::Device;
 use ltm_testkit::cuda_device;
 
@@ -28,5 +28,13 @@ fn weight_gradients_are_the_recorded_ones() {
     let Some(device) = device() else { return };
     for fixture in [fixture::tiny(), fixture::gqa()] {
         check_weight_gradients(fixture, &device, TOL);
+    }
+}
+
+#[test]
+fn a_pass_over_whole_texts_gives_the_recorded_logits() {
+    let Some(device) = device() else { return };
+    for fixture in [fixture::tiny(), fixture::gqa()] {
+        check_forward(fixture, &device, TOL);
     }
 }

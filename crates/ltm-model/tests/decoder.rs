@@ -6,7 +6,7 @@ mod fixture;
 
 use fixture::Fixture;
 use ltm_kernels::Device;
-use ltm_model::{Decoder, ModelConfig, Weights, param_table};
+use ltm_model::{Decoder, ModelConfig};
 use ltm_testkit::relative_frobenius;
 
 /// As for the traced model: some fifty dependent sums in single precision.
@@ -14,13 +14,9 @@ const TOL: f64 = 2e-5;
 
 /// A decoder of the recorded weights at the recorded sample.
 fn decoder(config: ModelConfig, fixture: &Fixture, batch: usize) -> Decoder {
-    let params = param_table(&config);
-    let params = params.iter().map(|spec| fixture.f32(&format!("param.{}", spec.name))).collect();
-    let mut decoder = Decoder::new(config, &Weights { params }, Device::Cpu, batch).unwrap();
-    let [mu, log_var, noise] = ["mu0", "log_var0", "eps"].map(|name| fixture.f32(name));
-    let scale = log_var.iter().map(|log_var| (log_var / 2.0).exp());
-    let z: Vec<f32> = mu.iter().zip(scale).zip(&noise).map(|((mu, s), e)| mu + s * e).collect();
-    decoder.set_latents(&z).unwrap();
+    let weights = fixture.weights(&config);
+    let mut decoder = Decoder::new(config, &weights, Device::Cpu, batch).unwrap();
+    decoder.set_latents(&fixture.z()).unwrap();
     decoder
 }
 

@@ -26,7 +26,7 @@ fn fast_steps_repeat_only_what_the_latents_change() {
     let mu = g.input("mu0", &latents, Kind::Float, UpdateRate::Step);
     let log_var = g.input("log_var0", &latents, Kind::Float, UpdateRate::Step);
     let z = ops::reparam(&mut g, mu, log_var, noise).unwrap();
-    let hidden = trace(&mut g, &config, &weights, tokens, Some(z), b, t).unwrap();
+    let hidden = trace(&mut g, &config, &weights, tokens, Some(z), b, t).unwrap().hidden;
     let output = output_weight(&mut g, &weights).unwrap();
     let nll = ops::cross_entropy(&mut g, hidden, output, targets).unwrap();
     let ones = ops::fill(&mut g, &[b * t], 1.0);

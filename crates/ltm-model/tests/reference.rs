@@ -2,7 +2,7 @@
 
 mod fixture;
 
-use fixture::parity::{check_latent_gradients, check_weight_gradients};
+use fixture::parity::{check_forward, check_latent_gradients, check_weight_gradients};
 use ltm_autodiff::{Graph, Kind, UpdateRate, Value};
 use ltm_kernels::Device;
 use ltm_model::model::{declare_weights, trace};
@@ -22,6 +22,13 @@ fn latent_gradients_are_the_recorded_ones() {
 fn weight_gradients_are_the_recorded_ones() {
     for fixture in [fixture::tiny(), fixture::gqa()] {
         check_weight_gradients(fixture, &Device::Cpu, TOL);
+    }
+}
+
+#[test]
+fn a_pass_over_whole_texts_gives_the_recorded_logits() {
+    for fixture in [fixture::tiny(), fixture::gqa()] {
+        check_forward(fixture, &Device::Cpu, TOL);
     }
 }
 

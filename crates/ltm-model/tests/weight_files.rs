@@ -1,12 +1,14 @@
-//! Damaged weight files: whatever the bytes are, `Weights::load` returns the weights or an error that names
-//! the file, and the tensor where one is at fault.
+//! Weight files and bytes: floats of every width under any names, and damage. Whatever the bytes are,
+//! `Weights::load` returns the weights or an error that names the file, and the tensor where one is at fault.
 
 use std::error::Error as _;
 use std::path::Path;
 
-use ltm_model::{Attention, Error, ModelConfig, Weights, param_table};
+use half::{bf16, f16};
+use ltm_model::{Attention, Error, ModelConfig, WeightFile, Weights, param_table};
 use proptest::prelude::*;
 use proptest::sample::Index;
+use safetensors::tensor::{Dtype, TensorView};
 use serde_json::{Value, json};
 
 const CONFIG: ModelConfig = ModelConfig {
@@ -48,7 +50,8 @@ fn load(folder: &Path, bytes: &[u8]) -> Result<Weights, String> {
         let mut text = error.to_string();
         assert!(text.contains(path.to_str().unwrap()), "the file is not named: {text}");
         if let Error::File { source, .. } = &error {
-            assert!(source.to_string().contains("tensor `"), "no tensor is named: {source}");
+            let text = source.to_string();
+            assert!(text.contains("tensor") && text.contains('`'), "no tensor is named: {text}");
         }
         let mut next = error.source();
         while let Some(source) = next {
@@ -80,11 +83,111 @@ fn each_kind_of_damage_is_named() {
         h["norm"] = entry;
         h.as_object_mut().unwrap().remove("norm.weight");
     });
-    assert!(renamed.contains("`norm.weight` is missing"), "{renamed}");
+    assert!(renamed.contains("missing tensors: `norm.weight`"), "{renamed}");
+    assert!(renamed.contains("unknown tensors: `norm`"), "{renamed}");
     let huge = edited(&|h| h["norm.weight"]["shape"] = json!([u64::MAX, u64::MAX]));
     assert!(huge.contains("complete safetensors file"), "{huge}");
     let reversed = edited(&|h| h["norm.weight"]["data_offsets"] = json!([9, 3]));
     assert!(reversed.contains("complete safetensors file"), "{reversed}");
+}
+
+/// The bytes of a file of `dtype` with the tensors of `CONFIG`, under names of the caller's.
+fn stored(
+    weights: &Weights,
+    dtype: Dtype,
+    bytes: impl Fn(f32) -> Vec<u8>,
+    name: impl Fn(&str) -> String,
+) -> Vec<u8> {
+    let table = param_table(&CONFIG);
+    let data: Vec<Vec<u8>> = weights
+        .params
+        .iter()
+        .map(|values| values.iter().flat_map(|x| bytes(*x)).collect())
+        .collect();
+    let views = table.iter().zip(&data).map(|(spec, data)| {
+        (name(&spec.name), TensorView::new(dtype, spec.shape.clone(), data).unwrap())
+    });
+    safetensors::serialize(views, None).unwrap()
+}
+
+#[test]
+fn floats_of_other_widths_are_converted() {
+    let weights = Weights::init(&CONFIG, 7).unwrap();
+    let rounded = |round: fn(f32) -> f32| Weights {
+        params: weights.params.iter().map(|all| all.iter().map(|x| round(*x)).collect()).collect(),
+    };
+    let half = |x| f16::from_f32(x).to_le_bytes().to_vec();
+    let brain = |x| bf16::from_f32(x).to_le_bytes().to_vec();
+    let double = |x| f64::from(x).to_le_bytes().to_vec();
+    let load = |dtype, bytes: &dyn Fn(f32) -> Vec<u8>| {
+        Weights::from_bytes(&stored(&weights, dtype, bytes, str::to_string), "a store", &CONFIG)
+    };
+    assert_eq!(load(Dtype::F16, &half).unwrap(), rounded(|x| f16::from_f32(x).to_f32()));
+    assert_eq!(load(Dtype::BF16, &brain).unwrap(), rounded(|x| bf16::from_f32(x).to_f32()));
+    assert_eq!(load(Dtype::F64, &double).unwrap(), weights);
+    assert_eq!(load(Dtype::F64, &|x| (f64::from(x) + 1e-12).to_le_bytes().to_vec()).unwrap(), {
+        rounded(|x| (f64::from(x) + 1e-12) as f32)
+    });
+
+    for (dtype, number, named) in [
+        (Dtype::F16, f16::NAN.to_le_bytes().to_vec(), "NaN"),
+        (Dtype::BF16, bf16::NEG_INFINITY.to_le_bytes().to_vec(), "-inf"),
+        (Dtype::F64, 1e300_f64.to_le_bytes().to_vec(), "1e300"),
+    ] {
+        let error = load(dtype, &|_| number.clone()).unwrap_err();
+        assert!(error.to_string().ends_with(" a store"), "{error}");
+        let cause = error.source().expect("what is wrong").to_string();
+        let words = format!("`tok_embeddings.weight`: number 0 is {named}, expected finite");
+        assert!(cause.contains(&words), "{cause}");
+    }
+    let error = load(Dtype::I16, &|_| vec![0; 2]).unwrap_err();
+    let cause = error.source().expect("what is wrong").to_string();
+    assert!(cause.contains("expected type F32, F16, BF16 or F64, found I16"), "{cause}");
+}
+
+#[test]
+fn names_are_mapped_and_what_has_none_is_skipped() {
+    let weights = Weights::init(&CONFIG, 7).unwrap();
+    let bytes = |x: f32| x.to_le_bytes().to_vec();
+    let foreign = |name: &str| match name.strip_prefix("layers.0.attention.w") {
+        Some(rest) => format!("module.blocks.0.attn.{}_proj", rest.trim_end_matches(".weight")),
+        None => format!("module.{name}"),
+    };
+    let file = stored(&weights, Dtype::F32, bytes, foreign);
+    let file = || WeightFile::parse(&file, "a server").unwrap();
+    let ours = |name: &str| {
+        let name = name.strip_prefix("module.")?;
+        Some(match name.strip_prefix("blocks.0.attn.").and_then(|s| s.strip_suffix("_proj")) {
+            Some(letter) => format!("layers.0.attention.w{letter}.weight"),
+            None => name.to_string(),
+        })
+    };
+    assert_eq!(file().rename(ours).weights(&CONFIG).unwrap(), weights);
+    // Rules apply one after the other.
+    let stripped = |name: &str| name.strip_prefix("module.").map(str::to_string);
+    let again = |name: &str| ours(&format!("module.{name}"));
+    assert_eq!(file().rename(stripped).rename(again).weights(&CONFIG).unwrap(), weights);
+    let names: Vec<String> = file().tensors().map(|(name, _)| name.to_string()).collect();
+    assert!(names.contains(&"module.blocks.0.attn.q_proj".to_string()) && names.is_sorted());
+
+    let listed = |rule: &dyn Fn(&str) -> Option<String>| match file().rename(rule).weights(&CONFIG)
+    {
+        Err(Error::File { name, source }) if name == "a server" => source.to_string(),
+        other => panic!("{other:?}"),
+    };
+    let doubled = listed(&|name| ours(name).map(|name| name.replace(".wk.", ".wq.")));
+    for part in [
+        "missing tensors: `layers.0.attention.wk.weight`",
+        "renamed to `layers.0.attention.wq.weight`: `module.blocks.0.attn.k_proj`, \
+         `module.blocks.0.attn.q_proj`;",
+        "renamed to `layers.0.cross_attention.wq.weight`: `module.layers.0.cross_attention.wk.weight`",
+    ] {
+        assert!(doubled.contains(part), "{doubled}");
+    }
+    let skipped = listed(&|name| ours(name).filter(|name| name != "norm.weight"));
+    assert!(skipped.starts_with("missing tensors: `norm.weight`; the file"), "{skipped}");
+    let unknown = listed(&|name| Some(name.replace("module.", "")));
+    assert!(unknown.contains("unknown tensors: `module.blocks.0.attn.k_proj`"), "{unknown}");
 }
 
 /// A value for a field of the header, of the right kind or of another.
@@ -100,6 +203,28 @@ fn field() -> impl Strategy<Value = Value> {
 }
 
 proptest! {
+    #[test]
+    fn bytes_give_back_the_bits(bits in prop::collection::vec(any::<u32>(), 1..40)) {
+        let mut weights = Weights::init(&CONFIG, 1).unwrap();
+        let finite = bits.iter().map(|bits| f32::from_bits(*bits)).filter(|x| x.is_finite());
+        weights.params.iter_mut().flatten().zip(finite).for_each(|(x, new)| *x = new);
+        let bytes = weights.to_bytes(&CONFIG).unwrap();
+        let found = Weights::from_bytes(&bytes, "memory", &CONFIG).unwrap();
+        let bits = |weights: &Weights| -> Vec<u32> {
+            weights.params.iter().flatten().map(|x| x.to_bits()).collect()
+        };
+        prop_assert_eq!(bits(&found), bits(&weights));
+    }
+
+    #[test]
+    fn bytes_of_any_kind(bytes in prop::collection::vec(any::<u8>(), 0..200), len in 0_u64..200) {
+        let header = [&len.to_le_bytes(), &bytes[..]].concat();
+        for bytes in [&bytes[..], &header] {
+            let error = Weights::from_bytes(bytes, "noise", &CONFIG).unwrap_err();
+            prop_assert!(error.to_string().contains("noise"), "{}", error);
+        }
+    }
+
     #[test]
     fn a_file_cut_or_overwritten_anywhere(
         cut in any::<Index>(),

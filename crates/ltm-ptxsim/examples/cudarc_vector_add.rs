@@ -11,7 +11,7 @@
 use cudarc::driver::{CudaContext, DriverError, LaunchConfig, PushKernelArg};
 use cudarc::nvrtc::Ptx;
 
-fn main() -> Result<(), DriverError> {
+pub fn main() -> Result<(), DriverError> {
     let context = CudaContext::new(0)?;
     let stream = context.default_stream();
     let module = context.load_module(Ptx::from_src(include_str!("../tests/kernels.ptx")))?;

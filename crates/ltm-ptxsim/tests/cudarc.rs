@@ -5,6 +5,8 @@
 
 #![allow(unsafe_code)]
 
+#[path = "../examples/cudarc_vector_add.rs"]
+mod cudarc_vector_add;
 mod simulator;
 
 use std::sync::Arc;
@@ -29,6 +31,16 @@ fn code<T>(result: Result<T, DriverError>) -> CUresult {
 
 fn blocks_of_32(blocks: u32, shared_mem_bytes: u32) -> LaunchConfig {
     LaunchConfig { grid_dim: (blocks, 1, 1), block_dim: (32, 1, 1), shared_mem_bytes }
+}
+
+#[test]
+fn the_example_adds_its_vectors() {
+    let printed = on_simulator("the_example_adds_its_vectors", &[], || {
+        cudarc_vector_add::main().expect("a good program");
+    });
+    if let Some(printed) = printed {
+        assert!(printed.contains("[0.5, 1.5, 2.5] ... [997.5, 998.5, 999.5]"), "{printed}");
+    }
 }
 
 #[test]

@@ -143,7 +143,8 @@ impl Checkpoint {
         check_counters(&dir, &state, &config, tokenizer.vocab_size())?;
         let model = dir.join(MODEL_FILE);
         verify(&dir, &state, MODEL_FILE)?;
-        let weights = Weights::load(&model, &config.model).map_err(damaged)?;
+        let weights =
+            Weights::load(&model, &config.model).map_err(|error| damaged(&model, error))?;
         let mut checkpoint = Self { dir, config, weights, tokenizer, state };
         let mut config = checkpoint.config.clone();
         checkpoint.place(&mut config, path);
@@ -496,14 +497,14 @@ fn check_counters(dir: &Path, state: &State, config: &Config, vocab_size: usize)
 }
 
 /// Weights that are not finite are damage to the file, as in the optimiser's state.
-fn damaged(error: ltm_model::Error) -> Error {
+fn damaged(path: &Path, error: ltm_model::Error) -> Error {
     match error {
-        ltm_model::Error::File { path, source } => match *source {
+        ltm_model::Error::File { name: file, source } => match *source {
             ltm_model::Error::NotFinite { name, index, value } => {
                 let found = format!("{value} at index {index}");
-                Error::content(&path, format!("tensor `{name}`"), "finite numbers", found)
+                Error::content(path, format!("tensor `{name}`"), "finite numbers", found)
             }
-            other => ltm_model::Error::File { path, source: other.into() }.into(),
+            other => ltm_model::Error::File { name: file, source: other.into() }.into(),
         },
         other => other.into(),
     }

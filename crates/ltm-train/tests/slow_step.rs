@@ -3,9 +3,10 @@
 //! in double precision too; `ltm-vi` and `ltm-model` hold that to differences and to recorded numbers.
 
 use std::path::Path;
+use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
 
-use ltm_autodiff::{AdamWState, Precision};
+use ltm_autodiff::{AdamWState, Graph, Precision, Value, ops};
 use ltm_kernels::{Buffer, DType, Device};
 use ltm_model::{DeviceWeights, Weights, param_table};
 use ltm_testkit::{Tol, assert_close, relative_frobenius};
@@ -13,7 +14,7 @@ use ltm_train::data::{Batch, Split};
 use ltm_train::{
     Checkpoint, Config, Error, Observer, SlowLearner, Start, StepReport, Trainer, trainer,
 };
-use ltm_vi::{InferKey, Inference, Program};
+use ltm_vi::{InferKey, Inference, Prior, Program, TracedGaussian};
 
 /// Running means in single precision, after sums of about a hundred terms, through three fast steps.
 const TOL: f64 = 1e-3;
@@ -78,24 +79,60 @@ fn weights(config: &Config) -> Weights {
     weights
 }
 
+/// `N(mean, std²)` for each number of a sequence's latents.
+#[derive(Clone, Copy, PartialEq)]
+struct Normal {
+    mean: f64,
+    std: f64,
+}
+
+const STANDARD: Normal = Normal { mean: 0.0, std: 1.0 };
+
+impl Normal {
+    fn plain_kl(self, mu: f64, log_var: f64) -> f64 {
+        let var = self.std * self.std;
+        ((log_var.exp() + (mu - self.mean).powi(2)) / var - 1.0 - log_var + var.ln()) / 2.0
+    }
+}
+
+impl Prior for Normal {
+    /// In the units of the prior it is the standard normal.
+    fn kl(&self, g: &mut Graph, q: TracedGaussian, rows: usize) -> ltm_autodiff::Result<Value> {
+        let mu = ops::affine(g, q.mu, 1.0 / self.std, -self.mean / self.std)?;
+        let log_var = ops::affine(g, q.log_var, 1.0, -2.0 * self.std.ln())?;
+        ops::gaussian_kl(g, mu, log_var, rows)
+    }
+
+    fn log_density(&self, z: &[f64]) -> f64 {
+        let log = |z: &f64| ((z - self.mean) / self.std).powi(2) + 2.0 * self.std.ln();
+        -0.5 * z.iter().map(|z| log(z) + std::f64::consts::TAU.ln()).sum::<f64>()
+    }
+
+    fn moments(&self) -> (f32, f32) {
+        (self.mean as f32, 2.0 * self.std.ln() as f32)
+    }
+}
+
 /// Plain AdamW in double precision, and what a step reports.
 struct Plain {
     program: Program,
+    prior: Normal,
     weights: Vec<Vec<f64>>,
     m: Vec<Vec<f64>>,
     v: Vec<Vec<f64>>,
 }
 
 impl Plain {
-    fn new(config: &Config, weights: &Weights) -> Self {
+    fn new(config: &Config, prior: Normal, weights: &Weights) -> Self {
         let slow = config.train.slow_gradient.into();
-        let (device, precision) = (Device::Cpu, Precision::F64);
-        let program =
-            Program::new(&config.model, 2, SEQ_LEN, &device, precision, slow).expect("traced");
+        let (device, precision, shape) = (Device::Cpu, Precision::F64, [2, SEQ_LEN]);
+        let model = Arc::new(config.model);
+        let program = Program::of(model, Arc::new(prior), shape, &device, precision, slow);
+        let program = program.expect("traced");
         let double = |x: &Vec<f32>| x.iter().map(|x| f64::from(*x)).collect();
         let weights: Vec<Vec<f64>> = weights.params.iter().map(double).collect();
         let zeros: Vec<Vec<f64>> = weights.iter().map(|w| vec![0.0; w.len()]).collect();
-        Self { program, weights, m: zeros.clone(), v: zeros }
+        Self { program, prior, weights, m: zeros.clone(), v: zeros }
     }
 
     /// Step number `step`: loss, KL and gradient's norm.
@@ -126,7 +163,7 @@ impl Plain {
                 for i in row * numbers..(row + 1) * numbers {
                     let (mu, log_var) =
                         (f64::from(posterior.mu[i]), f64::from(posterior.log_var[i]));
-                    kl += (mu * mu + log_var.exp() - 1.0 - log_var) / 2.0;
+                    kl += self.prior.plain_kl(mu, log_var);
                 }
             }
             let nll = problem.token_nll(&latents).expect("scored");
@@ -183,11 +220,18 @@ fn plain_lr(config: &Config, step: u64) -> f64 {
     [5e-3, 1e-2, 1e-2, 5.5e-3, 1e-3][step as usize]
 }
 
-fn check(set: &[&str], clips: impl Fn(f64) -> bool) {
+/// Five steps; what the last one reports.
+fn check(set: &[&str], prior: Normal, clips: impl Fn(f64) -> bool) -> StepReport {
     let config = config(set);
     let start = weights(&config);
-    let mut learner = SlowLearner::new(&config, &start).expect("a learner");
-    let mut plain = Plain::new(&config, &start);
+    let mut learner = if prior == STANDARD {
+        SlowLearner::new(&config, &start)
+    } else {
+        SlowLearner::of(&config, Arc::new(config.model), Arc::new(prior), &start)
+    }
+    .expect("a learner");
+    let mut plain = Plain::new(&config, prior, &start);
+    let mut last = None;
     let table = param_table(&config.model);
     for step in 0..5 {
         let before = plain.weights.clone();
@@ -223,22 +267,38 @@ fn check(set: &[&str], clips: impl Fn(f64) -> bool) {
             .iter()
             .map(|values| values.iter().map(|x| f64::from(*x)).collect())
             .collect();
+        last = Some(report);
     }
+    last.expect("five steps")
 }
 
 #[test]
 fn a_step_with_a_clip_that_bites_is_the_plain_one() {
-    check(&["train.clip=0.1"], |norm| norm > 0.1);
+    check(&["train.clip=0.1"], STANDARD, |norm| norm > 0.1);
 }
 
 #[test]
 fn a_step_without_clipping_is_the_plain_one() {
-    check(&["train.clip=inf", "infer.kl_warmup=0.6"], |_| true);
+    check(&["train.clip=inf", "infer.kl_warmup=0.6"], STANDARD, |_| true);
 }
 
 #[test]
 fn a_step_along_the_trajectory_is_the_plain_one() {
-    check(&["train.slow_gradient=trajectory"], |_| true);
+    check(&["train.slow_gradient=trajectory"], STANDARD, |_| true);
+}
+
+/// The fit minimises the divergence from the learner's own prior, the report counts it, and along the trajectory the
+/// weights follow its latents.
+#[test]
+fn a_step_under_a_prior_of_ones_own_is_the_plain_one() {
+    let own = Normal { mean: 0.8, std: 0.5 };
+    for set in [&[][..], &["train.slow_gradient=trajectory"]] {
+        let found = check(set, own, |_| true);
+        let standard = check(set, STANDARD, |_| true);
+        let kl = |report: StepReport| report.kl.expect("a density");
+        assert!((kl(found) / kl(standard) - 1.0).abs() > 0.1, "{found:?} as under {standard:?}");
+        assert_ne!(found.loss, standard.loss);
+    }
 }
 
 #[test]

@@ -105,7 +105,7 @@ impl Likelihood for ModelConfig {
             let reason = format!("tokens must be (B,T), found {:?}", g.shape(tokens));
             return Err(ltm_autodiff::Error::Shape { op: "model", reason });
         };
-        let hidden = model::trace(g, self, weights, tokens, z, b, t)?;
+        let hidden = model::trace(g, self, weights, tokens, z, b, t)?.hidden;
         let output_weight = model::output_weight(g, weights)?;
         ops::cross_entropy(g, hidden, output_weight, targets)
     }

@@ -1,5 +1,5 @@
-//! The rule that documents name what exists: verbs of the `ltm` command and of `cargo xtask`, and the ops of
-//! `ltm-kernels`.
+//! The rule that documents name what exists: verbs of the `ltm` command and of `cargo xtask`, the ops of `ltm-kernels`,
+//! and the examples.
 
 use std::collections::BTreeSet;
 
@@ -9,8 +9,9 @@ use crate::flags;
 const COMMAND: &str = "crates/ltm-cli/src/main.rs";
 const OPS: &str = "crates/ltm-kernels/src/ops/mod.rs";
 const OPS_README: &str = "crates/ltm-kernels/README.md";
+const EXAMPLES: &str = "docs/examples.md";
 
-/// Reports what documents name and the code lacks, and ops that their README lacks.
+/// Reports what documents name and the code lacks, and ops and examples that their list lacks.
 pub fn names(tree: &Tree, found: &mut Vec<String>) {
     if let Some(main) = tree.texts.get(COMMAND) {
         let verbs = verbs(main);
@@ -43,6 +44,31 @@ pub fn names(tree: &Tree, found: &mut Vec<String>) {
         }
         for op in named.difference(&ops) {
             found.push(format!("{OPS_README}:1: lists `{op}`, which is no op"));
+        }
+    }
+    examples(tree, found);
+}
+
+fn examples(tree: &Tree, found: &mut Vec<String>) {
+    for (path, text) in tree.texts.iter().filter(|(path, _)| is_document(path)) {
+        for (i, line) in text.lines().enumerate() {
+            for command in line.split(" -p ").skip(1) {
+                let Some((package, rest)) = command.split_once(" --example ") else { continue };
+                let end = rest.find(|c: char| !c.is_alphanumeric() && c != '_');
+                let name = &rest[..end.unwrap_or(rest.len())];
+                let example = format!("crates/{package}/examples/{name}.rs");
+                if !package.contains(' ') && !tree.paths.contains(&example) {
+                    found.push(format!("{path}:{}: runs `{example}`, which does not exist", i + 1));
+                }
+            }
+        }
+    }
+    if let Some(list) = tree.texts.get(EXAMPLES) {
+        for path in tree.texts.keys() {
+            let mut parts = path.split('/').skip(2);
+            if parts.next() == Some("examples") && path.ends_with(".rs") && !list.contains(path) {
+                found.push(format!("{EXAMPLES}:1: does not list `{path}`"));
+            }
         }
     }
 }
@@ -138,6 +164,22 @@ mod tests {
             [
                 "crates/ltm-kernels/README.md:1: does not list the op `slice`",
                 "crates/ltm-kernels/README.md:1: lists `rpoe`, which is no op",
+            ]
+        );
+    }
+
+    #[test]
+    fn examples_and_their_list() {
+        let example = ("crates/a/examples/b.rs", "//! B.\n");
+        let fine =
+            "`crates/a/examples/b.rs`: `cargo run -p a --example b`, `-p a --lib --example c`\n";
+        assert_eq!(check(&[example, ("docs/examples.md", fine)]), [""; 0]);
+        let text = "A.\n`cargo run -p a --example b1`\n";
+        assert_eq!(
+            check(&[example, ("docs/examples.md", text)]),
+            [
+                "docs/examples.md:2: runs `crates/a/examples/b1.rs`, which does not exist",
+                "docs/examples.md:1: does not list `crates/a/examples/b.rs`",
             ]
         );
     }

@@ -447,18 +447,6 @@ fn last_slots(prompt: &Buffer, batch: usize, t: usize, window: usize) -> Result<
     Ok(cache)
 }
 
-/// Refuses tokens outside the vocabulary, before anything has changed.
-pub(super) fn check_tokens(tokens: &[i32], limit: usize) -> Result<()> {
-    let outside = |token: &i32| usize::try_from(*token).map_or(true, |token| token >= limit);
-    match tokens.iter().position(outside) {
-        None => Ok(()),
-        Some(position) => {
-            let (op, got) = ("embedding", i64::from(tokens[position]));
-            Err(ltm_kernels::Error::Index { op, position, got, limit }.into())
-        }
-    }
-}
-
 pub(super) fn zeros(device: &Device, len: usize) -> Result<Buffer> {
     Ok(Buffer::zeros(device, DType::F32, len)?)
 }
