@@ -11,6 +11,7 @@
 use cudarc::driver::{CudaContext, DriverError, LaunchConfig, PushKernelArg};
 use cudarc::nvrtc::Ptx;
 
+/// Adds two vectors and prints the first and last sums.
 pub fn main() -> Result<(), DriverError> {
     let context = CudaContext::new(0)?;
     let stream = context.default_stream();
