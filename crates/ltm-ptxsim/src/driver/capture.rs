@@ -1,20 +1,15 @@
-//! Stream capture: records a stream's work as the nodes of a graph, and rejects what is forbidden
-//! during a capture.
+//! Captures: record work as the nodes of a graph, and reject what is forbidden meanwhile.
 //!
-//! A second stream joins a capture by waiting for an event recorded in it, and must be joined back
-//! before the capture ends. Must not know what the work is.
+//! Must not know what the work is, nor the streams that take part.
 
 use std::collections::BTreeSet;
 use std::sync::{Arc, Mutex, Weak};
 use std::thread::ThreadId;
 
-use super::context::Context;
-use super::error::{Code, Failure, Outcome};
-use super::ffi::Out;
-use super::graph::{Graph, Node};
+use super::code::{Code, Failure, Outcome};
+use super::graph::Node;
+use super::handle::{locked, new_handle};
 use super::operation::Operation;
-use super::state::{Handle, locked, new_handle, state};
-use super::stream::{NON_BLOCKING, Stream, resolve};
 
 /// A stream's participation in a capture.
 #[derive(Clone)]
@@ -26,13 +21,13 @@ pub(super) struct Branch {
 
 /// A capture in progress.
 pub(super) struct Capture {
-    id: usize,
-    context: usize,
+    pub(super) id: usize,
+    pub(super) context: usize,
     /// The id of the stream in which it began.
-    origin: usize,
+    pub(super) origin: usize,
     blocking: bool,
-    mode: CaptureMode,
-    thread: ThreadId,
+    pub(super) mode: CaptureMode,
+    pub(super) thread: ThreadId,
     progress: Mutex<Progress>,
 }
 
@@ -45,8 +40,9 @@ enum Progress {
     Ended,
 }
 
+/// Which calls a capture forbids, and to whom.
 #[derive(Clone, Copy, PartialEq, Eq)]
-enum CaptureMode {
+pub(super) enum CaptureMode {
     Global,
     ThreadLocal,
     Relaxed,
@@ -66,40 +62,29 @@ impl Branch {
         self.tail.insert(nodes.len() - 1);
         Ok(())
     }
-
-    /// Called when the stream is destroyed.
-    pub(super) fn abandon(&self, stream: &Stream) {
-        self.capture.invalidate();
-        if self.capture.origin == stream.id {
-            // Nobody can end the capture any more; its nodes are dropped.
-            let _ = self.capture.end();
-        }
-    }
-}
-
-impl Stream {
-    /// Makes later work in this stream wait for `tail`, joining the capture if necessary.
-    pub(super) fn wait_for(&self, capture: &Arc<Capture>, tail: &BTreeSet<usize>) -> Outcome<()> {
-        capture.check_valid()?;
-        let mut branch = locked(&self.branch);
-        match branch.as_mut() {
-            Some(own) if own.capture.id == capture.id => own.tail.extend(tail),
-            Some(own) => {
-                own.capture.invalidate();
-                capture.invalidate();
-                return Err(failure_of_merge());
-            }
-            None if self.legacy => {
-                capture.invalidate();
-                return Err(Code::StreamCaptureImplicit.into());
-            }
-            None => *branch = Some(Branch { capture: capture.clone(), tail: tail.clone() }),
-        }
-        Ok(())
-    }
 }
 
 impl Capture {
+    /// Begins a capture in the stream `origin` of a context; `blocking` is whether the legacy stream waits for it.
+    pub(super) fn begin(
+        context: usize,
+        origin: usize,
+        blocking: bool,
+        mode: CaptureMode,
+    ) -> Arc<Capture> {
+        let capture = Arc::new(Capture {
+            id: new_handle(),
+            context,
+            origin,
+            blocking,
+            mode,
+            thread: std::thread::current().id(),
+            progress: Mutex::new(Progress::Recording(Vec::new())),
+        });
+        locked(&CAPTURES).push(Arc::downgrade(&capture));
+        capture
+    }
+
     /// Fails if the capture is invalid or has ended.
     pub(super) fn check_valid(&self) -> Outcome<()> {
         match *locked(&self.progress) {
@@ -119,12 +104,9 @@ impl Capture {
         }
     }
 
-    /// Releases the streams that take part, and returns the nodes.
-    fn end(&self) -> Outcome<Vec<Node>> {
+    /// Ends the capture, and returns its nodes.
+    pub(super) fn end(&self) -> Outcome<Vec<Node>> {
         locked(&CAPTURES).retain(|other| other.upgrade().is_some_and(|other| other.id != self.id));
-        state().streams.for_each(|stream| {
-            locked(&stream.branch).take_if(|branch| branch.capture.id == self.id);
-        });
         match std::mem::replace(&mut *locked(&self.progress), Progress::Ended) {
             Progress::Recording(nodes) => Ok(nodes),
             Progress::Invalid | Progress::Ended => Err(Code::StreamCaptureInvalidated.into()),
@@ -139,7 +121,7 @@ impl Capture {
     }
 }
 
-fn failure_of_merge() -> Failure {
+pub(super) fn failure_of_merge() -> Failure {
     Code::StreamCaptureMerge.because("the wait would merge two captures; both are now invalid")
 }
 
@@ -161,8 +143,8 @@ pub(super) fn refuse_unsafe_call(what: &str) -> Outcome<()> {
 }
 
 /// Rejects waiting for a whole context while any of its streams captures.
-pub(super) fn refuse_during_capture(context: &Context, what: &str) -> Outcome<()> {
-    let active = captures(|capture| capture.context == context.id);
+pub(super) fn refuse_during_capture(context: usize, what: &str) -> Outcome<()> {
+    let active = captures(|capture| capture.context == context);
     refuse_all(&active, what)
 }
 
@@ -176,8 +158,8 @@ fn refuse_all(captures: &[Arc<Capture>], what: &str) -> Outcome<()> {
 
 /// Rejects work in the legacy stream while a blocking stream captures, for which it would have to
 /// wait.
-pub(super) fn refuse_implicit_wait(context: &Context) -> Outcome<()> {
-    let waited_for = captures(|capture| capture.context == context.id && capture.blocking);
+pub(super) fn refuse_implicit_wait(context: usize) -> Outcome<()> {
+    let waited_for = captures(|capture| capture.context == context && capture.blocking);
     for capture in &waited_for {
         capture.invalidate();
     }
@@ -187,138 +169,4 @@ pub(super) fn refuse_implicit_wait(context: &Context) -> Outcome<()> {
     Err(Code::StreamCaptureImplicit.because(
         "the legacy stream would wait for a capturing stream; capture in a non-blocking one",
     ))
-}
-
-/// The `CUstreamCaptureStatus` of a stream.
-fn capture_status(stream: &Stream) -> u32 {
-    match stream.branch() {
-        None => 0,
-        Some(branch) if branch.capture.check_valid().is_ok() => 1,
-        Some(_) => 2,
-    }
-}
-
-fn capture_info(
-    stream: Handle,
-    status: Out<u32>,
-    id: Out<u64>,
-    graph: Out<Handle>,
-    dependencies: Out<usize>,
-    dependency_count: Out<usize>,
-) -> Outcome<()> {
-    let context = Context::usable()?;
-    let stream = resolve(&context, stream)?;
-    if graph.is_wanted() || dependencies.is_wanted() || dependency_count.is_wanted() {
-        return Err(Code::NotSupported
-            .because("the graph of a capture in progress is not available; pass null"));
-    }
-    id.set_if_wanted(stream.branch().map_or(0, |branch| branch.capture.id as u64));
-    status.set(capture_status(&stream))
-}
-
-/// Ends the capture that began in `stream`; returns its nodes. The stream must wait for all of
-/// them.
-fn end_capture(stream: &Stream) -> Outcome<Vec<Node>> {
-    let branch = stream.branch();
-    let branch = branch.ok_or(Code::IllegalState.because("the stream does not capture"))?;
-    let capture = branch.capture;
-    if capture.origin != stream.id {
-        capture.invalidate();
-        return Err(
-            Code::StreamCaptureUnmatched.because("end the capture in the stream it began in")
-        );
-    }
-    if capture.mode != CaptureMode::Relaxed && capture.thread != std::thread::current().id() {
-        capture.invalidate();
-        return Err(
-            Code::StreamCaptureWrongThread.because("end the capture in the thread it began in")
-        );
-    }
-    *locked(&stream.branch) = None;
-    let nodes = capture.end()?;
-    let mut joined = branch.tail;
-    // A node waits only for earlier ones, so one backward pass reaches all ancestors.
-    for index in (0..nodes.len()).rev() {
-        if joined.contains(&index) {
-            joined.extend(&nodes[index].after);
-        } else {
-            return Err(Code::StreamCaptureUnjoined.because(format!(
-                "the first stream does not wait for: {}; record an event there, and wait for it",
-                nodes[index].operation.label()
-            )));
-        }
-    }
-    Ok(nodes)
-}
-
-driver_functions! {
-    fn cuStreamBeginCapture_v2(stream: Handle, mode: u32) {
-        let context = Context::usable()?;
-        let stream = resolve(&context, stream)?;
-        if stream.legacy {
-            return Err(Code::StreamCaptureUnsupported
-                .because("the legacy stream cannot capture; create a stream"));
-        }
-        let mode = match mode {
-            0 => CaptureMode::Global,
-            1 => CaptureMode::ThreadLocal,
-            2 => CaptureMode::Relaxed,
-            _ => return Err(Code::InvalidValue.because(format!("capture mode {mode} is unknown"))),
-        };
-        let mut branch = locked(&stream.branch);
-        if branch.is_some() {
-            return Err(Code::IllegalState.because("the stream captures already"));
-        }
-        let capture = Arc::new(Capture {
-            id: new_handle(),
-            context: context.id,
-            origin: stream.id,
-            blocking: stream.flags & NON_BLOCKING == 0,
-            mode,
-            thread: std::thread::current().id(),
-            progress: Mutex::new(Progress::Recording(Vec::new())),
-        });
-        locked(&CAPTURES).push(Arc::downgrade(&capture));
-        *branch = Some(Branch { capture, tail: BTreeSet::new() });
-        Ok(())
-    }
-
-    fn cuStreamEndCapture(stream: Handle, graph_out: Out<Handle>) {
-        let context = Context::usable()?;
-        let stream = resolve(&context, stream)?;
-        graph_out.set(0)?;
-        let graph = Graph { context: context.id, nodes: end_capture(&stream)? };
-        graph_out.set(state().graphs.insert(Arc::new(graph)))
-    }
-
-    fn cuStreamIsCapturing(stream: Handle, status: Out<u32>) {
-        let context = Context::usable()?;
-        status.set(capture_status(&*resolve(&context, stream)?))
-    }
-
-    fn cuStreamGetCaptureInfo_v2(
-        stream: Handle,
-        status: Out<u32>,
-        id: Out<u64>,
-        graph: Out<Handle>,
-        dependencies: Out<usize>,
-        dependency_count: Out<usize>,
-    ) {
-        capture_info(stream, status, id, graph, dependencies, dependency_count)
-    }
-
-    fn cuStreamGetCaptureInfo_v3(
-        stream: Handle,
-        status: Out<u32>,
-        id: Out<u64>,
-        graph: Out<Handle>,
-        dependencies: Out<usize>,
-        edges: Out<usize>,
-        dependency_count: Out<usize>,
-    ) {
-        if edges.is_wanted() {
-            return Err(Code::NotSupported.because("the edges of a capture in progress are not available; pass null"));
-        }
-        capture_info(stream, status, id, graph, dependencies, dependency_count)
-    }
 }

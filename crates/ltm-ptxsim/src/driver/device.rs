@@ -1,15 +1,34 @@
-//! Devices: their number and attributes.
+//! Devices: their number and attributes, and whether the driver has been initialized.
 //!
 //! Knows the properties of the simulated GPU. Must not know contexts.
 
-use std::ffi::c_char;
+use std::sync::atomic::{AtomicBool, Ordering};
 
-use super::context::{Context, DEVICE_MEMORY_BYTES};
-use super::error::{Code, Outcome};
-use super::ffi::Out;
+use super::code::{Code, Outcome};
 use super::settings::settings;
-use super::state::{initialize, require_init};
 use crate::DeviceModel;
+
+static INITIALIZED: AtomicBool = AtomicBool::new(false);
+
+/// Device memory, in bytes. Host memory is committed only as it is written.
+pub(super) const DEVICE_MEMORY_BYTES: u64 = 16 << 30;
+
+/// Implements `cuInit`.
+pub(super) fn initialize() -> Outcome<()> {
+    if settings()?.devices == 0 {
+        return Err(Code::NoDevice.because("PTXSIM_DEVICES is 0"));
+    }
+    INITIALIZED.store(true, Ordering::Release);
+    Ok(())
+}
+
+/// Fails before `cuInit`.
+pub(super) fn require_init() -> Outcome<()> {
+    if INITIALIZED.load(Ordering::Acquire) {
+        return Ok(());
+    }
+    Err(Code::NotInitialized.because("call cuInit first"))
+}
 
 /// The version of the CUDA driver API that this library implements: 13.0.
 pub(super) const DRIVER_VERSION: i32 = 13000;
@@ -30,13 +49,14 @@ pub(super) fn check_device(device: i32) -> Outcome<()> {
         .because(format!("device {device} does not exist; there are {devices} (PTXSIM_DEVICES)")))
 }
 
-fn name() -> Outcome<String> {
+/// The name of every device.
+pub(super) fn name() -> Outcome<String> {
     let (major, minor) = model()?.compute_capability;
     Ok(format!("PTX simulator (sm_{major}{minor})"))
 }
 
 /// The value of a `CUdevice_attribute`. Unlisted attributes are features that are not supported: 0.
-fn attribute(number: u32, device: i32) -> Outcome<i32> {
+pub(super) fn attribute(number: u32, device: i32) -> Outcome<i32> {
     const ATTRIBUTES_IN_CUDA_13: u32 = 145;
     let model = model()?;
     Ok(match number {
@@ -80,89 +100,8 @@ fn attribute(number: u32, device: i32) -> Outcome<i32> {
 }
 
 /// A UUID that no real device has, different for each device.
-fn uuid(device: i32) -> [u8; 16] {
+pub(super) fn uuid(device: i32) -> [u8; 16] {
     let mut uuid = *b"PTX simulator \0\0";
     uuid[15] = device as u8;
     uuid
-}
-
-driver_functions! {
-    fn cuInit(flags: u32) {
-        if flags != 0 {
-            return Err(Code::InvalidValue.because(format!("unknown flags {flags}; pass 0")));
-        }
-        initialize()
-    }
-
-    fn cuDriverGetVersion(version: Out<i32>) {
-        version.set(DRIVER_VERSION)
-    }
-
-    // NVIDIA's private function tables: there are none. NVRTC 13 looks one up whenever it finds a
-    // driver in its process, and calls this function without checking that it exists.
-    fn cuGetExportTable(table: Out<usize>, id: usize) {
-        let _ = id;
-        table.set_if_wanted(0);
-        Err(Code::NotFound.answers("this library has no private tables"))
-    }
-
-    fn cuDeviceGetCount(count: Out<i32>) {
-        require_init()?;
-        count.set(settings()?.devices)
-    }
-
-    fn cuDeviceGet(device: Out<i32>, ordinal: i32) {
-        check_device(ordinal)?;
-        device.set(ordinal)
-    }
-
-    fn cuDeviceGetName(text: Out<c_char>, room: i32, device: i32) {
-        check_device(device)?;
-        text.set_text(&name()?, room)
-    }
-
-    fn cuDeviceGetPCIBusId(text: Out<c_char>, room: i32, device: i32) {
-        check_device(device)?;
-        text.set_text(&format!("0000:{device:02X}:00.0"), room)
-    }
-
-    fn cuDeviceGetAttribute(value: Out<i32>, number: u32, device: i32) {
-        check_device(device)?;
-        value.set(attribute(number, device)?)
-    }
-
-    fn cuDeviceTotalMem_v2(bytes: Out<usize>, device: i32) {
-        check_device(device)?;
-        bytes.set(DEVICE_MEMORY_BYTES as usize)
-    }
-
-    fn cuDeviceGetUuid(bytes: Out<[u8; 16]>, device: i32) {
-        check_device(device)?;
-        bytes.set(uuid(device))
-    }
-
-    fn cuDeviceGetUuid_v2(bytes: Out<[u8; 16]>, device: i32) {
-        check_device(device)?;
-        bytes.set(uuid(device))
-    }
-
-    fn cuDeviceComputeCapability(major: Out<i32>, minor: Out<i32>, device: i32) {
-        check_device(device)?;
-        let capability = model()?.compute_capability;
-        major.set(capability.0 as i32)?;
-        minor.set(capability.1 as i32)
-    }
-
-    fn cuDeviceCanAccessPeer(answer: Out<i32>, device: i32, peer: i32) {
-        check_device(device)?;
-        check_device(peer)?;
-        answer.set(0)
-    }
-
-    fn cuMemGetInfo_v2(free: Out<usize>, total: Out<usize>) {
-        let context = Context::usable()?;
-        let (left, all) = context.memory.info();
-        free.set(left as usize)?;
-        total.set(all as usize)
-    }
 }

@@ -8,7 +8,7 @@
 
 use std::ffi::{CStr, c_char, c_void};
 
-use super::error::{Code, Outcome};
+use super::code::{Code, Outcome};
 use crate::Param;
 
 /// A pointer to where the caller wants a result.

@@ -5,16 +5,12 @@
 use std::sync::atomic::Ordering;
 use std::sync::{Arc, Weak};
 
-use super::context::Context;
+use super::code::{Code, Failure, Outcome};
 use super::device::model;
-use super::error::{Code, Failure, Outcome};
-use super::ffi::{KernelArguments, LaunchDescription, Out, PointerArray};
+use super::engine::Engine;
 use super::module::Function;
-use super::operation::Operation;
 use super::report;
 use super::settings::settings;
-use super::state::Handle;
-use super::stream::{resolve, submit};
 use crate::{Fault, FaultKind, LaunchConfig};
 
 /// A checked launch with a copy of its arguments.
@@ -29,8 +25,19 @@ pub(super) struct Launch {
 }
 
 impl Launch {
+    /// A launch that has been [checked](check).
+    pub(super) fn new(
+        function: &Arc<Function>,
+        config: LaunchConfig,
+        is_capped: bool,
+        params: Vec<u8>,
+    ) -> Launch {
+        let name = function.name().to_owned();
+        Launch { function: Arc::downgrade(function), name, config, is_capped, params }
+    }
+
     /// Runs the kernel. After a fault the context is unusable.
-    pub(super) fn run(&self, context: &Context) -> Outcome<()> {
+    pub(super) fn run(&self, engine: &Engine) -> Outcome<()> {
         let unloaded =
             || Code::InvalidHandle.because(format!("{}: its module was unloaded", self.name));
         let function = self.function.upgrade().ok_or_else(unloaded)?;
@@ -41,7 +48,7 @@ impl Launch {
             &self.name,
             self.config,
             &self.params,
-            &context.memory,
+            &engine.memory,
             &settings.options,
         );
         match outcome {
@@ -55,7 +62,7 @@ impl Launch {
                 let failure = failure_of(&fault);
                 // A launch over a limit never started, so the context stays usable.
                 if !matches!(fault.kind, FaultKind::Limit | FaultKind::Unsupported) {
-                    context.poison(&failure);
+                    engine.poison(&failure);
                 }
                 Err(failure)
             }
@@ -85,7 +92,7 @@ fn failure_of(fault: &Fault) -> Failure {
 }
 
 /// The checks that a driver makes before a kernel starts.
-fn check(function: &Function, config: &LaunchConfig) -> Outcome<()> {
+pub(super) fn check(function: &Function, config: &LaunchConfig) -> Outcome<()> {
     let model = model()?;
     let refuse =
         |story: String| Err(Code::InvalidValue.because(format!("{}: {story}", function.name())));
@@ -113,78 +120,4 @@ fn check(function: &Function, config: &LaunchConfig) -> Outcome<()> {
         ));
     }
     Ok(())
-}
-
-fn launch(
-    function: Handle,
-    config: LaunchConfig,
-    stream: Handle,
-    arguments: KernelArguments,
-) -> Outcome<()> {
-    let context = Context::usable()?;
-    let function = super::library::function_of(&context, function)?;
-    if function.context != context.id {
-        return Err(Code::InvalidHandle.because("the function belongs to another context"));
-    }
-    resolve(&context, stream)?;
-    check(&function, &config)?;
-    let asked = config.grid[0];
-    let mut config = config;
-    if let Some(cap) = &settings()?.grid_cap {
-        config.grid[0] = cap.cap(function.name(), config.grid[0]);
-    }
-    let params = arguments.pack(&function.entry().params)?;
-    let name = function.name().to_owned();
-    let is_capped = config.grid[0] < asked;
-    let launch = Launch { function: Arc::downgrade(&function), name, config, is_capped, params };
-    submit(&context, stream, Operation::Kernel(Arc::new(launch)))
-}
-
-/// A cooperative launch needs all blocks to run at the same time, which the simulator does not
-/// support.
-const COOPERATIVE: u32 = 2;
-const CLUSTER_DIMENSION: u32 = 4;
-
-driver_functions! {
-    fn cuLaunchKernel(
-        function: Handle,
-        grid_x: u32,
-        grid_y: u32,
-        grid_z: u32,
-        block_x: u32,
-        block_y: u32,
-        block_z: u32,
-        shared_bytes: u32,
-        stream: Handle,
-        pointers: PointerArray,
-        extra: PointerArray,
-    ) {
-        let config = LaunchConfig {
-            grid: [grid_x, grid_y, grid_z],
-            block: [block_x, block_y, block_z],
-            dynamic_shared_bytes: shared_bytes,
-        };
-        launch(function, config, stream, KernelArguments { pointers, extra })
-    }
-
-    fn cuLaunchKernelEx(
-        description: Out<LaunchDescription>,
-        function: Handle,
-        pointers: PointerArray,
-        extra: PointerArray,
-    ) {
-        let description = description.get()?;
-        for id in description.attribute_ids() {
-            if id == COOPERATIVE || id == CLUSTER_DIMENSION {
-                return Err(Code::NotSupported
-                    .because(format!("launch attribute {id}: clusters and cooperative launches are not supported")));
-            }
-        }
-        let config = LaunchConfig {
-            grid: description.grid,
-            block: description.block,
-            dynamic_shared_bytes: description.shared_bytes,
-        };
-        launch(function, config, description.stream, KernelArguments { pointers, extra })
-    }
 }

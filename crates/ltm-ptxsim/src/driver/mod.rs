@@ -6,15 +6,16 @@
 //! rest of this crate, turns the outcome into a `CUresult`, and prints the reason for a failure on
 //! stderr.
 //!
-//! Files: `ffi` wraps the C caller's pointers, `error` has the codes, `settings` the environment,
-//! `state` the handles; then there is one file per chapter of the driver manual.
+//! Reading order: `ffi` wraps the C caller's pointers, `code` has the errors, `settings` the environment, `handle` the
+//! tables of objects. Then come the objects, from what work runs on (`engine`) to contexts and libraries, and in `calls`
+//! the exported functions, one file per chapter of the driver manual.
 //!
 //! Unlike on hardware, a launch waits for its kernel, so the launch itself returns a fault. As on
 //! hardware, every later call in that context returns it too.
 
 #![allow(unsafe_code, non_snake_case)]
 
-/// Defines exported driver functions from bodies that return [`error::Outcome`], and `find`, which
+/// Defines exported driver functions from bodies that return [`code::Outcome`], and `find`, which
 /// resolves the same names for `cuGetProcAddress`.
 macro_rules! driver_functions {
     ($(fn $name:ident($($argument:ident: $kind:ty),* $(,)?) $body:block)*) => {
@@ -43,28 +44,27 @@ macro_rules! driver_functions {
 
 mod ffi;
 
+mod calls;
 mod capture;
+mod code;
 mod context;
 mod device;
-mod error;
+mod engine;
 mod event;
 mod graph;
+mod handle;
 mod launch;
 mod library;
-mod memory;
 mod module;
-mod occupancy;
 mod operation;
 mod report;
 mod settings;
-mod state;
 mod stream;
-mod symbols;
 
 use std::io::Write;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 
-use error::{Code, Outcome};
+use code::{Code, Outcome};
 use settings::Log;
 
 /// Runs the body of a driver function. Prints the reason for a failure on stderr, and stops a panic

@@ -3,18 +3,20 @@
 //! Knows the limits and attributes of a function. Must not know how it runs.
 
 use std::collections::HashMap;
-use std::ffi::{CString, c_char};
+use std::ffi::CString;
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::sync::{Arc, Mutex};
 
-use super::capture::refuse_unsafe_call;
-use super::context::Context;
+use super::code::{Code, Outcome};
 use super::device::model;
-use super::error::{Code, Outcome};
-use super::ffi::{Image, Name, Out};
-use super::library::function_of;
-use super::state::{Handle, locked, state};
-use crate::{Entry, Module, Program};
+use super::ffi::{Name, Out};
+use super::handle::{Handle, Table, locked};
+use crate::{Entry, Memory, Module, Program};
+
+/// All modules.
+pub(super) static MODULES: Table<LoadedModule> = Table::new("module");
+/// All functions.
+pub(super) static FUNCTIONS: Table<Function> = Table::new("function");
 
 /// A module, made by `cuModuleLoadData`.
 pub(super) struct LoadedModule {
@@ -31,7 +33,7 @@ pub(super) struct Function {
     pub(super) context: usize,
     pub(super) module: Arc<LoadedModule>,
     pub(super) name: CString,
-    module_handle: Handle,
+    pub(super) module_handle: Handle,
     /// Maximum dynamic shared memory of a launch, in bytes.
     pub(super) max_dynamic_shared: AtomicU32,
 }
@@ -69,22 +71,16 @@ pub(super) fn parse(ptx: &str) -> Outcome<Program> {
     Ok(program)
 }
 
-/// Loads a program into a context; returns the module's handle.
-pub(super) fn load_into(context: &Context, program: Program) -> Outcome<Handle> {
-    refuse_unsafe_call("loading a module")?;
-    let module = Module::load(program, &context.memory)?;
-    let module = LoadedModule { context: context.id, module, functions: Mutex::default() };
-    Ok(state().modules.insert(Arc::new(module)))
-}
-
-fn load(module_out: Out<Handle>, ptx: &str) -> Outcome<()> {
-    let context = Context::usable()?;
-    module_out.set(load_into(&context, parse(ptx)?)?)
+/// Loads a program into the memory of a context; returns the module's handle.
+pub(super) fn load_into(context: usize, memory: &Memory, program: Program) -> Outcome<Handle> {
+    let module = Module::load(program, memory)?;
+    let module = LoadedModule { context, module, functions: Mutex::default() };
+    Ok(MODULES.insert(Arc::new(module)))
 }
 
 /// The handle of an entry of a module.
 pub(super) fn function_in(module_handle: Handle, name: &str) -> Outcome<Handle> {
-    let module = state().modules.get(module_handle)?;
+    let module = MODULES.get(module_handle)?;
     let program = module.module.program();
     let Some(entry) = program.entry(name) else {
         let known: Vec<&str> = program.entries().iter().map(|one| one.name.as_str()).collect();
@@ -104,7 +100,7 @@ pub(super) fn function_in(module_handle: Handle, name: &str) -> Outcome<Handle> 
         module_handle,
         max_dynamic_shared: AtomicU32::new(allowed),
     };
-    let handle = state().functions.insert(Arc::new(function));
+    let handle = FUNCTIONS.insert(Arc::new(function));
     locked(&module.functions).insert(name.to_string_lossy().into_owned(), handle);
     Ok(handle)
 }
@@ -172,85 +168,5 @@ pub(super) fn set_attribute(function: &Function, number: u32, value: i32) -> Out
         9 if (-1..=100).contains(&value) => Ok(()),
         _ => Err(Code::InvalidValue
             .because(format!("function attribute {number} cannot be set to {value}"))),
-    }
-}
-
-driver_functions! {
-    fn cuModuleLoad(module_out: Out<Handle>, path: Name) {
-        let path = path.text()?;
-        let ptx = std::fs::read_to_string(path)
-            .map_err(|error| Code::FileNotFound.because(format!("cannot read {path}: {error}")))?;
-        load(module_out, &ptx)
-    }
-
-    fn cuModuleLoadData(module_out: Out<Handle>, image: Image) {
-        load(module_out, image.ptx()?)
-    }
-
-    fn cuModuleLoadDataEx(
-        module_out: Out<Handle>,
-        image: Image,
-        option_count: u32,
-        options: usize,
-        values: usize,
-    ) {
-        // The options configure a JIT compiler, which does not exist here; errors go to stderr.
-        let _ = (option_count, options, values);
-        load(module_out, image.ptx()?)
-    }
-
-    fn cuModuleUnload(module: Handle) {
-        let context = Context::current()?;
-        let module = state().modules.remove(module)?;
-        state().functions.retain(|function| !Arc::ptr_eq(&function.module, &module));
-        context.check_fault()
-    }
-
-    fn cuModuleGetFunction(function_out: Out<Handle>, module_handle: Handle, name: Name) {
-        Context::usable()?;
-        function_out.set(function_in(module_handle, name.text()?)?)
-    }
-
-    fn cuModuleGetGlobal_v2(address: Out<u64>, bytes: Out<usize>, module: Handle, name: Name) {
-        Context::usable()?;
-        global_of(&*state().modules.get(module)?, &name, &address, &bytes)
-    }
-
-    fn cuModuleGetLoadingMode(mode: Out<u32>) {
-        // Eager: a module is completely loaded at once.
-        mode.set(1)
-    }
-
-    fn cuFuncGetName(name: Out<*const c_char>, function: Handle) {
-        name.set(state().functions.get(function)?.name.as_ptr())
-    }
-
-    fn cuFuncGetModule(module: Out<Handle>, function: Handle) {
-        module.set(state().functions.get(function)?.module_handle)
-    }
-
-    fn cuFuncGetParamInfo(function: Handle, index: usize, offset: Out<usize>, size: Out<usize>) {
-        let function = state().functions.get(function)?;
-        let param = function.entry().params.get(index).ok_or(Code::InvalidValue)?;
-        offset.set(param.offset as usize)?;
-        size.set_if_wanted(param.size as usize);
-        Ok(())
-    }
-
-    fn cuFuncGetAttribute(value: Out<i32>, number: u32, function: Handle) {
-        let context = Context::usable()?;
-        value.set(attribute(&*function_of(&context, function)?, number)?)
-    }
-
-    fn cuFuncSetAttribute(function: Handle, number: u32, value: i32) {
-        let context = Context::usable()?;
-        set_attribute(&*function_of(&context, function)?, number, value)
-    }
-
-    fn cuFuncSetCacheConfig(function: Handle, preference: u32) {
-        Context::usable()?;
-        state().functions.get(function)?;
-        // Preferences 0 to 3 exist; none changes any result.
-        if preference > 3 { Err(Code::InvalidValue.into()) } else { Ok(()) }
     }
 }

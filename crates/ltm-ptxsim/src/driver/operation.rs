@@ -4,11 +4,11 @@
 
 use std::sync::Arc;
 
-use super::context::Context;
-use super::error::{Code, Outcome};
+use super::code::{Code, Outcome};
+use super::engine::Engine;
 use super::ffi::{HostCall, HostSource, HostTarget};
+use super::handle::locked;
 use super::launch::Launch;
-use super::state::locked;
 
 /// An operation.
 #[derive(Clone)]
@@ -50,24 +50,24 @@ impl Fill {
 
 impl Operation {
     /// Runs the operation, after all work submitted before.
-    pub(super) fn run(&self, context: &Context) -> Outcome<()> {
+    pub(super) fn run(&self, engine: &Engine) -> Outcome<()> {
         if let Operation::Host(call) = self {
             // Not under the queue's lock: the function may wait for work of another thread.
             return call.run();
         }
-        let _queue = locked(&context.queue);
+        let _queue = locked(&engine.queue);
         // Earlier work may have faulted while this call waited for the lock.
-        context.check_fault()?;
-        let memory = &context.memory;
+        engine.check_fault()?;
+        let memory = &engine.memory;
         match self {
-            Operation::Kernel(launch) => launch.run(context)?,
+            Operation::Kernel(launch) => launch.run(engine)?,
             Operation::CopyToDevice { to, from, bytes } => {
                 memory.write(*to, from.bytes(*bytes)?)?
             }
             Operation::CopyToHost { to, from, bytes } => {
                 // Checked before allocating the buffer: an absurd size must not exhaust host
                 // memory.
-                check_extent(context, *from, *bytes)?;
+                check_extent(engine, *from, *bytes)?;
                 let mut data = vec![0; *bytes];
                 memory.read(*from, &mut data)?;
                 to.write(&data)?;
@@ -120,8 +120,8 @@ impl Operation {
     }
 }
 
-fn check_extent(context: &Context, address: u64, bytes: usize) -> Outcome<()> {
-    let end = context.memory.allocation(address).map(|(start, length)| start + length);
+fn check_extent(engine: &Engine, address: u64, bytes: usize) -> Outcome<()> {
+    let end = engine.memory.allocation(address).map(|(start, length)| start + length);
     match end {
         Some(end) if bytes as u64 <= end - address => Ok(()),
         None if bytes == 0 => Ok(()),

@@ -6,7 +6,7 @@ use std::fs::OpenOptions;
 use std::io::Write;
 use std::path::Path;
 
-use super::error::{Code, Outcome};
+use super::code::{Code, Outcome};
 use crate::{Counters, LaunchConfig};
 
 /// Appends the report of a launch to a file. A single write in append mode keeps lines of several

@@ -5,7 +5,7 @@
 use std::path::PathBuf;
 use std::sync::OnceLock;
 
-use super::error::{Code, Outcome};
+use super::code::{Code, Outcome};
 use crate::{AsyncCopies, DeviceModel, Options, Output};
 
 /// The settings.

@@ -1,15 +1,17 @@
 //! Streams: their work runs immediately, unless the stream captures.
 //!
-//! Knows the order of work. Must not know what the work is or how a capture ends.
+//! A second stream joins a capture by waiting for an event recorded in it, and must be joined back
+//! before the capture ends. Knows the order of work. Must not know what the work is.
 
+use std::collections::BTreeSet;
 use std::sync::{Arc, Mutex};
 
-use super::capture::{Branch, refuse_implicit_wait, refuse_unsafe_call};
-use super::context::Context;
-use super::error::{Code, Outcome};
-use super::ffi::{HostCall, HostFunction, Out};
+use super::capture::{Branch, Capture, CaptureMode, failure_of_merge, refuse_implicit_wait};
+use super::code::{Code, Outcome};
+use super::engine::Engine;
+use super::graph::Node;
+use super::handle::{Table, locked, new_handle};
 use super::operation::Operation;
-use super::state::{Handle, locked, new_handle, state};
 
 /// The highest priority of a stream, as numbered on hardware: lower is more urgent.
 pub(super) const GREATEST_PRIORITY: i32 = -5;
@@ -17,9 +19,8 @@ pub(super) const GREATEST_PRIORITY: i32 = -5;
 /// The flag of a stream that the legacy stream does not wait for.
 pub(super) const NON_BLOCKING: u32 = 1;
 
-/// Handles of the legacy and the per-thread default stream; null also means the legacy one.
-const LEGACY: Handle = 1;
-const PER_THREAD: Handle = 2;
+/// All streams that were created; each context has two more.
+pub(super) static STREAMS: Table<Stream> = Table::new("stream");
 
 /// A stream, made by `cuStreamCreate`.
 pub(super) struct Stream {
@@ -28,7 +29,7 @@ pub(super) struct Stream {
     /// Unique id, for comparing streams.
     pub(super) id: usize,
     pub(super) flags: u32,
-    priority: i32,
+    pub(super) priority: i32,
     pub(super) legacy: bool,
     pub(super) branch: Mutex<Option<Branch>>,
 }
@@ -64,115 +65,87 @@ impl Stream {
         }
     }
 
-    fn submit(&self, context: &Context, operation: Operation) -> Outcome<()> {
+    /// Runs an operation, or captures it.
+    pub(super) fn submit(&self, engine: &Engine, operation: Operation) -> Outcome<()> {
         if self.legacy {
-            refuse_implicit_wait(context)?;
+            refuse_implicit_wait(self.context)?;
         }
         if let Some(branch) = locked(&self.branch).as_mut() {
             return branch.add(operation);
         }
-        operation.run(context)
+        operation.run(engine)
+    }
+
+    /// Makes later work in this stream wait for `tail`, joining the capture if necessary.
+    pub(super) fn wait_for(&self, capture: &Arc<Capture>, tail: &BTreeSet<usize>) -> Outcome<()> {
+        capture.check_valid()?;
+        let mut branch = locked(&self.branch);
+        match branch.as_mut() {
+            Some(own) if own.capture.id == capture.id => own.tail.extend(tail),
+            Some(own) => {
+                own.capture.invalidate();
+                capture.invalidate();
+                return Err(failure_of_merge());
+            }
+            None if self.legacy => {
+                capture.invalidate();
+                return Err(Code::StreamCaptureImplicit.into());
+            }
+            None => *branch = Some(Branch { capture: capture.clone(), tail: tail.clone() }),
+        }
+        Ok(())
+    }
+
+    /// Called when the stream is destroyed.
+    pub(super) fn abandon(&self) {
+        let Some(Branch { capture, .. }) = self.branch() else { return };
+        capture.invalidate();
+        if capture.origin == self.id {
+            // Nobody can end the capture any more; its nodes are dropped.
+            let _ = end(&capture);
+        }
     }
 }
 
-/// The stream with this handle, which must belong to `context`.
-pub(super) fn resolve(context: &Context, handle: Handle) -> Outcome<Arc<Stream>> {
-    let stream = match handle {
-        0 | LEGACY => context.legacy_stream.clone(),
-        PER_THREAD => context.per_thread_stream.clone(),
-        _ => state().streams.get(handle)?,
-    };
-    if stream.context == context.id {
-        return Ok(stream);
-    }
-    Err(Code::InvalidHandle.because("the stream belongs to another context"))
+/// Releases the streams that take part in a capture, and returns its nodes.
+fn end(capture: &Capture) -> Outcome<Vec<Node>> {
+    STREAMS.for_each(|stream| {
+        locked(&stream.branch).take_if(|branch| branch.capture.id == capture.id);
+    });
+    capture.end()
 }
 
-/// Runs an operation in a stream, or captures it.
-pub(super) fn submit(context: &Context, stream: Handle, operation: Operation) -> Outcome<()> {
-    resolve(context, stream)?.submit(context, operation)
-}
-
-/// Runs an operation in the legacy stream, for calls that return when it is done.
-pub(super) fn submit_and_wait(context: &Context, operation: Operation) -> Outcome<()> {
-    refuse_implicit_wait(context)?;
-    refuse_unsafe_call("a call that waits")?;
-    context.legacy_stream.submit(context, operation)
-}
-
-fn create(stream_out: Out<Handle>, flags: u32, priority: i32) -> Outcome<()> {
-    let context = Context::usable()?;
-    if flags > NON_BLOCKING {
-        return Err(Code::InvalidValue.because(format!("stream flags {flags} are unknown")));
+/// Ends the capture that began in `stream`; returns its nodes. The stream must wait for all of
+/// them.
+pub(super) fn end_capture(stream: &Stream) -> Outcome<Vec<Node>> {
+    let branch = stream.branch();
+    let branch = branch.ok_or(Code::IllegalState.because("the stream does not capture"))?;
+    let capture = branch.capture;
+    if capture.origin != stream.id {
+        capture.invalidate();
+        return Err(
+            Code::StreamCaptureUnmatched.because("end the capture in the stream it began in")
+        );
     }
-    let priority = priority.clamp(GREATEST_PRIORITY, 0);
-    stream_out.set(state().streams.insert(Arc::new(Stream::new(context.id, flags, priority))))
-}
-
-driver_functions! {
-    fn cuStreamCreate(stream_out: Out<Handle>, flags: u32) {
-        create(stream_out, flags, 0)
+    if capture.mode != CaptureMode::Relaxed && capture.thread != std::thread::current().id() {
+        capture.invalidate();
+        return Err(
+            Code::StreamCaptureWrongThread.because("end the capture in the thread it began in")
+        );
     }
-
-    fn cuStreamCreateWithPriority(stream_out: Out<Handle>, flags: u32, priority: i32) {
-        create(stream_out, flags, priority)
-    }
-
-    fn cuStreamDestroy_v2(stream: Handle) {
-        let context = Context::current()?;
-        if stream <= PER_THREAD {
-            return Err(Code::InvalidHandle.because("a default stream cannot be destroyed"));
+    *locked(&stream.branch) = None;
+    let nodes = end(&capture)?;
+    let mut joined = branch.tail;
+    // A node waits only for earlier ones, so one backward pass reaches all ancestors.
+    for index in (0..nodes.len()).rev() {
+        if joined.contains(&index) {
+            joined.extend(&nodes[index].after);
+        } else {
+            return Err(Code::StreamCaptureUnjoined.because(format!(
+                "the first stream does not wait for: {}; record an event there, and wait for it",
+                nodes[index].operation.label()
+            )));
         }
-        let stream = state().streams.remove(stream)?;
-        if let Some(branch) = stream.branch() {
-            branch.abandon(&stream);
-        }
-        context.check_fault()
     }
-
-    fn cuStreamSynchronize(stream: Handle) {
-        let context = Context::usable()?;
-        let stream = resolve(&context, stream)?;
-        if stream.legacy {
-            refuse_implicit_wait(&context)?;
-        }
-        stream.refuse_while_capturing("waiting for the stream")
-    }
-
-    fn cuStreamQuery(stream: Handle) {
-        let context = Context::usable()?;
-        let stream = resolve(&context, stream)?;
-        if stream.legacy {
-            refuse_implicit_wait(&context)?;
-        }
-        stream.refuse_while_capturing("a query of the stream")
-    }
-
-    fn cuStreamGetFlags(stream: Handle, flags: Out<u32>) {
-        let context = Context::usable()?;
-        flags.set(resolve(&context, stream)?.flags)
-    }
-
-    fn cuStreamGetPriority(stream: Handle, priority: Out<i32>) {
-        let context = Context::usable()?;
-        priority.set(resolve(&context, stream)?.priority)
-    }
-
-    fn cuStreamGetCtx(stream: Handle, context_out: Out<Handle>) {
-        let context = Context::usable()?;
-        resolve(&context, stream)?;
-        context_out.set(super::state::current_handle())
-    }
-
-    fn cuLaunchHostFunc(
-        stream: Handle,
-        function: Option<HostFunction>,
-        argument: *mut std::ffi::c_void,
-    ) {
-        let context = Context::usable()?;
-        if function.is_none() {
-            return Err(Code::InvalidValue.because("the function is null"));
-        }
-        submit(&context, stream, Operation::Host(HostCall { function, argument }))
-    }
+    Ok(nodes)
 }

@@ -1,0 +1,12 @@
+//! What a launch tells its caller: its fault, or what it counted. Must not know how kernels run.
+
+mod counters;
+mod fault;
+mod occupancy;
+mod trouble;
+
+pub use counters::{Class, Counters};
+pub use fault::{Fault, FaultKind, OtherAccess};
+pub(crate) use occupancy::RESERVED_SHARED_BYTES;
+pub use occupancy::{Occupancy, Resource};
+pub(crate) use trouble::{Other, Trouble};
