@@ -16,7 +16,7 @@ Options:
   --list           Print every part and its state, and exit
   --failed         Also run the parts that have failed before
   --limit SECONDS  Stop after this time; a part that is running then counts as interrupted
-  --out DIR        Folder of the results [default: runs/<date>-<gpu>, or the last such folder of the same build]
+  --out DIR        Folder of the results [default: runs/<date>-kernels-and-steps-<gpu>, or the last such folder of the same build]
   --sim            Use the simulator in place of a GPU: small shapes, no times
   -h, --help       Print this help
 
@@ -80,7 +80,7 @@ export LD_LIBRARY_PATH=$(echo "$libraries" | sed 's/::*/:/g; s/^://; s/:$//')
 export LTM_DEVICE=cuda LTM_FIXTURES=$here/fixtures LTM_KERNEL_CACHE=${LTM_KERNEL_CACHE:-$here/kernel-cache}
 
 # The folder of the results: one started by the same build goes on.
-name=$(echo "$gpu" | tr -c 'A-Za-z0-9\n' - | tr A-Z a-z)
+name=kernels-and-steps-$(echo "$gpu" | tr -c 'A-Za-z0-9\n' - | tr A-Z a-z)
 run=$out
 if [ -z "$run" ]; then
     run=runs/$(date -u +%Y-%m-%d)-$name

@@ -51,9 +51,9 @@ pub struct Step {
 pub struct Preset {
     pub name: &'static str,
     pub config: &'static str,
-    batch: usize,
-    tokens: usize,
-    fast_steps: usize,
+    pub batch: usize,
+    pub tokens: usize,
+    pub fast_steps: usize,
 }
 
 /// The models of the step bench.

@@ -23,7 +23,7 @@ use crate::config::Config;
 /// the allocator's own overhead come on top.
 /// Largest resident sizes measured on a CPU, against the estimate: `configs/quickstart.toml` 83 MB (69 MB),
 /// `configs/ltm-small.toml` with one sequence of 512 tokens 1.78 GB (1.74 GB), with two of 1024 2.21 GB (2.17 GB): at
-/// most 1.03 times the estimate, plus 15 MB (`benches/runs/2026-11-30-memory`). On CUDA all but the copies for
+/// most 1.03 times the estimate, plus 15 MB (`benches/runs/2026-11-30-training-memory-amd-epyc`). On CUDA all but the copies for
 /// checkpoints is device memory.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Memory {

@@ -1,4 +1,4 @@
-//! A kept run: a folder `benches/runs/<date>-<processor>/` with command, machine, raw lines and summary. Runs no bench.
+//! A kept run: a folder `benches/runs/<date>-<what>-<processor>/` with command, machine, raw lines and summary. Runs no bench.
 
 use std::fs;
 use std::process::Command;
@@ -9,11 +9,11 @@ use serde_json::Value;
 use super::turns::{cpu_features, cpu_name, memory_gib};
 use crate::root;
 
-/// Writes a new folder; a day's second run on a processor has the suffix `-2`.
-pub fn save(lines: &[Value], summary: &str) -> Result<()> {
+/// Writes a new folder, named by `what` was measured; the second of a day on a processor has the suffix `-2`.
+pub fn save(what: &str, lines: &[Value], summary: &str) -> Result<()> {
     let words: Vec<_> = std::env::args().skip(1).filter(|word| word != "--save").collect();
     let command = format!("cargo xtask {}", words.join(" "));
-    let name = format!("{}-{}", output("date", &["+%F"]), slug(&cpu_name()));
+    let name = format!("{}-{what}-{}", output("date", &["+%F"]), slug(&cpu_name()));
     let names = std::iter::once(name.clone()).chain((2..).map(|i| format!("{name}-{i}")));
     let mut folders = names.map(|name| root().join("benches/runs").join(name));
     let folder = folders.find(|folder| !folder.exists()).expect("there is always another number");
@@ -48,10 +48,12 @@ fn output(program: &str, args: &[&str]) -> String {
     }
 }
 
-/// A processor's name as part of a folder's: `Intel(R) Xeon(R) Processor` is `intel-xeon-processor`.
+/// A processor's name as part of a folder's: `Intel(R) Xeon(R) Processor` is `intel-xeon`.
 fn slug(name: &str) -> String {
-    let name = name.replace("(R)", " ").replace("(TM)", " ").to_lowercase();
-    let words = name.split(|c: char| !c.is_ascii_alphanumeric()).filter(|word| !word.is_empty());
+    let model = name.split('@').next().unwrap_or(name).replace("(R)", " ").replace("(TM)", " ");
+    let model = model.to_lowercase();
+    let words = model.split(|c: char| !c.is_ascii_alphanumeric());
+    let words = words.filter(|word| !["", "processor", "cpu"].contains(word));
     words.collect::<Vec<_>>().join("-")
 }
 
@@ -61,7 +63,7 @@ mod tests {
 
     #[test]
     fn a_processors_name_makes_a_folder() {
-        assert_eq!(slug("Intel(R) Xeon(R) Processor"), "intel-xeon-processor");
-        assert_eq!(slug("AMD EPYC 9B14 @ 2.6GHz"), "amd-epyc-9b14-2-6ghz");
+        assert_eq!(slug("Intel(R) Xeon(R) Processor"), "intel-xeon");
+        assert_eq!(slug("AMD EPYC 9B14 @ 2.6GHz"), "amd-epyc-9b14");
     }
 }

@@ -31,7 +31,28 @@ pub fn run(step: &Step) -> Result<()> {
     }
     let table = summary::table(&lines);
     outln!("{}", table.trim_end())?;
-    if step.save { runs::save(&lines, &table) } else { Ok(()) }
+    if step.save { runs::save(&what(step), &lines, &table) } else { Ok(()) }
+}
+
+/// What is measured, as part of a folder's name; of the shape only what differs from the model's.
+fn what(step: &Step) -> String {
+    let Step { model, precision, .. } = step;
+    let mut words = vec!["step".into(), model.name.into()];
+    for (letter, extent, default) in [
+        ("b", step.batch, model.batch),
+        ("t", step.tokens, model.tokens),
+        ("s", step.fast_steps, model.fast_steps),
+    ] {
+        words.extend((extent != default).then(|| format!("{letter}{extent}")));
+    }
+    words.push(precision.clone());
+    if step.profile {
+        words.push("by-op".into());
+    } else if step.peer {
+        words.push("against-pytorch".into());
+        words.extend(step.variant.as_ref().map(|variant| variant.replace('_', "-")));
+    }
+    words.join("-")
 }
 
 fn start(step: &Step) -> Result<Program> {
@@ -136,4 +157,27 @@ fn turns(
         json!({ "kind": "memory", "variant": variant, "ours": ours.peak_bytes(), "peer": peer }),
     );
     Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::what;
+    use crate::flags::{Verb, parse};
+
+    #[test]
+    fn a_kept_run_is_named_by_what_it_measures() {
+        for (line, name) in [
+            ("", "step-small-f32"),
+            ("--model medium --fast-steps 1 --profile", "step-medium-s1-f32-by-op"),
+            ("--precision mixed --peer torch", "step-small-mixed-against-pytorch"),
+            (
+                "--batch 4 --tokens 512 --peer torch --variant frozen_bf16",
+                "step-small-b4-t512-f32-against-pytorch-frozen-bf16",
+            ),
+        ] {
+            let words = ["bench", "step"].into_iter().chain(line.split_whitespace());
+            let Ok(Verb::Step(step)) = parse(words.map(String::from)) else { panic!("{line}") };
+            assert_eq!(what(&step), name);
+        }
+    }
 }
