@@ -1,8 +1,11 @@
 //! `cargo xtask tidy`: the project's own rules, which no compiler checks. Reads text and paths, runs nothing.
 
+mod circles;
 mod cuda;
+mod links;
 mod names;
 mod output;
+mod tokens;
 mod words;
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -111,6 +114,9 @@ fn violations(tree: &Tree) -> Vec<String> {
             unsafe_rooms(path, text, &mut report);
             output::one_writer(path, text, &mut report);
         }
+        if path.ends_with(".md") {
+            links::links(path, text, &tree.paths, &mut report);
+        }
         if path.starts_with("docs/") && path.ends_with(".md") || path.ends_with("README.md") {
             named_paths(text, &tree.paths, &mut report);
         }
@@ -119,6 +125,7 @@ fn violations(tree: &Tree) -> Vec<String> {
             keywords(text, &mut report);
         }
     }
+    circles::circles(tree, &mut found);
     cuda::kernels(tree, &mut found);
     names::names(tree, &mut found);
     found

@@ -2,7 +2,7 @@
 
 use std::ops::RangeInclusive;
 
-use crate::Precision;
+use crate::precision::Precision;
 
 /// Shorthand for results of this crate.
 pub type Result<T> = std::result::Result<T, Error>;
@@ -109,7 +109,7 @@ impl std::fmt::Display for Error {
                     f,
                     "{device} does not compute with floats of {float}, activations of \
                      {activation} and matrix-product weights of {matmul_weight}; see \
-                     `Precision::check` for what each device has"
+                     `Precision::fits` for what each device has"
                 )
             }
         }

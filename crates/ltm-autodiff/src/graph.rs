@@ -6,7 +6,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 
 use ltm_kernels::{Buffer, Cost, Device};
 
-use crate::{Error, Result};
+use crate::{Error, Kind, Result};
 
 /// Most inputs of an operation, so that a run gathers them on the stack.
 pub(crate) const MAX_INPUTS: usize = 8;
@@ -32,20 +32,6 @@ pub enum UpdateRate {
     Batch,
     /// With every step of the fast loop.
     Step,
-}
-
-/// Floats or indices. A plan's [`Precision`](crate::Precision) gives each kind of float its type.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Kind {
-    /// Floats in full precision: weights, latents, statistics, losses, and the gradients of all these.
-    Float,
-    /// Floats that flow through the model and may be narrower. [`ops::cast`](crate::ops::cast) converts
-    /// between kinds.
-    Activation,
-    /// Matrices that activations are multiplied with, cast from weights in full precision.
-    MatmulWeight,
-    /// `i32` token ids, targets or positions.
-    Int,
 }
 
 /// Shape and kind of a value.

@@ -15,8 +15,8 @@ pub use ltm_kernels;
 
 pub use error::{Error, Result};
 pub use grad::grad;
-pub use graph::{Call, Grads, Graph, Io, Kind, Operation, Spec, UpdateRate, Value};
+pub use graph::{Call, Grads, Graph, Io, Operation, Spec, UpdateRate, Value};
 pub use optim::AdamWState;
 pub use plan::{NodeCount, Plan, count, plan_bytes};
-pub use precision::Precision;
+pub use precision::{Kind, Precision};
 pub use store::{Inputs, Parameters, Store, store_bytes};

@@ -108,6 +108,14 @@ pub fn store_bytes(g: &Graph, precision: Precision) -> usize {
     inputs.map(|spec| spec.len() * precision.dtype(spec.kind).size_bytes()).sum()
 }
 
+/// Refuses a precision that the device does not compute in.
+pub(crate) fn check_precision(precision: Precision, device: &Device) -> Result<()> {
+    if precision.fits(device) {
+        return Ok(());
+    }
+    Err(Error::Precision { precision, device: device.to_string() })
+}
+
 impl Store {
     /// Allocates every input of `g` in the types of `precision`.
     ///
@@ -128,7 +136,7 @@ impl Store {
         precision: Precision,
         parameters: &[Value],
     ) -> Result<Self> {
-        precision.check(device)?;
+        check_precision(precision, device)?;
         for value in parameters {
             g.check("a parameter", *value)?;
         }

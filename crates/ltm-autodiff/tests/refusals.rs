@@ -182,10 +182,10 @@ fn extents_that_do_not_fit_are_errors() {
 fn a_precision_that_the_device_lacks_is_refused_before_anything_runs() {
     let (mut g, x) = graph(&[2]);
     let y = ops::add(&mut g, x, x).expect("one shape");
-    assert!(matches!(
-        Store::new(&g, CPU, Precision::MIXED),
-        Err(Error::Precision { precision: Precision::MIXED, .. })
-    ));
+    let Err(refused) = Store::new(&g, CPU, Precision::MIXED) else { panic!("not refused") };
+    let message = refused.to_string();
+    assert!(message.starts_with("cpu does not compute with floats of f32, activations of bf16"));
+    assert!(matches!(refused, Error::Precision { precision: Precision::MIXED, .. }));
     assert!(matches!(
         Plan::new(&g, CPU, Precision::MIXED, &[y]),
         Err(Error::Precision { precision: Precision::MIXED, .. })

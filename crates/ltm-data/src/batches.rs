@@ -283,10 +283,10 @@ fn find_documents(corpus: &Corpus, seq_len: u64, stride: u64, end: u64) -> Resul
 #[cfg(test)]
 mod tests {
     use super::super::pipeline::Sink;
-    use super::super::shard::Split;
     use super::super::tokenizer::{Bytes, SharedTokenizer};
     use super::super::writer::CorpusWriter;
     use super::*;
+    use crate::Split;
 
     fn bytes() -> SharedTokenizer {
         Arc::new(Bytes)

@@ -1,13 +1,12 @@
 //! What identifies a corpus: its tokenizer, its files, their sizes and a hash of their content. A run records it, so that
 //! other data under the same path are noticed.
 
-use std::fmt;
-
 use serde::{Deserialize, Serialize};
-use sha2::{Digest, Sha256};
 
-use super::shard::Shard;
-use super::storyworld;
+use super::difference::Difference;
+use super::hash::short;
+use super::meta::Shard;
+use super::stories;
 use super::tokenizer::Tokenizer;
 
 /// Differing files that [`Fingerprint::differences`] names one by one.
@@ -20,40 +19,15 @@ pub struct Fingerprint {
     pub tokenizer: String,
     /// The parameters of a generated corpus, where they are known.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub storyworld: Option<storyworld::Parameters>,
+    pub storyworld: Option<stories::Parameters>,
     /// The files in order, each with its hash.
     pub shards: Vec<Shard>,
-}
-
-/// One property in which two corpora differ. Displayed as `key: old → new`.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Difference {
-    /// The property, such as `tokenizer`, `storyworld.seed` or the name of a file.
-    pub key: String,
-    /// Its value in the first corpus.
-    pub old: String,
-    /// Its value in the second corpus.
-    pub new: String,
-}
-
-impl fmt::Display for Difference {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{}: {} → {}", self.key, self.old, self.new)
-    }
-}
-
-impl Difference {
-    /// `None` where both values are equal.
-    pub(super) fn of(key: &str, old: impl ToString, new: impl ToString) -> Option<Self> {
-        let (old, new) = (old.to_string(), new.to_string());
-        (old != new).then(|| Self { key: key.into(), old, new })
-    }
 }
 
 impl Fingerprint {
     pub(super) fn new(
         tokenizer: &dyn Tokenizer,
-        storyworld: Option<storyworld::Parameters>,
+        storyworld: Option<stories::Parameters>,
         shards: Vec<Shard>,
     ) -> Self {
         Self { tokenizer: tokenizer.fingerprint(), storyworld, shards }
@@ -98,23 +72,10 @@ fn describe(shard: &Shard, other: &Shard) -> String {
     text
 }
 
-/// The first digits of a hash, enough to tell two apart.
-pub(crate) fn short(hash: &str) -> String {
-    hash.chars().take(12).collect()
-}
-
-/// SHA-256 in lower-case hexadecimal digits, as `sha256sum` prints it.
-pub(crate) fn sha256(bytes: &[u8]) -> String {
-    hex(Sha256::new_with_prefix(bytes))
-}
-
-/// The digits of a finished hash.
-pub(crate) fn hex(hash: Sha256) -> String {
-    format!("{:x}", hash.finalize())
-}
-
 #[cfg(test)]
 mod tests {
+    use super::super::hash::sha256;
+    use super::super::storyworld;
     use super::super::tokenizer::Bytes;
     use super::*;
 

@@ -314,7 +314,7 @@ fn shards_hold_what_their_bytes_and_sidecar_agree_on() {
         }
         content.extend(&payload);
         fs::write(dir.path().join("train-000.bin"), &content).expect("writable");
-        let path = dir.path().join(shard::META_FILE);
+        let path = dir.path().join(meta::META_FILE);
         let meta = sidecar.map_or(r#"{"tokenizer": {"name": "bytes"}}"#.into(), |(tokens, good)| {
             let key = if good { "tokens" } else { "token" };
             format!(

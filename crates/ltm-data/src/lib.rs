@@ -2,6 +2,7 @@
 #![forbid(unsafe_code)]
 
 pub mod batches;
+mod difference;
 mod documents;
 mod error;
 mod fingerprint;
@@ -9,24 +10,31 @@ mod fingerprint;
 mod fuzz;
 #[cfg(any(feature = "parquet", feature = "tokenizer-json"))]
 mod guard;
+mod hash;
 mod layout;
 mod memory;
+mod meta;
 mod pipeline;
 mod positioned;
 pub mod prepare;
-pub mod shard;
+mod shard;
 mod source;
+mod split;
+mod stories;
 pub mod storyworld;
 pub mod tokenizer;
 mod writer;
 
 pub use batches::{Batch, BatchOptions, Batches, Order, Rows};
+pub use difference::Difference;
 pub use documents::{Document, documents};
 pub use error::{Error, Result};
-pub use fingerprint::{Difference, Fingerprint};
+pub use fingerprint::Fingerprint;
+pub use meta::{Meta, Shard, SplitMeta};
 pub use prepare::{Limit, Notice, PrepareOptions, load, prepare};
-pub use shard::{Corpus, Meta, Shard, Split, SplitMeta};
+pub use shard::Corpus;
 pub use source::{Format, Malformed, Place, ReadOptions, objects};
+pub use split::Split;
 #[cfg(feature = "gpt2")]
 pub use tokenizer::Gpt2;
 #[cfg(feature = "tokenizer-json")]

@@ -1,10 +1,11 @@
 //! Corpora in memory, from documents or token ids that any iterator gives. Reads and writes no files.
 
 use super::layout::Width;
+use super::meta::SplitMeta;
 use super::pipeline::Sink;
-use super::shard::{Corpus, Split, SplitMeta};
+use super::shard::Corpus;
 use super::tokenizer::{SharedTokenizer, check};
-use crate::{Error, Result};
+use crate::{Error, Result, Split};
 
 impl Corpus {
     /// A corpus in memory of documents that an iterator gives, each followed by the separator; those of white space alone

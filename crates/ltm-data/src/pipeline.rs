@@ -3,10 +3,9 @@
 
 use rayon::prelude::*;
 
-use super::shard::Split;
 use super::source::Source;
 use super::tokenizer::Tokenizer;
-use crate::{Error, Result};
+use crate::{Error, Result, Split};
 
 /// Documents are tokenized in pieces of about this size, so that a long one keeps all cores busy.
 pub(super) const PIECE_BYTES: usize = 256 << 10;

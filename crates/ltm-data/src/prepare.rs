@@ -6,12 +6,13 @@ use std::ops::ControlFlow;
 use std::path::{Path, PathBuf};
 
 use super::memory::Memory;
+use super::meta::Meta;
 use super::pipeline::{PIECE_BYTES, Partition, Pipeline, Sink};
-use super::shard::{Corpus, Meta, Split, shard_files};
+use super::shard::{Corpus, shard_files};
 use super::source::{Event, Format, Found, ReadOptions, Source, find, read};
 use super::tokenizer::{SharedTokenizer, Tokenizer, check};
 use super::writer::CorpusWriter;
-use crate::{Error, Result};
+use crate::{Error, Result, Split};
 
 /// In a text of more bytes only one piece in [`SAMPLED`] is tokenized to estimate where its tail starts.
 const COUNTED_BYTES: u64 = 4 << 20;

@@ -8,13 +8,13 @@ use std::sync::Arc;
 use ltm_files::{AtomicFile, FinishedFile, FolderLock, write_whole};
 use sha2::{Digest, Sha256};
 
-use super::fingerprint::hex;
+use super::hash::hex;
 use super::layout::{COUNT_AT, MOST_TOKENS, Width};
+use super::meta::{META_FILE, Meta, Shard, SplitMeta};
 use super::pipeline::Sink;
-use super::shard::{META_FILE, Meta, Shard, Split, SplitMeta};
-use super::storyworld;
+use super::stories::Parameters;
 use super::tokenizer::{SharedTokenizer, TOKENIZER_FILE, check};
-use crate::{Error, Result};
+use crate::{Error, Result, Split};
 
 /// A corpus folder being written, document by document, by the only writer of the folder. Dropped before
 /// [`CorpusWriter::close`], it leaves nothing.
@@ -124,7 +124,7 @@ impl CorpusWriter {
         mut self,
         sources: Vec<String>,
         skipped: u64,
-        storyworld: Option<storyworld::Parameters>,
+        storyworld: Option<Parameters>,
     ) -> Result<Meta> {
         for writer in &mut self.splits {
             writer.close()?;
@@ -145,7 +145,7 @@ impl CorpusWriter {
         &mut self,
         sources: Vec<String>,
         skipped: u64,
-        storyworld: Option<storyworld::Parameters>,
+        storyworld: Option<Parameters>,
         published: &mut Vec<PathBuf>,
     ) -> Result<Meta> {
         for writer in &mut self.splits {

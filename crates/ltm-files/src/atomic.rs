@@ -6,11 +6,8 @@ use std::path::{Path, PathBuf};
 
 use tempfile::{Builder, NamedTempFile, TempPath};
 
-use crate::folders::sync_dir;
+use crate::folders::{TEMPORARY_SUFFIX, sync_dir};
 use crate::{Error, Result};
-
-/// How the name of every temporary file and folder ends. It starts with a dot and the name that it will get.
-pub const TEMPORARY_SUFFIX: &str = ".ltm-tmp";
 
 /// A file being written under a temporary name next to its final one. The name is random and the file is created
 /// exclusively, so neither another writer nor a planted link can redirect it. Dropped before

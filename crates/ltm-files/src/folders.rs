@@ -4,7 +4,10 @@ use std::fs::{self, File};
 use std::io::ErrorKind;
 use std::path::{Path, PathBuf};
 
-use crate::{Error, Result, TEMPORARY_SUFFIX};
+use crate::{Error, Result};
+
+/// How the name of every temporary file and folder ends. It starts with a dot and the name that it will get.
+pub const TEMPORARY_SUFFIX: &str = ".ltm-tmp";
 
 /// Creates `dir` and its parents.
 pub fn create_dir(dir: &Path) -> Result<()> {

@@ -7,10 +7,11 @@ mod folders;
 #[cfg(not(target_family = "wasm"))]
 mod lock;
 
-pub use atomic::{AtomicFile, FinishedFile, TEMPORARY_SUFFIX, write_whole};
+pub use atomic::{AtomicFile, FinishedFile, write_whole};
 pub use error::{Error, Holder, Result};
 pub use folders::{
-    as_text, create_dir, create_temporary_dir, remove, remove_aside, sync_dir, without_bom,
+    TEMPORARY_SUFFIX, as_text, create_dir, create_temporary_dir, remove, remove_aside, sync_dir,
+    without_bom,
 };
 #[cfg(not(target_family = "wasm"))]
 pub use lock::{FolderLock, LOCK_FILE, remove_leftovers};

@@ -81,7 +81,11 @@ impl Forward {
     ) -> Result<Self> {
         config.validate()?;
         weights.check(&param_table(&config))?;
-        precision.check(&weights.device())?;
+        let device = weights.device();
+        if !precision.fits(&device) {
+            let device = device.to_string();
+            return Err(ltm_autodiff::Error::Precision { precision, device }.into());
+        }
         if weights.dtype() != precision.float {
             let expected = format!("of {}, as the weights", weights.dtype());
             return Err(argument("precision", expected, precision.float));

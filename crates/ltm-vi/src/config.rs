@@ -5,7 +5,7 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use crate::error::argument;
-use crate::{Error, Initial, Result};
+use crate::{Error, Result};
 
 /// How the latents of a sequence are inferred.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
@@ -109,6 +109,17 @@ fn default_lr() -> f64 {
 
 fn default_final_ratio() -> f64 {
     0.1
+}
+
+/// Spread of a drawn start.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct Initial {
+    /// Standard deviation of the means around 0.
+    pub mu_std: f64,
+    /// Mean of the log-variances.
+    pub log_var_mean: f64,
+    /// Standard deviation of the log-variances.
+    pub log_var_std: f64,
 }
 
 /// The most fast steps: tables on a device have a row for each.

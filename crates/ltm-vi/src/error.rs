@@ -137,3 +137,11 @@ pub(crate) fn argument(
 ) -> Error {
     Error::Argument { arg, expected: expected.into(), found: found.to_string() }
 }
+
+/// Refuses NaN and infinities.
+pub(crate) fn check_finite(arg: &'static str, numbers: &[f32]) -> Result<()> {
+    match numbers.iter().position(|number| !number.is_finite()) {
+        Some(index) => Err(argument(arg, "finite", format!("{} at index {index}", numbers[index]))),
+        None => Ok(()),
+    }
+}

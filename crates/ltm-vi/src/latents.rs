@@ -3,8 +3,8 @@
 
 use ltm_kernels::{Buffer, DType, Device};
 
+use crate::error::check_finite;
 use crate::estimators::check_length;
-use crate::problem::check_finite;
 use crate::{Posterior, Result};
 
 /// `q(z|x) = N(mu, diag(exp(log_var)))` for each sequence of a batch, and the noise of one sample; on a device, in the

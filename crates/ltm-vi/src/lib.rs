@@ -18,19 +18,21 @@ mod prior;
 pub mod probe;
 mod problem;
 mod program;
+mod protocol;
 mod score;
 mod start;
 mod suits;
+mod tables;
 #[cfg(test)]
 #[path = "../tests/tiny/mod.rs"]
 mod tiny;
 mod weight_grad;
 
 pub use batch::Batch;
-pub use config::{InferConfig, Method, Noise, Schedule};
+pub use config::{InferConfig, Initial, Method, Noise, Schedule};
 pub use counts::{TrainingCounts, training_counts};
 pub use error::{Error, Result};
-pub use fit::{FastStep, Fit, Inference};
+pub use fit::{Fit, Inference};
 pub use generate::{GenerateOptions, Generation, Generator, LatentSource, generate, generate_many};
 pub use key::InferKey;
 pub use latent_use::{LatentUse, MeanVariance};
@@ -39,10 +41,11 @@ pub use likelihood::{Extents, Likelihood};
 pub use objective::SlowGradient;
 pub use posterior::Posterior;
 pub use prior::{Prior, StandardNormal, TracedGaussian};
-pub use problem::{Gradient, Problem};
+pub use problem::{FastStep, Gradient, Problem};
 pub use program::{Program, Programs};
-pub use score::{Estimate, Masked, Protocol, Scores, mask_batch, score};
-pub use start::{Initial, Start};
+pub use protocol::Protocol;
+pub use score::{Estimate, Masked, Scores, mask_batch, score};
+pub use start::Start;
 pub use suits::{Task, suits};
 pub use weight_grad::WeightGradients;
 

@@ -3,8 +3,8 @@
 use ltm_kernels::{Buffer, DType, Device};
 use ltm_model::DeviceWeights;
 
-use crate::error::argument;
-use crate::{Batch, Extents, FastStep, Gaussian, Latents, Program, Result};
+use crate::error::{argument, check_finite};
+use crate::{Batch, Extents, Gaussian, Latents, Program, Result};
 
 /// A batch whose latents are to be inferred under given weights.
 ///
@@ -32,6 +32,28 @@ impl Gradient<'_> {
     /// All nats: the negative bound by one sample, with the KL in full.
     pub fn nelbo(&self) -> f64 {
         self.nll.iter().chain(&self.kl).sum()
+    }
+}
+
+impl Program {
+    /// Puts weights and a batch together with the program.
+    ///
+    /// # Errors
+    /// [`Error::Model`] for another model's weights, [`Error::Argument`] for weights of another device or type, and
+    /// for a batch of another shape or vocabulary.
+    pub fn problem<'a>(
+        &'a mut self,
+        weights: &'a DeviceWeights,
+        batch: &'a Batch,
+    ) -> Result<Problem<'a>> {
+        weights.check(&self.params)?;
+        let (device, dtype) = (self.device, self.precision.float);
+        if (weights.device(), weights.dtype()) != (device, dtype) {
+            let found = format!("{} on {}", weights.dtype(), weights.device());
+            return Err(argument("weights", format!("{dtype} on {device}"), found));
+        }
+        self.check_batch(batch)?;
+        Ok(Problem { program: self, weights, batch })
     }
 }
 
@@ -262,6 +284,21 @@ impl Problem<'_> {
     }
 }
 
+/// One fast step, measured before its update.
+#[derive(Clone, Debug, PartialEq)]
+pub struct FastStep {
+    /// Index of the step, from 0.
+    pub step: usize,
+    /// Its learning rate.
+    pub lr: f64,
+    /// Negative log-likelihood of the batch's targets at the current sample, in nats.
+    pub nll: f64,
+    /// KL from the prior of each layer's latents, summed over the batch, in nats.
+    pub kl_per_layer: Vec<f64>,
+    /// `nll` plus all KL, at full weight whatever `kl_warmup` is: the negative ELBO by one sample.
+    pub bound: f64,
+}
+
 impl FastStep {
     /// What was measured at a step, before its update.
     pub fn new(step: usize, lr: f64, nll: f64, kl: &[f64], n_layers: usize) -> Self {
@@ -269,13 +306,5 @@ impl FastStep {
             (0..n_layers).map(|layer| kl.iter().skip(layer).step_by(n_layers).sum()).collect();
         let bound = nll + kl_per_layer.iter().sum::<f64>();
         Self { step, lr, nll, kl_per_layer, bound }
-    }
-}
-
-/// Refuses NaN and infinities.
-pub(crate) fn check_finite(arg: &'static str, numbers: &[f32]) -> Result<()> {
-    match numbers.iter().position(|number| !number.is_finite()) {
-        Some(index) => Err(argument(arg, "finite", format!("{} at index {index}", numbers[index]))),
-        None => Ok(()),
     }
 }

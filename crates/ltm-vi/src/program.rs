@@ -5,19 +5,17 @@ use std::sync::Arc;
 
 use ltm_autodiff::{AdamWState, Graph, NodeCount, Plan, Precision, Store, UpdateRate, Value};
 use ltm_kernels::{Buffer, Cost, Device};
-use ltm_model::{DeviceWeights, ModelConfig, ParamSpec};
+use ltm_model::{ModelConfig, ParamSpec};
 
 use crate::error::argument;
-use crate::fit::Tables;
 use crate::objective::{self, Objective};
-use crate::{
-    Batch, Error, Extents, Likelihood, Prior, Problem, Result, SlowGradient, StandardNormal,
-};
+use crate::tables::Tables;
+use crate::{Batch, Error, Extents, Likelihood, Prior, Result, SlowGradient, StandardNormal};
 
 /// A model for batches of `B` sequences of `T` tokens: its graph, and memory for a batch, a posterior and plans.
 ///
 /// Plans are made when first needed, so that a program for evaluation has no memory for weight gradients, and one for
-/// training none for scores. Weights and batch are put together with it as a [`Problem`].
+/// training none for scores. Weights and batch are put together with it as a [`Problem`](crate::Problem).
 pub struct Program {
     pub(crate) prior: Arc<dyn Prior>,
     pub(crate) extents: Extents,
@@ -126,26 +124,6 @@ impl Program {
             loaded: Loaded::default(),
             graph,
         })
-    }
-
-    /// Puts weights and a batch together with the program.
-    ///
-    /// # Errors
-    /// [`Error::Model`] for another model's weights, [`Error::Argument`] for weights of another device or type, and
-    /// for a batch of another shape or vocabulary.
-    pub fn problem<'a>(
-        &'a mut self,
-        weights: &'a DeviceWeights,
-        batch: &'a Batch,
-    ) -> Result<Problem<'a>> {
-        weights.check(&self.params)?;
-        let (device, dtype) = (self.device, self.precision.float);
-        if (weights.device(), weights.dtype()) != (device, dtype) {
-            let found = format!("{} on {}", weights.dtype(), weights.device());
-            return Err(argument("weights", format!("{dtype} on {device}"), found));
-        }
-        self.check_batch(batch)?;
-        Ok(Problem { program: self, weights, batch })
     }
 
     pub(crate) fn check_batch(&self, batch: &Batch) -> Result<()> {

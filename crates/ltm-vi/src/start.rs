@@ -6,18 +6,7 @@ use ltm_autodiff::Plan;
 use ltm_kernels::Buffer;
 
 use crate::key::Purpose;
-use crate::{Error, Gaussian, InferKey, Posterior, Problem, Result};
-
-/// Spread of a drawn start.
-#[derive(Clone, Copy, Debug, PartialEq)]
-pub struct Initial {
-    /// Standard deviation of the means around 0.
-    pub mu_std: f64,
-    /// Mean of the log-variances.
-    pub log_var_mean: f64,
-    /// Standard deviation of the log-variances.
-    pub log_var_std: f64,
-}
+use crate::{Error, Gaussian, InferKey, Initial, Posterior, Problem, Result};
 
 /// The posterior that a fit begins with.
 #[derive(Clone, Debug)]

@@ -9,8 +9,8 @@ use serde_json::Value;
 use tokenizers::AddedToken;
 
 use super::{END_OF_TEXT, TOKENIZER_FILE, Tokenizer, TokenizerSpec, check};
-use crate::fingerprint::{sha256, short};
 use crate::guard::guarded;
+use crate::hash::{sha256, short};
 use crate::{Error, Result};
 
 /// Tokens that end documents, the usual one first.

@@ -5,13 +5,14 @@ mod bytes;
 mod gpt2;
 #[cfg(feature = "tokenizer-json")]
 mod json;
+mod open;
 mod spec;
 mod words;
 
 use std::path::Path;
-use std::sync::Arc;
+use std::sync::{Arc, LazyLock};
 
-use crate::{Error, Result, storyworld};
+use crate::{Error, Result, stories};
 
 pub use bytes::Bytes;
 #[cfg(feature = "gpt2")]
@@ -119,7 +120,7 @@ pub trait Tokenizer: std::fmt::Debug + Send + Sync {
     }
 }
 
-/// A tokenizer by its name: `bytes`, `gpt2`, `words` (that of [`storyworld`]), or the path of a Hugging Face
+/// A tokenizer by its name: `bytes`, `gpt2`, `words` (that of [`storyworld`](crate::storyworld)), or the path of a Hugging Face
 /// `tokenizer.json` or of a folder with one.
 ///
 /// # Errors
@@ -130,7 +131,7 @@ pub fn named(name: &str) -> Result<SharedTokenizer> {
     match name {
         "bytes" => Ok(Arc::new(Bytes)),
         "gpt2" => gpt2(),
-        "words" => Ok(storyworld::tokenizer()),
+        "words" => Ok(of_stories()),
         _ if path.is_dir() => json(&path.join(TOKENIZER_FILE), None),
         _ if path.exists() || path.extension().is_some_and(|extension| extension == "json") => {
             json(path, None)
@@ -140,6 +141,14 @@ pub fn named(name: &str) -> Result<SharedTokenizer> {
             Err(Error::field("tokenizer", expected, name))
         }
     }
+}
+
+/// The tokenizer over the words of the stories.
+pub(crate) fn of_stories() -> SharedTokenizer {
+    static WORDS: LazyLock<SharedTokenizer> = LazyLock::new(|| {
+        Arc::new(Words::new(stories::vocabulary()).expect("the grammar's words differ"))
+    });
+    Arc::clone(&WORDS)
 }
 
 #[cfg(feature = "gpt2")]

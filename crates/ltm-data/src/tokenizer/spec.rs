@@ -1,13 +1,10 @@
-//! How sidecars and checkpoints record a tokenizer, and how it is opened again. Encodes nothing.
+//! How sidecars and checkpoints record a tokenizer. Opens and encodes nothing.
 
-use std::path::{Path, PathBuf};
-use std::sync::Arc;
+use std::path::PathBuf;
 
 use serde::{Deserialize, Serialize};
 
-use super::{Bytes, SharedTokenizer, Words, check, gpt2, json};
-use crate::fingerprint::short;
-use crate::{Error, Result};
+use crate::hash::short;
 
 /// The name of Hugging Face's tokenizer files, a copy of which is kept next to a sidecar and in a checkpoint.
 pub const TOKENIZER_FILE: &str = "tokenizer.json";
@@ -16,11 +13,11 @@ pub const TOKENIZER_FILE: &str = "tokenizer.json";
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(tag = "name", rename_all = "lowercase", deny_unknown_fields)]
 pub enum TokenizerSpec {
-    /// [`Bytes`].
+    /// [`Bytes`](super::Bytes).
     Bytes,
     /// GPT-2's byte-pair encoding.
     Gpt2,
-    /// [`Words`].
+    /// [`Words`](super::Words).
     Words {
         /// The words in the order of their ids.
         vocabulary: Vec<String>,
@@ -47,41 +44,6 @@ pub enum TokenizerSpec {
 
 fn tokenizer_file() -> PathBuf {
     TOKENIZER_FILE.into()
-}
-
-impl TokenizerSpec {
-    /// The tokenizer, whose file is relative to `dir`.
-    ///
-    /// # Errors
-    /// [`Error::File`] for a file that is missing, was changed or is not a tokenizer, and for a tokenizer that only the
-    /// program has; [`Error::Field`] for an invalid word list and for a tokenizer that this build lacks.
-    pub fn open(&self, dir: &Path) -> Result<SharedTokenizer> {
-        let tokenizer = match self {
-            Self::Bytes => Arc::new(Bytes),
-            Self::Gpt2 => gpt2()?,
-            Self::Words { vocabulary } => Arc::new(Words::new(vocabulary.clone())?),
-            Self::Json { file, sha256, separator } => {
-                let path = dir.join(file);
-                let found = json(&path, separator.as_deref())?;
-                if let (Some(recorded), Self::Json { sha256: Some(is), .. }) =
-                    (sha256, found.spec())
-                    && is != *recorded
-                {
-                    let expected = format!("{recorded}, as recorded");
-                    let found = format!("{is}; the file was changed");
-                    return Err(Error::content(&path, "SHA-256", expected, found));
-                }
-                found
-            }
-            Self::Other { fingerprint } => {
-                let expected = "one given by the program";
-                let found = format!("none for `{fingerprint}`");
-                return Err(Error::content(dir, "tokenizer", expected, found));
-            }
-        };
-        check(&*tokenizer)?;
-        Ok(tokenizer)
-    }
 }
 
 impl std::fmt::Display for TokenizerSpec {
@@ -128,21 +90,5 @@ mod tests {
         let short = TokenizerSpec::Json { file: tokenizer_file(), sha256: None, separator: None };
         assert_eq!(serde_json::from_str::<TokenizerSpec>(r#"{"name":"json"}"#).ok(), Some(short));
         assert!(serde_json::from_str::<TokenizerSpec>(r#"{"name":"gpt3"}"#).is_err());
-    }
-
-    #[test]
-    fn what_cannot_be_opened_is_named() {
-        let dir = Path::new("/no/folder");
-        for (spec, part) in [
-            (TokenizerSpec::Words { vocabulary: vec![] }, "`vocabulary`"),
-            (TokenizerSpec::Other { fingerprint: "own 1".into() }, "found none for `own 1`"),
-            (
-                TokenizerSpec::Json { file: tokenizer_file(), sha256: None, separator: None },
-                "tokenizer.json",
-            ),
-        ] {
-            let error = spec.open(dir).expect_err("cannot be opened").to_string();
-            assert!(error.contains(part), "{error}");
-        }
     }
 }

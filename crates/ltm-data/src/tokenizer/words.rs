@@ -3,7 +3,7 @@
 use std::collections::HashMap;
 
 use super::{END_OF_TEXT, Tokenizer, TokenizerSpec};
-use crate::fingerprint::{sha256, short};
+use crate::hash::{sha256, short};
 use crate::{Error, Result};
 
 /// Words that have ids of 31 bits with one left for the separator.

@@ -3,31 +3,14 @@
 
 mod adamw;
 mod langevin;
-mod on_device;
 mod schedule;
 
 use std::sync::Arc;
 
 pub use adamw::AdamW;
 pub use langevin::Langevin;
-pub(crate) use on_device::Tables;
 
-use crate::{InferConfig, InferKey, Latents, Method, Problem, Result, Start};
-
-/// One fast step, measured before its update.
-#[derive(Clone, Debug, PartialEq)]
-pub struct FastStep {
-    /// Index of the step, from 0.
-    pub step: usize,
-    /// Its learning rate.
-    pub lr: f64,
-    /// Negative log-likelihood of the batch's targets at the current sample, in nats.
-    pub nll: f64,
-    /// KL from the prior of each layer's latents, summed over the batch, in nats.
-    pub kl_per_layer: Vec<f64>,
-    /// `nll` plus all KL, at full weight whatever `kl_warmup` is: the negative ELBO by one sample.
-    pub bound: f64,
-}
+use crate::{FastStep, InferConfig, InferKey, Latents, Method, Problem, Result, Start};
 
 /// Called with every fast step; an error, such as [`Error::Stopped`](crate::Error::Stopped), ends the fit.
 pub type Observer<'o> = dyn FnMut(&FastStep) -> Result<()> + 'o;

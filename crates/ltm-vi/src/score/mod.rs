@@ -4,17 +4,15 @@
 mod masked_diffusion;
 mod nelbo;
 mod prequential;
-mod protocol;
 mod samples;
 mod scores;
 
 pub use masked_diffusion::{Masked, mask_batch};
-pub use protocol::Protocol;
 pub use scores::{Estimate, Scores};
 
 use crate::error::argument;
 use crate::estimators::Sampled;
-use crate::{Error, Gaussian, InferKey, Inference, Latents, Problem, Result, suits};
+use crate::{Error, Gaussian, InferKey, Inference, Latents, Problem, Protocol, Result, suits};
 
 /// Scores a problem's batch by one protocol: at `latents`, where the protocol [needs a fit](Protocol::needs_fit), or
 /// at fits of its own by `inference`. Targets that a row's [context](crate::Batch::with_context) contains are not

@@ -1,11 +1,13 @@
 //! A Gaussian posterior fitted by AdamW on its mean and log-variance: the fast loop of the paper, driven from the
 //! host. Knows no tables of a device.
 
+mod on_device;
+
 use ltm_kernels::Device;
 use ltm_kernels::ops::adamw;
 use ltm_kernels::ops::elementwise;
 
-use super::{Fit, Observer, on_device};
+use super::{Fit, Observer};
 use crate::key::Purpose;
 use crate::{
     Error, FastStep, InferConfig, InferKey, Latents, Noise, Problem, Program, Result, Start,

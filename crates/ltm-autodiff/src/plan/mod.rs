@@ -1,49 +1,21 @@
-//! What to run, in which order and in which memory; then running it repeatedly.
+//! A plan: memory for what some outputs need, and its repeated runs. Knows no op.
+
+mod count;
+mod layout;
 
 use std::collections::HashMap;
 use std::ops::Range;
-use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
-use ltm_kernels::{Buffer, Cost, DType, Device};
+use ltm_kernels::{Buffer, Cost, Device};
 
-use crate::graph::{Call, MAX_INPUTS, MAX_OUTPUTS, Operation};
+use self::count::add_count;
+use self::layout::{Layout, Place, Step, check, origin};
+use crate::graph::{Call, MAX_INPUTS, MAX_OUTPUTS};
+use crate::store::check_precision;
 use crate::{Error, Graph, Inputs, Precision, Result, UpdateRate, Value};
 
-/// Where a value lives while a plan runs.
-#[derive(Clone, Copy)]
-enum Place {
-    /// A graph input: the node in the store.
-    Input(usize),
-    /// A slot of the plan.
-    Slot(usize),
-}
-
-struct Step {
-    op: Arc<dyn Operation>,
-    update_rate: UpdateRate,
-    inputs: Vec<Place>,
-    /// `None` for an output nobody reads.
-    outputs: Vec<Option<usize>>,
-    in_place: bool,
-    runs: u64,
-    time: Duration,
-}
-
-/// How often the nodes of one kind have run, and what that took.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct NodeCount {
-    /// The op's name.
-    pub name: &'static str,
-    /// Nodes of that name in the plan.
-    pub nodes: u64,
-    /// Runs of those nodes, added up.
-    pub runs: u64,
-    /// Time of those runs by the host's clock; on CUDA, the time to queue them.
-    pub time: Duration,
-    /// Arithmetic and traffic of those runs.
-    pub cost: Cost,
-}
+pub use self::count::{NodeCount, count};
 
 /// The part of a graph that some outputs need, ready to run.
 ///
@@ -77,7 +49,7 @@ impl Plan {
         precision: Precision,
         outputs: &[Value],
     ) -> Result<Self> {
-        precision.check(device)?;
+        check_precision(precision, device)?;
         check(g, outputs)?;
         let Layout { steps, sizes, places, order } = Layout::new(g, precision, outputs);
         let slots = sizes
@@ -228,98 +200,6 @@ impl Plan {
     }
 }
 
-/// What a plan runs and the slots that it needs, before any memory is allocated.
-struct Layout {
-    steps: Vec<Step>,
-    /// Length and type of each slot.
-    sizes: Vec<(usize, DType)>,
-    places: HashMap<Value, Place>,
-    order: Vec<usize>,
-}
-
-impl Layout {
-    fn new(g: &Graph, precision: Precision, outputs: &[Value]) -> Self {
-        let origin = |v: &Value| origin(g, precision, *v);
-        let order = order(g, outputs);
-        let last_use = last_use(g, &order, outputs, origin);
-        let type_of = |v: Value| (g.spec(v).len(), precision.dtype(g.spec(v).kind));
-
-        let mut sizes: Vec<(usize, DType)> = Vec::new();
-        let mut free: HashMap<(usize, DType), Vec<usize>> = HashMap::new();
-        let mut places: HashMap<Value, Place> = HashMap::new();
-        let mut steps = Vec::with_capacity(order.len());
-        for (position, &node_idx) in order.iter().enumerate() {
-            let node = &g.nodes[node_idx];
-            let Some(op) = node.op.clone() else {
-                places.insert(g.value(node_idx, 0), Place::Input(node_idx));
-                continue;
-            };
-            let value = g.value(node_idx, 0);
-            if origin(&value) != value {
-                continue;
-            }
-            let read: Vec<_> = node.inputs.iter().map(origin).collect();
-            let inputs: Vec<_> = read.iter().map(|v| places[v]).collect();
-            let dies_here = |v: &Value| last_use.get(v) == Some(&Some(position));
-            let in_place = op.in_place().and_then(|i| {
-                let v = read.get(i)?;
-                let read_once = read.iter().filter(|other| *other == v).count() == 1;
-                let fits = type_of(*v) == type_of(value);
-                match places[v] {
-                    Place::Slot(slot) if dies_here(v) && read_once && fits => Some(slot),
-                    _ => None,
-                }
-            });
-            let mut slots = Vec::with_capacity(node.outputs.len());
-            let mut unread = Vec::new();
-            for output in 0..node.outputs.len() {
-                let value = g.value(node_idx, output);
-                let is_read = last_use.contains_key(&value);
-                if !is_read && !op.writes_all() {
-                    slots.push(None);
-                    continue;
-                }
-                let size = type_of(value);
-                let slot = match in_place {
-                    Some(slot) if output == 0 => slot,
-                    _ => free.get_mut(&size).and_then(Vec::pop).unwrap_or_else(|| {
-                        sizes.push(size);
-                        sizes.len() - 1
-                    }),
-                };
-                places.insert(value, Place::Slot(slot));
-                slots.push(Some(slot));
-                if !is_read {
-                    unread.push(slot);
-                }
-            }
-            let mut dying: Vec<_> = read.iter().filter(|v| dies_here(v)).collect();
-            dying.sort_unstable();
-            dying.dedup();
-            for v in dying {
-                if let Place::Slot(slot) = places[v]
-                    && Some(slot) != in_place
-                {
-                    free.entry(sizes[slot]).or_default().push(slot);
-                }
-            }
-            for slot in unread {
-                free.entry(sizes[slot]).or_default().push(slot);
-            }
-            steps.push(Step {
-                op,
-                update_rate: node.update_rate,
-                inputs,
-                outputs: slots,
-                in_place: in_place.is_some(),
-                runs: 0,
-                time: Duration::ZERO,
-            });
-        }
-        Self { steps, sizes, places, order }
-    }
-}
-
 impl Step {
     fn run(
         &mut self,
@@ -392,104 +272,4 @@ pub fn plan_bytes(
     scratch.dedup();
     let scratch = scratch.iter().map(|len| len * precision.float.size_bytes());
     Ok(slots.chain(scratch).sum())
-}
-
-/// The counts of one run of `outputs` that starts at `since`, sorted by name: known from the graph alone, so
-/// that nothing is allocated.
-///
-/// # Errors
-/// [`Error::OtherGraph`] for an output of another graph.
-pub fn count(
-    g: &Graph,
-    precision: Precision,
-    outputs: &[Value],
-    since: UpdateRate,
-) -> Result<Vec<NodeCount>> {
-    check(g, outputs)?;
-    let mut counts = Vec::new();
-    for node_idx in order(g, outputs) {
-        let node = &g.nodes[node_idx];
-        let value = g.value(node_idx, 0);
-        match &node.op {
-            Some(op) if node.update_rate >= since && origin(g, precision, value) == value => {
-                add_count(&mut counts, op.as_ref(), 1, Duration::ZERO);
-            }
-            _ => {}
-        }
-    }
-    counts.sort_unstable_by_key(|count| count.name);
-    Ok(counts)
-}
-
-/// Refuses outputs of another graph.
-fn check(g: &Graph, outputs: &[Value]) -> Result<()> {
-    match outputs.iter().position(|v| !g.owns(*v)) {
-        Some(i) => Err(Error::OtherGraph { what: format!("output {i} of the plan") }),
-        None => Ok(()),
-    }
-}
-
-/// Adds a node that ran `runs` times to those of its name.
-fn add_count(counts: &mut Vec<NodeCount>, op: &dyn Operation, runs: u64, time: Duration) {
-    let name = op.name();
-    let found = counts.iter().position(|count| count.name == name).unwrap_or(counts.len());
-    if found == counts.len() {
-        let (time, cost) = (Duration::ZERO, Cost::default());
-        counts.push(NodeCount { name, nodes: 0, runs: 0, time, cost });
-    }
-    let (count, cost) = (&mut counts[found], op.cost());
-    count.nodes += 1;
-    count.runs += runs;
-    count.time += time;
-    count.cost.flops += runs * cost.flops;
-    count.cost.bytes += runs * cost.bytes;
-}
-
-/// The nodes that `outputs` need, by update rate and then in the order they were traced. An edge never
-/// leads to a less volatile node, so this is a topological order.
-fn order(g: &Graph, outputs: &[Value]) -> Vec<usize> {
-    let mut needed = vec![false; g.nodes.len()];
-    for value in outputs {
-        needed[value.node] = true;
-    }
-    for node in (0..g.nodes.len()).rev() {
-        if needed[node] {
-            for value in &g.nodes[node].inputs {
-                needed[value.node] = true;
-            }
-        }
-    }
-    let mut order: Vec<_> = (0..g.nodes.len()).filter(|&node| needed[node]).collect();
-    order.sort_by_key(|&node| g.nodes[node].update_rate);
-    order
-}
-
-/// The value whose memory holds `value`: itself, or what it is cast from where the cast changes no
-/// type, or what it is a reshaped form of.
-fn origin(g: &Graph, precision: Precision, mut value: Value) -> Value {
-    while let Some(from) = g.cast_from(value).or_else(|| g.reshaped_from(value))
-        && precision.dtype(g.spec(from).kind) == precision.dtype(g.spec(value).kind)
-    {
-        value = from;
-    }
-    value
-}
-
-/// For each value that is read: the position of its last reader, or `None` when it must be kept.
-fn last_use(
-    g: &Graph,
-    order: &[usize],
-    outputs: &[Value],
-    origin: impl Fn(&Value) -> Value,
-) -> HashMap<Value, Option<usize>> {
-    let mut last_use = HashMap::new();
-    for (position, &node) in order.iter().enumerate() {
-        for value in g.nodes[node].inputs.iter().map(&origin) {
-            let outlives = g.update_rate(value) < g.nodes[node].update_rate;
-            let entry = last_use.entry(value).or_insert(Some(position));
-            *entry = if outlives || entry.is_none() { None } else { Some(position) };
-        }
-    }
-    last_use.extend(outputs.iter().map(|v| (origin(v), None)));
-    last_use
 }

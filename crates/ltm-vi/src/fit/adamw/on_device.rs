@@ -1,0 +1,87 @@
+//! The fit by AdamW without the host: a step reads the tables on the device, is recorded once and replayed, and the
+//! measurements of all steps are read after the last one. Knows no start.
+
+use ltm_kernels::cuda::{Context, Recording};
+use ltm_kernels::ops::adamw::{self, Factors};
+use ltm_kernels::ops::elementwise;
+
+use super::{AdamW, Observer};
+use crate::tables::Tables;
+use crate::{FastStep, InferKey, Problem, Program, Result};
+
+/// Fits the posterior in the store.
+pub(super) fn fit(
+    problem: &mut Problem<'_>,
+    context: &'static Context,
+    adamw: &AdamW,
+    key: InferKey,
+    observer: &mut Observer<'_>,
+) -> Result<()> {
+    problem.load_batch()?;
+    problem.load_kl_weight(adamw.kl_weight as f32)?;
+    let extents = problem.extents();
+    let [b, t] = problem.batch().shape();
+    let steps = adamw.rates.len();
+    let weights = problem.weights;
+    let program = &mut *problem.program;
+    let mut tables = match program.tables.take() {
+        Some(tables) if tables.serve(steps, adamw.noise) => tables,
+        _ => {
+            let widths = [b * t, b * extents.n_layers];
+            Tables::new(&program.device, steps, adamw.noise, b, extents.latent_len(), widths)?
+        }
+    };
+    // A recording is of the memory of one set of weights.
+    let id = weights.parameters().id();
+    if tables.recorded_of != id {
+        (tables.recording, tables.recorded_of) = (None, id);
+    }
+    let factors = |(step, lr): (usize, &f64)| {
+        Factors::<f32>::new(adamw.options(*lr), 1.0, step as u64 + 1).to_row()
+    };
+    let factors: Vec<f32> = adamw.rates.iter().enumerate().flat_map(factors).collect();
+    tables.begin(&factors, key)?;
+    let Program { graph, device, precision, nodes, plans, store, .. } = program;
+    let outputs = || nodes.fast_outputs();
+    let plan = Program::plan(&mut plans.fast, graph, device, *precision, outputs)?;
+    plan.prepare(store.with(weights.parameters()))?;
+    for _ in 0..steps {
+        if let Some(Ok(recording)) = &tables.recording {
+            recording.replay()?;
+            continue;
+        }
+        // The first step runs without recording, so that all kernels are compiled by then.
+        enqueue_step(problem, &mut tables)?;
+        if tables.recording.is_none() {
+            let recorded = Recording::capture(context, || enqueue_step(problem, &mut tables));
+            tables.recording = Some(recorded);
+        }
+    }
+    let measured = tables.measured()?;
+    problem.program.tables = Some(tables);
+    measured.iter().zip(&adamw.rates).enumerate().try_for_each(|(step, ((nll, kl), lr))| {
+        let nll = nll.iter().sum();
+        observer(&FastStep::new(step, *lr, nll, kl, extents.n_layers))
+    })
+}
+
+/// Enqueues one whole fast step, which reads only the tables on the device.
+fn enqueue_step(problem: &mut Problem<'_>, tables: &mut Tables) -> Result<()> {
+    let inputs = problem.weights.parameters();
+    let Program { device, nodes, plans, store, moments, trajectory, .. } = &mut *problem.program;
+    let (Some(latents), Some(plan)) = (&nodes.latents, &mut plans.fast) else {
+        return Err(crate::suits::no_latents());
+    };
+    plan.run_step(store.with(inputs))?;
+    tables.record(device, plan.output(nodes.nll)?, plan.output(latents.kl)?)?;
+    for (sum, gradient) in trajectory.iter_mut().zip(&latents.dweights) {
+        elementwise::add_assign(device, sum, plan.output(*gradient)?)?;
+    }
+    let values = [(latents.mu, latents.dmu), (latents.log_var, latents.dlog_var)];
+    for (state, (param, gradient)) in moments.iter_mut().zip(values) {
+        let (param, gradient) = (store.get_mut(param)?, plan.output(gradient)?);
+        let (m, v) = (&mut state.m, &mut state.v);
+        adamw::scheduled(device, param, m, v, gradient, &tables.factors, &tables.step)?;
+    }
+    tables.advance(device, store.get_mut(latents.noise)?)
+}

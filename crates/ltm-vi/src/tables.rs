@@ -1,0 +1,110 @@
+//! The device's side of a fit without the host: what each step reads, and where it writes what it measures. Knows
+//! neither the method nor the model.
+
+use ltm_kernels::cuda::Recording;
+use ltm_kernels::ops::elementwise::{self, RecordDims};
+use ltm_kernels::ops::philox::{self, NormalRowsDims};
+use ltm_kernels::{Buffer, DType, Device};
+
+use crate::key::Purpose;
+use crate::{Error, InferKey, Noise, Result};
+
+/// The device's side of a fit of `S` steps.
+pub(crate) struct Tables {
+    steps: usize,
+    noise: Noise,
+    /// Numbers of one step's NLL and KL.
+    widths: [usize; 2],
+    /// AdamW's factors, `(S,8)`.
+    pub(crate) factors: Buffer,
+    /// Generators of each step's next noise, `(S,B,4)`.
+    keys: Buffer,
+    keys_dims: NormalRowsDims,
+    /// The step, `(1)`.
+    pub(crate) step: Buffer,
+    /// The measurements of each step, `(S, B·T + B·L)`.
+    history: Buffer,
+    /// One step, once it has been recorded; or why it cannot be, so that every step is run as it is.
+    pub(crate) recording: Option<Result<Recording>>,
+    /// The weights whose memory it reads.
+    pub(crate) recorded_of: u64,
+}
+
+impl Tables {
+    /// Tables for `steps` steps on `b` sequences of `n` latent numbers; a step measures `widths` numbers.
+    pub(crate) fn new(
+        device: &Device,
+        steps: usize,
+        noise: Noise,
+        b: usize,
+        n: usize,
+        widths: [usize; 2],
+    ) -> Result<Self> {
+        let floats = |len| Buffer::zeros(device, DType::F32, len);
+        let integers = |len| Buffer::zeros(device, DType::I32, len);
+        Ok(Self {
+            steps,
+            noise,
+            widths,
+            factors: floats(steps * 8)?,
+            keys: integers(steps * b * 4)?,
+            keys_dims: NormalRowsDims { steps, rows: b, n },
+            step: integers(1)?,
+            history: floats(steps * (widths[0] + widths[1]))?,
+            recording: None,
+            recorded_of: 0,
+        })
+    }
+
+    /// Whether the tables, and with them a recording, are for such fits.
+    pub(crate) fn serve(&self, steps: usize, noise: Noise) -> bool {
+        (self.steps, self.noise) == (steps, noise)
+    }
+
+    /// Why a step could not be recorded, if it could not.
+    pub(crate) fn recording_failure(&self) -> Option<&Error> {
+        self.recording.as_ref()?.as_ref().err()
+    }
+
+    /// Fills the tables for a fit with these factors, `(S,8)`, and sets the step to 0.
+    pub(crate) fn begin(&mut self, factors: &[f32], key: InferKey) -> Result<()> {
+        let mut keys = Vec::new();
+        for step in 0..self.steps {
+            for sequence in 0..self.keys_dims.rows {
+                let generator = key.generator(sequence, Purpose::FitNoise, step + 1);
+                keys.extend(generator.words().map(u32::cast_signed));
+            }
+        }
+        self.factors.write_f32(factors)?;
+        self.keys.write_i32(&keys)?;
+        Ok(self.step.write_i32(&[0])?)
+    }
+
+    /// Records the measurements of the current step.
+    pub(crate) fn record(&mut self, device: &Device, nll: &Buffer, kl: &Buffer) -> Result<()> {
+        let [n, m] = self.widths;
+        let dims = RecordDims { rows: self.steps, width: n + m, offset: 0, n };
+        elementwise::record(device, &mut self.history, nll, &self.step, dims)?;
+        let dims = RecordDims { offset: n, n: m, ..dims };
+        Ok(elementwise::record(device, &mut self.history, kl, &self.step, dims)?)
+    }
+
+    /// Draws the next noise, if it is fresh, and increments the step.
+    pub(crate) fn advance(&mut self, device: &Device, noise: &mut Buffer) -> Result<()> {
+        if self.noise == Noise::Fresh {
+            philox::normal_rows(device, noise, &self.keys, &self.step, self.keys_dims)?;
+        }
+        Ok(elementwise::increment(device, &mut self.step)?)
+    }
+
+    /// The NLL and the KL of every step of a fit; waits for the device.
+    pub(crate) fn measured(&self) -> Result<Vec<(Vec<f64>, Vec<f64>)>> {
+        let [n, m] = self.widths;
+        let history = self.history.to_f64()?;
+        let row = |row: &[f64]| {
+            let (nll, kl) = row.split_at(n);
+            (nll.to_vec(), kl.to_vec())
+        };
+        Ok(history.chunks(n + m).map(row).collect())
+    }
+}
