@@ -123,7 +123,7 @@ def products():
             peer("matmul", f"{case}_dw", "matmul", lambda: dy.T @ x, name)
 
 
-def attention(op, cases, q, k, v):
+def attention(case, cases, q, k, v):
     """Each backend's forward pass, and its backward pass alone: gradients of a result that is kept."""
     for name, backend, mask, is_causal in cases:
 
@@ -132,14 +132,14 @@ def attention(op, cases, q, k, v):
                 return F.scaled_dot_product_attention(q, k, v, attn_mask=mask, is_causal=is_causal)
 
         with torch.no_grad():
-            peer(op, "fwd", name, attend)
+            peer("attention", f"fwd_{case}", name, attend)
         leaves = [x.requires_grad_() for x in (q, k, v)]
         dout = random(*q.shape)
         try:
             out = attend()
         except RuntimeError:
             continue  # the forward pass above has printed the reason
-        peer(op, "bwd", name, lambda: torch.autograd.grad(out, leaves, dout, retain_graph=True))
+        peer("attention", f"bwd_{case}", name, lambda: torch.autograd.grad(out, leaves, dout, retain_graph=True))
         for x in leaves:
             x.requires_grad_(False)
 
@@ -158,14 +158,14 @@ def attentions():
         ("SDPA efficient", SDPBackend.EFFICIENT_ATTENTION, mask, False),
         ("SDPA flash, no window", SDPBackend.FLASH_ATTENTION, None, True),
     ]
-    attention("self_attention", cases, q, k, v)
+    attention("window", cases, q, k, v)
     k, v = (random(BATCH, HEADS, LATENTS, HEAD_DIM) for _ in range(2))
     cases = [
         ("SDPA math", SDPBackend.MATH, None, False),
         ("SDPA efficient", SDPBackend.EFFICIENT_ATTENTION, None, False),
         ("SDPA flash", SDPBackend.FLASH_ATTENTION, None, False),
     ]
-    attention("cross_attention", cases, q, k, v)
+    attention("latents", cases, q, k, v)
 
 
 def output_layer():

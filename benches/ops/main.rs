@@ -3,20 +3,18 @@
 
 mod adamw;
 mod arrays;
-mod cross_attention;
+mod attention;
 mod cross_entropy;
 mod matmul;
 mod rms_norm;
 mod rope;
-mod self_attention;
 mod swiglu;
 
 fn main() -> anyhow::Result<()> {
     let mut criterion = ltm_bench::criterion();
     for bench in [
         matmul::bench,
-        self_attention::bench,
-        cross_attention::bench,
+        attention::bench,
         cross_entropy::bench,
         rms_norm::bench,
         swiglu::bench,

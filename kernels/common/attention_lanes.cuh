@@ -1,10 +1,9 @@
-// Rows of a head over eight lanes, four rows per warp: a score takes three shuffles instead of five, and
+// Rows of a head over eight lanes, four rows per warp, 32 per block: a score takes three shuffles instead of five, and
 // four rows share each read of a key.
 #pragma once
 
+#include "common/attention_mask.cuh"
 #include "common/types.cuh"
-
-#define NEG_INFINITY __int_as_float(0xff800000)
 
 __device__ __forceinline__ float lanes_sum(float x) {
     x += __shfl_xor_sync(0xffffffffu, x, 1);
@@ -58,6 +57,23 @@ template <int DP> struct lanes_row {
             x[i].x = x[i].x * decay + a * y.x[i].x, x[i].y = x[i].y * decay + a * y.x[i].y;
             x[i].z = x[i].z * decay + a * y.x[i].z, x[i].w = x[i].w * decay + a * y.x[i].w;
         }
+    }
+};
+
+// Block (x,g,b) has the queries 32x..32x+32 of the H/G heads of sequence b that share key head g, position by
+// position.
+struct shared_rows {
+    int T, H, G;
+
+    // The position of the block's query i, T if there is no such query.
+    __device__ __forceinline__ int position(int i) const {
+        return min((int)(blockIdx.x * 32 + i) / (H / G), T);
+    }
+
+    // Its row in (B,T,H).
+    __device__ __forceinline__ long long row(int i) const {
+        int group = H / G, r = blockIdx.x * 32 + i;
+        return ((long long)blockIdx.z * T + r / group) * H + blockIdx.y * group + r % group;
     }
 };
 

@@ -1,11 +1,10 @@
-// Attention with one warp per row: the naive rung of both attention ops. The caller determines where rows
-// are, which keys a query sees, and which queries see a key.
+// Attention with one warp per row: the naive rung. The caller determines where rows are, which keys a query
+// sees, and which queries see a key.
 #pragma once
 
+#include "common/attention_mask.cuh"
 #include "common/reduce.cuh"
 #include "common/types.cuh"
-
-#define NEG_INFINITY __int_as_float(0xff800000)
 
 // A row of at most 256 elements in a warp: lane l holds elements l, l + 32, l + 64, …
 typedef float warp_row[8];

@@ -2,9 +2,9 @@
 // product that forward and backward consist of. A warp owns 16 rows of a tile; four warps own 64.
 #pragma once
 
+#include "common/attention_mask.cuh"
 #include "common/mma.cuh"
 
-#define NEG_INFINITY __int_as_float(0xff800000)
 #define LOG2_E 1.4426950408889634f
 #define LN_2 0.6931471805599453f
 

@@ -3,8 +3,9 @@
 use ltm_autodiff::ltm_kernels::ops::adamw::AdamW;
 use ltm_autodiff::ltm_kernels::ops::philox::{self, PhiloxKey};
 use ltm_autodiff::ltm_kernels::{DType, Device};
+use ltm_autodiff::ops::{self, Mask};
 use ltm_autodiff::{
-    AdamWState, Graph, Kind, Plan, Precision, Result, Store, UpdateRate, Value, grad, ops,
+    AdamWState, Graph, Kind, Plan, Precision, Result, Store, UpdateRate, Value, grad,
 };
 
 const TEXT: &str = "to see a world in a grain of sand and a heaven in a wild flower \
@@ -50,7 +51,7 @@ impl Model {
         let h = self.norm(x)?;
         let [q, k, v] = [self.linear(h, C)?, self.linear(h, C)?, self.linear(h, C)?];
         let [q, k] = [q, k].map(|x| ops::rope(&mut self.g, x, table, HEADS));
-        let h = ops::self_attention(&mut self.g, q?, k?, v, HEADS, HEADS, T)?;
+        let h = ops::attention(&mut self.g, q?, k?, v, HEADS, HEADS, Mask::Window(T))?;
         let h = self.linear(h, C)?;
         let x = ops::add(&mut self.g, x, h)?;
         let h = self.norm(x)?;

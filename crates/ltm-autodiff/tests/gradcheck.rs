@@ -1,6 +1,6 @@
 //! Every op's gradient against central differences, in f64 and through graph and plan.
 
-use ltm_autodiff::ops::{self, Layout};
+use ltm_autodiff::ops::{self, Layout, Mask};
 use ltm_autodiff::{Error, Graph, Kind, Plan, Precision, Result, Store, UpdateRate, Value, grad};
 use ltm_kernels::Device;
 use ltm_testkit::{Tol, gradcheck, seeded};
@@ -242,16 +242,12 @@ fn rope() {
 }
 
 #[test]
-fn self_attention() {
+fn attention() {
     check(&[&[2, 5, 12], &[2, 5, 6], &[2, 5, 6]], &[], |g, x, _| {
-        ops::self_attention(g, x[0], x[1], x[2], 4, 2, 3)
+        ops::attention(g, x[0], x[1], x[2], 4, 2, Mask::Window(3))
     });
-}
-
-#[test]
-fn cross_attention() {
     check(&[&[2, 5, 12], &[2, 3, 6], &[2, 3, 6]], &[], |g, x, _| {
-        ops::cross_attention(g, x[0], x[1], x[2], 4, 2)
+        ops::attention(g, x[0], x[1], x[2], 4, 2, Mask::None)
     });
 }
 
@@ -361,11 +357,11 @@ fn shapes_that_do_not_fit_are_refused() {
         ops::rope_table(&mut g, v, 10.0, 4),
         ops::rope(&mut g, x, table, 1),
         ops::rope(&mut g, x, table, 0),
-        ops::self_attention(&mut g, x, x, x, 3, 1, 2),
-        ops::self_attention(&mut g, x, x, x, 2, 1, 2),
-        ops::self_attention(&mut g, x, x, x, 2, 2, 0),
-        ops::cross_attention(&mut g, x, x, x, 0, 1),
-        ops::cross_attention(&mut g, x, v, v, 2, 2),
+        ops::attention(&mut g, x, x, x, 3, 1, Mask::Window(2)),
+        ops::attention(&mut g, x, x, x, 2, 1, Mask::Window(2)),
+        ops::attention(&mut g, x, x, x, 2, 2, Mask::Window(0)),
+        ops::attention(&mut g, x, x, x, 0, 1, Mask::None),
+        ops::attention(&mut g, x, v, v, 2, 2, Mask::None),
         ops::swiglu(&mut g, x, v),
         ops::embedding(&mut g, v, i),
         ops::embedding(&mut g, x, v),

@@ -2,9 +2,10 @@
 
 use std::error::Error as _;
 
+use ltm_autodiff::ops::{self, Mask};
 use ltm_autodiff::{
     Call, Error, Grads, Graph, Io, Kind, Operation, Plan, Precision, Result, Spec, Store,
-    UpdateRate, Value, count, grad, ops,
+    UpdateRate, Value, count, grad,
 };
 use ltm_kernels::Device;
 
@@ -43,8 +44,8 @@ fn a_value_of_another_graph_is_refused_everywhere() {
     assert_eq!(foreign(ops::embedding(&mut g, s, ids)), "input 0 of `embedding`");
     assert_eq!(foreign(ops::embedding(&mut g, x, s)), "input 1 of `embedding`");
     assert_eq!(foreign(ops::cast(&mut g, s, Kind::Activation)), "input 0 of `cast`");
-    foreign(ops::cross_attention(&mut g, s, x, x, 1, 1));
-    foreign(ops::self_attention(&mut g, x, x, s, 1, 1, 1));
+    foreign(ops::attention(&mut g, s, x, x, 1, 1, Mask::None));
+    foreign(ops::attention(&mut g, x, x, s, 1, 1, Mask::Window(1)));
     foreign(ops::cross_entropy(&mut g, x, x, s));
     foreign(ops::dot(&mut g, x, s));
     foreign(ops::gaussian_kl(&mut g, s, x, 1));
@@ -168,8 +169,9 @@ fn limits_of_an_operation_are_errors() {
 fn extents_that_do_not_fit_are_errors() {
     let (mut g, x) = graph(&[1, 2, 6]);
     for heads in [0, 4] {
-        let refused = ops::self_attention(&mut g, x, x, x, heads, 1, 2).map_err(|e| e.to_string());
-        let expected = format!("self_attention: {heads} heads do not divide the width 6");
+        let refused = ops::attention(&mut g, x, x, x, heads, 1, Mask::None);
+        let refused = refused.map_err(|e| e.to_string());
+        let expected = format!("attention: {heads} heads do not divide the width 6");
         assert_eq!(refused.unwrap_err(), expected);
     }
     for rows in [0, 5] {

@@ -1,11 +1,11 @@
 //! The amortised encoder as a graph: from a text to the posterior of its latents. Knows no decoder, no loss
 //! and no training.
 
-use ltm_autodiff::{Graph, Kind, Result, Value, ops};
+use ltm_autodiff::ops::{self, Mask};
+use ltm_autodiff::{Graph, Kind, Result, Value};
 
 use crate::model::{
-    Residual, cast_matrices, check, check_config, check_weights, cross_attention, feed_forward,
-    self_attention,
+    Residual, attention, cast_matrices, check, check_config, check_weights, feed_forward,
 };
 use crate::{ModelConfig, ModelParams};
 
@@ -57,8 +57,8 @@ pub fn trace(
     let mut h = Residual { sum, last: None, eps: config.norm_eps };
     for layer in &params.layers {
         let x = h.norm(g, weights[layer.attention.norm])?;
-        let attended = self_attention(g, config, weights, &layer.attention, x, text_table, None)?;
-        h.last = Some(attended);
+        let (params, tables) = (&layer.attention, [text_table, text_table]);
+        h.last = Some(attention(g, config, weights, params, [x, x], tables, Mask::None)?);
         let x = h.norm(g, weights[layer.feed_forward.norm])?;
         h.last = Some(feed_forward(g, weights, &layer.feed_forward, x)?);
     }
@@ -67,9 +67,8 @@ pub fn trace(
     let sum = ops::embedding(g, weights[params.queries], latents)?;
     let mut h = Residual { sum, last: None, eps: config.norm_eps };
     let x = h.norm(g, weights[params.pool.attention.norm])?;
-    let tables = [query_table, text_table];
-    let pooled = cross_attention(g, config, weights, &params.pool.attention, x, read, tables)?;
-    h.last = Some(pooled);
+    let (pool, tables) = (&params.pool.attention, [query_table, text_table]);
+    h.last = Some(attention(g, config, weights, pool, [x, read], tables, Mask::None)?);
     let x = h.norm(g, weights[params.pool.feed_forward.norm])?;
     h.last = Some(feed_forward(g, weights, &params.pool.feed_forward, x)?);
     let x = h.norm(g, weights[params.pool_norm])?;

@@ -1,7 +1,8 @@
 //! The decoder as a graph: tokens and latents in, hidden states and logits out. Knows no device, no
 //! loss and no training.
 
-use ltm_autodiff::{Error, Graph, Kind, Result, UpdateRate, Value, ops};
+use ltm_autodiff::ops::{self, Mask};
+use ltm_autodiff::{Error, Graph, Kind, Result, UpdateRate, Value};
 
 use crate::{Attention, AttentionParams, FeedForwardParams, ModelConfig, ModelParams, param_table};
 
@@ -75,20 +76,25 @@ pub fn trace(
     let weights = &cast_matrices(g, weights)?;
     let embedded = ops::embedding(g, weights[indices.tok_embeddings], tokens)?;
     let mut h = Residual { sum: embedded, last: None, eps: config.norm_eps };
+    let mask = match config.attention {
+        Attention::Causal => Mask::Window(config.window),
+        Attention::Bidirectional => Mask::None,
+    };
     let mut states = Vec::with_capacity(config.n_layers + 1);
     for (layer_idx, layer) in indices.layers.iter().enumerate() {
         let x = h.norm(g, weights[layer.attention.norm])?;
         states.push(h.sum);
-        let window = (config.attention == Attention::Causal).then_some(config.window);
         let params = &layer.attention;
-        h.last = Some(self_attention(g, config, weights, params, x, token_table, window)?);
+        let tables = [token_table, token_table];
+        h.last = Some(attention(g, config, weights, params, [x, x], tables, mask)?);
         if let (Some((z, latent_table)), Some(params)) = (latents, &layer.cross_attention) {
             let n = config.latents_per_layer();
             let z = ops::slice(g, z, layer_idx * n, n)?;
             let z = ops::cast(g, z, Kind::Activation)?;
             let tables = [token_table, latent_table];
             let x = h.norm(g, weights[params.norm])?;
-            h.last = Some(cross_attention(g, config, weights, params, x, z, tables)?);
+            let attended = attention(g, config, weights, params, [x, z], tables, Mask::None)?;
+            h.last = Some(attended);
         }
         let x = h.norm(g, weights[layer.feed_forward.norm])?;
         h.last = Some(feed_forward(g, weights, &layer.feed_forward, x)?);
@@ -146,47 +152,24 @@ pub(crate) fn cast_matrices(g: &mut Graph, weights: &[Value]) -> Result<Vec<Valu
     weights.iter().map(cast).collect()
 }
 
-/// Self-attention over the past within a window, or without a window over all tokens.
-pub(crate) fn self_attention(
+/// Queries from `x (B,T,C)`, keys and values from `source (B,T_k,C)`: the same tokens, or what they attend
+/// to, such as the layer's latents. `tables` holds the angles of both.
+pub(crate) fn attention(
     g: &mut Graph,
     config: &ModelConfig,
     weights: &[Value],
     params: &AttentionParams<usize>,
-    x: Value,
-    table: Value,
-    window: Option<usize>,
-) -> Result<Value> {
-    let Some(window) = window else {
-        return cross_attention(g, config, weights, params, x, x, [table, table]);
-    };
-    let (n_heads, n_kv_heads) = (config.n_heads, config.n_kv_heads);
-    let q = ops::linear(g, x, weights[params.wq])?;
-    let q = ops::rope(g, q, table, n_heads)?;
-    let k = ops::linear(g, x, weights[params.wk])?;
-    let k = ops::rope(g, k, table, n_kv_heads)?;
-    let v = ops::linear(g, x, weights[params.wv])?;
-    let x = ops::self_attention(g, q, k, v, n_heads, n_kv_heads, window)?;
-    ops::linear(g, x, weights[params.wo])
-}
-
-/// Queries from `x (B,T,C)`, keys and values from `z (B,Z,C)`, such as the layer's latents; `tables`
-/// holds the angles of both.
-pub(crate) fn cross_attention(
-    g: &mut Graph,
-    config: &ModelConfig,
-    weights: &[Value],
-    params: &AttentionParams<usize>,
-    x: Value,
-    z: Value,
+    [x, source]: [Value; 2],
     tables: [Value; 2],
+    mask: Mask,
 ) -> Result<Value> {
     let (n_heads, n_kv_heads) = (config.n_heads, config.n_kv_heads);
     let q = ops::linear(g, x, weights[params.wq])?;
     let q = ops::rope(g, q, tables[0], n_heads)?;
-    let k = ops::linear(g, z, weights[params.wk])?;
+    let k = ops::linear(g, source, weights[params.wk])?;
     let k = ops::rope(g, k, tables[1], n_kv_heads)?;
-    let v = ops::linear(g, z, weights[params.wv])?;
-    let x = ops::cross_attention(g, q, k, v, n_heads, n_kv_heads)?;
+    let v = ops::linear(g, source, weights[params.wv])?;
+    let x = ops::attention(g, q, k, v, n_heads, n_kv_heads, mask)?;
     ops::linear(g, x, weights[params.wo])
 }
 

@@ -6,10 +6,10 @@
 //! of a weight is a separate node. A value of another graph is refused with
 //! [`Error::OtherGraph`].
 
+mod attention;
 mod binary;
 mod cast;
 mod concat;
-mod cross_attention;
 mod cross_entropy;
 mod elementwise;
 mod embedding;
@@ -19,28 +19,27 @@ mod reduce;
 mod reparam;
 mod rms_norm;
 mod rope;
-mod self_attention;
 mod shape;
 mod slice;
 mod softmax;
 mod swiglu;
 mod unary;
 
+pub use attention::attention;
 pub use binary::{div, mul, sub};
 pub use cast::cast;
 pub use concat::concat;
-pub use cross_attention::cross_attention;
 pub use cross_entropy::cross_entropy;
 pub use elementwise::{add, fill};
 pub use embedding::embedding;
 pub use gaussian_kl::gaussian_kl;
+pub use ltm_kernels::ops::attention::Mask;
 pub use ltm_kernels::ops::matmul::Layout;
 pub use matmul::{linear, matmul};
 pub use reduce::{dot, mean, mean_all, sum, sum_all};
 pub use reparam::reparam;
 pub use rms_norm::{add_rms_norm, rms_norm};
 pub use rope::{positions, rope, rope_table};
-pub use self_attention::self_attention;
 pub use shape::{broadcast, permute, reshape, transpose};
 pub use slice::{narrow, slice};
 pub use softmax::softmax;

@@ -3,11 +3,10 @@
 #![expect(clippy::too_many_arguments, reason = "an op names each of its buffers")]
 
 pub mod adamw;
-mod attention;
+pub mod attention;
 pub mod binary;
 mod blocks;
 pub mod cast;
-pub mod cross_attention;
 pub mod cross_entropy;
 pub mod elementwise;
 pub mod embedding;
@@ -20,7 +19,6 @@ pub mod reduce;
 pub mod reparam;
 pub mod rms_norm;
 pub mod rope;
-pub mod self_attention;
 pub mod slice;
 pub mod softmax;
 pub mod strided;

@@ -2,7 +2,7 @@
 //! the simulator where its library stands in for the driver.
 
 mod arrays;
-mod cross_attention;
+mod attention;
 mod cross_entropy;
 mod device;
 mod elementwise;
@@ -12,5 +12,4 @@ mod latents;
 mod matmul;
 mod rms_norm;
 mod rope;
-mod self_attention;
 mod swiglu;

@@ -4,12 +4,11 @@
 use std::ops::Range;
 use std::sync::Arc;
 
-use ltm_kernels::ops::cross_attention::{self, CrossAttentionDims};
+use ltm_kernels::ops::attention::{self, AttentionDims, Mask};
 use ltm_kernels::ops::embedding::{self, EmbeddingDims};
 use ltm_kernels::ops::matmul::{self, Layout, MatmulDims, Write};
 use ltm_kernels::ops::rms_norm::{self, RmsNormDims};
 use ltm_kernels::ops::rope::{self, RopeDims};
-use ltm_kernels::ops::self_attention::{self, SelfAttentionDims};
 use ltm_kernels::ops::slice::{self, SliceDims};
 use ltm_kernels::ops::swiglu;
 use ltm_kernels::{Buffer, DType, Device};
@@ -162,7 +161,7 @@ pub(super) struct Workspace {
     b: usize,
     pub(super) t: usize,
     /// The tokens of a prompt attend to each other, a single token to the cache: `None`.
-    prompt: Option<SelfAttentionDims>,
+    prompt: Option<AttentionDims>,
     /// `(B,T)`.
     tokens: Buffer,
     /// `(T)` of a prompt, `(B)` of a step.
@@ -259,13 +258,14 @@ impl Workspace {
 
     pub(super) fn for_prompt(model: &Model, b: usize, t: usize) -> Result<Self> {
         let config = &model.config;
-        let dims = SelfAttentionDims {
+        let dims = AttentionDims {
             b,
             t,
+            t_k: t,
             h: config.n_heads,
             g: config.n_kv_heads,
             d: config.head_dim(),
-            w: model.window().min(t),
+            mask: Mask::Window(model.window().min(t)),
         };
         Ok(Self { prompt: Some(dims), ..Self::with_positions(model, b, t, t)? })
     }
@@ -317,7 +317,7 @@ impl Workspace {
         let (out, lse) = (&mut self.attended, &mut self.lse);
         match (self.prompt, caches) {
             (Some(dims), [(_, cache)]) => {
-                self_attention::fwd(device, out, lse, q, k, v, model.scale(), dims)?;
+                attention::fwd(device, out, lse, q, k, v, model.scale(), dims)?;
                 cache.k = last_slots(k, self.b, self.t, model.window())?;
                 cache.v = last_slots(v, self.b, self.t, model.window())?;
             }
@@ -351,17 +351,18 @@ impl Workspace {
         model.rms_norm(&mut self.normed, &self.x, params.norm)?;
         model.project(&mut self.q, &self.normed, params.wq, Write::Overwrite, rows)?;
         model.rotate(&mut self.q_rotated, &self.q, &self.rotations, config.n_heads)?;
-        let dims = CrossAttentionDims {
+        let dims = AttentionDims {
             b: self.b,
             t: self.t,
-            z: config.latents_per_layer(),
+            t_k: config.latents_per_layer(),
             h: config.n_heads,
             g: config.n_kv_heads,
             d: config.head_dim(),
+            mask: Mask::None,
         };
         let (out, lse, scale) = (&mut self.attended, &mut self.lse, model.scale());
         let (q, KeyValues { k, v }) = (&self.q_rotated, latents);
-        cross_attention::fwd(&model.device, out, lse, q, k, v, scale, dims)?;
+        attention::fwd(&model.device, out, lse, q, k, v, scale, dims)?;
         model.project(&mut self.x, &self.attended, params.wo, Write::Accumulate, rows)
     }
 
@@ -403,17 +404,18 @@ fn attend_to_cache(
     let (config, b) = (&model.config, k.len() / model.config.kv_dim());
     write_slot(&mut cache.k, k, position, model.window())?;
     write_slot(&mut cache.v, v, position, model.window())?;
-    let dims = CrossAttentionDims {
+    let dims = AttentionDims {
         b: 1,
         t: 1,
-        z: cache.k.len() / k.len(),
+        t_k: cache.k.len() / k.len(),
         h: b * config.n_heads,
         g: b * config.n_kv_heads,
         d: config.head_dim(),
+        mask: Mask::None,
     };
     // Rotations are in the keys, so the order of the slots does not matter.
     let (k, v, scale) = (&cache.k, &cache.v, model.scale());
-    Ok(cross_attention::fwd(&model.device, out, lse, q, k, v, scale, dims)?)
+    Ok(attention::fwd(&model.device, out, lse, q, k, v, scale, dims)?)
 }
 
 /// Puts the row `(B,G,D)` of the token at `position` into its slot of a cache, which grows by that

@@ -1,10 +1,9 @@
-//! Attention to a window of tokens and to the latents, with 8 heads of 64.
+//! Attention with 8 heads of 64: to a window of tokens, to the latents, to all tokens, of one token to a cache.
 
 use ltm_kernels::Device;
-use ltm_kernels::ops::cross_attention::{self, CrossAttentionDims};
-use ltm_kernels::ops::self_attention::{self, SelfAttentionDims};
+use ltm_kernels::ops::attention::{self, AttentionDims, Mask};
 
-use crate::spec::{BOTH, Case, Operand, Spec, activation, float};
+use crate::spec::{BOTH, Case, Spec, activation, float};
 
 const HEADS: usize = 8;
 const HEAD_DIM: usize = 64;
@@ -13,8 +12,8 @@ const WIDTH: usize = HEADS * HEAD_DIM;
 const SCALE: f64 = 0.125;
 
 pub fn cases() -> Vec<Case> {
-    let case = |op, pass, name, small, full, spec| Case {
-        op,
+    let case = |pass, name, small, full, spec| Case {
+        op: "attention",
         pass,
         name,
         dtypes: BOTH,
@@ -23,56 +22,81 @@ pub fn cases() -> Vec<Case> {
         full,
         spec,
     };
-    let one_token = [16, 1, 96];
+    let window = ([1, 70, 33], [16, 1024, 256]);
+    let latents = ([1, 70, 8], [16, 1024, 8]);
+    let tokens = ([1, 70, 70], [16, 1024, 1024]);
     vec![
-        case("self_attention", "fwd", "fwd", [1, 70, 33], [16, 1024, 256], window),
-        case("self_attention", "bwd", "bwd", [1, 70, 33], [16, 1024, 256], window_bwd),
-        case("cross_attention", "fwd", "fwd", [1, 70, 8], [16, 1024, 8], thoughts),
-        case("cross_attention", "fwd", "one_token", [2, 1, 40], one_token, thoughts),
-        case("cross_attention", "bwd", "bwd", [1, 70, 8], [16, 1024, 8], thoughts_bwd),
+        case("fwd", "fwd_window", window.0, window.1, |shape, _| forward(windowed(shape))),
+        case("bwd", "bwd_window", window.0, window.1, |shape, device| {
+            backward(windowed(shape), device)
+        }),
+        case("fwd", "fwd_latents", latents.0, latents.1, |shape, _| forward(unmasked(shape))),
+        case("bwd", "bwd_latents", latents.0, latents.1, |shape, device| {
+            backward(unmasked(shape), device)
+        }),
+        case("fwd", "fwd_tokens", tokens.0, tokens.1, |shape, _| forward(unmasked(shape))),
+        case("bwd", "bwd_tokens", tokens.0, tokens.1, |shape, device| {
+            backward(unmasked(shape), device)
+        }),
+        case("fwd", "one_token", [2, 1, 40], [16, 1, 96], |shape, _| forward(unmasked(shape))),
     ]
 }
 
 /// `(b, t, w)`.
-fn window([b, t, w]: [usize; 3], _: &Device) -> Spec {
-    let dims = SelfAttentionDims { b, t, h: HEADS, g: HEADS, d: HEAD_DIM, w };
+fn windowed([b, t, w]: [usize; 3]) -> AttentionDims {
+    AttentionDims { mask: Mask::Window(w), ..unmasked([b, t, t]) }
+}
+
+/// `(b, t, t_k)`.
+fn unmasked([b, t, t_k]: [usize; 3]) -> AttentionDims {
+    AttentionDims { b, t, t_k, h: HEADS, g: HEADS, d: HEAD_DIM, mask: Mask::None }
+}
+
+/// How many keys a query sees at most, and how many queries see a key.
+fn visible(dims: AttentionDims) -> [usize; 2] {
+    match dims.mask {
+        Mask::None => [dims.t_k, dims.t],
+        Mask::Window(w) => [w.min(dims.t); 2],
+    }
+}
+
+fn forward(dims: AttentionDims) -> Spec {
+    let rows = dims.b * dims.t;
+    let (row, key_row) = (activation(rows * WIDTH), activation(dims.b * dims.t_k * WIDTH));
+    let [keys, _] = visible(dims);
     Spec {
-        inputs: vec![activation(b * t * WIDTH); 3],
-        outputs: vec![activation(b * t * WIDTH), float(b * t * HEADS)],
+        inputs: vec![row, key_row, key_row],
+        outputs: vec![row, float(rows * HEADS)],
         scratch: 0,
-        terms: HEAD_DIM + w,
+        terms: HEAD_DIM + keys,
         cost: dims.cost_fwd(),
         product: None,
         prepare: None,
         run: Box::new(move |device, inputs, outputs| {
             let [q, k, v] = inputs else { unreachable!("three inputs are stated above") };
             let [out, lse] = outputs else { unreachable!("two outputs are stated above") };
-            self_attention::fwd(device, out, lse, q, k, v, SCALE, dims)
+            attention::fwd(device, out, lse, q, k, v, SCALE, dims)
         }),
     }
 }
 
-/// `dout, out, lse, q, k, v` for `queries` rows of queries and `keys` of keys; `out` and `lse` are the forward
-/// pass's.
-fn backward_inputs(queries: usize, keys: usize) -> Vec<Operand> {
-    let (row, key_row) = (activation(queries * WIDTH), activation(keys * WIDTH));
-    vec![row, row, float(queries * HEADS), row, key_row, key_row]
-}
-
-fn window_bwd([b, t, w]: [usize; 3], device: &Device) -> Spec {
-    let dims = SelfAttentionDims { b, t, h: HEADS, g: HEADS, d: HEAD_DIM, w };
+/// `out` and `lse` among its inputs are the forward pass's.
+fn backward(dims: AttentionDims, device: &Device) -> Spec {
+    let rows = dims.b * dims.t;
+    let (row, key_row) = (activation(rows * WIDTH), activation(dims.b * dims.t_k * WIDTH));
+    let [keys, queries] = visible(dims);
     Spec {
-        inputs: backward_inputs(b * t, b * t),
-        outputs: vec![activation(b * t * WIDTH); 3],
+        inputs: vec![row, row, float(rows * HEADS), row, key_row, key_row],
+        outputs: vec![row, key_row, key_row],
         scratch: dims.scratch_len(device),
-        terms: 2 * (HEAD_DIM + w),
+        terms: HEAD_DIM + keys + queries,
         cost: dims.cost_bwd(),
         product: None,
         prepare: Some(Box::new(move |device, inputs| {
             let [_, out, lse, q, k, v] = inputs else {
                 unreachable!("six inputs are stated above")
             };
-            self_attention::fwd(device, out, lse, q, k, v, SCALE, dims)
+            attention::fwd(device, out, lse, q, k, v, SCALE, dims)
         })),
         run: Box::new(move |device, inputs, outputs| {
             let [dout, out, lse, q, k, v] = inputs else {
@@ -82,56 +106,7 @@ fn window_bwd([b, t, w]: [usize; 3], device: &Device) -> Spec {
                 unreachable!("four outputs are stated above")
             };
             let (dq, dk, dv) = (Some(dq), Some(dk), Some(dv));
-            self_attention::bwd(device, dq, dk, dv, scratch, dout, out, lse, q, k, v, SCALE, dims)
-        }),
-    }
-}
-
-/// `(b, t, z)`.
-fn thoughts([b, t, z]: [usize; 3], _: &Device) -> Spec {
-    let dims = CrossAttentionDims { b, t, z, h: HEADS, g: HEADS, d: HEAD_DIM };
-    let keys = activation(b * z * WIDTH);
-    Spec {
-        inputs: vec![activation(b * t * WIDTH), keys, keys],
-        outputs: vec![activation(b * t * WIDTH), float(b * t * HEADS)],
-        scratch: 0,
-        terms: HEAD_DIM + z,
-        cost: dims.cost_fwd(),
-        product: None,
-        prepare: None,
-        run: Box::new(move |device, inputs, outputs| {
-            let [q, k, v] = inputs else { unreachable!("three inputs are stated above") };
-            let [out, lse] = outputs else { unreachable!("two outputs are stated above") };
-            cross_attention::fwd(device, out, lse, q, k, v, SCALE, dims)
-        }),
-    }
-}
-
-fn thoughts_bwd([b, t, z]: [usize; 3], device: &Device) -> Spec {
-    let dims = CrossAttentionDims { b, t, z, h: HEADS, g: HEADS, d: HEAD_DIM };
-    let keys = activation(b * z * WIDTH);
-    Spec {
-        inputs: backward_inputs(b * t, b * z),
-        outputs: vec![activation(b * t * WIDTH), keys, keys],
-        scratch: dims.scratch_len(device),
-        terms: HEAD_DIM + z + t,
-        cost: dims.cost_bwd(),
-        product: None,
-        prepare: Some(Box::new(move |device, inputs| {
-            let [_, out, lse, q, k, v] = inputs else {
-                unreachable!("six inputs are stated above")
-            };
-            cross_attention::fwd(device, out, lse, q, k, v, SCALE, dims)
-        })),
-        run: Box::new(move |device, inputs, outputs| {
-            let [dout, out, lse, q, k, v] = inputs else {
-                unreachable!("six inputs are stated above")
-            };
-            let [dq, dk, dv, scratch] = outputs else {
-                unreachable!("four outputs are stated above")
-            };
-            let (dq, dk, dv) = (Some(dq), Some(dk), Some(dv));
-            cross_attention::bwd(device, dq, dk, dv, scratch, dout, out, lse, q, k, v, SCALE, dims)
+            attention::bwd(device, dq, dk, dv, scratch, dout, out, lse, q, k, v, SCALE, dims)
         }),
     }
 }

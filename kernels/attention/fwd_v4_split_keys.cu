@@ -1,14 +1,15 @@
-// cross_attention / forward / v3: a block per query, its keys split over sixteen groups of lanes
-// math    out[b,t,h,:] = sum_j p_j v[b,j,g,:], p = softmax_j(scale * q[b,t,h,:]·k[b,j,g,:]) over j in
-//         0..Z, with g = h / (H/G)
-// in      q (B,T,H,D), k, v (B,Z,G,D): f32 or bf16, row-major, contiguous
+// attention / forward / v4: a block per query, its keys split over sixteen groups of lanes
+// math    out[b,t,h,:] = sum_j p_j v[b,j,g,:], p = softmax_j(scale * q[b,t,h,:]·k[b,j,g,:]) over 0 <= j < T_k, with
+//         g = h / (H/G)
+// in      q (B,T,H,D), k, v (B,T_k,G,D): f32 or bf16, row-major, contiguous
 // out     out (B,T,H,D) of the inputs' type; lse (B,T,H) f32, read again by the backward kernels
 // launch  grid (B*T*H), block (128); DP, in the symbol after d, is 64 or 128 and at least D
-// needs   [P1] D % 4 == 0, D <= 128   [P2] B*T*H < 2^31   (by Buffer: pointers 16-byte aligned)
-//         [P3] T*(H/G) <= 8, Z >= 32: few queries share many keys, as in decoding
+// needs   [P1] D % 4 == 0, D <= 128   [P2] B*T*H < 2^31, T_k <= 2^30   (by Buffer: pointers 16-byte aligned)
+//         [P3] T*(H/G) <= 8, T_k >= 32: few queries share many keys, as in decoding; there is no window, since it
+//         has T_k = T, so W is not read
 // numeric f32 sums, a group's keys in order, then the groups in order; no atomics: same input, same bits
-// cost    4*B*T*Z*H*D flop; (2*B*T*H*D + 2*B*Z*G*D)*sizeof(A) + B*T*H*4 bytes
-// twin    crates/ltm-kernels/src/ops/cross_attention/reference.rs
+// cost    4*B*T*T_k*H*D flop; (2*B*T*H*D + 2*B*T_k*G*D)*sizeof(A) + B*T*H*4 bytes
+// twin    crates/ltm-kernels/src/ops/attention/reference.rs
 // source  Dao et al. 2023 (Flash-Decoding): partial softmaxes and their merge
 // vs v2   sixteen keys at once; with one query per group, v2 leaves 31 of 32 rows of a block idle
 // budget  regs 72; threads 128; smem 8320; sass -
@@ -16,23 +17,23 @@
 
 template <int DP, typename A>
 __device__ __forceinline__ void fwd(A *out, float *lse, const A *q, const A *k, const A *v, float scale,
-                                    int T, int H, int G, int D, int Z) {
+                                    int T, int T_k, int H, int G, int D) {
     const int GROUPS = 16;
     __shared__ float maxima[GROUPS], totals[GROUPS];
     __shared__ __align__(16) float parts[GROUPS * DP];
     long long row = blockIdx.x;
     int g = row % H / (H / G), group = threadIdx.x >> 3;
     long long b = row / ((long long)T * H);
-    long long stride = (long long)G * D, kv = (b * Z * G + g) * D;
+    long long stride = (long long)G * D, kv = (b * T_k * G + g) * D;
 
     lanes_row<DP> query, key, value, sums;
     query.load(q + row * D, D, true);
     sums.clear();
     float max = NEG_INFINITY, sum = 0.f;
     // Every group runs every iteration, because all lanes of a warp take part in its shuffles.
-    for (int j0 = 0; j0 < Z; j0 += GROUPS) {
+    for (int j0 = 0; j0 < T_k; j0 += GROUPS) {
         int j = j0 + group;
-        bool inside = j < Z;
+        bool inside = j < T_k;
         key.load(k + kv + j * stride, D, inside);
         value.load(v + kv + j * stride, D, inside);
         float score = scale * query.dot(key);
@@ -48,7 +49,7 @@ __device__ __forceinline__ void fwd(A *out, float *lse, const A *q, const A *k, 
     if ((threadIdx.x & 7) == 0) maxima[group] = max, totals[group] = sum;
     __syncthreads();
 
-    // Merge. Z >= GROUPS, so that every group has a finite maximum.
+    // Merge. T_k >= GROUPS, so that every group has a finite maximum.
     float top = maxima[0], total = 0.f, x = 0.f;
 #pragma unroll
     for (int i = 1; i < GROUPS; i++) top = fmaxf(top, maxima[i]);
@@ -63,25 +64,25 @@ __device__ __forceinline__ void fwd(A *out, float *lse, const A *q, const A *k, 
 }
 
 extern "C" __global__ void __launch_bounds__(128)
-cross_attention_fwd_d64_f32_v3(float *out, float *lse, const float *q, const float *k, const float *v,
-                               float scale, int T, int H, int G, int D, int Z) {
-    fwd<64>(out, lse, q, k, v, scale, T, H, G, D, Z);
+attention_fwd_d64_f32_v4(float *out, float *lse, const float *q, const float *k, const float *v, float scale,
+                         int B, int T, int T_k, int H, int G, int D, int W) {
+    fwd<64>(out, lse, q, k, v, scale, T, T_k, H, G, D);
 }
 
 extern "C" __global__ void __launch_bounds__(128)
-cross_attention_fwd_d64_bf16_v3(bf16 *out, float *lse, const bf16 *q, const bf16 *k, const bf16 *v,
-                                float scale, int T, int H, int G, int D, int Z) {
-    fwd<64>(out, lse, q, k, v, scale, T, H, G, D, Z);
+attention_fwd_d64_bf16_v4(bf16 *out, float *lse, const bf16 *q, const bf16 *k, const bf16 *v, float scale,
+                          int B, int T, int T_k, int H, int G, int D, int W) {
+    fwd<64>(out, lse, q, k, v, scale, T, T_k, H, G, D);
 }
 
 extern "C" __global__ void __launch_bounds__(128)
-cross_attention_fwd_d128_f32_v3(float *out, float *lse, const float *q, const float *k, const float *v,
-                                float scale, int T, int H, int G, int D, int Z) {
-    fwd<128>(out, lse, q, k, v, scale, T, H, G, D, Z);
+attention_fwd_d128_f32_v4(float *out, float *lse, const float *q, const float *k, const float *v, float scale,
+                          int B, int T, int T_k, int H, int G, int D, int W) {
+    fwd<128>(out, lse, q, k, v, scale, T, T_k, H, G, D);
 }
 
 extern "C" __global__ void __launch_bounds__(128)
-cross_attention_fwd_d128_bf16_v3(bf16 *out, float *lse, const bf16 *q, const bf16 *k, const bf16 *v,
-                                 float scale, int T, int H, int G, int D, int Z) {
-    fwd<128>(out, lse, q, k, v, scale, T, H, G, D, Z);
+attention_fwd_d128_bf16_v4(bf16 *out, float *lse, const bf16 *q, const bf16 *k, const bf16 *v, float scale,
+                           int B, int T, int T_k, int H, int G, int D, int W) {
+    fwd<128>(out, lse, q, k, v, scale, T, T_k, H, G, D);
 }

@@ -1,30 +1,39 @@
-//! `cross_attention`: 1024 tokens that read the 8 latents of a layer.
+//! `attention`: one sequence of 1024 tokens through a window of 256, to the 8 latents of a layer, and to
+//! all its tokens.
 
 use anyhow::Result;
 use criterion::Criterion;
 use ltm_bench::{DEVICE, check, input, output, time};
 use ltm_kernels::Buffer;
-use ltm_kernels::ops::cross_attention::{CrossAttentionDims, bwd, fwd, reference};
+use ltm_kernels::ops::attention::{AttentionDims, Mask, bwd, fwd, reference};
 
 pub fn bench(criterion: &mut Criterion) -> Result<()> {
-    checked(CrossAttentionDims { b: 2, t: 130, z: 8, h: 4, g: 2, d: 32 })?;
+    let small = AttentionDims { b: 2, t: 130, t_k: 130, h: 4, g: 2, d: 32, mask: Mask::None };
+    checked(AttentionDims { mask: Mask::Window(70), ..small })?;
+    checked(AttentionDims { t_k: 8, ..small })?;
 
-    let dims = CrossAttentionDims { b: 1, t: 1024, z: 8, h: 8, g: 8, d: 64 };
-    time(criterion, "cross_attention", "fwd", dims.cost_fwd(), |bencher| {
-        let mut call = Call::new(dims);
-        bencher.iter(|| call.fwd().expect("checked"));
-    });
-    time(criterion, "cross_attention", "bwd", dims.cost_bwd(), |bencher| {
-        let mut call = Call::new(dims);
-        call.fwd().expect("checked");
-        bencher.iter(|| call.bwd().expect("checked"));
-    });
+    let tokens = AttentionDims { b: 1, t: 1024, t_k: 1024, h: 8, g: 8, d: 64, mask: Mask::None };
+    for (case, dims) in [
+        ("window", AttentionDims { mask: Mask::Window(256), ..tokens }),
+        ("latents", AttentionDims { t_k: 8, ..tokens }),
+        ("tokens", tokens),
+    ] {
+        time(criterion, "attention", &format!("fwd_{case}"), dims.cost_fwd(), |bencher| {
+            let mut call = Call::new(dims);
+            bencher.iter(|| call.fwd().expect("checked"));
+        });
+        time(criterion, "attention", &format!("bwd_{case}"), dims.cost_bwd(), |bencher| {
+            let mut call = Call::new(dims);
+            call.fwd().expect("checked");
+            bencher.iter(|| call.bwd().expect("checked"));
+        });
+    }
     Ok(())
 }
 
 /// Every buffer of a forward and a backward call.
 struct Call {
-    dims: CrossAttentionDims,
+    dims: AttentionDims,
     scale: f64,
     q: Buffer,
     k: Buffer,
@@ -39,9 +48,9 @@ struct Call {
 }
 
 impl Call {
-    fn new(dims: CrossAttentionDims) -> Self {
+    fn new(dims: AttentionDims) -> Self {
         let rows = dims.b * dims.t * dims.h;
-        let (q_len, kv_len) = (rows * dims.d, dims.b * dims.z * dims.g * dims.d);
+        let (q_len, kv_len) = (rows * dims.d, dims.b * dims.t_k * dims.g * dims.d);
         Self {
             dims,
             scale: 1.0 / (dims.d as f64).sqrt(),
@@ -70,7 +79,7 @@ impl Call {
     }
 }
 
-fn checked(dims: CrossAttentionDims) -> Result<()> {
+fn checked(dims: AttentionDims) -> Result<()> {
     let mut call = Call::new(dims);
     call.fwd()?;
     call.bwd()?;
@@ -89,7 +98,7 @@ fn checked(dims: CrossAttentionDims) -> Result<()> {
         ("dv", &call.dv, &dv),
     ] {
         // A score of D terms inside sums over keys, then over queries.
-        check(&format!("cross_attention {name}"), actual, expected, dims.d + dims.z + dims.t)?;
+        check(&format!("attention {name}"), actual, expected, dims.d + dims.t_k + dims.t)?;
     }
     Ok(())
 }

@@ -1,64 +1,41 @@
-//! What `self_attention` and `cross_attention` share on the CPU: softmax attention in tiles of
-//! queries by keys.
+//! Softmax attention on the CPU, in tiles of queries by keys.
 //!
 //! Forward is the online softmax (Milakov and Gimelshein 2018) over tiles of keys; backward
 //! rebuilds each tile's probabilities from the saved log-sum-exp (Dao et al. 2022). Only tiles with
-//! a visible key are computed, and no tile outlives its task. The op decides which keys a query
-//! sees, through `visible`.
+//! a visible key are computed, and no tile outlives its task.
 
 use std::ops::Range;
 
 use rayon::prelude::*;
 
-use super::blocks::{Rows, for_each_block};
-use super::matmul::Write::{Accumulate, Overwrite};
+use super::{AttentionDims, Mask};
 use crate::Float;
+use crate::ops::blocks::{Rows, for_each_block};
+use crate::ops::matmul::Write::{Accumulate, Overwrite};
 use crate::simd::{self, Mat, MatMut, Threads};
 
 /// Maximum queries or keys per tile: 16 KiB of `f32`, half a level-1 cache.
-pub(crate) const TILE: usize = 64;
+pub(super) const TILE: usize = 64;
 
 /// One tile's scores, then its probabilities: `(queries, keys)`, packed.
 type Tile<T> = [T; TILE * TILE];
 
-/// Extents of one call.
-#[derive(Clone, Copy)]
-pub(crate) struct Extents {
-    /// Sequences.
-    pub(crate) b: usize,
-    /// Queries per sequence.
-    pub(crate) t: usize,
-    /// Keys per sequence.
-    pub(crate) s: usize,
-    /// Query heads.
-    pub(crate) h: usize,
-    /// Key and value heads.
-    pub(crate) g: usize,
-    /// Width of a head.
-    pub(crate) d: usize,
-    /// Queries and keys per tile, at most [`TILE`].
-    pub(crate) tile: usize,
-}
-
-/// The inputs of one call. `visible(t)` is the range of keys that query `t` sees; both ends are
-/// non-decreasing in `t`. Every query of a block sees a key of the block's last tile: its own
-/// position, or any key if there is no mask. So running maxima are finite from the first tile on.
-pub(crate) struct Attention<'a, T, V> {
-    pub(crate) q: &'a [T],
-    pub(crate) k: &'a [T],
-    pub(crate) v: &'a [T],
-    pub(crate) scale: T,
-    pub(crate) extents: Extents,
-    pub(crate) visible: V,
+/// The inputs of one call.
+pub(super) struct Attention<'a, T> {
+    pub(super) q: &'a [T],
+    pub(super) k: &'a [T],
+    pub(super) v: &'a [T],
+    pub(super) scale: T,
+    pub(super) dims: AttentionDims,
 }
 
 /// What backward reads besides the inputs.
 #[derive(Clone, Copy)]
-pub(crate) struct Saved<'a, T> {
-    pub(crate) dout: &'a [T],
-    pub(crate) lse: &'a [T],
+pub(super) struct Saved<'a, T> {
+    pub(super) dout: &'a [T],
+    pub(super) lse: &'a [T],
     /// [`delta`]'s result.
-    pub(crate) delta: &'a [T],
+    pub(super) delta: &'a [T],
 }
 
 /// The position of one tile: sequence, query head, queries, keys.
@@ -71,7 +48,7 @@ struct Place {
 }
 
 /// `delta[b,t,h] = dout[b,t,h,:] · out[b,t,h,:]`, which is `sum_j p_j dp_j`.
-pub(crate) fn delta<T: Float>(delta: &mut [T], dout: &[T], out: &[T], d: usize) {
+pub(super) fn delta<T: Float>(delta: &mut [T], dout: &[T], out: &[T], d: usize) {
     let tasks =
         delta.par_chunks_mut(TILE).zip(dout.par_chunks(TILE * d)).zip(out.par_chunks(TILE * d));
     tasks.for_each(|((delta, dout), out)| {
@@ -87,20 +64,20 @@ pub(crate) fn delta<T: Float>(delta: &mut [T], dout: &[T], out: &[T], d: usize) 
     });
 }
 
-impl<T: Float, V: Fn(usize) -> Range<usize> + Sync> Attention<'_, T, V> {
+impl<T: Float> Attention<'_, T> {
     /// `out (B,T,H,D)` and `lse (B,T,H)`.
-    pub(crate) fn fwd(&self, out: &mut [T], lse: &mut [T]) {
-        let Extents { b, t, h: n_heads, d, tile, .. } = self.extents;
+    pub(super) fn fwd(&self, out: &mut [T], lse: &mut [T]) {
+        let AttentionDims { b, t, h: n_heads, d, .. } = self.dims;
         let width = n_heads * d;
         let outputs = (Rows { data: out, width }, Rows { data: lse, width: n_heads });
-        for_each_block(b, t, tile, outputs, |b, rows, (out, lse)| {
+        for_each_block(b, t, self.tile(), outputs, |b, rows, (out, lse)| {
             let mut p: Tile<T> = [T::ZERO; TILE * TILE];
             out.data.fill(T::ZERO);
             for h in 0..n_heads {
                 let mut softmax = Softmax::new();
                 let out = &mut out.data[h * d..];
                 // From the last tile backwards: every query of the block sees a key of the last
-                // tile.
+                // tile, its own or any, so that running maxima are finite from the first on.
                 for keys in self.key_tiles(&rows).rev() {
                     let place = Place { b, h, rows: rows.clone(), keys };
                     let p = self.scores(&mut p, &place);
@@ -114,10 +91,10 @@ impl<T: Float, V: Fn(usize) -> Range<usize> + Sync> Attention<'_, T, V> {
     }
 
     /// `dq (B,T,H,D)`.
-    pub(crate) fn bwd_q(&self, dq: &mut [T], saved: Saved<T>) {
-        let Extents { b, t, h: n_heads, d, tile, .. } = self.extents;
+    pub(super) fn bwd_q(&self, dq: &mut [T], saved: Saved<T>) {
+        let AttentionDims { b, t, h: n_heads, d, .. } = self.dims;
         let width = n_heads * d;
-        for_each_block(b, t, tile, Rows { data: dq, width }, |b, rows, dq| {
+        for_each_block(b, t, self.tile(), Rows { data: dq, width }, |b, rows, dq| {
             let (mut p, mut ds) = ([T::ZERO; TILE * TILE], [T::ZERO; TILE * TILE]);
             dq.data.fill(T::ZERO);
             for h in 0..n_heads {
@@ -142,7 +119,7 @@ impl<T: Float, V: Fn(usize) -> Range<usize> + Sync> Attention<'_, T, V> {
 
     /// Overwrites `dk` and `dv`, both `(keys,G,D)`, with the contributions of the queries in `rows`
     /// of sequence `b` to `keys`, at most one tile of them.
-    pub(crate) fn bwd_kv(
+    pub(super) fn bwd_kv(
         &self,
         b: usize,
         keys: Range<usize>,
@@ -151,7 +128,7 @@ impl<T: Float, V: Fn(usize) -> Range<usize> + Sync> Attention<'_, T, V> {
         mut dv: Option<&mut [T]>,
         saved: Saved<T>,
     ) {
-        let Extents { h: n_heads, g: n_groups, d, tile, .. } = self.extents;
+        let AttentionDims { h: n_heads, g: n_groups, d, .. } = self.dims;
         let width = n_groups * d;
         let (mut p, mut ds) = ([T::ZERO; TILE * TILE], [T::ZERO; TILE * TILE]);
         for x in [dk.as_deref_mut(), dv.as_deref_mut()].into_iter().flatten() {
@@ -159,7 +136,7 @@ impl<T: Float, V: Fn(usize) -> Range<usize> + Sync> Attention<'_, T, V> {
         }
         for h in 0..n_heads {
             let g = h / (n_heads / n_groups);
-            for rows in tiles(rows.clone(), tile) {
+            for rows in tiles(rows.clone(), self.tile()) {
                 let place = Place { b, h, rows, keys: keys.clone() };
                 let n = [keys.len(), d, place.rows.len()];
                 let p = self.probabilities(&mut p, &place, saved);
@@ -176,36 +153,53 @@ impl<T: Float, V: Fn(usize) -> Range<usize> + Sync> Attention<'_, T, V> {
         }
     }
 
+    /// Queries and keys per tile. A tile much wider than the window would mostly compute masked scores;
+    /// a much smaller one would mostly be call overhead.
+    pub(super) fn tile(&self) -> usize {
+        match self.dims.mask {
+            Mask::Window(w) if w <= TILE / 2 => TILE / 2,
+            _ => TILE,
+        }
+    }
+
+    /// The keys that query `t` sees; both ends are non-decreasing in `t`.
+    fn visible(&self, t: usize) -> Range<usize> {
+        match self.dims.mask {
+            Mask::None => 0..self.dims.t_k,
+            Mask::Window(w) => (t + 1).saturating_sub(w)..t + 1,
+        }
+    }
+
     /// The tiles of keys that any query in `rows` sees.
     fn key_tiles(&self, rows: &Range<usize>) -> impl DoubleEndedIterator<Item = Range<usize>> {
-        let (first, last) = ((self.visible)(rows.start), (self.visible)(rows.end - 1));
-        let tile = self.extents.tile;
+        let (first, last) = (self.visible(rows.start), self.visible(rows.end - 1));
+        let tile = self.tile();
         // Aligned starts, so that a tile of keys covers the same positions as a tile of queries.
         tiles(first.start / tile * tile..last.end, tile)
     }
 
     /// A head's rows of an array of shape `(B,T,H,D)`.
     fn rows<'x>(&self, x: &'x [T], place: &Place) -> Mat<'x, T> {
-        let Extents { t, h, d, .. } = self.extents;
+        let AttentionDims { t, h, d, .. } = self.dims;
         Mat::rows(&x[((place.b * t + place.rows.start) * h + place.h) * d..], h * d)
     }
 
-    /// A head's rows of an array of shape `(B,S,G,D)`.
+    /// A head's rows of an array of shape `(B,T_k,G,D)`.
     fn keys<'x>(&self, x: &'x [T], place: &Place) -> Mat<'x, T> {
-        let Extents { s, h, g, d, .. } = self.extents;
-        Mat::rows(&x[((place.b * s + place.keys.start) * g + place.h / (h / g)) * d..], g * d)
+        let AttentionDims { t_k, h, g, d, .. } = self.dims;
+        Mat::rows(&x[((place.b * t_k + place.keys.start) * g + place.h / (h / g)) * d..], g * d)
     }
 
     /// `scale * q k^T`, negative infinity where a query does not see a key.
     fn scores<'p>(&self, tile: &'p mut Tile<T>, place: &Place) -> &'p mut [T] {
         let Place { rows, keys, .. } = place;
-        let n = [rows.len(), keys.len(), self.extents.d];
+        let n = [rows.len(), keys.len(), self.dims.d];
         let s = &mut tile[..n[0] * n[1]];
         let c = MatMut { data: s, row_stride: n[1] };
         let (q, k) = (self.rows(self.q, place), self.keys(self.k, place));
         simd::gemm(c, q, k.t(), self.scale, Overwrite, n, Threads::One);
         for (row, s) in rows.clone().zip(s.chunks_exact_mut(n[1])) {
-            let seen = (self.visible)(row);
+            let seen = self.visible(row);
             let first = seen.start.clamp(keys.start, keys.end) - keys.start;
             let end = seen.end.clamp(keys.start, keys.end) - keys.start;
             s[..first].fill(T::NEG_INFINITY);
@@ -221,8 +215,8 @@ impl<T: Float, V: Fn(usize) -> Range<usize> + Sync> Attention<'_, T, V> {
         place: &Place,
         saved: Saved<T>,
     ) -> &'p mut [T] {
-        let n_heads = self.extents.h;
-        let lse = &saved.lse[(place.b * self.extents.t + place.rows.start) * n_heads + place.h..];
+        let n_heads = self.dims.h;
+        let lse = &saved.lse[(place.b * self.dims.t + place.rows.start) * n_heads + place.h..];
         let p = self.scores(tile, place);
         simd::dispatch(
             #[inline(always)]
@@ -247,10 +241,9 @@ impl<T: Float, V: Fn(usize) -> Range<usize> + Sync> Attention<'_, T, V> {
         place: &Place,
         saved: Saved<T>,
     ) -> &'p [T] {
-        let n = [place.rows.len(), place.keys.len(), self.extents.d];
-        let n_heads = self.extents.h;
-        let delta =
-            &saved.delta[(place.b * self.extents.t + place.rows.start) * n_heads + place.h..];
+        let n = [place.rows.len(), place.keys.len(), self.dims.d];
+        let n_heads = self.dims.h;
+        let delta = &saved.delta[(place.b * self.dims.t + place.rows.start) * n_heads + place.h..];
         let ds = &mut tile[..n[0] * n[1]];
         let c = MatMut { data: ds, row_stride: n[1] };
         let (dout, v) = (self.rows(saved.dout, place), self.keys(self.v, place));

@@ -1,52 +1,53 @@
-//! Attention of tokens to latents, without a mask.
+//! Softmax attention, over all keys or within a causal window.
 
-use ltm_kernels::ops::cross_attention::{self, CrossAttentionDims};
+use ltm_kernels::ops::attention::{self, AttentionDims, Mask};
 use ltm_kernels::{Cost, Device};
 
 use super::{check, check_dims, check_shape, extents3, float_kind};
 use crate::graph::Grads;
 use crate::{Call, Graph, Io, Operation, Result, Spec, Value};
 
-const OP: &str = "cross_attention";
+const OP: &str = "attention";
 
 #[derive(Clone, Copy, Debug)]
-struct CrossAttention {
-    dims: CrossAttentionDims,
+struct Attention {
+    dims: AttentionDims,
     scale: f64,
 }
 
 #[derive(Debug)]
-struct CrossAttentionBwd(CrossAttention);
+struct AttentionBwd(Attention);
 
-/// Attention of every query to every key, scaled by `1/sqrt(D)`: `q (B,T,H·D)`, `k` and
-/// `v (B,Z,G·D)` → `(B,T,H·D)`.
+/// Attention scaled by `1/sqrt(D)`: `q (B,T,H·D)`, `k` and `v (B,T_k,G·D)` → `(B,T,H·D)`. A query
+/// sees the keys that `mask` lets it see; a window needs `T_k = T`.
 ///
 /// # Errors
-/// [`Error::Shape`](crate::Error::Shape) when the head counts do not fit the widths, or `k` and `v`
-/// do not fit `q`.
-pub fn cross_attention(
+/// [`Error::Shape`](crate::Error::Shape) when the head counts do not fit the widths, `k` and `v` do
+/// not fit `q`, or the mask does not fit them.
+pub fn attention(
     g: &mut Graph,
     q: Value,
     k: Value,
     v: Value,
     h: usize,
     g_heads: usize,
+    mask: Mask,
 ) -> Result<Value> {
     float_kind(g, OP, &[q, k, v])?;
     let [b, t, c] = extents3(g, OP, "q", q)?;
     check(OP, h > 0 && c % h == 0, || format!("{h} heads do not divide the width {c}"))?;
     let d = c / h;
-    let [_, z, _] = extents3(g, OP, "k", k)?;
-    let dims = CrossAttentionDims { b, t, z, h, g: g_heads, d };
+    let [_, t_k, _] = extents3(g, OP, "k", k)?;
+    let dims = AttentionDims { b, t, t_k, h, g: g_heads, d, mask };
     check_dims(OP, dims.validate())?;
-    check_shape(g, OP, "k", k, &[b, z, g_heads * d])?;
-    check_shape(g, OP, "v", v, &[b, z, g_heads * d])?;
+    check_shape(g, OP, "k", k, &[b, t_k, g_heads * d])?;
+    check_shape(g, OP, "v", v, &[b, t_k, g_heads * d])?;
     let scale = 1.0 / (d as f64).sqrt();
     let specs = vec![g.spec(q).clone(), Spec::float(&[b, t, h])];
-    Ok(g.push(CrossAttention { dims, scale }, &[q, k, v], specs)[0])
+    Ok(g.push(Attention { dims, scale }, &[q, k, v], specs)[0])
 }
 
-impl Operation for CrossAttention {
+impl Operation for Attention {
     fn name(&self) -> &'static str {
         OP
     }
@@ -55,14 +56,14 @@ impl Operation for CrossAttention {
         let [q, k, v] = [call.inputs[0], call.inputs[1], call.inputs[2]];
         let (out, lse) = (call.output(), call.take(1));
         let lse = lse.unwrap_or(call.scratch);
-        Ok(cross_attention::fwd(call.device, out, lse, q, k, v, self.scale, self.dims)?)
+        Ok(attention::fwd(call.device, out, lse, q, k, v, self.scale, self.dims)?)
     }
 
     fn grad(&self, g: &mut Graph, node: &Io, dout: Value, wanted: &[bool]) -> Result<Grads> {
         let inputs: Vec<_> =
             [dout].into_iter().chain(node.outputs.clone()).chain(node.inputs.clone()).collect();
         let specs = node.inputs.iter().map(|v| g.spec(*v).clone()).collect();
-        let grads = g.push(CrossAttentionBwd(*self), &inputs, specs);
+        let grads = g.push(AttentionBwd(*self), &inputs, specs);
         Ok(grads.into_iter().zip(wanted).map(|(v, wanted)| wanted.then_some(v)).collect())
     }
 
@@ -76,9 +77,9 @@ impl Operation for CrossAttention {
     }
 }
 
-impl Operation for CrossAttentionBwd {
+impl Operation for AttentionBwd {
     fn name(&self) -> &'static str {
-        "cross_attention_bwd"
+        "attention_bwd"
     }
 
     fn run(&self, mut call: Call<'_, '_>) -> Result<()> {
@@ -86,9 +87,9 @@ impl Operation for CrossAttentionBwd {
             unreachable!("traced with six inputs")
         };
         let (dq, dk, dv) = (call.take(0), call.take(1), call.take(2));
-        let CrossAttention { dims, scale } = self.0;
+        let Attention { dims, scale } = self.0;
         let Call { device, scratch, .. } = call;
-        Ok(cross_attention::bwd(device, dq, dk, dv, scratch, dout, out, lse, q, k, v, scale, dims)?)
+        Ok(attention::bwd(device, dq, dk, dv, scratch, dout, out, lse, q, k, v, scale, dims)?)
     }
 
     fn scratch_len(&self, device: &Device) -> usize {
