@@ -5,11 +5,18 @@
 mod output;
 
 mod bench;
+#[path = "../../crates/ltm-kernels/src/registry/contract.rs"]
+mod contract;
 mod counters;
 mod flags;
+#[path = "../../crates/ltm-kernels/src/registry/folder.rs"]
+mod folder;
 mod gpu;
 mod kernels;
 mod nvrtc;
+#[path = "../../crates/ltm-ptxsim/src/device/occupancy.rs"]
+#[expect(dead_code, reason = "the report has the share alone")]
+mod occupancy;
 mod package;
 mod ptx;
 mod report;

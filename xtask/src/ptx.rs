@@ -11,7 +11,8 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 
 use anyhow::{Context, Result, ensure};
 
-use crate::kernels::{Budget, KernelFile};
+use crate::contract::Budget;
+use crate::kernels::KernelFile;
 use crate::nvrtc::{Nvrtc, Source};
 use crate::report::{self, Resources};
 use crate::toolkit::{self, Toolkit};
@@ -28,6 +29,9 @@ const OPTIONS: &[&str] = &[
     "--ptxas-options=-v",
     "--ptxas-options=--warn-on-spills",
 ];
+
+/// Registers that a thread can have at all.
+const MOST_REGISTERS: u32 = 255;
 
 /// Compilations at a time; one takes a few hundred megabytes.
 const THREADS: usize = 2;
@@ -53,7 +57,7 @@ pub fn run(op: Option<&str>) -> Result<()> {
     let mut table = report::Table::default();
     let mut violations = Vec::new();
     for (file, report) in files.iter().zip(&reports) {
-        report.add_to(file, &mut table, &mut violations)?;
+        report.add_to(file, &mut table, &mut violations);
     }
     outln!("{}", table.to_string().trim_end())?;
     for violation in &violations {
@@ -79,49 +83,44 @@ struct Report {
 }
 
 impl Report {
-    fn add_to(
-        &self,
-        file: &KernelFile,
-        table: &mut report::Table,
-        violations: &mut Vec<String>,
-    ) -> Result<()> {
-        let path = file.path();
-        let budget = Budget::read(&file.text).map_err(|e| anyhow::anyhow!("{path}: {e}"))?;
+    fn add_to(&self, file: &KernelFile, table: &mut report::Table, violations: &mut Vec<String>) {
+        let KernelFile { path, contract, .. } = file;
+        let budget = &contract.budget;
         for (architecture, log) in ARCHITECTURES.iter().zip(&self.logs) {
             let is_first = *architecture == ARCHITECTURES[0];
             let resources = report::resources(log);
             violations.extend(
                 report::warnings(log).map(|line| format!("{path}: ({architecture}): {line}")),
             );
-            for entry in &file.entries {
+            for entry in &contract.entries {
                 let Some(used) = resources.get(entry) else {
                     violations.push(format!("{path}: {entry} ({architecture}): is not in the log"));
                     continue;
                 };
                 // What other architectures use is their compiler's affair, as long as nothing spills.
-                let limits = if is_first { budget.clone() } else { budget.without_registers() };
+                let registers = if is_first { budget.registers } else { MOST_REGISTERS };
+                let limits = Budget { registers, ..budget.clone() };
                 violations.extend(
                     report::breaches(used, &limits)
                         .map(|what| format!("{path}: {entry} ({architecture}): {what}")),
                 );
             }
             if is_first {
-                self.add_rows(file, &budget, &resources, table, violations);
+                self.add_rows(file, &resources, table, violations);
             }
         }
-        Ok(())
     }
 
     fn add_rows(
         &self,
         file: &KernelFile,
-        budget: &Budget,
         resources: &BTreeMap<String, Resources>,
         table: &mut report::Table,
         violations: &mut Vec<String>,
     ) {
         let sass = report::Sass::read(&self.sass);
-        let path = file.path();
+        let KernelFile { path, contract, .. } = file;
+        let budget = &contract.budget;
         for mnemonic in &budget.sass {
             if sass.total(mnemonic) == 0 {
                 violations.push(format!(
@@ -130,7 +129,7 @@ impl Report {
                 ));
             }
         }
-        for entry in &file.entries {
+        for entry in &contract.entries {
             for local in ["LDL", "STL"] {
                 let count = sass.count(entry, local);
                 if count > 0 {
@@ -178,13 +177,14 @@ impl Builder {
     fn compile(&self, file: &KernelFile, architecture: &str, stem: &Path) -> Result<()> {
         let mut options = vec![format!("-arch={architecture}")];
         options.extend(OPTIONS.iter().map(ToString::to_string));
-        let source = Source { name: file.path(), text: file.text.clone() };
+        let source = Source { name: file.path.clone(), text: file.text.clone() };
         let compiled = self
             .nvrtc
             .compile(&source, &self.headers, &options)
-            .with_context(|| format!("{} ({architecture})", file.path()))?;
+            .with_context(|| format!("{} ({architecture})", file.path))?;
         let cubin = stem.with_extension("cubin");
-        write(&stem.with_extension("ptx"), compiled.ptx.as_bytes())?;
+        let ptx = compiled.ptx.strip_suffix(&[0]).unwrap_or(&compiled.ptx);
+        write(&stem.with_extension("ptx"), ptx)?;
         write(&cubin, &compiled.cubin)?;
         write(&stem.with_extension("log"), compiled.log.as_bytes())?;
         if architecture == ARCHITECTURES[0] {
@@ -205,7 +205,7 @@ impl Builder {
     /// Everything that decides what a compilation yields.
     fn key(&self, file: &KernelFile, architecture: &str) -> String {
         let mut hasher = DefaultHasher::new();
-        (self.nvrtc.version(), OPTIONS, architecture, file.path(), &file.text).hash(&mut hasher);
+        (self.nvrtc.version(), OPTIONS, architecture, &file.path, &file.text).hash(&mut hasher);
         for header in kernels::included(&file.text, &self.headers) {
             (&header.name, &header.text).hash(&mut hasher);
         }
@@ -215,7 +215,8 @@ impl Builder {
 
 /// Where a file's results lie, to be completed by an extension.
 fn stem(file: &KernelFile, architecture: &str) -> PathBuf {
-    target_dir().join("ptx").join(architecture).join(&file.op).join(format!("{}.cu", file.stem))
+    let name = file.path.strip_prefix("kernels/").unwrap_or(&file.path);
+    target_dir().join("ptx").join(architecture).join(name)
 }
 
 /// The results of `work` in the order of `items`, or the first error.

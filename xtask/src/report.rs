@@ -3,7 +3,8 @@
 use std::collections::BTreeMap;
 use std::fmt;
 
-use crate::kernels::Budget;
+use crate::contract::Budget;
+use crate::occupancy::{Multiprocessor, Occupancy};
 
 /// What one entry point uses, as the assembler reports it.
 #[derive(Clone, Debug, Default, PartialEq)]
@@ -69,18 +70,11 @@ pub fn breaches(used: &Resources, budget: &Budget) -> impl Iterator<Item = Strin
     .flatten()
 }
 
-/// Share of an sm_80 multiprocessor's 64 warps that can be resident at once, in per cent, rounded down.
-///
-/// Registers go out in units of 256 a warp, shared memory in units of 128 bytes with 1 KiB kept
-/// from each block; at most 32 blocks (CUDA Programming Guide, compute capabilities).
-pub fn occupancy(registers: u32, threads: u32, shared_bytes: u32) -> u32 {
-    let warps_per_block = threads.div_ceil(32).max(1);
-    let registers_per_warp = (registers.max(1) * 32).next_multiple_of(256);
-    // Each of the four schedulers has a quarter of the register file.
-    let by_registers = 16_384 / registers_per_warp * 4 / warps_per_block;
-    let by_shared = 167_936 / (shared_bytes + 1024).next_multiple_of(128);
-    let by_warps = 64 / warps_per_block;
-    by_registers.min(by_shared).min(by_warps).min(32) * warps_per_block * 100 / 64
+/// Share of an sm_80 multiprocessor's warps that can be resident at once, in per cent, rounded down.
+fn occupancy(registers: u32, threads: u32, shared_bytes: u32) -> u32 {
+    let (threads, shared_bytes) = (threads.into(), shared_bytes.into());
+    let of = &Multiprocessor::SM_80;
+    (100.0 * Occupancy::new(of, threads, shared_bytes, Some(registers)).share()) as u32
 }
 
 /// How often each instruction occurs in each entry point.
@@ -224,27 +218,6 @@ ptxas info    : Used 8 registers, used 1 barriers, 512 bytes smem, 364 bytes cme
         let used = Resources { registers: 128, ..Resources::default() };
         let found: Vec<_> = breaches(&used, &huge).collect();
         assert_eq!(found, ["a block of 1024 threads does not fit"]);
-    }
-
-    #[test]
-    fn occupancy_of_known_cases() {
-        // By hand from the limits of compute capability 8.0.
-        for (registers, threads, shared_bytes, expected) in [
-            (32, 256, 0, 100),
-            (64, 256, 0, 50),
-            (128, 128, 0, 25),
-            (255, 128, 0, 12),
-            (40, 256, 0, 75),
-            (32, 32, 0, 50),
-            (32, 256, 49_152, 37),
-            (32, 256, 166_912, 12),
-        ] {
-            assert_eq!(
-                occupancy(registers, threads, shared_bytes),
-                expected,
-                "{registers} registers, {threads} threads, {shared_bytes} bytes"
-            );
-        }
     }
 
     #[test]

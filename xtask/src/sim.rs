@@ -178,8 +178,7 @@ fn ptxas(toolkit: &Toolkit) -> Option<PathBuf> {
 fn striding(files: &[KernelFile]) -> Vec<String> {
     let mut names = Vec::new();
     for file in files {
-        let launch = kernels::contract(&file.text, "launch").unwrap_or_default();
-        names.extend(striding_entries(launch, &file.entries));
+        names.extend(striding_entries(&file.contract.launch, &file.contract.entries));
     }
     names
 }
@@ -314,7 +313,8 @@ fn executed(report: &str) -> Result<BTreeSet<String>> {
 fn shipped(files: &[KernelFile]) -> BTreeMap<String, Vec<String>> {
     let mut entries: BTreeMap<String, Vec<String>> = BTreeMap::new();
     for file in files {
-        entries.entry(file.op.clone()).or_default().extend(file.entries.clone());
+        let contract = &file.contract;
+        entries.entry(contract.op.clone()).or_default().extend(contract.entries.clone());
     }
     entries
 }

@@ -11,10 +11,10 @@ mod run;
 mod text;
 mod values;
 
-pub use device::DeviceModel;
+pub use device::{DeviceModel, Multiprocessor, Occupancy, Resource};
 pub use memory::{Memory, MemoryError};
 pub use options::{AsyncCopies, LaunchConfig, Options, Output};
 pub use program::{Entry, Module, Param, Program};
-pub use report::{Class, Counters, Fault, FaultKind, Occupancy, OtherAccess, Resource};
+pub use report::{Class, Counters, Fault, FaultKind, OtherAccess};
 pub use run::launch;
 pub use text::ParseError;

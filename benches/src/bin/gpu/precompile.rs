@@ -1,7 +1,5 @@
 //! Fills the kernel cache for an architecture, so that the first run on such a device does not compile. Needs no device.
 
-use std::collections::BTreeSet;
-
 use anyhow::{Result, ensure};
 use clap::Args;
 use ltm_bench::note;
@@ -28,11 +26,10 @@ pub fn run(options: &Options) -> Result<()> {
     let has_cache = std::env::var_os("LTM_KERNEL_CACHE").is_some_and(|path| !path.is_empty());
     ensure!(has_cache, "LTM_KERNEL_CACHE is not set: it names the folder to fill");
     let architecture = Architecture::of(options.capability);
-    let files: BTreeSet<_> = registry::KERNELS.iter().map(|kernel| kernel.file).collect();
-    for file in &files {
+    for file in registry::FILES {
         compile(file, architecture)?;
     }
-    note!("{} kernel files compiled for {architecture}", files.len());
+    note!("{} kernel files compiled for {architecture}", registry::FILES.len());
     Ok(())
 }
 

@@ -1,12 +1,10 @@
 //! Compiles kernel files with NVRTC. Knows source text and architectures; must not know the device.
 
-use std::ffi::{CStr, CString, c_char};
-
-use cudarc::nvrtc::{result, sys};
-
 use super::architecture::Architecture;
 use super::cache;
+use super::nvrtc::{self, Compiled, Failure};
 use super::text::{self, Header, Text};
+use crate::registry::File;
 use crate::{Error, Result};
 
 /// A compiled kernel file.
@@ -20,7 +18,7 @@ pub struct Image {
     pub is_cached: bool,
 }
 
-/// Compiles a file in `kernels/`, such as `rms_norm/fwd_v1_naive.cu`, or loads it from the cache.
+/// Compiles a file of the kernel table, or loads it from the cache.
 ///
 /// Its text and those of the headers are built in, unless `LTM_KERNELS_DIR` names a folder to read them from.
 ///
@@ -31,10 +29,7 @@ pub struct Image {
 /// # Errors
 /// [`Error::NoDevice`] when NVRTC is not found; [`Error::Compile`] with the compiler's log when
 /// compilation fails; [`Error::Cuda`] when the folder of `LTM_KERNELS_DIR` cannot be read.
-///
-/// # Panics
-/// When `file` is not in the registry.
-pub fn compile(file: &str, architecture: Architecture) -> Result<Image> {
+pub fn compile(file: &'static File, architecture: Architecture) -> Result<Image> {
     obtain(&text::shipped(file)?, architecture, true)
 }
 
@@ -46,8 +41,7 @@ pub(super) fn obtain(
     may_be_cached: bool,
 ) -> Result<Image> {
     let name = &*text.name;
-    // SAFETY: only opens the library, whose initialisers are the vendor's.
-    if !unsafe { sys::is_culib_present() } {
+    if !nvrtc::is_present() {
         return Err(Error::NoDevice { name: "cuda".into(), reason: advice(driver_version()) });
     }
     let architecture = supported(architecture, name)?.to_string();
@@ -57,11 +51,7 @@ pub(super) fn obtain(
         "-default-device".into(),
         "-lineinfo".into(),
     ];
-    let (mut major, mut minor) = (0, 0);
-    // SAFETY: both targets are alive.
-    nvrtc(name, "version", unsafe { sys::nvrtcVersion(&mut major, &mut minor) })?;
-
-    let version = format!("{major}.{minor}");
+    let version = nvrtc::version().map_err(|failure| failed(name, failure))?;
     let options_text = options.join(" ");
     let headers = text::headers()?;
     let mut parts = vec![version.as_str(), &options_text, name, &text.text];
@@ -111,12 +101,7 @@ fn advice(driver_version: Option<i32>) -> String {
 
 /// The newest architecture that this NVRTC knows and whose code runs on `wanted`.
 fn supported(wanted: Architecture, file: &str) -> Result<Architecture> {
-    let mut n = 0;
-    // SAFETY: the target is alive.
-    nvrtc(file, "count architectures", unsafe { sys::nvrtcGetNumSupportedArchs(&mut n) })?;
-    let mut known = vec![0; usize::try_from(n).unwrap_or_default()];
-    // SAFETY: the target has the size that the call above returned.
-    nvrtc(file, "list architectures", unsafe { sys::nvrtcGetSupportedArchs(known.as_mut_ptr()) })?;
+    let known = nvrtc::architectures().map_err(|failure| failed(file, failure))?;
     let of = |number: i32| Architecture::of((number as u32 / 10, number as u32 % 10));
     wanted.best_of(known.into_iter().map(of)).ok_or_else(|| Error::Compile {
         file: file.into(),
@@ -126,92 +111,30 @@ fn supported(wanted: Architecture, file: &str) -> Result<Architecture> {
 }
 
 fn run_nvrtc(
-    Text { name: file, text }: &Text<'_>,
+    text: &Text<'_>,
     headers: &[Header],
     options: &[String],
     architecture: &str,
 ) -> Result<Image> {
-    let c_string = |text: &str| {
-        CString::new(text).map_err(|_| Error::Compile {
-            file: file.to_string(),
+    let headers = headers.iter().map(|header| (&*header.name, &*header.text));
+    match nvrtc::compile(&text.name, &text.text, headers, options) {
+        Ok(Compiled { ptx, cubin, .. }) => Ok(Image { cubin, ptx, is_cached: false }),
+        Err(Failure::Rejected(log)) => Err(Error::Compile {
+            file: text.name.to_string(),
             architecture: architecture.into(),
-            log: "the text or a header contains a NUL".into(),
-        })
-    };
-    let texts: Vec<_> =
-        headers.iter().map(|header| c_string(&header.text)).collect::<Result<_>>()?;
-    let names: Vec<_> =
-        headers.iter().map(|header| c_string(&header.name)).collect::<Result<_>>()?;
-    let pointers = |strings: &[CString]| strings.iter().map(|s| s.as_ptr()).collect::<Vec<_>>();
-    let (source, name) = (c_string(text)?, c_string(file)?);
-    let mut program = std::ptr::null_mut();
-    // SAFETY: every string outlives the call, which copies it; both lists have `texts.len()` entries.
-    nvrtc(file, "create program", unsafe {
-        sys::nvrtcCreateProgram(
-            &mut program,
-            source.as_ptr(),
-            name.as_ptr(),
-            texts.len() as i32,
-            pointers(&texts).as_ptr(),
-            pointers(&names).as_ptr(),
-        )
-    })?;
-    // SAFETY: `program` was created above and is destroyed below, after its last use.
-    let image = unsafe {
-        let compiled = result::compile_program(program, options);
-        match compiled {
-            Err(_) => Err(Error::Compile {
-                file: file.to_string(),
-                architecture: architecture.into(),
-                log: log(program),
-            }),
-            Ok(()) => read_image(file, program),
-        }
-    };
-    // SAFETY: as above.
-    nvrtc(file, "destroy program", unsafe { sys::nvrtcDestroyProgram(&mut program) })?;
-    image
-}
-
-/// # Safety
-/// `program` is a program that was compiled.
-unsafe fn read_image(file: &str, program: sys::nvrtcProgram) -> Result<Image> {
-    let mut size = 0;
-    // SAFETY: the caller's promise; the target has the size that the library returned.
-    let cubin = unsafe {
-        nvrtc(file, "size of cubin", sys::nvrtcGetCUBINSize(program, &mut size))?;
-        let mut cubin = vec![0u8; size];
-        nvrtc(file, "read cubin", sys::nvrtcGetCUBIN(program, cubin.as_mut_ptr().cast()))?;
-        cubin
-    };
-    // SAFETY: as above.
-    let ptx = unsafe {
-        nvrtc(file, "size of PTX", sys::nvrtcGetPTXSize(program, &mut size))?;
-        let mut ptx = vec![0u8; size];
-        nvrtc(file, "read PTX", sys::nvrtcGetPTX(program, ptx.as_mut_ptr().cast()))?;
-        ptx
-    };
-    Ok(Image { cubin, ptx, is_cached: false })
-}
-
-/// # Safety
-/// `program` is a live program.
-unsafe fn log(program: sys::nvrtcProgram) -> String {
-    // SAFETY: the caller's promise.
-    let log = unsafe { result::get_program_log(program) }.unwrap_or_default();
-    // A `c_char` is signed on some processors and unsigned on others.
-    CStr::from_bytes_until_nul(bytemuck::cast_slice::<c_char, u8>(&log))
-        .map_or_else(|_| String::new(), |c| c.to_string_lossy().into())
-}
-
-fn nvrtc(file: &str, call: &str, code: sys::nvrtcResult) -> Result<()> {
-    match code {
-        sys::nvrtcResult::NVRTC_SUCCESS => Ok(()),
-        code => Err(Error::Cuda {
-            call: format!("NVRTC: {call} ({file})"),
-            reason: format!("{code:?}"),
+            log,
         }),
+        Err(failure) => Err(failed(&text.name, failure)),
     }
+}
+
+/// The error of a call that has nothing to do with the text.
+fn failed(file: &str, failure: Failure) -> Error {
+    let (call, reason) = match failure {
+        Failure::Call { call, reason } => (call, reason),
+        Failure::Rejected(log) => ("compile", log),
+    };
+    Error::Cuda { call: format!("NVRTC: {call} ({file})"), reason }
 }
 
 #[cfg(test)]

@@ -17,7 +17,7 @@ use super::memory::{Memory, Pool};
 use super::program::{MAX_ARGUMENTS, Program};
 use super::signature::{self, Parameter};
 use super::text::{self, Text};
-use crate::registry::{self, Kernel};
+use crate::registry::{self, File};
 use crate::{Error, Result};
 
 /// Size of [`Context::workspace`], in bytes.
@@ -247,7 +247,7 @@ impl Context {
     /// contract requires with these extents and this geometry, and every `needs` holds.
     ///
     /// # Panics
-    /// When the registry has no kernel named `symbol`.
+    /// When the kernel table has no entry point `symbol`.
     pub(crate) unsafe fn launch(
         &self,
         symbol: &str,
@@ -376,14 +376,14 @@ impl Context {
         {
             return Ok(function);
         }
-        let kernel = registry::find(symbol)
-            .unwrap_or_else(|| panic!("kernel `{symbol}` has no row in the registry"));
+        let (file, symbol) = registry::find(symbol)
+            .unwrap_or_else(|| panic!("no file of the kernel table has the entry `{symbol}`"));
         let function = match known {
             Some(function) => function,
-            None => find(self.module(kernel)?, symbol)?,
+            None => find(self.module(file)?, symbol)?,
         };
         let function = opt_in(function, smem_bytes)?;
-        functions.insert(kernel.symbol, function);
+        functions.insert(symbol, function);
         Ok(function)
     }
 
@@ -405,14 +405,14 @@ impl Context {
         Ok(function)
     }
 
-    /// The loaded module of a kernel's file.
-    fn module(&self, kernel: &'static Kernel) -> Result<Module> {
+    /// The loaded module of a kernel file.
+    fn module(&self, file: &'static File) -> Result<Module> {
         let mut modules = lock(&self.modules);
-        if let Some(module) = modules.get(kernel.file) {
+        if let Some(module) = modules.get(file.name) {
             return Ok(*module);
         }
-        let module = self.load(&text::shipped(kernel.file)?)?;
-        modules.insert(kernel.file, module);
+        let module = self.load(&text::shipped(file)?)?;
+        modules.insert(file.name, module);
         Ok(module)
     }
 

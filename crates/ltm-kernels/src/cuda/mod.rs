@@ -19,6 +19,9 @@ mod graph;
 mod launch;
 #[cfg(feature = "cuda")]
 mod memory;
+#[cfg(feature = "cuda")]
+#[expect(dead_code, reason = "a log is read after a failure alone")]
+mod nvrtc;
 mod program;
 #[cfg(feature = "cuda")]
 mod signature;

@@ -6,7 +6,7 @@ use std::collections::BTreeSet;
 use ltm_testkit::seeded;
 
 use crate::cuda::with_rung;
-use crate::registry::{self, KERNELS};
+use crate::registry::{self, FILES};
 use crate::{Buffer, Error, Result};
 
 /// Relative spacing of `f32`.
@@ -53,26 +53,20 @@ pub(crate) fn assert_same_on_any_pool(run: impl Fn() -> Vec<f64> + Sync) {
 /// A file in an op's folder under `kernels/`, and a line of its contract's `needs`.
 pub(crate) type Need = (&'static str, &'static str);
 
-/// Every `[P…]` line in the contracts of an op's kernels.
+/// Every need in the contracts of an op's kernels.
 pub(crate) fn needs(op: &str) -> BTreeSet<Need> {
-    let mut found = BTreeSet::new();
-    for kernel in KERNELS.iter().filter(|kernel| kernel.op() == op) {
-        let (_, name) = kernel.file.split_once('/').expect("a file is in its op's folder");
-        let text = registry::source(kernel.file).expect("a row's file is embedded");
-        let header = text.lines().map_while(|line| line.strip_prefix("//"));
-        // A need ends at its explanation or at the next need.
-        let parts = header.flat_map(|line| line.split("  ")).map(str::trim);
-        let lines = parts.filter(|part| part.starts_with("[P"));
-        found.extend(lines.map(|part| (name, part.split(": ").next().unwrap_or(part))));
-    }
-    found
+    let files = FILES.iter().filter(|file| file.op == op);
+    let needs = files.flat_map(|file| {
+        let (_, name) = file.name.split_once('/').expect("a file is in its op's folder");
+        file.needs.iter().map(move |need| (name, *need))
+    });
+    needs.collect()
 }
 
 /// The need for which `choose` rejects the rung of this file.
 #[track_caller]
 pub(crate) fn refusal(op: &str, file: &'static str, choose: impl FnOnce() -> Result<u32>) -> Need {
-    let rung = file.split('_').find_map(|part| part.strip_prefix('v')?.parse().ok());
-    let rung = rung.expect("a kernel's file names its rung");
+    let rung = registry::file(&format!("{op}/{file}")).expect("a file of the table").rung;
     match with_rung(rung, choose) {
         Err(Error::Unsupported { op: by, rung: got, need }) if (by, got) == (op, rung) => {
             (file, need)

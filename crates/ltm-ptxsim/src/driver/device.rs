@@ -69,7 +69,7 @@ pub(super) fn attribute(number: u32, device: i32) -> Outcome<i32> {
         10 => 32,
         11 => i32::MAX,
         // Registers per block and per multiprocessor.
-        12 | 82 => model.registers_per_multiprocessor as i32,
+        12 | 82 => model.multiprocessor.registers as i32,
         // Nominal clock rates in kHz.
         13 | 36 => 1_000_000,
         14 | 30 => 512,
@@ -80,16 +80,16 @@ pub(super) fn attribute(number: u32, device: i32) -> Outcome<i32> {
         // Memory bus width in bits and L2 size in bytes, of an A100.
         37 => 5120,
         38 => 40 << 20,
-        39 => model.threads_per_multiprocessor as i32,
+        39 => model.multiprocessor.threads as i32,
         51 => 32,
         75 => model.compute_capability.0 as i32,
         76 => model.compute_capability.1 as i32,
         // Stream priorities and memory pools are supported.
         78 | 115 => 1,
-        81 => model.shared_per_multiprocessor as i32,
+        81 => model.multiprocessor.shared_bytes as i32,
         87 => 2,
         97 => model.shared_per_block_optin as i32,
-        106 => model.blocks_per_multiprocessor as i32,
+        106 => model.multiprocessor.blocks as i32,
         111 => 1024,
         0 => return Err(Code::InvalidValue.because("there is no device attribute 0")),
         _ if number < ATTRIBUTES_IN_CUDA_13 => 0,

@@ -2,7 +2,7 @@
 
 use std::fmt;
 
-use super::occupancy::Occupancy;
+use crate::device::Occupancy;
 
 /// Classes of instructions that are counted separately.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

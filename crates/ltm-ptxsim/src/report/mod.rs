@@ -2,11 +2,8 @@
 
 mod counters;
 mod fault;
-mod occupancy;
 mod trouble;
 
 pub use counters::{Class, Counters};
 pub use fault::{Fault, FaultKind, OtherAccess};
-pub(crate) use occupancy::RESERVED_SHARED_BYTES;
-pub use occupancy::{Occupancy, Resource};
 pub(crate) use trouble::{Other, Trouble};

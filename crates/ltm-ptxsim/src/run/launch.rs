@@ -7,10 +7,11 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering::Relaxed};
 use super::block::Launch;
 use super::schedule::run_block;
 use super::warp::Warp;
+use crate::device::Occupancy;
 use crate::memory::{Fences, Memory};
 use crate::options::{LaunchConfig, Options};
 use crate::program::{Initial, Module};
-use crate::report::{Counters, Fault, FaultKind, Occupancy, OtherAccess, Trouble};
+use crate::report::{Counters, Fault, FaultKind, OtherAccess, Trouble};
 
 /// Maximum host memory for the warps of a launch, in bytes.
 const MAX_WARP_BYTES: u64 = 4 << 30;
@@ -169,9 +170,11 @@ pub fn launch(
     }
     match outcome.into_inner().unwrap_or_else(std::sync::PoisonError::into_inner) {
         (mut counters, None) => {
-            let (fixed, registers) = (kernel.static_shared_bytes, kernel.max_registers);
-            let occupancy = Occupancy::new(&options.device, &config, fixed, registers);
-            counters.occupancy = Some(occupancy);
+            let (of, registers) = (&options.device.multiprocessor, kernel.max_registers);
+            let threads = config.block.iter().map(|extent| u64::from(*extent)).product();
+            let shared_bytes =
+                u64::from(kernel.static_shared_bytes) + u64::from(config.dynamic_shared_bytes);
+            counters.occupancy = Some(Occupancy::new(of, threads, shared_bytes, registers));
             Ok(counters)
         }
         (_, Some((_, fault))) => Err(fault),

@@ -2,7 +2,7 @@
 //!
 //! Must not know launches or how the number is computed.
 
-use crate::LaunchConfig;
+use crate::device::{Occupancy, RESERVED_SHARED_BYTES};
 use crate::driver::code::{Code, Outcome};
 use crate::driver::context::Context;
 use crate::driver::device::model;
@@ -10,7 +10,6 @@ use crate::driver::ffi::Out;
 use crate::driver::handle::Handle;
 use crate::driver::library::function_of;
 use crate::driver::module::Function;
-use crate::report::{Occupancy, RESERVED_SHARED_BYTES};
 
 /// How many blocks of `threads` threads and `dynamic` bytes of dynamic shared memory fit on a
 /// multiprocessor.
@@ -24,9 +23,9 @@ fn blocks_that_fit(function: &Function, threads: i32, dynamic: usize) -> Outcome
     if threads > most || dynamic > room as usize {
         return Ok(0);
     }
-    let config =
-        LaunchConfig { grid: [1; 3], block: [threads, 1, 1], dynamic_shared_bytes: dynamic as u32 };
-    let occupancy = Occupancy::new(model, &config, entry.static_shared_bytes, entry.max_registers);
+    let shared_bytes = u64::from(entry.static_shared_bytes) + dynamic as u64;
+    let of = &model.multiprocessor;
+    let occupancy = Occupancy::new(of, threads.into(), shared_bytes, entry.max_registers);
     Ok(occupancy.blocks as i32)
 }
 
@@ -67,7 +66,7 @@ driver_functions! {
             return Err(Code::InvalidValue.because(format!("{blocks} blocks, 1 to {fit} fit")));
         }
         let model = model()?;
-        let share = u64::from(model.shared_per_multiprocessor) / blocks as u64;
+        let share = u64::from(model.multiprocessor.shared_bytes) / blocks as u64;
         let usable = share.min(u64::from(model.shared_per_block_optin) + RESERVED_SHARED_BYTES);
         let taken = u64::from(function.entry().static_shared_bytes) + RESERVED_SHARED_BYTES;
         bytes.set(usable.saturating_sub(taken) as usize)

@@ -3,11 +3,9 @@
 //!
 //! Threads, blocks and shared memory are counted. Registers are counted only if `.maxnreg` limits
 //! them: PTX has virtual registers, and the assembler decides how many physical ones a thread uses.
+//! `xtask`, which reads the assembler's report, includes this file by its path.
 
 use std::fmt;
-
-use crate::device::DeviceModel;
-use crate::options::LaunchConfig;
 
 /// Shared memory that the system reserves per block, in bytes.
 pub(crate) const RESERVED_SHARED_BYTES: u64 = 1024;
@@ -43,6 +41,25 @@ impl fmt::Display for Resource {
     }
 }
 
+/// What a multiprocessor has for its blocks.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Multiprocessor {
+    /// Maximum resident threads.
+    pub threads: u32,
+    /// Maximum resident blocks.
+    pub blocks: u32,
+    /// Shared memory, in bytes.
+    pub shared_bytes: u32,
+    /// 32-bit registers.
+    pub registers: u32,
+}
+
+impl Multiprocessor {
+    /// Of compute capability 8.0.
+    pub const SM_80: Self =
+        Self { threads: 2048, blocks: 32, shared_bytes: 164 << 10, registers: 65_536 };
+}
+
 /// Theoretical occupancy of a multiprocessor by one launch.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Occupancy {
@@ -59,32 +76,30 @@ pub struct Occupancy {
 }
 
 impl Occupancy {
-    /// The occupancy for blocks of `config` with `static_shared_bytes` more shared memory, and at
-    /// most `registers` registers per thread if that is known.
+    /// The occupancy for blocks of `threads` threads with `shared_bytes` of shared memory, and at most
+    /// `registers` registers per thread if that is known.
     pub fn new(
-        device: &DeviceModel,
-        config: &LaunchConfig,
-        static_shared_bytes: u32,
+        of: &Multiprocessor,
+        threads: u64,
+        shared_bytes: u64,
         registers: Option<u32>,
     ) -> Self {
-        let threads: u64 = config.block.iter().map(|extent| u64::from(*extent)).product();
         let warps = threads.div_ceil(32).max(1);
-        let max_warps = u64::from(device.threads_per_multiprocessor / 32);
-        let shared = u64::from(static_shared_bytes) + u64::from(config.dynamic_shared_bytes);
-        let shared = (shared + RESERVED_SHARED_BYTES).next_multiple_of(SHARED_GRAIN_BYTES);
-        let mut limits = vec![
+        let max_warps = u64::from(of.threads / 32);
+        let shared = (shared_bytes + RESERVED_SHARED_BYTES).next_multiple_of(SHARED_GRAIN_BYTES);
+        let mut held = vec![
             (max_warps / warps, Resource::Threads),
-            (u64::from(device.blocks_per_multiprocessor), Resource::Blocks),
-            (u64::from(device.shared_per_multiprocessor) / shared, Resource::SharedMemory),
+            (u64::from(of.blocks), Resource::Blocks),
+            (u64::from(of.shared_bytes) / shared, Resource::SharedMemory),
         ];
         if let Some(registers) = registers {
             let of_warp = (32 * u64::from(registers.max(1))).next_multiple_of(WARP_REGISTERS_GRAIN);
-            let held = u64::from(device.registers_per_multiprocessor) / of_warp / PARTS * PARTS;
-            limits.push((held / warps, Resource::Registers));
+            let of_all = u64::from(of.registers) / of_warp / PARTS * PARTS;
+            held.push((of_all / warps, Resource::Registers));
         }
         // The first of equal limits is reported.
         let least = |a: (u64, Resource), b: (u64, Resource)| if b.0 < a.0 { b } else { a };
-        let (blocks, limit) = limits.into_iter().fold((u64::MAX, Resource::Threads), least);
+        let (blocks, limit) = held.into_iter().fold((u64::MAX, Resource::Threads), least);
         Self {
             blocks: blocks as u32,
             warps: (blocks * warps) as u32,
@@ -100,7 +115,7 @@ impl Occupancy {
     }
 
     /// The occupancy as one flat JSON object.
-    pub fn to_json(&self) -> String {
+    pub fn to_json(self) -> String {
         format!(
             r#"{{"blocks":{},"warps":{},"max_warps":{},"share":{:.4},"limit":"{}","registers_counted":{}}}"#,
             self.blocks,
@@ -129,10 +144,9 @@ mod tests {
     use Resource::*;
 
     /// `(threads, shared bytes, registers)` gives `(blocks, warps, limit)`.
-    fn check(device: &DeviceModel, launch: (u32, u32, Option<u32>), held: (u32, u32, Resource)) {
-        let (threads, dynamic_shared_bytes, registers) = launch;
-        let config = LaunchConfig { grid: [1; 3], block: [threads, 1, 1], dynamic_shared_bytes };
-        let got = Occupancy::new(device, &config, 0, registers);
+    fn check(of: &Multiprocessor, launch: (u64, u64, Option<u32>), held: (u32, u32, Resource)) {
+        let (threads, shared_bytes, registers) = launch;
+        let got = Occupancy::new(of, threads, shared_bytes, registers);
         assert_eq!((got.blocks, got.warps, got.limit), held, "{launch:?}");
         assert_eq!(got.registers_counted, registers.is_some());
     }
@@ -141,7 +155,10 @@ mod tests {
     fn known_answers() {
         // Both have 2048 threads, 32 blocks and 65536 registers; 164 KiB and 228 KiB of shared
         // memory.
-        let (a, h) = (&DeviceModel::sm_80(), &DeviceModel::sm_90());
+        let (a, h) = (
+            &Multiprocessor::SM_80,
+            &Multiprocessor { shared_bytes: 228 << 10, ..Multiprocessor::SM_80 },
+        );
         check(a, (32, 0, None), (32, 32, Blocks));
         check(a, (33, 0, None), (32, 64, Threads));
         check(a, (256, 0, None), (8, 64, Threads));

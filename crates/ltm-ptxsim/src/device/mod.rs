@@ -1,4 +1,9 @@
-//! The limits of simulated devices. Knows nothing of kernels.
+//! The limits of simulated devices, and how many blocks they hold. Knows nothing of kernels.
+
+mod occupancy;
+
+pub(crate) use occupancy::RESERVED_SHARED_BYTES;
+pub use occupancy::{Multiprocessor, Occupancy, Resource};
 
 /// The limits of a device.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -17,14 +22,8 @@ pub struct DeviceModel {
     pub shared_per_block: u32,
     /// Maximum shared memory per block after opting in, in bytes.
     pub shared_per_block_optin: u32,
-    /// Shared memory per multiprocessor, in bytes.
-    pub shared_per_multiprocessor: u32,
-    /// 32-bit registers per multiprocessor.
-    pub registers_per_multiprocessor: u32,
-    /// Maximum resident threads per multiprocessor.
-    pub threads_per_multiprocessor: u32,
-    /// Maximum resident blocks per multiprocessor.
-    pub blocks_per_multiprocessor: u32,
+    /// What each multiprocessor has.
+    pub multiprocessor: Multiprocessor,
 }
 
 impl DeviceModel {
@@ -38,10 +37,7 @@ impl DeviceModel {
             max_grid: [0x7fff_ffff, 65535, 65535],
             shared_per_block: 48 << 10,
             shared_per_block_optin: 163 << 10,
-            shared_per_multiprocessor: 164 << 10,
-            registers_per_multiprocessor: 65536,
-            threads_per_multiprocessor: 2048,
-            blocks_per_multiprocessor: 32,
+            multiprocessor: Multiprocessor::SM_80,
         }
     }
 
@@ -51,7 +47,7 @@ impl DeviceModel {
             compute_capability: (9, 0),
             multiprocessors: 132,
             shared_per_block_optin: 227 << 10,
-            shared_per_multiprocessor: 228 << 10,
+            multiprocessor: Multiprocessor { shared_bytes: 228 << 10, ..Multiprocessor::SM_80 },
             ..Self::sm_80()
         }
     }
