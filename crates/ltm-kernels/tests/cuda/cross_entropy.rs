@@ -1,4 +1,4 @@
-//! Both rungs of `cross_entropy`, and the rung that production takes, against the reference.
+//! `cross_entropy` on its devices.
 
 use ltm_kernels::cuda::with_rung;
 use ltm_kernels::ops::cross_entropy::{CrossEntropyDims, IGNORED, bwd_weight, fwd, reference};
@@ -6,12 +6,13 @@ use ltm_kernels::{Buffer, DType, Device, Error, Result};
 use ltm_testkit::{Tol, assert_close};
 
 use crate::harness::{
-    BF16_EPS, F32_EPS, assert_refused, check, data, device, output, read, upload, upload_i32,
+    BF16, BF16_EPS, F32, F32_EPS, check_values, data, device, output, read, rounding, upload,
+    upload_i32,
 };
+use crate::walk::{Case, Expected, Results, Subject, both, no_needs};
 
 /// Every rung with a type that it takes.
-const RUNGS: [(u32, DType); 5] =
-    [(1, DType::F32), (1, DType::BF16), (2, DType::F32), (2, DType::BF16), (3, DType::BF16)];
+const RUNGS: [(u32, DType); 5] = [(1, F32), (1, BF16), (2, F32), (2, BF16), (3, BF16)];
 
 fn targets_for(dims: CrossEntropyDims) -> Vec<i32> {
     (0..dims.n).map(|n| if n % 5 == 3 { IGNORED } else { (n * n * 11 % dims.v) as i32 }).collect()
@@ -34,13 +35,13 @@ impl Call {
     fn new(device: &Device, dtype: DType, targets: &[i32], dims: CrossEntropyDims) -> Self {
         let CrossEntropyDims { n, c, v } = dims;
         Self {
-            nll: output(device, DType::F32, n),
+            nll: output(device, F32, n),
             dh: output(device, dtype, n * c),
-            dw: output(device, DType::F32, v * c),
-            scratch: output(device, DType::F32, dims.scratch_len(device)),
+            dw: output(device, F32, v * c),
+            scratch: output(device, F32, dims.scratch_len(device)),
             h: upload(device, dtype, &data(1, n * c)),
             w: upload(device, dtype, &data(2, v * c)),
-            dnll: upload(device, DType::F32, &data(3, n)),
+            dnll: upload(device, F32, &data(3, n)),
             targets: upload_i32(device, targets),
             dims,
         }
@@ -64,13 +65,31 @@ impl Call {
     }
 }
 
-/// `nll`, `dh` and `dw` on the device.
-fn run(device: &Device, dtype: DType, targets: &[i32], dims: CrossEntropyDims) -> [Vec<f64>; 3] {
-    let results = Call::new(device, dtype, targets, dims).all(device).expect("needs hold");
-    results.map(|buffer| read(&buffer))
+/// Types, dims as one past a tile of the products, 65, and past what a block's threads take at once, 1025.
+pub fn subject() -> Subject {
+    let dims = [(1, 1, 1), (6, 8, 65), (11, 16, 1030), (70, 5, 7), (65, 24, 1025), (2, 3, 64)]
+        .map(|(n, c, v)| CrossEntropyDims { n, c, v });
+    let case = Case {
+        pass: "fwd",
+        calls: both(dims),
+        holds: |need, dtype, dims| match need {
+            "[P1] bf16" => dtype == BF16,
+            "[P2] C % 8 == 0" => dims.c.is_multiple_of(8),
+            _ => no_needs(need, dtype, dims),
+        },
+        run: |device, dtype, dims| run(device, dtype, &targets_for(*dims), *dims),
+        expected: |dtype, dims, _| expected(dtype, *dims),
+    };
+    Subject { op: "cross_entropy", cases: vec![Box::new(case)] }
 }
 
-fn agrees(device: &Device, rung: Option<u32>, dtype: DType, dims: CrossEntropyDims) {
+/// `nll`, `dh` and `dw` on the device.
+fn run(device: &Device, dtype: DType, targets: &[i32], dims: CrossEntropyDims) -> Results {
+    let results = Call::new(device, dtype, targets, dims).all(device)?;
+    Ok(results.map(|buffer| read(&buffer)).into())
+}
+
+fn expected(dtype: DType, dims: CrossEntropyDims) -> Vec<Expected> {
     let CrossEntropyDims { n, c, v } = dims;
     let (h, w, dnll, targets) = (data(1, n * c), data(2, v * c), data(3, n), targets_for(dims));
     let (mut nll, mut dh, mut dw) = (vec![0.0; n], vec![0.0; n * c], vec![0.0; v * c]);
@@ -79,38 +98,47 @@ fn agrees(device: &Device, rung: Option<u32>, dtype: DType, dims: CrossEntropyDi
     reference::bwd_weight(&mut dw, &mut p_n, &dnll, &h, &w, &targets, dims);
     // A logit sums C products within 3.5², and is rounded to its type when stored; a probability is
     // off by twice that, relatively, by its own rounding, and by exp and the sum.
-    let rounding = if dtype == DType::BF16 { BF16_EPS } else { 0.0 };
     let size = 3.5 * 3.5 * c as f64;
-    let logit = size * (c as f64 * F32_EPS + rounding);
-    let p = 2.0 * logit + rounding + (100 + v) as f64 * F32_EPS;
-    let call = || Call::new(device, dtype, &targets, dims).all(device);
-    let got = match rung {
+    let logit = size * (c as f64 * F32_EPS + rounding(dtype));
+    let p = 2.0 * logit + rounding(dtype) + (100 + v) as f64 * F32_EPS;
+    // The p of a row sum to 2 at most with the target's 1; `dh` is rounded once more.
+    let of_dh = Tol { abs: 2.0 * 3.5 * (p + v as f64 * F32_EPS), rel: rounding(dtype) };
+    let of_dw = Tol { abs: n as f64 * 3.5 * 3.5 * (p + n as f64 * F32_EPS), rel: 0.0 };
+    let of_nll = Tol { abs: 2.0 * p, rel: F32_EPS };
+    vec![("nll", nll, of_nll), ("dh", dh, of_dh), ("dw", dw, of_dw)]
+}
+
+/// On a rung, or on those that the op and its products take by themselves.
+fn agrees(device: &Device, rung: Option<u32>, dtype: DType, dims: CrossEntropyDims) {
+    let call = || run(device, dtype, &targets_for(dims), dims);
+    let results = match rung {
         Some(rung) => with_rung(rung, call),
         None => call(),
     };
-    let [got_nll, got_dh, got_dw] = got.expect("needs hold");
+    let results = results.expect("needs hold");
     let rung = rung.map_or("production".into(), |rung| format!("v{rung}"));
-    let case = |what| format!("cross_entropy {what} {rung} {dtype} {dims:?}");
-    check(&case("nll"), &got_nll, &nll, Tol { abs: 2.0 * p, rel: F32_EPS });
-    // The p of a row sum to 2 at most with the target's 1; `dh` is rounded once more.
-    let abs = 2.0 * 3.5 * (p + v as f64 * F32_EPS);
-    check(&case("dh"), &got_dh, &dh, Tol { abs, rel: rounding });
-    let abs = n as f64 * 3.5 * 3.5 * (p + n as f64 * F32_EPS);
-    check(&case("dw"), &got_dw, &dw, Tol { abs, rel: 0.0 });
+    for (result, (what, expected, tol)) in results.iter().zip(expected(dtype, dims)) {
+        check_values(
+            &format!("cross_entropy {what} {rung} {dtype} {dims:?}"),
+            result,
+            &expected,
+            tol,
+        );
+    }
 }
 
 #[test]
 fn every_rung_agrees() {
+    subject().walk();
+}
+
+#[test]
+fn rungs_that_are_chosen_agree() {
     let Some(device) = device() else { return };
-    // One past a tile of the products, 65; one past what a block's threads take at once, 1025.
     for (n, c, v) in [(1, 1, 1), (6, 8, 65), (11, 16, 1030), (70, 5, 7), (65, 24, 1025), (2, 3, 64)]
     {
-        let dims = CrossEntropyDims { n, c, v };
-        for (rung, dtype) in RUNGS.into_iter().filter(|(rung, _)| *rung < 3 || c % 8 == 0) {
-            agrees(&device, Some(rung), dtype, dims);
-        }
-        agrees(&device, None, DType::F32, dims);
-        agrees(&device, None, DType::BF16, dims);
+        agrees(&device, None, F32, CrossEntropyDims { n, c, v });
+        agrees(&device, None, BF16, CrossEntropyDims { n, c, v });
     }
 }
 
@@ -120,19 +148,7 @@ fn statistics_in_the_product_agree() {
     // Small tiles and one past them; large ones, as a device of up to 142 multiprocessors takes for
     // 2 by 71, and one past a tile in the rows; columns that end inside a warp's part.
     for (n, c, v) in [(1, 8, 1), (64, 64, 64), (65, 72, 193), (129, 8, 9000), (3, 8, 8001)] {
-        agrees(&device, Some(3), DType::BF16, CrossEntropyDims { n, c, v });
-    }
-}
-
-#[test]
-fn needs_are_refused() {
-    let Some(device) = device() else { return };
-    for (dtype, c, need) in [(DType::F32, 8, "[P1]"), (DType::BF16, 12, "[P2]")] {
-        let mut call = Call::new(&device, dtype, &[0], CrossEntropyDims { n: 1, c, v: 2 });
-        with_rung(3, || {
-            assert_refused(call.fwd(&device, true, true), need);
-            assert_refused(call.bwd_weight(&device), need);
-        });
+        agrees(&device, Some(3), BF16, CrossEntropyDims { n, c, v });
     }
 }
 
@@ -140,7 +156,7 @@ fn needs_are_refused() {
 fn rows_past_a_chunk_agree() {
     let Some(device) = device() else { return };
     // A chunk has 4096 rows at most: two chunks, the second a row shorter.
-    for (dtype, c, v) in [(DType::F32, 2, 3), (DType::BF16, 8, 5)] {
+    for (dtype, c, v) in [(F32, 2, 3), (BF16, 8, 5)] {
         agrees(&device, None, dtype, CrossEntropyDims { n: 4097, c, v });
     }
 }
@@ -169,8 +185,11 @@ fn ignored_targets_cost_and_move_nothing() {
     let Some(device) = device() else { return };
     let dims = CrossEntropyDims { n: 7, c: 8, v: 66 };
     for (rung, dtype) in RUNGS {
-        let [nll, dh, dw] = with_rung(rung, || run(&device, dtype, &[IGNORED; 7], dims));
-        assert!([nll, dh, dw].iter().flatten().all(|&x| x == 0.0), "v{rung} {dtype}");
+        let results = with_rung(rung, || run(&device, dtype, &[IGNORED; 7], dims));
+        assert!(
+            results.expect("needs hold").iter().flatten().all(|&x| x == 0.0),
+            "v{rung} {dtype}"
+        );
     }
 }
 
@@ -189,7 +208,7 @@ fn logits_far_from_zero_are_shifted_before_their_exponentials() {
             let tol = Tol { abs: 2048.0 * F32_EPS, rel: 0.0 };
             assert_close(&read(&call.nll), &[70f64.ln(); 2], tol);
             // Equal rows of w cancel: 70 probabilities, rounded to the type, and the target's one.
-            let rounding = if dtype == DType::BF16 { BF16_EPS } else { 70.0 * F32_EPS };
+            let rounding = if dtype == BF16 { BF16_EPS } else { 70.0 * F32_EPS };
             let abs = 2.0 * 16.0 * (rounding + 2048.0 * F32_EPS);
             assert_close(&read(&call.dh), &[0.0; 16], Tol { abs, rel: 0.0 });
         }
@@ -201,19 +220,14 @@ fn a_target_outside_the_vocabulary_is_nan_and_stays_in_its_row() {
     let Some(device) = device() else { return };
     let dims = CrossEntropyDims { n: 4, c: 8, v: 10 };
     for (rung, dtype) in RUNGS {
-        let [nll, dh, _] = with_rung(rung, || run(&device, dtype, &[10, 3, IGNORED, -7], dims));
+        let targets = [10, 3, IGNORED, -7];
+        let results = with_rung(rung, || run(&device, dtype, &targets, dims));
+        let results = results.expect("needs hold");
+        let (nll, dh) = (&results[0], &results[1]);
         assert_eq!([0, 1, 2, 3].map(|n| nll[n].is_nan()), [true, false, false, true]);
         assert_eq!([0, 1, 2, 3].map(|n| dh[8 * n].is_nan()), [true, false, false, true]);
         assert_eq!((nll[2], &dh[16..24]), (0.0, &[0.0; 8][..]));
     }
-}
-
-#[test]
-fn same_bits_twice() {
-    let Some(device) = device() else { return };
-    let dims = CrossEntropyDims { n: 9, c: 8, v: 300 };
-    let once = || run(&device, DType::BF16, &targets_for(dims), dims);
-    assert_eq!(once(), once());
 }
 
 #[test]
@@ -223,16 +237,16 @@ fn other_types_are_refused() {
     type Of = fn(&mut Call) -> &mut Buffer;
     // Each buffer in turn has a type of the same length that its call does not take.
     let spoil: [(DType, Of); 7] = [
-        (DType::F32, |call| &mut call.w),
-        (DType::F32, |call| &mut call.dh),
-        (DType::F32, |call| &mut call.targets),
-        (DType::BF16, |call| &mut call.nll),
-        (DType::BF16, |call| &mut call.dnll),
-        (DType::BF16, |call| &mut call.dw),
-        (DType::BF16, |call| &mut call.scratch),
+        (F32, |call| &mut call.w),
+        (F32, |call| &mut call.dh),
+        (F32, |call| &mut call.targets),
+        (BF16, |call| &mut call.nll),
+        (BF16, |call| &mut call.dnll),
+        (BF16, |call| &mut call.dw),
+        (BF16, |call| &mut call.scratch),
     ];
     for (nth, (got, buffer)) in spoil.into_iter().enumerate() {
-        let mut call = Call::new(&device, DType::BF16, &[0; 3], dims);
+        let mut call = Call::new(&device, BF16, &[0; 3], dims);
         let len = buffer(&mut call).len();
         *buffer(&mut call) = output(&device, got, len);
         let refused = call.all(&device).map(drop);
@@ -241,7 +255,7 @@ fn other_types_are_refused() {
             "{nth} {refused:?}"
         );
     }
-    let mut call = Call::new(&device, DType::BF16, &[0; 3], dims);
+    let mut call = Call::new(&device, BF16, &[0; 3], dims);
     call.h = upload_i32(&device, &[0; 24]);
     let refused = call.fwd(&device, true, true);
     assert!(matches!(refused, Err(Error::DType { got: DType::I32, .. })), "{refused:?}");

@@ -12,6 +12,21 @@ pub const BF16_EPS: f64 = 1.0 / 256.0;
 /// Relative spacing of `f32`.
 pub const F32_EPS: f64 = f32::EPSILON as f64;
 
+pub const F32: DType = DType::F32;
+pub const BF16: DType = DType::BF16;
+/// Of results that are not rounded.
+pub const EXACT: Tol = Tol { abs: 0.0, rel: 0.0 };
+
+/// The relative error of rounding a result to its type, beyond those of arithmetic in `f32`.
+pub fn rounding(dtype: DType) -> f64 {
+    if dtype == BF16 { BF16_EPS } else { 0.0 }
+}
+
+/// Of `terms` roundings in `f32` and one to the output, next to numbers of this size.
+pub fn rounded_terms(dtype: DType, terms: f64, size: f64) -> Tol {
+    Tol { abs: size * terms * F32_EPS, rel: terms * F32_EPS + rounding(dtype) }
+}
+
 /// The device to test, or `None` after saying that the test is skipped: without `LTM_DEVICE=cuda`
 /// none was requested. Requested but missing is a failure.
 pub fn device() -> Option<Device> {

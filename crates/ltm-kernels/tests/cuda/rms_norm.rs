@@ -1,97 +1,112 @@
-//! Every rung of `rms_norm` against the reference.
+//! `rms_norm` on its devices.
 
 use ltm_kernels::cuda::with_rung;
 use ltm_kernels::ops::rms_norm::{RmsNormDims, bwd, fwd, fwd_add, reference};
-use ltm_kernels::{Buffer, DType, Device, Error};
+use ltm_kernels::{Buffer, DType, Error};
 use ltm_testkit::Tol;
 
-use crate::harness::{
-    BF16_EPS, F32_EPS, assert_refused, check, data, device, output, read, upload,
-};
+use crate::harness::{BF16, F32, F32_EPS, data, device, output, read, rounding, upload};
+use crate::walk::{Case, Subject, both, no_needs};
 
 const EPS: f64 = 1e-2;
-const F32: DType = DType::F32;
 
-/// Forward, with and without a residual, and both gradients; the results' bits.
-fn agrees(device: &Device, rung: u32, dtype: DType, rows: usize, c: usize) -> Vec<f64> {
-    let dims = RmsNormDims { rows, c };
-    let n = rows * c;
-    let [x, residual, dout, dresidual] = [1, 2, 3, 4].map(|seed| data(seed, n));
-    let weight = data(5, c);
-    let on = |x: &[f64]| upload(device, dtype, x);
-    let (x_dev, residual_dev, dout_dev, dresidual_dev) =
-        (on(&x), on(&residual), on(&dout), on(&dresidual));
-    let weight_dev = upload(device, F32, &weight);
-    let [mut out, mut sum, mut out_add, mut dx] = [(); 4].map(|()| output(device, dtype, n));
-    let mut dweight = output(device, F32, c);
-    let mut scratch = output(device, F32, dims.scratch_len(device));
-    with_rung(rung, || {
-        fwd(device, &mut out, &x_dev, &weight_dev, EPS, dims)?;
-        let (sum, out) = (&mut sum, &mut out_add);
-        fwd_add(device, sum, out, &x_dev, &residual_dev, &weight_dev, EPS, dims)?;
-        let (dx, dweight, past) = (Some(&mut dx), Some(&mut dweight), Some(&dresidual_dev));
-        let weight = &weight_dev;
-        bwd(device, dx, dweight, &mut scratch, &dout_dev, &x_dev, weight, past, EPS, dims)
-    })
-    .expect("needs hold");
-
-    let [mut expected, mut expected_sum, mut expected_add, mut expected_dx] =
-        [(); 4].map(|()| vec![0.0; n]);
-    let mut expected_dweight = vec![0.0; c];
-    reference::fwd(&mut expected, &x, &weight, EPS, dims);
-    reference::fwd_add(&mut expected_sum, &mut expected_add, &x, &residual, &weight, EPS, dims);
-    // It is the rounded sum that is normalised.
-    reference::fwd(&mut expected_add, &read(&sum), &weight, EPS, dims);
-    let past = Some(&dresidual[..]);
-    reference::bwd_x(&mut expected_dx, &dout, &x, &weight, past, EPS, dims);
-    reference::bwd_weight(&mut expected_dweight, &dout, &x, EPS, dims);
-    // One rounding of the output; c terms of the sum of squares and a few products before it.
-    let steps = c as f64 + 16.0;
-    let rounding = if dtype == DType::BF16 { BF16_EPS } else { 0.0 };
-    let tol = Tol { abs: 0.0, rel: rounding + steps * F32_EPS };
-    let case = |what: &str| format!("rms_norm {what} v{rung} {dtype} {dims:?}");
-    check(&case("fwd"), &out, &expected, tol);
-    check(&case("sum"), &sum, &expected_sum, Tol { abs: 0.0, rel: rounding.max(F32_EPS) });
-    check(&case("fwd_add"), &out_add, &expected_add, tol);
-    // Two terms within 10 * 3.5² * sqrt(C), which may cancel.
-    let abs = 10.0 * 12.25 * (c as f64).sqrt() * steps * F32_EPS;
-    check(&case("dx"), &dx, &expected_dx, Tol { abs, rel: rounding });
-    let abs = rows as f64 * 3.5 * (c as f64).sqrt() * (rows as f64 + steps) * F32_EPS;
-    check(&case("dweight"), &dweight, &expected_dweight, Tol { abs, rel: 0.0 });
-    [out, out_add, dx, dweight].iter().flat_map(read).collect()
+pub fn subject() -> Subject {
+    // Besides 1 and odd ones: a warp's most columns and one eight past them, one past an eight per thread, as many as a
+    // block holds and one eight more.
+    let dims = || {
+        both(
+            [
+                (1, 1),
+                (3, 37),
+                (257, 5),
+                (1, 8),
+                (33, 72),
+                (70, 40),
+                (9, 264),
+                (17, 1024),
+                (3, 1032),
+                (17, 2056),
+                (2, 8192),
+                (1, 8200),
+            ]
+            .map(|(rows, c)| RmsNormDims { rows, c }),
+        )
+    };
+    let fwd_case = Case {
+        pass: "fwd",
+        calls: dims(),
+        holds,
+        run: |device, dtype, dims| {
+            let n = dims.rows * dims.c;
+            let [x, residual] = [1, 2].map(|seed| upload(device, dtype, &data(seed, n)));
+            let weight = upload(device, F32, &data(5, dims.c));
+            let [mut out, mut sum, mut out_add] = [(); 3].map(|()| output(device, dtype, n));
+            fwd(device, &mut out, &x, &weight, EPS, *dims)?;
+            fwd_add(device, &mut sum, &mut out_add, &x, &residual, &weight, EPS, *dims)?;
+            Ok([out, sum, out_add].map(|x| read(&x)).into())
+        },
+        expected: |dtype, dims, results| {
+            let n = dims.rows * dims.c;
+            let (x, residual, weight) = (data(1, n), data(2, n), data(5, dims.c));
+            let [mut out, mut sum, mut out_add] = [(); 3].map(|()| vec![0.0; n]);
+            reference::fwd(&mut out, &x, &weight, EPS, *dims);
+            reference::fwd_add(&mut sum, &mut out_add, &x, &residual, &weight, EPS, *dims);
+            // It is the rounded sum that is normalised.
+            reference::fwd(&mut out_add, &results[1], &weight, EPS, *dims);
+            let tol = Tol { abs: 0.0, rel: rounding(dtype) + steps(dims) * F32_EPS };
+            let once = Tol { abs: 0.0, rel: rounding(dtype).max(F32_EPS) };
+            vec![("fwd", out, tol), ("sum", sum, once), ("fwd_add", out_add, tol)]
+        },
+    };
+    let bwd_case = Case {
+        pass: "bwd",
+        calls: dims(),
+        holds,
+        run: |device, dtype, dims| {
+            let n = dims.rows * dims.c;
+            let [x, dout, past] = [1, 3, 4].map(|seed| upload(device, dtype, &data(seed, n)));
+            let weight = upload(device, F32, &data(5, dims.c));
+            let (mut dx, mut dweight) = (output(device, dtype, n), output(device, F32, dims.c));
+            let mut scratch = output(device, F32, dims.scratch_len(device));
+            let (wants_dx, wants_dweight) = (Some(&mut dx), Some(&mut dweight));
+            let (s, past) = (&mut scratch, Some(&past));
+            bwd(device, wants_dx, wants_dweight, s, &dout, &x, &weight, past, EPS, *dims)?;
+            Ok(vec![read(&dx), read(&dweight)])
+        },
+        expected: |dtype, dims, _| {
+            let (rows, c) = (dims.rows as f64, dims.c as f64);
+            let n = dims.rows * dims.c;
+            let (x, dout, past, weight) = (data(1, n), data(3, n), data(4, n), data(5, dims.c));
+            let (mut dx, mut dweight) = (vec![0.0; n], vec![0.0; dims.c]);
+            reference::bwd_x(&mut dx, &dout, &x, &weight, Some(&past), EPS, *dims);
+            reference::bwd_weight(&mut dweight, &dout, &x, EPS, *dims);
+            // Two terms within 10 * 3.5² * sqrt(C), which may cancel.
+            let abs = 10.0 * 12.25 * c.sqrt() * steps(dims) * F32_EPS;
+            let of_dx = Tol { abs, rel: rounding(dtype) };
+            let abs = rows * 3.5 * c.sqrt() * (rows + steps(dims)) * F32_EPS;
+            vec![("dx", dx, of_dx), ("dweight", dweight, Tol { abs, rel: 0.0 })]
+        },
+    };
+    Subject { op: "rms_norm", cases: vec![Box::new(fwd_case), Box::new(bwd_case)] }
 }
 
-#[test]
-fn v1_agrees() {
-    let Some(device) = device() else { return };
-    for dtype in [F32, DType::BF16] {
-        for (rows, c) in [(1, 1), (3, 37), (257, 5)] {
-            agrees(&device, 1, dtype, rows, c);
-        }
+fn holds(need: &str, dtype: DType, dims: &RmsNormDims) -> bool {
+    match need {
+        "[P1] C % 8 == 0" => dims.c.is_multiple_of(8),
+        "[P2] C <= 1024" => dims.c <= 1024,
+        "[P2] C <= 8192" => dims.c <= 8192,
+        _ => no_needs(need, dtype, dims),
     }
 }
 
-#[test]
-fn v2_agrees_and_repeats() {
-    let Some(device) = device() else { return };
-    for dtype in [F32, DType::BF16] {
-        for (rows, c) in [(1, 8), (1, 1024), (9, 264), (70, 40), (17, 1024)] {
-            agrees(&device, 2, dtype, rows, c);
-        }
-        assert_eq!(agrees(&device, 2, dtype, 33, 72), agrees(&device, 2, dtype, 33, 72));
-    }
+/// Roundings before that of the output: c terms of the sum of squares and a few products.
+fn steps(dims: &RmsNormDims) -> f64 {
+    dims.c as f64 + 16.0
 }
 
 #[test]
-fn v3_agrees_and_repeats() {
-    let Some(device) = device() else { return };
-    for dtype in [F32, DType::BF16] {
-        // One past a warp's columns, one past an eight a thread, and as many as a block holds.
-        for (rows, c) in [(1, 8), (3, 1032), (17, 2056), (2, 8192)] {
-            agrees(&device, 3, dtype, rows, c);
-        }
-        assert_eq!(agrees(&device, 3, dtype, 33, 72), agrees(&device, 3, dtype, 33, 72));
-    }
+fn every_rung_agrees() {
+    subject().walk();
 }
 
 #[test]
@@ -99,7 +114,7 @@ fn gradients_may_be_left_out_and_nothing_may_pass_by() {
     let Some(device) = device() else { return };
     let dims = RmsNormDims { rows: 19, c: 40 };
     let n = dims.rows * dims.c;
-    for (rung, dtype) in [1, 2, 3].into_iter().flat_map(|r| [(r, F32), (r, DType::BF16)]) {
+    for (rung, dtype) in [1, 2, 3].into_iter().flat_map(|r| [(r, F32), (r, BF16)]) {
         let [dout, x] = [1, 2].map(|seed| upload(&device, dtype, &data(seed, n)));
         let (weight, none) = (upload(&device, F32, &data(3, dims.c)), vec![0.0; n]);
         let none = upload(&device, dtype, &none);
@@ -123,7 +138,7 @@ fn gradients_may_be_left_out_and_nothing_may_pass_by() {
 }
 
 #[test]
-fn refusals() {
+fn other_types_and_devices_are_refused() {
     let Some(device) = device() else { return };
     let try_fwd = |rung, c: usize, out: DType, weight: DType| {
         let dims = RmsNormDims { rows: 2, c };
@@ -131,22 +146,8 @@ fn refusals() {
         let weight = output(&device, weight, c);
         with_rung(rung, || fwd(&device, &mut out, &x, &weight, EPS, dims))
     };
-    let try_bwd = |rung, c: usize| {
-        let dims = RmsNormDims { rows: 2, c };
-        let [mut dx, dout, x] = [(); 3].map(|()| output(&device, F32, 2 * c));
-        let (weight, mut scratch) =
-            (output(&device, F32, c), output(&device, F32, dims.scratch_len(&device)));
-        with_rung(rung, || {
-            bwd(&device, Some(&mut dx), None, &mut scratch, &dout, &x, &weight, None, EPS, dims)
-        })
-    };
-    for (rung, c, need) in [(2, 12, "[P1]"), (2, 1032, "[P2]"), (3, 12, "[P1]"), (3, 8200, "[P2]")]
-    {
-        assert_refused(try_fwd(rung, c, F32, F32), need);
-        assert_refused(try_bwd(rung, c), need);
-    }
-    assert!(matches!(try_fwd(2, 8, DType::BF16, F32), Err(Error::DType { .. })));
-    assert!(matches!(try_fwd(2, 8, F32, DType::BF16), Err(Error::DType { .. })));
+    assert!(matches!(try_fwd(2, 8, BF16, F32), Err(Error::DType { .. })));
+    assert!(matches!(try_fwd(2, 8, F32, BF16), Err(Error::DType { .. })));
     let dims = RmsNormDims { rows: 1, c: 8 };
     let on_the_host = Buffer::from_vec(vec![0f32; 8]);
     let weight = output(&device, F32, 8);
