@@ -2,7 +2,7 @@
 
 use anyhow::Result;
 use criterion::Criterion;
-use ltm_bench::{DEVICE, check, input, output, time};
+use ltm_bench::{DEVICE, Shape, check, input, named, output, time};
 use ltm_kernels::ops::adamw::{AdamW, Factors, cost, reference, step};
 
 const ADAMW: AdamW = AdamW { lr: 4e-4, beta1: 0.9, beta2: 0.95, eps: 1e-8, weight_decay: 0.1 };
@@ -10,11 +10,16 @@ const ADAMW: AdamW = AdamW { lr: 4e-4, beta1: 0.9, beta2: 0.95, eps: 1e-8, weigh
 /// Roundings in one element over the few steps of the check.
 const TERMS: usize = 64;
 
-pub fn bench(criterion: &mut Criterion) -> Result<()> {
+pub fn bench(criterion: &mut Criterion, shape: Option<&Shape>) -> Result<()> {
     checked(1001)?;
 
-    for (case, n) in [("latents", 8 * 24 * 512), ("embedding", 50258 * 512)] {
-        time(criterion, "adamw", case, cost(n), |bencher| {
+    let own = [("latents", 8 * 24 * 512), ("embedding", 50258 * 512)];
+    let cases = match shape {
+        None => own.to_vec(),
+        Some(shape) => vec![("step", shape.extents("adamw", ["n"])?[0])],
+    };
+    for (case, n) in cases {
+        time(criterion, "adamw", &named(case, shape), cost(n), |bencher| {
             let (mut param, grad) = (input(1, n, 0.02), input(2, n, 1.0));
             let (mut m, mut v) = (output(n), output(n));
             let mut count = 0;

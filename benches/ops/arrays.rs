@@ -3,13 +3,16 @@
 
 use anyhow::Result;
 use criterion::Criterion;
-use ltm_bench::{DEVICE, check, input, output, time};
+use ltm_bench::{DEVICE, Shape, check, input, named, output, time};
 use ltm_kernels::ops::binary::{self, BinaryDims, Operator};
 use ltm_kernels::ops::reduce::{self, SumAxisDims};
 use ltm_kernels::ops::softmax::{self, SoftmaxDims};
 use ltm_kernels::ops::strided::{self, StridedDims};
 use ltm_kernels::ops::unary::{self, Function};
 use ltm_kernels::{Buffer, Cost, Result as KernelResult};
+
+/// The ops of this file.
+pub const OPS: &[&str] = &["unary", "binary", "strided", "softmax", "reduce"];
 
 /// Roundings between an input and an output that is no sum, the exponential's included.
 const TERMS: usize = 16;
@@ -32,7 +35,7 @@ struct Case {
     reference: Reference,
 }
 
-pub fn bench(criterion: &mut Criterion) -> Result<()> {
+pub fn bench(criterion: &mut Criterion, shape: Option<&Shape>) -> Result<()> {
     for case in cases(130, 65) {
         let inputs = case.inputs();
         let mut out = output(case.output);
@@ -42,8 +45,12 @@ pub fn bench(criterion: &mut Criterion) -> Result<()> {
         (case.reference)(&mut expected, &inputs);
         check(&format!("{} {}", case.op, case.name), &out, &expected, case.terms)?;
     }
-    for case in cases(1024, 1376) {
-        time(criterion, case.op, case.name, case.cost, |bencher| {
+    let [rows, c] = match shape {
+        None => [1024, 1376],
+        Some(shape) => shape.extents("an op on arrays", ["rows", "c"])?,
+    };
+    for case in cases(rows, c) {
+        time(criterion, case.op, &named(case.name, shape), case.cost, |bencher| {
             let (inputs, mut out) = (case.inputs(), output(case.output));
             bencher.iter(|| (case.run)(&mut out, &inputs).expect("checked"));
         });

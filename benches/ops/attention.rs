@@ -1,34 +1,51 @@
 //! `attention`: one sequence of 1024 tokens through a window of 256, to the 8 latents of a layer, and to
 //! all its tokens.
 
-use anyhow::Result;
+use anyhow::{Context as _, Result};
 use criterion::Criterion;
-use ltm_bench::{DEVICE, check, input, output, time};
+use ltm_bench::{DEVICE, Shape, check, input, named, output, time};
 use ltm_kernels::Buffer;
 use ltm_kernels::ops::attention::{AttentionDims, Mask, bwd, fwd, reference};
 
-pub fn bench(criterion: &mut Criterion) -> Result<()> {
+pub fn bench(criterion: &mut Criterion, shape: Option<&Shape>) -> Result<()> {
     let small = AttentionDims { b: 2, t: 130, t_k: 130, h: 4, g: 2, d: 32, mask: Mask::None };
     checked(AttentionDims { mask: Mask::Window(70), ..small })?;
     checked(AttentionDims { t_k: 8, ..small })?;
 
     let tokens = AttentionDims { b: 1, t: 1024, t_k: 1024, h: 8, g: 8, d: 64, mask: Mask::None };
-    for (case, dims) in [
-        ("window", AttentionDims { mask: Mask::Window(256), ..tokens }),
-        ("latents", AttentionDims { t_k: 8, ..tokens }),
-        ("tokens", tokens),
-    ] {
-        time(criterion, "attention", &format!("fwd_{case}"), dims.cost_fwd(), |bencher| {
+    let cases = match shape {
+        None => vec![
+            ("window", AttentionDims { mask: Mask::Window(256), ..tokens }),
+            ("latents", AttentionDims { t_k: 8, ..tokens }),
+            ("tokens", tokens),
+        ],
+        Some(shape) => vec![named_dims(shape)?],
+    };
+    for (case, dims) in cases {
+        dims.validate()?;
+        let [fwd, bwd] = ["fwd", "bwd"].map(|pass| named(&format!("{pass}_{case}"), shape));
+        time(criterion, "attention", &fwd, dims.cost_fwd(), |bencher| {
             let mut call = Call::new(dims);
             bencher.iter(|| call.fwd().expect("checked"));
         });
-        time(criterion, "attention", &format!("bwd_{case}"), dims.cost_bwd(), |bencher| {
+        time(criterion, "attention", &bwd, dims.cost_bwd(), |bencher| {
             let mut call = Call::new(dims);
             call.fwd().expect("checked");
             bencher.iter(|| call.bwd().expect("checked"));
         });
     }
     Ok(())
+}
+
+/// The mask and the dims of a shape of the user's: of a window `w`, or of `t_k` keys that every query sees.
+fn named_dims(shape: &Shape) -> Result<(&'static str, AttentionDims)> {
+    if let Ok([b, t, h, d, w]) = shape.extents("attention", ["b", "t", "h", "d", "w"]) {
+        let mask = Mask::Window(w);
+        return Ok(("window", AttentionDims { b, t, t_k: t, h, g: h, d, mask }));
+    }
+    let unmasked = shape.extents("attention", ["b", "t", "t_k", "h", "d"]);
+    let [b, t, t_k, h, d] = unmasked.context("or `w` in place of `t_k`, for a window")?;
+    Ok(("keys", AttentionDims { b, t, t_k, h, g: h, d, mask: Mask::None }))
 }
 
 /// Every buffer of a forward and a backward call.

@@ -2,22 +2,32 @@
 
 use anyhow::Result;
 use criterion::Criterion;
-use ltm_bench::{DEVICE, check, input, output, time, tokens};
+use ltm_bench::{DEVICE, Shape, check, input, named, output, time, tokens};
 use ltm_kernels::Buffer;
 use ltm_kernels::ops::cross_entropy::{CrossEntropyDims, bwd_weight, fwd, reference};
 
-pub fn bench(criterion: &mut Criterion) -> Result<()> {
+pub fn bench(criterion: &mut Criterion, shape: Option<&Shape>) -> Result<()> {
     checked(CrossEntropyDims { n: 70, c: 48, v: 301 })?;
 
-    let dims = CrossEntropyDims { n: 256, c: 512, v: 50258 };
-    time(criterion, "cross_entropy", "fwd", dims.cost_fwd(), |bencher| {
+    let [n, c, v] = match shape {
+        None => [256, 512, 50258],
+        Some(shape) => shape.extents("cross_entropy", ["n", "c", "v"])?,
+    };
+    let dims = CrossEntropyDims { n, c, v };
+    time(criterion, "cross_entropy", &named("fwd", shape), dims.cost_fwd(), |bencher| {
         let mut call = Call::new(dims);
         bencher.iter(|| call.fwd().expect("checked"));
     });
-    time(criterion, "cross_entropy", "bwd_weight", dims.cost_bwd_weight(), |bencher| {
-        let mut call = Call::new(dims);
-        bencher.iter(|| call.bwd_weight().expect("checked"));
-    });
+    time(
+        criterion,
+        "cross_entropy",
+        &named("bwd_weight", shape),
+        dims.cost_bwd_weight(),
+        |bencher| {
+            let mut call = Call::new(dims);
+            bencher.iter(|| call.bwd_weight().expect("checked"));
+        },
+    );
     Ok(())
 }
 

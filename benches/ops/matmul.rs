@@ -2,24 +2,32 @@
 
 use anyhow::Result;
 use criterion::Criterion;
-use ltm_bench::{DEVICE, check, input, output, time};
+use ltm_bench::{DEVICE, Shape, check, input, named, output, time};
 use ltm_kernels::ops::matmul::{Layout, MatmulDims, Write, fwd, reference};
 
-pub fn bench(criterion: &mut Criterion) -> Result<()> {
+pub fn bench(criterion: &mut Criterion, shape: Option<&Shape>) -> Result<()> {
     let linear = |m, n, k| MatmulDims { b: Layout::Transposed, ..MatmulDims::new(m, n, k) };
     checked(linear(65, 33, 129))?;
     checked(MatmulDims { a: Layout::Transposed, batch: 3, ..MatmulDims::new(33, 65, 17) })?;
 
     let gradient = MatmulDims { a: Layout::Transposed, ..MatmulDims::new(512, 512, 1024) };
-    for (case, dims) in [
+    let own = [
         ("projection", linear(1024, 512, 512)),
         ("feed_forward_up", linear(1024, 1376, 512)),
         ("feed_forward_down", linear(1024, 512, 1376)),
         ("weight_gradient", gradient),
         ("logits", linear(128, 50258, 512)),
         ("decode_logits", linear(1, 50258, 512)),
-    ] {
-        time(criterion, "matmul", case, dims.cost(), |bencher| {
+    ];
+    let cases = match shape {
+        None => own.to_vec(),
+        Some(shape) => {
+            let [m, n, k] = shape.extents("matmul", ["m", "n", "k"])?;
+            vec![("linear", linear(m, n, k))]
+        }
+    };
+    for (case, dims) in cases {
+        time(criterion, "matmul", &named(case, shape), dims.cost(), |bencher| {
             let a = input(1, dims.m * dims.k, 1.0);
             let b = input(2, dims.k * dims.n, 0.02);
             let mut c = output(dims.m * dims.n);

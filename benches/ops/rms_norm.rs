@@ -2,21 +2,25 @@
 
 use anyhow::Result;
 use criterion::Criterion;
-use ltm_bench::{DEVICE, check, input, output, time};
+use ltm_bench::{DEVICE, Shape, check, input, named, output, time};
 use ltm_kernels::Buffer;
 use ltm_kernels::ops::rms_norm::{RmsNormDims, bwd, fwd, reference};
 
 const EPS: f64 = 1e-5;
 
-pub fn bench(criterion: &mut Criterion) -> Result<()> {
+pub fn bench(criterion: &mut Criterion, shape: Option<&Shape>) -> Result<()> {
     checked(RmsNormDims { rows: 130, c: 65 })?;
 
-    let dims = RmsNormDims { rows: 1024, c: 512 };
-    time(criterion, "rms_norm", "fwd", dims.cost_fwd(), |bencher| {
+    let [rows, c] = match shape {
+        None => [1024, 512],
+        Some(shape) => shape.extents("rms_norm", ["rows", "c"])?,
+    };
+    let dims = RmsNormDims { rows, c };
+    time(criterion, "rms_norm", &named("fwd", shape), dims.cost_fwd(), |bencher| {
         let mut call = Call::new(dims);
         bencher.iter(|| call.fwd().expect("checked"));
     });
-    time(criterion, "rms_norm", "bwd", dims.cost_bwd(), |bencher| {
+    time(criterion, "rms_norm", &named("bwd", shape), dims.cost_bwd(), |bencher| {
         let mut call = Call::new(dims);
         bencher.iter(|| call.bwd().expect("checked"));
     });

@@ -2,7 +2,7 @@
 
 use anyhow::Result;
 use criterion::Criterion;
-use ltm_bench::{DEVICE, check, input, output, time};
+use ltm_bench::{DEVICE, Shape, check, input, named, output, time};
 use ltm_kernels::Buffer;
 use ltm_kernels::ops::rope::{RopeDims, bwd, fwd, reference, table};
 
@@ -11,11 +11,16 @@ const THETA: f64 = 10000.0;
 /// Two products and a sum.
 const TERMS: usize = 4;
 
-pub fn bench(criterion: &mut Criterion) -> Result<()> {
+pub fn bench(criterion: &mut Criterion, shape: Option<&Shape>) -> Result<()> {
     checked(RopeDims { b: 2, t: 33, h: 3, d: 10 })?;
 
-    let dims = RopeDims { b: 1, t: 1024, h: 8, d: 64 };
-    time(criterion, "rope", "fwd", dims.cost(), |bencher| {
+    let [b, t, h, d] = match shape {
+        None => [1, 1024, 8, 64],
+        Some(shape) => shape.extents("rope", ["b", "t", "h", "d"])?,
+    };
+    let dims = RopeDims { b, t, h, d };
+    dims.validate()?;
+    time(criterion, "rope", &named("fwd", shape), dims.cost(), |bencher| {
         let n = dims.b * dims.t * dims.h * dims.d;
         let (x, table) = (input(1, n, 1.0), angles(dims).expect("d is even"));
         let mut out = output(n);

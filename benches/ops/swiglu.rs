@@ -2,22 +2,26 @@
 
 use anyhow::Result;
 use criterion::Criterion;
-use ltm_bench::{DEVICE, check, input, output, time};
+use ltm_bench::{DEVICE, Shape, check, input, named, output, time};
 use ltm_kernels::ops::swiglu::{bwd, cost_bwd, cost_fwd, fwd, reference};
 
 /// Roundings between an input and an output, the exponential's included.
 const TERMS: usize = 16;
 
-pub fn bench(criterion: &mut Criterion) -> Result<()> {
+pub fn bench(criterion: &mut Criterion, shape: Option<&Shape>) -> Result<()> {
     checked(1001)?;
 
-    let n = 1024 * 1376;
-    time(criterion, "swiglu", "fwd", cost_fwd(n), |bencher| {
+    let [rows, f] = match shape {
+        None => [1024, 1376],
+        Some(shape) => shape.extents("swiglu", ["rows", "f"])?,
+    };
+    let n = rows * f;
+    time(criterion, "swiglu", &named("fwd", shape), cost_fwd(n), |bencher| {
         let (gate, up) = (input(1, n, 1.0), input(2, n, 1.0));
         let mut out = output(n);
         bencher.iter(|| fwd(&DEVICE, &mut out, &gate, &up).expect("checked"));
     });
-    time(criterion, "swiglu", "bwd", cost_bwd(n), |bencher| {
+    time(criterion, "swiglu", &named("bwd", shape), cost_bwd(n), |bencher| {
         let (gate, up, dout) = (input(1, n, 1.0), input(2, n, 1.0), input(3, n, 1.0));
         let (mut dgate, mut dup) = (output(n), output(n));
         bencher.iter(|| {

@@ -4,6 +4,7 @@
 
 #[path = "../../crates/ltm-cli/src/output/stream.rs"]
 pub mod output;
+mod shape;
 
 use std::time::Duration;
 
@@ -12,6 +13,8 @@ use criterion::{Bencher, Criterion, Throughput};
 use ltm_kernels::ops::elementwise::fill;
 use ltm_kernels::{Buffer, Cost, DType, Device};
 use ltm_testkit::{relative_frobenius, seeded};
+
+pub use shape::Shape;
 
 /// The device that is timed.
 pub const DEVICE: Device = Device::Cpu;
@@ -63,6 +66,11 @@ pub fn check(name: &str, actual: &Buffer, expected: &[f64], terms: usize) -> Res
     let allowed = terms as f64 * f64::from(f32::EPSILON);
     ensure!(distance <= allowed, "{name} is off by {distance:.2e}, {allowed:.2e} is allowed");
     Ok(())
+}
+
+/// The name of a case at a shape of the user's, which is compared with no other shape's times.
+pub fn named(case: &str, shape: Option<&Shape>) -> String {
+    shape.map_or_else(|| case.to_owned(), |shape| format!("{case} {shape}"))
 }
 
 /// Times `op/case`. `body` prepares its inputs and calls [`Bencher::iter`]; it runs only when the case is chosen.

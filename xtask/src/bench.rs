@@ -10,16 +10,16 @@ mod turns;
 
 use std::process::Command;
 
-use anyhow::{Context, Result, ensure};
+use anyhow::Result;
 
 use crate::flags::{Bench, Machine};
 use crate::sim::{Simulator, read_report};
-use crate::{cargo, counters, exec, root, target_dir, toolkit};
+use crate::{cargo, counters, exec, target_dir, toolkit};
 
 /// Runs every op, or those whose name matches the filter: on the CPU a case may follow (`matmul/fwd`).
 pub fn run(bench: &Bench) -> Result<()> {
     match bench.machine {
-        Machine::Cpu => on_the_cpu(bench.op.as_deref()),
+        Machine::Cpu => on_the_cpu(bench),
         Machine::Sim => on_the_simulator(bench),
         Machine::Cuda => {
             let mut command = gpu(bench)?;
@@ -29,22 +29,17 @@ pub fn run(bench: &Bench) -> Result<()> {
     }
 }
 
-fn on_the_cpu(filter: Option<&str>) -> Result<()> {
+fn on_the_cpu(bench: &Bench) -> Result<()> {
     let mut args = vec!["bench", "--package", "ltm-bench", "--bench", "ops"];
-    if let Some(filter) = filter {
-        // Criterion prints nothing when a filter matches nothing.
-        let op = filter.split('/').next().unwrap_or(filter);
-        let ops = benched_ops()?;
-        ensure!(
-            ops.iter().any(|known| known == op),
-            "no bench for `{op}`; there are: {}",
-            ops.join(" ")
-        );
+    if let Some(filter) = bench.op.as_deref() {
         args.extend(["--", filter]);
     }
     let peak = roofline::peak()?;
     let started = std::time::SystemTime::now();
-    exec(&mut cargo(args))?;
+    let mut ops = cargo(args);
+    // Criterion reads the program's arguments and would refuse it.
+    ops.envs(bench.shape.as_ref().map(|shape| ("LTM_BENCH_SHAPE", shape)));
+    exec(&mut ops)?;
     let shares = shares::table(&target_dir().join("criterion"), &peak, started)?;
     outln!("\n{}", shares.trim_end())?;
     Ok(())
@@ -70,25 +65,11 @@ fn gpu(bench: &Bench) -> Result<Command> {
     exec(&mut cargo(["build", "--release", "--package", "ltm-bench", "--bin", "gpu"]))?;
     let mut command = Command::new(target_dir().join("release/gpu"));
     command.arg("kernels").args(&bench.op);
+    if let Some(shape) = &bench.shape {
+        command.args(["--shape", shape]);
+    }
     if let Some(rung) = bench.rung {
         command.args(["--rung", &rung.to_string()]);
     }
     Ok(command)
-}
-
-/// The ops with a file in `benches/ops/`, in order of name.
-fn benched_ops() -> Result<Vec<String>> {
-    let folder = root().join("benches/ops");
-    let entries = std::fs::read_dir(&folder).with_context(|| folder.display().to_string())?;
-    let mut ops = Vec::new();
-    for entry in entries {
-        let path = entry?.path();
-        if let Some(op) = path.file_stem().and_then(|stem| stem.to_str())
-            && op != "main"
-        {
-            ops.push(op.to_owned());
-        }
-    }
-    ops.sort();
-    Ok(ops)
 }

@@ -23,6 +23,8 @@ pub enum Verb {
 pub struct Bench {
     pub op: Option<String>,
     pub machine: Machine,
+    /// Extents in place of the op's own, such as `m=1024,n=768,k=768`; the benches know their names.
+    pub shape: Option<String>,
     /// On a GPU and the simulator: this rung alone.
     pub rung: Option<u32>,
 }
@@ -88,8 +90,8 @@ pub const VERBS: &[(&str, &str)] = &[
     ("sim [op]", "run the CUDA tests on the simulator, which must execute every kernel"),
     ("gpu", "create target/gpu, a folder to verify and measure everything on a machine with a GPU"),
     (
-        "bench [op] [--device cpu|sim|cuda] [--rung n]",
-        "check every op, then time it, or count its work on the simulator",
+        "bench [op] [--shape s] [--device d] [--rung n]",
+        "check every op, then time it on `cpu` or `cuda`, or count its work on `sim`",
     ),
     ("bench step [options]", "time whole training iterations, optionally alternating with PyTorch"),
     ("bench roofline", "measure the processor's peak rates and the memory's bandwidth"),
@@ -151,6 +153,11 @@ fn parse_bench(words: &[&str]) -> Result<Bench, String> {
                     _ => return Err("`--device` takes cpu, sim or cuda".into()),
                 }
             }
+            "--shape" => {
+                let shape = words.next().filter(|shape| shape.contains('='));
+                let shape = shape.ok_or("`--shape` takes extents such as m=1024,n=768,k=768")?;
+                bench.shape = Some((*shape).to_owned());
+            }
             "--rung" => {
                 let rung = words.next().and_then(|rung| rung.parse().ok());
                 bench.rung = Some(rung.ok_or("`--rung` takes a number")?);
@@ -161,6 +168,11 @@ fn parse_bench(words: &[&str]) -> Result<Bench, String> {
     }
     if bench.rung.is_some() && bench.machine == Machine::Cpu {
         return Err("`--rung` needs `--device sim` or `--device cuda`: the CPU has no rungs".into());
+    }
+    if bench.shape.is_some() && bench.op.as_ref().is_none_or(|op| op.contains('/')) {
+        return Err(
+            "`--shape` needs an op, such as `bench matmul --shape m=1024,n=768,k=768`".into()
+        );
     }
     Ok(bench)
 }
@@ -242,8 +254,11 @@ mod tests {
         let matmul = Bench { op: Some("matmul".into()), ..Bench::default() };
         assert_eq!(check("bench matmul"), Ok(Verb::Bench(matmul)));
         assert_eq!(check("bench roofline"), Ok(Verb::Roofline));
-        let rung = Bench { op: Some("rope".into()), machine: Machine::Sim, rung: Some(2) };
+        let rope = || Some("rope".into());
+        let rung = Bench { op: rope(), machine: Machine::Sim, rung: Some(2), shape: None };
         assert_eq!(check("bench --device sim rope --rung 2"), Ok(Verb::Bench(rung)));
+        let shape = Bench { op: rope(), shape: Some("b=1,t=2".into()), ..Bench::default() };
+        assert_eq!(check("bench rope --shape b=1,t=2"), Ok(Verb::Bench(shape)));
     }
 
     #[test]
@@ -268,6 +283,9 @@ mod tests {
         for (line, complaint) in [
             ("bench --rung", "`--rung` takes a number"),
             ("bench --rung 2", "`--rung` needs"),
+            ("bench matmul --shape 64", "`--shape` takes extents such as"),
+            ("bench --shape m=1", "`--shape` needs an op"),
+            ("bench matmul/decode --shape m=1", "`--shape` needs an op"),
             ("bench --device tpu", "`--device` takes cpu, sim or cuda"),
             ("bench step --model huge", "`--model` takes small, medium, large or quickstart"),
             ("bench step --precision f16", "`--precision` takes f32 or mixed"),

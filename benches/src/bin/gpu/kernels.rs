@@ -2,9 +2,9 @@
 
 use std::collections::BTreeSet;
 
-use anyhow::{Result, ensure};
+use anyhow::{Result, anyhow, ensure};
 use clap::Args;
-use ltm_bench::{note, outln};
+use ltm_bench::{Shape, note, outln};
 use ltm_kernels::cuda::with_rung;
 use ltm_kernels::ops::elementwise;
 use ltm_kernels::ops::matmul::MatmulDims;
@@ -27,6 +27,9 @@ pub struct Options {
     /// Only this rung
     #[arg(long)]
     rung: Option<u32>,
+    /// Extents of the op in place of its own, such as m=1024,n=768,k=768
+    #[arg(long, value_name = "NAME=EXTENT,…", requires = "op")]
+    shape: Option<Shape>,
     /// Print the ops that have cases, one per line, and exit; needs no device
     #[arg(long)]
     list: bool,
@@ -48,8 +51,11 @@ pub fn run(options: &Options) -> Result<()> {
     let device = Device::cuda(0)?;
     let mut bench = if options.once { None } else { Some(Bench::new(&device, &options.measured)?) };
     let wanted = |case: &Case| options.op.as_ref().is_none_or(|op| op == case.op);
-    let cases: Vec<_> = cases::all().into_iter().filter(wanted).collect();
+    let mut cases: Vec<_> = cases::all().into_iter().filter(wanted).collect();
     ensure!(!cases.is_empty(), "no case of `{}`", options.op.as_deref().unwrap_or_default());
+    if let Some(shape) = &options.shape {
+        cases = at_shape(cases, shape, options.once)?;
+    }
     let mut failures = 0;
     for (case, dtype) in cases.iter().flat_map(|case| case.dtypes.iter().map(move |t| (case, *t))) {
         let mut shared = Shared::default();
@@ -76,6 +82,31 @@ pub fn run(options: &Options) -> Result<()> {
     }
     ensure!(failures == 0, "{failures} rungs failed");
     Ok(())
+}
+
+/// The cases whose extents these are, at this shape: to be checked where nothing is timed, otherwise to be timed.
+fn at_shape(cases: Vec<Case>, shape: &Shape, once: bool) -> Result<Vec<Case>> {
+    let mut found = Vec::new();
+    let mut refused = None;
+    for mut case in cases {
+        let names = cases::extents(&case);
+        let extents = match names {
+            Some([a, b]) => shape.extents(case.op, [a, b]).map(|[a, b]| [a, b, 0]),
+            Some([a, b, c]) => shape.extents(case.op, [a, b, c]),
+            _ => Err(anyhow!("{}/{} has only its own shape; omit --shape", case.op, case.name)),
+        };
+        match extents {
+            Ok(extents) => {
+                *(if once { &mut case.small } else { &mut case.full }) = extents;
+                found.push(case);
+            }
+            Err(error) => refused = Some(error),
+        }
+    }
+    match refused {
+        Some(error) if found.is_empty() => Err(error),
+        _ => Ok(found),
+    }
 }
 
 /// What the rungs of one case share: its buffers at the full shape, and what other implementations do.

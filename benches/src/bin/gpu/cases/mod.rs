@@ -28,6 +28,31 @@ pub fn all() -> Vec<Case> {
         .collect()
 }
 
+/// The names of a case's extents in `--shape`; `None` where it has no others than its own.
+pub fn extents(case: &Case) -> Option<&'static [&'static str]> {
+    match (case.op, case.name) {
+        ("matmul", _) => Some(&["m", "n", "k"]),
+        ("cross_entropy", _) => Some(&["n", "c", "v"]),
+        ("attention", "fwd_window" | "bwd_window") => Some(&["b", "t", "w"]),
+        ("attention", _) => Some(&["b", "t", "t_k"]),
+        ("rope", "table") => Some(&["t", "d"]),
+        ("rope", _) => Some(&["b", "t", "d"]),
+        ("embedding", _) => Some(&["n", "v", "c"]),
+        ("strided", "transpose") => Some(&["rows", "c"]),
+        ("strided", _) => Some(&["b", "t", "c"]),
+        ("reduce", "sum_groups") => Some(&["groups", "n"]),
+        ("reduce", "dot") => Some(&["rows", "n"]),
+        ("reduce", _) => Some(&["rows", "c"]),
+        ("slice", _) => Some(&["b", "rows", "c"]),
+        ("swiglu", _) => Some(&["rows", "f"]),
+        ("rms_norm" | "elementwise" | "cast" | "unary" | "binary" | "softmax", _) => {
+            Some(&["rows", "c"])
+        }
+        ("reparam" | "gaussian_kl" | "philox" | "adamw", _) => Some(&["rows", "n"]),
+        _ => None,
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use std::collections::BTreeSet;
