@@ -14,6 +14,7 @@ use serde_json::{Map, Value, json};
 
 use crate::config::Config;
 use crate::data::{Batch, Batches, Tokenizer};
+use crate::metrics::ProtocolScore;
 use crate::{Error, Result};
 
 /// The step number of the random keys of evaluations: one that training never reaches, so that every
@@ -101,24 +102,25 @@ impl Evaluation {
         (bytes > 0).then(|| bits / bytes as f64)
     }
 
-    /// The numbers as JSON, by protocol.
+    /// The numbers by protocol, as files have them.
+    pub fn scores(&self) -> BTreeMap<String, ProtocolScore> {
+        let score = |e: &Estimate| ProtocolScore {
+            bits_per_byte: self.bits_per_byte(e),
+            bytes: self.bytes(e.protocol) as u64,
+            mean_sequence_perplexity: e.mean_sequence_perplexity,
+            nats_per_token: e.mean_nats_per_token,
+            perplexity: e.perplexity(),
+            sampling_error: e.sampling_error,
+            sequences: e.per_sequence.len() as u64,
+            standard_error: e.standard_error,
+            tokens: e.tokens as u64,
+        };
+        self.estimates.iter().map(|e| (e.protocol.to_string(), score(e))).collect()
+    }
+
+    /// The [`scores`](Self::scores) as JSON.
     pub fn to_json(&self) -> Value {
-        let mut map = Map::new();
-        for e in &self.estimates {
-            let value = json!({
-                "nats_per_token": e.mean_nats_per_token,
-                "standard_error": e.standard_error,
-                "sampling_error": e.sampling_error,
-                "perplexity": e.perplexity(),
-                "mean_sequence_perplexity": e.mean_sequence_perplexity,
-                "bits_per_byte": self.bits_per_byte(e),
-                "tokens": e.tokens,
-                "bytes": self.bytes(e.protocol),
-                "sequences": e.per_sequence.len(),
-            });
-            map.insert(e.protocol.to_string(), value);
-        }
-        Value::Object(map)
+        json!(self.scores())
     }
 }
 

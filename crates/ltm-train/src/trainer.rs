@@ -6,21 +6,18 @@ use std::time::Instant;
 
 use ltm_files::{FolderLock, remove_aside, write_whole};
 use ltm_model::Weights;
-use serde_json::json;
 
 use crate::checkpoint::{self, CONFIG_FILE, Checkpoint, DataRecord, Found, State};
 use crate::config::Config;
 use crate::data::{Batches, SharedTokenizer, Split, Tokenizer, TokenizerSpec, storyworld};
 use crate::eval::{Evaluation, evaluate, protocols, scores};
-use crate::metrics::{EventWriter, JsonlWriter, tokens_seen};
+use crate::metrics::{EvaluationLine, EventWriter, JsonlWriter, StepLine, tokens_seen};
 use crate::resume::{self, Changes};
 use crate::step::{SlowLearner, StepReport};
 use crate::{Error, Result, run_data, run_record};
 
+pub use crate::metrics::METRICS_FILE;
 pub use crate::run_data::{corpus_dir, open, open_corpus};
-
-/// The file of a run with its numbers, one JSON object per line.
-pub const METRICS_FILE: &str = "metrics.jsonl";
 
 /// Whether a run may find an earlier one in its folder.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -307,10 +304,16 @@ impl Trainer {
     fn record(&mut self, report: &StepReport, seconds: f64) -> Result<()> {
         let &StepReport { step, loss, kl, grad_norm, lr, fast_lr, tokens } = report;
         let bound = report.bound();
-        self.metrics.append(&json!({
-            "step": step, "loss": loss, "kl": kl, "bound_fitted_noise": bound,
-            "grad_norm": grad_norm, "lr": lr, "fast_lr": fast_lr, "tokens": tokens,
-        }))?;
+        self.metrics.append(&StepLine {
+            bound_fitted_noise: bound,
+            fast_lr,
+            grad_norm,
+            kl,
+            loss,
+            lr,
+            step,
+            tokens: tokens as u64,
+        })?;
         let Some(events) = &mut self.events else { return Ok(()) };
         for (tag, value) in [
             ("train/loss", Some(loss)),
@@ -328,7 +331,7 @@ impl Trainer {
     }
 
     fn record_evaluation(&mut self, evaluation: &Evaluation) -> Result<()> {
-        self.metrics.append(&json!({ "step": self.step, "eval": evaluation.to_json() }))?;
+        self.metrics.append(&EvaluationLine { eval: evaluation.scores(), step: self.step })?;
         let Some(events) = &mut self.events else { return Ok(()) };
         for estimate in &evaluation.estimates {
             let tag = format!("val/{}", estimate.protocol.name());

@@ -1,12 +1,12 @@
-//! `metrics.jsonl`: one JSON object per line, in the order of its steps. Knows the keys `step` and `tokens` and no other.
+//! Files of one JSON object per line, appended to; `metrics.jsonl` continues where a run resumes.
 
 use std::fs::{File, OpenOptions};
 use std::io::{BufRead, BufReader, ErrorKind, Write};
 use std::path::{Path, PathBuf};
 
-use serde::{Deserialize, Serialize};
-use serde_json::Value;
+use serde::Serialize;
 
+use super::line::{Line, no_line};
 use crate::{Error, Result};
 
 /// Appends objects to a file, each whole line with one write.
@@ -40,12 +40,12 @@ impl JsonlWriter {
         Ok(Self { path: path.into(), file })
     }
 
-    /// Continues the file of a run that resumes after `step`: lines of later steps are cut off, as is a last line that
-    /// was not finished. A run that has taken no step may have no file.
+    /// Continues the `metrics.jsonl` of a run that resumes after `step`: lines of later steps are cut off, as is a last
+    /// line that was not finished. A run that has taken no step may have no file.
     ///
     /// # Errors
-    /// [`Error::File`] when the last line that is kept is not of `step`, or a line is not an object with a number under
-    /// `step`, or the file cannot be read or written. It is then unchanged.
+    /// [`Error::File`] when the last line that is kept is not of `step`, or a line is no [`Line`], or the file cannot be
+    /// read or written. It is then unchanged.
     pub fn resume(path: &Path, step: u64) -> Result<Self> {
         let mut options = OpenOptions::new();
         options.read(true).append(true).create(step == 0);
@@ -89,22 +89,6 @@ impl JsonlWriter {
     }
 }
 
-#[derive(Deserialize)]
-struct Line {
-    step: u64,
-}
-
-/// Tokens that a run was trained on: the sum of its steps' own counts, from its file of metrics.
-///
-/// # Errors
-/// [`Error::File`] when it cannot be read.
-pub fn tokens_seen(path: &Path) -> Result<u64> {
-    let text = std::fs::read_to_string(path).map_err(Error::io(path, "read"))?;
-    let tokens =
-        |line| serde_json::from_str::<Value>(line).ok().and_then(|line| line["tokens"].as_u64());
-    Ok(text.lines().filter_map(tokens).fold(0, u64::saturating_add))
-}
-
 /// How many bytes of a file are kept when a run resumes after `step`; an error where the last kept line is not of `step`.
 fn resumable(path: &Path, file: &File, step: u64) -> Result<u64> {
     let (keep, last) = kept(path, file, step)?;
@@ -125,15 +109,12 @@ fn kept(path: &Path, file: &File, step: u64) -> Result<(u64, u64)> {
         if !line.ends_with(b"\n") {
             break;
         }
-        let read: Line = serde_json::from_slice(&line).map_err(|error| {
-            let expected = "an object with a number under `step`";
-            Error::content(path, format!("line {number}"), expected, error.to_string())
-        })?;
-        if read.step > step {
+        let read = Line::parse(&line).map_err(no_line(path, number))?.step();
+        if read > step {
             break;
         }
         kept += bytes as u64;
-        last = read.step;
+        last = read;
     }
     Ok((kept, last))
 }

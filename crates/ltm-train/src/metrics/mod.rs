@@ -1,7 +1,9 @@
-//! What a run reports: lines of JSON, TensorBoard events. Knows nothing of what is measured.
+//! What a run reports: the lines of `metrics.jsonl` and their reader, TensorBoard events. Measures nothing.
 
 pub mod jsonl;
+pub mod line;
 pub mod tensorboard;
 
-pub use jsonl::{JsonlWriter, tokens_seen};
+pub use jsonl::JsonlWriter;
+pub use line::{EvaluationLine, Line, METRICS_FILE, ProtocolScore, StepLine, read, tokens_seen};
 pub use tensorboard::EventWriter;
