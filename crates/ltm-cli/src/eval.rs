@@ -7,7 +7,7 @@ use clap::ValueEnum;
 use ltm_eval::suites::gsm8k::is_gsm8k;
 use ltm_train::data::{Corpus, Format, Limit, Order, Rows, Split, load};
 use ltm_train::eval::latents_json;
-use ltm_train::{Checkpoint, Config, Evaluation, evaluate, trainer};
+use ltm_train::{Checkpoint, Config, Evaluation, evaluate, run_data};
 use ltm_vi::{Noise, Protocol};
 use serde_json::{Value, json};
 
@@ -133,7 +133,7 @@ impl Subject {
                 return Err(usage(message));
             }
             Some(dir) => return Ok(Self::Corpus(dir.clone())),
-            None => return Ok(Self::Corpus(trainer::corpus_dir(config))),
+            None => return Ok(Self::Corpus(run_data::corpus_dir(config))),
         };
         if args.split.is_some() {
             let file = file.display();
@@ -222,7 +222,7 @@ pub fn run(args: Args) -> anyhow::Result<ExitCode> {
             return Ok(ExitCode::SUCCESS);
         }
     };
-    let batches = trainer::open_corpus(&config, corpus, Order::Sequential)?;
+    let batches = run_data::open_corpus(&config, corpus, Order::Sequential)?;
     // Not before: a generated corpus belongs to the run's own seed.
     config.run.seed = args.seed.unwrap_or(config.run.seed);
     let mut protocols = args.protocol;

@@ -7,7 +7,7 @@ use clap::Subcommand;
 use ltm_eval::charts::{Axis, Chart, Mark, PLOTS, Series};
 use ltm_model::Decoder;
 use ltm_train::data::Split;
-use ltm_train::{Checkpoint, trainer};
+use ltm_train::{Checkpoint, run_data};
 use ltm_vi::probe::{
     LayerReconstruction, Thought, between, decode_greedily, progressive, swap_layer,
 };
@@ -137,7 +137,7 @@ fn layers(args: LayersArgs) -> anyhow::Result<()> {
         model.n_latents > 0,
         "the model has no latents: train one with model.n_latents > 0"
     );
-    let val = trainer::open(config, Split::Val)?;
+    let val = run_data::open(config, Split::Val)?;
     let (device, precision) = config.run.compute()?;
     let (b, t) = (config.train.batch, config.train.seq_len);
     let weights = config.on_device(&checkpoint.weights)?;

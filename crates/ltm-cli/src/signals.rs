@@ -5,6 +5,8 @@ use std::process::ExitCode;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 
+use ltm_train::Next;
+
 /// What signals have asked for so far.
 #[derive(Clone, Default)]
 pub struct Signals {
@@ -15,14 +17,15 @@ pub struct Signals {
 }
 
 impl Signals {
-    /// Set when the command is to end.
-    pub fn stop(&self) -> &AtomicBool {
-        &self.stop
-    }
-
-    /// Whether a checkpoint was asked for since the last call.
-    pub fn take_save_request(&self) -> bool {
-        self.save.swap(false, Ordering::Relaxed)
+    /// What signals have asked for: to stop, or a checkpoint since the last call.
+    pub fn next(&self) -> Next {
+        if self.stop.load(Ordering::Relaxed) {
+            Next::Stop
+        } else if self.save.swap(false, Ordering::Relaxed) {
+            Next::Save
+        } else {
+            Next::Continue
+        }
     }
 
     /// The exit status of a command that was stopped early: 128 and the signal's number, as a shell reports it.

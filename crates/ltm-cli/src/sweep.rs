@@ -7,7 +7,7 @@ use std::process::ExitCode;
 use indicatif::ProgressBar;
 use ltm_eval::sweep::{Point, RESULTS_FILE, SweepObserver};
 use ltm_eval::{Error, Sweep};
-use ltm_train::{Observer, StepReport, chain, flops};
+use ltm_train::{Next, Observer, StepReport, chain, flops};
 use serde_json::Value;
 
 use crate::Pace;
@@ -78,7 +78,7 @@ pub fn run(args: Args) -> anyhow::Result<ExitCode> {
     let points = bars.add(crate::progress_bar(all, "point {pos}/{len} {msg}"));
     let inner = bars.add(crate::progress_bar(0, "{pos}/{len} {msg}"));
     let mut observer = Progress { points, inner, pace: Pace::default(), signals: &signals };
-    let summary = sweep.run(signals.stop(), &mut observer);
+    let summary = sweep.run(&mut observer);
     observer.inner.finish_and_clear();
     observer.points.finish_and_clear();
     let summary = summary.map_err(with_hint)?;
@@ -146,14 +146,11 @@ struct Progress<'a> {
 }
 
 impl Observer for Progress<'_> {
-    fn wants_checkpoint(&mut self) -> bool {
-        self.signals.take_save_request()
-    }
-
-    fn started(&mut self, done: u64, steps: u64) {
+    fn started(&mut self, done: u64, steps: u64) -> Next {
         self.pace = Pace::default();
         self.inner.set_length(steps);
         self.inner.set_position(done);
+        self.signals.next()
     }
 
     fn not_recorded(&mut self, error: &ltm_vi::Error) {
@@ -161,24 +158,31 @@ impl Observer for Progress<'_> {
         self.points.suspend(|| note!("{text}"));
     }
 
-    fn stepped(&mut self, report: &StepReport, seconds: f64) {
+    fn stepped(&mut self, report: &StepReport, seconds: f64) -> Next {
         self.inner.set_position(report.step);
         let eta = self.pace.eta(&self.inner, seconds);
         let bound = report.bound().map_or(String::new(), |bound| format!(" bound {bound:.3}"));
         self.inner.set_message(format!("training: loss {:.3}{bound} ETA {eta}", report.loss));
+        self.signals.next()
+    }
+
+    fn evaluating(&mut self, _done: u64, _all: u64) -> Next {
+        self.signals.next()
     }
 }
 
 impl SweepObserver for Progress<'_> {
-    fn point_started(&mut self, point: &Point, done: usize, _all: usize) {
+    fn point_started(&mut self, point: &Point, done: usize, _all: usize) -> Next {
         self.points.set_position(done as u64);
         self.points.set_message(point.name.clone());
+        self.signals.next()
     }
 
-    fn scoring(&mut self, done: u64, all: u64) {
+    fn scoring(&mut self, done: u64, all: u64) -> Next {
         self.inner.set_length(all);
         self.inner.set_position(done);
         self.inner.set_message("batches scored");
+        self.signals.next()
     }
 
     fn point_finished(&mut self, line: &Value) {

@@ -9,7 +9,7 @@ use ltm_model::Attention;
 use ltm_train::data::{Split, storyworld};
 use ltm_train::resume::Changes;
 use ltm_train::{
-    Checkpoint, Config, Error, Evaluation, Observer, Start, StepReport, Summary, Trainer, chain,
+    Checkpoint, Config, Error, Evaluation, Next, Observer, Run, Start, StepReport, Summary, chain,
 };
 use ltm_vi::{GenerateOptions, Inference, LatentSource};
 
@@ -56,8 +56,8 @@ pub fn run(args: Args) -> anyhow::Result<ExitCode> {
         (true, false) => Start::Resume,
         (true, true) => Start::ResumeOnChangedData,
     };
-    let mut trainer = Trainer::new(config, start).map_err(with_hint)?;
-    let config = trainer.config().clone();
+    let mut run = Run::new(config, start).map_err(with_hint)?;
+    let config = run.config().clone();
     note!(
         "{} parameters, {} latent vectors of {}; {}",
         config.model.param_count(),
@@ -65,13 +65,13 @@ pub fn run(args: Args) -> anyhow::Result<ExitCode> {
         config.model.dim,
         config.run.dir.display()
     );
-    for error in trainer.ignored() {
+    for error in run.ignored() {
         note!("ignored an incomplete checkpoint: {}", chain(error));
     }
-    note_changes(&config, trainer.changes());
+    note_changes(&config, run.changes());
     let bar = crate::progress_bar(0, "step {pos}/{len} {msg}");
     let mut observer = Progress { bar, pace: Pace::default(), signals: &signals, asked: false };
-    let summary = trainer.run(signals.stop(), &mut observer);
+    let summary = run.run(&mut observer);
     observer.bar.finish_and_clear();
     let summary = summary?;
     let plots = ltm_eval::charts::draw(&config.run.dir)?;
@@ -194,18 +194,26 @@ impl Progress<'_> {
     fn line(&self, text: &str) {
         self.bar.suspend(|| note!("{text}"));
     }
+
+    /// What signals have asked for.
+    fn next(&mut self) -> Next {
+        let next = self.signals.next();
+        self.asked |= next == Next::Save;
+        next
+    }
 }
 
 impl Observer for Progress<'_> {
-    fn started(&mut self, done: u64, steps: u64) {
+    fn started(&mut self, done: u64, steps: u64) -> Next {
         self.bar.set_length(steps);
         self.bar.set_position(done);
         if done > 0 {
             self.line(&format!("resuming after step {done} of {steps}"));
         }
+        self.next()
     }
 
-    fn stepped(&mut self, report: &StepReport, seconds: f64) {
+    fn stepped(&mut self, report: &StepReport, seconds: f64) -> Next {
         self.bar.set_position(report.step);
         let eta = self.pace.eta(&self.bar, seconds);
         let bound = report.bound().map_or(String::new(), |bound| format!(" bound {bound:.3}"));
@@ -214,28 +222,26 @@ impl Observer for Progress<'_> {
             report.loss,
             report.tokens as f64 / seconds,
         ));
+        self.next()
     }
 
     fn not_recorded(&mut self, error: &ltm_vi::Error) {
         self.line(&format!("note: {NOT_RECORDED}: {}", chain(error)));
     }
 
-    fn evaluating(&mut self, done: u64, all: u64) {
+    fn evaluating(&mut self, done: u64, all: u64) -> Next {
         self.bar.set_message(format!("scoring the validation split, {done}/{all}"));
+        self.next()
     }
 
-    fn evaluated(&mut self, step: u64, evaluation: &Evaluation) {
+    fn evaluated(&mut self, step: u64, evaluation: &Evaluation) -> Next {
         let mut text = format!("step {step}:");
         for e in &evaluation.estimates {
             let score = plus_minus((e.mean_nats_per_token, e.standard_error), 4);
             text += &format!("  {} {score}", e.protocol);
         }
         self.line(&text);
-    }
-
-    fn wants_checkpoint(&mut self) -> bool {
-        self.asked = self.signals.take_save_request();
-        self.asked
+        self.next()
     }
 
     fn saved(&mut self, dir: &Path) {
@@ -315,7 +321,7 @@ fn print_samples(config: &Config, checkpoint: &Path) -> anyhow::Result<()> {
         ltm_vi::generate(&config.model, &weights, &inference, prompt, options)
     };
     outln!("\nunconditional sample:\n  {}", show(&write(&[separator], &options)?.tokens))?;
-    let Ok(val) = ltm_train::trainer::open(config, Split::Val) else { return Ok(()) };
+    let Ok(val) = ltm_train::run_data::open(config, Split::Val) else { return Ok(()) };
     for index in 0..2_u64 {
         let batch = val.batch(index / config.train.batch as u64)?;
         let t = config.train.seq_len;

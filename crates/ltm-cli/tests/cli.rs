@@ -336,6 +336,38 @@ fn interrupted_it_saves_and_says_how_to_go_on() {
     assert!(dir.join(format!("checkpoints/step-{}", step + 2)).exists());
 }
 
+#[cfg(unix)]
+#[test]
+fn interrupted_in_an_evaluation_it_saves_at_once_and_evaluates_when_resumed() {
+    let temp = tempfile::tempdir().expect("a temporary folder");
+    let (config, dir) = (tiny(), temp.path().join("run"));
+    let set = set_dir(&dir);
+    // The evaluation after the first step would take minutes.
+    let long = ["train.eval_every=1", "train.steps=9", "data.val_documents=3000"];
+    let long = long.map(|set| ["--set", set]).concat();
+    let all = [&long[..], &["--set", "train.eval_sequences=0", "--set", "train.eval_samples=64"]];
+    let mut run = ltm(&train_args(&config, &set, &all.concat()));
+    let child = run.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().expect("starts");
+    let begun = || fs::metadata(dir.join("metrics.jsonl")).is_ok_and(|file| file.len() > 0);
+    for _ in 0..2400 {
+        if begun() {
+            break;
+        }
+        std::thread::sleep(Duration::from_millis(50));
+    }
+    let kill = Command::new("kill").args(["-INT", &child.id().to_string()]).status();
+    assert!(begun() && kill.expect("kill starts").success());
+    let out = child.wait_with_output().expect("waited for");
+    assert_eq!(out.status.code(), Some(130), "{}", String::from_utf8_lossy(&out.stderr));
+    let lines = || String::from_utf8(read(dir.join("metrics.jsonl"))).expect("text");
+    assert_eq!((lines().lines().count(), lines().contains("eval")), (1, false), "{}", lines());
+    assert!(dir.join("checkpoints/step-1").exists() && !dir.join("scores.jsonl").exists());
+    let few = ["--set", "train.steps=1", "--set", "train.eval_sequences=2", "--resume"];
+    good(&train_args(&config, &set, &[&long[..2], &long[4..], &few[..]].concat()));
+    assert_eq!((lines().lines().count(), lines().contains("eval")), (2, true), "{}", lines());
+    assert!(dir.join("scores.jsonl").exists());
+}
+
 #[test]
 fn a_sweep_is_listed_run_resumed_and_reported() {
     let temp = tempfile::tempdir().expect("a temporary folder");

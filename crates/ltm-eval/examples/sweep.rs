@@ -4,7 +4,6 @@
 use std::error::Error;
 use std::fs;
 use std::path::{Path, PathBuf};
-use std::sync::atomic::AtomicBool;
 
 use ltm_eval::sweep::SweepObserver;
 use ltm_eval::{Sweep, report};
@@ -66,7 +65,7 @@ fn run(folder: &Path) -> Result<PathBuf, Box<dyn Error>> {
     let file = folder.join("sweep.toml");
     fs::write(&file, format!("dir = {:?}\n{SWEEP}", folder.join("points")))?;
     let sweep = Sweep::load(&file, &[])?;
-    let summary = sweep.run(&AtomicBool::new(false), &mut Progress)?;
+    let summary = sweep.run(&mut Progress)?;
     assert!(summary.finished && summary.results.iter().all(|line| line.get("error").is_none()));
     Ok(report::write(&[sweep.dir], &folder.join("report"), &mut |_, _| {})?)
 }

@@ -3,11 +3,10 @@
 
 use std::fs;
 use std::path::Path;
-use std::sync::atomic::AtomicBool;
 
 use ltm_eval::sweep::SweepObserver;
 use ltm_eval::{Sweep, report};
-use ltm_train::{Observer, Start, Trainer};
+use ltm_train::{Observer, Run, Start};
 
 struct Quiet;
 
@@ -33,14 +32,13 @@ fn sweep(dir: &Path) -> Sweep {
 fn a_page_shows_every_point_and_stands_alone() {
     let temp = tempfile::tempdir().expect("a temporary folder");
     let sweep = sweep(temp.path());
-    let never = AtomicBool::new(false);
-    sweep.run(&never, &mut Quiet).expect("runs");
+    sweep.run(&mut Quiet).expect("runs");
     let runs = [("run<b>", 1), ("other", 2)].map(|(name, steps)| {
         let mut config = sweep.points[0].placed.clone();
         config.run.dir = temp.path().join(name);
         config.infer.steps = steps;
         let dir = config.run.dir.clone();
-        Trainer::new(config, Start::Fresh).expect("ready").run(&never, &mut Quiet).expect("runs");
+        Run::new(config, Start::Fresh).expect("ready").run(&mut Quiet).expect("runs");
         dir
     });
 

@@ -2,11 +2,10 @@
 
 use std::fs;
 use std::path::Path;
-use std::sync::atomic::{AtomicBool, Ordering};
 
 use ltm_eval::sweep::{Point, SweepObserver, read_results};
 use ltm_eval::{Error, Sweep};
-use ltm_train::{Observer, StepReport};
+use ltm_train::{Next, Observer, StepReport};
 use serde_json::Value;
 
 /// Writes a sweep's file over the tiny configuration and reads it.
@@ -26,27 +25,24 @@ const GRIDS: &str = "[[grid]]\n\"model.n_latents\" = [2, 4]\ninfer.noise = [\"fr
                      [[grid]]\nname = \"window\"\n\"model.n_latents\" = 0\nmodel.window = [4]\n";
 
 #[derive(Default)]
-struct Watch<'a> {
-    /// Set at this step of the point of this name.
-    stop: Option<(&'a AtomicBool, &'static str, u64)>,
+struct Watch {
+    /// Stops after this step of the point of this name.
+    stop: Option<(&'static str, u64)>,
     point: String,
     finished: Vec<String>,
 }
 
-impl Observer for Watch<'_> {
-    fn stepped(&mut self, report: &StepReport, _seconds: f64) {
-        if let Some((stop, name, step)) = self.stop
-            && self.point == name
-            && report.step == step
-        {
-            stop.store(true, Ordering::Relaxed);
-        }
+impl Observer for Watch {
+    fn stepped(&mut self, report: &StepReport, _seconds: f64) -> Next {
+        let at = self.stop.is_some_and(|(name, step)| self.point == name && report.step == step);
+        if at { Next::Stop } else { Next::Continue }
     }
 }
 
-impl SweepObserver for Watch<'_> {
-    fn point_started(&mut self, point: &Point, _done: usize, _all: usize) {
+impl SweepObserver for Watch {
+    fn point_started(&mut self, point: &Point, _done: usize, _all: usize) -> Next {
         self.point = point.name.clone();
+        Next::Continue
     }
 
     fn point_finished(&mut self, line: &Value) {
@@ -124,16 +120,14 @@ fn interrupted_and_resumed_gives_the_lines_of_never_stopping() {
         fs::create_dir(&dir).expect("creatable");
         dir
     };
-    let never = AtomicBool::new(false);
     let whole = load(&dir("whole"), "[budget]\nsteps = 3", GRIDS).expect("good");
-    let summary = whole.run(&never, &mut Watch::default()).expect("runs");
+    let summary = whole.run(&mut Watch::default()).expect("runs");
     assert!(summary.finished && summary.results.len() == 5);
 
     let parted = load(&dir("parted"), "[budget]\nsteps = 3", GRIDS).expect("good");
-    let stop = AtomicBool::new(false);
-    let at = (&stop, "noise=fresh,n_latents=4", 1);
+    let at = ("noise=fresh,n_latents=4", 1);
     let mut watch = Watch { stop: Some(at), ..Watch::default() };
-    let summary = parted.run(&stop, &mut watch).expect("runs");
+    let summary = parted.run(&mut watch).expect("runs");
     assert!(!summary.finished);
     assert_eq!(watch.finished, ["noise=fresh,n_latents=2"]);
     // A process that died within a write leaves half a line.
@@ -141,7 +135,7 @@ fn interrupted_and_resumed_gives_the_lines_of_never_stopping() {
     let text = fs::read_to_string(&path).expect("there") + "{\"name\": \"noi";
     fs::write(&path, text).expect("writable");
     let mut watch = Watch::default();
-    assert!(parted.run(&never, &mut watch).expect("runs").finished);
+    assert!(parted.run(&mut watch).expect("runs").finished);
     assert_eq!(watch.finished, names(&parted)[1..]);
 
     let lines = |sweep: &Sweep| -> Vec<Value> {
@@ -184,10 +178,9 @@ fn interrupted_and_resumed_gives_the_lines_of_never_stopping() {
 fn a_failed_point_has_a_line_and_a_changed_file_is_refused() {
     let temp = tempfile::tempdir().expect("a temporary folder");
     let grids = "[[grid]]\n\"train.lr\" = [1e38, 1e-3]\ntrain.lr_min = 0.0\n";
-    let never = AtomicBool::new(false);
     let steps = "[budget]\nsteps = 4";
     let sweep = load(temp.path(), steps, grids).expect("good");
-    let results = sweep.run(&never, &mut Watch::default()).expect("runs").results;
+    let results = sweep.run(&mut Watch::default()).expect("runs").results;
     assert!(
         results[0]["error"].as_str().is_some_and(|e| e.contains("not finite")),
         "{}",
@@ -195,11 +188,11 @@ fn a_failed_point_has_a_line_and_a_changed_file_is_refused() {
     );
     assert!(results[1]["error"].is_null() && results[1]["evaluation"].is_object());
     let mut watch = Watch::default();
-    sweep.run(&never, &mut watch).expect("runs");
+    sweep.run(&mut watch).expect("runs");
     assert!(watch.finished.is_empty(), "every point has its line");
 
     let refused = |sweep: Sweep, parts: &[&str]| {
-        let error = sweep.run(&never, &mut Watch::default()).expect_err("changed").to_string();
+        let error = sweep.run(&mut Watch::default()).expect_err("changed").to_string();
         for part in parts {
             assert!(error.contains(part), "`{part}` is not in {error}");
         }
@@ -215,10 +208,10 @@ fn a_failed_point_has_a_line_and_a_changed_file_is_refused() {
     assert!(read_results(&sweep.dir).expect("readable").is_empty());
     let changed = load(temp.path(), "[budget]\nsteps = 5", grids).expect("good");
     refused(changed, &["config.toml", "train.steps"]);
-    let again = sweep.run(&never, &mut Watch::default()).expect("runs").results;
+    let again = sweep.run(&mut Watch::default()).expect("runs").results;
     assert_eq!(again[1], results[1]);
     let mut watch = Watch::default();
     sweep.forget(true).expect("forgotten");
-    sweep.run(&never, &mut watch).expect("runs");
+    sweep.run(&mut watch).expect("runs");
     assert_eq!(watch.finished, [again[0]["name"].as_str().expect("a name")]);
 }

@@ -3,6 +3,7 @@
 
 mod keys;
 mod read;
+mod schedule;
 mod show;
 
 use std::io::Read;
@@ -16,7 +17,7 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use crate::data::tokenizer::named;
-use crate::data::{Meta, Rows, SharedTokenizer, storyworld};
+use crate::data::{Meta, Rows, SharedTokenizer, Tokenizer, storyworld};
 use crate::{Error, Result};
 
 pub use keys::{Key, KeyDefault, Kind, keys, schema};
@@ -307,28 +308,50 @@ impl Config {
     /// [`Error::Config`].
     pub fn parse(text: &str, path: &Path, overrides: &[String]) -> Result<Self> {
         let fail = |reason: String| Error::Config { path: path.into(), reason };
-        let mut table = read::table(text, path, overrides)?;
+        let table = read::table(text, path, overrides)?;
         let data: DataConfig = read::section(&table, "data").map_err(fail)?;
         data.check_source().map_err(in_file(path))?;
         let tokenizer = data.tokenizer().map_err(|e| {
             fail(format!("`data.path`: {}", crate::error::chain(&e).escape_debug()))
         })?;
-        if let Some(model) = table.get_mut("model").and_then(toml::Value::as_table_mut) {
+        let model = table.get("model").and_then(toml::Value::as_table);
+        let is_sized = model.is_none_or(|model| model.contains_key("vocab_size"));
+        if let (None, Some(dir), false) = (&tokenizer, &data.path, is_sized) {
+            return Err(fail(format!(
+                "`data.path`: expected a folder with a meta.json, as `ltm data prepare` writes it, found {dir:?}"
+            )));
+        }
+        Self::for_words(table, path, overrides, tokenizer.map(|tokenizer| tokenizer.vocab_size()))
+    }
+
+    /// As [`Config::parse`], for data of the program's own over `tokenizer`, such as a corpus in memory: the vocabulary is
+    /// that of `tokenizer`, and `[data]` may be omitted.
+    ///
+    /// # Errors
+    /// [`Error::Config`].
+    pub fn parse_for(
+        tokenizer: &dyn Tokenizer,
+        text: &str,
+        path: &Path,
+        overrides: &[String],
+    ) -> Result<Self> {
+        let table = read::table(text, path, overrides)?;
+        Self::for_words(table, path, overrides, Some(tokenizer.vocab_size()))
+    }
+
+    /// The configuration of a table, with the model's vocabulary that of a tokenizer with `words` ids.
+    fn for_words(
+        mut table: toml::Table,
+        path: &Path,
+        overrides: &[String],
+        words: Option<usize>,
+    ) -> Result<Self> {
+        if let (Some(model), Some(words)) =
+            (table.get_mut("model").and_then(toml::Value::as_table_mut), words)
+        {
             let attention = model.get("attention").and_then(toml::Value::as_str);
             let masks = usize::from(attention == Some("bidirectional"));
-            match (tokenizer, &data.path) {
-                (Some(tokenizer), _) => {
-                    let words = tokenizer.vocab_size() + masks;
-                    model.insert("vocab_size".into(), (words as i64).into());
-                }
-                (None, Some(dir)) if !model.contains_key("vocab_size") => {
-                    return Err(fail(format!(
-                        "`data.path`: expected a folder with a meta.json, as `ltm data prepare` writes it, found {:?}",
-                        dir
-                    )));
-                }
-                (None, _) => {}
-            }
+            model.insert("vocab_size".into(), ((words + masks) as i64).into());
         }
         let config = Self::from_table(table, path)?;
         config.check_schedule(overrides).map_err(in_file(path))?;
@@ -383,7 +406,6 @@ impl Config {
         let exact = i64::MAX as u64;
         check(self.run.seed <= exact, "run.seed", &format!("at most {exact}"), &self.run.seed)?;
         check(!self.run.dir.as_os_str().is_empty(), "run.dir", "a folder", &"nothing")?;
-        self.data.check_source()?;
         self.check_train()
     }
 
@@ -395,7 +417,7 @@ impl Config {
     pub fn on_device(&self, weights: &Weights) -> Result<DeviceWeights> {
         let (device, precision) = self.run.compute()?;
         let weights = DeviceWeights::new(&self.model, weights, &device, precision);
-        weights.map_err(crate::eval::non_finite)
+        weights.map_err(Error::of_weights)
     }
 
     fn check_train(&self) -> Result<()> {
@@ -508,7 +530,7 @@ fn check(holds: bool, field: &str, expected: &str, found: &dyn std::fmt::Display
 
 impl DataConfig {
     /// Refuses a section that names no data.
-    fn check_source(&self) -> Result<()> {
+    pub(crate) fn check_source(&self) -> Result<()> {
         let named =
             self.path.as_ref().map_or(self.corpus.is_some(), |path| !path.as_os_str().is_empty());
         let expected =

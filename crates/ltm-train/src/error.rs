@@ -85,6 +85,16 @@ impl Error {
         Self::File(FileError::content(path, what, expected, found))
     }
 
+    /// Weights that are not finite are a run that diverged, not a mistake of the caller.
+    pub(crate) fn of_weights(error: ltm_model::Error) -> Self {
+        match error {
+            ltm_model::Error::NotFinite { name, .. } => {
+                Self::NonFinite { step: 0, tensor: format!("`{name}`"), last_good: None }
+            }
+            other => Self::Infer(other.into()),
+        }
+    }
+
     /// An [`Error::Field`] from its three facts.
     pub(crate) fn field(
         field: &str,

@@ -4,6 +4,7 @@ pub mod scores;
 
 use std::collections::BTreeMap;
 use std::f64::consts::LN_2;
+use std::ops::ControlFlow;
 
 use ltm_model::{Attention, DeviceWeights, param_table};
 use ltm_vi::{
@@ -160,7 +161,7 @@ pub fn protocols(config: &Config, samples: usize) -> Vec<Protocol> {
 ///
 /// `batches` must be sequential, of the shape of `config.train`. The numbers depend on weights, data,
 /// `config.infer` and the seed; `progress(done, all)` counts batches, each once per protocol. `weights` are on the
-/// device of `config.run`, as from [`Config::on_device`].
+/// device of `config.run`, as from [`Config::on_device`]. [`evaluate_until`] can be stopped.
 ///
 /// # Errors
 /// [`Error::Infer`] for a protocol that does not apply to the model, those of [`Batches::batch`], and
@@ -173,6 +174,26 @@ pub fn evaluate(
     sequences: u64,
     progress: &mut dyn FnMut(u64, u64),
 ) -> Result<Evaluation> {
+    let mut whole = |done, all| {
+        progress(done, all);
+        ControlFlow::Continue(())
+    };
+    let evaluation = evaluate_until(config, weights, batches, protocols, sequences, &mut whole)?;
+    Ok(evaluation.expect("an evaluation that nothing stops is complete"))
+}
+
+/// As [`evaluate`]; `None` when `progress` breaks off before all batches are scored.
+///
+/// # Errors
+/// Those of [`evaluate`].
+pub fn evaluate_until(
+    config: &Config,
+    weights: &DeviceWeights,
+    batches: &Batches,
+    protocols: &[Protocol],
+    sequences: u64,
+    progress: &mut dyn FnMut(u64, u64) -> ControlFlow<()>,
+) -> Result<Option<Evaluation>> {
     let options = batches.options();
     let (b, t) = (options.batch, options.seq_len);
     for protocol in protocols {
@@ -199,7 +220,7 @@ pub fn evaluate(
     let all = passes.iter().map(|p| p.rows.div_ceil(b as u64) * p.protocols.len() as u64).sum();
 
     let (device, precision) = config.run.compute()?;
-    weights.check_finite(&param_table(&config.model)).map_err(non_finite)?;
+    weights.check_finite(&param_table(&config.model)).map_err(Error::of_weights)?;
     let none = SlowGradient::None;
     let mut program = Program::new(&config.model, b, t, &device, precision, none)?;
     let inference = Inference::finished(&config.infer)?;
@@ -209,12 +230,18 @@ pub fn evaluate(
         sequences: Vec::new(),
     };
     let mut done = 0;
-    progress(done, all);
+    if progress(done, all).is_break() {
+        return Ok(None);
+    }
     for pass in &passes {
-        pass.run(config, &inference, (&mut program, weights), &mut found, &mut || {
+        let mut scored = || {
             done += 1;
-            progress(done, all);
-        })?;
+            // After the last batch there is nothing to break off.
+            progress(done, all).is_continue() || done == all
+        };
+        if !pass.run(config, &inference, (&mut program, weights), &mut found, &mut scored)? {
+            return Ok(None);
+        }
     }
     let estimates =
         found.scores.iter().map(Scores::estimate).collect::<ltm_vi::Result<Vec<_>>>()?;
@@ -223,17 +250,10 @@ pub fn evaluate(
             let tensor = format!("the score by {}", e.protocol);
             Err(Error::NonFinite { step: 0, tensor, last_good: None })
         }
-        None => Ok(Evaluation { estimates, latents: found.latents, sequences: found.sequences }),
-    }
-}
-
-/// Weights that are not finite are a run that diverged, not a mistake of the caller.
-pub(crate) fn non_finite(error: ltm_model::Error) -> Error {
-    match error {
-        ltm_model::Error::NotFinite { name, .. } => {
-            Error::NonFinite { step: 0, tensor: format!("`{name}`"), last_good: None }
+        None => {
+            let Found { latents, sequences, .. } = found;
+            Ok(Some(Evaluation { estimates, latents, sequences }))
         }
-        other => Error::Infer(other.into()),
     }
 }
 
@@ -253,14 +273,15 @@ struct Pass {
 }
 
 impl Pass {
+    /// Scores batch by batch; false when `scored`, which is called after each by each protocol, returns false.
     fn run(
         &self,
         config: &Config,
         inference: &Inference,
         (program, weights): (&mut Program, &DeviceWeights),
         found: &mut Found,
-        scored: &mut dyn FnMut(),
-    ) -> Result<()> {
+        scored: &mut dyn FnMut() -> bool,
+    ) -> Result<bool> {
         let [b, t] = program.shape();
         let tokenizer = &**self.batches.corpus().tokenizer();
         let fitted = config.model.n_latents > 0 && self.protocols.iter().any(Protocol::needs_fit);
@@ -300,11 +321,13 @@ impl Pass {
                     row.scores.push(SequenceScore { protocol, nats, sampling_error });
                 }
                 all.extend(scores)?;
-                scored();
+                if !scored() {
+                    return Ok(false);
+                }
             }
             found.sequences.extend(rows.into_iter().filter(|row| row.tokens > 0));
         }
-        Ok(())
+        Ok(true)
     }
 }
 

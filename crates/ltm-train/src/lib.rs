@@ -8,10 +8,11 @@ pub mod eval;
 pub mod flops;
 pub mod memory;
 pub mod metrics;
+pub mod observer;
 pub mod resume;
-mod run_data;
+pub mod run;
+pub mod run_data;
 pub mod run_record;
-mod schedule;
 pub mod step;
 pub mod trainer;
 
@@ -19,8 +20,10 @@ pub use checkpoint::Checkpoint;
 pub use config::Config;
 pub use error::{Error, Result, chain};
 pub use eval::{Evaluation, evaluate};
+pub use observer::{Next, Observer};
+pub use run::{Run, Start, Summary};
 pub use step::{SlowLearner, StepReport};
-pub use trainer::{Observer, Start, Summary, Trainer};
+pub use trainer::Trainer;
 
 // What the signatures above take and return.
 pub use ltm_data as data;

@@ -23,7 +23,8 @@ pub fn corpus_dir(config: &Config) -> PathBuf {
 /// [`Split::Val`]. A corpus to be generated is generated first, where it is missing.
 ///
 /// # Errors
-/// Those of [`storyworld::ensure`], [`Corpus::open`] and [`Batches::new`].
+/// [`Error::Field`] when the configuration names no data; those of [`storyworld::ensure`], [`Corpus::open`] and
+/// [`Batches::new`].
 pub fn open(config: &Config, split: Split) -> Result<Batches> {
     let named = config.data.named_tokenizer()?;
     open_with(config, split, named.as_ref())
@@ -34,6 +35,7 @@ fn open_with(
     split: Split,
     tokenizer: Option<&SharedTokenizer>,
 ) -> Result<Batches> {
+    config.data.check_source()?;
     if config.data.path.is_none() {
         storyworld::ensure(&corpus_dir(config), &parameters(config))?;
     }

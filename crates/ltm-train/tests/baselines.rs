@@ -1,9 +1,8 @@
 //! Every baseline of `configs/baselines` trains, is scored by its own protocol, and resumes bit for bit.
 
 use std::path::{Path, PathBuf};
-use std::sync::atomic::{AtomicBool, Ordering};
 
-use ltm_train::{Config, Error, Observer, Start, StepReport, Trainer, eval::protocols};
+use ltm_train::{Config, Error, Next, Observer, Run, Start, StepReport, eval::protocols};
 
 const FILES: [(&str, &[&str]); 5] = [
     ("autoregressive-window", &["autoregressive"]),
@@ -45,19 +44,18 @@ fn small(name: &str, dir: &Path) -> Config {
 }
 
 /// Stops a run after this many steps.
-struct StopAfter<'a>(u64, &'a AtomicBool);
+struct StopAfter(u64);
 
-impl Observer for StopAfter<'_> {
-    fn stepped(&mut self, report: &StepReport, _seconds: f64) {
+impl Observer for StopAfter {
+    fn stepped(&mut self, report: &StepReport, _seconds: f64) -> Next {
         assert!(report.loss.is_finite() && report.grad_norm > 0.0);
-        self.1.store(report.step == self.0, Ordering::Relaxed);
+        if report.step == self.0 { Next::Stop } else { Next::Continue }
     }
 }
 
 fn train(config: &Config, start: Start, last: u64) -> ltm_train::Summary {
-    let stop = AtomicBool::new(false);
-    let mut trainer = Trainer::new(config.clone(), start).expect("a good run");
-    trainer.run(&stop, &mut StopAfter(last, &stop)).expect("it trains")
+    let mut run = Run::new(config.clone(), start).expect("a good run");
+    run.run(&mut StopAfter(last)).expect("it trains")
 }
 
 #[test]
@@ -114,7 +112,7 @@ fn what_would_train_something_else_is_refused() {
     let mut summed = small("langevin", temp.path());
     summed.train.slow_gradient = ltm_train::config::SlowGradientKind::Trajectory;
     for (config, expected) in [(encoder, "infer.method"), (summed, "train.slow_gradient")] {
-        match Trainer::new(config, Start::Fresh) {
+        match Run::new(config, Start::Fresh) {
             Err(Error::Field { field, .. }) => assert_eq!(field, expected),
             Err(other) => panic!("{other}"),
             Ok(_) => panic!("{expected} was not refused"),

@@ -1,20 +1,14 @@
 //! Evaluations as a whole: overlapping windows, bytes, sequences, and the fits behind the numbers.
 
 use std::path::Path;
-use std::sync::atomic::AtomicBool;
 
 use ltm_model::Weights;
 use ltm_testkit::{Tol, assert_close};
 use ltm_train::data::{Batches, Split};
-use ltm_train::{
-    Checkpoint, Config, Error, Evaluation, Observer, Start, Trainer, evaluate, trainer,
-};
+use ltm_train::{Checkpoint, Config, Error, Evaluation, Run, Start, evaluate, run_data};
 
 /// A hundred sums in double precision, one after the other.
 const DOUBLE: Tol = Tol { abs: 0.0, rel: 1e-12 };
-
-struct Silent;
-impl Observer for Silent {}
 
 /// The smallest configuration, with these changes, and its validation split.
 fn tiny(dir: &Path, set: &[&str]) -> (Config, Batches) {
@@ -22,7 +16,7 @@ fn tiny(dir: &Path, set: &[&str]) -> (Config, Batches) {
     let run = format!("run.dir={}", dir.join("run").display());
     let set: Vec<String> = set.iter().chain([&run.as_str()]).map(ToString::to_string).collect();
     let config = Config::load(&file, &set).expect("a good configuration");
-    let batches = trainer::open(&config, Split::Val).expect("a corpus");
+    let batches = run_data::open(&config, Split::Val).expect("a corpus");
     (config, batches)
 }
 
@@ -74,8 +68,8 @@ fn context_pays_where_windows_overlap() {
             "train.checkpoint_every=200",
         ],
     );
-    let mut trainer = Trainer::new(run.0.clone(), Start::Fresh).expect("a trainer");
-    let end = trainer.run(&AtomicBool::new(false), &mut Silent).expect("trained");
+    let mut training = Run::new(run.0.clone(), Start::Fresh).expect("a run");
+    let end = training.run(&mut ()).expect("trained");
     let weights = Checkpoint::load(&end.checkpoint).expect("saved").weights;
     let names = [
         "autoregressive",

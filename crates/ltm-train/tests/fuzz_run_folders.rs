@@ -6,17 +6,13 @@
 use std::fs;
 use std::path::Path;
 use std::sync::OnceLock;
-use std::sync::atomic::AtomicBool;
 
 use ltm_testkit::copy_folder;
-use ltm_train::{Checkpoint, Config, Observer, Start, Trainer};
+use ltm_train::{Checkpoint, Config, Run, Start};
 use proptest::prelude::*;
 
 const FILES: [&str; 5] =
     ["checkpoints/step-2/state.json", "metrics.jsonl", ".ltm-lock", "latest", "run.json"];
-
-struct Silent;
-impl Observer for Silent {}
 
 fn config(dir: &Path, steps: u64) -> Config {
     let set = [
@@ -41,8 +37,8 @@ fn run() -> &'static Path {
     static RUN: OnceLock<tempfile::TempDir> = OnceLock::new();
     RUN.get_or_init(|| {
         let temp = tempfile::tempdir().expect("a temporary folder");
-        Trainer::new(config(temp.path(), 2), Start::Fresh)
-            .and_then(|mut trainer| trainer.run(&AtomicBool::new(false), &mut Silent))
+        Run::new(config(temp.path(), 2), Start::Fresh)
+            .and_then(|mut run| run.run(&mut ()))
             .expect("trained");
         temp
     })
@@ -144,8 +140,8 @@ proptest! {
         if let Err(error) = Checkpoint::load(&dir.join("checkpoints/step-2")) {
             prop_assert!(error.to_string().contains("state.json"), "{error}");
         }
-        let resumed = Trainer::new(config(&dir, steps), Start::Resume)
-            .and_then(|mut trainer| trainer.run(&AtomicBool::new(false), &mut Silent));
+        let resumed = Run::new(config(&dir, steps), Start::Resume)
+            .and_then(|mut run| run.run(&mut ()));
         match resumed {
             Ok(summary) => prop_assert!(summary.finished),
             Err(error) => {

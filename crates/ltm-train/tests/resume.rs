@@ -3,13 +3,13 @@
 use std::collections::BTreeMap;
 use std::fs;
 use std::path::{Path, PathBuf};
-use std::sync::atomic::{AtomicBool, Ordering};
 
 use ltm_testkit::copy_folder;
 use ltm_train::data::{Split, storyworld};
 use ltm_train::ltm_files::Error as FileError;
+use ltm_train::metrics::METRICS_FILE;
 use ltm_train::{
-    Checkpoint, Config, Error, Observer, Start, StepReport, Summary, Trainer, trainer,
+    Checkpoint, Config, Error, Next, Observer, Run, Start, StepReport, Summary, run_data,
 };
 
 /// A run of four steps that saves after each second one, in `dir`.
@@ -31,15 +31,12 @@ fn config(dir: &Path, set: &[&str]) -> Config {
     Config::parse(include_str!("tiny.toml"), Path::new("tiny.toml"), &all).expect("good")
 }
 
-struct Silent;
-impl Observer for Silent {}
-
-fn new(dir: &Path, set: &[&str], start: Start) -> Result<Trainer, Error> {
-    Trainer::new(config(dir, set), start)
+fn new(dir: &Path, set: &[&str], start: Start) -> Result<Run, Error> {
+    Run::new(config(dir, set), start)
 }
 
 fn train(dir: &Path, set: &[&str], start: Start) -> Result<Summary, Error> {
-    new(dir, set, start)?.run(&AtomicBool::new(false), &mut Silent)
+    new(dir, set, start)?.run(&mut ())
 }
 
 fn refused(result: Result<impl Sized, Error>, parts: &[&str]) -> Error {
@@ -138,7 +135,7 @@ fn generated_data_of_another_size_is_refused_or_generated_again() {
     assert!(matches!(error, Error::DataChanged { .. }), "{error}");
     assert_eq!(snapshot(&dir), before, "what is refused changes nothing");
     // The metrics do not reach the checkpoint: refused before the stories are removed.
-    let metrics = dir.join(trainer::METRICS_FILE);
+    let metrics = dir.join(METRICS_FILE);
     let text = fs::read(&metrics).expect("readable");
     fs::write(&metrics, "").expect("writable");
     refused(new(&dir, &set, Start::ResumeOnChangedData), &["metrics.jsonl", "last step"]);
@@ -205,25 +202,24 @@ fn more_steps_state_the_jump_of_the_rate_and_a_kept_schedule_has_none() {
     let kept = ["train.steps=8", "train.schedule_steps=4"];
     let mut resumed = new(&dir, &kept, Start::Resume).expect("resumed");
     assert_eq!(resumed.changes().jump, None);
-    resumed.run(&AtomicBool::new(false), &mut Silent).expect("trained");
-    let metrics = fs::read_to_string(dir.join(trainer::METRICS_FILE)).expect("there");
+    resumed.run(&mut ()).expect("trained");
+    let metrics = fs::read_to_string(dir.join(METRICS_FILE)).expect("there");
     let last = metrics.lines().rfind(|line| line.contains("\"lr\"")).expect("steps");
     assert!(last.contains("\"step\":8") && last.contains("\"lr\":0.0002"), "{last}");
     // Stopping and resuming with nothing changed is no jump.
     let dir = temp.path().join("other");
-    let stop = AtomicBool::new(false);
     new(&dir, &["train.steps=8"], Start::Fresh)
-        .and_then(|mut run| run.run(&stop, &mut StopAfter(&stop, 3)))
+        .and_then(|mut run| run.run(&mut StopAfter(3)))
         .expect("stopped");
     let resumed = new(&dir, &["train.steps=8"], Start::Resume).expect("resumed");
     assert_eq!(*resumed.changes(), Default::default());
 }
 
-struct StopAfter<'a>(&'a AtomicBool, u64);
+struct StopAfter(u64);
 
-impl Observer for StopAfter<'_> {
-    fn stepped(&mut self, report: &StepReport, _seconds: f64) {
-        self.0.store(report.step >= self.1, Ordering::Relaxed);
+impl Observer for StopAfter {
+    fn stepped(&mut self, report: &StepReport, _seconds: f64) -> Next {
+        if report.step >= self.0 { Next::Stop } else { Next::Continue }
     }
 }
 
@@ -251,9 +247,9 @@ fn a_moved_run_finds_its_own_data() {
                 let found = fs::canonicalize(&config.run.dir).expect("there");
                 assert_eq!(found, fs::canonicalize(run).expect("there"));
                 let expected = if set.is_empty() { run.join("data") } else { root.join(corpus) };
-                let found = fs::canonicalize(trainer::corpus_dir(&config)).expect("there");
+                let found = fs::canonicalize(run_data::corpus_dir(&config)).expect("there");
                 assert_eq!(found, fs::canonicalize(expected).expect("there"));
-                trainer::open(&config, Split::Val).expect("opened");
+                run_data::open(&config, Split::Val).expect("opened");
             }
         }
         fs::remove_dir_all(&alone).expect("removable");
@@ -294,7 +290,7 @@ fn foreign_files_and_half_folders_do_not_hide_a_whole_checkpoint() {
     for part in ["step-90", "step-91", "step-92", "found 4", "step-5", "expected 70", "tom twice"] {
         assert!(ignored.contains(part), "`{part}` is not in {ignored}");
     }
-    run.run(&AtomicBool::new(false), &mut Silent).expect("trained through step 5 and 6");
+    run.run(&mut ()).expect("trained through step 5 and 6");
     let mut left: Vec<_> = fs::read_dir(&checkpoints)
         .expect("listable")
         .map(|entry| entry.expect("readable").file_name().into_string().expect("text"))
@@ -409,7 +405,7 @@ fn damage_is_named() {
     damage("state.json", &|bytes| bytes.truncate(20));
     refused(Checkpoint::load(&file("")), &["state.json", "counters"]);
     damage("state.json", &|_| ());
-    let metrics = dir.join(trainer::METRICS_FILE);
+    let metrics = dir.join(METRICS_FILE);
     let text = fs::read_to_string(&metrics).expect("readable");
     let cut: String = text.lines().take(3).map(|line| format!("{line}\n")).collect();
     fs::write(&metrics, cut).expect("writable");
@@ -423,8 +419,8 @@ fn damage_is_named() {
 struct Always;
 
 impl Observer for Always {
-    fn wants_checkpoint(&mut self) -> bool {
-        true
+    fn stepped(&mut self, _report: &StepReport, _seconds: f64) -> Next {
+        Next::Save
     }
 }
 
@@ -436,7 +432,7 @@ fn the_last_good_checkpoint_is_one_that_was_scored_finite() {
     let set = ["train.lr=1e30", "train.lr_min=0.0", "train.warmup=2", "train.weight_decay=0.0"];
     let set = [&set[..], &["train.steps=50", "train.keep_last=1", "train.eval_every=0"]].concat();
     let mut run = new(&dir, &set, Start::Fresh).expect("started");
-    let error = run.run(&AtomicBool::new(false), &mut Always).expect_err("diverges");
+    let error = run.run(&mut Always).expect_err("diverges");
     let Error::NonFinite { step, last_good, .. } = &error else { panic!("{error}") };
     let saved = |step: u64| dir.join(format!("checkpoints/step-{step}"));
     assert!(saved(step - 1).exists(), "{error}");
@@ -447,7 +443,7 @@ fn the_last_good_checkpoint_is_one_that_was_scored_finite() {
     train(&dir, &["train.steps=2"], Start::Fresh).expect("trained");
     let set = [&set[..], &["train.warmup=1"]].concat();
     let mut run = new(&dir, &set, Start::Resume).expect("resumed");
-    let error = run.run(&AtomicBool::new(false), &mut Always).expect_err("diverges");
+    let error = run.run(&mut Always).expect_err("diverges");
     let Error::NonFinite { step, last_good, .. } = &error else { panic!("{error}") };
     assert_eq!((*step, last_good), (4, &Some(saved(2))), "{error}");
     assert!(saved(2).exists() && saved(3).exists());

@@ -4,16 +4,13 @@
 
 use std::path::Path;
 use std::sync::Arc;
-use std::sync::atomic::AtomicBool;
 
 use ltm_autodiff::{AdamWState, Graph, Precision, Value, ops};
 use ltm_kernels::{Buffer, DType, Device};
 use ltm_model::{DeviceWeights, Weights, param_table};
 use ltm_testkit::{Tol, assert_close, relative_frobenius};
 use ltm_train::data::{Batch, Split};
-use ltm_train::{
-    Checkpoint, Config, Error, Observer, SlowLearner, Start, StepReport, Trainer, trainer,
-};
+use ltm_train::{Checkpoint, Config, Error, Run, SlowLearner, Start, StepReport, run_data};
 use ltm_vi::{InferKey, Inference, Prior, Program, TracedGaussian};
 
 /// Running means in single precision, after sums of about a hundred terms, through three fast steps.
@@ -342,9 +339,6 @@ fn a_failed_call_changes_nothing() {
     assert!(state(&learner) == before, "a failed call changed weights or optimiser");
 }
 
-struct Silent;
-impl Observer for Silent {}
-
 /// Step `s` of a run reads micro-batches `s · micro_batches` and those after it, each once.
 #[test]
 fn micro_batches_do_not_overlap_between_steps() {
@@ -354,13 +348,13 @@ fn micro_batches_do_not_overlap_between_steps() {
     let mut config = config(&set);
     config.train.eval_sequences = 1;
     config.train.checkpoint_every = 3;
-    let mut run = Trainer::new(config.clone(), Start::Fresh).expect("a run");
-    let end = run.run(&AtomicBool::new(false), &mut Silent).expect("trained");
+    let mut run = Run::new(config.clone(), Start::Fresh).expect("a run");
+    let end = run.run(&mut ()).expect("trained");
     let trained = Checkpoint::load(&end.checkpoint).expect("saved").weights;
 
     let start = Weights::init(&config.model, config.run.seed).expect("a good model");
     let mut learner = SlowLearner::new(&config, &start).expect("a learner");
-    let data = trainer::open(&config, Split::Train).expect("the run's data");
+    let data = run_data::open(&config, Split::Train).expect("the run's data");
     let mut reports: Vec<StepReport> = Vec::new();
     for step in 0..3 {
         let batches = [2 * step, 2 * step + 1].map(|index| data.batch(index).expect("a batch"));

@@ -5,7 +5,7 @@ use std::io::BufRead;
 use std::path::{Path, PathBuf};
 
 use ltm_files::{create_dir, remove_leftovers};
-use ltm_train::trainer::METRICS_FILE;
+use ltm_train::metrics::METRICS_FILE;
 use serde_json::Value;
 
 use super::line_chart;
@@ -46,7 +46,7 @@ pub(crate) fn curves(run_dir: &Path) -> Result<(Curves, Curves)> {
 }
 
 /// Draws a run's numbers so far into its folder `plots` and returns the charts' files. The caller holds the run's
-/// lock, as a [`Trainer`](ltm_train::Trainer) does: what a killed process left half-written is removed.
+/// lock, as a [`Run`](ltm_train::Run) does: what a killed process left half-written is removed.
 ///
 /// # Errors
 /// [`Error::File`], [`Error::Plot`].

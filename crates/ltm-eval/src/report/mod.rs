@@ -15,8 +15,8 @@ use ltm_train::checkpoint::{CONFIG_FILE, Checkpoint};
 use ltm_train::config::Config;
 use ltm_train::data::Split;
 use ltm_train::eval::{Sequence, evaluate, scores};
-use ltm_train::metrics::tokens_seen;
-use ltm_train::trainer::{METRICS_FILE, open};
+use ltm_train::metrics::{METRICS_FILE, tokens_seen};
+use ltm_train::run_data::{corpus_dir, open};
 use ltm_train::{FolderLock, flops};
 use ltm_vi::Protocol;
 use serde_json::{Value, json};
@@ -180,7 +180,7 @@ fn placed(config: &Config, dir: &Path) -> Config {
 fn show_run(dir: &Path, line: &mut Value) -> Result<()> {
     let checkpoint = Checkpoint::load(dir)?;
     let config = placed(&checkpoint.config, dir);
-    if ltm_train::trainer::corpus_dir(&config).exists()
+    if corpus_dir(&config).exists()
         && let Ok(val) = open(&config, Split::Val)
     {
         let weights = config.on_device(&checkpoint.weights)?;

@@ -8,7 +8,7 @@ use ltm_train::chain;
 use ltm_train::config::Config;
 use ltm_train::data::{Batches, Tokenizer, storyworld};
 use ltm_train::eval::{Evaluation, KEY_STEP};
-use ltm_train::trainer::METRICS_FILE;
+use ltm_train::metrics::METRICS_FILE;
 use ltm_vi::{
     GenerateOptions, InferKey, Inference, LatentSource, Latents, Program, Protocol, SlowGradient,
     Task, generate, suits,

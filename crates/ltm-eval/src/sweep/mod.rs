@@ -203,7 +203,7 @@ fn tokens_per_row(config: &Config) -> Result<f64> {
             Ok((0..n).map(length).map(cut).sum::<f64>() / n as f64)
         }
         Rows::Documents => {
-            let batches = ltm_train::trainer::open(config, Split::Train)?;
+            let batches = ltm_train::run_data::open(config, Split::Train)?;
             Ok(batches.corpus().len() as f64 / batches.rows() as f64)
         }
     }

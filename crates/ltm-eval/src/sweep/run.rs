@@ -1,18 +1,18 @@
 //! Runs the points of a sweep that have no result yet: trains a point, scores it, and writes its line. Prints nothing;
 //! an observer reports progress.
 
+use std::ops::ControlFlow;
 use std::path::Path;
-use std::sync::atomic::{AtomicBool, Ordering};
 
 use ltm_files::{Error as FileError, FolderLock, remove_aside, write_whole};
 use ltm_train::chain;
 use ltm_train::checkpoint::Checkpoint;
 use ltm_train::data::{Split, storyworld};
-use ltm_train::eval::{Evaluation, evaluate, latents_json};
+use ltm_train::eval::{Evaluation, evaluate_until, latents_json};
 use ltm_train::flops;
-use ltm_train::metrics::tokens_seen;
-use ltm_train::step::StepReport;
-use ltm_train::trainer::{METRICS_FILE, Observer, Start, Trainer, open};
+use ltm_train::metrics::{METRICS_FILE, tokens_seen};
+use ltm_train::run_data::open;
+use ltm_train::{Next, Observer, Run, Start, StepReport};
 use serde_json::{Value, json};
 
 use super::measure::{nats, samples, sequence_tokens, shown_trace, suitable, true_entropy};
@@ -28,9 +28,13 @@ const TIMING_FILE: &str = "timing.json";
 /// Reports how a sweep proceeds, and each of its runs.
 pub trait SweepObserver: Observer {
     /// Work on a point begins: the points done before it, of how many.
-    fn point_started(&mut self, _point: &Point, _done: usize, _all: usize) {}
+    fn point_started(&mut self, _point: &Point, _done: usize, _all: usize) -> Next {
+        Next::Continue
+    }
     /// A point is trained and is being scored: batches done, of all.
-    fn scoring(&mut self, _done: u64, _all: u64) {}
+    fn scoring(&mut self, _done: u64, _all: u64) -> Next {
+        Next::Continue
+    }
     /// A point's line was written.
     fn point_finished(&mut self, _line: &Value) {}
 }
@@ -70,15 +74,15 @@ impl Sweep {
         write_results(&self.dir, &kept.cloned().collect::<Vec<_>>())
     }
 
-    /// Runs every point that has no line yet, one after the other, until `stop` is set: then the present
-    /// step is finished and saved, and a later call continues from there.
+    /// Runs every point that has no line yet, one after the other, or until the observer stops it: then the present
+    /// step is saved, and a later call continues from there.
     ///
     /// A point that fails gets a line with an `error`, and the sweep continues.
     ///
     /// # Errors
     /// [`Error::File`] when another process works on the sweep or a file cannot be written, [`Error::SweepChanged`] when a
     /// recorded point was run with other settings.
-    pub fn run(&self, stop: &AtomicBool, observer: &mut dyn SweepObserver) -> Result<SweepSummary> {
+    pub fn run(&self, observer: &mut dyn SweepObserver) -> Result<SweepSummary> {
         let _lock = FolderLock::acquire(&self.dir)?;
         let mut results = read_results(&self.dir)?;
         for point in &self.points {
@@ -91,15 +95,14 @@ impl Sweep {
         write_results(&self.dir, &results)?;
         let mut entropy = None;
         for (idx, point) in self.points.iter().enumerate() {
-            if stop.load(Ordering::Relaxed) {
-                break;
-            }
             if results.iter().any(|line| line["name"] == point.name) {
                 continue;
             }
-            observer.point_started(point, idx, self.points.len());
+            if observer.point_started(point, idx, self.points.len()) == Next::Stop {
+                break;
+            }
             let mut line = identity(self, point);
-            let found = match self.run_point(point, stop, observer, &mut entropy) {
+            let found = match self.run_point(point, observer, &mut entropy) {
                 Ok(Some(found)) => found,
                 Ok(None) => break,
                 Err(error @ Error::File(FileError::Io { .. } | FileError::Locked { .. })) => {
@@ -135,7 +138,6 @@ impl Sweep {
     fn run_point(
         &self,
         point: &Point,
-        stop: &AtomicBool,
         observer: &mut dyn SweepObserver,
         entropy: &mut Option<Value>,
     ) -> Result<Option<Value>> {
@@ -146,23 +148,28 @@ impl Sweep {
             let (documents, val_documents) = (config.data.documents, config.data.val_documents);
             storyworld::ensure(dir, &storyworld::Parameters { seed, documents, val_documents })?;
         }
-        let mut trainer = Trainer::new(config.clone(), Start::FreshOrResume)?;
-        let tokenizer = trainer.tokenizer().clone();
+        let mut run = Run::new(config.clone(), Start::FreshOrResume)?;
+        let tokenizer = run.tokenizer().clone();
         let mut timed = Timed::new(observer, &config.run.dir);
-        let summary = trainer.run(stop, &mut timed)?;
+        let summary = run.run(&mut timed)?;
         #[cfg(feature = "charts")]
         crate::charts::draw(&config.run.dir)?;
         if !summary.finished {
             return Ok(None);
         }
         let seconds = timed.seconds;
-        drop(trainer);
+        drop(run);
         let weights = config.on_device(&Checkpoint::load(&summary.checkpoint)?.weights)?;
         let val = open(config, Split::Val)?;
         let (protocols, left_out) = suitable(&self.protocols, config, &val);
-        let mut progress = |done, all| observer.scoring(done, all);
+        let mut progress = |done, all| match observer.scoring(done, all) {
+            Next::Stop => ControlFlow::Break(()),
+            Next::Continue | Next::Save => ControlFlow::Continue(()),
+        };
+        let sequences = self.eval_sequences;
         let evaluation =
-            evaluate(config, &weights, &val, &protocols, self.eval_sequences, &mut progress)?;
+            evaluate_until(config, &weights, &val, &protocols, sequences, &mut progress)?;
+        let Some(evaluation) = evaluation else { return Ok(None) };
         let flops = flops::count(config)?;
         let steps = config.train.steps;
         let mut line = json!({
@@ -208,35 +215,31 @@ impl<'a> Timed<'a> {
 }
 
 impl Observer for Timed<'_> {
-    fn started(&mut self, done: u64, steps: u64) {
+    fn started(&mut self, done: u64, steps: u64) -> Next {
         if done > 0 {
             let text = std::fs::read_to_string(&self.path).unwrap_or_default();
             let timing: Value = serde_json::from_str(&text).unwrap_or_default();
             self.seconds = timing["seconds"].as_f64().unwrap_or(f64::NAN);
         }
-        self.observer.started(done, steps);
+        self.observer.started(done, steps)
     }
 
-    fn stepped(&mut self, report: &StepReport, seconds: f64) {
+    fn stepped(&mut self, report: &StepReport, seconds: f64) -> Next {
         self.seconds += seconds;
         self.step = report.step;
-        self.observer.stepped(report, seconds);
+        self.observer.stepped(report, seconds)
     }
 
     fn not_recorded(&mut self, error: &ltm_vi::Error) {
         self.observer.not_recorded(error);
     }
 
-    fn evaluating(&mut self, done: u64, all: u64) {
-        self.observer.evaluating(done, all);
+    fn evaluating(&mut self, done: u64, all: u64) -> Next {
+        self.observer.evaluating(done, all)
     }
 
-    fn evaluated(&mut self, step: u64, evaluation: &Evaluation) {
-        self.observer.evaluated(step, evaluation);
-    }
-
-    fn wants_checkpoint(&mut self) -> bool {
-        self.observer.wants_checkpoint()
+    fn evaluated(&mut self, step: u64, evaluation: &Evaluation) -> Next {
+        self.observer.evaluated(step, evaluation)
     }
 
     fn saved(&mut self, dir: &Path) {

@@ -6,6 +6,7 @@ use std::path::Path;
 use serde::de::IgnoredAny;
 use serde::{Deserialize, Deserializer, Serialize};
 
+use crate::step::StepReport;
 use crate::{Error, Result};
 
 /// The file of a run with its numbers, one [`Line`] per step and one per evaluation.
@@ -21,7 +22,7 @@ pub enum Line {
     Evaluation(EvaluationLine),
 }
 
-/// The numbers of a slow step, as of [`StepReport`](crate::StepReport); nats are per scored token.
+/// The numbers of a slow step, as of [`StepReport`]; nats are per scored token.
 ///
 /// A number that is not finite is `null` in the file, and NaN when it is read, as is one that an earlier version did not
 /// write.
@@ -89,6 +90,14 @@ pub struct ProtocolScore {
     /// Scored tokens.
     #[serde(default)]
     pub tokens: u64,
+}
+
+impl From<&StepReport> for StepLine {
+    fn from(report: &StepReport) -> Self {
+        let &StepReport { step, loss, kl, grad_norm, lr, fast_lr, tokens } = report;
+        let (bound_fitted_noise, tokens) = (report.bound(), tokens as u64);
+        Self { bound_fitted_noise, fast_lr, grad_norm, kl, loss, lr, step, tokens }
+    }
 }
 
 fn nan() -> f64 {

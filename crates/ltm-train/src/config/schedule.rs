@@ -1,8 +1,9 @@
-//! The slow learning rate over training: warm-up, then a cosine. A pure function of the step.
+//! What follows from the number of a slow step: the learning rate, a warm-up and then a cosine, and whether the weights
+//! are scored.
 
 use std::f64::consts::PI;
 
-use crate::config::TrainConfig;
+use super::TrainConfig;
 
 impl TrainConfig {
     /// Steps that the schedules span: those of the run, unless `schedule_steps` is set.
@@ -26,6 +27,12 @@ impl TrainConfig {
     pub fn progress(&self, step: u64) -> f64 {
         (step as f64 / self.schedule_steps().saturating_sub(1).max(1) as f64).min(1.0)
     }
+
+    /// Whether the weights after `step` slow steps are scored: after every `eval_every` steps, and after the last.
+    pub fn evaluates_after(&self, step: u64) -> bool {
+        let periodic = self.eval_every > 0 && step > 0 && step.is_multiple_of(self.eval_every);
+        periodic || step == self.steps
+    }
 }
 
 #[cfg(test)]
@@ -36,7 +43,7 @@ mod tests {
 
     #[test]
     fn rises_then_falls_to_the_least() {
-        let text = include_str!("../tests/tiny.toml");
+        let text = include_str!("../../tests/tiny.toml");
         let set = ["steps=101", "warmup=10", "lr=1.0", "lr_min=0.1"];
         let set: Vec<String> = set.iter().map(|text| format!("train.{text}")).collect();
         let train = Config::parse(text, Path::new("tiny.toml"), &set).expect("good").train;
