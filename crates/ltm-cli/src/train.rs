@@ -22,7 +22,8 @@ use crate::signals::Signals;
 #[derive(clap::Args)]
 #[command(after_help = "Signals:
   Ctrl-C, SIGTERM, SIGHUP  finish the step, save a checkpoint and print the command that resumes;
-                           exit status 130, 143, 129. A second signal quits immediately.
+                           exit status 130, 143, 129. An evaluation is stopped, and made when the run
+                           is resumed. A second signal quits immediately.
   SIGUSR1                  save a checkpoint and continue.")]
 pub struct Args {
     /// Configuration file (TOML)
