@@ -1,6 +1,7 @@
 //! What a report shows of a trained run next to its scores: nats per sequence, the fast loop's trace, samples, the exact
 //! likelihood. Trains nothing.
 
+use std::collections::BTreeMap;
 use std::path::Path;
 
 use ltm_model::{DeviceWeights, SampleConfig};
@@ -8,7 +9,7 @@ use ltm_train::chain;
 use ltm_train::config::Config;
 use ltm_train::data::{Batches, Tokenizer, storyworld};
 use ltm_train::eval::{Evaluation, KEY_STEP};
-use ltm_train::metrics::METRICS_FILE;
+use ltm_train::metrics::{Line, METRICS_FILE, ProtocolScore, read};
 use ltm_vi::{
     GenerateOptions, InferKey, Inference, LatentSource, Latents, Program, Protocol, SlowGradient,
     Task, generate, suits,
@@ -42,15 +43,13 @@ pub(crate) fn suitable(
     (suitable, left_out)
 }
 
-/// The numbers of a run's last evaluation, as its metrics have them; null before the first.
-pub(crate) fn last_evaluation(run_dir: &Path) -> Result<Value> {
-    let path = run_dir.join(METRICS_FILE);
-    let text = std::fs::read_to_string(&path).map_err(Error::io(&path, "read"))?;
-    let evaluation = |line| {
-        let line: Value = serde_json::from_str(line).ok()?;
-        line.get("eval").cloned()
-    };
-    Ok(text.lines().rev().find_map(evaluation).unwrap_or_default())
+/// The scores of a run's last evaluation, by protocol, as its metrics have them; none before the first.
+pub(crate) fn last_evaluation(run_dir: &Path) -> Result<Option<BTreeMap<String, ProtocolScore>>> {
+    let lines = read(&run_dir.join(METRICS_FILE))?;
+    Ok(lines.into_iter().rev().find_map(|line| match line {
+        Line::Evaluation(line) => Some(line.eval),
+        Line::Step(_) => None,
+    }))
 }
 
 /// Nats of every sequence by protocol, so that two points can be compared sequence by sequence.
