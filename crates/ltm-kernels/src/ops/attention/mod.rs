@@ -17,7 +17,7 @@ const OP: &str = "attention";
 /// Which keys a query sees.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Mask {
-    /// All of its sequence, as where tokens attend to latents.
+    /// All keys of its sequence, as where tokens attend to latents.
     None,
     /// Those of the token itself and of the `W - 1` tokens before it; fewer at the start of a
     /// sequence. There is one key per query.
