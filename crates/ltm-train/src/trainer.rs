@@ -67,8 +67,9 @@ impl Trainer {
         Self::from_learner(config, learner, 0, train, val)
     }
 
-    /// A trainer whose learner has taken `step` steps: of given weights, of an earlier trainer's weights and
-    /// [moments](SlowLearner::moments), or of a likelihood and a prior of one's own.
+    /// A trainer whose learner has taken `step` steps: one of given weights, that of an earlier trainer, or one of a
+    /// checkpoint's [moments](SlowLearner::set_moments). A learner of a likelihood or a prior of one's own is given without
+    /// `val`: evaluations are of `config.model` under the standard normal.
     ///
     /// # Errors
     /// [`Error::Field`] for a configuration that [`Config::validate`] refuses, and for batches of another shape or

@@ -169,43 +169,45 @@ fn a_stop_in_an_evaluation_leaves_no_trace_of_it() {
 }
 
 #[test]
-fn a_run_that_was_stopped_in_an_evaluation_makes_it_when_it_is_resumed() {
+fn a_run_that_was_stopped_before_or_in_an_evaluation_makes_it_when_it_is_resumed() {
     let temp = tempfile::tempdir().expect("a temporary folder");
     let new = |dir: &Path, start| Run::new(config(dir, &[]), start).expect("ready");
     let straight = temp.path().join("straight");
     new(&straight, Start::Fresh).run(&mut ()).expect("trained");
-    for step in [3, 6] {
-        let dir = temp.path().join(format!("stopped-{step}"));
-        let mut watch = Watch { stop_in_evaluation: Some((step, 2)), ..Watch::default() };
+    for (step, batches) in [(3, None), (3, Some(2)), (6, None), (6, Some(2))] {
+        let dir = temp.path().join(format!("stopped-{step}-{batches:?}"));
+        let mut watch = Watch::default();
+        match batches {
+            None => watch.stop_after = Some(step),
+            Some(batches) => watch.stop_in_evaluation = Some((step, batches)),
+        }
         let summary = new(&dir, Start::Fresh).run(&mut watch).expect("stopped");
         assert!(!summary.finished && summary.evaluation.is_none() && summary.step == step);
         assert!(summary.checkpoint.ends_with(format!("step-{step}")));
         let lines = read(&dir.join(METRICS_FILE)).expect("written");
         assert!(matches!(lines.last(), Some(Line::Step(line)) if line.step == step));
         assert!(!dir.join("scores.jsonl").exists());
-        // A second stop at the same place changes nothing.
-        let again = new(&dir, Start::Resume).run(&mut watch).expect("stopped");
-        assert!(!again.finished && again.step == step);
-        assert_eq!(read(&dir.join(METRICS_FILE)).expect("written"), lines);
-        let summary = new(&dir, Start::Resume).run(&mut ()).expect("trained");
-        assert!(summary.finished && summary.evaluation.is_some());
-        for file in [
-            METRICS_FILE,
-            "scores.jsonl",
-            "checkpoints/step-6/model.safetensors",
-            "checkpoints/step-6/optimizer.safetensors",
-        ] {
-            let [found, expected] =
-                [&dir, &straight].map(|dir| fs::read(dir.join(file)).expect(file));
-            assert!(found == expected, "{file} after a stop in the evaluation of step {step}");
+        if batches.is_some() {
+            // A second stop at the same place changes nothing.
+            let again = new(&dir, Start::Resume).run(&mut watch).expect("stopped");
+            assert!(!again.finished && again.step == step);
+            assert_eq!(read(&dir.join(METRICS_FILE)).expect("written"), lines);
         }
         // Resumed once more at its end, it is scored for its summary alone.
-        let summary = new(&dir, Start::Resume).run(&mut ()).expect("at its end");
-        assert!(summary.finished && summary.evaluation.is_some());
-        assert!(
-            fs::read(dir.join(METRICS_FILE)).expect("there")
-                == fs::read(straight.join(METRICS_FILE)).expect("there")
-        );
+        for _ in 0..2 {
+            let summary = new(&dir, Start::Resume).run(&mut ()).expect("trained");
+            assert!(summary.finished && summary.evaluation.is_some());
+            for file in [
+                METRICS_FILE,
+                "scores.jsonl",
+                "checkpoints/step-6/model.safetensors",
+                "checkpoints/step-6/optimizer.safetensors",
+            ] {
+                let [found, expected] =
+                    [&dir, &straight].map(|dir| fs::read(dir.join(file)).expect(file));
+                assert!(found == expected, "{file}, stopped at step {step} {batches:?}");
+            }
+        }
     }
 }
 
