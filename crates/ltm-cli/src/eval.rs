@@ -4,8 +4,9 @@ use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
 use clap::ValueEnum;
-use ltm_eval::suites::gsm8k::is_gsm8k;
-use ltm_train::data::{Corpus, Format, Limit, Order, Rows, Split, load};
+use ltm_eval::corpus::{default_protocols, enough};
+use ltm_eval::suites::Suite;
+use ltm_train::data::{Corpus, Format, Order, Split, load};
 use ltm_train::eval::latents_json;
 use ltm_train::{Checkpoint, Config, Evaluation, evaluate, run_data};
 use ltm_vi::{Noise, Protocol};
@@ -98,19 +99,6 @@ pub enum FileFormat {
     Gsm8k,
 }
 
-impl FileFormat {
-    /// The test set of a file, detected from its name or its first object.
-    fn of_suite(file: &Path) -> anyhow::Result<Option<Self>> {
-        let name = file.file_name().and_then(|name| name.to_str()).unwrap_or("").to_lowercase();
-        let json = matches!(Format::of_name(file), Some(Format::Jsonl | Format::Json));
-        Ok(match json {
-            true if name.contains("lambada") => Some(Self::Lambada),
-            true if is_gsm8k(file)? => Some(Self::Gsm8k),
-            _ => None,
-        })
-    }
-}
-
 /// The data to score.
 enum Subject {
     /// A folder of token shards.
@@ -139,21 +127,22 @@ impl Subject {
             let file = file.display();
             return Err(usage(format!("--split applies to corpus folders, {file} is a file")));
         }
-        let format = match (args.format, &args.read.key) {
-            (None, None) => FileFormat::of_suite(&file)?,
-            (None, Some(_)) => FileFormat::of_suite(&file)?.filter(|f| *f != FileFormat::Gsm8k),
-            (format, _) => format,
+        let Some(format) = args.format else {
+            return Ok(match Suite::of_file(&file)? {
+                Some(Suite::Lambada) => Self::Lambada(file),
+                Some(Suite::Gsm8k) if args.read.key.is_none() => Self::Gsm8k(file),
+                _ => Self::Documents(file, None),
+            });
         };
         Ok(match format {
-            None => Self::Documents(file, None),
-            Some(FileFormat::Text) => Self::Documents(file, Some(Format::Text)),
-            Some(FileFormat::Jsonl) => Self::Documents(file, Some(Format::Jsonl)),
-            Some(FileFormat::Json) => Self::Documents(file, Some(Format::Json)),
-            Some(FileFormat::Tsv) => Self::Documents(file, Some(Format::Tsv)),
-            Some(FileFormat::Csv) => Self::Documents(file, Some(Format::Csv)),
-            Some(FileFormat::Parquet) => Self::Documents(file, Some(Format::Parquet)),
-            Some(FileFormat::Lambada) => Self::Lambada(file),
-            Some(FileFormat::Gsm8k) => Self::Gsm8k(file),
+            FileFormat::Text => Self::Documents(file, Some(Format::Text)),
+            FileFormat::Jsonl => Self::Documents(file, Some(Format::Jsonl)),
+            FileFormat::Json => Self::Documents(file, Some(Format::Json)),
+            FileFormat::Tsv => Self::Documents(file, Some(Format::Tsv)),
+            FileFormat::Csv => Self::Documents(file, Some(Format::Csv)),
+            FileFormat::Parquet => Self::Documents(file, Some(Format::Parquet)),
+            FileFormat::Lambada => Self::Lambada(file),
+            FileFormat::Gsm8k => Self::Gsm8k(file),
         })
     }
 
@@ -227,10 +216,7 @@ pub fn run(args: Args) -> anyhow::Result<ExitCode> {
     config.run.seed = args.seed.unwrap_or(config.run.seed);
     let mut protocols = args.protocol;
     if protocols.is_empty() {
-        protocols = ltm_train::eval::protocols(&config, Protocol::DEFAULT_SAMPLES);
-        if protocols.iter().any(|protocol| matches!(protocol, Protocol::Elbo { .. })) {
-            protocols.push(Protocol::Iwae { samples: Protocol::DEFAULT_SAMPLES });
-        }
+        protocols = default_protocols(&config);
     }
     let targets = batches.options().seq_len;
     for protocol in &protocols {
@@ -290,15 +276,6 @@ fn check_arguments(args: &Args, subject: &Subject) -> anyhow::Result<()> {
         .or((is_gsm8k && args.read.key.is_some())
             .then_some("--key does not apply to GSM8K, whose keys are `question` and `answer`"));
     refused.map_or(Ok(()), |message| Err(usage(message)))
-}
-
-/// The part of a file to read for this many rows; 0 is all.
-fn enough(config: &Config, sequences: u64) -> Limit {
-    match (sequences, config.data.row_kind()) {
-        (0, _) => Limit::None,
-        (_, Rows::Documents) => Limit::Documents(sequences),
-        (_, Rows::Windows) => Limit::Tokens(sequences.saturating_mul(config.train.seq_len as u64)),
-    }
 }
 
 /// Writes one line per sequence.

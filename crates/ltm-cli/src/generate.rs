@@ -7,23 +7,19 @@ use std::process::ExitCode;
 
 use anyhow::Context as _;
 use clap::ValueEnum;
+use ltm_eval::samples::{SAMPLE, Text, continue_prompt};
 use ltm_eval::suites::generation::{BLEU_ORDER, TextMetrics};
+use ltm_eval::text::{decode, encode};
 use ltm_model::SampleConfig;
 use ltm_train::data::{Document, ReadOptions, Tokenizer, documents};
 use ltm_train::metrics::JsonlWriter;
-use ltm_vi::{FastStep, GenerateOptions, Generator, Inference, LatentSource};
+use ltm_vi::{GenerateOptions, LatentSource};
 use serde::Serialize;
 use serde_json::json;
 
 use crate::device_args::CheckpointArgs;
 use crate::files::Reading;
 use crate::output::{OutputError, plus_minus, usage};
-
-/// The default sampling: the model's distribution, slightly sharpened, without its tail.
-pub const SAMPLE: SampleConfig = SampleConfig { temperature: 0.8, top_k: 0, top_p: 0.95 };
-
-/// Texts decoded as one batch.
-const TOGETHER: u64 = 64;
 
 /// A path, or a text, that stands for standard input.
 const STDIN: &str = "-";
@@ -148,61 +144,55 @@ pub fn run(args: Args) -> anyhow::Result<ExitCode> {
     let (_, precision) = checkpoint.config.run.compute()?;
     let (config, tokenizer) = (&checkpoint.config, &*checkpoint.tokenizer);
     let given = read_prompt(&args)?;
-    let whole = encode(tokenizer, &given)?;
-    let prompt = last_tokens(&whole, config.model.max_seq_len);
+    let prompt_tokens = encode(tokenizer, &given)?.len();
+    let context = config.model.max_seq_len;
+    if prompt_tokens > context {
+        note!(
+            "note: the prompt has {prompt_tokens} tokens; the last {context}, which fit the context, are used"
+        );
+    }
     let reference = args.reference.as_deref().map(|file| read_reference(file, args.count));
     let reference = reference.transpose()?;
     let mut out = args.out.as_deref().map(NewFile::new).transpose()?;
-    let stop = tokenizer.separator() as i32;
     let options = GenerateOptions {
         max_tokens: args.max_tokens,
         sample,
-        latents: if prompt.len() > 1 { LatentSource::Prompt } else { LatentSource::Prior },
+        latents: LatentSource::Prompt,
         refit: args.refit.map(|tokens| usize::try_from(tokens).unwrap_or(usize::MAX)),
         seed: args.seed,
-        stop: (!args.no_stop).then_some(stop),
+        stop: (!args.no_stop).then_some(tokenizer.separator() as i32),
         precision,
     };
     let weights = config.on_device(&checkpoint.weights)?;
-    let (inference, observer) = (Inference::finished(&config.infer)?, &mut |_: &FastStep| Ok(()));
-    // One fit for all texts.
-    let mut generator =
-        Generator::new(&config.model, &weights, &inference, &[prompt], &options, observer)?;
     let mut texts = Vec::new();
     let (mut ended_by_length, mut longest) = (0, 0);
     let bar = crate::progress_bar(args.count, "text {pos}/{len}, {elapsed} elapsed");
-    for first in (0..args.count).step_by(TOGETHER as usize) {
-        let draws = first..args.count.min(first.saturating_add(TOGETHER));
-        generator.begin(draws.clone())?;
-        while generator.next(observer)?.is_some() {}
-        for (draw, written) in draws.zip(generator.texts()) {
-            // Decoded in one piece: a space or a character may span prompt and continuation.
-            let text = decode(tokenizer, &[&whole[1..], &written.tokens].concat());
-            let stopped = options.stop.is_some() && written.tokens.last() == Some(&stop);
-            ended_by_length += u64::from(!stopped);
-            longest = longest.max(written.tokens.len());
-            let sample = json!({
-                "text": text,
-                "prompt": given,
-                "tokens": written.tokens.len(),
-                "seed": args.seed.wrapping_add(draw),
-                "finish_reason": if stopped { "stop" } else { "length" },
-            });
-            match &mut out {
-                Some(out) => out.append(&sample)?,
-                None if args.json => bar.suspend(|| outln!("{sample}"))?,
-                None => bar.suspend(|| {
-                    if draw > 0 {
-                        outln!("{}", args.separator)?;
-                    }
-                    outln!("{text}")
-                })?,
-            }
-            // The prompt, which all texts share, is not measured.
-            texts.push(args.units.written(tokenizer, &written.tokens));
-            bar.inc(1);
+    let mut on_text = |Text { draw, text, tokens, stopped }: Text| -> anyhow::Result<()> {
+        ended_by_length += u64::from(!stopped);
+        longest = longest.max(tokens.len());
+        let sample = json!({
+            "text": text,
+            "prompt": given,
+            "tokens": tokens.len(),
+            "seed": args.seed.wrapping_add(draw),
+            "finish_reason": if stopped { "stop" } else { "length" },
+        });
+        match &mut out {
+            Some(out) => out.append(&sample)?,
+            None if args.json => bar.suspend(|| outln!("{sample}"))?,
+            None => bar.suspend(|| {
+                if draw > 0 {
+                    outln!("{}", args.separator)?;
+                }
+                outln!("{text}")
+            })?,
         }
-    }
+        // The prompt, which all texts share, is not measured.
+        texts.push(args.units.written(tokenizer, &tokens));
+        bar.inc(1);
+        Ok(())
+    };
+    continue_prompt(config, &weights, tokenizer, &given, &options, args.count, &mut on_text)?;
     bar.finish_and_clear();
     if ended_by_length > 0 && !args.no_stop {
         let (count, most) = (args.count, args.max_tokens);
@@ -210,8 +200,7 @@ pub fn run(args: Args) -> anyhow::Result<ExitCode> {
             "note: {ended_by_length} of {count} texts ended at --max-tokens {most}, not at the end of a document"
         );
     }
-    let context = config.model.max_seq_len;
-    if prompt.len() + longest > context + 1 {
+    if prompt_tokens.min(context) + longest > context + 1 {
         note!(
             "note: the context of {context} tokens was full; texts were continued from its last half"
         );
@@ -266,18 +255,6 @@ fn read_prompt(args: &Args) -> anyhow::Result<String> {
     let text = text.strip_prefix('\u{feff}').unwrap_or(&text);
     let text = text.strip_suffix('\n').map_or(text, |text| text.strip_suffix('\r').unwrap_or(text));
     Ok(text.into())
-}
-
-/// The end of a prompt that fits the context.
-fn last_tokens(prompt: &[i32], context: usize) -> &[i32] {
-    let skipped = prompt.len().saturating_sub(context);
-    if skipped > 0 {
-        let all = prompt.len();
-        note!(
-            "note: the prompt has {all} tokens; the last {context}, which fit the context, are used"
-        );
-    }
-    &prompt[skipped..]
 }
 
 /// A new file of JSON lines. It is created with the first of them, so that a call that fails before leaves none.
@@ -385,20 +362,4 @@ fn print_table(units: Units, columns: &[(&str, TextMetrics)]) -> Result<(), Outp
 
 fn words(text: &str) -> Vec<String> {
     text.split_whitespace().map(Into::into).collect()
-}
-
-/// The tokens of a text, after the separator that every document begins with.
-pub fn encode(tokenizer: &dyn Tokenizer, text: &str) -> anyhow::Result<Vec<i32>> {
-    let separator = tokenizer.separator() as i32;
-    let ids = tokenizer.encode(text)?;
-    Ok([separator].into_iter().chain(ids.into_iter().map(|id| id as i32)).collect())
-}
-
-/// Tokens as text, without a separator at the end.
-pub fn decode(tokenizer: &dyn Tokenizer, tokens: &[i32]) -> String {
-    let mut ids: Vec<u32> = tokens.iter().map(|token| *token as u32).collect();
-    if ids.last() == Some(&tokenizer.separator()) {
-        ids.pop();
-    }
-    tokenizer.decode(&ids)
 }

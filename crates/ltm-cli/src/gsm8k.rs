@@ -1,14 +1,15 @@
 //! GSM8K for `ltm eval`: word problems answered by generation, scored by pass@k.
 
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 
+use ltm_eval::samples::SAMPLE;
 use ltm_eval::suites::gsm8k::{self, Options, Outcome, Problem};
 use ltm_model::SampleConfig;
-use ltm_train::data::Malformed;
+use ltm_train::data;
 use serde_json::json;
 
 use crate::files::Reading;
-use crate::generate::{NewFile, SAMPLE, check_sample};
+use crate::generate::{NewFile, check_sample};
 use crate::output::OutputError;
 use crate::suites::Request;
 
@@ -69,19 +70,10 @@ pub fn run(request: &Request<'_>, args: &Gsm8kArgs) -> anyhow::Result<()> {
         ..SAMPLE
     };
     check_sample(&sample)?;
-    let (problems, skipped) = read(file, malformed, *limit)?;
+    let (problems, skipped) = reading(|skip| gsm8k::load(file, malformed, *limit, skip))?;
     let shots = match &args.train_file {
-        Some(file) if asked > 0 => {
-            let (shots, _) = read(file, malformed, asked as u64)?;
-            let found = shots.len();
-            anyhow::ensure!(
-                found == asked,
-                "{}: expected {asked} examples for --shots, found {found}",
-                file.display()
-            );
-            shots
-        }
-        _ => Vec::new(),
+        Some(file) => reading(|skip| gsm8k::examples(file, malformed, asked, skip))?.0,
+        None => Vec::new(),
     };
     let mut passes = args.pass.clone();
     if passes.is_empty() {
@@ -122,10 +114,12 @@ pub fn run(request: &Request<'_>, args: &Gsm8kArgs) -> anyhow::Result<()> {
     Ok(())
 }
 
-/// The problems of a file, and how many records were skipped.
-fn read(file: &Path, malformed: Malformed, count: u64) -> anyhow::Result<(Vec<Problem>, u64)> {
+/// The problems that `read` finds, and how many records it skipped.
+fn reading(
+    read: impl FnOnce(&mut dyn FnMut(data::Error)) -> ltm_eval::Result<Vec<Problem>>,
+) -> anyhow::Result<(Vec<Problem>, u64)> {
     let mut reading = Reading::new();
-    let problems = gsm8k::load(file, malformed, count, &mut |error| reading.skip(&error));
+    let problems = read(&mut |error| reading.skip(&error));
     let skipped = reading.finish();
     Ok((problems?, skipped))
 }

@@ -33,6 +33,17 @@ pub fn usage(message: impl Into<String>) -> anyhow::Error {
     UsageError(message.into()).into()
 }
 
+/// An error of the library, with the option whose value it names.
+pub fn as_option(error: ltm_eval::Error) -> anyhow::Error {
+    match error {
+        // Keys of a configuration have a section.
+        ltm_eval::Error::Field { field, expected, found } if !field.contains('.') => {
+            usage(format!("--{}: expected {expected}, found {found}", field.replace('_', "-")))
+        }
+        error => error.into(),
+    }
+}
+
 /// A number for people: `n/a` for NaN, and an exponent where digits would not end.
 pub fn number(value: f64, decimals: usize) -> String {
     if value.is_nan() {

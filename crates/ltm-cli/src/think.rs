@@ -3,12 +3,13 @@
 use std::path::PathBuf;
 use std::process::ExitCode;
 
-use ltm_vi::{Batch, FastStep, InferKey, Inference, Latents, Method, Program, SlowGradient};
-use safetensors::tensor::{Dtype, TensorView};
+use ltm_eval::text::encode;
+use ltm_eval::think::think;
+use ltm_vi::FastStep;
 
 use crate::device_args::CheckpointArgs;
 use crate::generate::check_new;
-use crate::output::{OutputError, number, usage};
+use crate::output::{OutputError, as_option, number};
 
 /// Arguments of `think`.
 #[derive(clap::Args)]
@@ -39,70 +40,32 @@ pub fn run(args: Args) -> anyhow::Result<ExitCode> {
     if let Some(path) = &args.save {
         check_new(path)?;
     }
-    let checkpoint = args.model.load()?;
-    let (device, precision) = checkpoint.config.run.compute()?;
-    let model = &checkpoint.config.model;
-    anyhow::ensure!(
-        model.n_latents > 0,
-        "the model has no latents: train one with model.n_latents > 0"
-    );
-    let tokens = crate::generate::encode(&*checkpoint.tokenizer, &args.text)?;
-    let t = tokens.len() - 1;
-    if t == 0 {
-        return Err(usage("--text is empty: expected at least one token"));
-    }
-    let context = model.max_seq_len;
-    anyhow::ensure!(t <= context, "--text has {t} tokens, more than the context of {context}");
-    let mut infer = checkpoint.config.infer;
+    let mut checkpoint = args.model.load()?;
+    let infer = &mut checkpoint.config.infer;
     infer.steps = args.steps.unwrap_or(infer.steps);
-    anyhow::ensure!(
-        infer.method == Method::Variational,
-        "expected infer.method = \"variational\", which fits a posterior step by step"
-    );
-    let weights = checkpoint.config.on_device(&checkpoint.weights)?;
-    let mut program = Program::new(model, 1, t, &device, precision, SlowGradient::None)?;
-    let batch = Batch::new(model, 1, &tokens[..t], &tokens[1..])?;
-    let mut problem = program.problem(&weights, &batch)?;
-    let key = InferKey { seed: args.seed, step: 0, first_sequence: 0 };
-    let mut steps = Vec::new();
-    let bar = crate::progress_bar(infer.steps as u64, "fast step {pos}/{len}, ETA {eta}");
-    let latents = Inference::finished(&infer)?.infer(&mut problem, key, &mut |step| {
-        steps.push(step.clone());
-        bar.inc(1);
-        Ok(())
-    })?;
+    let config = &checkpoint.config;
+    let weights = config.on_device(&checkpoint.weights)?;
+    let tokens = encode(&*checkpoint.tokenizer, &args.text)?;
+    let all = config.infer.steps as u64;
+    let bar = crate::progress_bar(all, "fast step {pos}/{len}, ETA {eta}");
+    let fitted = think(config, &weights, &tokens, args.seed, &mut |_| bar.inc(1));
     bar.finish_and_clear();
-    let nll: f64 = problem.token_nll(&latents)?.iter().sum();
-    let Latents::Gaussian(posterior) = latents else { unreachable!("the method is variational") };
-    let posterior = posterior.to_host()?;
-    let kl_per_layer = posterior.kl(model.n_layers)?;
-    let bound = nll + kl_per_layer.iter().sum::<f64>();
-    steps.push(FastStep { step: infer.steps, lr: 0.0, nll, kl_per_layer, bound });
-
+    let fitted = fitted.map_err(as_option)?;
     if let Some(path) = &args.save {
-        let shape = [model.n_latents, model.dim];
-        let z = posterior.sample()?;
-        let tensors = [("mu", &posterior.mu), ("log_var", &posterior.log_var), ("z", &z)]
-            .map(|(name, values)| (name, values.iter().flat_map(|x| x.to_le_bytes()).collect()));
-        let views = tensors
-            .iter()
-            .map(|(name, bytes): &(&str, Vec<u8>)| {
-                Ok((*name, TensorView::new(Dtype::F32, shape.to_vec(), bytes)?))
-            })
-            .collect::<Result<Vec<_>, safetensors::SafeTensorError>>()?;
-        ltm_files::write_whole(path, &safetensors::serialize(views, None)?)?;
+        fitted.save(path, &config.model)?;
         note!("wrote mu, log_var and z to {}", path.display());
     }
     if args.json {
-        for FastStep { step, lr, nll, kl_per_layer, bound } in &steps {
+        for FastStep { step, lr, nll, kl_per_layer, bound } in &fitted.steps {
             let line = serde_json::json!({
                 "step": step, "lr": lr, "nll": nll, "kl_per_layer": kl_per_layer, "bound": bound,
             });
             outln!("{line}")?;
         }
     } else {
-        print_table(&steps, t)?;
-        print_plot(&steps, t)?;
+        let t = tokens.len() - 1;
+        print_table(&fitted.steps, t)?;
+        print_plot(&fitted.steps, t)?;
     }
     Ok(ExitCode::SUCCESS)
 }

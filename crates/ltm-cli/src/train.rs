@@ -5,13 +5,13 @@ use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
 use indicatif::{HumanDuration, ProgressBar};
+use ltm_eval::samples::{Continuation, samples};
 use ltm_model::Attention;
 use ltm_train::data::{Split, storyworld};
 use ltm_train::resume::Changes;
 use ltm_train::{
     Checkpoint, Config, Error, Evaluation, Next, Observer, Run, Start, StepReport, Summary, chain,
 };
-use ltm_vi::{GenerateOptions, Inference, LatentSource};
 
 use crate::Pace;
 use crate::device_args::DeviceArgs;
@@ -300,43 +300,15 @@ fn report(
     Ok(())
 }
 
-/// An unconditional sample, and continuations of two validation texts.
+/// A sample without a prompt, and continuations of two validation texts.
 fn print_samples(config: &Config, checkpoint: &Path) -> anyhow::Result<()> {
     let checkpoint = Checkpoint::load(checkpoint)?;
-    let tokenizer = &*checkpoint.tokenizer;
-    let separator = tokenizer.separator() as i32;
-    let (_, precision) = config.run.compute()?;
     let weights = config.on_device(&checkpoint.weights)?;
-    let inference = Inference::finished(&config.infer)?;
-    let options = GenerateOptions {
-        max_tokens: config.model.max_seq_len.min(160),
-        sample: crate::generate::SAMPLE,
-        latents: LatentSource::Prior,
-        refit: None,
-        seed: config.run.seed,
-        stop: Some(separator),
-        precision,
-    };
-    let show = |tokens: &[i32]| crate::generate::decode(tokenizer, tokens);
-    let write = |prompt: &[i32], options: &GenerateOptions| {
-        ltm_vi::generate(&config.model, &weights, &inference, prompt, options)
-    };
-    outln!("\nunconditional sample:\n  {}", show(&write(&[separator], &options)?.tokens))?;
-    let Ok(val) = ltm_train::run_data::open(config, Split::Val) else { return Ok(()) };
-    for index in 0..2_u64 {
-        let batch = val.batch(index / config.train.batch as u64)?;
-        let t = config.train.seq_len;
-        let row = &batch.tokens[index as usize % config.train.batch * t..][..t];
-        // A prompt of a third of the text: enough to fit latents to, and enough left to write.
-        let end = row.iter().skip(1).position(|token| *token == separator).map_or(t, |i| i + 1);
-        let prompt = &row[..(end / 3).max(2).min(t)];
-        let options = GenerateOptions {
-            latents: LatentSource::Prompt,
-            seed: options.seed.wrapping_add(index),
-            ..options
-        };
-        let continuation = write(prompt, &options)?.tokens;
-        outln!("\nprompt:\n  {}\ncontinuation:\n  {}", show(&prompt[1..]), show(&continuation))?;
+    let val = ltm_train::run_data::open(config, Split::Val).ok();
+    let samples = samples(config, &weights, &*checkpoint.tokenizer, val.as_ref(), 2)?;
+    outln!("\nunconditional sample:\n  {}", samples.from_nothing)?;
+    for Continuation { given, written } in &samples.continuations {
+        outln!("\nprompt:\n  {given}\ncontinuation:\n  {written}")?;
     }
     Ok(())
 }

@@ -228,7 +228,7 @@ fn damaged_files_are_refused_by_name() {
     let long = "the ".repeat(200);
     let (_, said) = command::good(&["generate", &run, "--prompt", &long, "--max-tokens", "2"]);
     assert!(said.contains("201 tokens") && said.contains("last 96"), "{said}");
-    bad(&["think", &run, "--text", &long], 1, &["200", "96"]);
+    bad(&["think", &run, "--text", &long], 2, &["--text", "200", "96"]);
     bad(&["generate", &run, "--prompt", "xylophone"], 1, &["xylophone"]);
 
     // Another model's configuration.

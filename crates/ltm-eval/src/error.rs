@@ -158,3 +158,15 @@ impl From<ltm_model::Error> for Error {
         ltm_train::Error::from(error).into()
     }
 }
+
+impl From<ltm_train::ltm_autodiff::Error> for Error {
+    fn from(error: ltm_train::ltm_autodiff::Error) -> Self {
+        Self::Infer(error.into())
+    }
+}
+
+impl From<ltm_train::ltm_kernels::Error> for Error {
+    fn from(error: ltm_train::ltm_kernels::Error) -> Self {
+        Self::Infer(error.into())
+    }
+}

@@ -3,11 +3,19 @@
 
 #[cfg(feature = "charts")]
 pub mod charts;
+pub mod corpus;
 mod error;
+pub mod parity;
+pub mod probe;
 #[cfg(feature = "charts")]
 pub mod report;
+pub mod samples;
 pub mod suites;
 pub mod sweep;
+pub mod text;
+pub mod think;
+#[cfg(test)]
+mod tiny;
 
 pub use error::{Error, Result};
 pub use sweep::Sweep;

@@ -186,7 +186,7 @@ fn show_run(dir: &Path, line: &mut Value) -> Result<()> {
         let weights = config.on_device(&checkpoint.weights)?;
         line["trace"] = measure::shown_trace(&config, &weights, &val)?.into();
         let tokenizer = &*checkpoint.tokenizer;
-        line["samples"] = measure::samples(&config, &weights, tokenizer, &val);
+        line["samples"] = measure::shown_samples(&config, &weights, tokenizer, &val);
     }
     Ok(())
 }

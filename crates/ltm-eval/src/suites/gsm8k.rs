@@ -78,6 +78,27 @@ pub fn load(
     Ok(problems)
 }
 
+/// Reads the first `count` problems of a file as worked examples.
+///
+/// # Errors
+/// Those of [`load`], and [`Error::File`] when there are fewer.
+pub fn examples(
+    path: &Path,
+    malformed: Malformed,
+    count: usize,
+    on_skip: &mut dyn FnMut(data::Error),
+) -> Result<Vec<Problem>> {
+    if count == 0 {
+        return Ok(Vec::new());
+    }
+    let problems = load(path, malformed, count as u64, on_skip)?;
+    if problems.len() < count {
+        let (expected, found) = (format!("{count} examples"), problems.len().to_string());
+        return Err(Error::content(path, "content", expected, found));
+    }
+    Ok(problems)
+}
+
 /// The last line of a text, as far as an error should show it.
 fn tail(text: &str) -> String {
     text.lines().last().unwrap_or("").chars().take(80).collect()

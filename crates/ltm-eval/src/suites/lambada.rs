@@ -337,42 +337,11 @@ fn is_most_likely(logits: &[f32], log_p: &mut [f64], target: usize) -> bool {
 mod tests {
     use std::path::Path;
 
-    use ltm_model::ModelConfig;
-    use ltm_model::Weights;
     use ltm_testkit::{Tol, assert_close};
     use ltm_vi::{Latents, Method, Protocol, score};
 
     use super::*;
-
-    const MODEL: ModelConfig = ModelConfig {
-        dim: 16,
-        n_layers: 2,
-        n_heads: 2,
-        n_kv_heads: 1,
-        vocab_size: 257,
-        max_seq_len: 24,
-        window: 8,
-        n_latents: 4,
-        ffn_hidden: 48,
-        norm_eps: 1e-5,
-        rope_theta: 10_000.0,
-        attention: ltm_model::Attention::Causal,
-        encoder_layers: 0,
-    };
-
-    fn config(n_latents: usize) -> Config {
-        let text = include_str!("../../../ltm-train/tests/tiny.toml");
-        let mut config = Config::parse(text, Path::new("tiny.toml"), &[]).expect("it is good");
-        config.model = ModelConfig { n_latents, ..MODEL };
-        config
-    }
-
-    /// Weights large enough for latents and context to matter.
-    fn weights(config: &Config) -> DeviceWeights {
-        let mut weights = Weights::init(&config.model, 3).expect("the model is good");
-        weights.params.iter_mut().flatten().for_each(|x| *x *= if *x == 1.0 { 1.0 } else { 10.0 });
-        config.on_device(&weights).expect("they fit")
-    }
+    use crate::tiny::{MODEL, config, weights};
 
     fn passage(text: &str) -> data::Result<Passage> {
         let document = Document { path: Path::new("a.jsonl"), number: 7, text };

@@ -4,18 +4,16 @@
 use std::collections::BTreeMap;
 use std::path::Path;
 
-use ltm_model::{DeviceWeights, SampleConfig};
+use ltm_model::DeviceWeights;
 use ltm_train::chain;
 use ltm_train::config::Config;
 use ltm_train::data::{Batches, Tokenizer, storyworld};
 use ltm_train::eval::{Evaluation, KEY_STEP};
 use ltm_train::metrics::{Line, METRICS_FILE, ProtocolScore, read};
-use ltm_vi::{
-    GenerateOptions, InferKey, Inference, LatentSource, Latents, Program, Protocol, SlowGradient,
-    Task, generate, suits,
-};
+use ltm_vi::{InferKey, Inference, Latents, Program, Protocol, SlowGradient, Task, suits};
 use serde_json::{Map, Value, json};
 
+use crate::samples::{Continuation, samples};
 use crate::{Error, Result};
 
 /// The requested protocols that apply to a point, and why the others do not. The protocols of the point's own
@@ -122,55 +120,22 @@ fn trace(config: &Config, weights: &DeviceWeights, val: &Batches) -> Result<Vec<
     Ok(trace)
 }
 
-/// An unconditional sample and a continuation of a validation text, or why there is none.
-pub(crate) fn samples(
+/// A sample without a prompt and the continuation of a validation text, or why there is none.
+pub(crate) fn shown_samples(
     config: &Config,
     weights: &DeviceWeights,
     tokenizer: &dyn Tokenizer,
     val: &Batches,
 ) -> Value {
-    try_samples(config, weights, tokenizer, val)
-        .unwrap_or_else(|error| json!({ "none": chain(&error) }))
-}
-
-fn try_samples(
-    config: &Config,
-    weights: &DeviceWeights,
-    tokenizer: &dyn Tokenizer,
-    val: &Batches,
-) -> Result<Value> {
-    let separator = tokenizer.separator() as i32;
-    let (_, precision) = config.run.compute()?;
-    let inference = Inference::finished(&config.infer)?;
-    let options = GenerateOptions {
-        max_tokens: config.model.max_seq_len.min(160),
-        sample: SampleConfig { temperature: 0.8, top_k: 0, top_p: 0.95 },
-        latents: LatentSource::Prior,
-        refit: None,
-        seed: config.run.seed,
-        stop: Some(separator),
-        precision,
+    let found = match samples(config, weights, tokenizer, Some(val), 1) {
+        Ok(found) => found,
+        Err(error) => return json!({ "none": chain(&error) }),
     };
-    let text = |tokens: &[i32]| {
-        let ids = tokens.iter().filter(|id| **id != separator).map(|id| *id as u32);
-        tokenizer.decode(&ids.collect::<Vec<_>>())
-    };
-    let write = |prompt: &[i32], options: &GenerateOptions| -> Result<String> {
-        let written = generate(&config.model, weights, &inference, prompt, options)?;
-        Ok(text(&written.tokens))
-    };
-    let from_nothing = write(&[separator], &options)?;
-    let t = val.options().seq_len;
-    let batch = val.batch(0)?;
-    let end = batch.targets[..t].iter().take_while(|id| **id >= 0).count();
-    // A prompt of a third of the text: enough to fit latents to, and enough left to write.
-    let prompt = &batch.tokens[..(end / 3).max(2).min(t)];
-    let options = GenerateOptions { latents: LatentSource::Prompt, ..options };
-    Ok(json!({
-        "from_nothing": from_nothing,
-        "given": text(&prompt[1..]),
-        "written": write(prompt, &options)?,
-    }))
+    let mut line = json!({ "from_nothing": found.from_nothing });
+    for Continuation { given, written } in found.continuations {
+        (line["given"], line["written"]) = (given.into(), written.into());
+    }
+    line
 }
 
 /// The corpus's entropy, and the exact nats of the very stories that were scored.

@@ -15,7 +15,7 @@ use ltm_train::run_data::open;
 use ltm_train::{Next, Observer, Run, Start, StepReport};
 use serde_json::{Value, json};
 
-use super::measure::{nats, samples, sequence_tokens, shown_trace, suitable, true_entropy};
+use super::measure::{nats, sequence_tokens, shown_samples, shown_trace, suitable, true_entropy};
 use super::record::{
     RESULTS_FILE, check_folder, check_line, identity, read_results, write_results,
 };
@@ -186,7 +186,7 @@ impl Sweep {
             "sequence_tokens": sequence_tokens(&val, self.eval_sequences)?,
             "latents": evaluation.latents.as_ref().map(latents_json),
             "trace": shown_trace(config, &weights, &val)?,
-            "samples": samples(config, &weights, &*tokenizer, &val),
+            "samples": shown_samples(config, &weights, &*tokenizer, &val),
         });
         if generated(&point.config) {
             // One corpus and one split for all points: its entropy is found once.

@@ -2,9 +2,10 @@
 
 use std::f64::consts::{PI, SQRT_2};
 
-use ltm_autodiff::Precision;
+use ltm_vi::Precision;
 
 use super::Fixture;
+use crate::Result;
 
 /// In single precision: twice what f32 and f64 differ by on such files.
 const F32: f64 = 2e-5;
@@ -19,7 +20,7 @@ const ROUNDINGS_PER_SUBLAYER: usize = 8;
 const ROUNDINGS_OUTSIDE: usize = 3;
 
 /// The largest relative Frobenius errors that pass.
-pub enum Limits {
+pub(super) enum Limits {
     /// One for everything.
     F32,
     /// One for each class of quantities.
@@ -30,7 +31,7 @@ pub enum Limits {
 ///
 /// Roundings are independent of each other, so their errors add in quadrature: `N` of them give
 /// `sqrt(N)` times one. Logits have one way of `N` roundings behind them, and gradients two.
-pub struct Mixed {
+pub(super) struct Mixed {
     logits: f64,
     gradient: f64,
     /// Of the log-variance and its gradient, which is the divergence's, exact, but for
@@ -44,26 +45,26 @@ pub struct Mixed {
 }
 
 impl Limits {
-    pub fn new(fixture: &Fixture, precision: Precision) -> anyhow::Result<Self> {
+    pub(super) fn new(fixture: &Fixture, precision: Precision) -> Result<Self> {
         if precision == Precision::F32 {
             return Ok(Self::F32);
         }
-        let n = ROUNDINGS_PER_SUBLAYER * 3 * fixture.config.n_layers + ROUNDINGS_OUTSIDE;
+        let n = ROUNDINGS_PER_SUBLAYER * 3 * fixture.model.n_layers + ROUNDINGS_OUTSIDE;
         let logits = (n as f64).sqrt() * BF16_ROUNDING;
         let gradient = SQRT_2 * logits;
-        let mean_part = rms(fixture.floats("grad_mu0")?) / 2.0;
+        let mean_part = rms(fixture.recorded("grad_mu0")?) / 2.0;
         Ok(Self::Mixed(Mixed {
             logits,
             gradient,
-            log_var: gradient * mean_part / rms(fixture.floats("grad_log_var0")?),
-            nats: SQRT_2 * logits * rms(fixture.floats("logits")?),
-            loss: f64::from(*fixture.floats("slow_loss")?.first().unwrap_or(&f32::NAN)),
-            slow_lr: fixture.config.slow_lr,
+            log_var: gradient * mean_part / rms(fixture.recorded("grad_log_var0")?),
+            nats: SQRT_2 * logits * rms(fixture.recorded("logits")?),
+            loss: f64::from(*fixture.recorded("slow_loss")?.first().unwrap_or(&f32::NAN)),
+            slow_lr: fixture.hyperparameters.slow_lr,
         }))
     }
 
     /// The limit of the quantity `name`, whose recorded numbers are `expected`.
-    pub fn of(&self, name: &str, expected: &[f32]) -> f64 {
+    pub(super) fn of(&self, name: &str, expected: &[f32]) -> f64 {
         let Self::Mixed(limits) = self else { return F32 };
         let is = |prefix: &str| name.starts_with(prefix);
         // AdamW moves by about the sign of a gradient. Where gradient and error are normal, a sign is

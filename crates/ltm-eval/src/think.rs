@@ -1,0 +1,150 @@
+//! The posterior of one text, fast step by fast step.
+
+use std::path::Path;
+
+use ltm_files::write_whole;
+use ltm_model::DeviceWeights;
+use ltm_train::Config;
+use ltm_vi::{
+    Batch, FastStep, InferKey, Inference, Latents, Method, ModelConfig, Posterior, Program,
+    SlowGradient,
+};
+use safetensors::tensor::{Dtype, TensorView};
+
+use crate::text::check_length;
+use crate::{Error, Result};
+
+/// How the posterior of a text was fitted.
+#[derive(Clone, Debug)]
+pub struct Fitted {
+    /// Every fast step, measured before its update, and the fitted posterior as a last step with the rate 0.
+    pub steps: Vec<FastStep>,
+    /// The fitted posterior, `(L·Z,C)`.
+    pub posterior: Posterior,
+}
+
+/// Fits the posterior of a text: its tokens after the separator that documents begin with. `on_step` is called with
+/// every fast step.
+///
+/// # Errors
+/// [`Error::Field`] for a model without latents, another method than `variational`, and a text of no token or more than
+/// the context holds; those of [`Inference::infer`].
+pub fn think(
+    config: &Config,
+    weights: &DeviceWeights,
+    tokens: &[i32],
+    seed: u64,
+    on_step: &mut dyn FnMut(&FastStep),
+) -> Result<Fitted> {
+    let Config { model, infer, .. } = config;
+    if model.n_latents == 0 {
+        return Err(no_latents());
+    }
+    if infer.method != Method::Variational {
+        let expected = "\"variational\", which fits a posterior step by step";
+        return Err(Error::field("infer.method", expected, "another method"));
+    }
+    check_length("text", tokens, model.max_seq_len)?;
+    let t = tokens.len() - 1;
+    let (device, precision) = config.run.compute()?;
+    let mut program = Program::new(model, 1, t, &device, precision, SlowGradient::None)?;
+    let batch = Batch::new(model, 1, &tokens[..t], &tokens[1..])?;
+    let mut problem = program.problem(weights, &batch)?;
+    let key = InferKey { seed, step: 0, first_sequence: 0 };
+    let mut steps = Vec::with_capacity(infer.steps + 1);
+    let latents = Inference::finished(infer)?.infer(&mut problem, key, &mut |step| {
+        on_step(step);
+        steps.push(step.clone());
+        Ok(())
+    })?;
+    let nll: f64 = problem.token_nll(&latents)?.iter().sum();
+    let Latents::Gaussian(posterior) = latents else { unreachable!("the method is variational") };
+    let posterior = posterior.to_host()?;
+    let kl_per_layer = posterior.kl(model.n_layers)?;
+    let bound = nll + kl_per_layer.iter().sum::<f64>();
+    steps.push(FastStep { step: infer.steps, lr: 0.0, nll, kl_per_layer, bound });
+    Ok(Fitted { steps, posterior })
+}
+
+impl Fitted {
+    /// Writes `mu`, `log_var` and the sample `z`, each `(L·Z,C)`, to a safetensors file.
+    ///
+    /// # Errors
+    /// [`Error::File`] when it cannot be written.
+    pub fn save(&self, path: &Path, model: &ModelConfig) -> Result<()> {
+        let shape = [model.n_latents, model.dim];
+        let z = self.posterior.sample()?;
+        let tensors = [("mu", &self.posterior.mu), ("log_var", &self.posterior.log_var), ("z", &z)]
+            .map(|(name, values)| (name, values.iter().flat_map(|x| x.to_le_bytes()).collect()));
+        let refused = |error| {
+            Error::content(path, "`mu`, `log_var`, `z`", "(L·Z,C) numbers", format!("{error}"))
+        };
+        let views = tensors
+            .iter()
+            .map(|(name, bytes): &(&str, Vec<u8>)| {
+                Ok((*name, TensorView::new(Dtype::F32, shape.to_vec(), bytes).map_err(refused)?))
+            })
+            .collect::<Result<Vec<_>>>()?;
+        Ok(write_whole(path, &safetensors::serialize(views, None).map_err(refused)?)?)
+    }
+}
+
+/// The error for a model without latents where there must be some.
+pub(crate) fn no_latents() -> Error {
+    Error::field("model.n_latents", "a model with latents, trained with more than 0", 0)
+}
+
+#[cfg(test)]
+mod tests {
+    use ltm_train::data::Bytes;
+
+    use super::*;
+    use crate::text::encode;
+    use crate::tiny::{config, weights};
+
+    fn tokens(text: &str) -> Vec<i32> {
+        encode(&Bytes, text).expect("bytes")
+    }
+
+    #[test]
+    fn the_last_step_is_the_fitted_posterior() {
+        let config = config(4);
+        let mut seen = Vec::new();
+        let mut on_step = |step: &FastStep| seen.push(step.bound);
+        let fitted =
+            think(&config, &weights(&config), &tokens("a dog"), 7, &mut on_step).expect("fitted");
+        let bounds: Vec<f64> = fitted.steps.iter().map(|step| step.bound).collect();
+        assert_eq!(bounds[..3], seen[..]);
+        assert!(bounds[3] < bounds[0], "{bounds:?}");
+        let kl = fitted.posterior.kl(2).expect("two layers");
+        assert_eq!(fitted.steps[3].kl_per_layer, kl);
+
+        let dir = tempfile::tempdir().expect("a temporary folder");
+        let path = dir.path().join("z.safetensors");
+        fitted.save(&path, &config.model).expect("written");
+        let bytes = std::fs::read(&path).expect("there");
+        let file = safetensors::SafeTensors::deserialize(&bytes).expect("a file of tensors");
+        let mu = file.tensor("mu").expect("there");
+        let expected: Vec<u8> = fitted.posterior.mu.iter().flat_map(|x| x.to_le_bytes()).collect();
+        assert_eq!((mu.shape(), mu.data()), (&[4, 16][..], &expected[..]));
+    }
+
+    #[test]
+    fn what_cannot_be_fitted_is_refused_by_its_name() {
+        let (with, without) = (config(4), config(0));
+        let mut langevin = config(4);
+        langevin.infer.method = Method::Langevin;
+        for (config, text, field) in [
+            (&with, "", "text"),
+            (&with, &*"x".repeat(25), "text"),
+            (&without, "a dog", "model.n_latents"),
+            (&langevin, "a dog", "infer.method"),
+        ] {
+            let refused = think(config, &weights(config), &tokens(text), 7, &mut |_| ());
+            let Err(Error::Field { field: found, .. }) = refused else { panic!("{refused:?}") };
+            assert_eq!(found, field);
+        }
+        let longest = tokens(&"x".repeat(24));
+        think(&with, &weights(&with), &longest, 7, &mut |_| ()).expect("it fits");
+    }
+}
