@@ -305,7 +305,8 @@ mod tests {
         let twice = "// in      a (N)\n// in      c\n";
         assert_eq!(mistake("// in      a (N)\n", twice), "5: `in` is in line 4 already");
         // The header ends with the first line that is no comment.
-        assert_eq!(mistake("// twin ", "\n// twin ").split(' ').next_back(), Some("twin`"));
+        let found = mistakes(NAME, &KERNEL.replace("// budget", "\n// budget"));
+        assert_eq!(found, ["1: its contract has no `// budget`"]);
     }
 
     #[test]
