@@ -7,7 +7,7 @@ use clap::ValueEnum;
 use ltm_eval::corpus::{default_protocols, enough};
 use ltm_eval::suites::Suite;
 use ltm_train::data::{Corpus, Format, Order, Split, load};
-use ltm_train::eval::latents_json;
+use ltm_train::eval::{LatentNumbers, scores};
 use ltm_train::{Checkpoint, Config, Evaluation, evaluate, run_data};
 use ltm_vi::{Noise, Protocol};
 use serde_json::{Value, json};
@@ -234,7 +234,7 @@ pub fn run(args: Args) -> anyhow::Result<ExitCode> {
     bar.finish_and_clear();
     let evaluation = evaluation?;
     if let Some(file) = &args.per_document {
-        write_sequences(file, &evaluation)?;
+        scores::write(file, None, &evaluation)?;
     }
     if args.json {
         let mut numbers = numbers(&evaluation);
@@ -278,18 +278,11 @@ fn check_arguments(args: &Args, subject: &Subject) -> anyhow::Result<()> {
     refused.map_or(Ok(()), |message| Err(usage(message)))
 }
 
-/// Writes one line per sequence.
-fn write_sequences(file: &Path, evaluation: &Evaluation) -> anyhow::Result<()> {
-    let lines: String =
-        evaluation.sequences.iter().map(|one| format!("{}\n", one.to_json())).collect();
-    Ok(ltm_files::write_whole(file, lines.as_bytes())?)
-}
-
 /// The numbers by protocol, and `latents` for models that have them.
 fn numbers(evaluation: &Evaluation) -> Value {
-    let mut numbers = evaluation.to_json();
+    let mut numbers = json!(evaluation.scores());
     if let Some(latents) = &evaluation.latents {
-        numbers["latents"] = latents_json(latents);
+        numbers["latents"] = json!(LatentNumbers::from(latents));
     }
     numbers
 }

@@ -5,10 +5,11 @@ use std::path::PathBuf;
 use std::process::ExitCode;
 
 use indicatif::ProgressBar;
-use ltm_eval::sweep::{Point, RESULTS_FILE, SweepObserver};
+use ltm_eval::measured::Measured;
+use ltm_eval::sweep::{Point, PointResult, RESULTS_FILE, SweepObserver};
 use ltm_eval::{Error, Sweep};
+use ltm_train::metrics::ProtocolScore;
 use ltm_train::{Next, Observer, StepReport, chain, flops};
-use serde_json::Value;
 
 use crate::Pace;
 use crate::device_args::DeviceArgs;
@@ -105,9 +106,9 @@ fn with_hint(error: Error) -> anyhow::Error {
     }
 }
 
-fn report_results(sweep: &Sweep, results: &[Value], json: bool) -> Result<(), OutputError> {
+fn report_results(sweep: &Sweep, results: &[PointResult], json: bool) -> Result<(), OutputError> {
     if json {
-        return results.iter().try_for_each(|line| outln!("{line}"));
+        return results.iter().try_for_each(|result| outln!("{}", result.json()));
     }
     print_table(results)?;
     outln!("\nresults     {}", sweep.dir.join(RESULTS_FILE).display())
@@ -185,39 +186,30 @@ impl SweepObserver for Progress<'_> {
         self.signals.next()
     }
 
-    fn point_finished(&mut self, line: &Value) {
+    fn point_finished(&mut self, result: &PointResult) {
         self.points.inc(1);
-        let text = format!("{}: {}", name(line), outcome(line));
+        let text = format!("{}: {}", result.point.name, outcome(&result.outcome));
         self.points.suspend(|| note!("{text}"));
     }
 }
 
-fn name(line: &Value) -> &str {
-    line["name"].as_str().unwrap_or_default()
-}
-
 /// Every number of a point with its protocol, or why there is none.
-fn outcome(line: &Value) -> String {
-    if let Some(error) = line["error"].as_str() {
-        return format!("failed: {error}");
-    }
-    let mut parts = Vec::new();
-    for (protocol, numbers) in line["evaluation"].as_object().into_iter().flatten() {
-        // Numbers that are not finite are `null` in JSON.
-        let number = |key: &str| numbers[key].as_f64().unwrap_or(f64::NAN);
-        if numbers.get("nats_per_token").is_some() {
-            let found = (number("nats_per_token"), number("standard_error"));
-            parts.push(format!("{protocol} {}", plus_minus(found, 4)));
-        }
-    }
-    parts.join("  ")
+fn outcome(outcome: &Result<Measured, String>) -> String {
+    let measured = match outcome {
+        Ok(measured) => measured,
+        Err(error) => return format!("failed: {error}"),
+    };
+    let part = |(protocol, score): (&String, &ProtocolScore)| {
+        format!("{protocol} {}", plus_minus((score.nats_per_token, score.standard_error), 4))
+    };
+    measured.evaluation.iter().map(part).collect::<Vec<_>>().join("  ")
 }
 
-fn print_table(results: &[Value]) -> Result<(), OutputError> {
-    let width = results.iter().map(|line| name(line).len()).max().unwrap_or(0).max(5);
+fn print_table(results: &[PointResult]) -> Result<(), OutputError> {
+    let width = results.iter().map(|result| result.point.name.len()).max().unwrap_or(0).max(5);
     outln!("{:width$}  nats per token by protocol", "point")?;
-    for line in results {
-        outln!("{:width$}  {}", name(line), outcome(line))?;
+    for PointResult { point, outcome: found, .. } in results {
+        outln!("{:width$}  {}", point.name, outcome(found))?;
     }
     Ok(())
 }
@@ -225,15 +217,15 @@ fn print_table(results: &[Value]) -> Result<(), OutputError> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use serde_json::json;
 
     #[test]
     fn an_outcome_names_protocol_and_error() {
-        let line = json!({ "evaluation": {
-            "elbo:8": { "nats_per_token": 1.5, "standard_error": 0.25 }, "note": 3,
-            "iwae:8": { "nats_per_token": null, "standard_error": null },
-        }});
-        assert_eq!(outcome(&line), "elbo:8 1.5000 ± 0.2500  iwae:8 n/a");
-        assert_eq!(outcome(&json!({ "error": "diverged" })), "failed: diverged");
+        let evaluation = "{ \"evaluation\": {
+            \"elbo:8\": { \"nats_per_token\": 1.5, \"standard_error\": 0.25 },
+            \"iwae:8\": { \"nats_per_token\": null, \"standard_error\": null }
+        }}";
+        let measured = serde_json::from_str(evaluation).expect("numbers");
+        assert_eq!(outcome(&Ok(measured)), "elbo:8 1.5000 ± 0.2500  iwae:8 n/a");
+        assert_eq!(outcome(&Err("diverged".into())), "failed: diverged");
     }
 }

@@ -1,9 +1,11 @@
 //! What is scored by protocols, and by which, where nobody says otherwise. Scores nothing itself: that is
 //! [`evaluate`](ltm_train::evaluate).
 
-use ltm_train::Config;
-use ltm_train::data::{Limit, Rows};
-use ltm_vi::Protocol;
+use std::collections::BTreeMap;
+
+use ltm_train::data::{Batches, Limit, Rows};
+use ltm_train::{Config, chain};
+use ltm_vi::{Protocol, Task, suits};
 
 /// The cheap protocols that apply to a model, with [`Protocol::DEFAULT_SAMPLES`].
 pub fn default_protocols(config: &Config) -> Vec<Protocol> {
@@ -22,6 +24,31 @@ pub fn enough(config: &Config, sequences: u64) -> Limit {
         (_, Rows::Documents) => Limit::Documents(sequences),
         (_, Rows::Windows) => Limit::Tokens(sequences.saturating_mul(config.train.seq_len as u64)),
     }
+}
+
+/// The requested protocols that apply to a point, and why the others do not. The protocols of the point's own
+/// evaluations are added where it has no latents or none of the requested ones applies.
+pub(crate) fn suitable(
+    asked: &[Protocol],
+    config: &Config,
+    val: &Batches,
+) -> (Vec<Protocol>, BTreeMap<String, String>) {
+    let t = val.options().seq_len;
+    let (mut suitable, mut left_out) = (Vec::new(), BTreeMap::new());
+    for protocol in asked {
+        let applies = suits(&config.model, config.infer.method, Task::Score(*protocol));
+        match applies.and_then(|()| protocol.check(t)) {
+            Err(error) => {
+                left_out.insert(protocol.to_string(), chain(&error));
+            }
+            Ok(()) => suitable.push(*protocol),
+        }
+    }
+    if suitable.is_empty() || config.model.n_latents == 0 {
+        let own = ltm_train::eval::protocols(config, config.train.eval_samples);
+        suitable.extend(own.into_iter().filter(|protocol| !asked.contains(protocol)));
+    }
+    (suitable, left_out)
 }
 
 #[cfg(test)]

@@ -5,6 +5,7 @@
 pub mod charts;
 pub mod corpus;
 mod error;
+pub mod measured;
 pub mod parity;
 pub mod probe;
 #[cfg(feature = "charts")]

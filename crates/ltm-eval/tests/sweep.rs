@@ -3,7 +3,7 @@
 use std::fs;
 use std::path::Path;
 
-use ltm_eval::sweep::{Point, SweepObserver, read_results};
+use ltm_eval::sweep::{Point, PointResult, SweepObserver, read_results};
 use ltm_eval::{Error, Sweep};
 use ltm_train::{Next, Observer, StepReport};
 use serde_json::Value;
@@ -45,8 +45,8 @@ impl SweepObserver for Watch {
         Next::Continue
     }
 
-    fn point_finished(&mut self, line: &Value) {
-        self.finished.push(line["name"].as_str().expect("a name").into());
+    fn point_finished(&mut self, result: &PointResult) {
+        self.finished.push(result.point.name.clone());
     }
 }
 
@@ -139,7 +139,9 @@ fn interrupted_and_resumed_gives_the_lines_of_never_stopping() {
     assert_eq!(watch.finished, names(&parted)[1..]);
 
     let lines = |sweep: &Sweep| -> Vec<Value> {
-        let mut lines = read_results(&sweep.dir).expect("readable");
+        let results = read_results(&sweep.dir).expect("readable");
+        let mut lines: Vec<Value> =
+            results.iter().map(|r| serde_json::from_str(r.json()).expect("JSON")).collect();
         for line in &mut lines {
             assert!(line["seconds"].as_f64().is_some_and(|seconds| seconds > 0.0), "{line}");
             line["seconds"] = Value::Null;
@@ -181,12 +183,9 @@ fn a_failed_point_has_a_line_and_a_changed_file_is_refused() {
     let steps = "[budget]\nsteps = 4";
     let sweep = load(temp.path(), steps, grids).expect("good");
     let results = sweep.run(&mut Watch::default()).expect("runs").results;
-    assert!(
-        results[0]["error"].as_str().is_some_and(|e| e.contains("not finite")),
-        "{}",
-        results[0]
-    );
-    assert!(results[1]["error"].is_null() && results[1]["evaluation"].is_object());
+    let failure = results[0].outcome.as_ref().expect_err("it diverges");
+    assert!(failure.contains("not finite"), "{failure}");
+    assert!(results[1].outcome.as_ref().is_ok_and(|found| !found.evaluation.is_empty()));
     let mut watch = Watch::default();
     sweep.run(&mut watch).expect("runs");
     assert!(watch.finished.is_empty(), "every point has its line");
@@ -209,9 +208,9 @@ fn a_failed_point_has_a_line_and_a_changed_file_is_refused() {
     let changed = load(temp.path(), "[budget]\nsteps = 5", grids).expect("good");
     refused(changed, &["config.toml", "train.steps"]);
     let again = sweep.run(&mut Watch::default()).expect("runs").results;
-    assert_eq!(again[1], results[1]);
+    assert_eq!(again[1].json(), results[1].json());
     let mut watch = Watch::default();
     sweep.forget(true).expect("forgotten");
     sweep.run(&mut watch).expect("runs");
-    assert_eq!(watch.finished, [again[0]["name"].as_str().expect("a name")]);
+    assert_eq!(watch.finished, [again[0].point.name.as_str()]);
 }

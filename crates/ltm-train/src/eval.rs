@@ -1,5 +1,6 @@
 //! Scores of a corpus by evaluation protocols. Trains nothing.
 
+mod latents;
 pub mod scores;
 
 use std::collections::BTreeMap;
@@ -11,12 +12,13 @@ use ltm_vi::{
     Estimate, InferKey, Inference, LatentUse, Latents, Method, Program, Protocol, Scores,
     SlowGradient, Task, score, suits,
 };
-use serde_json::{Map, Value, json};
 
 use crate::config::Config;
 use crate::data::{Batch, Batches, Tokenizer};
 use crate::metrics::ProtocolScore;
 use crate::{Error, Result};
+
+pub use latents::LatentNumbers;
 
 /// The step number of the random keys of evaluations: one that training never reaches, so that every
 /// evaluation of a run draws the same noise and differences are due to the model.
@@ -64,25 +66,6 @@ pub struct SequenceScore {
     pub sampling_error: f64,
 }
 
-impl Sequence {
-    /// The numbers as a JSON object.
-    pub fn to_json(&self) -> Value {
-        let score = |score: &SequenceScore| {
-            let numbers = json!({ "nats": score.nats, "sampling_error": score.sampling_error });
-            (score.protocol.to_string(), numbers)
-        };
-        json!({
-            "index": self.index,
-            "stride": self.stride,
-            "tokens": self.tokens,
-            "bytes": self.bytes,
-            "digest": self.digest,
-            "kl": self.kl,
-            "scores": self.scores.iter().map(score).collect::<Map<_, _>>(),
-        })
-    }
-}
-
 impl Evaluation {
     /// The estimate by the protocol of this name.
     pub fn get(&self, name: &str) -> Option<&Estimate> {
@@ -118,28 +101,6 @@ impl Evaluation {
         };
         self.estimates.iter().map(|e| (e.protocol.to_string(), score(e))).collect()
     }
-
-    /// The [`scores`](Self::scores) as JSON.
-    pub fn to_json(&self) -> Value {
-        json!(self.scores())
-    }
-}
-
-/// The measures of the latents, as JSON.
-pub fn latents_json(latents: &LatentUse) -> Value {
-    let (worth, standard_error) = latents.worth();
-    let variance = latents.mean_variance();
-    json!({
-        "sequences": latents.sequences(),
-        "kl_per_layer_nats_per_sequence": latents.kl_per_layer(),
-        "kl_per_latent_nats_per_sequence": latents.kl_per_latent(),
-        "worth_nats_per_token": worth,
-        "worth_standard_error": standard_error,
-        "refitted_sequences": latents.refitted(),
-        "mean_signal_variance": variance.signal,
-        "mean_noise_variance": variance.noise,
-        "mean_signal_share": variance.share(),
-    })
 }
 
 /// The default protocols of a run: those that apply to the model and cost little compared with the fit,

@@ -6,6 +6,7 @@ pub mod config;
 mod error;
 pub mod eval;
 pub mod flops;
+pub mod json;
 pub mod memory;
 pub mod metrics;
 pub mod observer;

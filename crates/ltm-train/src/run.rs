@@ -167,7 +167,7 @@ impl Recorder for Folder {
             }
         }
         if step == self.steps {
-            scores::write(&self.dir, step, evaluation)?;
+            scores::write(&self.dir.join(scores::SCORES_FILE), Some(step), evaluation)?;
         }
         self.evaluated = Some(step);
         Ok(())

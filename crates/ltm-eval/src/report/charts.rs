@@ -2,12 +2,11 @@
 
 use std::path::Path;
 
-use serde_json::Value;
-
-use super::entry::{Entry, Kind, groups, kind, numbers};
+use super::entry::{Entry, Kind, groups, kind};
 use super::words::protocols;
 use crate::Result;
 use crate::charts::{Axis, Chart, Curves, Mark, Series, stacked_bars};
+use crate::measured::TracePoint;
 
 /// A drawn chart.
 pub(super) struct Drawn {
@@ -93,7 +92,7 @@ impl Drawer<'_> {
     /// Scores against the operations that training took, one chart per protocol of bounds. Points that differ in fast
     /// steps only are joined. Models without latents are shown next to valid bounds only.
     pub(super) fn against_flops(&self, entries: &[Entry]) -> Result<Vec<Drawn>> {
-        let flops = |entry: &Entry| entry.line["training_flops"].as_f64();
+        let flops = |entry: &Entry| entry.measured.training_flops;
         let mut drawn = Vec::new();
         for protocol in protocols(entries) {
             let scored: Vec<&Entry> = entries
@@ -141,10 +140,10 @@ impl Drawer<'_> {
 
     /// KL of each layer, one bar per point.
     pub(super) fn kl_per_layer(&self, entries: &[Entry]) -> Result<Option<Drawn>> {
-        let of = |e: &Entry| numbers(&e.line["latents"]["kl_per_layer_nats_per_sequence"]);
         let bars: Vec<(String, Vec<f64>)> = entries
             .iter()
-            .map(|entry| (entry.name.clone(), of(entry)))
+            .filter_map(|entry| Some((entry.name.clone(), entry.measured.latents.as_ref()?)))
+            .map(|(name, latents)| (name, latents.kl_per_layer_nats_per_sequence.clone()))
             .filter(|(_, kl)| !kl.is_empty())
             .collect();
         let layers = bars.iter().map(|(_, kl)| kl.len()).max().unwrap_or(0);
@@ -162,26 +161,24 @@ impl Drawer<'_> {
     pub(super) fn traces(&self, entries: &[Entry]) -> Result<Vec<Drawn>> {
         let mut drawn = Vec::new();
         for entry in entries {
-            let trace = entry.line["trace"].as_array().map_or(&[][..], Vec::as_slice);
+            let trace = &entry.measured.trace;
             if trace.is_empty() {
                 continue;
             }
-            let series = |name: &str, y: &dyn Fn(&Value) -> Option<f64>| {
-                let mark =
-                    |at: &Value| Some(Mark { x: at["step"].as_f64()?, y: y(at)?, error: 0.0 });
-                let marks = trace.iter().filter_map(mark).collect();
+            let series = |name: &str, y: &dyn Fn(&TracePoint) -> f64| {
+                let mark = |at: &TracePoint| Mark { x: at.step as f64, y: y(at), error: 0.0 };
+                let marks = trace.iter().map(mark).filter(|mark| !mark.y.is_nan()).collect();
                 Series { name: name.into(), marks, dots: false }
             };
-            let (nll, kl) = (|at: &Value| at["nll"].as_f64(), |at: &Value| at["kl"].as_f64());
             let chart = Chart {
                 title: entry.name.clone(),
                 x_label: "fast step".into(),
                 y_label: "nats per token".into(),
                 axis: Axis::Linear,
                 series: vec![
-                    series("NLL at the sample", &nll),
-                    series("KL", &kl),
-                    series("their sum", &|at| Some(nll(at)? + kl(at)?)),
+                    series("NLL at the sample", &|at| at.nll),
+                    series("KL", &|at| at.kl),
+                    series("their sum", &|at| at.nll + at.kl),
                 ],
                 levels: Vec::new(),
                 size: SMALL,
@@ -287,8 +284,8 @@ fn baseline_name(entry: &Entry) -> String {
 
 /// The true entropy, as a reference line.
 fn entropy(entries: &[Entry]) -> Vec<(String, f64)> {
-    let nats = entries.iter().find_map(|e| e.line["true_entropy"]["nats_per_token"].as_f64());
-    nats.map(|nats| ("true entropy".into(), nats)).into_iter().collect()
+    let truth = entries.iter().find_map(|entry| entry.measured.true_entropy.as_ref());
+    truth.map(|truth| ("true entropy".into(), truth.nats_per_token)).into_iter().collect()
 }
 
 /// The true entropy and the baselines without latents, as reference lines.

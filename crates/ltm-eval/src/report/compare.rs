@@ -86,12 +86,12 @@ impl Comparison {
         }
         let mut entries = Vec::with_capacity(dirs.len());
         for (idx, dir) in dirs.iter().enumerate() {
-            let mut line = read_run(dir, name_of(dirs, idx))?;
+            let (settings, mut measured) = read_run(dir)?;
             if !rescored.is_empty() {
                 let mut progress = |done, all| progress(idx, done, all);
-                rescore(dir, &mut line, rescored, sequences, &mut progress)?;
+                rescore(dir, &mut measured, rescored, sequences, &mut progress)?;
             }
-            entries.push(Entry::new(line));
+            entries.push(Entry::new(name_of(dirs, idx), settings, measured));
         }
         Ok(Self { entries })
     }
@@ -136,7 +136,7 @@ impl Comparison {
                 Some(RowDifference { nats_per_token: nats, standard_error: error, paired })
             });
             first.get_or_insert(entry);
-            let sequences = entry.line["evaluation"][&protocol]["sequences"].as_u64().unwrap_or(0);
+            let sequences = entry.measured.evaluation[&protocol].sequences;
             rows.push(Row {
                 run,
                 nats_per_token: score.nats,
@@ -266,7 +266,7 @@ mod tests {
     fn rows_of_other_texts_are_not_paired() {
         let Comparison { mut entries } = pair();
         for (entry, digest) in entries.iter_mut().zip([1, 2]) {
-            entry.line["sequence_digests"] = json!([digest, digest, digest, digest]);
+            entry.measured.sequence_digests = Some(vec![digest; 4]);
         }
         let difference =
             Comparison { entries }.tables()[0].rows[1].difference.expect("the second run");

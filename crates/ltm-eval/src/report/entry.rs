@@ -5,14 +5,17 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use serde_json::Value;
 
-/// One run with its numbers: a line of a sweep's results, or a run's folder in the same form.
+use crate::measured::Measured;
+use crate::sweep::Settings;
+
+/// One run with its numbers: a point of a sweep, or a run's folder.
 #[derive(Clone, Debug)]
 pub(super) struct Entry {
     pub(super) name: String,
     /// The configuration by `section.key`.
     pub(super) config: BTreeMap<String, Value>,
     pub(super) scores: Vec<Score>,
-    pub(super) line: Value,
+    pub(super) measured: Measured,
 }
 
 /// A number of nats per token.
@@ -71,31 +74,25 @@ pub(super) fn kind(protocol: &str) -> Kind {
 }
 
 impl Entry {
-    /// From a line of a sweep's results.
-    pub(super) fn new(line: Value) -> Self {
-        let mut config = BTreeMap::new();
-        for (section, keys) in line["config"].as_object().into_iter().flatten() {
-            for (key, value) in keys.as_object().into_iter().flatten() {
-                config.insert(format!("{section}.{key}"), value.clone());
-            }
-        }
-        let mut scores: Vec<Score> = Vec::new();
-        for (protocol, numbers) in line["evaluation"].as_object().into_iter().flatten() {
-            let number = |key: &str| numbers[key].as_f64().unwrap_or(f64::NAN);
-            if numbers["nats_per_token"].is_number() {
-                scores.push(Score {
-                    protocol: protocol.clone(),
-                    nats: number("nats_per_token"),
-                    error: number("standard_error"),
-                    perplexity: number("perplexity"),
-                });
-            }
-        }
+    /// A run of this configuration.
+    pub(super) fn new(name: String, settings: Settings, measured: Measured) -> Self {
+        let keys = |(section, keys): (String, BTreeMap<String, Value>)| {
+            keys.into_iter().map(move |(key, value)| (format!("{section}.{key}"), value))
+        };
+        let config = settings.into_iter().flat_map(keys).collect();
+        let scored = measured.evaluation.iter().filter(|(_, score)| !score.nats_per_token.is_nan());
+        let mut scores: Vec<Score> = scored
+            .map(|(protocol, score)| Score {
+                protocol: protocol.clone(),
+                nats: score.nats_per_token,
+                error: score.standard_error,
+                perplexity: score.perplexity,
+            })
+            .collect();
         scores.sort_by(|a, b| {
             (kind(&b.protocol), &a.protocol).cmp(&(kind(&a.protocol), &b.protocol))
         });
-        let name = line["name"].as_str().unwrap_or_default().into();
-        Self { name, config, scores, line }
+        Self { name, config, scores, measured }
     }
 
     pub(super) fn score(&self, protocol: &str) -> Option<&Score> {
@@ -125,14 +122,15 @@ impl Entry {
 
     /// Scored tokens of each sequence.
     fn tokens(&self) -> Vec<f64> {
-        numbers(&self.line["sequence_tokens"]).into_iter().filter(|n| *n > 0.0).collect()
+        self.measured.sequence_tokens.iter().filter(|n| **n > 0).map(|n| *n as f64).collect()
     }
 
     /// Nats of each sequence, where they are of the sequences of [`tokens`](Self::tokens).
     fn nats(&self, protocol: &str) -> Option<Vec<f64>> {
-        let (nats, tokens) = (numbers(&self.line["nats"][protocol]), self.tokens());
-        let scored = self.line["evaluation"][protocol]["tokens"].as_f64()?;
-        (nats.len() == tokens.len() && tokens.iter().sum::<f64>() == scored).then_some(nats)
+        let (nats, tokens) = (self.measured.nats.get(protocol)?, self.tokens());
+        let scored = self.measured.evaluation.get(protocol)?.tokens as f64;
+        let same = nats.len() == tokens.len() && tokens.iter().sum::<f64>() == scored;
+        same.then(|| nats.clone())
     }
 
     /// Whether both were scored on the same rows under this protocol, so that they can be compared row by row.
@@ -143,10 +141,10 @@ impl Entry {
 
     /// The nats of both by row, where both were scored on the same rows.
     fn pairs(&self, protocol: &str, other: &Entry, other_protocol: &str) -> Option<[Vec<f64>; 2]> {
-        let [own, its] = [&self.line["sequence_digests"], &other.line["sequence_digests"]];
-        let same_rows = match (own.is_array(), its.is_array()) {
-            (true, true) => own == its,
-            (false, false) => {
+        let [own, its] = [self, other].map(|entry| &entry.measured.sequence_digests);
+        let same_rows = match (own, its) {
+            (Some(own), Some(its)) => own == its,
+            (None, None) => {
                 let data = |entry: &Entry| {
                     let of_data = |(key, _): &(&String, &Value)| key.starts_with("data.");
                     entry
@@ -182,16 +180,10 @@ impl Entry {
 
     /// Nats per token above the exact likelihood of the same texts, where that is known.
     pub(super) fn above_truth(&self, protocol: &str) -> Option<Difference> {
-        let truth = numbers(&self.line["true_entropy"]["nats"]);
+        let truth = &self.measured.true_entropy.as_ref()?.nats;
         let own = self.nats(protocol)?;
-        (own.len() == truth.len()).then(|| paired(&own, &truth, &self.tokens()))?
+        (own.len() == truth.len()).then(|| paired(&own, truth, &self.tokens()))?
     }
-}
-
-/// The numbers of a list; NaN for anything else in it.
-pub(super) fn numbers(list: &Value) -> Vec<f64> {
-    let number = |value: &Value| value.as_f64().unwrap_or(f64::NAN);
-    list.as_array().into_iter().flatten().map(number).collect()
 }
 
 /// The ratio of the summed differences to the summed tokens, with the standard error of that ratio to first
@@ -271,8 +263,10 @@ fn label(key: &str, value: &str) -> String {
 
 #[cfg(test)]
 pub(super) mod tests {
-    use super::*;
     use serde_json::json;
+
+    use super::*;
+    use crate::sweep::PointResult;
 
     /// An entry with the nats of four sequences of 2, 3, 2 and 3 tokens.
     pub(crate) fn entry(
@@ -292,14 +286,17 @@ pub(super) mod tests {
             );
             nats.insert((*protocol).into(), json!(numbers));
         }
-        Entry::new(json!({
+        let line = json!({
             "name": name,
             "config": { "model": { "n_latents": n_latents },
                         "infer": { "steps": steps, "noise": noise }, "train": { "steps": 10 * steps } },
             "evaluation": evaluation, "nats": nats, "sequence_tokens": [2, 3, 2, 3],
             "true_entropy": { "nats_per_token": 1.0, "standard_error": 0.01,
-                              "nats": [2.0, 3.0, 2.0, 3.0] },
-        }))
+                              "documents": 10, "nats": [2.0, 3.0, 2.0, 3.0] },
+        });
+        let PointResult { point, outcome, .. } =
+            PointResult::parse(&line.to_string()).expect("a line of results");
+        Entry::new(point.name, point.config, outcome.expect("numbers"))
     }
 
     #[test]
@@ -313,7 +310,7 @@ pub(super) mod tests {
         let squares: f64 = [0.04f64, 0.06, -0.16, 0.06].iter().map(|x| x * x).sum();
         assert!((found.error - (squares * 4.0 / 3.0).sqrt() / 10.0).abs() <= 1e-12, "{found:?}");
         let mut other = b.clone();
-        other.line["sequence_tokens"] = json!([3, 2, 2, 3]);
+        other.measured.sequence_tokens = vec![3, 2, 2, 3];
         let unpaired = a.minus("elbo:8", &other, "elbo:8").expect("both have it");
         assert!((unpaired.error - 0.1 * 2f64.sqrt()).abs() <= 1e-12, "{unpaired:?}");
         assert!((a.above_truth("elbo:8").expect("known").nats - 4.0).abs() <= 1e-12);

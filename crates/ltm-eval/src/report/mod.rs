@@ -7,22 +7,24 @@ mod entry;
 mod page;
 mod words;
 
+use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
 use entry::Entry;
 use ltm_files::{as_text, write_whole};
+use ltm_train::FolderLock;
 use ltm_train::checkpoint::{CONFIG_FILE, Checkpoint};
 use ltm_train::config::Config;
 use ltm_train::data::Split;
-use ltm_train::eval::{Sequence, evaluate, scores};
-use ltm_train::metrics::{METRICS_FILE, tokens_seen};
+use ltm_train::eval::evaluate;
+use ltm_train::eval::scores::{self, SequenceLine};
+use ltm_train::metrics::{self, METRICS_FILE, ProtocolScore};
 use ltm_train::run_data::{corpus_dir, open};
-use ltm_train::{FolderLock, flops};
 use ltm_vi::Protocol;
-use serde_json::{Value, json};
 
 use crate::charts::{Curves, curves};
-use crate::sweep::{RESULTS_FILE, measure, read_results};
+use crate::measured::{Measured, shown_samples, shown_trace};
+use crate::sweep::{PointResult, RESULTS_FILE, Settings, read_results};
 use crate::{Error, Result};
 
 pub use compare::{Comparison, ProtocolTable, Row, RowDifference, Setting};
@@ -93,13 +95,10 @@ fn name_of(inputs: &[PathBuf], idx: usize) -> String {
 fn read(dir: &Path, name: String) -> Result<Source> {
     if dir.join(RESULTS_FILE).exists() {
         let (mut entries, mut failed) = (Vec::new(), Vec::new());
-        for line in read_results(dir)? {
-            match line["error"].as_str() {
-                Some(error) => {
-                    let name = line["name"].as_str().unwrap_or_default().to_string();
-                    failed.push((name, error.to_string()));
-                }
-                None => entries.push(Entry::new(line)),
+        for PointResult { point, outcome, .. } in read_results(dir)? {
+            match outcome {
+                Ok(measured) => entries.push(Entry::new(point.name, point.config, measured)),
+                Err(error) => failed.push((point.name, error)),
             }
         }
         if entries.is_empty() && failed.is_empty() {
@@ -114,14 +113,15 @@ fn read(dir: &Path, name: String) -> Result<Source> {
         );
         return Err(Error::content(dir, "content", expected, "neither"));
     }
-    let mut line = read_run(dir, name)?;
-    show_run(dir, &mut line)?;
+    let (settings, mut measured) = read_run(dir)?;
+    show_run(dir, &mut measured)?;
     let (train, val) = curves(dir)?;
-    Ok(Source::Run(Box::new(Run { entry: Entry::new(line), train, val })))
+    Ok(Source::Run(Box::new(Run { entry: Entry::new(name, settings, measured), train, val })))
 }
 
-/// A run's folder in the form of a line of a sweep's results, with the scores of its last evaluation.
-fn read_run(dir: &Path, name: String) -> Result<Value> {
+/// A run's configuration, and its numbers with the scores of its last evaluation. Those of each row are omitted where
+/// they are of another step: a run that is still training has those of an earlier one.
+fn read_run(dir: &Path) -> Result<(Settings, Measured)> {
     if !dir.join(METRICS_FILE).exists() {
         let expected = format!("a run's folder with {METRICS_FILE} and {CONFIG_FILE}");
         let is_sweep = dir.join(RESULTS_FILE).exists();
@@ -130,31 +130,50 @@ fn read_run(dir: &Path, name: String) -> Result<Value> {
     }
     let checkpoint = Checkpoint::load(dir)?;
     let config: &Config = &checkpoint.config;
-    let flops = flops::count(config)?;
-    let steps = checkpoint.state.step;
     let mut shown = config.clone();
     shown.run.dir = as_text(&config.run.dir);
     shown.data.path = config.data.path.as_deref().map(as_text);
-    let mut line = json!({
-        "name": name,
-        "config": shown,
-        "parameters": config.model.param_count(),
-        "steps": steps,
-        "tokens": tokens_seen(&dir.join(METRICS_FILE))?,
-        "training_flops": flops.per_slow_step * steps as f64,
-        "flops_per_token": flops.per_token,
-        "flops_per_token_formula": flops.formula_per_token,
-        "evaluation": measure::last_evaluation(dir)?,
-    });
-    scores::read(dir, &mut line)?;
-    Ok(line)
+    let settings = serde_json::to_value(shown).and_then(serde_json::from_value);
+    let settings = settings.expect("a configuration has sections of plain values");
+    let mut measured = Measured::of_training(config, dir, checkpoint.state.step)?;
+    measured.evaluation = last_evaluation(dir)?;
+    let rows = scores::read(dir)?;
+    if !rows.is_empty() && rows.iter().all(|row| row.step == Some(measured.steps)) {
+        set_rows(&mut measured, &rows);
+    }
+    Ok((settings, measured))
 }
 
-/// Replaces the scores of a run's line by those of its newest checkpoint under `protocols`, on the first `sequences`
+/// The scores of a run's last evaluation, as its metrics have them; none before the first.
+fn last_evaluation(run_dir: &Path) -> Result<BTreeMap<String, ProtocolScore>> {
+    let lines = metrics::read(&run_dir.join(METRICS_FILE))?;
+    let evaluation = |line| match line {
+        metrics::Line::Evaluation(line) => Some(line.eval),
+        metrics::Line::Step(_) => None,
+    };
+    Ok(lines.into_iter().rev().find_map(evaluation).unwrap_or_default())
+}
+
+/// Takes tokens, digests and nats of every row from the lines of an evaluation. Those of rows that overlap belong to
+/// other rows and are omitted.
+fn set_rows(measured: &mut Measured, lines: &[SequenceLine]) {
+    let rows: Vec<&SequenceLine> = lines.iter().filter(|line| line.stride.is_none()).collect();
+    measured.sequence_tokens = rows.iter().map(|row| row.tokens).collect();
+    measured.sequence_digests = Some(rows.iter().map(|row| row.digest).collect());
+    let protocols = rows.first().into_iter().flat_map(|row| row.scores.keys());
+    let nats = |row: &&SequenceLine, protocol| {
+        row.scores.get(protocol).map_or(f64::NAN, |score| score.nats)
+    };
+    measured.nats = protocols
+        .map(|name| (name.clone(), rows.iter().map(|row| nats(row, name)).collect()))
+        .collect();
+}
+
+/// Replaces the scores of a run by those of its newest checkpoint under `protocols`, on the first `sequences`
 /// rows (0 for all) of its validation split.
 fn rescore(
     dir: &Path,
-    line: &mut Value,
+    measured: &mut Measured,
     protocols: &[Protocol],
     sequences: u64,
     progress: &mut dyn FnMut(u64, u64),
@@ -164,8 +183,8 @@ fn rescore(
     let val = open(&config, Split::Val)?;
     let weights = config.on_device(&checkpoint.weights)?;
     let found = evaluate(&config, &weights, &val, protocols, sequences, progress)?;
-    line["evaluation"] = found.to_json();
-    scores::put(line, &found.sequences.iter().map(Sequence::to_json).collect::<Vec<_>>());
+    measured.evaluation = found.scores();
+    set_rows(measured, &found.sequences.iter().map(SequenceLine::from).collect::<Vec<_>>());
     Ok(())
 }
 
@@ -176,17 +195,17 @@ fn placed(config: &Config, dir: &Path) -> Config {
     placed
 }
 
-/// Adds the fast loop's trace and samples to a run's line, where its corpus can be opened.
-fn show_run(dir: &Path, line: &mut Value) -> Result<()> {
+/// Adds the fast loop's trace and samples to a run's numbers, where its corpus can be opened.
+fn show_run(dir: &Path, measured: &mut Measured) -> Result<()> {
     let checkpoint = Checkpoint::load(dir)?;
     let config = placed(&checkpoint.config, dir);
     if corpus_dir(&config).exists()
         && let Ok(val) = open(&config, Split::Val)
     {
         let weights = config.on_device(&checkpoint.weights)?;
-        line["trace"] = measure::shown_trace(&config, &weights, &val)?.into();
+        measured.trace = shown_trace(&config, &weights, &val)?;
         let tokenizer = &*checkpoint.tokenizer;
-        line["samples"] = measure::shown_samples(&config, &weights, tokenizer, &val);
+        measured.samples = shown_samples(&config, &weights, tokenizer, &val);
     }
     Ok(())
 }

@@ -3,15 +3,16 @@
 use std::fmt::Write as _;
 use std::path::Path;
 
-use serde_json::Value;
+use ltm_train::eval::LatentNumbers;
 
 use super::Run;
 use super::charts::{Drawer, Drawn};
 use super::compare::Comparison;
-use super::entry::{Entry, Kind, kind, numbers};
+use super::entry::{Entry, Kind, kind};
 use super::words::{Way, claims, findings_first, plus_minus, protocols, sentences};
 use crate::Result;
 use crate::charts::Curves;
+use crate::measured::{Measured, ShownSamples};
 
 /// Black and white in a chart are text and background, which follow the reader's choice of light or dark.
 const STYLE: &str = "
@@ -46,7 +47,7 @@ details { margin: .4rem 0; } summary { cursor: pointer; }
 ";
 
 /// What a column of the table shows of a result.
-type Cell<'a> = &'a dyn Fn(&Value) -> String;
+type Cell<'a> = &'a dyn Fn(&Measured) -> String;
 
 /// A page under construction.
 pub(super) struct Page<'a> {
@@ -302,32 +303,36 @@ impl<'a> Page<'a> {
             let cells = entries.iter().map(|entry| cell(entry).unwrap_or_default());
             columns.push((head, cells.collect()));
         }
-        let kl = |line: &Value| {
-            let kl = numbers(&line["latents"]["kl_per_layer_nats_per_sequence"]);
-            if kl.is_empty() { String::new() } else { format!("{:.2}", kl.iter().sum::<f64>()) }
+        let number = |number: f64, digits: usize| {
+            if number.is_nan() { String::new() } else { format!("{number:.digits$}") }
         };
-        let number = |value: &Value, digits: usize, scale: f64| {
-            value.as_f64().map_or(String::new(), |x| format!("{:.digits$}", x * scale))
+        let flops = |flops: Option<f64>| flops.map_or(String::new(), |x| format!("{x:.2e}"));
+        let mega = |flops: Option<f64>| flops.map_or(String::new(), |x| format!("{:.2}", x * 1e-6));
+        let of_latents = |run: &Measured, of: &dyn Fn(&LatentNumbers) -> String| {
+            run.latents.as_ref().map_or(String::new(), of)
         };
-        let flops = |value: &Value| value.as_f64().map_or(String::new(), |x| format!("{x:.2e}"));
+        let kl = |latents: &LatentNumbers| match &latents.kl_per_layer_nats_per_sequence[..] {
+            [] => String::new(),
+            kl => format!("{:.2}", kl.iter().sum::<f64>()),
+        };
         let cells: [(&str, Cell<'_>); 10] = [
-            ("KL<br>nats per<br>sequence", &kl),
-            ("worth of latents<br>nats per token", &|line| {
-                number(&line["latents"]["worth_nats_per_token"], 4, 1.0)
+            ("KL<br>nats per<br>sequence", &|run| of_latents(run, &kl)),
+            ("worth of latents<br>nats per token", &|run| {
+                of_latents(run, &|latents| number(latents.worth_nats_per_token, 4))
             }),
-            ("signal<br>share", &|line| number(&line["latents"]["mean_signal_share"], 2, 1.0)),
-            ("parameters", &|line| number(&line["parameters"], 0, 1.0)),
-            ("slow<br>steps", &|line| number(&line["steps"], 0, 1.0)),
-            ("tokens", &|line| number(&line["tokens"], 0, 1.0)),
-            ("training<br>FLOPs", &|line| flops(&line["training_flops"])),
-            ("MFLOP<br>per token,<br>counted", &|line| number(&line["flops_per_token"], 2, 1e-6)),
-            ("MFLOP<br>per token,<br>formula", &|line| {
-                number(&line["flops_per_token_formula"], 2, 1e-6)
+            ("signal<br>share", &|run| {
+                of_latents(run, &|latents| number(latents.mean_signal_share, 2))
             }),
-            ("seconds", &|line| number(&line["seconds"], 0, 1.0)),
+            ("parameters", &|run| run.parameters.to_string()),
+            ("slow<br>steps", &|run| run.steps.to_string()),
+            ("tokens", &|run| run.tokens.to_string()),
+            ("training<br>FLOPs", &|run| flops(run.training_flops)),
+            ("MFLOP<br>per token,<br>counted", &|run| mega(run.flops_per_token)),
+            ("MFLOP<br>per token,<br>formula", &|run| mega(run.flops_per_token_formula)),
+            ("seconds", &|run| number(run.seconds.unwrap_or(f64::NAN), 0)),
         ];
         for (head, cell) in cells {
-            let cells = entries.iter().map(|entry| cell(&entry.line)).collect();
+            let cells = entries.iter().map(|entry| cell(&entry.measured)).collect();
             columns.push((head.into(), cells));
         }
         columns.retain(|(_, cells)| cells.iter().any(|cell| !cell.is_empty()));
@@ -342,10 +347,8 @@ impl<'a> Page<'a> {
             self.push(&format!("<tr><td>{name}</td>{row}</tr>\n"));
         }
         self.push("</tbody></table></div>\n");
-        let truth = entries.iter().map(|e| &e.line["true_entropy"]).find(|truth| truth.is_object());
-        if let Some(truth) = truth {
-            let number = |key: &str| truth[key].as_f64().unwrap_or(f64::NAN);
-            let (nats, error) = (number("nats_per_token"), number("standard_error"));
+        if let Some(truth) = entries.iter().find_map(|entry| entry.measured.true_entropy.as_ref()) {
+            let (nats, error) = (truth.nats_per_token, truth.standard_error);
             self.note(&format!(
                 "True entropy of the corpus: {nats:.4} ± {error:.4} nats per token."
             ));
@@ -353,22 +356,22 @@ impl<'a> Page<'a> {
     }
 
     fn samples(&mut self, entries: &[Entry]) {
-        let with: Vec<&Entry> =
-            entries.iter().filter(|entry| entry.line["samples"]["written"].is_string()).collect();
-        if with.is_empty() {
+        let with = || entries.iter().filter(|entry| entry.measured.samples.written.is_some());
+        if with().count() == 0 {
             return;
         }
         self.heading(3, "Samples");
         self.note("Temperature 0.8, nucleus sampling 0.95; the prompt is the beginning of the first validation text.");
-        for entry in with {
-            let text = |key: &str| escape(entry.line["samples"][key].as_str().unwrap_or_default());
+        for entry in with() {
+            let ShownSamples { from_nothing, given, written, .. } = &entry.measured.samples;
+            let text = |text: &Option<String>| escape(text.as_deref().unwrap_or_default());
             let html = format!(
                 "<details><summary>{}</summary>\nwithout a prompt<pre>{}</pre>\nprompt<pre>{}</pre>\ncontinuation\
                  <pre>{}</pre></details>\n",
                 escape(&entry.name),
-                text("from_nothing"),
-                text("given"),
-                text("written")
+                text(from_nothing),
+                text(given),
+                text(written)
             );
             self.push(&html);
         }

@@ -1,8 +1,8 @@
 //! A grid of runs from one TOML file: its points and their names. Trains nothing; the module `run` does.
 
 mod grid;
-pub(crate) mod measure;
 mod record;
+mod results;
 mod run;
 
 use std::path::{Path, PathBuf};
@@ -15,7 +15,7 @@ use serde::Deserialize;
 
 use crate::{Error, Result};
 
-pub use record::{RESULTS_FILE, read_results};
+pub use results::{PointResult, PointSettings, RESULTS_FILE, Settings, read_results};
 pub use run::{SweepObserver, SweepSummary};
 
 /// The folder of a sweep that holds one run's folder per point.

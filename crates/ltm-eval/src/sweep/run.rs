@@ -8,18 +8,19 @@ use ltm_files::{Error as FileError, FolderLock, remove_aside, write_whole};
 use ltm_train::chain;
 use ltm_train::checkpoint::Checkpoint;
 use ltm_train::data::{Split, storyworld};
-use ltm_train::eval::{Evaluation, evaluate_until, latents_json};
-use ltm_train::flops;
-use ltm_train::metrics::{METRICS_FILE, tokens_seen};
+use ltm_train::eval::{Evaluation, evaluate_until};
+use ltm_train::json::null_as_nan;
 use ltm_train::run_data::open;
 use ltm_train::{Next, Observer, Run, Start, StepReport};
-use serde_json::{Value, json};
+use serde::{Deserialize, Serialize};
 
-use super::measure::{nats, sequence_tokens, shown_samples, shown_trace, suitable, true_entropy};
-use super::record::{
-    RESULTS_FILE, check_folder, check_line, identity, read_results, write_results,
-};
+use super::record::{check_folder, check_line, settings};
+use super::results::{PointResult, RESULTS_FILE, read_results, write_results};
 use super::{Point, Sweep, generated};
+use crate::corpus::suitable;
+use crate::measured::{
+    Measured, TrueEntropy, nats, sequence_tokens, shown_samples, shown_trace, true_entropy,
+};
 use crate::{Error, Result};
 
 /// The file of a point's run that records how long its steps took, up to its newest checkpoint.
@@ -36,7 +37,7 @@ pub trait SweepObserver: Observer {
         Next::Continue
     }
     /// A point's line was written.
-    fn point_finished(&mut self, _line: &Value) {}
+    fn point_finished(&mut self, _result: &PointResult) {}
 }
 
 /// How a sweep ended.
@@ -45,7 +46,7 @@ pub struct SweepSummary {
     /// Whether every point has a line: false after a stop.
     pub finished: bool,
     /// The lines of the file's points, in its order, as far as they have one.
-    pub results: Vec<Value>,
+    pub results: Vec<PointResult>,
 }
 
 impl Sweep {
@@ -60,18 +61,18 @@ impl Sweep {
         }
         let _lock = FolderLock::acquire(&self.dir)?;
         let results = read_results(&self.dir)?;
-        let failed = |line: &&Value| line.get("error").is_some();
+        let failed = |result: &&PointResult| result.outcome.is_err();
         if failed_only {
-            for line in results.iter().filter(failed) {
-                if let Some(point) = self.points.iter().find(|point| line["name"] == point.name) {
+            for PointResult { point: failed, .. } in results.iter().filter(failed) {
+                if let Some(point) = self.points.iter().find(|point| failed.name == point.name) {
                     let dir = &point.placed.run.dir;
                     let _lock = FolderLock::acquire(dir)?;
                     remove_aside(dir)?;
                 }
             }
         }
-        let kept = results.iter().filter(|line| failed_only && !failed(line));
-        write_results(&self.dir, &kept.cloned().collect::<Vec<_>>())
+        let kept = results.iter().filter(|result| failed_only && !failed(result));
+        write_results(&self.dir, kept)
     }
 
     /// Runs every point that has no line yet, one after the other, or until the observer stops it: then the present
@@ -86,8 +87,8 @@ impl Sweep {
         let _lock = FolderLock::acquire(&self.dir)?;
         let mut results = read_results(&self.dir)?;
         for point in &self.points {
-            match results.iter().find(|line| line["name"] == point.name) {
-                Some(line) => check_line(self, point, line)?,
+            match results.iter().find(|result| result.point.name == point.name) {
+                Some(result) => check_line(self, point, &result.point)?,
                 None => check_folder(point)?,
             }
         }
@@ -95,40 +96,38 @@ impl Sweep {
         write_results(&self.dir, &results)?;
         let mut entropy = None;
         for (idx, point) in self.points.iter().enumerate() {
-            if results.iter().any(|line| line["name"] == point.name) {
+            if results.iter().any(|result| result.point.name == point.name) {
                 continue;
             }
             if observer.point_started(point, idx, self.points.len()) == Next::Stop {
                 break;
             }
-            let mut line = identity(self, point);
-            let found = match self.run_point(point, observer, &mut entropy) {
-                Ok(Some(found)) => found,
+            let outcome = match self.run_point(point, observer, &mut entropy) {
+                Ok(Some(found)) => Ok(found),
                 Ok(None) => break,
                 Err(error @ Error::File(FileError::Io { .. } | FileError::Locked { .. })) => {
                     return Err(error);
                 }
-                Err(error) => json!({ "error": chain(&error) }),
+                Err(error) => Err(chain(&error)),
             };
-            if let (Value::Object(line), Value::Object(found)) = (&mut line, found) {
-                line.extend(found);
-            }
-            self.append(&line)?;
-            observer.point_finished(&line);
-            results.push(line);
+            let result = PointResult::new(settings(self, point), outcome);
+            self.append(&result)?;
+            observer.point_finished(&result);
+            results.push(result);
         }
-        let of = |point: &Point| results.iter().find(|line| line["name"] == point.name).cloned();
-        let results: Vec<Value> = self.points.iter().filter_map(of).collect();
+        let of =
+            |point: &Point| results.iter().find(|result| result.point.name == point.name).cloned();
+        let results: Vec<PointResult> = self.points.iter().filter_map(of).collect();
         Ok(SweepSummary { finished: results.len() == self.points.len(), results })
     }
 
-    fn append(&self, line: &Value) -> Result<()> {
+    fn append(&self, result: &PointResult) -> Result<()> {
         let path = self.dir.join(RESULTS_FILE);
         let mut file = std::fs::OpenOptions::new()
             .append(true)
             .open(&path)
             .map_err(Error::io(&path, "open"))?;
-        let text = format!("{line}\n");
+        let text = format!("{}\n", result.json());
         std::io::Write::write_all(&mut file, text.as_bytes())
             .and_then(|()| file.sync_data())
             .map_err(Error::io(&path, "write"))
@@ -139,8 +138,8 @@ impl Sweep {
         &self,
         point: &Point,
         observer: &mut dyn SweepObserver,
-        entropy: &mut Option<Value>,
-    ) -> Result<Option<Value>> {
+        entropy: &mut Option<TrueEntropy>,
+    ) -> Result<Option<Measured>> {
         let config = &point.placed;
         if let (true, Some(dir)) = (generated(&point.config), &config.data.path) {
             // The seed of the whole sweep is part of the folder's name.
@@ -170,34 +169,37 @@ impl Sweep {
         let evaluation =
             evaluate_until(config, &weights, &val, &protocols, sequences, &mut progress)?;
         let Some(evaluation) = evaluation else { return Ok(None) };
-        let flops = flops::count(config)?;
-        let steps = config.train.steps;
-        let mut line = json!({
-            "parameters": config.model.param_count(),
-            "steps": steps,
-            "tokens": tokens_seen(&config.run.dir.join(METRICS_FILE))?,
-            "training_flops": flops.per_slow_step * steps as f64,
-            "flops_per_token": flops.per_token,
-            "flops_per_token_formula": flops.formula_per_token,
-            "seconds": seconds,
-            "evaluation": evaluation.to_json(),
-            "left_out": left_out,
-            "nats": nats(&evaluation),
-            "sequence_tokens": sequence_tokens(&val, self.eval_sequences)?,
-            "latents": evaluation.latents.as_ref().map(latents_json),
-            "trace": shown_trace(config, &weights, &val)?,
-            "samples": shown_samples(config, &weights, &*tokenizer, &val),
-        });
+        let mut measured = Measured {
+            seconds: Some(seconds),
+            evaluation: evaluation.scores(),
+            left_out,
+            nats: nats(&evaluation),
+            sequence_tokens: sequence_tokens(&val, self.eval_sequences)?,
+            latents: evaluation.latents.as_ref().map(Into::into),
+            trace: shown_trace(config, &weights, &val)?,
+            samples: shown_samples(config, &weights, &*tokenizer, &val),
+            ..Measured::of_training(config, &config.run.dir, config.train.steps)?
+        };
         if generated(&point.config) {
             // One corpus and one split for all points: its entropy is found once.
             if entropy.is_none() {
                 let seed = self.points[0].config.run.seed;
                 *entropy = Some(true_entropy(seed, &val, self.eval_sequences)?);
             }
-            line["true_entropy"] = entropy.clone().unwrap_or_default();
+            measured.true_entropy.clone_from(entropy);
         }
-        Ok(Some(line))
+        Ok(Some(measured))
     }
+}
+
+/// The content of [`TIMING_FILE`].
+#[derive(Serialize, Deserialize)]
+struct Timing {
+    /// Of all steps so far.
+    #[serde(deserialize_with = "null_as_nan")]
+    seconds: f64,
+    /// Steps taken.
+    step: u64,
 }
 
 /// Forwards a run's reports, and adds up the seconds of its steps over interruptions.
@@ -218,8 +220,8 @@ impl Observer for Timed<'_> {
     fn started(&mut self, done: u64, steps: u64) -> Next {
         if done > 0 {
             let text = std::fs::read_to_string(&self.path).unwrap_or_default();
-            let timing: Value = serde_json::from_str(&text).unwrap_or_default();
-            self.seconds = timing["seconds"].as_f64().unwrap_or(f64::NAN);
+            let timing: Option<Timing> = serde_json::from_str(&text).ok();
+            self.seconds = timing.map_or(f64::NAN, |timing| timing.seconds);
         }
         self.observer.started(done, steps)
     }
@@ -243,9 +245,10 @@ impl Observer for Timed<'_> {
     }
 
     fn saved(&mut self, dir: &Path) {
-        let timing = json!({ "step": self.step, "seconds": self.seconds });
+        let timing = Timing { seconds: self.seconds, step: self.step };
+        let text = serde_json::to_string(&timing).expect("two numbers");
         // What is lost with it is a duration, which is null in the point's line then.
-        let _ = write_whole(&self.path, timing.to_string().as_bytes());
+        let _ = write_whole(&self.path, text.as_bytes());
         self.observer.saved(dir);
     }
 }

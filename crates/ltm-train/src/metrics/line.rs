@@ -4,8 +4,9 @@ use std::collections::BTreeMap;
 use std::path::Path;
 
 use serde::de::IgnoredAny;
-use serde::{Deserialize, Deserializer, Serialize};
+use serde::{Deserialize, Serialize};
 
+use crate::json::{nan, null_as_nan};
 use crate::step::StepReport;
 use crate::{Error, Result};
 
@@ -98,14 +99,6 @@ impl From<&StepReport> for StepLine {
         let (bound_fitted_noise, tokens) = (report.bound(), tokens as u64);
         Self { bound_fitted_noise, fast_lr, grad_norm, kl, loss, lr, step, tokens }
     }
-}
-
-fn nan() -> f64 {
-    f64::NAN
-}
-
-fn null_as_nan<'de, D: Deserializer<'de>>(deserializer: D) -> std::result::Result<f64, D::Error> {
-    Ok(Option::deserialize(deserializer)?.unwrap_or(f64::NAN))
 }
 
 impl Line {
