@@ -1,10 +1,15 @@
 //! Charts as SVG: of a run's metrics, and of any numbers with their errors. Scores nothing.
 
+mod bars;
 mod chart;
 mod curves;
+mod legend;
 mod plot;
+mod scale;
+mod style;
 
-pub use chart::{Axis, Chart, Mark, Series, stacked_bars};
+pub use bars::stacked_bars;
+pub use chart::{Axis, Chart, Mark, Series};
 pub(crate) use curves::{Curves, curves};
 pub use curves::{PLOTS, draw};
 pub use plot::line_chart;

@@ -2,8 +2,7 @@
 
 use std::path::Path;
 
-use super::entry::{Entry, Kind, groups, kind};
-use super::words::protocols;
+use super::entry::{Entry, Kind, groups, kind, protocols};
 use crate::Result;
 use crate::charts::{Axis, Chart, Curves, Mark, Series, stacked_bars};
 use crate::measured::TracePoint;

@@ -186,6 +186,18 @@ impl Entry {
     }
 }
 
+/// Every protocol that some entry was scored by, those of bounds first.
+pub(super) fn protocols(entries: &[Entry]) -> Vec<String> {
+    let mut protocols: Vec<String> = Vec::new();
+    for score in entries.iter().flat_map(|entry| &entry.scores) {
+        if !protocols.contains(&score.protocol) {
+            protocols.push(score.protocol.clone());
+        }
+    }
+    protocols.sort_by_key(|protocol| (kind(protocol), protocol.clone()));
+    protocols
+}
+
 /// The ratio of the summed differences to the summed tokens, with the standard error of that ratio to first
 /// order; `None` for fewer than two sequences, or numbers that are not finite.
 fn paired(a: &[f64], b: &[f64], tokens: &[f64]) -> Option<Difference> {

@@ -2,6 +2,7 @@
 //! Trains nothing; scores only on request.
 
 mod charts;
+mod claims;
 mod compare;
 mod entry;
 mod page;

@@ -7,9 +7,10 @@ use ltm_train::eval::LatentNumbers;
 
 use super::Run;
 use super::charts::{Drawer, Drawn};
+use super::claims::{Way, claims};
 use super::compare::Comparison;
-use super::entry::{Entry, Kind, kind};
-use super::words::{Way, claims, findings_first, plus_minus, protocols, sentences};
+use super::entry::{Entry, Kind, kind, protocols};
+use super::words::{findings_first, plus_minus, sentences};
 use crate::Result;
 use crate::charts::Curves;
 use crate::measured::{Measured, ShownSamples};
