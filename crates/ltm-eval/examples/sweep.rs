@@ -5,7 +5,7 @@ use std::error::Error;
 use std::fs;
 use std::path::{Path, PathBuf};
 
-use ltm_eval::sweep::SweepObserver;
+use ltm_eval::sweep::{PointResult, SweepObserver};
 use ltm_eval::{Sweep, report};
 use ltm_train::Observer;
 
@@ -47,8 +47,8 @@ struct Progress;
 impl Observer for Progress {}
 
 impl SweepObserver for Progress {
-    fn point_finished(&mut self, line: &serde_json::Value) {
-        println!("{}: {}", line["name"], line.get("error").unwrap_or(&line["evaluation"]));
+    fn point_finished(&mut self, result: &PointResult) {
+        println!("{}", result.json());
     }
 }
 
@@ -66,7 +66,7 @@ fn run(folder: &Path) -> Result<PathBuf, Box<dyn Error>> {
     fs::write(&file, format!("dir = {:?}\n{SWEEP}", folder.join("points")))?;
     let sweep = Sweep::load(&file, &[])?;
     let summary = sweep.run(&mut Progress)?;
-    assert!(summary.finished && summary.results.iter().all(|line| line.get("error").is_none()));
+    assert!(summary.finished && summary.results.iter().all(|result| result.outcome.is_ok()));
     Ok(report::write(&[sweep.dir], &folder.join("report"), &mut |_, _| {})?)
 }
 
