@@ -1,11 +1,11 @@
-//! The command from outside: a run from first to last, killed and resumed, and bad input refused.
+//! The command from outside: a run from first to last, and bad input refused.
 
 mod command;
 
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
-use std::time::{Duration, SystemTime, UNIX_EPOCH};
+use std::time::Duration;
 
 use command::{bad, json, ltm};
 
@@ -131,39 +131,6 @@ fn check_numbers(run: &str, temp: &Path) {
     }
     let fresh = good(&["eval", run, "--sequences", "2"]);
     assert!(fresh.contains("elbo-fitted-noise") && !fresh.contains("optimistic"), "{fresh}");
-}
-
-#[test]
-fn killed_and_resumed_is_never_stopped() {
-    let temp = tempfile::tempdir().expect("a temporary folder");
-    let (config, whole) = (tiny(), temp.path().join("whole"));
-    let more = ["--set", "train.steps=24", "--set", "train.checkpoint_every=3"];
-    good(&train_args(&config, &set_dir(&whole), &more));
-    // Before its first checkpoint a run has nothing to resume.
-    let resume =
-        |dir: &Path| -> &[&str] { if dir.join("latest").exists() { &["--resume"] } else { &[] } };
-    for attempt in 0..3 {
-        let killed = temp.path().join(format!("killed-{attempt}"));
-        let set = set_dir(&killed);
-        // A random moment each time: some way into the run, or into what was resumed of it.
-        let mut moments = [0_u64; 3];
-        for moment in &mut moments {
-            let args = train_args(&config, &set, &[&more[..], resume(&killed)].concat());
-            let mut child =
-                ltm(&args).stdout(Stdio::null()).stderr(Stdio::null()).spawn().expect("starts");
-            let since = SystemTime::now().duration_since(UNIX_EPOCH).expect("after 1970");
-            *moment = 50 + u64::from(since.subsec_micros()) % 450;
-            std::thread::sleep(Duration::from_millis(*moment));
-            // SIGKILL on Unix; the run may already be over.
-            let _ = child.kill();
-            child.wait().expect("waited for");
-        }
-        good(&train_args(&config, &set, &[&more[..], resume(&killed)].concat()));
-        for file in ["metrics.jsonl", "checkpoints/step-24/model.safetensors"] {
-            let same = read(killed.join(file)) == read(whole.join(file));
-            assert!(same, "{file} differs after kills at {moments:?} ms");
-        }
-    }
 }
 
 #[test]
