@@ -507,6 +507,73 @@ mod tests {
         assert!((share - 0.25).abs() < 0.02, "{share}");
     }
 
+    /// One token for each `a`, none for any other letter; no text with an `x` has tokens.
+    #[derive(Debug)]
+    struct CountsA;
+
+    impl Tokenizer for CountsA {
+        fn encode(&self, text: &str) -> Result<Vec<u32>> {
+            match text.contains('x') {
+                true => Err(Error::Word { word: "x".into() }),
+                false => Ok(vec![0; text.matches('a').count()]),
+            }
+        }
+
+        fn decode(&self, tokens: &[u32]) -> String {
+            "a".repeat(tokens.len())
+        }
+
+        fn vocab_size(&self) -> usize {
+            2
+        }
+
+        fn separator(&self) -> u32 {
+            1
+        }
+
+        fn fingerprint(&self) -> String {
+            "counts a".into()
+        }
+    }
+
+    #[test]
+    fn a_profile_finds_the_byte_at_which_a_share_of_the_tokens_ends() {
+        const P: u64 = PIECE_BYTES as u64;
+        let [dense, half, none, unknown] =
+            ["a", "ab", "b", "ax"].map(|part| part.repeat(PIECE_BYTES / part.len()));
+        let tail = "a".repeat(100);
+        let close = |found: u64, expected: f64| (found as f64 - expected).abs() <= 1.0;
+        for (pieces, stride, share, expected) in [
+            // P and P/2 and 100 tokens: nine tenths of them are 0.35·P + 90 into the second piece of half a token each.
+            ([&dense, &half, &tail], 1, 0.9, P as f64 + 2.0 * (0.35 * P as f64 + 90.0)),
+            ([&dense, &half, &tail], 1, 0.5, 0.75 * P as f64 + 50.0),
+            ([&dense, &half, &tail], 1, 1.0, 2.0 * P as f64 + 100.0),
+            ([&dense, &half, &tail], 1, 0.0, 0.0),
+            // Pieces without tokens are passed over.
+            ([&dense, &none, &tail], 1, 1.0, 2.0 * P as f64 + 100.0),
+            ([&none, &dense, &tail], 1, 0.5, 1.5 * P as f64 + 50.0),
+            // Every second piece is taken to be like the one before.
+            ([&half, &dense, &tail], 2, 0.5, P as f64 + 100.0),
+            ([&dense, &none, &tail], 2, 0.5, P as f64 + 50.0),
+            // What cannot be encoded has the tokens per byte of the piece before, or one at the start.
+            ([&dense, &unknown, &tail], 1, 0.5, P as f64 + 50.0),
+            ([&unknown, &dense, &tail], 1, 0.5, P as f64 + 50.0),
+        ] {
+            let mut profile = Profile::new(&CountsA, stride);
+            for piece in pieces {
+                profile.push(piece);
+            }
+            let found = profile.finish(share);
+            assert!(close(found, expected), "{share} of stride {stride}: {found}, not {expected}");
+        }
+        // Parts are joined until they are a piece.
+        let mut profile = Profile::new(&CountsA, 1);
+        for _ in 0..1000 {
+            profile.push("ab");
+        }
+        assert_eq!((profile.pieces.len(), profile.finish(0.5)), (0, 1000));
+    }
+
     #[test]
     fn a_corpus_without_text_is_refused_as_such() {
         for (name, content) in

@@ -212,5 +212,13 @@ mod tests {
         assert_eq!(few, many);
         let (p, attention) = (config.model.param_count() as f64, 6.0 * 2.0 * 16.0 * 96.0);
         assert_eq!(flops.formula_per_token, 6.0 * p + attention);
+        let encoder = tiny(&amortised).model.param_count() as f64;
+        assert_eq!(few.formula_per_token, 6.0 * encoder + attention, "one pass");
+        // Langevin dynamics takes steps as a fit by AdamW does.
+        let fitted = count(&tiny(&[])).expect("counted");
+        let langevin = ["infer.method=\"langevin\"", "infer.lr=0.05"];
+        assert_eq!(count(&tiny(&langevin)).expect("counted"), fitted);
+        let p = tiny(&[]).model.param_count() as f64;
+        assert_eq!(fitted.formula_per_token, 4.0 * (6.0 * p + attention), "three steps and one");
     }
 }

@@ -115,6 +115,46 @@ mod tests {
     }
 
     #[test]
+    fn the_total_is_the_sum_and_evaluation_or_saving_is_its_last_part() {
+        let base = quickstart(&[]);
+        let copy = base.gradients;
+        let parts = [
+            base.weights,
+            base.optimizer,
+            base.gradients,
+            base.batch,
+            base.activations,
+            base.evaluation,
+        ];
+        assert_eq!(base.total(), parts.iter().sum::<usize>());
+        // Saving writes the optimiser's file of four copies; scoring large batches takes more.
+        let single = quickstart(&["train.batch=1", "train.seq_len=8"]);
+        assert_eq!(single.evaluation, 4 * copy);
+        let [some, more] = ["train.batch=8", "train.batch=16"].map(|set| quickstart(&[set]));
+        assert!(some.evaluation > 4 * copy, "{some:?}");
+        let ratio = more.evaluation as f64 / some.evaluation as f64;
+        assert!((1.6..=2.0).contains(&ratio), "{ratio}");
+        // An encoder has activations and weights of its own.
+        let encoder = ["model.encoder_layers=1", "infer.method=amortised", "infer.noise=fresh"];
+        let overrides = encoder.map(String::from);
+        let text = include_str!("../tests/tiny.toml");
+        let config = Config::parse(text, Path::new("tiny.toml"), &overrides).expect("good");
+        let [fast, _, slow, own] = training_counts(
+            &config.model,
+            config.train.batch,
+            config.train.seq_len,
+            &Device::Cpu,
+            config.run.precision_on_paper(),
+            SlowGradient::Final,
+        )
+        .expect("traced")
+        .plan_bytes;
+        let encoder = quickstart(&encoder);
+        assert!(own > 0 && encoder.weights > base.weights);
+        assert_eq!(encoder.activations, fast + slow + own, "held at the same time");
+    }
+
+    #[test]
     fn extents_are_counted_and_not_allocated() {
         let absurd =
             ["model.dim=8192", "model.max_seq_len=65536", "train.batch=512", "train.seq_len=65536"];

@@ -318,6 +318,74 @@ mod tests {
         }
     }
 
+    /// The positions in a file that a reader reports with each document.
+    fn positions(name: &str, content: &str) -> Vec<u64> {
+        let dir = tempfile::tempdir().expect("a temporary folder");
+        let path = dir.path().join(name);
+        std::fs::write(&path, content).expect("writable");
+        let mut positions = Vec::new();
+        let mut on_event = |event: super::super::Event<'_>| {
+            if let super::super::Event::Text(_, read) = event {
+                positions.push(read);
+            }
+            Ok(Flow::Continue(()))
+        };
+        let sources = super::super::find(&[path], None, &mut |_| ()).expect("found");
+        let options = super::super::ReadOptions::default();
+        super::super::read(&sources[0], &options, &mut on_event, &mut |_| ()).expect("good");
+        positions
+    }
+
+    #[test]
+    fn progress_is_the_end_of_each_object() {
+        let [a, b] = ["{\"text\": \"a\"}", "{\"text\": \"bé\"}"];
+        for bom in ["", "\u{FEFF}"] {
+            let start = bom.len() as u64;
+            let (first, second) = (a.len() as u64, b.len() as u64);
+            let lines = format!("{bom}\n{a}\n\n{b}");
+            let found = positions("a.jsonl", &lines);
+            let ends = [start + first + 2, start + first + 3 + second];
+            assert_eq!(found.iter().filter(|at| ends.contains(at)).count(), 2, "{found:?}");
+            assert_eq!(found.last(), Some(&(lines.len() as u64)));
+            // The comma or bracket after an element is read with it.
+            let array = format!("{bom} [{a},\n{b} ]\n");
+            assert_eq!(
+                positions("a.json", &array),
+                [start + first + 3, start + first + second + 6]
+            );
+        }
+    }
+
+    #[test]
+    fn lines_before_an_array_are_counted() {
+        let error = documents("a.json", b"\n \n[{\"text\": \"a\"},\n3]", Malformed::Refuse);
+        let error = error.expect_err("malformed").to_string();
+        assert!(error.contains("line 4: ") && error.contains("another value"), "{error}");
+    }
+
+    #[test]
+    fn reading_ends_where_the_reader_is_told_to() {
+        let dir = tempfile::tempdir().expect("a temporary folder");
+        for (name, content) in [
+            ("a.jsonl", "{\"n\": 1}\n{\"n\": 2}\n[broken\n"),
+            ("a.json", "[{\"n\": 1}, {\"n\": 2}, broken"),
+        ] {
+            let path = dir.path().join(name);
+            std::fs::write(&path, content).expect("writable");
+            for (until, expected) in
+                [(1, Ok(vec![(1, 1)])), (2, Ok(vec![(1, 1), (2, 2)])), (9, Err(()))]
+            {
+                let mut found = Vec::new();
+                let read = objects(&path, Malformed::Refuse, &mut |_| (), &mut |place, object| {
+                    let n = object["n"].as_u64().expect("a number");
+                    found.push((n, if name == "a.json" { n } else { place.line }));
+                    Ok(if n == until { Flow::Break(()) } else { Flow::Continue(()) })
+                });
+                assert_eq!(read.map(|()| found).map_err(|_| ()), expected, "{name} {until}");
+            }
+        }
+    }
+
     #[test]
     fn malformed_lines_are_refused_by_number_or_skipped() {
         for (bad, reason) in [

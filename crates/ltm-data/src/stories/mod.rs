@@ -184,4 +184,37 @@ mod tests {
         assert!((25.0..60.0).contains(&more.nats_per_document), "{more:?}");
         assert!(true_entropy(1, 1).is_err());
     }
+
+    #[test]
+    fn the_errors_of_the_entropy_by_hand() {
+        let stories = [0, 1, 2].map(|index| sample(7, index));
+        let (nats, lengths) = (
+            stories.each_ref().map(|story| -story.log_prob),
+            stories.each_ref().map(|story| story.tokens.len() as f64),
+        );
+        let mean = |values: [f64; 3]| values.iter().sum::<f64>() / 3.0;
+        // Of a mean of three: sqrt(sum of squared residuals / (3·2)).
+        let error =
+            |residuals: [f64; 3]| (residuals.iter().map(|r| r * r).sum::<f64>() / 6.0).sqrt();
+        let ratio = nats.iter().sum::<f64>() / lengths.iter().sum::<f64>();
+        let found = true_entropy(7, 3).expect("enough");
+        for (found, expected) in [
+            (found.nats_per_document, mean(nats)),
+            (found.nats_per_document_se, error(nats.map(|x| x - mean(nats)))),
+            (found.nats_per_token, ratio),
+            // Of a ratio of means to first order: that of what it leaves, per mean length.
+            (
+                found.nats_per_token_se,
+                error([0, 1, 2].map(|i| nats[i] - ratio * lengths[i])) / mean(lengths),
+            ),
+        ] {
+            assert!((found - expected).abs() <= 1e-12 * expected, "{found} is not {expected}");
+        }
+        true_entropy(7, 2).expect("two are enough");
+        let error = true_entropy(7, 1).expect_err("too few").to_string();
+        assert!(
+            error.contains("`n`") && error.contains("at least 2") && error.contains("found 1"),
+            "{error}"
+        );
+    }
 }

@@ -141,4 +141,71 @@ mod tests {
             assert!(shown.lines().all(|line| line.chars().count() <= WIDTH), "{shown}");
         }
     }
+
+    #[test]
+    fn a_comment_line_takes_as_many_words_as_fit() {
+        let word = |letter: &str, length: usize| letter.repeat(length);
+        for (words, lines) in [
+            // `# `, a word, a space and a word of 100 columns together, and of one more.
+            (vec![word("x", 48), word("ÿ", 49)], 1),
+            (vec![word("x", 49), word("ÿ", 49)], 2),
+            (vec![word("x", 200), word("y", 1)], 2),
+            (vec![], 1),
+        ] {
+            let mut text = String::new();
+            comment(&mut text, &words.join("  \n"));
+            assert_eq!(text.lines().count(), lines, "{text}");
+            let found: Vec<&str> = text.split_whitespace().filter(|word| *word != "#").collect();
+            assert_eq!(found, words);
+            assert!(text.lines().all(|line| line.starts_with('#')) && text.ends_with('\n'));
+        }
+    }
+
+    #[test]
+    fn sections_are_apart_and_every_key_has_its_default_and_choices() {
+        let text = include_str!("../../tests/tiny.toml");
+        let config = Config::parse(text, Path::new("tiny.toml"), &[]).expect("good");
+        let shown = config.to_annotated_toml(false);
+        assert!(shown.starts_with("[run]\ndir = \"runs/tiny\"\nseed = 1\n"), "{shown}");
+        assert_eq!(shown.matches("\n\n[").count(), 4, "{shown}");
+        let parts = [
+            "\n\n[data]\n# path is not set; default: none: one of",
+            "\n# schedule_steps is not set; default: `train.steps`\n",
+            "\nnoise = \"fresh\"\n",
+        ];
+        assert!(parts.iter().all(|part| shown.contains(part)), "{shown}");
+        let shown = config.to_annotated_toml(true);
+        let parts =
+            ["\n# Default: `\"fresh\"`.\n# - fixed: ", "\n# - fresh: ", "\n# Default: required.\n"];
+        for part in parts {
+            assert!(shown.contains(part), "`{part}` is not in\n{shown}");
+        }
+    }
+
+    #[test]
+    fn the_reference_has_a_chapter_per_key() {
+        let text = reference();
+        for key in keys() {
+            let heading = format!("\n### `{}`\n\n", key.full_name());
+            let (_, rest) = text.split_once(&heading).expect(&heading);
+            let chapter = rest.split("\n#").next().expect("its text");
+            let (meaning, values) = chapter.split_once("\n\nValue: ").expect("its values");
+            assert_eq!(meaning.replace('\n', " "), key.meaning.replace("\n\n", "  "), "{heading}");
+            assert!(!meaning.contains(". "), "one sentence per line: {meaning}");
+            let default = match key.default_text().as_str() {
+                "required" => "\nRequired.\n".to_string(),
+                default => format!("\nDefault: {default}.\n"),
+            };
+            assert!(values.contains(&default), "{values}");
+            match &key.kind {
+                Kind::Choice(choices) => {
+                    assert!(values.starts_with("one of the strings below.\n"), "{values}");
+                    let listed = values.lines().filter(|line| line.starts_with("- `"));
+                    assert!(listed.count() == choices.len(), "{values}");
+                }
+                kind => assert!(values.starts_with(&format!("{kind}.\n")), "{values}"),
+            }
+        }
+        assert_eq!(text.matches("\n### ").count(), keys().len());
+    }
 }

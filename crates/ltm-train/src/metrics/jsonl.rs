@@ -176,6 +176,17 @@ mod tests {
         assert!(JsonlWriter::resume(&path, 3).is_err() && !path.exists());
     }
 
+    #[test]
+    fn only_a_run_without_steps_may_lack_the_file() {
+        let dir = tempfile::tempdir().expect("a temporary folder");
+        let missing = dir.path().join("a");
+        JsonlWriter::check(&missing, 0).expect("nothing to continue");
+        let error = JsonlWriter::check(&missing, 1).expect_err("lost").to_string();
+        assert!(error.contains("open") && !missing.exists(), "{error}");
+        let error = JsonlWriter::check(dir.path(), 0).expect_err("a folder").to_string();
+        assert!(error.contains("open"), "{error}");
+    }
+
     #[cfg(unix)]
     #[test]
     fn a_link_is_replaced_and_its_target_stays() {
