@@ -7,6 +7,7 @@ use ltm_autodiff::{Parameters, Precision};
 use ltm_kernels::ops::reduce;
 use ltm_kernels::{Buffer, DType, Device};
 
+use crate::params::check_lengths;
 use crate::{Error, ModelConfig, ParamSpec, Result, Weights, param_table};
 
 /// A model's parameters on a device.
@@ -141,24 +142,6 @@ impl DeviceWeights {
             }
         }
         Ok(())
-    }
-}
-
-/// Refuses parameters of other lengths than those of `specs`.
-pub(crate) fn check_lengths(
-    specs: &[ParamSpec],
-    found: impl ExactSizeIterator<Item = usize>,
-) -> Result<()> {
-    if found.len() != specs.len() {
-        let (expected, found) = (format!("{} parameters", specs.len()), found.len().to_string());
-        return Err(Error::Argument { arg: "weights", expected, found });
-    }
-    match specs.iter().zip(found).find(|(spec, len)| spec.len() != *len) {
-        Some((spec, len)) => {
-            let (name, expected) = (spec.name.clone(), spec.shape.clone());
-            Err(Error::TensorShape { name, expected, found: vec![len] })
-        }
-        None => Ok(()),
     }
 }
 

@@ -1,7 +1,7 @@
 //! Names, shapes and initial distributions of a model's parameters, in their one fixed order.
 //! Knows no values.
 
-use crate::ModelConfig;
+use crate::{Error, ModelConfig, Result};
 
 /// The distribution that a parameter starts from.
 #[derive(Clone, Copy, Debug, PartialEq)]
@@ -33,6 +33,24 @@ impl ParamSpec {
     #[expect(clippy::len_without_is_empty, reason = "no extent of a parameter is 0")]
     pub fn len(&self) -> usize {
         self.shape.iter().product()
+    }
+}
+
+/// Refuses parameters of other lengths than those of `specs`.
+pub(crate) fn check_lengths(
+    specs: &[ParamSpec],
+    found: impl ExactSizeIterator<Item = usize>,
+) -> Result<()> {
+    if found.len() != specs.len() {
+        let (expected, found) = (format!("{} parameters", specs.len()), found.len().to_string());
+        return Err(Error::Argument { arg: "weights", expected, found });
+    }
+    match specs.iter().zip(found).find(|(spec, len)| spec.len() != *len) {
+        Some((spec, len)) => {
+            let (name, expected) = (spec.name.clone(), spec.shape.clone());
+            Err(Error::TensorShape { name, expected, found: vec![len] })
+        }
+        None => Ok(()),
     }
 }
 

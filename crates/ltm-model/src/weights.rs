@@ -8,7 +8,7 @@ use ltm_kernels::ops::philox::{self, PhiloxKey};
 use ltm_kernels::{Buffer, DType, Device};
 use safetensors::tensor::{Dtype, View};
 
-use crate::device_weights::check_lengths;
+use crate::params::check_lengths;
 use crate::{Error, Init, ModelConfig, ParamSpec, Result, WeightFile, param_table};
 
 /// A model's parameters on the host.
