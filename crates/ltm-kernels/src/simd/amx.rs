@@ -15,8 +15,7 @@ use std::sync::OnceLock;
 use half::bf16;
 use rayon::prelude::*;
 
-use super::gemm::{Mat, MatMut, Threads};
-use crate::ops::matmul::Write;
+use super::gemm::{Mat, MatMut, Threads, Write};
 
 /// Rows of a tile, and columns of a tile of sums.
 const ROWS: usize = 16;

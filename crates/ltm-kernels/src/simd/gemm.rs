@@ -6,7 +6,7 @@ use std::ops::Range;
 use gemm_common::Parallelism;
 use rayon::prelude::*;
 
-use crate::{DType, Float, ops::matmul::Write};
+use crate::{DType, Float};
 
 /// A matrix to read: element `(i, j)` is `data[i * row_stride + j * col_stride]`.
 #[derive(Clone, Copy)]
@@ -47,6 +47,15 @@ impl<T> MatMut<'_, T> {
         assert!(fits(self.data.len(), [rows, columns], strides), "c reaches past its slice");
         assert!(rows <= 1 || columns <= self.row_stride, "rows of c overlap");
     }
+}
+
+/// How a result is written to an output.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Write {
+    /// Overwrites the old contents, which are never read.
+    Overwrite,
+    /// Adds to the old contents.
+    Accumulate,
 }
 
 /// Where a product is computed.

@@ -15,6 +15,7 @@ pub mod peak;
 mod product;
 
 pub(crate) use exp::{exp, exp_slice, tanh};
+pub use gemm::Write;
 pub(crate) use gemm::{Mat, MatMut, Threads, gemm};
 pub(crate) use lanes::{axpy, dot, max, scale, sum};
 pub(crate) use product::{Factor, gemm_bf16};

@@ -5,9 +5,8 @@ use std::cell::Cell;
 
 use half::bf16;
 
-use super::gemm::{Mat, MatMut, Threads, gemm};
+use super::gemm::{Mat, MatMut, Threads, Write, gemm};
 use crate::Float;
-use crate::ops::matmul::Write;
 
 /// The element types that the right factor of a product with rows of `T` may have.
 pub(crate) trait Factor<T>: Copy + Send + Sync {

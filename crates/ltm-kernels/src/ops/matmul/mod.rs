@@ -7,6 +7,8 @@ pub mod reference;
 use crate::shape::{check_dims, check_len, on_float};
 use crate::{Buffer, Cost, DType, Device, Result};
 
+pub use crate::simd::Write;
+
 const OP: &str = "matmul";
 
 /// The memory layout of a factor.
@@ -16,15 +18,6 @@ pub enum Layout {
     Normal,
     /// Transposed: `a (K,M)`, `b (N,K)`.
     Transposed,
-}
-
-/// How a result is written to an output.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Write {
-    /// Overwrites the old contents, which are never read.
-    Overwrite,
-    /// Adds to the old contents.
-    Accumulate,
 }
 
 /// Extents and layouts of `batch` products of `(M,K)` by `(K,N)`.
