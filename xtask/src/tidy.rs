@@ -170,6 +170,7 @@ fn may_be_unsafe(path: &str) -> bool {
         "benches/src/bin/gpu/cublaslt.rs",
         "crates/ltm-autodiff/examples/custom_operation.rs",
         "crates/ltm-autodiff/tests/cuda.rs",
+        "crates/ltm-kernels/src/program.rs",
         "crates/ltm-ptxsim/src/bin/ptxsim/compile.rs",
         "xtask/src/nvrtc.rs",
     ];

@@ -1,7 +1,8 @@
 //! A custom operation: `softplus(x) = log(1 + e^x)` on the CPU, on CUDA with a custom kernel, and its gradient.
 #![expect(unsafe_code, reason = "a launch vouches for its kernel")]
 
-use ltm_autodiff::ltm_kernels::cuda::{Argument, Geometry, Program};
+use ltm_autodiff::ltm_kernels::cuda::Geometry;
+use ltm_autodiff::ltm_kernels::program::{Argument, Program};
 use ltm_autodiff::ltm_kernels::{Buffer, Cost, DType, Device, Error as KernelError};
 use ltm_autodiff::{
     Call, Grads, Graph, Io, Kind, Operation, Plan, Precision, Result, Store, UpdateRate, Value,

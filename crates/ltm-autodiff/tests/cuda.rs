@@ -9,7 +9,8 @@ mod custom_operation;
 #[path = "../examples/vae.rs"]
 mod vae;
 
-use ltm_autodiff::ltm_kernels::cuda::{Argument, Geometry, Program};
+use ltm_autodiff::ltm_kernels::cuda::Geometry;
+use ltm_autodiff::ltm_kernels::program::{Argument, Program};
 use ltm_autodiff::ltm_kernels::{Buffer, DType, Device, Error};
 use ltm_autodiff::{Graph, Kind, Plan, Precision, Store, UpdateRate, grad, ops};
 use ltm_testkit::{Tol, assert_close, cuda_device, seeded};

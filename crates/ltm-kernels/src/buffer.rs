@@ -5,43 +5,8 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use half::bf16;
 
 use crate::cuda::{Arg, Context, DeviceBuffer};
-use crate::{Device, Error, Result};
-
-/// The element types a [`Buffer`] can hold.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-pub enum DType {
-    /// IEEE single precision.
-    F32,
-    /// IEEE double precision: gradient checks run in it.
-    F64,
-    /// bfloat16: activations on CUDA, and weights of matrix products.
-    BF16,
-    /// Token ids, targets and positions.
-    I32,
-}
-
-impl DType {
-    /// Bytes of one element.
-    pub fn size_bytes(self) -> usize {
-        match self {
-            Self::F64 => 8,
-            Self::F32 | Self::I32 => 4,
-            Self::BF16 => 2,
-        }
-    }
-}
-
-impl std::fmt::Display for DType {
-    /// The type's name in kernel symbols.
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.write_str(match self {
-            Self::F32 => "f32",
-            Self::F64 => "f64",
-            Self::BF16 => "bf16",
-            Self::I32 => "i32",
-        })
-    }
-}
+use crate::host::{self, collect};
+use crate::{DType, Device, Error, Result};
 
 /// A Rust type that a [`Buffer`] can hold.
 pub trait Element: bytemuck::Pod + PartialEq + Send + Sync + std::fmt::Debug + 'static {
@@ -181,10 +146,10 @@ impl Buffer {
     /// has too little free memory.
     pub fn zeros(device: &Device, dtype: DType, len: usize) -> Result<Self> {
         match (device, dtype) {
-            (Device::Cpu, DType::F32) => host_zeros::<f32>(len).map(Self::from_vec),
-            (Device::Cpu, DType::F64) => host_zeros::<f64>(len).map(Self::from_vec),
-            (Device::Cpu, DType::I32) => host_zeros::<i32>(len).map(Self::from_vec),
-            (Device::Cpu, DType::BF16) => host_zeros::<bf16>(len).map(Self::from_vec),
+            (Device::Cpu, DType::F32) => host::zeros::<f32>(len).map(Self::from_vec),
+            (Device::Cpu, DType::F64) => host::zeros::<f64>(len).map(Self::from_vec),
+            (Device::Cpu, DType::I32) => host::zeros::<i32>(len).map(Self::from_vec),
+            (Device::Cpu, DType::BF16) => host::zeros::<bf16>(len).map(Self::from_vec),
             (Device::Cuda(_), DType::F64) => {
                 Err(Error::DType { expected: "f32, bf16 or i32 on CUDA", got: dtype })
             }
@@ -486,23 +451,6 @@ fn count_allocation(len: usize) {
     }
 }
 
-/// Allocates `len` zeros on the host; returns an error where a vector would abort the process.
-pub(crate) fn host_zeros<T: bytemuck::Zeroable>(len: usize) -> Result<Vec<T>> {
-    bytemuck::allocation::try_zeroed_vec(len).map_err(|()| out_of_host_memory::<T>(len))
-}
-
-/// Applies `f` to every element; the result is on the host.
-fn collect<T: Copy, U>(data: &[T], f: impl Fn(T) -> U) -> Result<Vec<U>> {
-    let mut copy = Vec::new();
-    copy.try_reserve_exact(data.len()).map_err(|_| out_of_host_memory::<U>(data.len()))?;
-    copy.extend(data.iter().map(|&x| f(x)));
-    Ok(copy)
-}
-
-fn out_of_host_memory<T>(len: usize) -> Error {
-    Error::OutOfMemory { device: "cpu".into(), size_bytes: len.saturating_mul(size_of::<T>()) }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -517,7 +465,6 @@ mod tests {
                 assert_eq!(refused, Err(Error::OutOfMemory { device, size_bytes }), "{dtype}");
             }
         }
-        assert!(host_zeros::<f32>(usize::MAX).is_err());
     }
 
     #[test]

@@ -3,7 +3,6 @@
 
 use super::architecture::Architecture;
 use super::launch::{Arg, Geometry};
-use super::program::Program;
 use crate::{DType, Error, Result};
 
 /// A CUDA device; this build has none.
@@ -69,9 +68,10 @@ impl Context {
 
     /// # Safety
     /// Nothing to promise: it cannot be called.
-    pub(super) unsafe fn launch_program(
+    pub(crate) unsafe fn launch_text(
         &self,
-        _: &Program<'_>,
+        _: &str,
+        _: &str,
         _: &str,
         _: Geometry,
         _: &[Arg],

@@ -11,7 +11,7 @@ use std::time::Duration;
 
 use sha2::{Digest, Sha256};
 
-use super::compile::Image;
+use super::image::Image;
 
 /// Size of a checksum, in bytes.
 const SUM: usize = 32;

@@ -2,21 +2,11 @@
 
 use super::architecture::Architecture;
 use super::cache;
+use super::image::Image;
 use super::nvrtc::{self, Compiled, Failure};
 use super::text::{self, Header, Text};
 use crate::registry::File;
 use crate::{Error, Result};
-
-/// A compiled kernel file.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Image {
-    /// Machine code for the architecture.
-    pub cubin: Vec<u8>,
-    /// The same kernels as NUL-terminated PTX, for a driver that cannot load the machine code.
-    pub ptx: Vec<u8>,
-    /// Whether it came from the cache.
-    pub is_cached: bool,
-}
 
 /// Compiles a file of the kernel table, or loads it from the cache.
 ///

@@ -3,7 +3,7 @@
 use std::collections::HashMap;
 use std::ffi::{CString, c_void};
 use std::sync::atomic::{AtomicUsize, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard};
 
 use cudarc::driver::result::{self, DriverError};
 use cudarc::driver::sys::{
@@ -11,10 +11,11 @@ use cudarc::driver::sys::{
 };
 
 use super::architecture::Architecture;
-use super::compile::{self, Image};
-use super::launch::{Arg, Geometry};
-use super::memory::{Memory, Pool};
-use super::program::{MAX_ARGUMENTS, Program};
+use super::compile;
+use super::driver::{check, describe, lock};
+use super::image::Image;
+use super::launch::{Arg, Geometry, MAX_ARGUMENTS};
+use super::pool::{Memory, Pool};
 use super::signature::{self, Parameter};
 use super::text::{self, Text};
 use crate::registry::{self, File};
@@ -162,7 +163,7 @@ impl Context {
             multiprocessors: attribute(Attribute::CU_DEVICE_ATTRIBUTE_MULTIPROCESSOR_COUNT)?,
             primary,
             stream,
-            pool: Pool::default(),
+            pool: Pool::new(ordinal),
             workspace,
             functions: Mutex::default(),
             modules: Mutex::default(),
@@ -260,19 +261,21 @@ impl Context {
         unsafe { self.submit(function, symbol, geometry, args) }
     }
 
-    /// Puts a kernel of a program on the stream; there are at most [`MAX_ARGUMENTS`] arguments.
+    /// As [`launch`](Self::launch), of the kernel `entry` in a text that is not in the kernel table; errors call the
+    /// text `name`. There are at most [`MAX_ARGUMENTS`] arguments.
     ///
     /// # Safety
-    /// As for [`Program::launch`].
-    pub(super) unsafe fn launch_program(
+    /// As for [`launch`](Self::launch).
+    pub(crate) unsafe fn launch_text(
         &self,
-        program: &Program<'_>,
+        name: &str,
+        text: &str,
         entry: &str,
         geometry: Geometry,
         args: &[Arg],
     ) -> Result<()> {
         let _queue = self.enter()?;
-        let function = self.function_of(program, entry, geometry.smem_bytes)?;
+        let function = self.function_of(name, text, entry, geometry.smem_bytes)?;
         // SAFETY: the caller's promise.
         unsafe { self.submit(function, entry, geometry, args) }
     }
@@ -387,14 +390,20 @@ impl Context {
         Ok(function)
     }
 
-    fn function_of(&self, program: &Program<'_>, entry: &str, smem_bytes: u32) -> Result<Function> {
+    fn function_of(
+        &self,
+        name: &str,
+        text: &str,
+        entry: &str,
+        smem_bytes: u32,
+    ) -> Result<Function> {
         let mut programs = lock(&self.programs);
-        if !programs.contains_key(program.text) {
-            let text = Text { name: program.name.into(), text: program.text.into() };
-            let loaded = Loaded { module: self.load(&text)?, functions: HashMap::new() };
-            programs.insert(program.text.into(), loaded);
+        if !programs.contains_key(text) {
+            let whole = Text { name: name.into(), text: text.into() };
+            let loaded = Loaded { module: self.load(&whole)?, functions: HashMap::new() };
+            programs.insert(text.into(), loaded);
         }
-        let loaded = programs.get_mut(program.text).expect("inserted above");
+        let loaded = programs.get_mut(text).expect("inserted above");
         let function = match loaded.functions.get(entry) {
             Some(function) if smem_bytes <= function.shared_bytes => return Ok(*function),
             Some(function) => *function,
@@ -491,23 +500,4 @@ impl std::fmt::Debug for Context {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         write!(f, "cuda:{} ({}, {})", self.ordinal, self.name, self.architecture)
     }
-}
-
-/// Locks a mutex, ignoring poisoning: every update here is a single step, so the content is always
-/// consistent.
-pub(super) fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
-    mutex.lock().unwrap_or_else(PoisonError::into_inner)
-}
-
-/// Converts a driver error, naming the call that failed.
-pub(super) fn check<T>(call: &str, outcome: std::result::Result<T, DriverError>) -> Result<T> {
-    outcome.map_err(|e| Error::Cuda { call: call.into(), reason: describe(e) })
-}
-
-/// The driver's error text, such as `CUDA_ERROR_INVALID_VALUE: invalid argument`.
-pub(super) fn describe(error: DriverError) -> String {
-    let text = |words: std::result::Result<&std::ffi::CStr, _>| {
-        words.map_or_else(|_: DriverError| format!("{:?}", error.0), |w| w.to_string_lossy().into())
-    };
-    format!("{}: {}", text(error.error_name()), text(error.error_string()))
 }

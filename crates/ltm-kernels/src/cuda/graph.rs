@@ -4,8 +4,9 @@ use std::sync::Arc;
 
 use cudarc::driver::{result, sys};
 
-use super::context::{Context, check};
-use super::memory::Memory;
+use super::context::Context;
+use super::driver::check;
+use super::pool::Memory;
 use crate::Result;
 
 /// A capture that has begun on the context's stream. If it is dropped while open, because the

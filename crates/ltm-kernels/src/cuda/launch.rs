@@ -2,6 +2,9 @@
 
 use crate::{Error, Result};
 
+/// The most arguments of a kernel.
+pub(crate) const MAX_ARGUMENTS: usize = 24;
+
 /// The geometry of a launch.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Geometry {

@@ -1,86 +1,14 @@
-//! Device memory: buffers that return to a pool when dropped. Knows bytes and types; must not know
-//! shapes.
+//! Elements in device memory. Knows bytes and types; must not know shapes.
 
-use std::collections::HashMap;
-use std::sync::{Arc, Mutex};
+use std::sync::Arc;
 
 use cudarc::driver::result;
-use cudarc::driver::sys::CUresult;
 
-use super::context::{Context, check, describe, lock};
+use super::context::Context;
+use super::driver::check;
 use super::launch::Arg;
-use crate::buffer::host_zeros;
-use crate::{DType, Error, Result};
-
-/// Freed allocations by size in bytes. A plan's buffers have few distinct sizes, so only exact fits
-/// are reused and nothing is split or merged. All work is on one stream, so a block may be reused
-/// while the work that last used it is still running.
-#[derive(Default)]
-pub(super) struct Pool {
-    free: Mutex<HashMap<usize, Vec<u64>>>,
-}
-
-impl Pool {
-    fn take(&self, size_bytes: usize) -> Option<u64> {
-        lock(&self.free).get_mut(&size_bytes).and_then(Vec::pop)
-    }
-
-    fn put(&self, size_bytes: usize, address: u64) {
-        lock(&self.free).entry(size_bytes).or_default().push(address);
-    }
-
-    /// Returns all free blocks to the driver.
-    fn trim(&self) -> Result<()> {
-        for (_, blocks) in lock(&self.free).drain() {
-            for address in blocks {
-                // SAFETY: the block came from `malloc_sync` and nobody holds it.
-                check("free memory", unsafe { result::free_sync(address) })?;
-            }
-        }
-        Ok(())
-    }
-}
-
-/// One allocation. It returns to the pool when its last owner is dropped: a buffer, or a recording
-/// whose work uses it.
-#[derive(Debug)]
-pub(super) struct Memory {
-    context: &'static Context,
-    address: u64,
-    size_bytes: usize,
-}
-
-impl Memory {
-    fn allocate(context: &'static Context, size_bytes: usize) -> Result<Self> {
-        if let Some(address) = context.pool.take(size_bytes) {
-            return Ok(Self { context, address, size_bytes });
-        }
-        let _queue = context.enter()?;
-        // SAFETY: a fresh allocation, owned by the result.
-        let malloc = || unsafe { result::malloc_sync(size_bytes) };
-        let address = match malloc() {
-            Err(e) if e.0 == CUresult::CUDA_ERROR_OUT_OF_MEMORY => {
-                context.pool.trim()?;
-                malloc()
-            }
-            outcome => outcome,
-        }
-        .map_err(|e| match e.0 {
-            CUresult::CUDA_ERROR_OUT_OF_MEMORY => {
-                let device = format!("cuda:{}", context.ordinal());
-                Error::OutOfMemory { device, size_bytes }
-            }
-            _ => Error::Cuda { call: "allocate memory".into(), reason: describe(e) },
-        })?;
-        Ok(Self { context, address, size_bytes })
-    }
-}
-
-impl Drop for Memory {
-    fn drop(&mut self) {
-        self.context.pool.put(self.size_bytes, self.address);
-    }
-}
+use super::pool::Memory;
+use crate::{DType, Error, Result, host};
 
 /// Elements of one type in the memory of one device.
 #[derive(Debug)]
@@ -114,7 +42,7 @@ impl DeviceBuffer {
             .ok_or_else(|| Error::OutOfMemory { device: device(), size_bytes: usize::MAX })?;
         let memory = match size_bytes {
             0 => None,
-            _ => Some(Arc::new(Memory::allocate(context, size_bytes)?)),
+            _ => Some(Arc::new(allocate(context, size_bytes)?)),
         };
         Ok(Self { context, dtype, len, memory })
     }
@@ -124,7 +52,7 @@ impl DeviceBuffer {
     fn address(&self) -> u64 {
         let Some(memory) = &self.memory else { return 0 };
         self.context.keep_while_recorded(memory);
-        memory.address
+        memory.address()
     }
 
     pub fn context(&self) -> &'static Context {
@@ -140,7 +68,7 @@ impl DeviceBuffer {
     }
 
     fn size_bytes(&self) -> usize {
-        self.memory.as_ref().map_or(0, |memory| memory.size_bytes)
+        self.memory.as_ref().map_or(0, |memory| memory.size_bytes())
     }
 
     /// The address, as an argument of a launch.
@@ -172,7 +100,7 @@ impl DeviceBuffer {
     /// Reads all elements, after all queued work. `T` has the size of an element.
     pub fn download<T: bytemuck::Pod>(&self) -> Result<Vec<T>> {
         assert_eq!(size_of::<T>(), self.dtype.size_bytes(), "a download keeps the element's width");
-        let mut data = host_zeros(self.len)?;
+        let mut data = host::zeros(self.len)?;
         if data.is_empty() {
             return Ok(data);
         }
@@ -203,4 +131,12 @@ impl DeviceBuffer {
             unsafe { result::memcpy_dtod_async(to, from, len * width, self.context.stream) };
         check("copy on the device", copied)
     }
+}
+
+fn allocate(context: &'static Context, size_bytes: usize) -> Result<Memory> {
+    if let Some(memory) = context.pool.take(size_bytes) {
+        return Ok(memory);
+    }
+    let _queue = context.enter()?;
+    context.pool.allocate(size_bytes)
 }

@@ -14,7 +14,11 @@ mod compile;
 #[cfg(feature = "cuda")]
 mod context;
 #[cfg(feature = "cuda")]
+mod driver;
+#[cfg(feature = "cuda")]
 mod graph;
+#[cfg(feature = "cuda")]
+mod image;
 #[cfg_attr(not(feature = "cuda"), expect(dead_code, reason = "nothing launches"))]
 mod launch;
 #[cfg(feature = "cuda")]
@@ -22,7 +26,8 @@ mod memory;
 #[cfg(feature = "cuda")]
 #[expect(dead_code, reason = "a log is read after a failure alone")]
 mod nvrtc;
-mod program;
+#[cfg(feature = "cuda")]
+mod pool;
 #[cfg(feature = "cuda")]
 mod signature;
 #[cfg(feature = "cuda")]
@@ -38,16 +43,17 @@ pub(crate) use absent::DeviceBuffer;
 pub use absent::{Context, Recording};
 pub use architecture::Architecture;
 #[cfg(feature = "cuda")]
-pub use compile::{Image, compile};
+pub use compile::compile;
 #[cfg(feature = "cuda")]
 pub use context::Context;
 #[cfg(feature = "cuda")]
 pub use graph::Recording;
-pub(crate) use launch::Arg;
+#[cfg(feature = "cuda")]
+pub use image::Image;
 pub use launch::Geometry;
+pub(crate) use launch::{Arg, MAX_ARGUMENTS};
 #[cfg(feature = "cuda")]
 pub(crate) use memory::DeviceBuffer;
-pub use program::{Argument, Program};
 
 /// One rung of an op's ladder, and its `needs`: the lines of the kernel's contract, each with
 /// whether the call at hand meets it.

@@ -1,11 +1,8 @@
 //! Custom CUDA kernels: source text that is compiled when first launched, and the launch.
+#![expect(unsafe_code, reason = "a launch vouches for its kernel")]
 
-use super::Context;
-use super::launch::{Arg, Geometry};
+use crate::cuda::{Arg, Context, Geometry, MAX_ARGUMENTS};
 use crate::{Buffer, Error, Result};
-
-/// The most arguments of a kernel.
-pub(super) const MAX_ARGUMENTS: usize = 24;
 
 /// CUDA C++ source with entry points `extern "C" __global__`.
 ///
@@ -78,6 +75,6 @@ impl Program<'_> {
         };
         let args = args.iter_mut().map(lower).collect::<Result<Vec<_>>>()?;
         // SAFETY: the caller's promise.
-        unsafe { context.launch_program(self, entry, geometry, &args) }
+        unsafe { context.launch_text(self.name, self.text, entry, geometry, &args) }
     }
 }
