@@ -4,7 +4,7 @@
 use std::io::Write;
 use std::sync::Mutex;
 
-use ltm_kernels::{Buffer, DType, Device, Error, Result};
+use ltm_kernels::{Buffer, DType, Device};
 use ltm_testkit::{Tol, assert_close, cuda_device, seeded};
 
 /// Relative error of one rounding to `bf16`.
@@ -101,13 +101,4 @@ fn record(case: &str, values: &[f64], tol: Tol) {
     let values = values.join(",");
     writeln!(file, r#"{{"case":"{case}","abs":{abs},"rel":{rel},"values":[{values}]}}"#)
         .expect("disk has room");
-}
-
-/// Asserts that a call is refused because of the contract line `label`, such as `[P1]`.
-#[track_caller]
-pub fn assert_refused(outcome: Result<()>, label: &str) {
-    match outcome {
-        Err(Error::Unsupported { need, .. }) if need.starts_with(label) => {}
-        other => panic!("expected a refusal by {label}, got {other:?}"),
-    }
 }

@@ -31,6 +31,7 @@ mod walk;
 fn every_entry_point_is_walked() {
     walk::assert_complete(&[
         adamw::subject(),
+        attention::subject(),
         binary::subject(),
         cast::subject(),
         cross_entropy::subject(),

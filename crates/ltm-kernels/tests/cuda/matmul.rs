@@ -18,37 +18,51 @@ const TYPES: [(DType, DType); 3] = [(F32, F32), (BF16, BF16), (BF16, F32)];
 const WRITES: [Write; 2] = [Write::Overwrite, Write::Accumulate];
 
 pub fn subject() -> Subject {
-    // Products that reach past a tile of the second rung and of the third, and products whose sums are split over blocks.
-    let extents = [
-        [1, 1, 1, 1],
-        [5, 17, 9, 3],
-        [257, 1, 3, 1],
-        [65, 70, 17, 2],
-        [6, 12, 600, 1],
-        [3, 5, 521, 2],
+    // One more than a grid has blocks along z.
+    let too_many = transposed([1, 1, 8, 65_536]);
+    let naive = in_layouts(&[[1, 1, 1, 1], [5, 17, 9, 3], [257, 1, 3, 1]]);
+    // The second reaches past a tile; the sums of the others are split over blocks.
+    let mut tiles = in_layouts(&[[1, 1, 1, 1], [65, 70, 17, 2], [6, 12, 600, 1], [3, 5, 521, 2]]);
+    tiles.push(too_many);
+    // As above, then rows that are whole in some layouts.
+    let mut tensor_cores = in_layouts(&[
         [8, 8, 8, 1],
-        [72, 72, 136, 1],
+        [72, 88, 136, 1],
         [8, 16, 840, 1],
         [16, 8, 520, 2],
-    ];
-    let dims = |[m, n, k, batch]: [usize; 4]| MatmulDims { batch, ..MatmulDims::new(m, n, k) };
+        [8, 9, 8, 1],
+        [9, 8, 8, 1],
+    ]);
+    // Extents that are contiguous in neither factor are free: rows of `nt` are k long.
+    let free = [[1, 1, 8, 1], [13, 37, 72, 1], [65, 65, 40, 1], [3, 5, 520, 2]];
+    tensor_cores.extend(free.map(transposed));
+    tensor_cores.push(too_many);
+    let of_rung =
+        |rung, dims| Case { pass: "fwd", calls: calls(dims), holds, run, expected }.of_rung(rung);
+    let cases = vec![of_rung(1, naive), of_rung(2, tiles), of_rung(3, tensor_cores)];
+    Subject { op: "matmul", cases }
+}
+
+fn in_layouts(extents: &[[usize; 4]]) -> Vec<MatmulDims> {
     let layouts = || LAYOUTS.into_iter().flat_map(|a| LAYOUTS.map(|b| (a, b)));
-    let mut all: Vec<_> = extents
-        .into_iter()
-        .flat_map(|extents| layouts().map(move |(a, b)| MatmulDims { a, b, ..dims(extents) }))
-        .collect();
-    // Extents that are contiguous in neither factor are free in the third: rows of `nt` are k long.
-    let odd = [[1, 1, 8, 1], [13, 37, 72, 1], [65, 65, 40, 1], [3, 5, 520, 2]];
-    all.extend(odd.map(|extents| MatmulDims { b: Layout::Transposed, ..dims(extents) }));
-    let mut calls: Vec<_> = all
-        .iter()
-        .flat_map(|dims| TYPES.map(|(input, output)| (*dims, input, output)))
+    let all = extents.iter().flat_map(|[m, n, k, batch]| {
+        layouts().map(|(a, b)| MatmulDims { batch: *batch, a, b, ..MatmulDims::new(*m, *n, *k) })
+    });
+    all.collect()
+}
+
+/// With the second factor transposed.
+fn transposed([m, n, k, batch]: [usize; 4]) -> MatmulDims {
+    MatmulDims { batch, b: Layout::Transposed, ..MatmulDims::new(m, n, k) }
+}
+
+/// In every type, overwriting and accumulating.
+fn calls(dims: Vec<MatmulDims>) -> Vec<(DType, Product)> {
+    let types =
+        dims.into_iter().flat_map(|dims| TYPES.map(|(input, output)| (dims, input, output)));
+    types
         .flat_map(|(dims, input, output)| WRITES.map(|write| (input, (dims, write, output))))
-        .collect();
-    let too_many = MatmulDims { b: Layout::Transposed, ..dims([1, 1, 8, 65_536]) };
-    calls.extend([F32, BF16].map(|input| (input, (too_many, Write::Overwrite, input))));
-    let case = Case { pass: "fwd", calls, holds, run, expected };
-    Subject { op: "matmul", cases: vec![Box::new(case)] }
+        .collect()
 }
 
 fn holds(need: &str, dtype: DType, product: &Product) -> bool {
