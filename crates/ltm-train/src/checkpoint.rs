@@ -1,14 +1,14 @@
 //! A run's state on disk: a folder that is whole or absent. Trains nothing.
 
+mod folders;
+
 use std::collections::BTreeMap;
 use std::fs;
 use std::io::Read;
 use std::path::{Path, PathBuf};
 
 use ltm_autodiff::AdamWState;
-use ltm_files::{
-    TEMPORARY_SUFFIX, create_dir, create_temporary_dir, remove_aside, sync_dir, write_whole,
-};
+use ltm_files::write_whole;
 use ltm_kernels::Buffer;
 use ltm_model::{Weights, param_table};
 use safetensors::tensor::{Dtype, SafeTensors, TensorView};
@@ -19,17 +19,16 @@ use crate::data::tokenizer::TOKENIZER_FILE;
 use crate::data::{Fingerprint, SharedTokenizer, TokenizerSpec};
 use crate::{Error, Result};
 
-/// The folder of a run that holds its checkpoints.
-pub const CHECKPOINTS: &str = "checkpoints";
+pub(crate) use folders::remove_leftovers;
+pub use folders::{CHECKPOINTS, Found, LATEST_FILE, locate, newest, prune, save};
+use folders::{run_of, step_of};
+
 /// The file of a run, and of a checkpoint, that holds its configuration.
 pub const CONFIG_FILE: &str = "config.toml";
-/// The file of a run that names its newest checkpoint.
-pub const LATEST_FILE: &str = "latest";
 const MODEL_FILE: &str = "model.safetensors";
 const OPTIMIZER_FILE: &str = "optimizer.safetensors";
 const STATE_FILE: &str = "state.json";
 const FILES: [&str; 4] = [CONFIG_FILE, MODEL_FILE, OPTIMIZER_FILE, STATE_FILE];
-const PREFIX: &str = "step-";
 
 /// Counters of a run, what it learns from, and checksums of the checkpoint's files. There is no state of a random
 /// number generator: all random numbers are functions of seed and step.
@@ -235,37 +234,6 @@ impl Checkpoint {
     }
 }
 
-/// Writes checkpoint `step-N` of the run in `config.run.dir`, with `tokenizer` as its [`TOKENIZER_FILE`]. It is written under a temporary name, synced and renamed,
-/// so that a reader never sees half of one.
-///
-/// # Errors
-/// [`Error::File`], such as for a full disk, or [`Error::Model`]: earlier checkpoints are unchanged.
-pub fn save(
-    config: &Config,
-    weights: &Weights,
-    moments: &[AdamWState],
-    state: &State,
-    tokenizer: Option<&[u8]>,
-) -> Result<PathBuf> {
-    let parent = config.run.dir.join(CHECKPOINTS);
-    create_dir(&parent)?;
-    let name = format!("{PREFIX}{}", state.step);
-    let dir = parent.join(&name);
-    let aside = create_temporary_dir(&dir)?;
-    if let Some(content) = tokenizer {
-        write_whole(&aside.path().join(TOKENIZER_FILE), content)?;
-    }
-    write_files(aside.path(), config, weights, moments, state)?;
-    // A half folder, or a file of this name: a whole checkpoint is not written twice.
-    remove_aside(&dir)?;
-    fs::rename(aside.path(), &dir).map_err(Error::io(&dir, "rename to"))?;
-    // It has another name now, which is not to be removed.
-    let _ = aside.keep();
-    sync_dir(&parent)?;
-    write_whole(&config.run.dir.join(LATEST_FILE), format!("{CHECKPOINTS}/{name}\n").as_bytes())?;
-    Ok(dir)
-}
-
 fn write_files(
     dir: &Path,
     config: &Config,
@@ -307,121 +275,6 @@ fn write_files(
     }
     let json = serde_json::to_string_pretty(&state).expect("counters serialise");
     Ok(write_whole(&dir.join(STATE_FILE), json.as_bytes())?)
-}
-
-/// Removes the whole checkpoints of a run other than the newest `keep_last` and `good`, and what an interrupted save or
-/// removal has left. Folders and files that are no checkpoints stay.
-///
-/// # Errors
-/// [`Error::File`].
-pub fn prune(run_dir: &Path, keep_last: usize, good: Option<&Path>) -> Result<()> {
-    let parent = run_dir.join(CHECKPOINTS);
-    let mut whole: Vec<PathBuf> = Vec::new();
-    for step in steps(&parent)?.into_iter().rev() {
-        let dir = parent.join(format!("{PREFIX}{step}"));
-        if check_whole(&dir).is_ok() {
-            whole.push(dir);
-        }
-    }
-    for dir in whole.iter().skip(keep_last).filter(|dir| good != Some(dir.as_path())) {
-        remove_aside(dir)?;
-    }
-    Ok(())
-}
-
-/// Removes what interrupted saves have left, of earlier versions too. Called under the run's lock.
-pub(crate) fn remove_leftovers(run_dir: &Path) -> Result<()> {
-    let parent = run_dir.join(CHECKPOINTS);
-    for entry in list(&parent)? {
-        let name = entry.file_name().to_string_lossy().into_owned();
-        let ours = name.strip_prefix('.').is_some_and(|name| name.starts_with(PREFIX));
-        if ours && [TEMPORARY_SUFFIX, ".tmp", ".old"].iter().any(|end| name.ends_with(end)) {
-            ltm_files::remove(&entry.path())?;
-        }
-    }
-    Ok(())
-}
-
-/// The step in a checkpoint's name, which has one spelling: `step-7`, and neither `step-007` nor `step-+7`.
-fn step_of(name: &str) -> Option<u64> {
-    let step = name.strip_prefix(PREFIX)?.parse().ok()?;
-    (name == format!("{PREFIX}{step}")).then_some(step)
-}
-
-/// The entries of a folder; none when it does not exist.
-fn list(parent: &Path) -> Result<Vec<fs::DirEntry>> {
-    match fs::read_dir(parent) {
-        Err(error) if error.kind() == std::io::ErrorKind::NotFound => Ok(Vec::new()),
-        entries => entries
-            .and_then(|entries| entries.collect::<std::io::Result<_>>())
-            .map_err(Error::io(parent, "list")),
-    }
-}
-
-/// The steps of what has a checkpoint's name, ascending; none when the folder does not exist.
-fn steps(parent: &Path) -> Result<Vec<u64>> {
-    let entries = list(parent)?;
-    let mut steps: Vec<u64> =
-        entries.iter().filter_map(|entry| step_of(&entry.file_name().to_string_lossy())).collect();
-    steps.sort_unstable();
-    Ok(steps)
-}
-
-/// The checkpoints of a run, as far as it matters which is the newest.
-#[derive(Debug, Default)]
-pub struct Found {
-    /// The newest whole checkpoint; `None` when the run has none.
-    pub newest: Option<PathBuf>,
-    /// What has the name of a newer one, but is no whole checkpoint: why not.
-    pub ignored: Vec<Error>,
-}
-
-/// Looks for the newest checkpoint of a run that is whole: has all its files, of the recorded sizes, the step of its
-/// name, and a configuration that is not damaged.
-///
-/// # Errors
-/// [`Error::File`] when the folder cannot be listed.
-pub fn newest(run_dir: &Path) -> Result<Found> {
-    let parent = run_dir.join(CHECKPOINTS);
-    let mut found = Found::default();
-    for step in steps(&parent)?.into_iter().rev() {
-        let dir = parent.join(format!("{PREFIX}{step}"));
-        match check_whole(&dir) {
-            Ok(()) => {
-                found.newest = Some(dir);
-                break;
-            }
-            Err(error) => found.ignored.push(error),
-        }
-    }
-    Ok(found)
-}
-
-/// A checkpoint's folder: `path` itself, or the newest whole one of the run in it.
-///
-/// # Errors
-/// [`Error::File`] when it is neither or cannot be read.
-pub fn locate(path: &Path) -> Result<PathBuf> {
-    fs::metadata(path).map_err(Error::io(path, "open"))?;
-    if path.join(STATE_FILE).exists() {
-        return Ok(path.into());
-    }
-    let Found { newest, ignored } = newest(path)?;
-    match (newest, ignored.into_iter().next()) {
-        (Some(dir), _) => Ok(dir),
-        (None, Some(error)) => Err(error),
-        (None, None) => {
-            let expected = "a checkpoint, or a run's folder with checkpoints";
-            Err(Error::content(path, "content", expected, "neither"))
-        }
-    }
-}
-
-/// The folder of the run that a checkpoint's folder belongs to, if it is in one.
-fn run_of(dir: &Path) -> Option<PathBuf> {
-    let dir = fs::canonicalize(dir).ok()?;
-    let parent = dir.parent()?;
-    (parent.file_name()? == CHECKPOINTS).then(|| parent.parent().map(Path::to_path_buf))?
 }
 
 /// Checks what can be checked without reading the large files.
