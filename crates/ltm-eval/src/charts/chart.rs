@@ -71,8 +71,7 @@ impl Chart {
     /// Series that one chart can show so that they are told apart; see [`panels`](Self::panels).
     pub const MOST_SERIES: usize = SERIES_COLORS.len();
 
-    /// The same as charts of at most [`MOST_SERIES`](Self::MOST_SERIES) series, on the same y axis where there are
-    /// several.
+    /// The same as charts of at most [`MOST_SERIES`](Self::MOST_SERIES) series, each with the y axis that its series need.
     pub fn panels(self) -> Vec<Self> {
         let all = self.series.len().div_ceil(Self::MOST_SERIES).max(1);
         if all == 1 {

@@ -224,7 +224,9 @@ fn is_most_likely(logits: &[f32], log_p: &mut [f64], target: usize) -> bool {
         mixture.iter_mut().zip(logits).for_each(|(p, logit)| *p += weight * exp(logit));
         *log_p += f64::from(logits[target] - max) - sum.ln();
     }
-    mixture.iter().all(|p| *p <= mixture[target])
+    // Of equal ones it is the first, so that equal logits do not predict every word.
+    let (before, after) = mixture.split_at(target);
+    before.iter().all(|p| *p < mixture[target]) && after.iter().all(|p| *p <= mixture[target])
 }
 
 #[cfg(test)]
@@ -344,5 +346,7 @@ mod tests {
         let expected = [2.0 - (2f64.exp() + 2.0).ln(), -5.0 - (3f64.exp() + 2.0).ln()];
         assert_close(&log_p, &expected, Tol { abs: 1e-12, rel: 0.0 });
         assert!(!is_most_likely(&[f32::NAN, 0.0], &mut [0.0], 1));
+        let equal = [0, 1].map(|target| is_most_likely(&[3.0, 3.0], &mut [0.0], target));
+        assert_eq!(equal, [true, false]);
     }
 }
