@@ -90,7 +90,7 @@ pub struct Continuation {
 /// there is one. The texts depend on weights, corpus, `config.infer` and the seed.
 ///
 /// # Errors
-/// [`Error::Infer`](crate::Error::Infer) for a model that does not write token by token, and those of the corpus.
+/// [`Error::Infer`] for a model that does not write token by token, and those of the corpus.
 pub fn samples(
     config: &Config,
     weights: &DeviceWeights,

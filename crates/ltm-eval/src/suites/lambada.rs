@@ -112,7 +112,7 @@ impl Lambada {
 ///
 /// # Errors
 /// [`Error::Field`] for no samples; [`Error::Infer`] for latents found by Langevin dynamics, which have no density, and
-/// for tokens outside the vocabulary; [`Error::Model`]; [`Error::NonFinite`] when a score is not finite.
+/// for tokens outside the vocabulary; [`Error::Train`], with the passage when a score is not finite.
 pub fn evaluate(
     config: &Config,
     weights: &DeviceWeights,
