@@ -39,7 +39,8 @@ impl Program {
     /// Puts weights and a batch together with the program.
     ///
     /// # Errors
-    /// [`Error::Model`] for another model's weights, [`Error::Argument`] for weights of another device or type, and
+    /// [`Error::Model`](crate::Error::Model) for another model's weights,
+    /// [`Error::Argument`](crate::Error::Argument) for weights of another device or type, and
     /// for a batch of another shape or vocabulary.
     pub fn problem<'a>(
         &'a mut self,
