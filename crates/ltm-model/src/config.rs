@@ -289,6 +289,26 @@ fn check(
 }
 
 #[cfg(test)]
+impl ModelConfig {
+    /// Small enough for a test, with latents and grouped heads.
+    pub(crate) const TINY: Self = Self {
+        dim: 8,
+        n_layers: 2,
+        n_heads: 2,
+        n_kv_heads: 1,
+        vocab_size: 11,
+        max_seq_len: 8,
+        window: 4,
+        n_latents: 4,
+        ffn_hidden: 32,
+        norm_eps: 1e-5,
+        rope_theta: 10_000.0,
+        attention: Attention::Causal,
+        encoder_layers: 0,
+    };
+}
+
+#[cfg(test)]
 mod tests {
     use super::*;
     use crate::param_table;

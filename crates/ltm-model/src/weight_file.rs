@@ -253,21 +253,7 @@ mod tests {
 
     use super::*;
 
-    const CONFIG: ModelConfig = ModelConfig {
-        dim: 8,
-        n_layers: 2,
-        n_heads: 2,
-        n_kv_heads: 1,
-        vocab_size: 11,
-        max_seq_len: 8,
-        window: 4,
-        n_latents: 4,
-        ffn_hidden: 32,
-        norm_eps: 1e-5,
-        rope_theta: 10_000.0,
-        attention: crate::Attention::Causal,
-        encoder_layers: 0,
-    };
+    const CONFIG: ModelConfig = ModelConfig::TINY;
 
     /// A file of chosen tensors, loaded as `CONFIG`.
     fn load(edit: impl FnOnce(&mut Vec<(String, Vec<usize>, Vec<f32>)>)) -> Result<Weights> {
