@@ -36,7 +36,7 @@ pub(crate) fn suitable(
     let t = val.options().seq_len;
     let (mut suitable, mut left_out) = (Vec::new(), BTreeMap::new());
     for protocol in asked {
-        let applies = suits(&config.model, config.infer.method, Task::Score(*protocol));
+        let applies = suits(&config.model, &config.infer, Task::Score(*protocol));
         match applies.and_then(|()| protocol.check(t)) {
             Err(error) => {
                 left_out.insert(protocol.to_string(), chain(&error));

@@ -19,7 +19,7 @@ pub(crate) const MODEL: ModelConfig = ModelConfig {
     norm_eps: 1e-5,
     rope_theta: 10_000.0,
     attention: ltm_model::Attention::Causal,
-    encoder_layers: 0,
+    encoder_width: 0,
 };
 
 /// A run of it, with that many latents.

@@ -5,17 +5,19 @@ use serde::{Deserialize, Serialize};
 
 use crate::{Error, Result};
 
-/// The largest `dim`, `n_latents` and numbers of heads: nothing published comes near, and products of two
+/// The largest `dim`, `encoder_width`, `n_latents` and numbers of heads: nothing published comes near, and products of two
 /// extents stay within 64 bits.
 const MAX_WIDTH: usize = 1 << 16;
 /// The largest `ffn_hidden`.
 const MAX_HIDDEN: usize = 1 << 20;
-/// The largest `n_layers` and `encoder_layers`.
+/// The largest `n_layers`.
 const MAX_LAYERS: usize = 1 << 10;
 /// The largest `vocab_size` and `max_seq_len`.
 const MAX_TOKENS: usize = 1 << 24;
 /// The largest `window`, which may be longer than the context; kernels count in 32-bit integers.
 const MAX_WINDOW: usize = i32::MAX as usize;
+/// Tokens that a feature of the encoder sees: the one at its position, and its neighbours.
+pub(crate) const ENCODER_SPAN: usize = 3;
 /// The most parameters: 256 GiB in single precision.
 const MAX_PARAMS: usize = if usize::BITS > 36 { 1 << 36 } else { 1 << 30 };
 
@@ -66,10 +68,10 @@ pub struct ModelConfig {
     /// Tokens that the self-attention of a token sees.
     #[serde(default)]
     pub attention: Attention,
-    /// Layers of the encoder that infers the posterior of a text in one pass, the amortised baseline; 0 is no
-    /// encoder.
+    /// Features of the encoder, which predicts the posterior of a text in one pass and is where a fit begins with
+    /// `infer.start = "encoder"`; 0 is no encoder.
     #[serde(default)]
-    pub encoder_layers: usize,
+    pub encoder_width: usize,
 }
 
 fn default_norm_eps() -> f64 {
@@ -111,7 +113,7 @@ impl ModelConfig {
             norm_eps: 1e-5,
             rope_theta: 10_000.0,
             attention: Attention::Causal,
-            encoder_layers: 0,
+            encoder_width: 0,
         }
     }
 
@@ -147,7 +149,7 @@ impl ModelConfig {
             ("window", self.window, 1..=MAX_WINDOW),
             ("n_latents", self.n_latents, 0..=MAX_WIDTH),
             ("ffn_hidden", self.ffn_hidden, 1..=MAX_HIDDEN),
-            ("encoder_layers", self.encoder_layers, 0..=MAX_LAYERS),
+            ("encoder_width", self.encoder_width, 0..=MAX_WIDTH),
         ] {
             let (least, most) = (range.start(), range.end());
             check(field, range.contains(&found), || format!("in {least}..={most}"), found)?;
@@ -196,8 +198,8 @@ impl ModelConfig {
             };
             check("window", self.window >= context, whole, self.window)?;
         }
-        let encodes = self.encoder_layers == 0 || self.n_latents > 0;
-        check("encoder_layers", encodes, || "0 without latents".into(), self.encoder_layers)?;
+        let encodes = self.encoder_width == 0 || self.n_latents > 0;
+        check("encoder_width", encodes, || "0 without latents".into(), self.encoder_width)?;
 
         let count = self.checked_param_count().filter(|count| *count <= MAX_PARAMS);
         check(
@@ -255,16 +257,17 @@ impl ModelConfig {
             width.checked_add(self.kv_dim())?.checked_mul(2)?.checked_add(1)?.checked_mul(width)?;
         let attentions = if self.n_latents == 0 { 1 } else { 2 };
         let feed_forward = self.ffn_hidden.checked_mul(3)?.checked_add(1)?.checked_mul(width)?;
-        let encoder = if self.encoder_layers == 0 {
+        let encoder = if self.encoder_width == 0 {
             0
         } else {
-            // The layers and the pooling; an embedding of one more token, the queries, two norms, and
-            // two matrices for mean and log-variance.
-            let rows = self.vocab_size.checked_add(self.n_latents)?.checked_add(3)?;
-            attention
-                .checked_add(feed_forward)?
-                .checked_mul(self.encoder_layers.checked_add(1)?)?
-                .checked_add(rows.checked_add(width.checked_mul(2)?)?.checked_mul(width)?)?
+            // An embedding of one more token; features of neighbours with bias, gain and shift; a residual layer
+            // with the same; two maps to the latents with a bias, a gain and a shift.
+            let (features, latents) = (self.encoder_width, self.n_latents.checked_mul(width)?);
+            let of_latents = features.checked_mul(2)?.checked_add(3)?.checked_mul(latents)?;
+            let of_features =
+                width.checked_mul(ENCODER_SPAN)?.checked_add(features)?.checked_add(6)?;
+            let embedding = self.vocab_size.checked_add(1)?.checked_mul(width)?;
+            of_features.checked_mul(features)?.checked_add(of_latents)?.checked_add(embedding)?
         };
         attention
             .checked_mul(attentions)?
@@ -304,7 +307,7 @@ impl ModelConfig {
         norm_eps: 1e-5,
         rope_theta: 10_000.0,
         attention: Attention::Causal,
-        encoder_layers: 0,
+        encoder_width: 0,
     };
 }
 
@@ -331,9 +334,9 @@ mod tests {
 
     #[test]
     fn param_count_is_the_sum_over_the_table() {
-        for (n_latents, encoder_layers) in [(0, 0), (24, 0), (24, 2)] {
+        for (n_latents, encoder_width) in [(0, 0), (24, 0), (24, 40)] {
             let small = ModelConfig::ltm_small();
-            let config = ModelConfig { n_kv_heads: 2, n_latents, encoder_layers, ..small };
+            let config = ModelConfig { n_kv_heads: 2, n_latents, encoder_width, ..small };
             let sum: usize = param_table(&config).iter().map(|spec| spec.len()).sum();
             assert_eq!(config.param_count(), sum);
         }
@@ -371,8 +374,8 @@ mod tests {
             ("rope_theta", ModelConfig { rope_theta: -1.0, ..good }),
             ("n_latents", ModelConfig { attention: Attention::Bidirectional, ..good }),
             ("window", ModelConfig { attention: Attention::Bidirectional, n_latents: 0, ..good }),
-            ("encoder_layers", ModelConfig { encoder_layers: 1, n_latents: 0, ..good }),
-            ("encoder_layers", ModelConfig { encoder_layers: usize::MAX, ..good }),
+            ("encoder_width", ModelConfig { encoder_width: 1, n_latents: 0, ..good }),
+            ("encoder_width", ModelConfig { encoder_width: usize::MAX, ..good }),
         ];
         for (expected, config) in cases {
             match config.validate() {
@@ -395,7 +398,7 @@ mod tests {
                 max_seq_len: extent,
                 n_latents: extent,
                 ffn_hidden: 0,
-                encoder_layers: extent,
+                encoder_width: extent,
                 attention: Attention::Bidirectional,
                 ..ModelConfig::ltm_small()
             };

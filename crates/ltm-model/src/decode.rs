@@ -456,7 +456,7 @@ mod tests {
         norm_eps: 1e-5,
         rope_theta: 10_000.0,
         attention: crate::Attention::Causal,
-        encoder_layers: 0,
+        encoder_width: 0,
     };
     const BATCH: usize = 2;
 

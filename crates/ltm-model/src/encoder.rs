@@ -1,23 +1,53 @@
-//! The amortised encoder as a graph: from a text to the posterior of its latents. Knows no decoder, no loss
-//! and no training.
+//! The encoder as a graph: from a text to the posterior of its latents, in one pass. Knows no decoder, no loss and no
+//! training.
 
-use ltm_autodiff::ops::{self, Mask};
+use ltm_autodiff::ops;
 use ltm_autodiff::{Graph, Kind, Result, Value};
 
-use crate::model::{
-    Residual, attention, cast_matrices, check, check_config, check_weights, feed_forward,
-};
-use crate::{ModelConfig, ModelParams};
+use crate::model::{cast_matrices, check, check_config, check_weights};
+use crate::{ModelConfig, ModelParams, NormedParams};
 
-/// Traces the encoder: mean and log-variance `(B,L·Z,C)`, both of [`Kind::Float`].
+/// What the encoder reads.
+#[derive(Clone, Copy, Debug)]
+pub struct EncoderInputs {
+    /// The text, integers `(B,T)` in `0..=V`; `V` stands for a position without text.
+    pub text: Value,
+    /// 1 where there is text and 0 elsewhere, `(B,T)`.
+    pub present: Value,
+}
+
+/// A posterior predicted by the encoder.
+#[derive(Clone, Debug)]
+pub struct Encoded {
+    /// Means, `(B,L·Z,C)`.
+    pub mu: Value,
+    /// Logarithms of the variances, `(B,L·Z,C)`.
+    pub log_var: Value,
+    /// Where numbers are normalised by [calibrated](Normed) gains and shifts, first to last.
+    pub normed: Vec<Normed>,
+}
+
+/// Numbers that the encoder normalises: `gain · x + shift`, each feature by itself.
 ///
-/// `weights` as from [`declare_weights`](crate::model::declare_weights) for a configuration with
-/// `encoder_layers`; `text (B,T)` of integers in `0..=V`, where `V` stands for a position without text;
-/// `latents (B,L·Z)` of integers, each row `0..L·Z`.
+/// Gain and shift are set once, before training, such that each feature of `x` has mean 0 and variance 1 over texts
+/// (a data-dependent initialisation: Salimans and Kingma 2016), and are trained like other weights from there. A text's
+/// posterior therefore never depends on its batch. Without it the sum over a text is nearly the same for all
+/// texts, and the decoder learns to ignore its latents.
+#[derive(Clone, Copy, Debug)]
+pub struct Normed {
+    /// The numbers before, `(B,F)`.
+    pub x: Value,
+    /// The parameters, as indices into [`param_table`](crate::param_table).
+    pub params: NormedParams<usize>,
+}
+
+/// Traces the encoder: mean and log-variance, of [`Kind::Float`].
 ///
-/// The layers attend to the whole text. Then one query per latent attends to their output, and two matrices
-/// map the result to mean and log-variance: the encoder of a variational autoencoder (Kingma and Welling
-/// 2014).
+/// `weights` as from [`declare_weights`](crate::model::declare_weights) for a configuration with an `encoder_width`.
+///
+/// A feature is a function of three neighbouring tokens, `relu(W [e(t-1) e(t) e(t+1)] + b)`; features are summed over
+/// the text, normalised, mixed by a residual layer, and two matrices map the result to mean and log-variance. The means are
+/// normalised too, so that they differ between texts from the first step on; the log-variance starts at -3.
 ///
 /// # Errors
 /// [`Error::Shape`](ltm_autodiff::Error::Shape) when `config` is invalid or has no encoder, or an input
@@ -26,53 +56,76 @@ pub fn trace(
     g: &mut Graph,
     config: &ModelConfig,
     weights: &[Value],
-    text: Value,
-    latents: Value,
-) -> Result<[Value; 2]> {
+    inputs: EncoderInputs,
+) -> Result<Encoded> {
     check_config(config)?;
     check_weights(config, weights)?;
     let params = ModelParams::indices(config).encoder;
     check(params.is_some(), || "the configuration has no encoder".into())?;
     let Some(params) = params else { unreachable!("checked above") };
+    let EncoderInputs { text, present } = inputs;
     g.check("text", text)?;
-    g.check("latents", latents)?;
-    let shape = g.shape(text);
+    g.check("present", present)?;
+    let shape = g.shape(text).to_vec();
     check(shape.len() == 2 && shape[1] <= config.max_seq_len, || {
         format!("text must be (B,T) within the context, found {shape:?}")
     })?;
     let (b, t) = (shape[0], shape[1]);
-    let found = g.shape(latents);
-    let expected = [b, config.n_latents];
-    check(found == expected, || format!("latents must be {expected:?}, found {found:?}"))?;
-
-    let (theta, head_dim) = (config.rope_theta, config.head_dim());
-    let positions = ops::positions(g, t, 1)?;
-    let text_table = ops::rope_table(g, positions, theta, head_dim)?;
-    // Queries have no position in the text: all have position 0.
-    let positions = ops::positions(g, config.n_latents, 0)?;
-    let query_table = ops::rope_table(g, positions, theta, head_dim)?;
+    let found = g.shape(present);
+    check(found == [b, t], || format!("present must be {:?}, found {found:?}", [b, t]))?;
 
     let weights = &cast_matrices(g, weights)?;
-    let sum = ops::embedding(g, weights[params.tok_embeddings], text)?;
-    let mut h = Residual { sum, last: None, eps: config.norm_eps };
-    for layer in &params.layers {
-        let x = h.norm(g, weights[layer.attention.norm])?;
-        let (params, tables) = (&layer.attention, [text_table, text_table]);
-        h.last = Some(attention(g, config, weights, params, [x, x], tables, Mask::None)?);
-        let x = h.norm(g, weights[layer.feed_forward.norm])?;
-        h.last = Some(feed_forward(g, weights, &layer.feed_forward, x)?);
-    }
-    let read = h.norm(g, weights[params.norm])?;
+    let embedded = ops::embedding(g, weights[params.tok_embeddings], text)?;
+    let neighbours = neighbours(g, embedded)?;
+    let features = affine(g, neighbours, weights[params.features], weights[params.features_bias])?;
+    let features = ops::relu(g, features)?;
+    let present = ops::reshape(g, present, &[b, t, 1])?;
+    let features = ops::mul(g, features, present)?;
+    let pooled = ops::sum(g, features, &[1])?;
+    let pooled = ops::reshape(g, pooled, &[b, config.encoder_width])?;
+    let mut normed = Vec::new();
+    let pooled = norm(g, weights, &mut normed, pooled, params.pooled)?;
+    let mixed = affine(g, pooled, weights[params.mix], weights[params.mix_bias])?;
+    let mixed = ops::relu(g, mixed)?;
+    let mixed = ops::add(g, pooled, mixed)?;
+    let mixed = norm(g, weights, &mut normed, mixed, params.mixed)?;
+    let read = ops::cast(g, mixed, Kind::Activation)?;
+    let mu = ops::linear(g, read, weights[params.mu])?;
+    let mu = ops::cast(g, mu, Kind::Float)?;
+    let mu = norm(g, weights, &mut normed, mu, params.means)?;
+    let log_var = affine(g, mixed, weights[params.log_var], weights[params.log_var_bias])?;
+    let latents = [b, config.n_latents, config.dim];
+    let [mu, log_var] = [ops::reshape(g, mu, &latents)?, ops::reshape(g, log_var, &latents)?];
+    Ok(Encoded { mu, log_var, normed })
+}
 
-    let sum = ops::embedding(g, weights[params.queries], latents)?;
-    let mut h = Residual { sum, last: None, eps: config.norm_eps };
-    let x = h.norm(g, weights[params.pool.attention.norm])?;
-    let (pool, tables) = (&params.pool.attention, [query_table, text_table]);
-    h.last = Some(attention(g, config, weights, pool, [x, read], tables, Mask::None)?);
-    let x = h.norm(g, weights[params.pool.feed_forward.norm])?;
-    h.last = Some(feed_forward(g, weights, &params.pool.feed_forward, x)?);
-    let x = h.norm(g, weights[params.pool_norm])?;
-    let mu = ops::linear(g, x, weights[params.mu])?;
-    let log_var = ops::linear(g, x, weights[params.log_var])?;
-    Ok([ops::cast(g, mu, Kind::Float)?, ops::cast(g, log_var, Kind::Float)?])
+/// `(B,T,E)` → `(B,T,3·E)`: each position with the one before it and the one after it, zeros beyond the ends.
+fn neighbours(g: &mut Graph, x: Value) -> Result<Value> {
+    let &[b, t, e] = g.shape(x) else { unreachable!("an embedding of (B,T)") };
+    let nothing = ops::fill(g, &[b, 1, e], 0.0);
+    let nothing = ops::cast(g, nothing, Kind::Activation)?;
+    let padded = ops::concat(g, &[nothing, x, nothing], 1)?;
+    let shifted = |g: &mut Graph, start| ops::narrow(g, padded, 1, start, t);
+    let parts = [shifted(g, 0)?, x, shifted(g, 2)?];
+    ops::concat(g, &parts, 2)
+}
+
+/// `W x + b`, in full precision.
+fn affine(g: &mut Graph, x: Value, weight: Value, bias: Value) -> Result<Value> {
+    let x = ops::cast(g, x, Kind::Activation)?;
+    let x = ops::linear(g, x, weight)?;
+    let x = ops::cast(g, x, Kind::Float)?;
+    ops::add(g, x, bias)
+}
+
+fn norm(
+    g: &mut Graph,
+    weights: &[Value],
+    normed: &mut Vec<Normed>,
+    x: Value,
+    params: NormedParams<usize>,
+) -> Result<Value> {
+    normed.push(Normed { x, params });
+    let scaled = ops::mul(g, x, weights[params.gain])?;
+    ops::add(g, scaled, weights[params.shift])
 }

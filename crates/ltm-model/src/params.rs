@@ -1,6 +1,7 @@
 //! Names, shapes and initial distributions of a model's parameters, in their one fixed order.
 //! Knows no values.
 
+use crate::config::ENCODER_SPAN;
 use crate::{Error, ModelConfig, Result};
 
 /// The distribution that a parameter starts from.
@@ -13,6 +14,20 @@ pub enum Init {
     },
     /// Every number is 1.
     Ones,
+    /// Every number is this one.
+    Constant {
+        /// The number.
+        value: f64,
+    },
+}
+
+/// Which distribution a parameter belongs to.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Part {
+    /// The decoder, `p(x|z)`.
+    Decoder,
+    /// The encoder, `q(z|x)` in one pass.
+    Encoder,
 }
 
 /// One parameter of the model.
@@ -26,6 +41,8 @@ pub struct ParamSpec {
     pub init: Init,
     /// Whether weight decay applies: to matrices only.
     pub decay: bool,
+    /// What it is a parameter of.
+    pub part: Part,
 }
 
 impl ParamSpec {
@@ -63,30 +80,44 @@ pub struct ModelParams<T> {
     pub layers: Vec<LayerParams<T>>,
     /// Weight of the last norm, `(C)`.
     pub norm: T,
-    /// The encoder of the amortised baseline.
+    /// The encoder, of a model that has one.
     pub encoder: Option<EncoderParams<T>>,
 }
 
-/// One thing per parameter of the encoder: layers that read a text, and a pooling of their output
-/// by one query per latent.
+/// One thing per parameter of the encoder, with `F` features.
 #[derive(Clone, Debug, PartialEq)]
 pub struct EncoderParams<T> {
     /// Embedding `(V+1,C)`; the last id is a position without text.
     pub tok_embeddings: T,
-    /// The layers, without cross-attention.
-    pub layers: Vec<LayerParams<T>>,
-    /// Weight of the norm of their output, `(C)`.
-    pub norm: T,
-    /// One query per latent, `(L·Z,C)`.
-    pub queries: T,
-    /// The attention of the queries to the layers' output, and a feed-forward.
-    pub pool: LayerParams<T>,
-    /// Weight of the norm of the pooled, `(C)`.
-    pub pool_norm: T,
-    /// The map to means, `(C,C)`.
+    /// From neighbouring tokens to features, `(F,3·C)`.
+    pub features: T,
+    /// Their bias, `(F)`.
+    pub features_bias: T,
+    /// Normalisation of the features' sums over a text, `(F)`.
+    pub pooled: NormedParams<T>,
+    /// The residual layer, `(F,F)`.
+    pub mix: T,
+    /// Its bias, `(F)`.
+    pub mix_bias: T,
+    /// Normalisation of its result, `(F)`.
+    pub mixed: NormedParams<T>,
+    /// The map to means, `(L·Z·C,F)`.
     pub mu: T,
-    /// The map to log-variances, `(C,C)`.
+    /// Normalisation of the means, `(L·Z·C)`.
+    pub means: NormedParams<T>,
+    /// The map to log-variances, `(L·Z·C,F)`.
     pub log_var: T,
+    /// Their bias, `(L·Z·C)`.
+    pub log_var_bias: T,
+}
+
+/// One thing per parameter of a normalisation; see [`Normed`](crate::encoder::Normed).
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct NormedParams<T> {
+    /// The factor of each feature.
+    pub gain: T,
+    /// What is added to it.
+    pub shift: T,
 }
 
 /// One thing per parameter of a layer.
@@ -157,38 +188,55 @@ impl<T> ModelParams<T> {
                 })
                 .collect(),
             norm: make(norm("norm.weight".into(), width)),
-            encoder: (config.encoder_layers > 0).then(|| EncoderParams::new(config, &mut make)),
+            encoder: (config.encoder_width > 0).then(|| EncoderParams::new(config, make)),
         }
     }
 }
 
 impl<T> EncoderParams<T> {
-    /// As in the decoder; the matrix for log-variances starts at 0, so that every text starts with the
-    /// prior's variance.
-    fn new<F: FnMut(ParamSpec) -> T>(config: &ModelConfig, make: &mut F) -> Self {
-        let width = config.dim;
-        let residual_std = STD / (2.0 * config.encoder_layers as f64).sqrt();
-        let layer = |prefix: &str, make: &mut F| LayerParams {
-            attention: attention(config, prefix, "attention", residual_std, make),
-            cross_attention: None,
-            feed_forward: feed_forward(config, prefix, residual_std, make),
+    /// Calls `make` once per parameter. Maps keep the scale of what they read to within a factor; the log-variances
+    /// start at -3 for every text, because a sample as wide as the prior tells the decoder nothing.
+    fn new(config: &ModelConfig, mut make: impl FnMut(ParamSpec) -> T) -> Self {
+        let (width, features) = (config.dim, config.encoder_width);
+        let latents = config.n_latents * config.dim;
+        let name = |part: &str| format!("encoder.{part}");
+        // The standard deviation of a uniform distribution within 1/sqrt(n), common for linear maps.
+        let std = |n: usize| 1.0 / (3.0 * n as f64).sqrt();
+        let mut map = |part: &str, [rows, columns]: [usize; 2], std| {
+            make(matrix(name(&format!("{part}.weight")), [rows, columns], std))
         };
-        let name = |part: &str| format!("encoder.{part}.weight");
+        let span = ENCODER_SPAN * width;
+        let tok_embeddings = map("tok_embeddings", [config.vocab_size + 1, width], 1.0);
+        let maps = [
+            map("features", [features, span], std(span)),
+            map("mix", [features, features], std(features)),
+            map("mu", [latents, features], std(features)),
+            map("log_var", [latents, features], 0.01),
+        ];
+        let [features_map, mix, mu, log_var] = maps;
+        let mut constant = |part: &str, n: usize, value| {
+            let (name, init) = (name(part), Init::Constant { value });
+            make(ParamSpec { name, shape: vec![n], init, decay: false, part: Part::Encoder })
+        };
+        let features_bias = constant("features.bias", features, 0.0);
+        let mix_bias = constant("mix.bias", features, 0.0);
+        let log_var_bias = constant("log_var.bias", latents, -3.0);
+        let mut normed = |part: &str, n| NormedParams {
+            gain: constant(&format!("{part}.gain"), n, 1.0),
+            shift: constant(&format!("{part}.shift"), n, 0.0),
+        };
         Self {
-            tok_embeddings: make(matrix(
-                name("tok_embeddings"),
-                [config.vocab_size + 1, width],
-                STD,
-            )),
-            layers: (0..config.encoder_layers)
-                .map(|idx| layer(&format!("encoder.layers.{idx}"), make))
-                .collect(),
-            norm: make(norm(name("norm"), width)),
-            queries: make(matrix(name("queries"), [config.n_latents, width], STD)),
-            pool: layer("encoder.pool", make),
-            pool_norm: make(norm(name("pool_norm"), width)),
-            mu: make(matrix(name("mu"), [width, width], STD)),
-            log_var: make(matrix(name("log_var"), [width, width], 0.0)),
+            pooled: normed("pooled", features),
+            mixed: normed("mixed", features),
+            means: normed("means", latents),
+            tok_embeddings,
+            features: features_map,
+            features_bias,
+            mix,
+            mix_bias,
+            mu,
+            log_var,
+            log_var_bias,
         }
     }
 }
@@ -250,11 +298,18 @@ pub fn param_table(config: &ModelConfig) -> Vec<ParamSpec> {
 const STD: f64 = 0.02;
 
 fn matrix(name: String, shape: [usize; 2], std: f64) -> ParamSpec {
-    ParamSpec { name, shape: shape.into(), init: Init::Normal { std }, decay: true }
+    let part = part_of(&name);
+    ParamSpec { name, shape: shape.into(), init: Init::Normal { std }, decay: true, part }
 }
 
 fn norm(name: String, width: usize) -> ParamSpec {
-    ParamSpec { name, shape: vec![width], init: Init::Ones, decay: false }
+    let part = part_of(&name);
+    ParamSpec { name, shape: vec![width], init: Init::Ones, decay: false, part }
+}
+
+/// The encoder's names have a prefix of their own.
+fn part_of(name: &str) -> Part {
+    if name.starts_with("encoder.") { Part::Encoder } else { Part::Decoder }
 }
 
 #[cfg(test)]
@@ -296,21 +351,24 @@ mod tests {
 
     #[test]
     fn the_encoder_comes_last() {
-        let config = ModelConfig { encoder_layers: 2, ..ModelConfig::ltm_small() };
+        let config = ModelConfig { encoder_width: 32, ..ModelConfig::ltm_small() };
         let (table, indices) = (param_table(&config), ModelParams::indices(&config));
         let decoder = param_table(&ModelConfig::ltm_small());
         assert_eq!(table[..decoder.len()], decoder);
-        assert!(table[decoder.len()..].iter().all(|spec| spec.name.starts_with("encoder.")));
+        let rest = &table[decoder.len()..];
+        assert!(rest.iter().all(|s| s.name.starts_with("encoder.") && s.part == Part::Encoder));
+        assert!(decoder.iter().all(|spec| spec.part == Part::Decoder));
         let encoder = indices.encoder.unwrap();
-        assert_eq!(table[encoder.tok_embeddings].shape, [50_259, 512]);
-        assert_eq!(table[encoder.queries].shape, [24, 512]);
+        let find = |at: usize| (table[at].name.as_str(), table[at].shape.as_slice());
         assert_eq!(
-            table[encoder.layers[1].attention.wo].name,
-            "encoder.layers.1.attention.wo.weight"
+            find(encoder.tok_embeddings),
+            ("encoder.tok_embeddings.weight", &[50_259, 512][..])
         );
-        assert_eq!(table[encoder.pool.attention.norm].name, "encoder.pool.attention_norm.weight");
-        assert_eq!(encoder.log_var + 1, table.len());
-        assert_eq!(table[encoder.log_var].init, Init::Normal { std: 0.0 });
+        assert_eq!(find(encoder.features), ("encoder.features.weight", &[32, 3 * 512][..]));
+        assert_eq!(find(encoder.mu), ("encoder.mu.weight", &[24 * 512, 32][..]));
+        assert_eq!(find(encoder.means.shift), ("encoder.means.shift", &[24 * 512][..]));
+        assert_eq!(table[encoder.log_var_bias].init, Init::Constant { value: -3.0 });
+        assert_eq!(table[encoder.pooled.gain].init, Init::Constant { value: 1.0 });
     }
 
     #[test]

@@ -30,6 +30,7 @@ impl Weights {
             .zip(INIT_STREAM..)
             .map(|(spec, stream)| match spec.init {
                 Init::Ones => Ok(vec![1.0; spec.len()]),
+                Init::Constant { value } => Ok(vec![value as f32; spec.len()]),
                 Init::Normal { std } => {
                     let mut values = Buffer::zeros(&Device::Cpu, DType::F32, spec.len())?;
                     let key = PhiloxKey { seed, stream, step: 0 };

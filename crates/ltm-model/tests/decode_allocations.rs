@@ -19,7 +19,7 @@ fn steps_past_the_window_allocate_nothing() {
         norm_eps: 1e-5,
         rope_theta: 10_000.0,
         attention: ltm_model::Attention::Causal,
-        encoder_layers: 0,
+        encoder_width: 0,
     };
     let weights = Weights::init(&config, 1).expect("the configuration is valid");
     let mut decoder = Decoder::new(config, &weights, Device::Cpu, 2).expect("a decoder");

@@ -115,7 +115,7 @@ const SMALL: ModelConfig = ModelConfig {
     norm_eps: 1e-5,
     rope_theta: 10_000.0,
     attention: Attention::Causal,
-    encoder_layers: 0,
+    encoder_width: 0,
 };
 
 #[test]

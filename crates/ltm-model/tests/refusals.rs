@@ -1,6 +1,7 @@
 //! What tracing refuses, by name and before anything is computed.
 
 use ltm_autodiff::{Error, Graph, Kind, UpdateRate, Value};
+use ltm_model::encoder::EncoderInputs;
 use ltm_model::model::{self, declare_weights};
 use ltm_model::{Attention, ModelConfig, encoder};
 
@@ -17,7 +18,7 @@ const CONFIG: ModelConfig = ModelConfig {
     norm_eps: 1e-5,
     rope_theta: 10_000.0,
     attention: Attention::Causal,
-    encoder_layers: 1,
+    encoder_width: 12,
 };
 
 #[track_caller]
@@ -59,16 +60,20 @@ fn a_decoder_that_does_not_fit() {
 fn an_encoder_that_does_not_fit() {
     let mut g = Graph::new();
     let weights = declare_weights(&mut g, &CONFIG);
-    let (text, latents) = (ints(&mut g, &[1, 4]), ints(&mut g, &[1, 2]));
-    let long = ints(&mut g, &[1, 9]);
-    let flat = ints(&mut g, &[4]);
-    let many = ints(&mut g, &[1, 3]);
-    refused(encoder::trace(&mut g, &CONFIG, &weights, long, latents), &["(B,T)", "[1, 9]"]);
-    refused(encoder::trace(&mut g, &CONFIG, &weights, flat, latents), &["(B,T)", "[4]"]);
-    refused(encoder::trace(&mut g, &CONFIG, &weights, text, many), &["latents", "[1, 3]"]);
-    refused(encoder::trace(&mut g, &CONFIG, &weights[1..], text, latents), &["weights"]);
-    let bare = ModelConfig { encoder_layers: 0, ..CONFIG };
+    let inputs = |g: &mut Graph, text: &[usize], present: &[usize]| EncoderInputs {
+        text: ints(g, text),
+        present: g.input("present", present, Kind::Float, UpdateRate::Batch),
+    };
+    let good = inputs(&mut g, &[1, 4], &[1, 4]);
+    let long = inputs(&mut g, &[1, 9], &[1, 9]);
+    let flat = inputs(&mut g, &[4], &[4]);
+    let other = inputs(&mut g, &[1, 4], &[1, 5]);
+    refused(encoder::trace(&mut g, &CONFIG, &weights, long), &["(B,T)", "[1, 9]"]);
+    refused(encoder::trace(&mut g, &CONFIG, &weights, flat), &["(B,T)", "[4]"]);
+    refused(encoder::trace(&mut g, &CONFIG, &weights, other), &["present", "[1, 5]"]);
+    refused(encoder::trace(&mut g, &CONFIG, &weights[1..], good), &["weights"]);
+    let bare = ModelConfig { encoder_width: 0, ..CONFIG };
     let few = declare_weights(&mut g, &bare);
-    refused(encoder::trace(&mut g, &bare, &few, text, latents), &["no encoder"]);
-    assert!(encoder::trace(&mut g, &CONFIG, &weights, text, latents).is_ok());
+    refused(encoder::trace(&mut g, &bare, &few, good), &["no encoder"]);
+    assert!(encoder::trace(&mut g, &CONFIG, &weights, good).is_ok());
 }

@@ -24,7 +24,7 @@ const CONFIG: ModelConfig = ModelConfig {
     norm_eps: 1e-5,
     rope_theta: 10_000.0,
     attention: Attention::Causal,
-    encoder_layers: 0,
+    encoder_width: 0,
 };
 
 /// The header of a whole file, and the numbers after it.

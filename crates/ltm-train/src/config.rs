@@ -203,15 +203,6 @@ pub enum SlowGradientKind {
     Trajectory,
 }
 
-impl From<SlowGradientKind> for SlowGradient {
-    fn from(kind: SlowGradientKind) -> Self {
-        match kind {
-            SlowGradientKind::Final => Self::Final,
-            SlowGradientKind::Trajectory => Self::Trajectory,
-        }
-    }
-}
-
 /// What does not go together, by its key.
 pub(crate) fn unsuitable(error: ltm_vi::Error) -> Error {
     match error {
@@ -303,7 +294,7 @@ impl Config {
             ltm_vi::Error::Argument { arg, expected, found } => Error::field(arg, expected, found),
             other => other.into(),
         })?;
-        suits(&self.model, self.infer.method, Task::Infer).map_err(unsuitable)?;
+        suits(&self.model, &self.infer, Task::Infer).map_err(unsuitable)?;
         check(
             self.run.names_a_device(),
             "run.device",
@@ -314,6 +305,15 @@ impl Config {
         check(self.run.seed <= exact, "run.seed", &format!("at most {exact}"), &self.run.seed)?;
         check(!self.run.dir.as_os_str().is_empty(), "run.dir", "a folder", &"nothing")?;
         self.check_train()
+    }
+
+    /// What a slow step's gradient is of: that of `train.slow_gradient`, or the joint one of a variational autoencoder.
+    pub fn slow_gradient(&self) -> SlowGradient {
+        match self.train.slow_gradient {
+            SlowGradientKind::Trajectory => SlowGradient::Trajectory,
+            SlowGradientKind::Final if self.infer.is_amortised() => SlowGradient::Joint,
+            SlowGradientKind::Final => SlowGradient::Final,
+        }
     }
 
     /// Weights on the device that the configuration specifies.
@@ -557,7 +557,7 @@ mod tests {
                 &["`infer.noise`", "expected `fixed` or `fresh`", "found \"none\""],
             ),
             ("infer.beta1=2", &["`infer.beta1`", "found 2"]),
-            ("infer.method=amortised", &["infer.method", "encoder_layers"]),
+            ("infer.start=encoder", &["infer.start", "encoder_width"]),
             (
                 "model.attention=both",
                 &["`model.attention`", "`causal` or `bidirectional`", "found \"both\""],

@@ -158,7 +158,7 @@ pub fn evaluate_until(
     let options = batches.options();
     let (b, t) = (options.batch, options.seq_len);
     for protocol in protocols {
-        suits(&config.model, config.infer.method, Task::Score(*protocol))?;
+        suits(&config.model, &config.infer, Task::Score(*protocol))?;
         protocol.check(t)?;
     }
     let rows = if sequences == 0 { batches.rows() } else { sequences.min(batches.rows()) };

@@ -6,7 +6,7 @@
 use ltm_autodiff::{NodeCount, Precision};
 use ltm_kernels::Device;
 use ltm_model::ModelConfig;
-use ltm_vi::{Method, training_counts};
+use ltm_vi::{StartKind, training_counts};
 
 use crate::Result;
 use crate::config::Config;
@@ -32,7 +32,7 @@ pub struct Flops {
 /// # Errors
 /// [`Error::Infer`](crate::Error::Infer) for a configuration that cannot be traced.
 pub fn count(config: &Config) -> Result<Flops> {
-    let slow_gradient = config.train.slow_gradient.into();
+    let slow_gradient = config.slow_gradient();
     let train = &config.train;
     let (b, t) = (train.batch, train.seq_len);
     // Any device and precision have the same nodes except for casts, which compute nothing.
@@ -40,20 +40,19 @@ pub fn count(config: &Config) -> Result<Flops> {
     let counts = training_counts(&config.model, b, t, &device, precision, slow_gradient)?;
     let sum =
         |counts: &[NodeCount]| counts.iter().map(|count| count.cost.flops as f64).sum::<f64>();
-    let fast = match (config.infer.method, config.infer.steps) {
-        (Method::Amortised, _) => sum(&counts.encoder),
-        (_, 0) => 0.0,
-        (_, steps) => sum(&counts.first_step) + (steps - 1) as f64 * sum(&counts.later_step),
+    let fast = match config.infer.steps {
+        0 => 0.0,
+        steps => sum(&counts.first_step) + (steps - 1) as f64 * sum(&counts.later_step),
     };
-    let micro_batch = fast + sum(&counts.slow);
-    let fast_steps = match config.infer.method {
-        Method::Amortised => 0,
-        Method::Variational | Method::Langevin => config.infer.steps,
+    let start = match config.infer.start {
+        StartKind::Encoder => sum(&counts.encoder),
+        StartKind::Drawn | StartKind::Prior => 0.0,
     };
+    let micro_batch = start + fast + sum(&counts.slow);
     Ok(Flops {
         per_slow_step: micro_batch * train.micro_batches as f64,
         per_token: micro_batch / (b * t) as f64,
-        formula_per_token: formula(&config.model, fast_steps, t),
+        formula_per_token: formula(&config.model, config.infer.steps, t),
     })
 }
 
@@ -204,12 +203,15 @@ mod tests {
         let flops = count(&config).expect("counted");
         let same = count(&tiny(&["model.n_latents=0", "infer.steps=64"])).expect("counted");
         assert_eq!(flops, same);
-        // An encoder's pass takes the place of the steps.
-        let amortised =
-            ["model.encoder_layers=1", "infer.method=\"amortised\"", "infer.noise=fresh"];
+        // An encoder's pass comes before the steps; with steps its bound is a second pass of the decoder.
+        let amortised = ["model.encoder_width=12", "infer.start=encoder", "infer.steps=0"];
         let few = count(&tiny(&amortised)).expect("counted");
-        let many = count(&tiny(&[&amortised[..], &["infer.steps=64"]].concat())).expect("counted");
-        assert_eq!(few, many);
+        let steps = |start: &str| {
+            let start = format!("infer.start={start}");
+            count(&tiny(&["model.encoder_width=12", &start, "infer.steps=3"])).expect("counted")
+        };
+        let [drawn, encoded] = ["drawn", "encoder"].map(steps);
+        assert!(few.per_token < drawn.per_token && drawn.per_token < encoded.per_token);
         let (p, attention) = (config.model.param_count() as f64, 6.0 * 2.0 * 16.0 * 96.0);
         assert_eq!(flops.formula_per_token, 6.0 * p + attention);
         let encoder = tiny(&amortised).model.param_count() as f64;

@@ -59,7 +59,7 @@ impl Memory {
 /// [`Error::Infer`](crate::Error::Infer) for a configuration that cannot be traced.
 pub fn estimate(config: &Config) -> Result<Memory> {
     let train = &config.train;
-    let slow_gradient = train.slow_gradient.into();
+    let slow_gradient = config.slow_gradient();
     let precision = config.run.precision_on_paper();
     let count = |slow| {
         training_counts(&config.model, train.batch, train.seq_len, &Device::Cpu, precision, slow)
@@ -135,7 +135,7 @@ mod tests {
         let ratio = more.evaluation as f64 / some.evaluation as f64;
         assert!((1.6..=2.0).contains(&ratio), "{ratio}");
         // An encoder has activations and weights of its own.
-        let encoder = ["model.encoder_layers=1", "infer.method=amortised", "infer.noise=fresh"];
+        let encoder = ["model.encoder_width=12", "infer.start=encoder", "infer.steps=0"];
         let overrides = encoder.map(String::from);
         let text = include_str!("../tests/tiny.toml");
         let config = Config::parse(text, Path::new("tiny.toml"), &overrides).expect("good");
@@ -145,7 +145,7 @@ mod tests {
             config.train.seq_len,
             &Device::Cpu,
             config.run.precision_on_paper(),
-            SlowGradient::Final,
+            SlowGradient::Joint,
         )
         .expect("traced")
         .plan_bytes;

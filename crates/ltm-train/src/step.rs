@@ -79,9 +79,9 @@ impl SlowLearner {
         prior: Arc<dyn Prior>,
         weights: &Weights,
     ) -> Result<Self> {
-        let slow_gradient = config.train.slow_gradient.into();
+        let slow_gradient = config.slow_gradient();
         let task = Task::Train(slow_gradient);
-        suits(likelihood.extents(), config.infer.method, task).map_err(unsuitable)?;
+        suits(likelihood.extents(), &config.infer, task).map_err(unsuitable)?;
         let (device, precision) = config.run.compute()?;
         let shape = [config.train.batch, config.train.seq_len];
         let program = Program::of(likelihood, prior, shape, &device, precision, slow_gradient)?;

@@ -5,6 +5,7 @@ use std::ops::ControlFlow;
 use std::time::Instant;
 
 use ltm_model::Weights;
+use ltm_vi::{Program, SlowGradient};
 
 use crate::config::Config;
 use crate::data::{Batch, BatchOptions, Batches, Order, Tokenizer};
@@ -54,15 +55,16 @@ impl Recorder for () {
 }
 
 impl Trainer {
-    /// A trainer at step 0, with initial weights drawn under `config.run.seed`.
+    /// A trainer at step 0, with [initial weights](initial_weights).
     ///
     /// Nothing is read from or written to `config.run.dir` and `config.data`.
     ///
     /// # Errors
-    /// Those of [`from_learner`](Self::from_learner) and of [`SlowLearner::new`].
+    /// Those of [`from_learner`](Self::from_learner), [`initial_weights`] and [`SlowLearner::new`].
     pub fn new(config: Config, train: Batches, val: Option<Batches>) -> Result<Self> {
         config.validate()?;
-        let weights = Weights::init(&config.model, config.run.seed)?;
+        check_batches(&config, &train, val.as_ref())?;
+        let weights = initial_weights(&config, &train)?;
         let learner = SlowLearner::new(&config, &weights)?;
         Self::from_learner(config, learner, 0, train, val)
     }
@@ -231,6 +233,31 @@ impl Trainer {
             }
         }
     }
+}
+
+/// Texts that calibrate an encoder.
+const CALIBRATION_TEXTS: usize = 256;
+
+/// The weights before the first step: drawn under `config.run.seed`, and an encoder
+/// [calibrated](ltm_vi::Program::calibrated) by the first texts of `train`.
+///
+/// # Errors
+/// Those of [`Weights::init`], [`Batches::batch`] and
+/// [`RunConfig::compute`](crate::config::RunConfig::compute); [`Error::Infer`] when memory runs out.
+pub fn initial_weights(config: &Config, train: &Batches) -> Result<Weights> {
+    let weights = Weights::init(&config.model, config.run.seed)?;
+    if config.model.encoder_width == 0 {
+        return Ok(weights);
+    }
+    let (b, t) = (config.train.batch, config.train.seq_len);
+    let (device, precision) = config.run.compute()?;
+    let batches = (0..CALIBRATION_TEXTS.div_ceil(b) as u64).map(|index| {
+        let batch = train.batch(index)?;
+        Ok(ltm_vi::Batch::new(&config.model, b, &batch.tokens, &batch.targets)?)
+    });
+    let batches = batches.collect::<Result<Vec<_>>>()?;
+    let mut program = Program::new(&config.model, b, t, &device, precision, SlowGradient::None)?;
+    Ok(program.calibrated(&weights, &batches)?)
 }
 
 /// Refuses batches that are not of the configured shape, or not of one vocabulary with the model.

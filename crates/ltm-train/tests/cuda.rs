@@ -25,7 +25,7 @@ const MODEL: ModelConfig = ModelConfig {
     norm_eps: 1e-5,
     rope_theta: 10_000.0,
     attention: ltm_model::Attention::Causal,
-    encoder_layers: 0,
+    encoder_width: 0,
 };
 
 /// Two micro-batches of two sequences that count up from different tokens, each behind its first

@@ -78,7 +78,7 @@ fn excess(
         norm_eps: 1e-5,
         rope_theta: 10_000.0,
         attention: Attention::Causal,
-        encoder_layers: 0,
+        encoder_width: 0,
     };
     let weights = Weights::init(&config.model, SEED).expect("the model is good");
     let mut learner = SlowLearner::new(&config, &weights).expect("the device is there");

@@ -4,7 +4,7 @@
 use std::sync::Arc;
 
 use ltm_vi::ltm_autodiff::{self, Graph, Kind, Value, ops};
-use ltm_vi::ltm_model::{Init, ParamSpec};
+use ltm_vi::ltm_model::{Init, ParamSpec, Part};
 use ltm_vi::{
     Batch, Device, DeviceWeights, Extents, InferConfig, InferKey, Inference, Likelihood, Precision,
     Program, Protocol, Result, SlowGradient, StandardNormal, Weights, score,
@@ -35,7 +35,8 @@ impl Likelihood for TopicModel {
 
     fn params(&self) -> Vec<ParamSpec> {
         let init = Init::Normal { std: 1.0 };
-        vec![ParamSpec { name: "topics".into(), shape: vec![WORDS.len(), 2], init, decay: true }]
+        let (name, shape) = ("topics".into(), vec![WORDS.len(), 2]);
+        vec![ParamSpec { name, shape, init, decay: true, part: Part::Decoder }]
     }
 
     fn nll(

@@ -18,9 +18,20 @@ pub enum Method {
     /// `-lr·dU + sqrt(2·lr)·N(0,I)` with `U(z) = -log p(x|z) - log p(z)`. It has no density, and therefore no
     /// bound.
     Langevin,
-    /// The Gaussian posterior that the model's encoder predicts in one pass, without fast steps: a variational
-    /// autoencoder. Needs a model with `encoder_layers`, which are trained with the decoder.
-    Amortised,
+}
+
+/// Where the fit of a sequence begins.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "kebab-case")]
+pub enum StartKind {
+    /// Drawn as in the published code: means around 0 (`init_mu_std`), log-variances around `init_log_var_mean`.
+    #[default]
+    Drawn,
+    /// The prior's mean and variance, where the KL is 0.
+    Prior,
+    /// The posterior that the model's encoder predicts in one pass: a learned start, and with `steps = 0` a variational
+    /// autoencoder. Needs a model with `encoder_width`, which are trained with the decoder.
+    Encoder,
 }
 
 /// The learning rate within one fit.
@@ -54,6 +65,9 @@ pub struct InferConfig {
     /// How the latents of a sequence are inferred.
     #[serde(default)]
     pub method: Method,
+    /// Where the fit of a sequence begins.
+    #[serde(default)]
+    pub start: StartKind,
     /// Fast steps `S` per sequence; 0 leaves the posterior at its start.
     #[serde(default = "default_steps")]
     pub steps: usize,
@@ -84,17 +98,21 @@ pub struct InferConfig {
     /// The noise of a fit.
     #[serde(default)]
     pub noise: Noise,
-    /// Standard deviation of the initial mean around 0, or of Langevin's initial sample.
+    /// Standard deviation of a drawn start's means around 0, or of Langevin's initial sample.
     #[serde(default = "default_init_mu_std")]
     pub init_mu_std: f64,
-    /// Mean of the initial log-variance; 0 is that of the prior.
+    /// Mean of a drawn start's log-variances; 0 is that of the prior.
     #[serde(default)]
     pub init_log_var_mean: f64,
-    /// Standard deviation of the initial log-variance.
+    /// Standard deviation of a drawn start's log-variances.
     #[serde(default)]
     pub init_log_var_std: f64,
-    /// Fraction of training over which the weight of the KL in the objective rises from 0 to 1, so that the
-    /// decoder learns to use its latents (Bowman et al. 2016); 0 is no warm-up. Scores are not affected.
+    /// Fraction of training in which the KL has no weight in the objective, before `kl_warmup`: the decoder first
+    /// learns to read its latents, and then what they cost. Scores are not affected.
+    #[serde(default)]
+    pub kl_hold: f64,
+    /// Fraction of training, after `kl_hold`, over which the weight of the KL in the objective rises from 0 to 1, so
+    /// that the decoder learns to use its latents (Bowman et al. 2016); 0 is no warm-up. Scores are not affected.
     #[serde(default)]
     pub kl_warmup: f64,
 }
@@ -146,6 +164,7 @@ impl InferConfig {
     pub fn published() -> Self {
         Self {
             method: Method::Variational,
+            start: StartKind::Drawn,
             steps: 16,
             lr: 0.3,
             lr_end: Some(0.34),
@@ -159,8 +178,14 @@ impl InferConfig {
             init_mu_std: 0.01,
             init_log_var_mean: -5.0,
             init_log_var_std: 0.1,
+            kl_hold: 0.0,
             kl_warmup: 0.0,
         }
+    }
+
+    /// Whether the encoder's posterior is final: a variational autoencoder.
+    pub fn is_amortised(&self) -> bool {
+        self.start == StartKind::Encoder && self.steps == 0
     }
 
     /// The spread of a fit's start.
@@ -200,16 +225,21 @@ impl InferConfig {
         check("init_log_var_mean", mean.abs() <= 50.0, "in -50..=50", mean)?;
         let std = self.init_log_var_std;
         check("init_log_var_std", (0.0..=10.0).contains(&std), "in 0..=10", std)?;
-        let share = self.kl_warmup;
+        let (hold, share) = (self.kl_hold, self.kl_warmup);
+        check("kl_hold", (0.0..=1.0).contains(&hold), "in 0..=1", hold)?;
         check("kl_warmup", (0.0..=1.0).contains(&share), "in 0..=1", share)?;
+        let whole = hold + share;
+        check("kl_warmup", whole <= 1.0, "at most 1 together with kl_hold", whole)?;
         if self.method == Method::Langevin && self.noise != Noise::Fresh {
             let expected = "`fresh` for `infer.method = \"langevin\"`, which draws at every step";
             return Err(argument("infer.noise", expected, "fixed"));
         }
-        if self.method == Method::Langevin && share > 0.0 {
-            let expected =
-                "0 for `infer.method = \"langevin\"`, which samples under the whole prior";
-            return Err(argument("infer.kl_warmup", expected, share));
+        for (key, share) in [("infer.kl_hold", hold), ("infer.kl_warmup", share)] {
+            if self.method == Method::Langevin && share > 0.0 {
+                let expected =
+                    "0 for `infer.method = \"langevin\"`, which samples under the whole prior";
+                return Err(argument(key, expected, share));
+            }
         }
         Ok(())
     }
@@ -235,7 +265,9 @@ mod tests {
             ("init_log_var_mean", InferConfig { init_log_var_mean: f64::NAN, ..good }),
             ("init_log_var_std", InferConfig { init_log_var_std: -0.1, ..good }),
             ("init_log_var_std", InferConfig { init_log_var_std: 1e30, ..good }),
+            ("kl_hold", InferConfig { kl_hold: -0.1, ..good }),
             ("kl_warmup", InferConfig { kl_warmup: 1.1, ..good }),
+            ("kl_warmup", InferConfig { kl_hold: 0.6, kl_warmup: 0.6, ..good }),
             ("kl_warmup", InferConfig { kl_warmup: f64::NAN, ..good }),
             ("steps", InferConfig { steps: usize::MAX, ..good }),
         ];

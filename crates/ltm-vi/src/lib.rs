@@ -2,6 +2,7 @@
 #![forbid(unsafe_code)]
 
 mod batch;
+mod calibrate;
 mod config;
 mod counts;
 mod error;
@@ -29,7 +30,7 @@ mod tiny;
 mod weight_grad;
 
 pub use batch::Batch;
-pub use config::{InferConfig, Initial, Method, Noise, Schedule};
+pub use config::{InferConfig, Initial, Method, Noise, Schedule, StartKind};
 pub use counts::{TrainingCounts, training_counts};
 pub use error::{Error, Result};
 pub use fit::{Fit, Inference};

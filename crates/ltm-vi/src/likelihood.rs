@@ -1,7 +1,8 @@
 //! What a decoder must be to have latents fitted, scored and trained. Knows no device and no posterior.
 
 use ltm_autodiff::{Graph, Result, Value, ops};
-use ltm_model::{ModelConfig, ParamSpec, encoder, model, param_table};
+use ltm_model::encoder::{self, Encoded, EncoderInputs};
+use ltm_model::{ModelConfig, ParamSpec, model, param_table};
 
 /// The extents of a model that fits and scores depend on.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -38,7 +39,7 @@ impl From<&ModelConfig> for Extents {
             vocab_size: config.vocab_size,
             max_seq_len: config.max_seq_len,
             mask_id: config.mask_id(),
-            has_encoder: config.encoder_layers > 0,
+            has_encoder: config.encoder_width > 0,
         }
     }
 }
@@ -67,9 +68,7 @@ pub trait Likelihood: Send + Sync {
         z: Option<Value>,
     ) -> Result<Value>;
 
-    /// Traces the mean and log-variance `(B,L·Z,C)` of the posterior that the model predicts from `text (B,T)`, the
-    /// targets, or `V` where there is none; `latents (B,L·Z)` has the index of each latent vector. `None` without an
-    /// encoder.
+    /// Traces the posterior that the model predicts from the targets alone; `None` without an encoder.
     ///
     /// # Errors
     /// Those of the operations.
@@ -77,9 +76,8 @@ pub trait Likelihood: Send + Sync {
         &self,
         _g: &mut Graph,
         _weights: &[Value],
-        _text: Value,
-        _latents: Value,
-    ) -> Result<Option<[Value; 2]>> {
+        _inputs: EncoderInputs,
+    ) -> Result<Option<Encoded>> {
         Ok(None)
     }
 }
@@ -114,12 +112,11 @@ impl Likelihood for ModelConfig {
         &self,
         g: &mut Graph,
         weights: &[Value],
-        text: Value,
-        latents: Value,
-    ) -> Result<Option<[Value; 2]>> {
-        match self.encoder_layers {
+        inputs: EncoderInputs,
+    ) -> Result<Option<Encoded>> {
+        match self.encoder_width {
             0 => Ok(None),
-            _ => Ok(Some(encoder::trace(g, self, weights, text, latents)?)),
+            _ => Ok(Some(encoder::trace(g, self, weights, inputs)?)),
         }
     }
 }

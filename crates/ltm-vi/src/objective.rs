@@ -2,6 +2,8 @@
 //! batch and no optimiser.
 
 use ltm_autodiff::{Graph, Kind, Result, UpdateRate, Value, grad, ops};
+use ltm_model::encoder::{Encoded, EncoderInputs};
+use ltm_model::{ParamSpec, Part};
 
 use crate::prior::TracedGaussian;
 use crate::{Likelihood, Prior};
@@ -11,8 +13,11 @@ use crate::{Likelihood, Prior};
 pub enum SlowGradient {
     /// None, for evaluation.
     None,
-    /// At the final sample only: Algorithm 1 of the paper.
+    /// At the final sample only: Algorithm 1 of the paper. An encoder, where there is one, has a bound of its own: at its
+    /// own sample, with the decoder held fixed.
     Final,
+    /// At the encoder's sample, of decoder and encoder together: a variational autoencoder.
+    Joint,
     /// At the final sample, and summed over all fast steps: what the published code does, which
     /// never clears the decoder's gradients inside the loop.
     Trajectory,
@@ -63,20 +68,16 @@ pub struct LatentObjective {
 /// The encoder in the graph.
 #[derive(Debug)]
 pub struct Encoder {
-    /// Input `(B,T)`: the batch's targets, and `V` where a position is not scored.
-    pub text: Value,
-    /// Input `(B,L·Z)`: the index of each latent.
-    pub index: Value,
+    /// Input: the batch's targets, and `V` where a position is not scored.
+    pub inputs: EncoderInputs,
     /// Input `(B·L)`: the weight of each KL in the bound that trains the encoder.
     pub kl_weight: Value,
-    /// Predicted means.
-    pub mu: Value,
-    /// Predicted log-variances.
-    pub log_var: Value,
+    /// What it predicts.
+    pub encoded: Encoded,
 }
 
-/// The loss of a slow step and its gradients: `sum(token_weight · nll)`, and for a model with an encoder the bound at
-/// the encoder's sample.
+/// The loss of a slow step and its gradients: `sum(token_weight · nll)` at the latents, and for the encoder's weights
+/// the bound at the encoder's sample, `sum(token_weight · nll) + sum(encoder_kl_weight · kl)`.
 #[derive(Debug)]
 pub struct Slow {
     /// Input `(B·T)`: the weight of each target.
@@ -102,10 +103,11 @@ pub fn trace(
 ) -> Result<Objective> {
     let extents = likelihood.extents();
     let rows = b * extents.n_layers;
-    let input = |spec: &ltm_model::ParamSpec, g: &mut Graph| {
+    let input = |spec: &ParamSpec, g: &mut Graph| {
         g.input(&spec.name, &spec.shape, Kind::Float, UpdateRate::Weights)
     };
-    let weights: Vec<Value> = likelihood.params().iter().map(|spec| input(spec, g)).collect();
+    let params = likelihood.params();
+    let weights: Vec<Value> = params.iter().map(|spec| input(spec, g)).collect();
     let tokens = g.input("tokens", &[b, t], Kind::Int, UpdateRate::Batch);
     let targets = g.input("targets", &[b * t], Kind::Int, UpdateRate::Batch);
     let shape = [b, extents.n_latents, extents.dim];
@@ -152,29 +154,21 @@ pub fn trace(
         true => Encoder::trace(g, likelihood, &weights, [b, t])?,
         false => None,
     };
+    let at_latents = Objective { weights, tokens, targets, nll, latents, encoder, slow: None };
     let slow = match slow_gradient {
         SlowGradient::None => None,
-        _ => {
-            let token_weight = g.input("token_weight", &[b * t], Kind::Float, UpdateRate::Batch);
-            let (nll, kl, loss) = match (&encoder, &latents) {
-                (Some(Encoder { mu, log_var, kl_weight, .. }), Some(latents)) => {
-                    let (mu, log_var) = (*mu, *log_var);
-                    let z = ops::reparam(g, mu, log_var, latents.noise)?;
-                    let kl = prior.kl(g, TracedGaussian { mu, log_var, z }, rows)?;
-                    let nll = likelihood.nll(g, &weights, tokens, targets, Some(z))?;
-                    let sum_nll = ops::dot(g, nll, token_weight)?;
-                    let sum_kl = ops::dot(g, kl, *kl_weight)?;
-                    (nll, Some(kl), ops::add(g, sum_nll, sum_kl)?)
-                }
-                (_, latents) => {
-                    let kl = latents.as_ref().map(|latents| latents.kl);
-                    (nll, kl, ops::dot(g, nll, token_weight)?)
-                }
-            };
-            Some(Slow { token_weight, nll, kl, gradients: grad(g, loss, &weights)? })
+        SlowGradient::Final | SlowGradient::Trajectory => {
+            Some(at_latents.slow(g, likelihood, prior, &params)?)
         }
+        SlowGradient::Joint => Some(at_latents.joint(g, likelihood, prior)?),
     };
-    Ok(Objective { weights, tokens, targets, nll, latents, encoder, slow })
+    Ok(Objective { slow, ..at_latents })
+}
+
+/// The input of the weight of each target.
+fn token_weight(g: &mut Graph, targets: Value) -> Value {
+    let shape = g.shape(targets).to_vec();
+    g.input("token_weight", &shape, Kind::Float, UpdateRate::Batch)
 }
 
 impl Encoder {
@@ -187,14 +181,76 @@ impl Encoder {
         let extents = likelihood.extents();
         let rows = b * extents.n_layers;
         let text = g.input("text", &[b, t], Kind::Int, UpdateRate::Batch);
-        let index = g.input("latents", &[b, extents.n_latents], Kind::Int, UpdateRate::Batch);
+        let present = g.input("present", &[b, t], Kind::Float, UpdateRate::Batch);
+        let inputs = EncoderInputs { text, present };
         let kl_weight = g.input("encoder_kl_weight", &[rows], Kind::Float, UpdateRate::Batch);
-        let predicted = likelihood.encode(g, weights, text, index)?;
-        Ok(predicted.map(|[mu, log_var]| Self { text, index, kl_weight, mu, log_var }))
+        let encoded = likelihood.encode(g, weights, inputs)?;
+        Ok(encoded.map(|encoded| Self { inputs, kl_weight, encoded }))
     }
 }
 
 impl Objective {
+    /// The slow step at given latents: each part of the weights has the gradient of its own loss.
+    fn slow(
+        &self,
+        g: &mut Graph,
+        likelihood: &dyn Likelihood,
+        prior: &dyn Prior,
+        params: &[ParamSpec],
+    ) -> Result<Slow> {
+        let token_weight = token_weight(g, self.targets);
+        let loss = ops::dot(g, self.nll, token_weight)?;
+        let kl = self.latents.as_ref().map(|latents| latents.kl);
+        let nll = self.nll;
+        let Some(_) = &self.encoder else {
+            let gradients = grad(g, loss, &self.weights)?;
+            return Ok(Slow { token_weight, nll, kl, gradients });
+        };
+        let of = |part| {
+            let weights = self.weights.iter().zip(params);
+            weights.filter(|(_, spec)| spec.part == part).map(|(w, _)| *w).collect::<Vec<_>>()
+        };
+        let mut decoder = grad(g, loss, &of(Part::Decoder))?.into_iter();
+        let (_, _, bound) = self.encoded(g, likelihood, prior, token_weight)?;
+        let mut encoder = grad(g, bound, &of(Part::Encoder))?.into_iter();
+        let mut gradient = |spec: &ParamSpec| match spec.part {
+            Part::Decoder => decoder.next(),
+            Part::Encoder => encoder.next(),
+        };
+        let gradients = params.iter().map(|spec| gradient(spec).expect("one for each")).collect();
+        Ok(Slow { token_weight, nll, kl, gradients })
+    }
+
+    /// The slow step of a variational autoencoder.
+    fn joint(&self, g: &mut Graph, likelihood: &dyn Likelihood, prior: &dyn Prior) -> Result<Slow> {
+        let token_weight = token_weight(g, self.targets);
+        let (nll, kl, bound) = self.encoded(g, likelihood, prior, token_weight)?;
+        let gradients = grad(g, bound, &self.weights)?;
+        Ok(Slow { token_weight, nll, kl: Some(kl), gradients })
+    }
+
+    /// NLL, KL and weighted bound at the encoder's sample, which has the latents' noise.
+    fn encoded(
+        &self,
+        g: &mut Graph,
+        likelihood: &dyn Likelihood,
+        prior: &dyn Prior,
+        token_weight: Value,
+    ) -> Result<(Value, Value, Value)> {
+        let (Some(encoder), Some(latents)) = (&self.encoder, &self.latents) else {
+            let reason = "the gradient of a joint bound needs a model with an encoder".into();
+            return Err(ltm_autodiff::Error::Shape { op: "encoder", reason });
+        };
+        let Encoder { encoded: Encoded { mu, log_var, .. }, kl_weight, .. } = *encoder;
+        let z = ops::reparam(g, mu, log_var, latents.noise)?;
+        let rows = g.shape(kl_weight).iter().product();
+        let kl = prior.kl(g, TracedGaussian { mu, log_var, z }, rows)?;
+        let nll = likelihood.nll(g, &self.weights, self.tokens, self.targets, Some(z))?;
+        let sum_nll = ops::dot(g, nll, token_weight)?;
+        let sum_kl = ops::dot(g, kl, kl_weight)?;
+        Ok((nll, kl, ops::add(g, sum_nll, sum_kl)?))
+    }
+
     /// What a fast step computes.
     pub(crate) fn fast_outputs(&self) -> Vec<Value> {
         let mut outputs = vec![self.nll];
@@ -213,6 +269,6 @@ impl Objective {
 
     /// What the encoder computes; nothing without one.
     pub(crate) fn encoder_outputs(&self) -> Vec<Value> {
-        self.encoder.iter().flat_map(|encoder| [encoder.mu, encoder.log_var]).collect()
+        self.encoder.iter().flat_map(|e| [e.encoded.mu, e.encoded.log_var]).collect()
     }
 }

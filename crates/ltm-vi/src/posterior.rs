@@ -120,7 +120,7 @@ mod tests {
         norm_eps: 1e-5,
         rope_theta: 1e4,
         attention: ltm_model::Attention::Causal,
-        encoder_layers: 0,
+        encoder_width: 0,
     };
 
     #[test]

@@ -178,7 +178,10 @@ impl Problem<'_> {
             let nothing = program.extents.vocab_size as i32;
             let id = |id: &i32| if *id == Batch::IGNORED { nothing } else { *id };
             let text: Vec<i32> = batch.targets().iter().map(id).collect();
-            program.store.write_i32(encoder.text, &text)?;
+            program.store.write_i32(encoder.inputs.text, &text)?;
+            let present = |id: &i32| if *id == Batch::IGNORED { 0.0 } else { 1.0 };
+            let present: Vec<f32> = batch.targets().iter().map(present).collect();
+            program.store.write_f32(encoder.inputs.present, &present)?;
         }
         program.loaded.batch = batch.id();
         Ok(())

@@ -93,12 +93,7 @@ impl Program {
         check_shape(&extents, shape, slow_gradient)?;
         let mut graph = Graph::new();
         let nodes = objective::trace(&mut graph, &*likelihood, &*prior, shape, slow_gradient)?;
-        let mut store = Store::with_parameters(&graph, device, precision, &nodes.weights)?;
-        if let Some(encoder) = &nodes.encoder {
-            let row = 0..extents.n_latents as i32;
-            let index: Vec<i32> = (0..shape[0]).flat_map(|_| row.clone()).collect();
-            store.write_i32(encoder.index, &index)?;
-        }
+        let store = Store::with_parameters(&graph, device, precision, &nodes.weights)?;
         let params = likelihood.params();
         let mut trajectory = Vec::new();
         if nodes.latents.as_ref().is_some_and(|latents| !latents.dweights.is_empty()) {

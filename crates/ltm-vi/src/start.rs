@@ -14,7 +14,7 @@ pub enum Start {
     /// The prior's mean and variance.
     Prior,
     /// Drawn under the fit's key, as in the published code.
-    Published(Initial),
+    Drawn(Initial),
     /// What the model's encoder predicts: a learned start, and amortised inference when no step follows.
     Encoder,
     /// A posterior kept from before, of as many sequences.
@@ -43,7 +43,7 @@ impl Problem<'_> {
                 let n = shape[0] * shape[1];
                 Posterior { mu: vec![mean; n], log_var: vec![log_var; n], noise: noise()? }
             }
-            Start::Published(initial) => Posterior::drawn(extents, *initial, b, key)?,
+            Start::Drawn(initial) => Posterior::drawn(extents, *initial, b, key)?,
             Start::Encoder => {
                 let noise = crate::latents::upload(&noise()?, &device, dtype)?;
                 let [mu, log_var] = self.encode()?;
@@ -62,7 +62,7 @@ impl Problem<'_> {
         self.load_batch()?;
         let program = &mut *self.program;
         let Some(encoder) = &program.nodes.encoder else { return Err(crate::suits::no_encoder()) };
-        let outputs = [encoder.mu, encoder.log_var];
+        let outputs = [encoder.encoded.mu, encoder.encoded.log_var];
         let plan = match &mut program.plans.encoder {
             Some(plan) => plan,
             empty => empty.insert(Plan::new(

@@ -1,6 +1,6 @@
 //! Which method of inference, model and use go together. Computes nothing.
 
-use crate::{Error, Extents, Method, Protocol, Result, SlowGradient};
+use crate::{Error, Extents, InferConfig, Method, Protocol, Result, SlowGradient, StartKind};
 
 /// What latents are inferred for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -15,55 +15,51 @@ pub enum Task {
     Predict(&'static str),
 }
 
-/// Checks that a method of inference suits a model and what it is used for.
+/// Checks that a configuration of inference suits a model and what it is used for.
 ///
 /// # Errors
 /// [`Error::Unsuitable`] naming what does not fit, and what would.
-pub fn suits(model: impl Into<Extents>, method: Method, task: Task) -> Result<()> {
+pub fn suits(model: impl Into<Extents>, infer: &InferConfig, task: Task) -> Result<()> {
     let model = model.into();
     let has_latents = model.n_latents > 0;
-    if method == Method::Amortised && !model.has_encoder && has_latents {
+    let langevin = infer.method == Method::Langevin;
+    if infer.start == StartKind::Encoder && !model.has_encoder && has_latents {
         return Err(no_encoder());
     }
     match task {
-        Task::Infer => infers(&model, method),
+        Task::Infer => infers(&model, infer),
         Task::Train(slow_gradient) => {
-            infers(&model, method)?;
-            trains(&model, method, slow_gradient)
+            infers(&model, infer)?;
+            match slow_gradient == SlowGradient::Trajectory && (langevin || model.has_encoder) {
+                true => Err(no_trajectory()),
+                false => Ok(()),
+            }
         }
         Task::Score(protocol) => {
             scores(&model, protocol)?;
             let needs_density = protocol != Protocol::Reconstruction && has_latents;
-            match needs_density && method == Method::Langevin {
+            match needs_density && langevin {
                 true => Err(no_density(protocol.name())),
                 false => Ok(()),
             }
         }
-        Task::Predict(name) if has_latents && method == Method::Langevin => Err(no_density(name)),
+        Task::Predict(name) if has_latents && langevin => Err(no_density(name)),
         Task::Predict(_) => Ok(()),
     }
 }
 
-fn infers(model: &Extents, method: Method) -> Result<()> {
-    match method {
-        Method::Amortised if !model.has_encoder => Err(no_encoder()),
-        Method::Langevin if model.n_latents == 0 => Err(another_method(
-            "`variational` for a model without latents (model.n_latents = 0)",
-            method,
-        )),
+fn infers(model: &Extents, infer: &InferConfig) -> Result<()> {
+    match (infer.method, infer.start) {
+        (_, StartKind::Encoder) if !model.has_encoder => Err(no_encoder()),
+        (Method::Langevin, _) if model.n_latents == 0 => {
+            let expected = "`variational` for a model without latents (model.n_latents = 0)";
+            Err(Error::Unsuitable {
+                what: "infer.method",
+                expected: expected.into(),
+                found: "langevin".into(),
+            })
+        }
         _ => Ok(()),
-    }
-}
-
-fn trains(model: &Extents, method: Method, slow_gradient: SlowGradient) -> Result<()> {
-    if model.has_encoder && method != Method::Amortised {
-        let expected =
-            "amortised, because no other method trains the encoder of `model.encoder_layers`";
-        return Err(another_method(expected, method));
-    }
-    match slow_gradient == SlowGradient::Trajectory && method != Method::Variational {
-        true => Err(no_trajectory()),
-        false => Ok(()),
     }
 }
 
@@ -100,15 +96,13 @@ pub(crate) fn no_density(protocol: &str) -> Error {
     Error::Unsuitable { what: "protocol", expected: expected.into(), found: protocol.into() }
 }
 
+/// A start at the encoder's posterior, of a model without one.
 pub(crate) fn no_encoder() -> Error {
-    let expected =
-        "another method for a model without an encoder, or model.encoder_layers of at least 1";
-    another_method(expected, Method::Amortised)
-}
-
-fn another_method(expected: &str, method: Method) -> Error {
-    let found = format!("{method:?}").to_lowercase();
-    Error::Unsuitable { what: "infer.method", expected: expected.into(), found }
+    Error::Unsuitable {
+        what: "infer.start",
+        expected: "`prior` or `drawn` for a model without an encoder, or a model.encoder_width of at least 1".into(),
+        found: "encoder".into(),
+    }
 }
 
 pub(crate) fn no_latents() -> Error {
@@ -121,13 +115,16 @@ pub(crate) fn no_latents() -> Error {
 
 /// Weight gradients of a trajectory of fast steps, where there is none.
 pub(crate) fn no_trajectory() -> Error {
-    let expected = "final, because only infer.method = \"variational\" has a trajectory".into();
+    let expected =
+        "final, because only infer.method = \"variational\" without an encoder has a trajectory"
+            .into();
     Error::Unsuitable { what: "train.slow_gradient", expected, found: "trajectory".into() }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::Noise;
     use ltm_model::{Attention, ModelConfig};
 
     #[test]
@@ -135,58 +132,64 @@ mod tests {
         let plain = ModelConfig::ltm_small();
         let baseline = ModelConfig { n_latents: 0, ..plain };
         let masked = ModelConfig { attention: Attention::Bidirectional, ..baseline };
-        let encoder = ModelConfig { encoder_layers: 1, ..plain };
+        let encoder = ModelConfig { encoder_width: 12, ..plain };
         let (elbo, exact) = (Protocol::Elbo { samples: 2 }, Protocol::Autoregressive);
         let (code, reconstruction) =
             (Protocol::Prequential { stride: 4, samples: 1 }, Protocol::Reconstruction);
         let masks = Protocol::MaskedDiffusion { samples: 2 };
-        use Method::{Amortised, Langevin, Variational};
-        let check = |model: &ModelConfig, method, task, refused: Option<&str>| {
-            let found = suits(model, method, task).err().map(|error| error.to_string());
+        let variational = InferConfig { noise: Noise::Fresh, ..InferConfig::published() };
+        let langevin = InferConfig { method: Method::Langevin, ..variational };
+        let encoded = InferConfig { start: StartKind::Encoder, ..variational };
+        let check = |model: &ModelConfig, infer, task, refused: Option<&str>| {
+            let found = suits(model, infer, task).err().map(|error| error.to_string());
             let expected = refused.is_some();
-            assert_eq!(found.is_some(), expected, "{method:?} {task:?}: {found:?}");
+            assert_eq!(found.is_some(), expected, "{infer:?} {task:?}: {found:?}");
             let part = refused.unwrap_or_default();
             let message = found.unwrap_or_default();
             assert!(message.contains(part), "{message} has no {part}");
         };
-        let score = |model: &ModelConfig, method, protocol, refused| {
-            check(model, method, Task::Score(protocol), refused);
+        let score = |model: &ModelConfig, infer, protocol, refused| {
+            check(model, infer, Task::Score(protocol), refused);
         };
-        score(&plain, Variational, elbo, None);
-        score(&plain, Variational, exact, Some("`autoregressive` needs a model without latents"));
-        score(&baseline, Variational, elbo, Some("`elbo` needs a model with latents"));
-        score(&baseline, Variational, exact, None);
+        score(&plain, &variational, elbo, None);
+        score(&plain, &variational, exact, Some("`autoregressive` needs a model without latents"));
+        score(&baseline, &variational, elbo, Some("`elbo` needs a model with latents"));
+        score(&baseline, &variational, exact, None);
         for model in [&plain, &baseline] {
-            score(model, Variational, code, None);
-            score(model, Variational, masks, Some("bidirectional"));
+            score(model, &variational, code, None);
+            score(model, &variational, masks, Some("bidirectional"));
         }
-        score(&masked, Variational, masks, None);
-        score(&masked, Variational, exact, Some("use `masked-diffusion`"));
-        score(&plain, Langevin, reconstruction, None);
+        score(&masked, &variational, masks, None);
+        score(&masked, &variational, exact, Some("use `masked-diffusion`"));
+        score(&plain, &langevin, reconstruction, None);
         for protocol in [elbo, code, Protocol::ElboFittedNoise, Protocol::Iwae { samples: 1 }] {
-            score(&plain, Langevin, protocol, Some("infer.method = \"variational\""));
+            score(&plain, &langevin, protocol, Some("infer.method = \"variational\""));
         }
-        score(&baseline, Langevin, code, None);
-        score(&plain, Amortised, elbo, Some("`infer.method` must be another method"));
-        score(&encoder, Amortised, elbo, None);
-        check(&plain, Langevin, Task::Predict("last-word"), Some("`last-word` needs the density"));
-        check(&baseline, Langevin, Task::Predict("last-word"), None);
-        let train = |model: &ModelConfig, method, slow, refused| {
-            check(model, method, Task::Train(slow), refused);
+        score(&baseline, &langevin, code, None);
+        score(&plain, &encoded, elbo, Some("`infer.start` must be `prior` or `drawn`"));
+        score(&encoder, &encoded, elbo, None);
+        score(&encoder, &variational, elbo, None);
+        check(&plain, &langevin, Task::Predict("last-word"), Some("`last-word` needs the density"));
+        check(&baseline, &langevin, Task::Predict("last-word"), None);
+        let train = |model: &ModelConfig, infer, slow, refused| {
+            check(model, infer, Task::Train(slow), refused);
         };
-        use SlowGradient::{Final, Trajectory};
-        train(&plain, Variational, Trajectory, None);
-        train(&plain, Langevin, Final, None);
+        use SlowGradient::{Final, Joint, Trajectory};
+        train(&plain, &variational, Trajectory, None);
+        train(&plain, &langevin, Final, None);
         train(
             &plain,
-            Langevin,
+            &langevin,
             Trajectory,
             Some("`train.slow_gradient` must be final, because only"),
         );
-        train(&baseline, Langevin, Final, Some("without latents"));
-        train(&encoder, Amortised, Final, None);
-        train(&encoder, Amortised, Trajectory, Some("train.slow_gradient"));
-        train(&encoder, Variational, Final, Some("no other method trains the encoder"));
-        train(&baseline, Amortised, Final, Some("model.encoder_layers of at least 1"));
+        train(&baseline, &langevin, Final, Some("without latents"));
+        train(&encoder, &encoded, Final, None);
+        train(&encoder, &encoded, Joint, None);
+        train(&encoder, &encoded, Trajectory, Some("train.slow_gradient"));
+        train(&encoder, &variational, Final, None);
+        train(&encoder, &langevin, Final, None);
+        train(&plain, &encoded, Final, Some("a model.encoder_width of at least 1"));
+        train(&baseline, &encoded, Final, Some("a model.encoder_width of at least 1"));
     }
 }

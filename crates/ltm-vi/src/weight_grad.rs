@@ -23,9 +23,9 @@ impl Problem<'_> {
     /// Gradients of `sum(token_weight · nll)` for each weight at the sample of `latents`. With `token_weight (B·T)` of
     /// one over the number of scored tokens they are those of the mean.
     ///
-    /// With an encoder they are those of the bound at the encoder's sample by the latents' noise, for the encoder's
-    /// weights too: `sum(token_weight · nll) + kl_weight·sum_b w_b·KL_b`, where `w_b` is the mean weight of the
-    /// sequence's scored tokens.
+    /// Those of an encoder's weights are of the bound at the encoder's sample by the latents' noise,
+    /// `sum(token_weight · nll) + kl_weight·sum_b w_b·KL_b`, where `w_b` is the mean weight of the sequence's scored
+    /// tokens; for [`SlowGradient::Joint`](crate::SlowGradient::Joint) those of all weights are.
     ///
     /// # Errors
     /// [`Error::NoSlowGradient`] for a program without weight gradients, [`Error::Argument`] when a length

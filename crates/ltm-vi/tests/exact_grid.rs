@@ -31,7 +31,7 @@ const CONFIG: ModelConfig = ModelConfig {
     norm_eps: 1.0,
     rope_theta: 10_000.0,
     attention: ltm_model::Attention::Causal,
-    encoder_layers: 0,
+    encoder_width: 0,
 };
 
 /// A model and a batch.

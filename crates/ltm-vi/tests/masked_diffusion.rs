@@ -208,7 +208,7 @@ fn what_does_not_suit_is_refused() {
     let refused = mask_batch(&causal, KEY, &TOKENS, &TARGETS, T);
     assert!(matches!(refused, Err(Error::Argument { arg: "model.attention", .. })));
     let task = ltm_vi::Task::Score(Protocol::MaskedDiffusion { samples: 2 });
-    let error = ltm_vi::suits(&causal, ltm_vi::Method::Variational, task).unwrap_err();
+    let error = ltm_vi::suits(&causal, &ltm_vi::InferConfig::published(), task).unwrap_err();
     assert!(error.to_string().contains("bidirectional"), "{error}");
     let weights = Weights::init(&config(), 1).unwrap();
     let error = Decoder::new(config(), &weights, Device::Cpu, 1).unwrap_err().to_string();

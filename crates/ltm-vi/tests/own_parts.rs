@@ -6,7 +6,7 @@ use std::sync::Arc;
 
 use ltm_autodiff::{Graph, Kind, Precision, Result, Value, ops};
 use ltm_kernels::Device;
-use ltm_model::{DeviceWeights, Init, ParamSpec, Weights};
+use ltm_model::{DeviceWeights, Init, ParamSpec, Part, Weights};
 use ltm_vi::{
     Batch, Extents, InferConfig, InferKey, Inference, Latents, Likelihood, Noise, Prior, Program,
     Protocol, SlowGradient, StandardNormal, TracedGaussian, score,
@@ -35,7 +35,7 @@ impl Likelihood for Softmax {
 
     fn params(&self) -> Vec<ParamSpec> {
         let (name, init) = ("scores".into(), Init::Normal { std: 1.0 });
-        vec![ParamSpec { name, shape: vec![V, 1], init, decay: false }]
+        vec![ParamSpec { name, shape: vec![V, 1], init, decay: false, part: Part::Decoder }]
     }
 
     fn nll(

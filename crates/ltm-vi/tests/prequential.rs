@@ -23,7 +23,7 @@ const CONFIG: ModelConfig = ModelConfig {
     norm_eps: 1e-5,
     rope_theta: 10_000.0,
     attention: Attention::Causal,
-    encoder_layers: 0,
+    encoder_width: 0,
 };
 const KEY: InferKey = InferKey { seed: 4, step: 0, first_sequence: 0 };
 

@@ -9,7 +9,8 @@ use ltm_kernels::{Buffer, DType, Device};
 use ltm_model::{DeviceWeights, ModelConfig, Weights, param_table};
 use ltm_vi::{
     Batch, Error, FastStep, Gaussian, InferConfig, InferKey, Inference, Latents, Method, Noise,
-    Posterior, Program, Programs, Protocol, Schedule, Scores, SlowGradient, Start, score,
+    Posterior, Program, Programs, Protocol, Schedule, Scores, SlowGradient, Start, StartKind,
+    score,
 };
 use tiny::CONFIG;
 
@@ -439,8 +440,8 @@ fn a_failed_call_changes_nothing() {
     let refused = problem.gradient(&short, 1.0);
     assert!(matches!(refused, Err(Error::Argument { arg: "log_var", .. })));
     let langevin = InferConfig { method: Method::Langevin, noise: Noise::Fresh, ..infer };
-    let amortised = InferConfig { method: Method::Amortised, kl_warmup: 1.0, ..infer };
-    for (wrong, key) in [(langevin, "train.slow_gradient"), (amortised, "infer.method")] {
+    let amortised = InferConfig { start: StartKind::Encoder, kl_warmup: 1.0, ..infer };
+    for (wrong, key) in [(langevin, "train.slow_gradient"), (amortised, "infer.start")] {
         let inference = Inference::at(&wrong, 0.0).unwrap();
         match inference.infer(&mut problem, KEY, &mut |_| Ok(())) {
             Err(Error::Unsuitable { what, .. }) => assert_eq!(what, key),

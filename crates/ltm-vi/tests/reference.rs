@@ -69,7 +69,7 @@ impl Fixture {
             norm_eps: self.number("norm_eps"),
             rope_theta: self.number("rope_theta"),
             attention: ltm_model::Attention::Causal,
-            encoder_layers: 0,
+            encoder_width: 0,
         }
     }
 

@@ -58,7 +58,7 @@ const TOY: ModelConfig = ModelConfig {
     norm_eps: 1e-5,
     rope_theta: 10_000.0,
     attention: ltm_model::Attention::Causal,
-    encoder_layers: 0,
+    encoder_width: 0,
 };
 
 const ADAMW: AdamW = AdamW { lr: 4e-4, beta1: 0.9, beta2: 0.95, eps: 1e-8, weight_decay: 0.1 };

@@ -71,7 +71,7 @@ impl Hyperparameters {
             norm_eps: self.norm_eps,
             rope_theta: self.rope_theta,
             attention: Attention::Causal,
-            encoder_layers: 0,
+            encoder_width: 0,
         }
     }
 }

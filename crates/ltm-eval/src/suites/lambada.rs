@@ -124,7 +124,7 @@ pub fn evaluate(
         return Err(Error::field("samples", "at least 1", samples));
     }
     // As for `prequential`: a sample without a density has no fresh ones.
-    suits(&config.model, config.infer.method, Task::Predict("last-word predictive"))?;
+    suits(&config.model, &config.infer, Task::Predict("last-word predictive"))?;
     let (device, precision) = config.run.compute()?;
     let model = &config.model;
     // Without latents all samples are one.

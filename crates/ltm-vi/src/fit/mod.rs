@@ -10,7 +10,7 @@ use std::sync::Arc;
 pub use adamw::AdamW;
 pub use langevin::Langevin;
 
-use crate::{FastStep, InferConfig, InferKey, Latents, Method, Problem, Result, Start};
+use crate::{FastStep, InferConfig, InferKey, Latents, Method, Problem, Result, Start, StartKind};
 
 /// Called with every fast step; an error, such as [`Error::Stopped`](crate::Error::Stopped), ends the fit.
 pub type Observer<'o> = dyn FnMut(&FastStep) -> Result<()> + 'o;
@@ -48,21 +48,20 @@ impl Inference {
     }
 
     /// What a configuration stands for at `progress` of training, from 0 to 1, which moves the rate from `lr` to
-    /// `lr_end` and the weight of the KL over `kl_warmup`.
+    /// `lr_end` and the weight of the KL over `kl_hold` and `kl_warmup`.
     ///
     /// # Errors
     /// Those of [`InferConfig::validate`].
     pub fn at(infer: &InferConfig, progress: f64) -> Result<Self> {
         infer.validate()?;
-        let published = Start::Published(infer.initial());
+        let start = match infer.start {
+            StartKind::Drawn => Start::Drawn(infer.initial()),
+            StartKind::Prior => Start::Prior,
+            StartKind::Encoder => Start::Encoder,
+        };
         Ok(match infer.method {
-            Method::Variational => Self::new(AdamW::new(infer, progress), published),
-            Method::Langevin => Self::new(Langevin::new(infer, progress), published),
-            // The encoder's posterior, without a step.
-            Method::Amortised => {
-                let none = InferConfig { steps: 0, ..*infer };
-                Self::new(AdamW::new(&none, progress), Start::Encoder)
-            }
+            Method::Variational => Self::new(AdamW::new(infer, progress), start),
+            Method::Langevin => Self::new(Langevin::new(infer, progress), start),
         })
     }
 

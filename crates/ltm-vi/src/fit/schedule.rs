@@ -22,10 +22,14 @@ impl InferConfig {
         }
     }
 
-    /// The weight of the KL in the objective of a fit at `progress` of training, from 0 to 1: below 1 only
-    /// during `kl_warmup`.
+    /// The weight of the KL in the objective at `progress` of training, from 0 to 1: 0 during `kl_hold`, then rising
+    /// linearly over `kl_warmup`.
     pub fn kl_weight_at(&self, progress: f64) -> f64 {
-        if progress < self.kl_warmup { progress.max(0.0) / self.kl_warmup } else { 1.0 }
+        match progress - self.kl_hold {
+            before if before < 0.0 => 0.0,
+            since if since < self.kl_warmup => since / self.kl_warmup,
+            _ => 1.0,
+        }
     }
 }
 
@@ -59,5 +63,11 @@ mod tests {
         assert_eq!(weights(0.0), [1.0; 4]);
         assert_eq!(weights(0.2), [0.0, 0.5, 1.0, 1.0]);
         assert_eq!(weights(1.0), [0.0, 0.1, 0.2, 1.0]);
+        let held = InferConfig { kl_hold: 0.25, kl_warmup: 0.5, ..InferConfig::published() };
+        let weights = [0.0, 0.25, 0.5, 0.75, 1.0].map(|progress| held.kl_weight_at(progress));
+        assert_eq!(weights, [0.0, 0.0, 0.5, 1.0, 1.0]);
+        // A hold without a ramp ends at once.
+        let held = InferConfig { kl_warmup: 0.0, ..held };
+        assert_eq!([0.2, 0.25].map(|progress| held.kl_weight_at(progress)), [0.0, 1.0]);
     }
 }

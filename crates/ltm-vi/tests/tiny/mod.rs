@@ -16,5 +16,5 @@ pub const CONFIG: ModelConfig = ModelConfig {
     norm_eps: 1e-5,
     rope_theta: 10_000.0,
     attention: Attention::Causal,
-    encoder_layers: 0,
+    encoder_width: 0,
 };
