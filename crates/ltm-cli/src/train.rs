@@ -5,6 +5,7 @@ use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
 use indicatif::{HumanDuration, ProgressBar};
+use ltm_eval::baselines::{Baseline, Standings};
 use ltm_eval::samples::{Continuation, samples};
 use ltm_model::Attention;
 use ltm_train::data::{Split, storyworld};
@@ -15,7 +16,7 @@ use ltm_train::{
 
 use crate::Pace;
 use crate::device_args::DeviceArgs;
-use crate::output::{OutputError, plus_minus};
+use crate::output::{OutputError, plus_minus, usage};
 use crate::signals::Signals;
 
 /// Arguments of `train`.
@@ -46,11 +47,20 @@ pub struct Args {
     /// Do not print samples at the end
     #[arg(long)]
     no_samples: bool,
+    /// Then train the same decoder without latents, with the same window and with the full context, and compare
+    ///
+    /// The three scores are of the same texts, exact or a bound from above that counts the cost of the latents. The
+    /// baselines take the same steps on the same batches, in RUN/baselines, and far less time.
+    #[arg(long)]
+    compare: bool,
 }
 
 pub fn run(args: Args) -> anyhow::Result<ExitCode> {
     let mut config = Config::load(&args.config, &args.set)?;
     args.device.apply(&mut config.run);
+    if args.compare && config.model.n_latents == 0 {
+        return Err(usage("--compare: expected a model with latents, found model.n_latents = 0"));
+    }
     let signals = Signals::listen()?;
     let start = match (args.resume, args.accept_changed_data) {
         (false, _) => Start::Fresh,
@@ -82,7 +92,44 @@ pub fn run(args: Args) -> anyhow::Result<ExitCode> {
         return Ok(signals.exit_code());
     }
     report(&config, &summary, &plots, &args)?;
-    Ok(ExitCode::SUCCESS)
+    if !args.compare {
+        return Ok(ExitCode::SUCCESS);
+    }
+    match compare(&config, &signals)? {
+        true => Ok(ExitCode::SUCCESS),
+        false => {
+            let _ = outln!("to go on: {}", command(&args));
+            Ok(signals.exit_code())
+        }
+    }
+}
+
+/// Trains the baselines that are not trained yet, and prints how the model stands beside them; false after a stop.
+fn compare(config: &Config, signals: &Signals) -> anyhow::Result<bool> {
+    for baseline in Baseline::ALL {
+        let mut run = Run::new(baseline.config(config), Start::FreshOrResume)?;
+        let bar = crate::progress_bar(0, "{prefix} step {pos}/{len} {msg}");
+        bar.set_prefix(baseline.label());
+        let mut observer = Progress { bar, pace: Pace::default(), signals, asked: false };
+        let summary = run.run(&mut observer);
+        observer.bar.finish_and_clear();
+        if !summary?.finished {
+            return Ok(false);
+        }
+    }
+    let standings = Standings::read(config)?;
+    let plot = config.run.dir.join("plots").join("comparison.svg");
+    standings.draw(&plot)?;
+    outln!("\nnats per token, lower is better:")?;
+    let most = standings.rows().map(|row| row.nats).fold(0.0, f64::max);
+    for row in standings.rows() {
+        let bar = "█".repeat((30.0 * row.nats / most) as usize);
+        let score = plus_minus((row.nats, row.error), 4);
+        outln!("  {:22} {score:16} {bar} {}", row.label, row.protocol)?;
+    }
+    outln!("{}", standings.summary())?;
+    outln!("plot        {}", plot.display())?;
+    Ok(true)
 }
 
 /// An error of the library with the option that helps.
@@ -254,12 +301,18 @@ impl Observer for Progress<'_> {
 
 fn report_stop(summary: &Summary, args: &Args) -> Result<(), OutputError> {
     outln!("stopped after step {}, saved {}", summary.step, summary.checkpoint.display())?;
+    outln!("to go on: {}", command(args))
+}
+
+/// The shell command that continues this one.
+fn command(args: &Args) -> String {
     let no_samples = args.no_samples.then_some("--no-samples");
+    let compare = args.compare.then_some("--compare");
     // A checkpoint from before the first step still records the data from before the change.
     let accept = args.accept_changed_data.then_some("--accept-changed-data");
-    let more: Vec<&str> = no_samples.into_iter().chain(["--resume"]).chain(accept).collect();
-    let command = resume_command("train", &args.config, &args.set, &args.device, &more);
-    outln!("to go on: {command}")
+    let options = no_samples.into_iter().chain(compare).chain(["--resume"]).chain(accept);
+    let more: Vec<&str> = options.collect();
+    resume_command("train", &args.config, &args.set, &args.device, &more)
 }
 
 fn report(

@@ -1,6 +1,7 @@
 #![doc = include_str!("../README.md")]
 #![forbid(unsafe_code)]
 
+pub mod baselines;
 #[cfg(feature = "charts")]
 pub mod charts;
 pub mod corpus;

@@ -20,6 +20,7 @@ pub(crate) const MODEL: ModelConfig = ModelConfig {
     rope_theta: 10_000.0,
     attention: ltm_model::Attention::Causal,
     encoder_width: 0,
+    init_std: 0.02,
 };
 
 /// A run of it, with that many latents.

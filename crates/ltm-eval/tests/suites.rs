@@ -24,6 +24,7 @@ const MODEL: ModelConfig = ModelConfig {
     rope_theta: 10_000.0,
     attention: Attention::Causal,
     encoder_width: 0,
+    init_std: 0.02,
 };
 
 fn model(n_latents: usize) -> (Config, DeviceWeights) {

@@ -457,6 +457,7 @@ mod tests {
         rope_theta: 10_000.0,
         attention: crate::Attention::Causal,
         encoder_width: 0,
+        init_std: 0.02,
     };
     const BATCH: usize = 2;
 

@@ -163,17 +163,17 @@ pub struct FeedForwardParams<T> {
 impl<T> ModelParams<T> {
     /// Calls `make` once per parameter, in the order of [`param_table`].
     ///
-    /// Matrices start from normal(0, 0.02); `wo` and the up projection `w3` from
-    /// normal(0, 0.02 / sqrt(2 L)), so that the residual sum does not grow with depth. Scaling `w3`,
+    /// Matrices start from normal(0, `init_std`); `wo` and the up projection `w3` from
+    /// normal(0, `init_std` / sqrt(2 L)), so that the residual sum does not grow with depth. Scaling `w3`,
     /// and not the down projection `w2` that writes into the sum, follows the published code.
     pub fn new(config: &ModelConfig, mut make: impl FnMut(ParamSpec) -> T) -> Self {
         let width = config.dim;
-        let residual_std = STD / (2.0 * config.n_layers as f64).sqrt();
+        let residual_std = config.init_std / (2.0 * config.n_layers as f64).sqrt();
         Self {
             tok_embeddings: make(matrix(
                 "tok_embeddings.weight".into(),
                 [config.vocab_size, width],
-                STD,
+                config.init_std,
             )),
             layers: (0..config.n_layers)
                 .map(|layer| {
@@ -249,13 +249,13 @@ fn attention<T>(
     residual_std: f64,
     make: &mut impl FnMut(ParamSpec) -> T,
 ) -> AttentionParams<T> {
-    let width = config.dim;
+    let (width, std) = (config.dim, config.init_std);
     let name = |part: &str| format!("{prefix}.{kind}.{part}.weight");
     AttentionParams {
         norm: make(norm(format!("{prefix}.{kind}_norm.weight"), width)),
-        wq: make(matrix(name("wq"), [width, width], STD)),
-        wk: make(matrix(name("wk"), [config.kv_dim(), width], STD)),
-        wv: make(matrix(name("wv"), [config.kv_dim(), width], STD)),
+        wq: make(matrix(name("wq"), [width, width], std)),
+        wk: make(matrix(name("wk"), [config.kv_dim(), width], std)),
+        wv: make(matrix(name("wv"), [config.kv_dim(), width], std)),
         wo: make(matrix(name("wo"), [width, width], residual_std)),
     }
 }
@@ -267,12 +267,12 @@ fn feed_forward<T>(
     residual_std: f64,
     make: &mut impl FnMut(ParamSpec) -> T,
 ) -> FeedForwardParams<T> {
-    let (width, hidden) = (config.dim, config.ffn_hidden);
+    let (width, hidden, std) = (config.dim, config.ffn_hidden, config.init_std);
     let name = |part: &str| format!("{prefix}.feed_forward.{part}.weight");
     FeedForwardParams {
         norm: make(norm(format!("{prefix}.ffn_norm.weight"), width)),
-        w1: make(matrix(name("w1"), [hidden, width], STD)),
-        w2: make(matrix(name("w2"), [width, hidden], STD)),
+        w1: make(matrix(name("w1"), [hidden, width], std)),
+        w2: make(matrix(name("w2"), [width, hidden], std)),
         w3: make(matrix(name("w3"), [hidden, width], residual_std)),
     }
 }
@@ -293,9 +293,6 @@ pub fn param_table(config: &ModelConfig) -> Vec<ParamSpec> {
     ModelParams::new(config, |spec| table.push(spec));
     table
 }
-
-/// Standard deviation of an initial matrix.
-const STD: f64 = 0.02;
 
 fn matrix(name: String, shape: [usize; 2], std: f64) -> ParamSpec {
     let part = part_of(&name);

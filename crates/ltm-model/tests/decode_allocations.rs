@@ -20,6 +20,7 @@ fn steps_past_the_window_allocate_nothing() {
         rope_theta: 10_000.0,
         attention: ltm_model::Attention::Causal,
         encoder_width: 0,
+        init_std: 0.02,
     };
     let weights = Weights::init(&config, 1).expect("the configuration is valid");
     let mut decoder = Decoder::new(config, &weights, Device::Cpu, 2).expect("a decoder");

@@ -116,6 +116,7 @@ const SMALL: ModelConfig = ModelConfig {
     rope_theta: 10_000.0,
     attention: Attention::Causal,
     encoder_width: 0,
+    init_std: 0.02,
 };
 
 #[test]

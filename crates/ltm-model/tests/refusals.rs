@@ -19,6 +19,7 @@ const CONFIG: ModelConfig = ModelConfig {
     rope_theta: 10_000.0,
     attention: Attention::Causal,
     encoder_width: 12,
+    init_std: 0.02,
 };
 
 #[track_caller]

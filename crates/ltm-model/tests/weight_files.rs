@@ -25,6 +25,7 @@ const CONFIG: ModelConfig = ModelConfig {
     rope_theta: 10_000.0,
     attention: Attention::Causal,
     encoder_width: 0,
+    init_std: 0.02,
 };
 
 /// The header of a whole file, and the numbers after it.

@@ -26,6 +26,7 @@ const MODEL: ModelConfig = ModelConfig {
     rope_theta: 10_000.0,
     attention: ltm_model::Attention::Causal,
     encoder_width: 0,
+    init_std: 0.02,
 };
 
 /// Two micro-batches of two sequences that count up from different tokens, each behind its first

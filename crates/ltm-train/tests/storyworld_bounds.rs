@@ -79,6 +79,7 @@ fn excess(
         rope_theta: 10_000.0,
         attention: Attention::Causal,
         encoder_width: 0,
+        init_std: 0.02,
     };
     let weights = Weights::init(&config.model, SEED).expect("the model is good");
     let mut learner = SlowLearner::new(&config, &weights).expect("the device is there");

@@ -45,6 +45,19 @@ pub enum Schedule {
     Cosine,
 }
 
+/// The unit of a mean's gradient and step in a fit by AdamW.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "kebab-case")]
+pub enum Units {
+    /// That of the latents, as in the published code.
+    #[default]
+    Latent,
+    /// The posterior's own standard deviation: a step moves a mean by about `lr` of them, and `eps` is compared with
+    /// gradients that do not grow with the length of the text. So the same rates suit short texts and long ones, wide
+    /// starts and narrow ones.
+    Posterior,
+}
+
 /// The noise of a fit.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "kebab-case")]
@@ -95,6 +108,9 @@ pub struct InferConfig {
     /// Decoupled weight decay, on mean and log-variance alike.
     #[serde(default)]
     pub weight_decay: f64,
+    /// The unit of a mean's gradient and step.
+    #[serde(default)]
+    pub units: Units,
     /// The noise of a fit.
     #[serde(default)]
     pub noise: Noise,
@@ -174,6 +190,7 @@ impl InferConfig {
             beta2: 0.999,
             eps: 1e-8,
             weight_decay: 0.01,
+            units: Units::Latent,
             noise: Noise::Fixed,
             init_mu_std: 0.01,
             init_log_var_mean: -5.0,
@@ -230,6 +247,10 @@ impl InferConfig {
         check("kl_warmup", (0.0..=1.0).contains(&share), "in 0..=1", share)?;
         let whole = hold + share;
         check("kl_warmup", whole <= 1.0, "at most 1 together with kl_hold", whole)?;
+        if self.units == Units::Posterior && self.weight_decay > 0.0 {
+            let expected = "0 for `infer.units = \"posterior\"`";
+            return Err(argument("infer.weight_decay", expected, self.weight_decay));
+        }
         if self.method == Method::Langevin && self.noise != Noise::Fresh {
             let expected = "`fresh` for `infer.method = \"langevin\"`, which draws at every step";
             return Err(argument("infer.noise", expected, "fixed"));

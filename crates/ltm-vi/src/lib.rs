@@ -14,6 +14,7 @@ mod latent_use;
 mod latents;
 mod likelihood;
 pub mod objective;
+mod own_units;
 mod posterior;
 mod prior;
 pub mod probe;
@@ -30,7 +31,7 @@ mod tiny;
 mod weight_grad;
 
 pub use batch::Batch;
-pub use config::{InferConfig, Initial, Method, Noise, Schedule, StartKind};
+pub use config::{InferConfig, Initial, Method, Noise, Schedule, StartKind, Units};
 pub use counts::{TrainingCounts, training_counts};
 pub use error::{Error, Result};
 pub use fit::{Fit, Inference};

@@ -121,6 +121,7 @@ mod tests {
         rope_theta: 1e4,
         attention: ltm_model::Attention::Causal,
         encoder_width: 0,
+        init_std: 0.02,
     };
 
     #[test]

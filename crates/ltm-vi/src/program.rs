@@ -9,6 +9,7 @@ use ltm_model::{ModelConfig, ParamSpec};
 
 use crate::error::argument;
 use crate::objective::{self, Objective};
+use crate::own_units::OwnUnits;
 use crate::tables::Tables;
 use crate::{Batch, Error, Extents, Likelihood, Prior, Result, SlowGradient, StandardNormal};
 
@@ -30,6 +31,8 @@ pub struct Program {
     pub(crate) plans: Plans,
     /// The moments of mean and log-variance in a fit by AdamW.
     pub(crate) moments: [AdamWState; 2],
+    /// Of fits by AdamW in the posterior's own units, once there was one.
+    pub(crate) own_units: Option<OwnUnits>,
     /// Sums of the last fit's weight gradients.
     pub(crate) trajectory: Vec<Buffer>,
     /// On CUDA, what a fit without the host needs.
@@ -114,6 +117,7 @@ impl Program {
             nodes,
             plans: Plans::default(),
             moments: [moments()?, moments()?],
+            own_units: None,
             trajectory,
             tables: None,
             loaded: Loaded::default(),

@@ -7,12 +7,13 @@ use ltm_kernels::ops::philox::{self, NormalRowsDims};
 use ltm_kernels::{Buffer, DType, Device};
 
 use crate::key::Purpose;
-use crate::{Error, InferKey, Noise, Result};
+use crate::{Error, InferKey, Noise, Result, Units};
 
 /// The device's side of a fit of `S` steps.
 pub(crate) struct Tables {
     steps: usize,
     noise: Noise,
+    units: Units,
     /// Numbers of one step's NLL and KL.
     widths: [usize; 2],
     /// AdamW's factors, `(S,8)`.
@@ -35,7 +36,7 @@ impl Tables {
     pub(crate) fn new(
         device: &Device,
         steps: usize,
-        noise: Noise,
+        (noise, units): (Noise, Units),
         b: usize,
         n: usize,
         widths: [usize; 2],
@@ -45,6 +46,7 @@ impl Tables {
         Ok(Self {
             steps,
             noise,
+            units,
             widths,
             factors: floats(steps * 8)?,
             keys: integers(steps * b * 4)?,
@@ -57,8 +59,8 @@ impl Tables {
     }
 
     /// Whether the tables, and with them a recording, are for such fits.
-    pub(crate) fn serve(&self, steps: usize, noise: Noise) -> bool {
-        (self.steps, self.noise) == (steps, noise)
+    pub(crate) fn serve(&self, steps: usize, noise: Noise, units: Units) -> bool {
+        (self.steps, self.noise, self.units) == (steps, noise, units)
     }
 
     /// Why a step could not be recorded, if it could not.

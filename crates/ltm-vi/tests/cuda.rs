@@ -9,7 +9,7 @@ use ltm_model::{DeviceWeights, Weights};
 use ltm_testkit::{cuda_device, relative_frobenius};
 use ltm_vi::{
     Batch, FastStep, InferConfig, InferKey, Inference, Latents, Noise, Posterior, Program,
-    SlowGradient,
+    SlowGradient, Units,
 };
 use tiny::CONFIG;
 
@@ -70,12 +70,13 @@ fn widened(x: &[f32]) -> Vec<f64> {
 #[test]
 fn a_recorded_fit_is_the_fit_on_the_cpu() {
     let Some(device) = device() else { return };
-    for (noise, slow) in [
-        (Noise::Fixed, SlowGradient::Final),
-        (Noise::Fresh, SlowGradient::Final),
-        (Noise::Fresh, SlowGradient::Trajectory),
+    for (noise, units, slow) in [
+        (Noise::Fixed, Units::Latent, SlowGradient::Final),
+        (Noise::Fresh, Units::Posterior, SlowGradient::Final),
+        (Noise::Fresh, Units::Latent, SlowGradient::Trajectory),
     ] {
-        let infer = InferConfig { noise, steps: 8, ..InferConfig::published() };
+        let infer =
+            InferConfig { noise, units, steps: 8, weight_decay: 0.0, ..InferConfig::published() };
         let mut cases = [Device::Cpu, device].map(|device| case(&device, slow));
         // The second fit is replayed from its first step on; before the third the weights are moved, in place, and
         // before the fourth they are copied, so that a recording of their old memory would show.

@@ -32,6 +32,7 @@ const CONFIG: ModelConfig = ModelConfig {
     rope_theta: 10_000.0,
     attention: ltm_model::Attention::Causal,
     encoder_width: 0,
+    init_std: 0.02,
 };
 
 /// A model and a batch.

@@ -24,6 +24,7 @@ const CONFIG: ModelConfig = ModelConfig {
     rope_theta: 10_000.0,
     attention: Attention::Causal,
     encoder_width: 0,
+    init_std: 0.02,
 };
 const KEY: InferKey = InferKey { seed: 4, step: 0, first_sequence: 0 };
 

@@ -70,6 +70,7 @@ impl Fixture {
             rope_theta: self.number("rope_theta"),
             attention: ltm_model::Attention::Causal,
             encoder_width: 0,
+            init_std: 0.02,
         }
     }
 

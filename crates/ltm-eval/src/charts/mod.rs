@@ -6,6 +6,7 @@ mod curves;
 mod legend;
 mod plot;
 mod scale;
+mod scores;
 mod style;
 
 pub use bars::stacked_bars;
@@ -13,3 +14,4 @@ pub use chart::{Axis, Chart, Mark, Series};
 pub(crate) use curves::{Curves, curves};
 pub use curves::{PLOTS, draw};
 pub use plot::line_chart;
+pub use scores::{Bar, bars};

@@ -72,6 +72,7 @@ impl Hyperparameters {
             rope_theta: self.rope_theta,
             attention: Attention::Causal,
             encoder_width: 0,
+            init_std: 0.02,
         }
     }
 }

@@ -13,7 +13,7 @@ use ltm_train::step::{clip_scale, global_norm};
 use ltm_vi::fit::AdamW as FastAdamW;
 use ltm_vi::{
     Buffer, Device, Gaussian, InferKey, Inference, Latents, Noise, Precision, Program,
-    SlowGradient, Start,
+    SlowGradient, Start, Units,
 };
 
 use self::limits::Limits;
@@ -152,6 +152,7 @@ fn fast_loop(
             beta2: c.fast_betas[1],
             eps: c.fast_eps,
             weight_decay: c.fast_weight_decay,
+            units: Units::Latent,
             noise: Noise::Fixed,
             kl_weight: 1.0,
         };

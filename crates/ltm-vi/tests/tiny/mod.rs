@@ -17,4 +17,5 @@ pub const CONFIG: ModelConfig = ModelConfig {
     rope_theta: 10_000.0,
     attention: Attention::Causal,
     encoder_width: 0,
+    init_std: 0.02,
 };

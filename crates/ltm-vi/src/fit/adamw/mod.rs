@@ -9,8 +9,9 @@ use ltm_kernels::ops::elementwise;
 
 use super::{Fit, Observer};
 use crate::key::Purpose;
+use crate::own_units::OwnUnits;
 use crate::{
-    Error, FastStep, InferConfig, InferKey, Latents, Noise, Problem, Program, Result, Start,
+    Error, FastStep, InferConfig, InferKey, Latents, Noise, Problem, Program, Result, Start, Units,
 };
 
 /// The variational fit (Kong et al. 2025): each step is one of AdamW at the sample of the current noise.
@@ -28,6 +29,8 @@ pub struct AdamW {
     pub eps: f64,
     /// Decoupled weight decay, on mean and log-variance alike.
     pub weight_decay: f64,
+    /// The unit of a mean's gradient and step.
+    pub units: Units,
     /// Whether the noise is drawn again after each step.
     pub noise: Noise,
     /// The weight of the KL in the objective.
@@ -37,13 +40,14 @@ pub struct AdamW {
 impl AdamW {
     /// The fit that a configuration describes at `progress` of training.
     pub fn new(infer: &InferConfig, progress: f64) -> Self {
-        let InferConfig { beta1, beta2, eps, weight_decay, noise, .. } = *infer;
+        let InferConfig { beta1, beta2, eps, weight_decay, units, noise, .. } = *infer;
         Self {
             rates: (0..infer.steps).map(|step| infer.lr_at(step, progress)).collect(),
             beta1,
             beta2,
             eps,
             weight_decay,
+            units,
             noise,
             kl_weight: infer.kl_weight_at(progress),
         }
@@ -66,6 +70,7 @@ impl Fit for AdamW {
     ) -> Result<Latents> {
         let start = problem.start(start, key)?;
         let device = problem.device();
+        let [b, _] = problem.batch().shape();
         for sum in &mut problem.program.trajectory {
             elementwise::fill(&device, sum, 0.0)?;
         }
@@ -73,6 +78,10 @@ impl Fit for AdamW {
             return Ok(start.into());
         }
         problem.load_gaussian(&start)?;
+        if self.units == Units::Posterior && problem.program.own_units.is_none() {
+            let len = b * problem.extents().latent_len();
+            problem.program.own_units = Some(OwnUnits::new(&device, problem.dtype(), len)?);
+        }
         for moments in &mut problem.program.moments {
             moments.reset(&device)?;
         }
@@ -80,7 +89,6 @@ impl Fit for AdamW {
             on_device::fit(problem, context, self, key, observer)?;
             return Ok(problem.stored()?.into());
         }
-        let [b, _] = problem.batch().shape();
         let shape = [b, problem.extents().latent_len()];
         for (step, lr) in self.rates.iter().enumerate() {
             observer(&self.step(problem, step, *lr)?)?;
@@ -101,7 +109,7 @@ impl AdamW {
         let at = problem.run_fast(self.kl_weight as f32)?;
         let nll = at.nll.iter().sum();
         let measured = FastStep::new(step, lr, nll, &at.kl, n_layers);
-        let Program { device, nodes, plans, store, moments, trajectory, .. } =
+        let Program { device, nodes, plans, store, moments, own_units, trajectory, .. } =
             &mut *problem.program;
         let (Some(latents), Some(plan)) = (&nodes.latents, &plans.fast) else {
             return Err(crate::suits::no_latents());
@@ -110,11 +118,17 @@ impl AdamW {
             elementwise::add_assign(device, sum, plan.output(*gradient)?)?;
         }
         let options = self.options(lr);
-        let values = [(latents.mu, latents.dmu), (latents.log_var, latents.dlog_var)];
-        for (state, (param, gradient)) in moments.iter_mut().zip(values) {
-            let param = store.get_mut(param)?;
-            state.update(device, param, plan.output(gradient)?, 1.0, options)?;
+        let [of_mu, of_log_var] = moments;
+        let (dmu, dlog_var) = (plan.output(latents.dmu)?, plan.output(latents.dlog_var)?);
+        match own_units.as_mut().filter(|_| self.units == Units::Posterior) {
+            None => of_mu.update(device, store.get_mut(latents.mu)?, dmu, 1.0, options)?,
+            Some(own) => {
+                own.begin(device, store.get(latents.log_var)?, dmu)?;
+                of_mu.update(device, &mut own.step, &own.gradient, 1.0, options)?;
+                own.apply(device, store.get_mut(latents.mu)?)?;
+            }
         }
+        of_log_var.update(device, store.get_mut(latents.log_var)?, dlog_var, 1.0, options)?;
         Ok::<_, Error>(measured)
     }
 }

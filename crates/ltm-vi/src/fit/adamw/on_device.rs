@@ -1,13 +1,15 @@
 //! The fit by AdamW without the host: a step reads the tables on the device, is recorded once and replayed, and the
 //! measurements of all steps are read after the last one. Knows no start.
 
+use ltm_autodiff::AdamWState;
+use ltm_kernels::Buffer;
 use ltm_kernels::cuda::{Context, Recording};
 use ltm_kernels::ops::adamw::{self, Factors};
 use ltm_kernels::ops::elementwise;
 
 use super::{AdamW, Observer};
 use crate::tables::Tables;
-use crate::{FastStep, InferKey, Problem, Program, Result};
+use crate::{FastStep, InferKey, Problem, Program, Result, Units};
 
 /// Fits the posterior in the store.
 pub(super) fn fit(
@@ -25,10 +27,11 @@ pub(super) fn fit(
     let weights = problem.weights;
     let program = &mut *problem.program;
     let mut tables = match program.tables.take() {
-        Some(tables) if tables.serve(steps, adamw.noise) => tables,
+        Some(tables) if tables.serve(steps, adamw.noise, adamw.units) => tables,
         _ => {
             let widths = [b * t, b * extents.n_layers];
-            Tables::new(&program.device, steps, adamw.noise, b, extents.latent_len(), widths)?
+            let kind = (adamw.noise, adamw.units);
+            Tables::new(&program.device, steps, kind, b, extents.latent_len(), widths)?
         }
     };
     // A recording is of the memory of one set of weights.
@@ -51,9 +54,10 @@ pub(super) fn fit(
             continue;
         }
         // The first step runs without recording, so that all kernels are compiled by then.
-        enqueue_step(problem, &mut tables)?;
+        enqueue_step(problem, adamw.units, &mut tables)?;
         if tables.recording.is_none() {
-            let recorded = Recording::capture(context, || enqueue_step(problem, &mut tables));
+            let step = || enqueue_step(problem, adamw.units, &mut tables);
+            let recorded = Recording::capture(context, step);
             tables.recording = Some(recorded);
         }
     }
@@ -66,9 +70,10 @@ pub(super) fn fit(
 }
 
 /// Enqueues one whole fast step, which reads only the tables on the device.
-fn enqueue_step(problem: &mut Problem<'_>, tables: &mut Tables) -> Result<()> {
+fn enqueue_step(problem: &mut Problem<'_>, units: Units, tables: &mut Tables) -> Result<()> {
     let inputs = problem.weights.parameters();
-    let Program { device, nodes, plans, store, moments, trajectory, .. } = &mut *problem.program;
+    let Program { device, nodes, plans, store, moments, own_units, trajectory, .. } =
+        &mut *problem.program;
     let (Some(latents), Some(plan)) = (&nodes.latents, &mut plans.fast) else {
         return Err(crate::suits::no_latents());
     };
@@ -77,11 +82,20 @@ fn enqueue_step(problem: &mut Problem<'_>, tables: &mut Tables) -> Result<()> {
     for (sum, gradient) in trajectory.iter_mut().zip(&latents.dweights) {
         elementwise::add_assign(device, sum, plan.output(*gradient)?)?;
     }
-    let values = [(latents.mu, latents.dmu), (latents.log_var, latents.dlog_var)];
-    for (state, (param, gradient)) in moments.iter_mut().zip(values) {
-        let (param, gradient) = (store.get_mut(param)?, plan.output(gradient)?);
+    let update = |state: &mut AdamWState, param: &mut Buffer, gradient: &Buffer| {
         let (m, v) = (&mut state.m, &mut state.v);
-        adamw::scheduled(device, param, m, v, gradient, &tables.factors, &tables.step)?;
+        adamw::scheduled(device, param, m, v, gradient, &tables.factors, &tables.step)
+    };
+    let [of_mu, of_log_var] = moments;
+    let (dmu, dlog_var) = (plan.output(latents.dmu)?, plan.output(latents.dlog_var)?);
+    match own_units.as_mut().filter(|_| units == Units::Posterior) {
+        None => update(of_mu, store.get_mut(latents.mu)?, dmu)?,
+        Some(own) => {
+            own.begin(device, store.get(latents.log_var)?, dmu)?;
+            update(of_mu, &mut own.step, &own.gradient)?;
+            own.apply(device, store.get_mut(latents.mu)?)?;
+        }
     }
+    update(of_log_var, store.get_mut(latents.log_var)?, dlog_var)?;
     tables.advance(device, store.get_mut(latents.noise)?)
 }

@@ -1,0 +1,231 @@
+//! A trained model beside the same decoder without latents, under protocols that may be compared. Trains nothing
+//! itself: it says what to train, and reads the scores.
+
+use std::path::PathBuf;
+
+use ltm_train::config::{Config, RowKind};
+use ltm_train::data::storyworld;
+use ltm_train::metrics::{Line, METRICS_FILE, ProtocolScore, read};
+use ltm_train::run_data::corpus_dir;
+use ltm_vi::{InferConfig, Protocol};
+
+use crate::{Error, Result};
+
+/// What a model with latents is compared with: its own decoder without them, trained on the same batches.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Baseline {
+    /// With the same window.
+    Window,
+    /// Every token sees the whole text before it.
+    Full,
+}
+
+impl Baseline {
+    /// All of them.
+    pub const ALL: [Self; 2] = [Self::Window, Self::Full];
+
+    /// What it is called in a table.
+    pub fn label(self) -> &'static str {
+        match self {
+            Self::Window => "without thoughts",
+            Self::Full => "without, full context",
+        }
+    }
+
+    /// The folder of its run, within that of the model.
+    pub fn dir(self, config: &Config) -> PathBuf {
+        config.run.dir.join("baselines").join(match self {
+            Self::Window => "window",
+            Self::Full => "full-context",
+        })
+    }
+
+    /// The configuration that trains it: `config` without latents, on the corpus of `config`'s run.
+    pub fn config(self, config: &Config) -> Config {
+        let mut baseline = config.clone();
+        baseline.run.dir = self.dir(config);
+        let generated = config.data.path.is_none();
+        baseline.data.path = Some(corpus_dir(config));
+        if generated {
+            baseline.data.rows = Some(RowKind::Documents);
+        }
+        baseline.model.n_latents = 0;
+        baseline.model.encoder_width = 0;
+        if self == Self::Full {
+            baseline.model.window = config.model.max_seq_len;
+        }
+        baseline.infer = InferConfig { steps: 0, ..InferConfig::published() };
+        baseline.train.slow_gradient = Default::default();
+        baseline.train.eval_every = 0;
+        baseline
+    }
+}
+
+/// One row of a comparison.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Standing {
+    /// What was scored.
+    pub label: &'static str,
+    /// The protocol, as it is written; `entropy` for the truth.
+    pub protocol: String,
+    /// Nats per token.
+    pub nats: f64,
+    /// Their standard error over rows.
+    pub error: f64,
+}
+
+/// A model beside its baselines. All numbers are `-log p` of the same texts, exact or a bound from above, so that they
+/// may be compared: the cost of the latents is part of the bound.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Standings {
+    /// The model, with the bound that was computed at the end of its training.
+    pub thoughts: Standing,
+    /// Its decoder without latents, with the same window.
+    pub window: Standing,
+    /// The same, seeing the whole text.
+    pub full: Standing,
+    /// The entropy of a corpus that has a known one.
+    pub truth: Option<Standing>,
+    /// Words that a token of the first two sees.
+    pub window_tokens: usize,
+    /// Latent vectors of a text.
+    pub n_latents: usize,
+}
+
+impl Standings {
+    /// Reads the last scores of the run of `config` and of its [baselines](Baseline).
+    ///
+    /// # Errors
+    /// [`Error::Train`] when a run's metrics cannot be read, [`Error::Field`] when one has no score that may be
+    /// compared.
+    pub fn read(config: &Config) -> Result<Self> {
+        let of = |baseline: Baseline| {
+            let dir = baseline.dir(config);
+            last_score(baseline.label(), dir, |p| p == Protocol::Autoregressive)
+        };
+        let bound = |protocol| matches!(protocol, Protocol::Elbo { .. });
+        let truth = match config.data.path {
+            Some(_) => None,
+            None => {
+                let entropy =
+                    storyworld::true_entropy(config.run.seed, storyworld::ENTROPY_DOCUMENTS)
+                        .map_err(ltm_train::Error::from)?;
+                Some(Standing {
+                    label: "truth",
+                    protocol: "entropy".into(),
+                    nats: entropy.nats_per_token,
+                    error: entropy.nats_per_token_se,
+                })
+            }
+        };
+        Ok(Self {
+            thoughts: last_score("with thoughts", config.run.dir.clone(), bound)?,
+            window: of(Baseline::Window)?,
+            full: of(Baseline::Full)?,
+            truth,
+            window_tokens: config.model.window,
+            n_latents: config.model.n_latents,
+        })
+    }
+
+    /// The rows, the worst baseline first.
+    pub fn rows(&self) -> impl Iterator<Item = &Standing> {
+        [&self.window, &self.thoughts, &self.full].into_iter().chain(&self.truth)
+    }
+
+    /// What the numbers say, in a few words.
+    pub fn summary(&self) -> String {
+        let Self { thoughts, window, full, truth, window_tokens, n_latents } = self;
+        let saved = window.nats - thoughts.nats;
+        let error = window.error.hypot(thoughts.error);
+        let (with, without) = (thoughts.nats, window.nats);
+        let mut text = if saved > 2.0 * error {
+            format!(
+                "Through a window of {window_tokens} tokens, {n_latents} thoughts save {saved:.3} of {without:.3} nats per \
+                 token, their own cost included"
+            )
+        } else if saved < -2.0 * error {
+            format!(
+                "Here thoughts do not pay: with them a token costs {with:.3} nats, without them {without:.3}"
+            )
+        } else {
+            format!(
+                "Here thoughts make no difference beyond the error: {with:.3} nats per token with them, {without:.3} \
+                 without"
+            )
+        };
+        let best = if thoughts.nats < full.nats { "more than" } else { "less than" };
+        text += &format!("; seeing the whole text costs {:.3}, {best} thinking", full.nats);
+        if let Some(truth) = truth {
+            text += &format!("; no model can do better than {:.3}", truth.nats);
+        }
+        text + ". One training seed each."
+    }
+
+    /// Draws the rows as bars.
+    ///
+    /// # Errors
+    /// Those of [`charts::bars`](crate::charts::bars).
+    #[cfg(feature = "charts")]
+    pub fn draw(&self, path: &std::path::Path) -> Result<()> {
+        let bar = |row: &Standing| crate::charts::Bar {
+            name: format!("{} ({})", row.label, row.protocol),
+            value: row.nats,
+            error: row.error,
+        };
+        let bars: Vec<_> = self.rows().map(bar).collect();
+        crate::charts::bars(path, "Cost of a text", "nats per token", &bars)?;
+        Ok(())
+    }
+}
+
+/// The last score in a run's metrics by a protocol that `suits`.
+fn last_score(
+    label: &'static str,
+    run: PathBuf,
+    suits: impl Fn(Protocol) -> bool,
+) -> Result<Standing> {
+    let lines = read(&run.join(METRICS_FILE))?;
+    let is_suitable = |(name, _): &(&String, &ProtocolScore)| name.parse().is_ok_and(&suits);
+    let found = lines.iter().rev().find_map(|line| match line {
+        Line::Evaluation(line) => line.eval.iter().find(is_suitable),
+        Line::Step(_) => None,
+    });
+    let Some((protocol, score)) = found else {
+        let expected = format!("a run in {} with a score that may be compared", run.display());
+        return Err(Error::field("baselines", expected, "none"));
+    };
+    let (nats, error) = (score.nats_per_token, score.standard_error);
+    Ok(Standing { label, protocol: protocol.clone(), nats, error })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn standings(thoughts: f64) -> Standings {
+        let row =
+            |label, nats| Standing { label, protocol: "autoregressive".into(), nats, error: 0.004 };
+        Standings {
+            thoughts: row("with thoughts", thoughts),
+            window: row("without thoughts", 0.9),
+            full: row("without, full context", 0.7),
+            truth: Some(row("truth", 0.474)),
+            window_tokens: 4,
+            n_latents: 2,
+        }
+    }
+
+    #[test]
+    fn the_summary_is_what_the_numbers_say() {
+        let says = |thoughts, part: &str| {
+            let text = standings(thoughts).summary();
+            assert!(text.contains(part), "{text}");
+        };
+        says(0.65, "2 thoughts save 0.250 of 0.900 nats per token");
+        says(0.65, "seeing the whole text costs 0.700, more than thinking");
+        says(0.8, "less than thinking; no model can do better than 0.474");
+        says(0.905, "no difference beyond the error");
+        says(0.95, "do not pay: with them a token costs 0.950 nats, without them 0.900");
+    }
+}
