@@ -174,6 +174,13 @@ pub struct TrainConfig {
     /// Gradient of the weights that a slow step uses.
     #[serde(default)]
     pub slow_gradient: SlowGradientKind,
+    /// Weight of a second loss: the cross-entropy of the tokens after a random prefix of each text, from latents inferred
+    /// from the prefix alone, so that a model also learns to write on from what was read so far. 0 is none.
+    #[serde(default)]
+    pub prefix_weight: f64,
+    /// Tokens after a prefix that this loss predicts, as far as the text goes.
+    #[serde(default = "default_prefix_block")]
+    pub prefix_block: usize,
     /// Slow steps between checkpoints; the last step always saves one.
     #[serde(default = "default_every")]
     pub checkpoint_every: u64,
@@ -249,6 +256,10 @@ fn default_betas() -> [f64; 2] {
 
 fn default_clip() -> f64 {
     1.0
+}
+
+fn default_prefix_block() -> usize {
+    24
 }
 
 fn default_every() -> u64 {
@@ -371,6 +382,10 @@ impl Config {
         least_0("train.lr", t.lr)?;
         least_0("train.lr_min", t.lr_min)?;
         least_0("train.weight_decay", t.weight_decay)?;
+        least_0("train.prefix_weight", t.prefix_weight)?;
+        between("train.prefix_block", t.prefix_block as u64, 1, 1 << 24)?;
+        let reads_on = t.prefix_weight == 0.0 || model.n_latents > 0;
+        check(reads_on, "train.prefix_weight", "0 for a model without latents", &t.prefix_weight)?;
         // A step is taken in 32 bits.
         let most = f64::from(f32::MAX);
         for (field, rate) in

@@ -48,7 +48,8 @@ pub fn count(config: &Config) -> Result<Flops> {
         StartKind::Encoder => sum(&counts.encoder),
         StartKind::Drawn | StartKind::Prior => 0.0,
     };
-    let micro_batch = start + fast + sum(&counts.slow);
+    let passes = if train.prefix_weight > 0.0 { 2.0 } else { 1.0 };
+    let micro_batch = passes * (start + fast + sum(&counts.slow));
     Ok(Flops {
         per_slow_step: micro_batch * train.micro_batches as f64,
         per_token: micro_batch / (b * t) as f64,

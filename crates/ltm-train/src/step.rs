@@ -9,8 +9,8 @@ use ltm_kernels::ops::{elementwise, reduce};
 use ltm_kernels::{Buffer, Device};
 use ltm_model::{DeviceWeights, ParamSpec, Weights};
 use ltm_vi::{
-    InferKey, Inference, Latents, Likelihood, Prior, Program, StandardNormal, Task, mask_batch,
-    suits,
+    Cut, InferKey, Inference, Latents, Likelihood, Prior, Program, StandardNormal, Task,
+    mask_batch, suits,
 };
 
 use crate::config::{Config, unsuitable};
@@ -199,6 +199,9 @@ impl SlowLearner {
                 elementwise::add_assign(&device, sum, gradient)?;
             }
         }
+        if train.prefix_weight > 0.0 {
+            self.read_on(config, batches, step)?;
+        }
         let loss = nll * share;
         let kl = kl.map(|kl| kl * share);
         let fail = |tensor: &str| {
@@ -230,6 +233,34 @@ impl SlowLearner {
         }
         let fast_lr = config.infer.lr_at(0, progress);
         Ok(StepReport { step: step + 1, loss, kl, grad_norm, lr, fast_lr, tokens })
+    }
+
+    /// Adds the gradients of predicting what follows a random prefix of each text, from latents inferred from the
+    /// prefix alone, times `train.prefix_weight`.
+    fn read_on(&mut self, config: &Config, batches: &[Batch], step: u64) -> Result<()> {
+        let train = &config.train;
+        let extents = self.program.extents();
+        let key = |idx: usize| {
+            let first_sequence = (idx * train.batch) as u64;
+            InferKey { seed: config.run.seed, step, first_sequence }
+        };
+        let cuts = batches.iter().enumerate().map(|(idx, batch)| {
+            let batch = ltm_vi::Batch::new(extents, train.batch, &batch.tokens, &batch.targets)?;
+            Ok(Cut::new(batch, key(idx), train.prefix_block)?)
+        });
+        let cuts = cuts.collect::<Result<Vec<_>>>()?;
+        let tokens = cuts.iter().flat_map(|cut| &cut.predicted).filter(|p| **p).count();
+        let share = (train.prefix_weight / tokens.max(1) as f64) as f32;
+        let inference = Inference::at(&config.infer, train.progress(step))?;
+        for (idx, Cut { known, rest, predicted }) in cuts.iter().enumerate() {
+            let token_weight: Vec<f32> =
+                predicted.iter().map(|p| if *p { share } else { 0.0 }).collect();
+            let mut problem = self.program.problem(&self.weights, known)?;
+            let latents = inference.infer(&mut problem, key(idx), &mut |_| Ok(()))?;
+            let mut problem = problem.with_batch(rest)?;
+            problem.weight_gradients(&latents, &token_weight, 0.0)?.add_to(&mut self.sums)?;
+        }
+        Ok(())
     }
 
     /// Adds the gradient of a batch's masked-diffusion bound, times `share`, under masks drawn for this

@@ -7,11 +7,11 @@ use std::sync::Arc;
 
 use ltm_autodiff::{AdamWState, Graph, Precision, Value, ops};
 use ltm_kernels::{Buffer, DType, Device};
-use ltm_model::{DeviceWeights, Weights, param_table};
+use ltm_model::{DeviceWeights, ParamSpec, Part, Weights, param_table};
 use ltm_testkit::{Tol, assert_close, relative_frobenius};
 use ltm_train::data::{Batch, Split};
 use ltm_train::{Checkpoint, Config, Error, Run, SlowLearner, Start, StepReport, run_data};
-use ltm_vi::{InferKey, Inference, Prior, Program, TracedGaussian};
+use ltm_vi::{Cut, InferKey, Inference, Prior, Program, TracedGaussian};
 
 /// Running means in single precision, after sums of about a hundred terms, through three fast steps.
 const TOL: f64 = 1e-3;
@@ -72,7 +72,10 @@ fn micro_batches(step: u64) -> [Batch; 2] {
 /// Weights large enough for the latents to matter.
 fn weights(config: &Config) -> Weights {
     let mut weights = Weights::init(&config.model, 5).expect("a good model");
-    weights.params.iter_mut().flatten().for_each(|x| *x *= if *x == 1.0 { 1.0 } else { 5.0 });
+    let of_decoder = |spec: &ParamSpec| spec.part == Part::Decoder;
+    let decoder = param_table(&config.model).iter().filter(|spec| of_decoder(spec)).count();
+    let numbers = weights.params[..decoder].iter_mut().flatten();
+    numbers.for_each(|x| *x *= if *x == 1.0 { 1.0 } else { 5.0 });
     weights
 }
 
@@ -144,7 +147,7 @@ impl Plain {
         }
         let (mut nats, mut kl, mut tokens) = (0.0, 0.0, 0.0);
         let mut sums: Vec<Vec<f64>> = self.weights.iter().map(|w| vec![0.0; w.len()]).collect();
-        let mut trajectory = sums.clone();
+        let (mut trajectory, mut ahead, mut predicted) = (sums.clone(), sums.clone(), 0.0);
         for (index, batch) in batches.iter().enumerate() {
             let first_sequence = 2 * index as u64;
             let key = InferKey { seed: config.run.seed, step, first_sequence };
@@ -182,11 +185,26 @@ impl Plain {
                     *sum += x;
                 }
             }
+            if config.train.prefix_weight == 0.0 {
+                continue;
+            }
+            let cut = Cut::new(rows, key, config.train.prefix_block).expect("good lengths");
+            let mut problem = self.program.problem(&weights, &cut.known).expect("they fit");
+            let latents = inference.infer(&mut problem, key, &mut |_| Ok(())).expect("fitted");
+            let mut problem = self.program.problem(&weights, &cut.rest).expect("they fit");
+            let mask: Vec<f32> = cut.predicted.iter().map(|p| f32::from(*p)).collect();
+            predicted += f64::from(mask.iter().sum::<f32>());
+            let slow = problem.weight_gradients(&latents, &mask, 0.0).expect("gradients");
+            for (sum, gradient) in ahead.iter_mut().zip(slow.gradients) {
+                for (sum, x) in sum.iter_mut().zip(gradient.to_f64().expect("on the CPU")) {
+                    *sum += config.train.prefix_weight * x;
+                }
+            }
         }
         let mut norm = 0.0;
-        for (sum, trajectory) in sums.iter_mut().zip(&trajectory) {
-            for (sum, trajectory) in sum.iter_mut().zip(trajectory) {
-                *sum = *sum / tokens + trajectory;
+        for ((sum, trajectory), ahead) in sums.iter_mut().zip(&trajectory).zip(&ahead) {
+            for ((sum, trajectory), ahead) in sum.iter_mut().zip(trajectory).zip(ahead) {
+                *sum = *sum / tokens + trajectory + ahead / f64::max(predicted, 1.0);
                 norm += *sum * *sum;
             }
         }
@@ -282,6 +300,18 @@ fn a_step_without_clipping_is_the_plain_one() {
 #[test]
 fn a_step_along_the_trajectory_is_the_plain_one() {
     check(&["train.slow_gradient=trajectory"], STANDARD, |_| true);
+}
+
+/// A second loss on what follows a prefix: read by a fit, by an encoder, and by an encoder and a fit.
+#[test]
+fn a_step_that_reads_on_is_the_plain_one() {
+    let reads = ["train.prefix_weight=0.7", "train.prefix_block=3"];
+    let encoder =
+        ["model.encoder_width=12", "infer.start=encoder", "infer.noise=fresh", "train.clip=inf"];
+    check(&reads, STANDARD, |_| true);
+    check(&[&encoder[..], &["infer.steps=0"]].concat(), STANDARD, |_| true);
+    check(&[&encoder[..], &reads, &["infer.steps=0"]].concat(), STANDARD, |_| true);
+    check(&[&encoder[..], &reads, &["infer.steps=2"]].concat(), STANDARD, |_| true);
 }
 
 /// The fit minimises the divergence from the learner's own prior, the report counts it, and along the trajectory the

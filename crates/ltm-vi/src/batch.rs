@@ -14,6 +14,7 @@ pub struct Batch {
     tokens: Vec<i32>,
     targets: Vec<i32>,
     context: Vec<usize>,
+    read: Vec<usize>,
     vocab_size: usize,
     /// A number that no other batch has.
     id: u64,
@@ -43,9 +44,11 @@ impl Batch {
         }
         check_indices("embedding", vocab_size, tokens)?;
         let t = tokens.len() / b;
-        let (tokens, context) = (tokens.to_vec(), vec![0; b]);
-        let batch = Self { b, t, tokens, targets: Vec::new(), context, vocab_size, id: new_id() };
-        batch.with_targets(targets)
+        let (tokens, targets) = (tokens.to_vec(), targets.to_vec());
+        let (context, read) = (vec![0; b], vec![t; b]);
+        let batch =
+            Self { b, t, tokens, targets: Vec::new(), context, read, vocab_size, id: new_id() };
+        batch.with_targets(&targets)
     }
 
     /// The same tokens with other targets.
@@ -58,8 +61,9 @@ impl Batch {
             return Err(argument("targets", format!("{len} entries, B·T"), targets.len()));
         }
         check_indices("cross_entropy", self.vocab_size, targets)?;
-        let (tokens, context) = (self.tokens.clone(), self.context.clone());
-        Ok(Self { tokens, targets: targets.to_vec(), context, id: new_id(), ..*self })
+        let (tokens, targets) = (self.tokens.clone(), targets.to_vec());
+        let (context, read) = (self.context.clone(), self.read.clone());
+        Ok(Self { tokens, targets, context, read, id: new_id(), ..*self })
     }
 
     /// The same batch, whose rows' first `context` targets are already known: these are not scored, but latents may be
@@ -68,14 +72,40 @@ impl Batch {
     /// # Errors
     /// [`Error::Argument`](crate::Error::Argument) when there is not one number per row, or one exceeds a row.
     pub fn with_context(self, context: &[usize]) -> Result<Self> {
-        let Self { b, t, .. } = self;
-        if context.len() != b {
-            return Err(argument("context", format!("{b} numbers, one per row"), context.len()));
-        }
-        if let Some(known) = context.iter().find(|known| **known > t) {
-            return Err(argument("context", format!("at most {t}, the targets of a row"), known));
-        }
+        self.check_lengths("context", context)?;
         Ok(Self { context: context.to_vec(), ..self })
+    }
+
+    /// The same batch, of whose rows an encoder reads the first `read` targets only: the rest is to be predicted from
+    /// them.
+    ///
+    /// # Errors
+    /// [`Error::Argument`](crate::Error::Argument) when there is not one number per row, or one exceeds a row.
+    pub fn with_read(self, read: &[usize]) -> Result<Self> {
+        self.check_lengths("read", read)?;
+        Ok(Self { read: read.to_vec(), id: new_id(), ..self })
+    }
+
+    fn check_lengths(&self, arg: &'static str, lengths: &[usize]) -> Result<()> {
+        let Self { b, t, .. } = self;
+        if lengths.len() != *b {
+            return Err(argument(arg, format!("{b} numbers, one per row"), lengths.len()));
+        }
+        match lengths.iter().find(|length| *length > t) {
+            Some(length) => {
+                Err(argument(arg, format!("at most {t}, the targets of a row"), length))
+            }
+            None => Ok(()),
+        }
+    }
+
+    /// The targets that an encoder reads; -1 for the others.
+    pub(crate) fn readable(&self) -> Vec<i32> {
+        let mut readable = self.targets.clone();
+        for (row, read) in readable.chunks_mut(self.t).zip(&self.read) {
+            row[*read..].fill(Self::IGNORED);
+        }
+        readable
     }
 
     /// Sequences `B` and tokens `T` of each.
@@ -150,6 +180,8 @@ mod tests {
             (good.with_targets(&[0; 5]), "targets"),
             (new(2, &[0; 4], &[0; 4]).unwrap().with_context(&[0]), "context"),
             (new(2, &[0; 4], &[0; 4]).unwrap().with_context(&[0, 3]), "context"),
+            (new(2, &[0; 4], &[0; 4]).unwrap().with_read(&[0]), "read"),
+            (new(2, &[0; 4], &[0; 4]).unwrap().with_read(&[0, 3]), "read"),
         ] {
             match refused {
                 Err(Error::Argument { arg: found, .. }) => assert_eq!(found, arg),
@@ -163,6 +195,9 @@ mod tests {
             let index = matches!(refused, Err(Error::Kernel(ltm_kernels::Error::Index { .. })));
             assert!(index, "{tokens:?} {targets:?}");
         }
+        let read = new(2, &[0, 1, 2, 4], &[1, -1, 4, 0]).unwrap().with_read(&[2, 1]).unwrap();
+        assert_eq!(read.readable(), [1, -1, 4, -1]);
+        assert_eq!((read.targets(), good.readable()), (good.targets(), good.targets().to_vec()));
         // Other targets are another batch, of the same tokens.
         let other = good.with_targets(&[-1; 4]).unwrap();
         assert_ne!(other.id(), good.id());

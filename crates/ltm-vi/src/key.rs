@@ -30,6 +30,7 @@ pub(crate) enum Purpose {
     Token = 0x7468_6f35 << 32,
     MaskCount = 0x7468_6f36 << 32,
     Mask = 0x7468_6f37 << 32,
+    Prefix = 0x7468_6f38 << 32,
 }
 
 impl InferKey {

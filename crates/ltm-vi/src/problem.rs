@@ -176,11 +176,12 @@ impl Problem<'_> {
         if let Some(encoder) = &program.nodes.encoder {
             // The scored targets, and nothing else.
             let nothing = program.extents.vocab_size as i32;
+            let readable = batch.readable();
             let id = |id: &i32| if *id == Batch::IGNORED { nothing } else { *id };
-            let text: Vec<i32> = batch.targets().iter().map(id).collect();
+            let text: Vec<i32> = readable.iter().map(id).collect();
             program.store.write_i32(encoder.inputs.text, &text)?;
             let present = |id: &i32| if *id == Batch::IGNORED { 0.0 } else { 1.0 };
-            let present: Vec<f32> = batch.targets().iter().map(present).collect();
+            let present: Vec<f32> = readable.iter().map(present).collect();
             program.store.write_f32(encoder.inputs.present, &present)?;
         }
         program.loaded.batch = batch.id();

@@ -3,10 +3,10 @@
 
 use ltm_autodiff::Precision;
 use ltm_kernels::Device;
-use ltm_model::{Attention, DeviceWeights, ModelConfig, Weights};
+use ltm_model::{Attention, DeviceWeights, ModelConfig, Weights, param_table};
 use ltm_vi::{
     Batch, Error, InferConfig, InferKey, Inference, Latents, Noise, Posterior, Program, Protocol,
-    Scores, SlowGradient, score,
+    Scores, SlowGradient, StartKind, score,
 };
 
 const V: usize = 3;
@@ -39,7 +39,9 @@ fn model(config: &ModelConfig, b: usize, t: usize) -> Model {
     let (cpu, f64, slow) = (Device::Cpu, Precision::F64, SlowGradient::None);
     let mut weights = Weights::init(config, 3).unwrap();
     // Large enough for the latents to matter; the norms' gains stay 1.
-    weights.params.iter_mut().flatten().for_each(|x| *x *= if *x == 1.0 { 1.0 } else { 40.0 });
+    let decoder = param_table(&ModelConfig { encoder_width: 0, ..*config }).len();
+    let numbers = weights.params[..decoder].iter_mut().flatten();
+    numbers.for_each(|x| *x *= if *x == 1.0 { 1.0 } else { 40.0 });
     Model {
         config: *config,
         program: Program::new(config, b, t, &cpu, f64, slow).unwrap(),
@@ -113,6 +115,19 @@ fn probabilities_of_all_sequences_add_up_to_one() {
         let found = total(Protocol::Prequential { stride, samples });
         // Weights and latents are single precision, sums double: far fewer than 1e4 roundings.
         assert!((found - 1.0).abs() <= 1e-9, "stride {stride}, {samples} samples: {found}");
+    }
+    // An encoder reads the prefix alone, also where that is empty.
+    let mut encoder = self::model(&ModelConfig { encoder_width: 5, ..CONFIG }, 1, t);
+    for steps in [0, 2] {
+        let infer = InferConfig { start: StartKind::Encoder, steps, ..infer() };
+        let protocol = Protocol::Prequential { stride: 2, samples: 2 };
+        let of = |index| {
+            let (tokens, targets) = sequence(index, t);
+            let batch = encoder.batch(&tokens, &targets);
+            (-encoder.score(&batch, protocol, &infer).unwrap().nats[0]).exp()
+        };
+        let found: f64 = (0..V.pow(t as u32)).map(of).sum();
+        assert!((found - 1.0).abs() <= 1e-9, "an encoder and {steps} steps: {found}");
     }
     // What the published protocol says of the same model is no code.
     let found = total(Protocol::ElboFittedNoise);

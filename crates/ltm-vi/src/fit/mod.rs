@@ -74,6 +74,11 @@ impl Inference {
         Self::at(infer, 1.0)
     }
 
+    /// Where fits begin.
+    pub fn start(&self) -> &Start {
+        &self.start
+    }
+
     /// The same method from another start.
     pub fn from(&self, start: Start) -> Self {
         Self { fit: self.fit.clone(), start }

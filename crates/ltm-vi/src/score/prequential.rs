@@ -48,8 +48,8 @@ pub(super) fn score(
     Ok(sums)
 }
 
-/// Fits the latents to the targets of `prefix` alone. A row without any gets the prior, the posterior
-/// given nothing.
+/// Fits the latents to the targets of `prefix` alone. A row without any gets the prior, the posterior given nothing; or
+/// what an encoder predicts from nothing, where a fit begins at the encoder.
 fn fit(
     problem: &mut Problem<'_>,
     protocol: Protocol,
@@ -59,16 +59,20 @@ fn fit(
 ) -> Result<Gaussian> {
     let [b, t] = problem.batch().shape();
     let knows_nothing = |row: &[i32]| row.iter().all(|target| *target < 0);
+    let encodes = matches!(inference.start(), Start::Encoder);
     let prior = problem.start(&Start::Prior, key)?;
-    if knows_nothing(prefix) {
-        return Ok(prior);
-    }
     let batch = problem.batch().with_targets(prefix)?;
+    if knows_nothing(prefix) {
+        return match encodes {
+            true => problem.with_batch(&batch)?.start(&Start::Encoder, key),
+            false => Ok(prior),
+        };
+    }
     let latents = inference.infer(&mut problem.with_batch(&batch)?, key, &mut |_| Ok(()))?;
     let mut q = density(&latents, protocol)?.try_clone()?;
     let n = q.mu.len() / b;
     for (row, prefix) in prefix.chunks(t).enumerate() {
-        if knows_nothing(prefix) {
+        if knows_nothing(prefix) && !encodes {
             q.mu.copy_range(row * n, &prior.mu, row * n, n)?;
             q.log_var.copy_range(row * n, &prior.log_var, row * n, n)?;
         }
