@@ -11,7 +11,7 @@ use std::path::PathBuf;
 use ltm_autodiff::Precision;
 use ltm_kernels::Device;
 use ltm_model::{DeviceWeights, ModelConfig, Weights};
-use ltm_vi::{InferConfig, SlowGradient, Task, suits};
+use ltm_vi::{InferConfig, Method, SlowGradient, Task, Training, suits};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
@@ -174,6 +174,13 @@ pub struct TrainConfig {
     /// Gradient of the weights that a slow step uses.
     #[serde(default)]
     pub slow_gradient: SlowGradientKind,
+    /// Samples of the posterior by whose importance-weighted bound (Burda et al. 2016) a slow step follows; 1 is the ELBO.
+    /// Each costs as much as the first.
+    #[serde(default = "one")]
+    pub importance_samples: usize,
+    /// Fraction of training that precedes the importance-weighted steps; before it a slow step takes one sample.
+    #[serde(default)]
+    pub importance_from: f64,
     /// Weight of a second loss: the cross-entropy of the tokens after a random prefix of each text, from latents inferred
     /// from the prefix alone, so that a model also learns to write on from what was read so far. 0 is none.
     #[serde(default)]
@@ -318,13 +325,16 @@ impl Config {
         self.check_train()
     }
 
-    /// What a slow step's gradient is of: that of `train.slow_gradient`, or the joint one of a variational autoencoder.
-    pub fn slow_gradient(&self) -> SlowGradient {
-        match self.train.slow_gradient {
+    /// The loss of a slow step; its gradient is that of `train.slow_gradient`, or the joint one of a variational
+    /// autoencoder.
+    pub fn training(&self) -> Training {
+        let gradient = match self.train.slow_gradient {
             SlowGradientKind::Trajectory => SlowGradient::Trajectory,
             SlowGradientKind::Final if self.infer.is_amortised() => SlowGradient::Joint,
             SlowGradientKind::Final => SlowGradient::Final,
-        }
+        };
+        let importance = self.train.importance_samples > 1;
+        Training { gradient, free_bits: self.infer.free_bits, importance }
     }
 
     /// Weights on the device that the configuration specifies.
@@ -382,6 +392,18 @@ impl Config {
         least_0("train.lr", t.lr)?;
         least_0("train.lr_min", t.lr_min)?;
         least_0("train.weight_decay", t.weight_decay)?;
+        between("train.importance_samples", t.importance_samples as u64, 1, 1 << 12)?;
+        let from = t.importance_from;
+        check((0.0..=1.0).contains(&from), "train.importance_from", "in 0..=1", &from)?;
+        let (many, infer) = (t.importance_samples > 1, &self.infer);
+        let alone = !many || (infer.free_bits == 0.0 && infer.method == Method::Variational);
+        check(
+            alone && !(many && t.slow_gradient == SlowGradientKind::Trajectory),
+            "train.importance_samples",
+            "1 with `infer.free_bits`, with `infer.method = \"langevin\"` and with \
+             `train.slow_gradient = \"trajectory\"`",
+            &t.importance_samples,
+        )?;
         least_0("train.prefix_weight", t.prefix_weight)?;
         between("train.prefix_block", t.prefix_block as u64, 1, 1 << 24)?;
         let reads_on = t.prefix_weight == 0.0 || model.n_latents > 0;

@@ -32,12 +32,12 @@ pub struct Flops {
 /// # Errors
 /// [`Error::Infer`](crate::Error::Infer) for a configuration that cannot be traced.
 pub fn count(config: &Config) -> Result<Flops> {
-    let slow_gradient = config.slow_gradient();
+    let training = config.training();
     let train = &config.train;
     let (b, t) = (train.batch, train.seq_len);
     // Any device and precision have the same nodes except for casts, which compute nothing.
     let (device, precision) = (Device::Cpu, Precision::F32);
-    let counts = training_counts(&config.model, b, t, &device, precision, slow_gradient)?;
+    let counts = training_counts(&config.model, b, t, &device, precision, training)?;
     let sum =
         |counts: &[NodeCount]| counts.iter().map(|count| count.cost.flops as f64).sum::<f64>();
     let fast = match config.infer.steps {
@@ -48,8 +48,17 @@ pub fn count(config: &Config) -> Result<Flops> {
         StartKind::Encoder => sum(&counts.encoder),
         StartKind::Drawn | StartKind::Prior => 0.0,
     };
-    let passes = if train.prefix_weight > 0.0 { 2.0 } else { 1.0 };
-    let micro_batch = passes * (start + fast + sum(&counts.slow));
+    // A prefix is read and continued as a whole text is; of several samples each is scored once more.
+    let read_on = if train.prefix_weight > 0.0 { start + fast + sum(&counts.slow) } else { 0.0 };
+    let many = train.importance_samples as f64 * (1.0 - train.importance_from);
+    let slow = match train.importance_samples {
+        1 => sum(&counts.slow),
+        _ => {
+            train.importance_from * sum(&counts.slow)
+                + many * (sum(&counts.slow) + sum(&counts.score))
+        }
+    };
+    let micro_batch = start + fast + slow + read_on;
     Ok(Flops {
         per_slow_step: micro_batch * train.micro_batches as f64,
         per_token: micro_batch / (b * t) as f64,

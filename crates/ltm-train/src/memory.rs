@@ -1,7 +1,7 @@
 //! How much memory training takes at its peak, known from the configuration alone. Allocates nothing by extents.
 
 use ltm_kernels::Device;
-use ltm_vi::{SlowGradient, training_counts};
+use ltm_vi::{SlowGradient, Training, training_counts};
 
 use crate::Result;
 use crate::config::Config;
@@ -59,12 +59,12 @@ impl Memory {
 /// [`Error::Infer`](crate::Error::Infer) for a configuration that cannot be traced.
 pub fn estimate(config: &Config) -> Result<Memory> {
     let train = &config.train;
-    let slow_gradient = config.slow_gradient();
+    let training = config.training();
     let precision = config.run.precision_on_paper();
-    let count = |slow| {
+    let count = |slow: Training| {
         training_counts(&config.model, train.batch, train.seq_len, &Device::Cpu, precision, slow)
     };
-    let (training, scoring) = (count(slow_gradient)?, count(SlowGradient::None)?);
+    let (training, scoring) = (count(training)?, count(SlowGradient::None.into())?);
     let weights = training.weight_bytes;
     let [fast, _, slow, encoder] = training.plan_bytes;
     let scoring_plans: usize = scoring.plan_bytes.iter().sum();

@@ -79,12 +79,12 @@ impl SlowLearner {
         prior: Arc<dyn Prior>,
         weights: &Weights,
     ) -> Result<Self> {
-        let slow_gradient = config.slow_gradient();
-        let task = Task::Train(slow_gradient);
+        let training = config.training();
+        let task = Task::Train(training.gradient);
         suits(likelihood.extents(), &config.infer, task).map_err(unsuitable)?;
         let (device, precision) = config.run.compute()?;
         let shape = [config.train.batch, config.train.seq_len];
-        let program = Program::of(likelihood, prior, shape, &device, precision, slow_gradient)?;
+        let program = Program::of(likelihood, prior, shape, &device, precision, training)?;
         let weights = DeviceWeights::of(program.params(), weights, &device, precision)
             .map_err(ltm_vi::Error::from)?;
         let mut moments = Vec::with_capacity(program.params().len());
@@ -187,10 +187,28 @@ impl SlowLearner {
             let batch = ltm_vi::Batch::new(extents, train.batch, &batch.tokens, &batch.targets)?;
             let mut problem = self.program.problem(&self.weights, &batch)?;
             let latents = inference.infer(&mut problem, key, &mut |_| Ok(()))?;
-            let slow = problem.weight_gradients(&latents, &token_weight, kl_weight)?;
-            slow.add_to(&mut self.sums)?;
-            nll += slow.nll.iter().sum::<f64>();
-            kl = match (&latents, slow.kl) {
+            let samples = train.samples_at(progress);
+            let (found_nll, found_kl) = match &latents {
+                Latents::Gaussian(q) if samples > 1 => {
+                    let sums = &mut self.sums;
+                    let weighted = problem.add_importance_gradients(
+                        q,
+                        samples,
+                        key,
+                        &token_weight,
+                        kl_weight,
+                        sums,
+                    )?;
+                    (weighted.nll, Some(weighted.kl))
+                }
+                latents => {
+                    let slow = problem.weight_gradients(latents, &token_weight, kl_weight)?;
+                    slow.add_to(&mut self.sums)?;
+                    (slow.nll, slow.kl)
+                }
+            };
+            nll += found_nll.iter().sum::<f64>();
+            kl = match (&latents, found_kl) {
                 (Latents::Sample(_), _) => None,
                 (_, None) => kl,
                 (_, Some(found)) => kl.map(|kl| kl + found.iter().take(rows).sum::<f64>()),

@@ -124,7 +124,7 @@ struct Plain {
 
 impl Plain {
     fn new(config: &Config, prior: Normal, weights: &Weights) -> Self {
-        let slow = config.slow_gradient();
+        let slow = config.training();
         let (device, precision, shape) = (Device::Cpu, Precision::F64, [2, SEQ_LEN]);
         let model = Arc::new(config.model);
         let program = Program::of(model, Arc::new(prior), shape, &device, precision, slow);

@@ -123,6 +123,10 @@ pub struct InferConfig {
     /// Standard deviation of a drawn start's log-variances.
     #[serde(default)]
     pub init_log_var_std: f64,
+    /// KL of each layer's latents of a sequence that costs nothing in the objective of training, in nats (Kingma et al.
+    /// 2016); 0 counts every nat. Scores are not affected.
+    #[serde(default)]
+    pub free_bits: f64,
     /// Fraction of training in which the KL has no weight in the objective, before `kl_warmup`: the decoder first
     /// learns to read its latents, and then what they cost. Scores are not affected.
     #[serde(default)]
@@ -195,6 +199,7 @@ impl InferConfig {
             init_mu_std: 0.01,
             init_log_var_mean: -5.0,
             init_log_var_std: 0.1,
+            free_bits: 0.0,
             kl_hold: 0.0,
             kl_warmup: 0.0,
         }
@@ -242,6 +247,7 @@ impl InferConfig {
         check("init_log_var_mean", mean.abs() <= 50.0, "in -50..=50", mean)?;
         let std = self.init_log_var_std;
         check("init_log_var_std", (0.0..=10.0).contains(&std), "in 0..=10", std)?;
+        least_0("free_bits", self.free_bits)?;
         let (hold, share) = (self.kl_hold, self.kl_warmup);
         check("kl_hold", (0.0..=1.0).contains(&hold), "in 0..=1", hold)?;
         check("kl_warmup", (0.0..=1.0).contains(&share), "in 0..=1", share)?;
@@ -286,6 +292,7 @@ mod tests {
             ("init_log_var_mean", InferConfig { init_log_var_mean: f64::NAN, ..good }),
             ("init_log_var_std", InferConfig { init_log_var_std: -0.1, ..good }),
             ("init_log_var_std", InferConfig { init_log_var_std: 1e30, ..good }),
+            ("free_bits", InferConfig { free_bits: f64::NAN, ..good }),
             ("kl_hold", InferConfig { kl_hold: -0.1, ..good }),
             ("kl_warmup", InferConfig { kl_warmup: 1.1, ..good }),
             ("kl_warmup", InferConfig { kl_hold: 0.6, kl_warmup: 0.6, ..good }),

@@ -8,7 +8,7 @@ use ltm_kernels::Device;
 use ltm_model::ModelConfig;
 
 use crate::program::check_shape;
-use crate::{Result, SlowGradient, StandardNormal, objective};
+use crate::{Result, StandardNormal, Training, objective};
 
 /// What training on one batch computes, by kind of node and each node once, and the memory that this takes; see
 /// [`training_counts`].
@@ -20,6 +20,8 @@ pub struct TrainingCounts {
     pub first_step: Vec<NodeCount>,
     /// Every later fast step of the batch; empty without latents.
     pub later_step: Vec<NodeCount>,
+    /// The negative log-likelihood at one more sample.
+    pub score: Vec<NodeCount>,
     /// The slow gradient after the last; empty for [`SlowGradient::None`].
     pub slow: Vec<NodeCount>,
     /// Bytes of one copy of the weights.
@@ -42,12 +44,13 @@ pub fn training_counts(
     t: usize,
     device: &Device,
     precision: Precision,
-    slow_gradient: SlowGradient,
+    training: impl Into<Training>,
 ) -> Result<TrainingCounts> {
+    let training = training.into();
     config.validate()?;
-    check_shape(&config.into(), [b, t], slow_gradient)?;
+    check_shape(&config.into(), [b, t], training.gradient)?;
     let mut graph = Graph::new();
-    let nodes = objective::trace(&mut graph, config, &StandardNormal, [b, t], slow_gradient)?;
+    let nodes = objective::trace(&mut graph, config, &StandardNormal, [b, t], training)?;
     let fast = match &nodes.latents {
         Some(_) => nodes.fast_outputs(),
         None => Vec::new(),
@@ -70,6 +73,7 @@ pub fn training_counts(
         encoder: count(&encoder, UpdateRate::Weights)?,
         first_step: count(&fast, UpdateRate::Weights)?,
         later_step: count(&fast, UpdateRate::Step)?,
+        score: count(&[nodes.nll], UpdateRate::Step)?,
         slow: count(&slow, UpdateRate::Weights)?,
         weight_bytes: weights,
         batch_bytes: store_bytes(&graph, precision).saturating_sub(weights) + moments + trajectory,

@@ -31,6 +31,7 @@ pub(crate) enum Purpose {
     MaskCount = 0x7468_6f36 << 32,
     Mask = 0x7468_6f37 << 32,
     Prefix = 0x7468_6f38 << 32,
+    SlowNoise = 0x7468_6f39 << 32,
 }
 
 impl InferKey {

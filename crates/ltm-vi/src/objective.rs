@@ -23,6 +23,36 @@ pub enum SlowGradient {
     Trajectory,
 }
 
+/// What a graph is traced for: training by a loss, or evaluation.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct Training {
+    /// Which weight gradients are traced.
+    pub gradient: SlowGradient,
+    /// The KL of each layer's latents that costs nothing, in nats (Kingma et al. 2016): below it the objective of fits and
+    /// of the encoder does not pull a posterior towards the prior. Reported KL are in full.
+    pub free_bits: f64,
+    /// Whether the slow step is importance-weighted: see [`Slow::sample_weight`].
+    pub importance: bool,
+}
+
+impl From<SlowGradient> for Training {
+    /// By one sample, and every nat of KL counts.
+    fn from(gradient: SlowGradient) -> Self {
+        Self { gradient, free_bits: 0.0, importance: false }
+    }
+}
+
+impl Training {
+    /// The part of a KL that counts.
+    fn counted(self, g: &mut Graph, kl: Value) -> Result<Value> {
+        if self.free_bits == 0.0 {
+            return Ok(kl);
+        }
+        let above = ops::affine(g, kl, 1.0, -self.free_bits)?;
+        ops::relu(g, above)
+    }
+}
+
 /// A traced model for `B` sequences of `T` tokens.
 #[derive(Debug)]
 pub struct Objective {
@@ -82,6 +112,12 @@ pub struct Encoder {
 pub struct Slow {
     /// Input `(B·T)`: the weight of each target.
     pub token_weight: Value,
+    /// Input `(B·T)`: the weight of each target in the bound of an encoder beside a fit.
+    pub encoder_token_weight: Option<Value>,
+    /// Input `(B)`: the importance of each sequence's sample for its encoder, of an importance-weighted step with an
+    /// encoder. With the same weights in `token_weight` the gradients of the encoder are doubly reparametrised (Tucker et
+    /// al. 2019): `importance²` times the path derivative, while those of the decoder have `importance` once.
+    pub sample_weight: Option<Value>,
     /// Negative log-likelihood of each target, `(B·T)`.
     pub nll: Value,
     /// KL of each layer of a sequence, `(B·L)`; `None` without latents.
@@ -99,7 +135,7 @@ pub fn trace(
     likelihood: &dyn Likelihood,
     prior: &dyn Prior,
     [b, t]: [usize; 2],
-    slow_gradient: SlowGradient,
+    training: Training,
 ) -> Result<Objective> {
     let extents = likelihood.extents();
     let rows = b * extents.n_layers;
@@ -126,10 +162,11 @@ pub fn trace(
             let kl_weight = g.input("kl_weight", &[rows], Kind::Float, UpdateRate::Batch);
             let ones = ops::fill(g, &[b * t], 1.0);
             let sum_nll = ops::dot(g, nll, ones)?;
-            let sum_kl = ops::dot(g, kl, kl_weight)?;
+            let counted = training.counted(g, kl)?;
+            let sum_kl = ops::dot(g, counted, kl_weight)?;
             let bound = ops::add(g, sum_nll, sum_kl)?;
             let mut wrt = vec![mu, log_var];
-            if slow_gradient == SlowGradient::Trajectory {
+            if training.gradient == SlowGradient::Trajectory {
                 wrt.extend(&weights);
             }
             let mut gradients = grad(g, bound, &wrt)?;
@@ -155,20 +192,68 @@ pub fn trace(
         false => None,
     };
     let at_latents = Objective { weights, tokens, targets, nll, latents, encoder, slow: None };
-    let slow = match slow_gradient {
+    let slow = match training.gradient {
         SlowGradient::None => None,
         SlowGradient::Final | SlowGradient::Trajectory => {
-            Some(at_latents.slow(g, likelihood, prior, &params)?)
+            Some(at_latents.slow(g, likelihood, prior, &params, training)?)
         }
-        SlowGradient::Joint => Some(at_latents.joint(g, likelihood, prior)?),
+        SlowGradient::Joint => Some(at_latents.joint(g, likelihood, prior, training)?),
     };
     Ok(Objective { slow, ..at_latents })
 }
 
-/// The input of the weight of each target.
-fn token_weight(g: &mut Graph, targets: Value) -> Value {
+/// The bound at the encoder's sample.
+struct EncodedBound {
+    nll: Value,
+    kl: Value,
+    sample_weight: Option<Value>,
+    bound: Value,
+}
+
+/// `z`, a sample of the encoder, as a value whose gradient is multiplied by an input `(B)`; also returns that input. It
+/// must be the sample at the latents in the store, which is where the encoder's posterior is put.
+fn weighted_path(g: &mut Graph, latents: &LatentObjective, z: Value) -> Result<(Value, Value)> {
+    let b = g.shape(z)[0];
+    let weight = g.input("sample_weight", &[b], Kind::Float, UpdateRate::Step);
+    let by_row = ops::reshape(g, weight, &[b, 1, 1])?;
+    let LatentObjective { mu, log_var, noise, .. } = *latents;
+    let stored = ops::reparam(g, mu, log_var, noise)?;
+    let path = ops::sub(g, z, stored)?;
+    let path = ops::mul(g, path, by_row)?;
+    Ok((ops::add(g, stored, path)?, weight))
+}
+
+/// `log q(z) - log p(z)` of each of `rows` parts, up to a constant, for the density of the latents in the store: its
+/// gradient is through `z` alone (Roeder et al. 2017).
+fn path_divergence(
+    g: &mut Graph,
+    prior: &dyn Prior,
+    latents: &LatentObjective,
+    z: Value,
+    rows: usize,
+) -> Result<Value> {
+    let LatentObjective { mu, log_var, .. } = *latents;
+    let shape = g.shape(z).to_vec();
+    let nothing = ops::fill(g, &shape, 0.0);
+    // Without spread it is -log p at the mean, up to a constant: see `Prior::kl`.
+    let minus_log_p = prior.kl(g, TracedGaussian { mu: z, log_var: nothing, z }, rows)?;
+    let off = ops::sub(g, z, mu)?;
+    let square = ops::mul(g, off, off)?;
+    let precision = ops::scale(g, log_var, -1.0)?;
+    let precision = ops::exp(g, precision)?;
+    let square = ops::mul(g, square, precision)?;
+    let len = shape.iter().product::<usize>() / rows;
+    let square = ops::reshape(g, square, &[rows, len])?;
+    let square = ops::sum(g, square, &[1])?;
+    let square = ops::reshape(g, square, &[rows])?;
+    let log_q = ops::scale(g, square, -0.5)?;
+    ops::add(g, log_q, minus_log_p)
+}
+
+/// An input of the weight of each target.
+fn token_weight(g: &mut Graph, targets: Value, name: &str) -> Value {
     let shape = g.shape(targets).to_vec();
-    g.input("token_weight", &shape, Kind::Float, UpdateRate::Batch)
+    g.input(name, &shape, Kind::Float, UpdateRate::Batch)
 }
 
 impl Encoder {
@@ -197,58 +282,89 @@ impl Objective {
         likelihood: &dyn Likelihood,
         prior: &dyn Prior,
         params: &[ParamSpec],
+        training: Training,
     ) -> Result<Slow> {
-        let token_weight = token_weight(g, self.targets);
+        let token_weight = token_weight(g, self.targets, "token_weight");
         let loss = ops::dot(g, self.nll, token_weight)?;
         let kl = self.latents.as_ref().map(|latents| latents.kl);
         let nll = self.nll;
         let Some(_) = &self.encoder else {
             let gradients = grad(g, loss, &self.weights)?;
-            return Ok(Slow { token_weight, nll, kl, gradients });
+            let (encoder_token_weight, sample_weight) = (None, None);
+            return Ok(Slow {
+                token_weight,
+                encoder_token_weight,
+                sample_weight,
+                nll,
+                kl,
+                gradients,
+            });
         };
         let of = |part| {
             let weights = self.weights.iter().zip(params);
             weights.filter(|(_, spec)| spec.part == part).map(|(w, _)| *w).collect::<Vec<_>>()
         };
         let mut decoder = grad(g, loss, &of(Part::Decoder))?.into_iter();
-        let (_, _, bound) = self.encoded(g, likelihood, prior, token_weight)?;
+        // Its samples are not those that importance is computed of.
+        let training = Training { importance: false, ..training };
+        let of_encoder = self::token_weight(g, self.targets, "encoder_token_weight");
+        let EncodedBound { bound, .. } =
+            self.encoded(g, likelihood, prior, of_encoder, training)?;
         let mut encoder = grad(g, bound, &of(Part::Encoder))?.into_iter();
         let mut gradient = |spec: &ParamSpec| match spec.part {
             Part::Decoder => decoder.next(),
             Part::Encoder => encoder.next(),
         };
         let gradients = params.iter().map(|spec| gradient(spec).expect("one for each")).collect();
-        Ok(Slow { token_weight, nll, kl, gradients })
+        let (encoder_token_weight, sample_weight) = (Some(of_encoder), None);
+        Ok(Slow { token_weight, encoder_token_weight, sample_weight, nll, kl, gradients })
     }
 
     /// The slow step of a variational autoencoder.
-    fn joint(&self, g: &mut Graph, likelihood: &dyn Likelihood, prior: &dyn Prior) -> Result<Slow> {
-        let token_weight = token_weight(g, self.targets);
-        let (nll, kl, bound) = self.encoded(g, likelihood, prior, token_weight)?;
+    fn joint(
+        &self,
+        g: &mut Graph,
+        likelihood: &dyn Likelihood,
+        prior: &dyn Prior,
+        training: Training,
+    ) -> Result<Slow> {
+        let token_weight = token_weight(g, self.targets, "token_weight");
+        let encoder_token_weight = None;
+        let EncodedBound { nll, kl, sample_weight, bound } =
+            self.encoded(g, likelihood, prior, token_weight, training)?;
         let gradients = grad(g, bound, &self.weights)?;
-        Ok(Slow { token_weight, nll, kl: Some(kl), gradients })
+        let kl = Some(kl);
+        Ok(Slow { token_weight, encoder_token_weight, sample_weight, nll, kl, gradients })
     }
 
-    /// NLL, KL and weighted bound at the encoder's sample, which has the latents' noise.
+    /// The bound at the encoder's sample, which has the latents' noise.
     fn encoded(
         &self,
         g: &mut Graph,
         likelihood: &dyn Likelihood,
         prior: &dyn Prior,
         token_weight: Value,
-    ) -> Result<(Value, Value, Value)> {
+        training: Training,
+    ) -> Result<EncodedBound> {
         let (Some(encoder), Some(latents)) = (&self.encoder, &self.latents) else {
             let reason = "the gradient of a joint bound needs a model with an encoder".into();
             return Err(ltm_autodiff::Error::Shape { op: "encoder", reason });
         };
         let Encoder { encoded: Encoded { mu, log_var, .. }, kl_weight, .. } = *encoder;
-        let z = ops::reparam(g, mu, log_var, latents.noise)?;
         let rows = g.shape(kl_weight).iter().product();
-        let kl = prior.kl(g, TracedGaussian { mu, log_var, z }, rows)?;
+        let z = ops::reparam(g, mu, log_var, latents.noise)?;
+        let (z, kl, divergence, sample_weight) = if training.importance {
+            let (z, weight) = weighted_path(g, latents, z)?;
+            (z, latents.kl, path_divergence(g, prior, latents, z, rows)?, Some(weight))
+        } else {
+            let kl = prior.kl(g, TracedGaussian { mu, log_var, z }, rows)?;
+            (z, kl, training.counted(g, kl)?, None)
+        };
         let nll = likelihood.nll(g, &self.weights, self.tokens, self.targets, Some(z))?;
         let sum_nll = ops::dot(g, nll, token_weight)?;
-        let sum_kl = ops::dot(g, kl, kl_weight)?;
-        Ok((nll, kl, ops::add(g, sum_nll, sum_kl)?))
+        let sum_kl = ops::dot(g, divergence, kl_weight)?;
+        let bound = ops::add(g, sum_nll, sum_kl)?;
+        Ok(EncodedBound { nll, kl, sample_weight, bound })
     }
 
     /// What a fast step computes.

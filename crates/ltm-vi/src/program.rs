@@ -11,7 +11,9 @@ use crate::error::argument;
 use crate::objective::{self, Objective};
 use crate::own_units::OwnUnits;
 use crate::tables::Tables;
-use crate::{Batch, Error, Extents, Likelihood, Prior, Result, SlowGradient, StandardNormal};
+use crate::{
+    Batch, Error, Extents, Likelihood, Prior, Result, SlowGradient, StandardNormal, Training,
+};
 
 /// A model for batches of `B` sequences of `T` tokens: its graph, and memory for a batch, a posterior and plans.
 ///
@@ -24,7 +26,7 @@ pub struct Program {
     shape: [usize; 2],
     pub(crate) device: Device,
     pub(crate) precision: Precision,
-    pub(crate) slow_gradient: SlowGradient,
+    pub(crate) training: Training,
     pub(crate) graph: Graph,
     pub(crate) store: Store,
     pub(crate) nodes: Objective,
@@ -56,6 +58,7 @@ pub(crate) struct Loaded {
     pub(crate) batch: u64,
     pub(crate) kl_weight: Option<f32>,
     pub(crate) token_weight: Vec<f32>,
+    pub(crate) encoder_token_weight: Vec<f32>,
     pub(crate) encoder_kl_weight: Vec<f32>,
 }
 
@@ -72,12 +75,12 @@ impl Program {
         t: usize,
         device: &Device,
         precision: Precision,
-        slow_gradient: SlowGradient,
+        training: impl Into<Training>,
     ) -> Result<Self> {
         config.validate()?;
         let likelihood: Arc<dyn Likelihood> = Arc::new(*config);
         let shape = [b, t];
-        Self::of(likelihood, Arc::new(StandardNormal), shape, device, precision, slow_gradient)
+        Self::of(likelihood, Arc::new(StandardNormal), shape, device, precision, training)
     }
 
     /// As [`new`](Self::new) for any likelihood and prior, and `[b, t]`.
@@ -90,12 +93,13 @@ impl Program {
         shape: [usize; 2],
         device: &Device,
         precision: Precision,
-        slow_gradient: SlowGradient,
+        training: impl Into<Training>,
     ) -> Result<Self> {
         let extents = likelihood.extents();
-        check_shape(&extents, shape, slow_gradient)?;
+        let training = training.into();
+        check_shape(&extents, shape, training.gradient)?;
         let mut graph = Graph::new();
-        let nodes = objective::trace(&mut graph, &*likelihood, &*prior, shape, slow_gradient)?;
+        let nodes = objective::trace(&mut graph, &*likelihood, &*prior, shape, training)?;
         let store = Store::with_parameters(&graph, device, precision, &nodes.weights)?;
         let params = likelihood.params();
         let mut trajectory = Vec::new();
@@ -112,7 +116,7 @@ impl Program {
             shape,
             device: *device,
             precision,
-            slow_gradient,
+            training,
             store,
             nodes,
             plans: Plans::default(),
@@ -229,7 +233,7 @@ pub struct Programs {
     prior: Arc<dyn Prior>,
     device: Device,
     precision: Precision,
-    slow_gradient: SlowGradient,
+    training: Training,
     /// The last one was used last.
     programs: Vec<Program>,
 }
@@ -246,11 +250,11 @@ impl Programs {
         config: &ModelConfig,
         device: &Device,
         precision: Precision,
-        slow_gradient: SlowGradient,
+        training: impl Into<Training>,
     ) -> Result<Self> {
         config.validate()?;
         let likelihood: Arc<dyn Likelihood> = Arc::new(*config);
-        Ok(Self::of(likelihood, Arc::new(StandardNormal), device, precision, slow_gradient))
+        Ok(Self::of(likelihood, Arc::new(StandardNormal), device, precision, training))
     }
 
     /// Programs of any likelihood and prior.
@@ -259,10 +263,10 @@ impl Programs {
         prior: Arc<dyn Prior>,
         device: &Device,
         precision: Precision,
-        slow_gradient: SlowGradient,
+        training: impl Into<Training>,
     ) -> Self {
-        let (device, programs) = (*device, Vec::new());
-        Self { likelihood, prior, device, precision, slow_gradient, programs }
+        let (device, training, programs) = (*device, training.into(), Vec::new());
+        Self { likelihood, prior, device, precision, training, programs }
     }
 
     /// The prior of the latents.
@@ -282,9 +286,9 @@ impl Programs {
                 // Before the new one takes memory.
                 let excess = (self.programs.len() + 1).saturating_sub(Self::CAPACITY);
                 self.programs.drain(..excess);
-                let Self { likelihood, prior, device, precision, slow_gradient, .. } = self;
+                let Self { likelihood, prior, device, precision, training, .. } = self;
                 let (likelihood, prior) = (likelihood.clone(), prior.clone());
-                Program::of(likelihood, prior, [b, t], device, *precision, *slow_gradient)?
+                Program::of(likelihood, prior, [b, t], device, *precision, *training)?
             }
         };
         self.programs.push(program);

@@ -44,23 +44,40 @@ impl Problem<'_> {
             let expected = format!("{} numbers, B·T", b * t);
             return Err(argument("token_weight", expected, token_weight.len()));
         }
-        self.load_batch()?;
         self.load(latents)?;
-        self.load_token_weight(token_weight, kl_weight as f32)?;
+        let mut gradients =
+            self.gradients_at_stored(token_weight, token_weight, None, kl_weight)?;
+        if !matches!(latents, Latents::Gaussian(_)) {
+            gradients.kl = None;
+        }
+        Ok(gradients)
+    }
+
+    /// The same at the latents in the store. `encoder_weight` is the `token_weight` of the bound of an encoder beside a
+    /// fit, and `sample_weight` the importance of each sequence's sample, 1 without.
+    pub(crate) fn gradients_at_stored(
+        &mut self,
+        token_weight: &[f32],
+        encoder_weight: &[f32],
+        sample_weight: Option<&[f32]>,
+        kl_weight: f64,
+    ) -> Result<WeightGradients<'_>> {
+        let [b, _] = self.batch.shape();
+        self.load_batch()?;
+        self.load_token_weight(token_weight, encoder_weight, kl_weight as f32)?;
         let n_layers = self.program.extents.n_layers;
         let Program { graph, device, precision, nodes, plans, store, params, .. } =
             &mut *self.program;
         let slow = nodes.slow.as_ref().ok_or(Error::NoSlowGradient)?;
+        if let Some(input) = slow.sample_weight {
+            store.write_f32(input, sample_weight.unwrap_or(&vec![1.0; b]))?;
+        }
         let outputs = || nodes.slow_outputs();
         let plan = Program::plan(&mut plans.slow, graph, device, *precision, outputs)?;
         plan.run(store.with(self.weights.parameters()))?;
-        let kl = match (slow.kl, latents) {
-            (Some(kl), Latents::Gaussian(_)) => {
-                let kl = plan.output(kl)?.to_f64()?;
-                Some(kl.chunks(n_layers).map(|kl| kl.iter().sum()).collect())
-            }
-            _ => None,
-        };
+        let kl = slow.kl.map(|kl| plan.output(kl)?.to_f64().map_err(Error::from)).transpose()?;
+        let by_row = |kl: Vec<f64>| kl.chunks(n_layers).map(|kl| kl.iter().sum()).collect();
+        let kl = kl.map(by_row);
         let nll = plan.output(slow.nll)?.to_f64()?;
         let gradients = slow.gradients.iter().map(|value| Ok(plan.output(*value)?));
         let gradients = gradients.collect::<Result<_>>()?;
@@ -68,7 +85,12 @@ impl Problem<'_> {
     }
 
     /// Brings the weights of tokens and, for an encoder, of each sequence's KL into the store, unless they are there.
-    fn load_token_weight(&mut self, token_weight: &[f32], kl_weight: f32) -> Result<()> {
+    fn load_token_weight(
+        &mut self,
+        token_weight: &[f32],
+        encoder_weight: &[f32],
+        kl_weight: f32,
+    ) -> Result<()> {
         let (program, batch) = (&mut *self.program, self.batch);
         if let Some(slow) = &program.nodes.slow
             && program.loaded.token_weight != token_weight
@@ -76,10 +98,18 @@ impl Problem<'_> {
             program.store.write_f32(slow.token_weight, token_weight)?;
             program.loaded.token_weight = token_weight.to_vec();
         }
+        let own = program.nodes.slow.as_ref().and_then(|slow| slow.encoder_token_weight);
+        if let Some(input) = own
+            && program.loaded.encoder_token_weight != encoder_weight
+        {
+            program.store.write_f32(input, encoder_weight)?;
+            program.loaded.encoder_token_weight = encoder_weight.to_vec();
+        }
+        let of_encoder = if own.is_some() { encoder_weight } else { token_weight };
         let Some(encoder) = &program.nodes.encoder else { return Ok(()) };
         let [_, t] = batch.shape();
         let mut weights = Vec::new();
-        for (targets, weight) in batch.targets().chunks(t).zip(token_weight.chunks(t)) {
+        for (targets, weight) in batch.targets().chunks(t).zip(of_encoder.chunks(t)) {
             let scored = || targets.iter().zip(weight).filter(|(id, _)| **id >= 0);
             let total: f32 = scored().map(|(_, weight)| weight).sum();
             let mean = total / scored().count().max(1) as f32;

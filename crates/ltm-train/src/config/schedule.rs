@@ -28,6 +28,11 @@ impl TrainConfig {
         (step as f64 / self.schedule_steps().saturating_sub(1).max(1) as f64).min(1.0)
     }
 
+    /// Samples of the posterior that a slow step takes at `progress` of training.
+    pub fn samples_at(&self, progress: f64) -> usize {
+        if progress < self.importance_from { 1 } else { self.importance_samples }
+    }
+
     /// Whether the weights after `step` slow steps are scored: after every `eval_every` steps, and after the last.
     pub fn evaluates_after(&self, step: u64) -> bool {
         let periodic = self.eval_every > 0 && step > 0 && step.is_multiple_of(self.eval_every);

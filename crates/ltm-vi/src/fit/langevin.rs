@@ -31,7 +31,7 @@ impl Fit for Langevin {
         key: InferKey,
         observer: &mut Observer<'_>,
     ) -> Result<Latents> {
-        if problem.program.slow_gradient == SlowGradient::Trajectory {
+        if problem.program.training.gradient == SlowGradient::Trajectory {
             return Err(crate::suits::no_trajectory());
         }
         let mut z = problem.start(start, key)?.mu.to_f32()?;

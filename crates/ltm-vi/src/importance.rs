@@ -1,0 +1,96 @@
+//! The slow step of the importance-weighted bound. Knows no weight optimiser.
+
+use ltm_kernels::Buffer;
+
+use crate::error::argument;
+use crate::key::Purpose;
+use crate::{Error, Gaussian, InferKey, Problem, Result};
+
+/// What an importance-weighted slow step measured.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Weighted {
+    /// Negative log-likelihood of each sequence's targets, in nats, as the mean over samples, `(B)`.
+    pub nll: Vec<f64>,
+    /// KL of each sequence's posterior from the prior, in nats, `(B)`.
+    pub kl: Vec<f64>,
+    /// Effective samples of each sequence, `1/sum_k w_k²` of its normalised weights: from 1 to their number, `(B)`.
+    pub effective: Vec<f64>,
+}
+
+impl Problem<'_> {
+    /// Adds to `sums` the gradients of the importance-weighted bound of Burda et al. (2016) with `samples` fresh samples of
+    /// `q`, `sum_b w_b · -log mean_k (p(z_k)/q(z_k))^kl_weight p(x|z_k)`, where `w_b` is the weight of the sequence's
+    /// tokens: `token_weight (B·T)` as in [`weight_gradients`](Self::weight_gradients).
+    ///
+    /// The decoder's gradient is that at each sample, times its normalised weight. An encoder whose own posterior `q` is
+    /// ([`SlowGradient::Joint`](crate::SlowGradient::Joint)) has the doubly reparametrised one (Tucker et al. 2019), whose
+    /// noise does not outgrow it as the samples become more; an encoder beside a fit has that of its own bound.
+    ///
+    /// # Errors
+    /// [`Error::NoSlowGradient`] for a program without weight gradients or not made for
+    /// [importance](crate::Training::importance), [`Error::Argument`] when a length differs or `samples` is 0,
+    /// [`Error::Autodiff`] when a kernel fails; sums are then undefined.
+    pub fn add_importance_gradients(
+        &mut self,
+        q: &Gaussian,
+        samples: usize,
+        key: InferKey,
+        token_weight: &[f32],
+        kl_weight: f64,
+        sums: &mut [Buffer],
+    ) -> Result<Weighted> {
+        let [b, t] = self.batch.shape();
+        if !self.program.training.importance {
+            return Err(Error::NoSlowGradient);
+        }
+        if samples == 0 {
+            return Err(argument("samples", "at least 1", samples));
+        }
+        if token_weight.len() != b * t {
+            let expected = format!("{} numbers, B·T", b * t);
+            return Err(argument("token_weight", expected, token_weight.len()));
+        }
+        let host = q.to_host()?;
+        let len = host.mu.len() / b;
+        let mut nll = vec![0.0; b];
+        let mut log_weights = vec![Vec::with_capacity(samples); b];
+        let mut noises = Vec::with_capacity(samples);
+        self.load_gaussian(q)?;
+        for sample in 0..samples {
+            let noise = key.normal([b, len], Purpose::SlowNoise, sample, [0.0, 1.0])?;
+            self.load_noise(&noise)?;
+            let found = self.stored_nll()?;
+            for (row, found) in self.sum_rows(&found).into_iter().enumerate() {
+                let range = row * len..(row + 1) * len;
+                let [mu, log_var, noise] =
+                    [&host.mu, &host.log_var, &noise].map(|numbers| &numbers[range.clone()]);
+                let ratio = self.program.prior.log_ratio(mu, log_var, noise);
+                log_weights[row].push(kl_weight * ratio - found);
+                nll[row] += found / samples as f64;
+            }
+            noises.push(noise);
+        }
+        let weights: Vec<Vec<f64>> = log_weights.iter().map(|row| normalised(row)).collect();
+        let plain: Vec<f32> = token_weight.iter().map(|w| w / samples as f32).collect();
+        let mut kl = Vec::new();
+        for (sample, noise) in noises.iter().enumerate() {
+            self.load_noise(noise)?;
+            let of_row: Vec<f32> = weights.iter().map(|row| row[sample] as f32).collect();
+            let of_token = token_weight.iter().enumerate().map(|(at, w)| w * of_row[at / t]);
+            let of_token: Vec<f32> = of_token.collect();
+            let slow = self.gradients_at_stored(&of_token, &plain, Some(&of_row), kl_weight)?;
+            slow.add_to(sums)?;
+            kl = slow.kl.unwrap_or_default();
+        }
+        let effective = |row: &Vec<f64>| 1.0 / row.iter().map(|w| w * w).sum::<f64>();
+        Ok(Weighted { nll, kl, effective: weights.iter().map(effective).collect() })
+    }
+}
+
+/// Weights that add up to 1, from their logarithms up to a constant.
+fn normalised(log_weights: &[f64]) -> Vec<f64> {
+    let max = log_weights.iter().fold(f64::NEG_INFINITY, |max, w| max.max(*w));
+    let weights: Vec<f64> = log_weights.iter().map(|w| (w - max).exp()).collect();
+    let total: f64 = weights.iter().sum();
+    weights.iter().map(|w| w / total).collect()
+}

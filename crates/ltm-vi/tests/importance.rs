@@ -1,0 +1,241 @@
+//! The importance-weighted slow step against differences of the bound in double precision.
+
+mod tiny;
+
+use ltm_autodiff::Precision;
+use ltm_kernels::ops::philox::{self, PhiloxKey};
+use ltm_kernels::{Buffer, DType, Device};
+use ltm_model::{DeviceWeights, ModelConfig, Part, Weights, param_table};
+use ltm_vi::{
+    Batch, Error, Gaussian, InferKey, Latents, Posterior, Program, SlowGradient, Start, Training,
+    Weighted,
+};
+use tiny::CONFIG;
+
+const KEY: InferKey = InferKey { seed: 2, step: 3, first_sequence: 0 };
+const TOKENS: [i32; 10] = [0, 1, 2, 3, 4, 0, 5, 6, 7, 8];
+const TARGETS: [i32; 10] = [1, 2, 3, 4, 5, 5, 6, 7, 8, -1];
+const SAMPLES: usize = 3;
+const TOKEN_WEIGHT: f32 = 0.25;
+const KL_WEIGHT: f64 = 0.6;
+
+fn config() -> ModelConfig {
+    ModelConfig { encoder_width: 12, init_std: 0.3, ..CONFIG }
+}
+
+struct Case {
+    program: Program,
+    weights: DeviceWeights,
+    batch: Batch,
+}
+
+fn case(gradient: SlowGradient) -> Case {
+    let (config, cpu, f64) = (config(), Device::Cpu, Precision::F64);
+    let mut weights = Weights::init(&config, 5).unwrap();
+    // Wide posteriors, so that samples differ in their weights.
+    let log_var = param_table(&config).iter().position(|spec| spec.name == "encoder.log_var.bias");
+    weights.params[log_var.unwrap()].fill(-0.5);
+    let training = Training { importance: true, ..gradient.into() };
+    Case {
+        program: Program::new(&config, 2, 5, &cpu, f64, training).unwrap(),
+        weights: DeviceWeights::new(&config, &weights, &cpu, f64).unwrap(),
+        batch: Batch::new(&config, 2, &TOKENS, &TARGETS).unwrap(),
+    }
+}
+
+/// Mean, log-variance and noise of each sample in double precision.
+struct Samples {
+    mu: Vec<f64>,
+    log_var: Vec<f64>,
+    noise: Vec<Vec<f64>>,
+}
+
+impl Samples {
+    fn z(&self, sample: usize) -> Vec<f64> {
+        let of = |i: usize| self.mu[i] + self.noise[sample][i] * (self.log_var[i] / 2.0).exp();
+        (0..self.mu.len()).map(of).collect()
+    }
+
+    /// `log p(z) - log q(z)` for each row, up to a constant, at `z` under this density.
+    fn log_ratio(&self, z: &[f64]) -> Vec<f64> {
+        let of = |i: usize| {
+            let off = (z[i] - self.mu[i]).powi(2) * (-self.log_var[i]).exp();
+            0.5 * (off + self.log_var[i] - z[i] * z[i])
+        };
+        let n = z.len() / 2;
+        (0..2).map(|row| (row * n..(row + 1) * n).map(of).sum()).collect()
+    }
+}
+
+impl Case {
+    fn encoded(&mut self) -> Gaussian {
+        let mut problem = self.program.problem(&self.weights, &self.batch).unwrap();
+        problem.start(&Start::Encoder, KEY).unwrap()
+    }
+
+    fn samples(&mut self, q: &Gaussian) -> Samples {
+        let noise = (0..SAMPLES).map(noise).collect();
+        Samples { mu: q.mu.to_f64().unwrap(), log_var: q.log_var.to_f64().unwrap(), noise }
+    }
+
+    /// `-log p(x|z)` of each row.
+    fn nll(&mut self, z: Vec<f64>) -> Vec<f64> {
+        let mut problem = self.program.problem(&self.weights, &self.batch).unwrap();
+        let nll = problem.token_nll(&Latents::Sample(Buffer::from_vec(z))).unwrap();
+        nll.chunks(5).map(|row| row.iter().sum()).collect()
+    }
+
+    fn gradients(&mut self, q: &Gaussian) -> (Weighted, Vec<Vec<f64>>) {
+        let zeros = |len| Buffer::zeros(&Device::Cpu, DType::F64, len).unwrap();
+        let mut sums: Vec<_> =
+            param_table(&config()).iter().map(|spec| zeros(spec.len())).collect();
+        let mut problem = self.program.problem(&self.weights, &self.batch).unwrap();
+        let weight = [TOKEN_WEIGHT; 10];
+        let found = problem
+            .add_importance_gradients(q, SAMPLES, KEY, &weight, KL_WEIGHT, &mut sums)
+            .unwrap();
+        (found, sums.iter().map(|sum| sum.to_f64().unwrap()).collect())
+    }
+
+    fn nudge(&mut self, param: usize, at: usize, by: f64) {
+        self.weights.param_mut(param).unwrap().as_mut_slice::<f64>().unwrap()[at] += by;
+    }
+}
+
+/// The noise that the step draws: sequence by sequence, from streams of its own.
+fn noise(sample: usize) -> Vec<f64> {
+    let n = CONFIG.n_latents * CONFIG.dim;
+    let row = |row: u64| {
+        let key = PhiloxKey { seed: KEY.seed, stream: 0x7468_6f30 << 32, step: row };
+        let [low, high, ..] = philox::Philox::new(key).u32x4(0);
+        let seed = (u64::from(high) << 32) | u64::from(low);
+        let stream = (0x7468_6f39 << 32) + sample as u64;
+        let mut numbers = Buffer::zeros(&Device::Cpu, DType::F32, n).unwrap();
+        let key = PhiloxKey { seed, stream, step: KEY.step };
+        philox::normal(&Device::Cpu, &mut numbers, key, 0.0, 1.0).unwrap();
+        numbers.to_f64().unwrap()
+    };
+    [row(0), row(1)].concat()
+}
+
+/// Log-weights of each row's samples.
+fn log_weights(case: &mut Case, samples: &Samples) -> [Vec<f64>; 2] {
+    let mut rows = [vec![], vec![]];
+    for sample in 0..SAMPLES {
+        let z = samples.z(sample);
+        let ratio = samples.log_ratio(&z);
+        for (row, nll) in case.nll(z).into_iter().enumerate() {
+            rows[row].push(KL_WEIGHT * ratio[row] - nll);
+        }
+    }
+    rows
+}
+
+fn normalised(log_weights: &[f64]) -> Vec<f64> {
+    let max = log_weights.iter().fold(f64::MIN, |max, w| max.max(*w));
+    let total: f64 = log_weights.iter().map(|w| (w - max).exp()).sum();
+    log_weights.iter().map(|w| (w - max).exp() / total).collect()
+}
+
+fn check(name: &str, found: f64, slope: f64) {
+    assert!((found - slope).abs() <= 1e-6 * (1.0 + slope.abs()), "{name}: {found} {slope}");
+}
+
+fn largest(gradient: &[f64]) -> usize {
+    let all = gradient.iter().enumerate();
+    all.max_by(|a, b| a.1.abs().total_cmp(&b.1.abs())).unwrap().0
+}
+
+const STEP: f64 = 1e-5;
+
+#[test]
+fn the_decoder_follows_the_bound_itself() {
+    for gradient in [SlowGradient::Joint, SlowGradient::Final] {
+        let mut case = case(gradient);
+        let q = case.encoded();
+        let (found, gradients) = case.gradients(&q);
+        let samples = case.samples(&q);
+        let bound = |case: &mut Case| -> f64 {
+            let of = |row: &Vec<f64>| {
+                let max = row.iter().fold(f64::MIN, |max, w| max.max(*w));
+                -(max + (row.iter().map(|w| (w - max).exp()).sum::<f64>() / 3.0).ln())
+            };
+            f64::from(TOKEN_WEIGHT) * log_weights(case, &samples).iter().map(of).sum::<f64>()
+        };
+        let weights = log_weights(&mut case, &samples).map(|row| normalised(&row));
+        for (row, weights) in weights.iter().enumerate() {
+            let effective = 1.0 / weights.iter().map(|w| w * w).sum::<f64>();
+            assert!((found.effective[row] - effective).abs() <= 1e-5 * effective);
+            assert!((1.05..2.95).contains(&effective), "the samples weigh {weights:?}");
+        }
+        for (i, spec) in param_table(&config()).iter().enumerate() {
+            if spec.part == Part::Encoder {
+                continue;
+            }
+            let at = largest(&gradients[i]);
+            case.nudge(i, at, STEP);
+            let above = bound(&mut case);
+            case.nudge(i, at, -2.0 * STEP);
+            let slope = (above - bound(&mut case)) / (2.0 * STEP);
+            case.nudge(i, at, STEP);
+            check(&spec.name, gradients[i][at], slope);
+            assert!(slope != 0.0);
+        }
+    }
+}
+
+/// `sum_k w_k² d/dphi [-log p(x|z_k) + kl_weight·(log q(z_k) - log p(z_k))]` with the density held fixed.
+#[test]
+fn the_encoder_follows_its_samples_doubly_weighted() {
+    let mut case = case(SlowGradient::Joint);
+    let q = case.encoded();
+    let (_, gradients) = case.gradients(&q);
+    let fixed = case.samples(&q);
+    let weights = log_weights(&mut case, &fixed).map(|row| normalised(&row));
+    let loss = |case: &mut Case| -> f64 {
+        let q = case.encoded();
+        let moved = case.samples(&q);
+        let mut loss = 0.0;
+        for sample in 0..SAMPLES {
+            let z = moved.z(sample);
+            let ratio = fixed.log_ratio(&z);
+            for (row, nll) in case.nll(z).into_iter().enumerate() {
+                loss += weights[row][sample].powi(2) * (nll - KL_WEIGHT * ratio[row]);
+            }
+        }
+        f64::from(TOKEN_WEIGHT) * loss
+    };
+    for (i, spec) in param_table(&config()).iter().enumerate() {
+        if spec.part == Part::Decoder {
+            continue;
+        }
+        let at = largest(&gradients[i]);
+        case.nudge(i, at, STEP);
+        let above = loss(&mut case);
+        case.nudge(i, at, -2.0 * STEP);
+        let slope = (above - loss(&mut case)) / (2.0 * STEP);
+        case.nudge(i, at, STEP);
+        check(&spec.name, gradients[i][at], slope);
+        assert!(slope != 0.0, "{} is not moved", spec.name);
+    }
+}
+
+#[test]
+fn what_it_is_not_made_for_is_refused() {
+    let mut case = case(SlowGradient::Joint);
+    let q = case.encoded();
+    let mut problem = case.program.problem(&case.weights, &case.batch).unwrap();
+    let mut add = |samples, weight: &[f32]| {
+        problem.add_importance_gradients(&q, samples, KEY, weight, 1.0, &mut []).unwrap_err()
+    };
+    assert!(matches!(add(0, &[0.1; 10]), Error::Argument { arg: "samples", .. }));
+    assert!(matches!(add(2, &[0.1; 9]), Error::Argument { arg: "token_weight", .. }));
+    assert!(matches!(add(2, &[0.1; 10]), Error::Argument { arg: "sums", .. }));
+    let (cpu, f64) = (Device::Cpu, Precision::F64);
+    case.program = Program::new(&config(), 2, 5, &cpu, f64, SlowGradient::Joint).unwrap();
+    let posterior: Posterior = q.to_host().unwrap();
+    let q = Gaussian::new(&posterior, &cpu, DType::F64).unwrap();
+    let mut problem = case.program.problem(&case.weights, &case.batch).unwrap();
+    let refused = problem.add_importance_gradients(&q, 2, KEY, &[0.1; 10], 1.0, &mut []);
+    assert!(matches!(refused, Err(Error::NoSlowGradient)));
+}
