@@ -41,6 +41,9 @@ pub struct State {
     pub seed: u64,
     /// Position in the data: micro-batches read.
     pub batches: u64,
+    /// The factor of the KL's weight that follows `infer.kl_target`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub kl_balance: Option<f32>,
     /// What token ids mean.
     pub tokenizer: TokenizerSpec,
     /// The corpus. Checkpoints of earlier versions have none.

@@ -171,6 +171,10 @@ pub struct TrainConfig {
     /// Largest global norm of the gradient; a larger gradient is scaled down to it. `inf` never clips.
     #[serde(default = "default_clip")]
     pub clip: f64,
+    /// Fast steps of a fit in training; scores, texts and probes take `infer.steps`. With 0 and `infer.start = "encoder"`
+    /// training is that of a variational autoencoder, which fits nothing.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub fast_steps: Option<usize>,
     /// Gradient of the weights that a slow step uses.
     #[serde(default)]
     pub slow_gradient: SlowGradientKind,
@@ -285,6 +289,9 @@ fn default_eval_samples() -> usize {
     8
 }
 
+/// The most fast steps, as of `infer.steps`.
+const MAX_FAST_STEPS: u64 = 1_000_000;
+
 /// Whole numbers up to here are exact as JSON and as `f64`.
 const EXACT: u64 = 1 << 53;
 
@@ -325,12 +332,17 @@ impl Config {
         self.check_train()
     }
 
+    /// The fast loop of training: that of `infer`, of `train.fast_steps` steps.
+    pub fn fast_loop(&self) -> InferConfig {
+        InferConfig { steps: self.train.fast_steps.unwrap_or(self.infer.steps), ..self.infer }
+    }
+
     /// The loss of a slow step; its gradient is that of `train.slow_gradient`, or the joint one of a variational
     /// autoencoder.
     pub fn training(&self) -> Training {
         let gradient = match self.train.slow_gradient {
             SlowGradientKind::Trajectory => SlowGradient::Trajectory,
-            SlowGradientKind::Final if self.infer.is_amortised() => SlowGradient::Joint,
+            SlowGradientKind::Final if self.fast_loop().is_amortised() => SlowGradient::Joint,
             SlowGradientKind::Final => SlowGradient::Final,
         };
         let importance = self.train.importance_samples > 1;
@@ -392,6 +404,8 @@ impl Config {
         least_0("train.lr", t.lr)?;
         least_0("train.lr_min", t.lr_min)?;
         least_0("train.weight_decay", t.weight_decay)?;
+        let steps = t.fast_steps.unwrap_or(0);
+        between("train.fast_steps", steps as u64, 0, MAX_FAST_STEPS)?;
         between("train.importance_samples", t.importance_samples as u64, 1, 1 << 12)?;
         let from = t.importance_from;
         check((0.0..=1.0).contains(&from), "train.importance_from", "in 0..=1", &from)?;

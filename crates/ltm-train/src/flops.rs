@@ -40,11 +40,12 @@ pub fn count(config: &Config) -> Result<Flops> {
     let counts = training_counts(&config.model, b, t, &device, precision, training)?;
     let sum =
         |counts: &[NodeCount]| counts.iter().map(|count| count.cost.flops as f64).sum::<f64>();
-    let fast = match config.infer.steps {
+    let infer = config.fast_loop();
+    let fast = match infer.steps {
         0 => 0.0,
         steps => sum(&counts.first_step) + (steps - 1) as f64 * sum(&counts.later_step),
     };
-    let start = match config.infer.start {
+    let start = match infer.start {
         StartKind::Encoder => sum(&counts.encoder),
         StartKind::Drawn | StartKind::Prior => 0.0,
     };
@@ -62,7 +63,7 @@ pub fn count(config: &Config) -> Result<Flops> {
     Ok(Flops {
         per_slow_step: micro_batch * train.micro_batches as f64,
         per_token: micro_batch / (b * t) as f64,
-        formula_per_token: formula(&config.model, config.infer.steps, t),
+        formula_per_token: formula(&config.model, infer.steps, t),
     })
 }
 

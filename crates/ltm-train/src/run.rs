@@ -213,6 +213,7 @@ impl Folder {
             step,
             seed: config.run.seed,
             batches: step * config.train.micro_batches as u64,
+            kl_balance: config.infer.kl_target.map(|_| trainer.learner().kl_balance()),
             tokenizer: tokenizer.spec(),
             data: Some(self.data.clone()),
             files: Default::default(),

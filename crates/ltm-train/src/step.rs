@@ -55,7 +55,14 @@ pub struct SlowLearner {
     moments: Vec<AdamWState>,
     /// The gradient, summed over micro-batches.
     sums: Vec<Buffer>,
+    kl_balance: f32,
 }
+
+/// How fast the weight of the KL follows `infer.kl_target`: by at most this share of itself in one step.
+const BALANCE_RATE: f64 = 0.01;
+
+/// The least weight of the KL under `infer.kl_target`.
+const LEAST_BALANCE: f64 = 1e-4;
 
 impl SlowLearner {
     /// A learner for `config` that starts from `weights` with a new optimiser state.
@@ -93,7 +100,7 @@ impl SlowLearner {
             moments.push(AdamWState::new(&device, precision.float, spec.len())?);
             sums.push(Buffer::zeros(&device, precision.float, spec.len())?);
         }
-        Ok(Self { device, program, weights, moments, sums })
+        Ok(Self { device, program, weights, moments, sums, kl_balance: 1.0 })
     }
 
     /// The weights on their device, to be shared with programs and decoders.
@@ -117,6 +124,23 @@ impl SlowLearner {
     /// The optimiser's state of each weight, in the order of [`param_table`](ltm_model::param_table).
     pub fn moments(&self) -> &[AdamWState] {
         &self.moments
+    }
+
+    /// The factor of the KL's weight that follows `infer.kl_target`; 1 without a target.
+    pub fn kl_balance(&self) -> f32 {
+        self.kl_balance
+    }
+
+    /// Replaces that factor.
+    ///
+    /// # Errors
+    /// [`Error::Field`] when it is not above 0 and at most 1.
+    pub fn set_kl_balance(&mut self, kl_balance: f32) -> Result<()> {
+        if !(kl_balance > 0.0 && kl_balance <= 1.0) {
+            return Err(Error::field("kl_balance", "above 0 and at most 1", kl_balance));
+        }
+        self.kl_balance = kl_balance;
+        Ok(())
     }
 
     /// Replaces the optimiser's state.
@@ -172,8 +196,8 @@ impl SlowLearner {
         for sum in &mut self.sums {
             elementwise::fill(&device, sum, 0.0)?;
         }
-        let inference = Inference::at(&config.infer, progress)?;
-        let kl_weight = config.infer.kl_weight_at(progress);
+        let kl_weight = config.infer.kl_weight_at(progress) * f64::from(self.kl_balance);
+        let inference = Inference::weighted(&config.fast_loop(), progress, kl_weight)?;
         let (mut nll, mut kl) = (0.0, Some(0.0));
         for (idx, batch) in batches.iter().enumerate() {
             let first_sequence = (idx * train.batch) as u64;
@@ -240,6 +264,10 @@ impl SlowLearner {
             }
             return fail("the gradient's norm");
         }
+        if let (Some(target), Some(kl)) = (config.infer.kl_target, kl) {
+            let rows = batches.iter().map(|batch| batch.rows).sum::<usize>().max(1);
+            self.balance(kl * tokens as f64 / rows as f64 / target);
+        }
         let lr = train.lr_at(step);
         let [beta1, beta2] = train.betas;
         for (i, spec) in self.program.params().iter().enumerate() {
@@ -249,8 +277,16 @@ impl SlowLearner {
             let scale = clip_scale(grad_norm, train.clip);
             self.moments[i].update(&device, weight, &self.sums[i], scale, options)?;
         }
-        let fast_lr = config.infer.lr_at(0, progress);
+        let fast_lr = config.fast_loop().lr_at(0, progress);
         Ok(StepReport { step: step + 1, loss, kl, grad_norm, lr, fast_lr, tokens })
+    }
+
+    /// Moves the weight of the KL, which was this multiple of its target.
+    fn balance(&mut self, ratio: f64) {
+        let change = BALANCE_RATE * (ratio - 1.0).clamp(-1.0, 1.0);
+        let moved = f64::from(self.kl_balance) * change.exp();
+        // In single precision, which a file of decimals keeps exactly.
+        self.kl_balance = moved.clamp(LEAST_BALANCE, 1.0) as f32;
     }
 
     /// Adds the gradients of predicting what follows a random prefix of each text, from latents inferred from the
@@ -269,7 +305,7 @@ impl SlowLearner {
         let cuts = cuts.collect::<Result<Vec<_>>>()?;
         let tokens = cuts.iter().flat_map(|cut| &cut.predicted).filter(|p| **p).count();
         let share = (train.prefix_weight / tokens.max(1) as f64) as f32;
-        let inference = Inference::at(&config.infer, train.progress(step))?;
+        let inference = Inference::at(&config.fast_loop(), train.progress(step))?;
         for (idx, Cut { known, rest, predicted }) in cuts.iter().enumerate() {
             let token_weight: Vec<f32> =
                 predicted.iter().map(|p| if *p { share } else { 0.0 }).collect();

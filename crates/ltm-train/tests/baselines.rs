@@ -21,27 +21,27 @@ fn load(name: &str, overrides: &[&str]) -> Config {
     Config::load(&configs().join(format!("{name}.toml")), &overrides).expect("a good file")
 }
 
+const SMALL: [&str; 12] = [
+    "data.documents=32",
+    "data.val_documents=4",
+    "model.dim=16",
+    "model.n_heads=2",
+    "model.n_kv_heads=2",
+    "train.steps=4",
+    "train.batch=2",
+    "train.micro_batches=2",
+    "train.checkpoint_every=2",
+    "train.eval_every=0",
+    "train.eval_sequences=4",
+    "train.eval_samples=2",
+];
+
 /// The preset in the size of a test: four steps of four short rows each.
 fn small(name: &str, dir: &Path) -> Config {
     let dir = format!("run.dir='{}'", dir.display());
     let steps = if name == "amortised" { "infer.steps=0" } else { "infer.steps=2" };
-    let overrides = [
-        dir.as_str(),
-        "data.documents=32",
-        "data.val_documents=4",
-        "model.dim=16",
-        "model.n_heads=2",
-        "model.n_kv_heads=2",
-        steps,
-        "train.steps=4",
-        "train.batch=2",
-        "train.micro_batches=2",
-        "train.checkpoint_every=2",
-        "train.eval_every=0",
-        "train.eval_sequences=4",
-        "train.eval_samples=2",
-    ];
-    load(&format!("baselines/{name}"), &overrides)
+    let overrides = SMALL.into_iter().chain([dir.as_str(), steps]);
+    load(&format!("baselines/{name}"), &overrides.collect::<Vec<_>>())
 }
 
 /// Stops a run after this many steps.
@@ -103,6 +103,31 @@ fn presets_train_and_resume_bit_for_bit() {
             let read = |run: &Config| std::fs::read(run.run.dir.join(file)).expect("written");
             assert!(read(&whole) == read(&parts), "{name}: {file}");
         }
+    }
+}
+
+/// All that a step can have beside the published one: an encoder beside a fit and alone, a second loss on what follows
+/// a prefix, importance weights, and a target for the KL.
+#[test]
+fn every_part_of_a_step_resumes_bit_for_bit() {
+    let encoder = ["model.encoder_width=8", "infer.start=encoder", "train.prefix_weight=0.5"];
+    let many = ["train.importance_samples=2", "train.importance_from=0.4", "infer.kl_hold=0.3"];
+    let beside = ["infer.kl_target=5", "infer.free_bits=0.1", "infer.units=posterior"];
+    for (steps, more) in [(0, &many), (2, &many), (2, &beside)] {
+        let temp = tempfile::tempdir().expect("a temporary folder");
+        let config = |run: &str| {
+            let dir = format!("run.dir='{}'", temp.path().join(run).display());
+            let steps = format!("train.fast_steps={steps}");
+            let quick = SMALL.into_iter().chain([dir.as_str(), &steps, "infer.steps=2"]);
+            load("quickstart", &quick.chain(encoder).chain(*more).collect::<Vec<_>>())
+        };
+        let [whole, parts] = ["whole", "parts"].map(config);
+        assert!(train(&whole, Start::Fresh, u64::MAX).finished);
+        assert!(!train(&parts, Start::Fresh, 2).finished);
+        train(&parts, Start::Resume, u64::MAX);
+        let file = "checkpoints/step-4/model.safetensors";
+        let read = |run: &Config| std::fs::read(run.run.dir.join(file)).expect("written");
+        assert!(read(&whole) == read(&parts), "{steps} {more:?}");
     }
 }
 

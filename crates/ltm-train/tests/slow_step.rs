@@ -393,3 +393,34 @@ fn micro_batches_do_not_overlap_between_steps() {
     assert!(learner.weights().expect("weights") == trained);
     assert_ne!(reports[0].loss, reports[1].loss);
 }
+
+/// The weight of the KL falls while the KL is below its target, and rises to 1 while it is above.
+#[test]
+fn the_weight_of_the_kl_follows_its_target() {
+    let balance = |set: &[&str]| {
+        let config = config(set);
+        let mut learner = SlowLearner::new(&config, &weights(&config)).expect("a learner");
+        (0..3)
+            .map(|step| {
+                learner.step(&config, &micro_batches(step), step).expect("a step");
+                f64::from(learner.kl_balance())
+            })
+            .collect::<Vec<_>>()
+    };
+    let low = balance(&["infer.kl_target=1e6"]);
+    for (step, found) in (1..).zip(&low) {
+        assert_close(&[*found], &[(-0.01 * f64::from(step)).exp()], Tol { abs: 0.0, rel: 1e-4 });
+    }
+    assert_eq!(balance(&["infer.kl_target=1e-3"]), [1.0; 3]);
+    assert_eq!(balance(&[]), [1.0; 3]);
+    let config = config(&["infer.kl_target=1e6"]);
+    let mut learner = SlowLearner::new(&config, &weights(&config)).expect("a learner");
+    assert!(learner.set_kl_balance(0.0).is_err() && learner.set_kl_balance(f32::NAN).is_err());
+    learner.set_kl_balance(0.5).expect("in range");
+    // The weight counts: another step than with the whole KL.
+    let mut whole = SlowLearner::new(&config, &weights(&config)).expect("a learner");
+    for learner in [&mut learner, &mut whole] {
+        learner.step(&config, &micro_batches(0), 0).expect("a step");
+    }
+    assert_ne!(learner.weights().expect("weights"), whole.weights().expect("weights"));
+}

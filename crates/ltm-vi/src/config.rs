@@ -127,6 +127,10 @@ pub struct InferConfig {
     /// 2016); 0 counts every nat. Scores are not affected.
     #[serde(default)]
     pub free_bits: f64,
+    /// KL of a sequence's latents, in nats, that training aims at: the weight of the KL falls while the KL is below it and
+    /// rises again, up to 1, while it is above, so that latents that would be given up are kept. Scores are not affected.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub kl_target: Option<f64>,
     /// Fraction of training in which the KL has no weight in the objective, before `kl_warmup`: the decoder first
     /// learns to read its latents, and then what they cost. Scores are not affected.
     #[serde(default)]
@@ -200,6 +204,7 @@ impl InferConfig {
             init_log_var_mean: -5.0,
             init_log_var_std: 0.1,
             free_bits: 0.0,
+            kl_target: None,
             kl_hold: 0.0,
             kl_warmup: 0.0,
         }
@@ -248,6 +253,8 @@ impl InferConfig {
         let std = self.init_log_var_std;
         check("init_log_var_std", (0.0..=10.0).contains(&std), "in 0..=10", std)?;
         least_0("free_bits", self.free_bits)?;
+        let target = self.kl_target.unwrap_or(1.0);
+        check("kl_target", target > 0.0 && target.is_finite(), "above 0 and finite", target)?;
         let (hold, share) = (self.kl_hold, self.kl_warmup);
         check("kl_hold", (0.0..=1.0).contains(&hold), "in 0..=1", hold)?;
         check("kl_warmup", (0.0..=1.0).contains(&share), "in 0..=1", share)?;
@@ -261,7 +268,10 @@ impl InferConfig {
             let expected = "`fresh` for `infer.method = \"langevin\"`, which draws at every step";
             return Err(argument("infer.noise", expected, "fixed"));
         }
-        for (key, share) in [("infer.kl_hold", hold), ("infer.kl_warmup", share)] {
+        let aim = self.kl_target.unwrap_or(0.0);
+        for (key, share) in
+            [("infer.kl_hold", hold), ("infer.kl_warmup", share), ("infer.kl_target", aim)]
+        {
             if self.method == Method::Langevin && share > 0.0 {
                 let expected =
                     "0 for `infer.method = \"langevin\"`, which samples under the whole prior";
@@ -293,6 +303,7 @@ mod tests {
             ("init_log_var_std", InferConfig { init_log_var_std: -0.1, ..good }),
             ("init_log_var_std", InferConfig { init_log_var_std: 1e30, ..good }),
             ("free_bits", InferConfig { free_bits: f64::NAN, ..good }),
+            ("kl_target", InferConfig { kl_target: Some(0.0), ..good }),
             ("kl_hold", InferConfig { kl_hold: -0.1, ..good }),
             ("kl_warmup", InferConfig { kl_warmup: 1.1, ..good }),
             ("kl_warmup", InferConfig { kl_hold: 0.6, kl_warmup: 0.6, ..good }),

@@ -30,6 +30,7 @@ fn run(dir: &Path, steps: u64, set: &[&str], metrics: &[Value]) -> PathBuf {
         batches: steps * config.train.micro_batches as u64,
         tokenizer: storyworld::tokenizer().spec(),
         data: None,
+        kl_balance: None,
         files: Default::default(),
     };
     checkpoint::save(&config, &weights, &[], &state, None).expect("saved");

@@ -54,7 +54,7 @@ pub enum KeyDefault {
 }
 
 /// Defaults that follow from other keys; `read::fill_derived` and the fields' users apply them.
-const DERIVED: [(&str, &str); 14] = [
+const DERIVED: [(&str, &str); 16] = [
     ("run.dir", "`runs/` and the file's name without its extension"),
     ("run.precision", "`f32` on the CPU, `mixed` on CUDA"),
     ("data.path", "none: one of `data.path` and `data.corpus` is required"),
@@ -65,10 +65,12 @@ const DERIVED: [(&str, &str); 14] = [
     ("model.vocab_size", "that of the data"),
     ("model.ffn_hidden", "two thirds of 4 · `model.dim`, rounded up to a multiple of 32"),
     ("infer.lr_end", "`infer.lr`"),
+    ("infer.kl_target", "none: the KL counts in full"),
     ("train.seq_len", "`model.max_seq_len`"),
     ("train.lr_min", "a tenth of `train.lr`"),
     ("train.warmup", "a fiftieth of `train.steps`, rounded down"),
     ("train.schedule_steps", "`train.steps`"),
+    ("train.fast_steps", "`infer.steps`"),
 ];
 
 /// Every key, in the order of the structs.

@@ -114,6 +114,15 @@ impl Run {
 fn learner_of(config: &Config, checkpoint: &Checkpoint) -> Result<SlowLearner> {
     let mut learner = SlowLearner::new(config, &checkpoint.weights)?;
     learner.set_moments(checkpoint.moments()?)?;
+    if let Some(kl_balance) = checkpoint.state.kl_balance {
+        let named = |error| match error {
+            Error::Field { expected, found, .. } => {
+                Error::content(&checkpoint.dir, "kl_balance", expected, found)
+            }
+            error => error,
+        };
+        learner.set_kl_balance(kl_balance).map_err(named)?;
+    }
     Ok(learner)
 }
 

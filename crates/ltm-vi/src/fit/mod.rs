@@ -53,6 +53,14 @@ impl Inference {
     /// # Errors
     /// Those of [`InferConfig::validate`].
     pub fn at(infer: &InferConfig, progress: f64) -> Result<Self> {
+        Self::weighted(infer, progress, infer.kl_weight_at(progress))
+    }
+
+    /// As [`at`](Self::at) with this weight of the KL.
+    ///
+    /// # Errors
+    /// Those of [`InferConfig::validate`].
+    pub fn weighted(infer: &InferConfig, progress: f64, kl_weight: f64) -> Result<Self> {
         infer.validate()?;
         let start = match infer.start {
             StartKind::Drawn => Start::Drawn(infer.initial()),
@@ -60,7 +68,9 @@ impl Inference {
             StartKind::Encoder => Start::Encoder,
         };
         Ok(match infer.method {
-            Method::Variational => Self::new(AdamW::new(infer, progress), start),
+            Method::Variational => {
+                Self::new(AdamW { kl_weight, ..AdamW::new(infer, progress) }, start)
+            }
             Method::Langevin => Self::new(Langevin::new(infer, progress), start),
         })
     }
