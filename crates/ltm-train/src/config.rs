@@ -189,6 +189,9 @@ pub struct TrainConfig {
     /// from the prefix alone, so that a model also learns to write on from what was read so far. 0 is none.
     #[serde(default)]
     pub prefix_weight: f64,
+    /// Fraction of training that precedes this loss. From the beginning it teaches a model to do without latents.
+    #[serde(default)]
+    pub prefix_from: f64,
     /// Tokens after a prefix that this loss predicts, as far as the text goes.
     #[serde(default = "default_prefix_block")]
     pub prefix_block: usize,
@@ -418,7 +421,16 @@ impl Config {
              `train.slow_gradient = \"trajectory\"`",
             &t.importance_samples,
         )?;
+        let rests = infer.rest_window > 0;
+        check(
+            !(rests && t.slow_gradient == SlowGradientKind::Trajectory),
+            "infer.rest_window",
+            "0 for `train.slow_gradient = \"trajectory\"`, which sums over all steps",
+            &infer.rest_window,
+        )?;
         least_0("train.prefix_weight", t.prefix_weight)?;
+        let from = t.prefix_from;
+        check((0.0..=1.0).contains(&from), "train.prefix_from", "in 0..=1", &from)?;
         between("train.prefix_block", t.prefix_block as u64, 1, 1 << 24)?;
         let reads_on = t.prefix_weight == 0.0 || model.n_latents > 0;
         check(reads_on, "train.prefix_weight", "0 for a model without latents", &t.prefix_weight)?;

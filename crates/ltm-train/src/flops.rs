@@ -50,7 +50,8 @@ pub fn count(config: &Config) -> Result<Flops> {
         StartKind::Drawn | StartKind::Prior => 0.0,
     };
     // A prefix is read and continued as a whole text is; of several samples each is scored once more.
-    let read_on = if train.prefix_weight > 0.0 { start + fast + sum(&counts.slow) } else { 0.0 };
+    let whole = start + fast + sum(&counts.slow);
+    let read_on = if train.prefix_weight > 0.0 { (1.0 - train.prefix_from) * whole } else { 0.0 };
     let many = train.importance_samples as f64 * (1.0 - train.importance_from);
     let slow = match train.importance_samples {
         1 => sum(&counts.slow),

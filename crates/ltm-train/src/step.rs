@@ -241,7 +241,7 @@ impl SlowLearner {
                 elementwise::add_assign(&device, sum, gradient)?;
             }
         }
-        if train.prefix_weight > 0.0 {
+        if train.prefix_weight > 0.0 && progress >= train.prefix_from {
             self.read_on(config, batches, step)?;
         }
         let loss = nll * share;

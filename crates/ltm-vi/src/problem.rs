@@ -258,6 +258,12 @@ impl Problem<'_> {
         Ok(Gaussian { mu: copy(mu)?, log_var: copy(log_var)?, noise: copy(noise)? })
     }
 
+    /// Mean and log-variance of the posterior in the store.
+    pub(crate) fn stored_posterior(&self) -> Result<[&Buffer; 2]> {
+        let [mu, log_var, _] = self.latent_inputs()?;
+        Ok([self.program.store.get(mu)?, self.program.store.get(log_var)?])
+    }
+
     /// Where mean, log-variance and noise are in the store.
     fn latent_inputs(&self) -> Result<[ltm_autodiff::Value; 3]> {
         let latents = self.program.nodes.latents.as_ref().ok_or_else(crate::suits::no_latents)?;

@@ -38,6 +38,7 @@ fn steps_are_those_of_adam_in_standardised_coordinates() {
         weight_decay: 0.0,
         units: Units::Posterior,
         noise: Noise::Fixed,
+        rest_window: 0,
         kl_weight: 0.7,
     };
     let gaussian = |q: &Posterior| Gaussian::new(q, &cpu, DType::F64).unwrap();
@@ -74,4 +75,48 @@ fn steps_are_those_of_adam_in_standardised_coordinates() {
             );
         }
     }
+}
+
+/// A row whose fit has come to rest keeps its posterior, and the batch stops when all rest.
+#[test]
+fn a_fit_ends_when_it_no_longer_helps() {
+    let (cpu, f64) = (Device::Cpu, Precision::F64);
+    let weights = Weights::init(&CONFIG, 5).unwrap();
+    let mut program = Program::new(&CONFIG, 2, 5, &cpu, f64, SlowGradient::None).unwrap();
+    let weights = DeviceWeights::new(&CONFIG, &weights, &cpu, f64).unwrap();
+    let batch = Batch::new(&CONFIG, 2, &TOKENS, &TARGETS).unwrap();
+    let mut problem = program.problem(&weights, &batch).unwrap();
+    let mut fit = |rates: Vec<f64>, rest_window| {
+        let (beta1, beta2, eps, weight_decay) = (0.0, 0.0, 1.0, 0.0);
+        let (units, noise) = (Units::Latent, Noise::Fixed);
+        let fit = AdamW {
+            rates,
+            beta1,
+            beta2,
+            eps,
+            weight_decay,
+            units,
+            noise,
+            rest_window,
+            kl_weight: 1.0,
+        };
+        let mut steps = 0;
+        let mut observer = |_: &ltm_vi::FastStep| {
+            steps += 1;
+            Ok(())
+        };
+        let start =
+            Start::Drawn(ltm_vi::Initial { mu_std: 2.0, log_var_mean: 0.0, log_var_std: 0.0 });
+        let latents = fit.fit(&mut problem, &start, KEY, &mut observer).unwrap();
+        (latents.gaussian().unwrap().to_host().unwrap(), steps)
+    };
+    // Four steps that help, and from then on none at all: the window of steps 5 and 6 is better than that before,
+    // the one of steps 7 and 8 is not.
+    let rates = [vec![0.3; 4], vec![0.0; 8]].concat();
+    let (rested, steps) = fit(rates.clone(), 2);
+    assert_eq!(steps, 8);
+    assert_eq!(rested.mu, fit(rates, 0).0.mu);
+    // Steps that only harm end after the second window.
+    let (_, steps) = fit(vec![50.0; 12], 3);
+    assert_eq!(steps, 6);
 }

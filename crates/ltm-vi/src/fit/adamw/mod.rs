@@ -2,11 +2,13 @@
 //! host. Knows no tables of a device.
 
 mod on_device;
+mod rest;
 
 use ltm_kernels::Device;
 use ltm_kernels::ops::adamw;
 use ltm_kernels::ops::elementwise;
 
+use self::rest::Rest;
 use super::{Fit, Observer};
 use crate::key::Purpose;
 use crate::own_units::OwnUnits;
@@ -33,6 +35,9 @@ pub struct AdamW {
     pub units: Units,
     /// Whether the noise is drawn again after each step.
     pub noise: Noise,
+    /// Steps of a window: a sequence rests, and its posterior is final, when the mean bound of a window is no lower than
+    /// that of the window before. 0 takes all steps.
+    pub rest_window: usize,
     /// The weight of the KL in the objective.
     pub kl_weight: f64,
 }
@@ -40,7 +45,7 @@ pub struct AdamW {
 impl AdamW {
     /// The fit that a configuration describes at `progress` of training.
     pub fn new(infer: &InferConfig, progress: f64) -> Self {
-        let InferConfig { beta1, beta2, eps, weight_decay, units, noise, .. } = *infer;
+        let InferConfig { beta1, beta2, eps, weight_decay, units, noise, rest_window, .. } = *infer;
         Self {
             rates: (0..infer.steps).map(|step| infer.lr_at(step, progress)).collect(),
             beta1,
@@ -49,6 +54,7 @@ impl AdamW {
             weight_decay,
             units,
             noise,
+            rest_window,
             kl_weight: infer.kl_weight_at(progress),
         }
     }
@@ -86,29 +92,46 @@ impl Fit for AdamW {
             moments.reset(&device)?;
         }
         if let Device::Cuda(context) = device {
-            on_device::fit(problem, context, self, key, observer)?;
-            return Ok(problem.stored()?.into());
+            return Ok(on_device::fit(problem, context, self, key, observer)?.into());
         }
         let shape = [b, problem.extents().latent_len()];
+        let mut rest = Rest::new(self.rest_window, shape, &device, problem.dtype())?;
         for (step, lr) in self.rates.iter().enumerate() {
-            observer(&self.step(problem, step, *lr)?)?;
+            let (measured, bounds) = self.step(problem, step, *lr)?;
+            observer(&measured)?;
+            if let Some(rest) = &mut rest
+                && rest.after(&bounds, problem.stored_posterior()?)?
+            {
+                break;
+            }
             if self.noise == Noise::Fresh {
                 // Draw 0 is the start's.
                 let noise = key.normal(shape, Purpose::FitNoise, step + 1, [0.0, 1.0])?;
                 problem.load_noise(&noise)?;
             }
         }
-        Ok(problem.stored()?.into())
+        let mut fitted = problem.stored()?;
+        if let Some(rest) = rest {
+            rest.restore([&mut fitted.mu, &mut fitted.log_var])?;
+        }
+        Ok(fitted.into())
     }
 }
 
 impl AdamW {
-    /// One step on the posterior in the store.
-    fn step(&self, problem: &mut Problem<'_>, step: usize, lr: f64) -> Result<FastStep> {
+    /// One step on the posterior in the store; what was measured before its update, and each sequence's bound.
+    fn step(
+        &self,
+        problem: &mut Problem<'_>,
+        step: usize,
+        lr: f64,
+    ) -> Result<(FastStep, Vec<f64>)> {
+        let [b, _] = problem.batch().shape();
         let n_layers = problem.extents().n_layers;
         let at = problem.run_fast(self.kl_weight as f32)?;
         let nll = at.nll.iter().sum();
         let measured = FastStep::new(step, lr, nll, &at.kl, n_layers);
+        let bounds = rest::bounds(b, &at.nll, &at.kl);
         let Program { device, nodes, plans, store, moments, own_units, trajectory, .. } =
             &mut *problem.program;
         let (Some(latents), Some(plan)) = (&nodes.latents, &plans.fast) else {
@@ -129,6 +152,6 @@ impl AdamW {
             }
         }
         of_log_var.update(device, store.get_mut(latents.log_var)?, dlog_var, 1.0, options)?;
-        Ok::<_, Error>(measured)
+        Ok::<_, Error>((measured, bounds))
     }
 }

@@ -7,9 +7,10 @@ use ltm_kernels::cuda::{Context, Recording};
 use ltm_kernels::ops::adamw::{self, Factors};
 use ltm_kernels::ops::elementwise;
 
+use super::rest::{Rest, bounds};
 use super::{AdamW, Observer};
 use crate::tables::Tables;
-use crate::{FastStep, InferKey, Problem, Program, Result, Units};
+use crate::{FastStep, Gaussian, InferKey, Problem, Program, Result, Units};
 
 /// Fits the posterior in the store.
 pub(super) fn fit(
@@ -18,7 +19,7 @@ pub(super) fn fit(
     adamw: &AdamW,
     key: InferKey,
     observer: &mut Observer<'_>,
-) -> Result<()> {
+) -> Result<Gaussian> {
     problem.load_batch()?;
     problem.load_kl_weight(adamw.kl_weight as f32)?;
     let extents = problem.extents();
@@ -48,25 +49,50 @@ pub(super) fn fit(
     let outputs = || nodes.fast_outputs();
     let plan = Program::plan(&mut plans.fast, graph, device, *precision, outputs)?;
     plan.prepare(store.with(weights.parameters()))?;
-    for _ in 0..steps {
+    let shape = [b, extents.latent_len()];
+    let mut rest = Rest::new(adamw.rest_window, shape, &problem.device(), problem.dtype())?;
+    let mut taken = 0;
+    while taken < steps {
         if let Some(Ok(recording)) = &tables.recording {
             recording.replay()?;
-            continue;
+        } else {
+            // The first step runs without recording, so that all kernels are compiled by then.
+            enqueue_step(problem, adamw.units, &mut tables)?;
+            if tables.recording.is_none() {
+                let step = || enqueue_step(problem, adamw.units, &mut tables);
+                tables.recording = Some(Recording::capture(context, step));
+            }
         }
-        // The first step runs without recording, so that all kernels are compiled by then.
-        enqueue_step(problem, adamw.units, &mut tables)?;
-        if tables.recording.is_none() {
-            let step = || enqueue_step(problem, adamw.units, &mut tables);
-            let recorded = Recording::capture(context, step);
-            tables.recording = Some(recorded);
+        taken += 1;
+        if let Some(rest) = &mut rest
+            && taken.is_multiple_of(adamw.rest_window)
+        {
+            // Waits for the device, once per window.
+            let measured = tables.measured()?;
+            let window = &measured[taken - adamw.rest_window..taken];
+            let posterior = problem.stored_posterior()?;
+            let mut all = false;
+            for (nll, kl) in window {
+                all = rest.after(&bounds(b, nll, kl), posterior)?;
+            }
+            if all {
+                break;
+            }
         }
     }
     let measured = tables.measured()?;
     problem.program.tables = Some(tables);
-    measured.iter().zip(&adamw.rates).enumerate().try_for_each(|(step, ((nll, kl), lr))| {
-        let nll = nll.iter().sum();
-        observer(&FastStep::new(step, *lr, nll, kl, extents.n_layers))
-    })
+    let mut fitted = problem.stored()?;
+    if let Some(rest) = rest {
+        rest.restore([&mut fitted.mu, &mut fitted.log_var])?;
+    }
+    measured[..taken].iter().zip(&adamw.rates).enumerate().try_for_each(
+        |(step, ((nll, kl), lr))| {
+            let nll = nll.iter().sum();
+            observer(&FastStep::new(step, *lr, nll, kl, extents.n_layers))
+        },
+    )?;
+    Ok(fitted)
 }
 
 /// Enqueues one whole fast step, which reads only the tables on the device.
