@@ -4,7 +4,7 @@ use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
 use clap::ValueEnum;
-use ltm_eval::corpus::{default_protocols, enough};
+use ltm_eval::corpus::{default_protocols, sampled_part};
 use ltm_eval::suites::Suite;
 use ltm_train::data::{Corpus, Format, Order, Split, load};
 use ltm_train::eval::{LatentNumbers, scores};
@@ -48,7 +48,8 @@ pub struct Args {
     /// LAMBADA: samples of the latents [default: 8]; GSM8K: answers per question [default: 5]
     #[arg(long, value_name = "COUNT")]
     samples: Option<usize>,
-    /// Number of sequences (LAMBADA: passages, GSM8K: questions) to score; 0 scores all
+    /// Number of rows to score, drawn by a fixed permutation; LAMBADA and GSM8K: of the first passages or questions; 0
+    /// scores all
     #[arg(long, value_name = "COUNT", default_value_t = 0)]
     sequences: u64,
     /// Seed of the evaluation's noise and samples [default: `run.seed` of the configuration]
@@ -190,7 +191,7 @@ pub fn run(args: Args) -> anyhow::Result<ExitCode> {
                 std::slice::from_ref(&path),
                 tokenizer,
                 &args.read.options(format),
-                enough(&config, args.sequences),
+                sampled_part(&config, args.sequences),
                 &mut |notice| reading.see(notice),
             );
             reading.finish();

@@ -10,7 +10,7 @@ use ltm_train::eval::{Evaluation, KEY_STEP, LatentNumbers};
 use ltm_train::json::{nan, null_as_nan, nulls_as_nan};
 use ltm_train::metrics::{METRICS_FILE, ProtocolScore, tokens_seen};
 use ltm_train::{chain, flops};
-use ltm_vi::{InferKey, Inference, Latents, Program, SlowGradient};
+use ltm_vi::{InferKey, Inference, Latents, Program, Sequences, SlowGradient};
 use serde::{Deserialize, Deserializer, Serialize};
 
 use crate::samples::{Continuation, samples};
@@ -138,17 +138,16 @@ pub(crate) fn nats(evaluation: &Evaluation) -> BTreeMap<String, Vec<f64>> {
     evaluation.estimates.iter().map(of).collect()
 }
 
-/// The first `sequences` rows (0 for all) of a split: the targets of each.
+/// The targets of each of [`sequences` rows](Batches::sample) (0 for all) of a split.
 fn rows(batches: &Batches, sequences: u64) -> Result<Vec<Vec<i32>>> {
-    let options = batches.options();
-    let rows = if sequences == 0 { batches.rows() } else { sequences.min(batches.rows()) };
-    let mut targets = Vec::with_capacity(rows as usize);
-    for index in 0..rows.div_ceil(options.batch as u64) {
+    let batches = batches.sample(sequences)?;
+    let mut targets = Vec::with_capacity(batches.rows() as usize);
+    for index in 0..batches.per_epoch() {
         let batch = batches.batch(index)?;
         let scored = |row: &[i32]| row.iter().filter(|id| **id >= 0).copied().collect::<Vec<_>>();
-        targets.extend(batch.targets.chunks(options.seq_len).map(scored));
+        let rows = batch.targets.chunks(batches.options().seq_len).take(batch.rows);
+        targets.extend(rows.map(scored));
     }
-    targets.truncate(rows as usize);
     Ok(targets)
 }
 
@@ -184,7 +183,7 @@ fn trace(config: &Config, weights: &DeviceWeights, val: &Batches) -> Result<Vec<
     let (tokens, targets) = (&batch.tokens[..b * t], &batch.targets[..b * t]);
     let rows = ltm_vi::Batch::new(&config.model, b, tokens, targets)?;
     let mut problem = program.problem(weights, &rows)?;
-    let key = InferKey { seed: config.run.seed, step: KEY_STEP, first_sequence: 0 };
+    let key = InferKey { seed: config.run.seed, step: KEY_STEP, sequences: Sequences::From(0) };
     let per_token = 1.0 / batch.scored.max(1) as f64;
     let point = |step: usize, nll: f64, kl: f64| TracePoint {
         step: step as u64,

@@ -7,7 +7,7 @@ use ltm_model::DeviceWeights;
 use ltm_train::Config;
 use ltm_vi::{
     Batch, FastStep, InferKey, Inference, Latents, Method, ModelConfig, Posterior, Program,
-    SlowGradient,
+    Sequences, SlowGradient,
 };
 use safetensors::tensor::{Dtype, TensorView};
 
@@ -50,7 +50,7 @@ pub fn think(
     let mut program = Program::new(model, 1, t, &device, precision, SlowGradient::None)?;
     let batch = Batch::new(model, 1, &tokens[..t], &tokens[1..])?;
     let mut problem = program.problem(weights, &batch)?;
-    let key = InferKey { seed, step: 0, first_sequence: 0 };
+    let key = InferKey { seed, step: 0, sequences: Sequences::From(0) };
     let mut steps = Vec::with_capacity(infer.steps + 1);
     let latents = Inference::finished(infer)?.infer(&mut problem, key, &mut |step| {
         on_step(step);

@@ -190,7 +190,7 @@ pub struct TrainConfig {
     /// Slow steps between evaluations; 0 evaluates at the end only.
     #[serde(default = "default_every")]
     pub eval_every: u64,
-    /// Sequences to score in an evaluation; 0 scores the whole validation split.
+    /// Sequences to score in an evaluation, drawn from the validation split by a fixed permutation; 0 scores all of it.
     #[serde(default = "default_eval_sequences")]
     pub eval_sequences: u64,
     /// Noise samples per sequence of the `elbo` protocol in an evaluation; at least 2, for a standard error.

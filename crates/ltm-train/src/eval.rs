@@ -10,7 +10,7 @@ use std::ops::ControlFlow;
 use ltm_model::{Attention, DeviceWeights, param_table};
 use ltm_vi::{
     Estimate, InferKey, Inference, LatentUse, Latents, Method, Program, Protocol, Scores,
-    SlowGradient, Task, score, suits,
+    Sequences, SlowGradient, Task, score, suits,
 };
 
 use crate::config::Config;
@@ -41,7 +41,7 @@ pub struct Evaluation {
 pub struct Sequence {
     /// The distance between windows, for a protocol whose windows overlap.
     pub stride: Option<usize>,
-    /// Its index among those of the same stride.
+    /// The number of its row among all of the corpus that have the same stride.
     pub index: u64,
     /// Scored tokens.
     pub tokens: usize,
@@ -116,9 +116,10 @@ pub fn protocols(config: &Config, samples: usize) -> Vec<Protocol> {
     }
 }
 
-/// Scores the first `sequences` rows (0 for all) of `batches` by each protocol, on the device of
-/// `config.run`: at latents fitted to whole rows where a protocol needs that, and the same tokens in
-/// [overlapping rows](Batches::overlapping) for protocols whose windows overlap.
+/// Scores [`sequences` rows](Batches::sample) (0 for all) of `batches` by each protocol, on the device of
+/// `config.run`: at latents fitted to whole rows where a protocol needs that, and as large a share of the
+/// [overlapping rows](Batches::overlapping) for protocols whose windows overlap. A row's score does not depend on which
+/// others are scored.
 ///
 /// `batches` must be sequential, of the shape of `config.train`. The numbers depend on weights, data,
 /// `config.infer` and the seed; `progress(done, all)` counts batches, each once per protocol. `weights` are on the
@@ -161,24 +162,20 @@ pub fn evaluate_until(
         suits(&config.model, &config.infer, Task::Score(*protocol))?;
         protocol.check(t)?;
     }
-    let rows = if sequences == 0 { batches.rows() } else { sequences.min(batches.rows()) };
+    let batches = batches.sample(sequences)?;
     let mut passes: BTreeMap<Option<usize>, Vec<Protocol>> = BTreeMap::new();
     for protocol in protocols {
         passes.entry(protocol.overlap()).or_default().push(*protocol);
     }
     let pass = |(stride, protocols): (Option<usize>, Vec<Protocol>)| -> Result<Pass> {
-        let (batches, rows) = match stride {
-            None => (batches.clone(), rows),
-            Some(stride) => {
-                let batches = batches.overlapping(stride, rows)?;
-                let rows = batches.rows();
-                (batches, rows)
-            }
+        let batches = match stride {
+            None => batches.clone(),
+            Some(stride) => batches.overlapping(stride)?,
         };
-        Ok(Pass { stride, batches, rows, protocols })
+        Ok(Pass { stride, batches, protocols })
     };
     let passes = passes.into_iter().map(pass).collect::<Result<Vec<_>>>()?;
-    let all = passes.iter().map(|p| p.rows.div_ceil(b as u64) * p.protocols.len() as u64).sum();
+    let all = passes.iter().map(|p| p.batches.per_epoch() * p.protocols.len() as u64).sum();
 
     let (device, precision) = config.run.compute()?;
     weights.check_finite(&param_table(&config.model)).map_err(Error::of_weights)?;
@@ -229,7 +226,6 @@ struct Found {
 struct Pass {
     stride: Option<usize>,
     batches: Batches,
-    rows: u64,
     protocols: Vec<Protocol>,
 }
 
@@ -246,13 +242,10 @@ impl Pass {
         let [b, t] = program.shape();
         let tokenizer = &**self.batches.corpus().tokenizer();
         let fitted = config.model.n_latents > 0 && self.protocols.iter().any(Protocol::needs_fit);
-        for index in 0..self.rows.div_ceil(b as u64) {
-            let mut batch = self.batches.batch(index)?;
-            let first_sequence = index * b as u64;
-            // The last batch may extend past the requested rows.
-            let kept = (self.rows - first_sequence).min(b as u64) as usize;
-            batch.targets[kept * t..].fill(crate::data::batches::IGNORED);
-            let key = InferKey { seed: config.run.seed, step: KEY_STEP, first_sequence };
+        for index in 0..self.batches.per_epoch() {
+            let batch = self.batches.batch(index)?;
+            let sequences = Sequences::These(&batch.numbers);
+            let key = InferKey { seed: config.run.seed, step: KEY_STEP, sequences };
             let rows = ltm_vi::Batch::new(&config.model, b, &batch.tokens, &batch.targets)?
                 .with_context(&batch.context)?;
             let mut problem = program.problem(weights, &rows)?;
@@ -267,12 +260,12 @@ impl Pass {
             let posterior = latents.gaussian().map(|gaussian| gaussian.to_host()).transpose()?;
             let kl = posterior.map(|posterior| posterior.kl(b)).transpose()?;
             let row = |row: usize| {
-                let (index, kl) = (first_sequence + row as u64, kl.as_ref().map(|kl| kl[row]));
+                let (index, kl) = (batch.numbers[row], kl.as_ref().map(|kl| kl[row]));
                 let (tokens, bytes, digest) = extent(&batch, row, t, tokenizer);
                 let stride = self.stride;
                 Sequence { stride, index, tokens, bytes, digest, kl, scores: Vec::new() }
             };
-            let mut rows: Vec<Sequence> = (0..kept).map(row).collect();
+            let mut rows: Vec<Sequence> = (0..batch.rows).map(row).collect();
             for all in found.scores.iter_mut().filter(|s| self.protocols.contains(&s.protocol)) {
                 let protocol = all.protocol;
                 let scores = score(&mut problem, protocol, &latents, inference, key)?;

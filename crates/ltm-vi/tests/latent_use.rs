@@ -6,7 +6,9 @@ mod tiny;
 use ltm_autodiff::Precision;
 use ltm_kernels::Device;
 use ltm_model::{DeviceWeights, Weights, param_table};
-use ltm_vi::{Batch, InferConfig, InferKey, Inference, LatentUse, Noise, Program, SlowGradient};
+use ltm_vi::{
+    Batch, InferConfig, InferKey, Inference, LatentUse, Noise, Program, Sequences, SlowGradient,
+};
 use tiny::CONFIG;
 
 /// The latents of `n` sequences fitted by `infer`.
@@ -33,7 +35,7 @@ fn measure(uses_latents: bool, infer: &InferConfig, n: usize) -> LatentUse {
         let batch = Batch::new(&CONFIG, b, &tokens, &targets).unwrap();
         let mut problem = program.problem(&weights, &batch).unwrap();
         let first_sequence = (index * b) as u64;
-        let key = InferKey { seed: 4, step: u64::MAX, first_sequence };
+        let key = InferKey { seed: 4, step: u64::MAX, sequences: Sequences::From(first_sequence) };
         let kept = used.fit(&mut problem, &inference, key).unwrap().to_host().unwrap();
         // The fit that is returned is the one under this key.
         let again = inference.infer(&mut problem, key, &mut |_| Ok(())).unwrap();

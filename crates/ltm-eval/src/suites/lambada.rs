@@ -7,7 +7,7 @@ use ltm_train::config::Config;
 use ltm_train::data::batches::IGNORED;
 use ltm_train::eval::KEY_STEP;
 use ltm_vi::estimators::{self, Sampled};
-use ltm_vi::{InferKey, Inference, Posterior, Program, SlowGradient, Task, suits};
+use ltm_vi::{InferKey, Inference, Posterior, Program, Sequences, SlowGradient, Task, suits};
 use serde_json::{Value, json};
 
 use super::Mean;
@@ -137,7 +137,11 @@ pub fn evaluate(
     let mut words = Vec::with_capacity(passages.len());
     for group in passages.chunks(b) {
         let first_sequence = words.len() as u64;
-        let key = InferKey { seed: config.run.seed, step: KEY_STEP, first_sequence };
+        let key = InferKey {
+            seed: config.run.seed,
+            step: KEY_STEP,
+            sequences: Sequences::From(first_sequence),
+        };
         let n = model.n_latents * model.dim;
         let mut draws = Vec::new();
         if let Some(posterior) = fit_to_contexts(&mut program, weights, &inference, group, key)? {
@@ -260,7 +264,11 @@ mod tests {
                         .expect("it fits");
                 let mut problem = program.problem(&weights, &batch).expect("they fit");
                 let first_sequence = index as u64;
-                let key = InferKey { seed: config.run.seed, step: KEY_STEP, first_sequence };
+                let key = InferKey {
+                    seed: config.run.seed,
+                    step: KEY_STEP,
+                    sequences: Sequences::From(first_sequence),
+                };
                 let protocol = Protocol::PrequentialOverlap { stride: 4, samples: 3 };
                 let inference = Inference::finished(&config.infer).expect("it is good");
                 let expected =
