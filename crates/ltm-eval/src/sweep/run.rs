@@ -142,8 +142,7 @@ impl Sweep {
     ) -> Result<Option<Measured>> {
         let config = &point.placed;
         if let (true, Some(dir)) = (generated(&point.config), &config.data.path) {
-            // The seed of the whole sweep is part of the folder's name.
-            let seed = self.points[0].config.run.seed;
+            let seed = self.corpus_seed;
             let (documents, val_documents) = (config.data.documents, config.data.val_documents);
             storyworld::ensure(dir, &storyworld::Parameters { seed, documents, val_documents })?;
         }
@@ -183,8 +182,7 @@ impl Sweep {
         if generated(&point.config) {
             // One corpus and one split for all points: its entropy is found once.
             if entropy.is_none() {
-                let seed = self.points[0].config.run.seed;
-                *entropy = Some(true_entropy(seed, &val, self.eval_sequences)?);
+                *entropy = Some(true_entropy(self.corpus_seed, &val, self.eval_sequences)?);
             }
             measured.true_entropy.clone_from(entropy);
         }
