@@ -7,9 +7,9 @@ use clap::ValueEnum;
 use ltm_eval::corpus::{default_protocols, sampled_part};
 use ltm_eval::suites::Suite;
 use ltm_train::data::{Corpus, Format, Order, Split, load};
-use ltm_train::eval::{LatentNumbers, scores};
+use ltm_train::eval::{FitScore, LatentNumbers, convergence, scores};
 use ltm_train::{Checkpoint, Config, Evaluation, evaluate, run_data};
-use ltm_vi::{Noise, Protocol};
+use ltm_vi::{Estimate, Noise, Protocol};
 use serde_json::{Value, json};
 
 use crate::device_args::CheckpointArgs;
@@ -42,9 +42,13 @@ pub struct Args {
     /// SAMPLES and MASKS default to 8. docs/evaluation.md describes which protocols are comparable.
     #[arg(long, verbatim_doc_comment)]
     protocol: Vec<Protocol>,
-    /// Write the scores of each sequence to this new file, one JSON object per line
+    /// Write the scores of each document to this new file, one JSON object per line; of each row where rows are windows
+    /// across documents
     #[arg(long, value_name = "FILE")]
     per_document: Option<PathBuf>,
+    /// Also print `elbo` and `iwae` after `infer.steps` fast steps and after four times as many, from each start
+    #[arg(long)]
+    convergence: bool,
     /// LAMBADA: samples of the latents [default: 8]; GSM8K: answers per question [default: 5]
     #[arg(long, value_name = "COUNT")]
     samples: Option<usize>,
@@ -234,11 +238,27 @@ pub fn run(args: Args) -> anyhow::Result<ExitCode> {
         });
     bar.finish_and_clear();
     let evaluation = evaluation?;
+    let mut fits = Vec::new();
+    if args.convergence {
+        let bar = crate::progress_bar(0, "fitted from each start {pos}/{len} batches, ETA {eta}");
+        let samples = Protocol::DEFAULT_SAMPLES;
+        let mut progress = |done, all| {
+            bar.set_length(all);
+            bar.set_position(done);
+        };
+        let found =
+            convergence(&config, &weights, &batches, samples, args.sequences, &mut progress);
+        bar.finish_and_clear();
+        fits = found?;
+    }
     if let Some(file) = &args.per_document {
         scores::write(file, None, &evaluation)?;
     }
     if args.json {
         let mut numbers = numbers(&evaluation);
+        if args.convergence {
+            numbers["convergence"] = fits.iter().map(fit_numbers).collect();
+        }
         if let Some(skipped) = skipped {
             numbers["file"] = json!({ "path": path.display().to_string(), "skipped": skipped });
         }
@@ -250,8 +270,49 @@ pub fn run(args: Args) -> anyhow::Result<ExitCode> {
         }
         outln!()?;
         print_table(&evaluation, &config)?;
+        print_fits(&fits)?;
     }
+    warn_of_prior(&evaluation);
     Ok(ExitCode::SUCCESS)
+}
+
+/// The bounds of one start and number of steps as JSON.
+fn fit_numbers(fit: &FitScore) -> Value {
+    let bound = |e: &Estimate| {
+        json!({
+            "nats_per_token": e.mean_nats_per_token, "standard_error": e.standard_error,
+            "sampling_error": e.sampling_error,
+        })
+    };
+    let bounds = [&fit.elbo, &fit.iwae].map(|e| (e.protocol.to_string(), bound(e)));
+    let bounds: serde_json::Map<String, Value> = bounds.into_iter().collect();
+    json!({ "start": fit.start, "steps": fit.steps, "scores": bounds })
+}
+
+/// The bounds from each start as a table; nothing without any.
+fn print_fits(fits: &[FitScore]) -> Result<(), OutputError> {
+    let Some(FitScore { elbo, iwae, .. }) = fits.first() else { return Ok(()) };
+    let [elbo, iwae] = [elbo, iwae].map(|e| e.protocol.to_string());
+    outln!("\n{:<12}  {:>10}  {elbo:>17}  {iwae:>17}", "fitted from", "fast steps")?;
+    for fit in fits {
+        let start = format!("{:?}", fit.start).to_lowercase();
+        let [elbo, iwae] = [&fit.elbo, &fit.iwae]
+            .map(|e| plus_minus((e.mean_nats_per_token, e.standard_error), 4));
+        outln!("{start:<12}  {:>10}  {elbo:>17}  {iwae:>17}", fit.steps)?;
+    }
+    Ok(())
+}
+
+/// Warns where latents were fitted for the worse.
+pub fn warn_of_prior(evaluation: &Evaluation) {
+    let Some(latents) = evaluation.latents.as_ref().filter(|l| l.is_worse_than_prior()) else {
+        return;
+    };
+    note!(
+        "warning: the fitted bound is {} nats per token above that of the prior, so the fast steps do harm: try a smaller \
+         infer.lr, or train for longer",
+        plus_minus(latents.above_prior(), 4)
+    );
 }
 
 /// Refuses arguments that do not apply to the data.
@@ -268,6 +329,7 @@ fn check_arguments(args: &Args, subject: &Subject) -> anyhow::Result<()> {
         args.per_document
             .as_ref()
             .map(|_| "--per-document applies to protocols, not to this test set")
+            .or(args.convergence.then_some("--convergence does not apply to this test set"))
     };
     let is_gsm8k = matches!(subject, Subject::Gsm8k(_));
     let refused = refused
@@ -327,7 +389,11 @@ pub fn print_table(evaluation: &Evaluation, config: &Config) -> Result<(), Outpu
         outln!("KL per layer                {} nats per sequence", kl.join(", "))?;
         outln!("worth of the latents        {} nats per token", plus_minus(latents.worth(), 4))?;
         outln!(
-            "variance of posterior means {} signal, {} noise of the fit, over {} sequences",
+            "fitted bound minus prior's  {} nats per token",
+            plus_minus(latents.above_prior(), 4)
+        )?;
+        outln!(
+            "variance of posterior means {} signal, {} noise of the fit, over {} rows",
             number(variance.signal, 4),
             number(variance.noise, 4),
             latents.refitted(),

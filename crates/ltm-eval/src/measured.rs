@@ -39,12 +39,12 @@ pub struct Measured {
     pub evaluation: BTreeMap<String, ProtocolScore>,
     /// Why other requested protocols were not used.
     pub left_out: BTreeMap<String, String>,
-    /// Nats of every row by protocol.
+    /// Nats of every sequence by protocol: of a document, or of a row where rows are windows across documents.
     #[serde(deserialize_with = "lists_by_name")]
     pub nats: BTreeMap<String, Vec<f64>>,
-    /// Scored tokens of every row.
+    /// Scored tokens of every sequence.
     pub sequence_tokens: Vec<u64>,
-    /// A checksum of every row's tokens.
+    /// A checksum of every sequence's tokens.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub sequence_digests: Option<Vec<u32>>,
     /// How much the latents carry; `None` without latents.
@@ -100,7 +100,7 @@ pub struct TrueEntropy {
     pub standard_error: f64,
     /// Documents that it was estimated from.
     pub documents: u64,
-    /// Exact nats of each row: not finite for a story that was cut.
+    /// Exact nats of each sequence: not finite for a story that was scored in part.
     #[serde(deserialize_with = "nulls_as_nan")]
     pub nats: Vec<f64>,
 }
@@ -138,21 +138,31 @@ pub(crate) fn nats(evaluation: &Evaluation) -> BTreeMap<String, Vec<f64>> {
     evaluation.estimates.iter().map(of).collect()
 }
 
-/// The targets of each of [`sequences` rows](Batches::sample) (0 for all) of a split.
+/// The targets of each sequence of [`sequences` rows](Batches::sample) (0 for all) of a split: of a row, or of the rows of
+/// a document.
 fn rows(batches: &Batches, sequences: u64) -> Result<Vec<Vec<i32>>> {
     let batches = batches.sample(sequences)?;
-    let mut targets = Vec::with_capacity(batches.rows() as usize);
+    let mut targets: Vec<Vec<i32>> = Vec::with_capacity(batches.rows() as usize);
+    let mut last = None;
     for index in 0..batches.per_epoch() {
         let batch = batches.batch(index)?;
-        let scored = |row: &[i32]| row.iter().filter(|id| **id >= 0).copied().collect::<Vec<_>>();
         let rows = batch.targets.chunks(batches.options().seq_len).take(batch.rows);
-        targets.extend(rows.map(scored));
+        for (row, document) in rows.zip(&batch.documents) {
+            let scored = row.iter().filter(|id| **id >= 0).copied();
+            match targets.last_mut().filter(|_| document.is_some() && *document == last) {
+                Some(targets) => targets.extend(scored),
+                None => targets.push(scored.collect()),
+            }
+            last = *document;
+        }
     }
     Ok(targets)
 }
 
-pub(crate) fn sequence_tokens(batches: &Batches, sequences: u64) -> Result<Vec<u64>> {
-    Ok(rows(batches, sequences)?.iter().map(|row| row.len() as u64).collect())
+/// Scored tokens of every sequence, without those of windows that overlap.
+pub(crate) fn sequence_tokens(evaluation: &Evaluation) -> Vec<u64> {
+    let whole = evaluation.sequences.iter().filter(|sequence| sequence.stride.is_none());
+    whole.map(|sequence| sequence.tokens as u64).collect()
 }
 
 /// The [`trace`] for a result: empty for an inference method that has no KL.
@@ -177,7 +187,7 @@ fn trace(config: &Config, weights: &DeviceWeights, val: &Batches) -> Result<Vec<
     let t = val.options().seq_len;
     // Without the rows that are only padding, whose latents mean nothing.
     let b = batch.rows;
-    let (device, precision) = config.run.compute()?;
+    let (device, precision) = config.run.compute_evaluation()?;
     let none = SlowGradient::None;
     let mut program = Program::new(&config.model, b, t, &device, precision, none)?;
     let (tokens, targets) = (&batch.tokens[..b * t], &batch.targets[..b * t]);
@@ -230,7 +240,7 @@ pub(crate) fn true_entropy(seed: u64, val: &Batches, sequences: u64) -> Result<T
         nats_per_token: entropy.nats_per_token,
         standard_error: entropy.nats_per_token_se,
         documents: storyworld::ENTROPY_DOCUMENTS,
-        // A story longer than a row is cut, and no story then: infinite.
+        // A part of a story is no story: infinite.
         nats: rows(val, sequences)?.iter().map(exact).collect(),
     })
 }

@@ -37,7 +37,7 @@ pub fn reconstruct(
     if model.n_latents == 0 {
         return Err(no_latents());
     }
-    let (device, precision) = config.run.compute()?;
+    let (device, precision) = config.run.compute_evaluation()?;
     let (b, t) = (batches.options().batch, batches.options().seq_len);
     let inference = Inference::finished(&config.infer)?;
     let mut program = Program::new(model, b, t, &device, precision, SlowGradient::None)?;
@@ -108,7 +108,7 @@ impl<'a> Pair<'a> {
         if model.n_latents == 0 {
             return Err(no_latents());
         }
-        let (_, precision) = config.run.compute()?;
+        let (_, precision) = config.run.compute_evaluation()?;
         let inference = Inference::finished(&config.infer)?;
         let fit = |name: &str, text: &str| -> Result<Thought> {
             let tokens = encode(tokenizer, text)?;

@@ -125,7 +125,7 @@ pub fn evaluate(
     }
     // As for `prequential`: a sample without a density has no fresh ones.
     suits(&config.model, &config.infer, Task::Predict("last-word predictive"))?;
-    let (device, precision) = config.run.compute()?;
+    let (device, precision) = config.run.compute_evaluation()?;
     let model = &config.model;
     // Without latents all samples are one.
     let samples = if model.n_latents == 0 { 1 } else { samples };
@@ -254,7 +254,7 @@ mod tests {
             assert_eq!((scores.words.len(), scores.cut()), (3, 1));
             for (index, (passage, found)) in passages.iter().zip(&scores.words).enumerate() {
                 let t = passage.inputs().len();
-                let (device, precision) = config.run.compute().expect("the CPU");
+                let (device, precision) = config.run.compute_evaluation().expect("the CPU");
                 let gradient = SlowGradient::None;
                 let mut program = Program::new(&config.model, 1, t, &device, precision, gradient)
                     .expect("the model is good");

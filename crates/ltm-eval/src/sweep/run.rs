@@ -173,7 +173,7 @@ impl Sweep {
             evaluation: evaluation.scores(),
             left_out,
             nats: nats(&evaluation),
-            sequence_tokens: sequence_tokens(&val, self.eval_sequences)?,
+            sequence_tokens: sequence_tokens(&evaluation),
             latents: evaluation.latents.as_ref().map(Into::into),
             trace: shown_trace(config, &weights, &val)?,
             samples: shown_samples(config, &weights, &*tokenizer, &val),
