@@ -7,11 +7,12 @@ use clap::ValueEnum;
 use ltm_eval::corpus::{default_protocols, sampled_part};
 use ltm_eval::suites::Suite;
 use ltm_train::data::{Corpus, Format, Order, Split, load};
-use ltm_train::eval::{FitScore, LatentNumbers, convergence, scores};
+use ltm_train::eval::{LatentNumbers, scores};
 use ltm_train::{Checkpoint, Config, Evaluation, evaluate, run_data};
-use ltm_vi::{Estimate, Noise, Protocol};
+use ltm_vi::{Noise, Protocol};
 use serde_json::{Value, json};
 
+use crate::convergence;
 use crate::device_args::CheckpointArgs;
 use crate::files::{ReadArgs, Reading};
 use crate::generate::check_new;
@@ -238,26 +239,17 @@ pub fn run(args: Args) -> anyhow::Result<ExitCode> {
         });
     bar.finish_and_clear();
     let evaluation = evaluation?;
-    let mut fits = Vec::new();
-    if args.convergence {
-        let bar = crate::progress_bar(0, "fitted from each start {pos}/{len} batches, ETA {eta}");
-        let samples = Protocol::DEFAULT_SAMPLES;
-        let mut progress = |done, all| {
-            bar.set_length(all);
-            bar.set_position(done);
-        };
-        let found =
-            convergence(&config, &weights, &batches, samples, args.sequences, &mut progress);
-        bar.finish_and_clear();
-        fits = found?;
-    }
+    let fits = match args.convergence {
+        true => convergence::fits(&config, &weights, &batches, args.sequences)?,
+        false => Vec::new(),
+    };
     if let Some(file) = &args.per_document {
         scores::write(file, None, &evaluation)?;
     }
     if args.json {
         let mut numbers = numbers(&evaluation);
         if args.convergence {
-            numbers["convergence"] = fits.iter().map(fit_numbers).collect();
+            numbers["convergence"] = convergence::to_json(&fits);
         }
         if let Some(skipped) = skipped {
             numbers["file"] = json!({ "path": path.display().to_string(), "skipped": skipped });
@@ -270,37 +262,10 @@ pub fn run(args: Args) -> anyhow::Result<ExitCode> {
         }
         outln!()?;
         print_table(&evaluation, &config)?;
-        print_fits(&fits)?;
+        convergence::print_table(&fits)?;
     }
     warn_of_prior(&evaluation);
     Ok(ExitCode::SUCCESS)
-}
-
-/// The bounds of one start and number of steps as JSON.
-fn fit_numbers(fit: &FitScore) -> Value {
-    let bound = |e: &Estimate| {
-        json!({
-            "nats_per_token": e.mean_nats_per_token, "standard_error": e.standard_error,
-            "sampling_error": e.sampling_error,
-        })
-    };
-    let bounds = [&fit.elbo, &fit.iwae].map(|e| (e.protocol.to_string(), bound(e)));
-    let bounds: serde_json::Map<String, Value> = bounds.into_iter().collect();
-    json!({ "start": fit.start, "steps": fit.steps, "scores": bounds })
-}
-
-/// The bounds from each start as a table; nothing without any.
-fn print_fits(fits: &[FitScore]) -> Result<(), OutputError> {
-    let Some(FitScore { elbo, iwae, .. }) = fits.first() else { return Ok(()) };
-    let [elbo, iwae] = [elbo, iwae].map(|e| e.protocol.to_string());
-    outln!("\n{:<12}  {:>10}  {elbo:>17}  {iwae:>17}", "fitted from", "fast steps")?;
-    for fit in fits {
-        let start = format!("{:?}", fit.start).to_lowercase();
-        let [elbo, iwae] = [&fit.elbo, &fit.iwae]
-            .map(|e| plus_minus((e.mean_nats_per_token, e.standard_error), 4));
-        outln!("{start:<12}  {:>10}  {elbo:>17}  {iwae:>17}", fit.steps)?;
-    }
-    Ok(())
 }
 
 /// Warns where latents were fitted for the worse.

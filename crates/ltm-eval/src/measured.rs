@@ -177,7 +177,7 @@ pub(crate) fn shown_trace(
     }
 }
 
-/// NLL and KL per token of the first validation batch, before each fast step and after the last.
+/// NLL and KL per token of the first batch, before each fast step and after the last.
 fn trace(config: &Config, weights: &DeviceWeights, val: &Batches) -> Result<Vec<TracePoint>> {
     let mut trace = Vec::new();
     if config.model.n_latents == 0 {
@@ -193,7 +193,8 @@ fn trace(config: &Config, weights: &DeviceWeights, val: &Batches) -> Result<Vec<
     let (tokens, targets) = (&batch.tokens[..b * t], &batch.targets[..b * t]);
     let rows = ltm_vi::Batch::new(&config.model, b, tokens, targets)?;
     let mut problem = program.problem(weights, &rows)?;
-    let key = InferKey { seed: config.run.seed, step: KEY_STEP, sequences: Sequences::From(0) };
+    let sequences = Sequences::These(&batch.numbers);
+    let key = InferKey { seed: config.run.seed, step: KEY_STEP, sequences };
     let per_token = 1.0 / batch.scored.max(1) as f64;
     let point = |step: usize, nll: f64, kl: f64| TracePoint {
         step: step as u64,

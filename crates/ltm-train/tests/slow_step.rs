@@ -58,6 +58,8 @@ fn batch(first: usize, scored: [usize; 2]) -> Batch {
         tokens: (0..2 * SEQ_LEN).map(token).collect(),
         targets,
         context: vec![0; 2],
+        numbers: vec![0, 1],
+        documents: vec![None; 2],
         rows: scored.iter().filter(|scored| **scored > 0).count(),
         scored: scored.iter().sum(),
     }

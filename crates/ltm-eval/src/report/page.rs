@@ -249,7 +249,7 @@ impl<'a> Page<'a> {
         if !drawn.is_empty() {
             self.heading(3, "The fast loop");
             self.note(
-                "The first validation batch: NLL at the current sample and KL, before each fast step and \
+                "The first batch that is scored: NLL at the current sample and KL, before each fast step and \
                  after the last. With fixed noise their sum is the published number, which is not a valid bound.",
             );
             self.charts(&drawn);

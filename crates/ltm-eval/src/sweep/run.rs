@@ -175,7 +175,7 @@ impl Sweep {
             nats: nats(&evaluation),
             sequence_tokens: sequence_tokens(&evaluation),
             latents: evaluation.latents.as_ref().map(Into::into),
-            trace: shown_trace(config, &weights, &val)?,
+            trace: shown_trace(config, &weights, &val.sample(self.eval_sequences)?)?,
             samples: shown_samples(config, &weights, &*tokenizer, &val),
             ..Measured::of_training(config, &config.run.dir, config.train.steps)?
         };
