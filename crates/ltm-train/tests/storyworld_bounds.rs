@@ -35,7 +35,9 @@ fn stories(index: u64) -> (Batch, Vec<(usize, f64)>) {
         exact.push((said.len(), -story.log_prob));
     }
     let scored = targets.iter().filter(|target| **target >= 0).count();
-    (Batch { tokens, targets, context: vec![0; B], rows: B, scored }, exact)
+    let (numbers, documents) = ((0..B as u64).collect(), vec![None; B]);
+    let context = vec![0; B];
+    (Batch { tokens, targets, context, numbers, documents, rows: B, scored }, exact)
 }
 
 /// The same stories, where the model reads each token that it is to say next.
