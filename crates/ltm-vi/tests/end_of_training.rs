@@ -37,7 +37,7 @@ fn reported(infer: &InferConfig) -> [Vec<f64>; 4] {
     let prequential =
         score(&mut problem, prequential, &Latents::None, &inference, KEY).unwrap().nats;
     let mut used = LatentUse::new(&CONFIG);
-    used.fit(&mut problem, &inference, KEY).unwrap();
+    used.fit(&mut problem, &inference, KEY, &[]).unwrap();
     let evaluated = [used.kl_per_layer(), vec![used.worth().0]].concat();
     let options = GenerateOptions {
         max_tokens: 2,
