@@ -13,7 +13,7 @@ use crate::output::{number, plus_minus};
 #[command(
     after_help = "The first run is the baseline: differences are other runs minus it, in nats per token; lower is better.
 Where two runs were scored on the same rows, the standard error is that of the differences row by row.
-It does not include the variation between training seeds. `ltm report RUN RUN --out DIR` draws the curves.
+It does not include the variation between training seeds, which `ltm sweep FILE --seeds 3` measures. `ltm report RUN RUN --out DIR` draws the curves.
 
   ltm compare runs/baseline runs/latents
   ltm compare runs/baseline runs/latents --protocol iwae:32 --sequences 256"
@@ -101,5 +101,8 @@ fn print(comparison: &Comparison) -> anyhow::Result<()> {
             )?;
         }
     }
+    outln!(
+        "\nErrors are over rows of text and do not cover other training seeds: two runs decide nothing."
+    )?;
     Ok(())
 }

@@ -8,14 +8,14 @@ use ltm_train::config::{PrecisionKind, RunConfig};
 
 use crate::output::usage;
 
-/// Overrides of `run.device` and `run.precision`.
+/// Overrides of `run.device` and `run.precision`, for training.
 #[derive(clap::Args)]
 pub struct DeviceArgs {
     /// Device: `cpu`, `cuda` (the first GPU) or `cuda:N` [default: `run.device` of the configuration]
     #[arg(long, display_order = 901)]
     device: Option<String>,
-    /// Arithmetic precision [default: `run.precision` of the configuration, or with --device the device's own:
-    /// f32 on the CPU, mixed on CUDA]
+    /// Arithmetic precision of training [default: `run.precision` of the configuration, or with --device the device's own:
+    /// f32 on the CPU, mixed on CUDA]; evaluations compute in `run.eval_precision`, f32 by default
     #[arg(long, value_enum, display_order = 902)]
     precision: Option<PrecisionArg>,
 }
@@ -68,8 +68,12 @@ pub struct CheckpointArgs {
     /// Override a value of the run's configuration, such as `infer.steps=64`; repeatable
     #[arg(long = "set", value_name = "SECTION.KEY=VALUE", display_order = 900)]
     set: Vec<String>,
-    #[command(flatten)]
-    device: DeviceArgs,
+    /// Device: `cpu`, `cuda` (the first GPU) or `cuda:N` [default: `run.device` of the configuration]
+    #[arg(long, display_order = 901)]
+    device: Option<String>,
+    /// Arithmetic precision [default: `run.eval_precision` of the configuration, which is f32 on every device unless set]
+    #[arg(long, value_enum, display_order = 902)]
+    precision: Option<PrecisionArg>,
 }
 
 impl CheckpointArgs {
@@ -83,7 +87,13 @@ impl CheckpointArgs {
             }
             checkpoint.config = config;
         }
-        self.device.apply(&mut checkpoint.config.run);
+        let run = &mut checkpoint.config.run;
+        if let Some(device) = &self.device {
+            run.device.clone_from(device);
+        }
+        if let Some(precision) = self.precision {
+            run.eval_precision = Some(precision.into());
+        }
         Ok(checkpoint)
     }
 }

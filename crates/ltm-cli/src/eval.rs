@@ -4,7 +4,7 @@ use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
 use clap::ValueEnum;
-use ltm_eval::corpus::{default_protocols, enough};
+use ltm_eval::corpus::{default_protocols, sampled_part};
 use ltm_eval::suites::Suite;
 use ltm_train::data::{Corpus, Format, Order, Split, load};
 use ltm_train::eval::{LatentNumbers, scores};
@@ -12,6 +12,7 @@ use ltm_train::{Checkpoint, Config, Evaluation, evaluate, run_data};
 use ltm_vi::{Noise, Protocol};
 use serde_json::{Value, json};
 
+use crate::convergence;
 use crate::device_args::CheckpointArgs;
 use crate::files::{ReadArgs, Reading};
 use crate::generate::check_new;
@@ -42,13 +43,18 @@ pub struct Args {
     /// SAMPLES and MASKS default to 8. docs/evaluation.md describes which protocols are comparable.
     #[arg(long, verbatim_doc_comment)]
     protocol: Vec<Protocol>,
-    /// Write the scores of each sequence to this new file, one JSON object per line
+    /// Write the scores of each document to this new file, one JSON object per line; of each row where rows are windows
+    /// across documents
     #[arg(long, value_name = "FILE")]
     per_document: Option<PathBuf>,
+    /// Also print `elbo` and `iwae` after `infer.steps` fast steps and after four times as many, from each start
+    #[arg(long)]
+    convergence: bool,
     /// LAMBADA: samples of the latents [default: 8]; GSM8K: answers per question [default: 5]
     #[arg(long, value_name = "COUNT")]
     samples: Option<usize>,
-    /// Number of sequences (LAMBADA: passages, GSM8K: questions) to score; 0 scores all
+    /// Number of rows to score, drawn by a fixed permutation; LAMBADA and GSM8K: of the first passages or questions; 0
+    /// scores all
     #[arg(long, value_name = "COUNT", default_value_t = 0)]
     sequences: u64,
     /// Seed of the evaluation's noise and samples [default: `run.seed` of the configuration]
@@ -190,7 +196,7 @@ pub fn run(args: Args) -> anyhow::Result<ExitCode> {
                 std::slice::from_ref(&path),
                 tokenizer,
                 &args.read.options(format),
-                enough(&config, args.sequences),
+                sampled_part(&config, args.sequences),
                 &mut |notice| reading.see(notice),
             );
             reading.finish();
@@ -233,11 +239,18 @@ pub fn run(args: Args) -> anyhow::Result<ExitCode> {
         });
     bar.finish_and_clear();
     let evaluation = evaluation?;
+    let fits = match args.convergence {
+        true => convergence::fits(&config, &weights, &batches, args.sequences)?,
+        false => Vec::new(),
+    };
     if let Some(file) = &args.per_document {
         scores::write(file, None, &evaluation)?;
     }
     if args.json {
         let mut numbers = numbers(&evaluation);
+        if args.convergence {
+            numbers["convergence"] = convergence::to_json(&fits);
+        }
         if let Some(skipped) = skipped {
             numbers["file"] = json!({ "path": path.display().to_string(), "skipped": skipped });
         }
@@ -249,8 +262,22 @@ pub fn run(args: Args) -> anyhow::Result<ExitCode> {
         }
         outln!()?;
         print_table(&evaluation, &config)?;
+        convergence::print_table(&fits)?;
     }
+    warn_of_prior(&evaluation);
     Ok(ExitCode::SUCCESS)
+}
+
+/// Warns where latents were fitted for the worse.
+pub fn warn_of_prior(evaluation: &Evaluation) {
+    let Some(latents) = evaluation.latents.as_ref().filter(|l| l.is_worse_than_prior()) else {
+        return;
+    };
+    note!(
+        "warning: the fitted bound is {} nats per token above that of the prior, so the fast steps do harm: try a smaller \
+         infer.lr, or train for longer",
+        plus_minus(latents.above_prior(), 4)
+    );
 }
 
 /// Refuses arguments that do not apply to the data.
@@ -267,6 +294,7 @@ fn check_arguments(args: &Args, subject: &Subject) -> anyhow::Result<()> {
         args.per_document
             .as_ref()
             .map(|_| "--per-document applies to protocols, not to this test set")
+            .or(args.convergence.then_some("--convergence does not apply to this test set"))
     };
     let is_gsm8k = matches!(subject, Subject::Gsm8k(_));
     let refused = refused
@@ -326,7 +354,11 @@ pub fn print_table(evaluation: &Evaluation, config: &Config) -> Result<(), Outpu
         outln!("KL per layer                {} nats per sequence", kl.join(", "))?;
         outln!("worth of the latents        {} nats per token", plus_minus(latents.worth(), 4))?;
         outln!(
-            "variance of posterior means {} signal, {} noise of the fit, over {} sequences",
+            "fitted bound minus prior's  {} nats per token",
+            plus_minus(latents.above_prior(), 4)
+        )?;
+        outln!(
+            "variance of posterior means {} signal, {} noise of the fit, over {} rows",
             number(variance.signal, 4),
             number(variance.noise, 4),
             latents.refitted(),

@@ -141,7 +141,7 @@ pub fn run(args: Args) -> anyhow::Result<ExitCode> {
         SampleConfig { temperature: args.temperature, top_k: args.top_k, top_p: args.top_p };
     check_sample(&sample)?;
     let checkpoint = args.model.load()?;
-    let (_, precision) = checkpoint.config.run.compute()?;
+    let (_, precision) = checkpoint.config.run.compute_evaluation()?;
     let (config, tokenizer) = (&checkpoint.config, &*checkpoint.tokenizer);
     let given = read_prompt(&args)?;
     let prompt_tokens = encode(tokenizer, &given)?.len();

@@ -5,6 +5,7 @@ mod output;
 
 mod compare;
 mod config;
+mod convergence;
 mod data;
 mod device_args;
 mod eval;

@@ -12,7 +12,8 @@ use crate::output::usage;
 #[command(
     after_help = "The page is self-contained: it needs no network and follows the browser's light or dark mode.
 For a sweep it states which of the paper's claims hold under the published protocol and which under valid
-bounds, with differences in units of standard errors. Several runs are compared with the first: one table per protocol with
+bounds, with differences in units of standard errors; verdicts are over seeds, and there is none where a setting has
+one. Several runs are compared with the first: one table per protocol with
 paired differences, one set of learning curves, and the settings that differ. Charts are also written as SVG.
 
   ltm report runs/storyworld-sweep

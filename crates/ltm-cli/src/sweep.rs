@@ -6,7 +6,7 @@ use std::process::ExitCode;
 
 use indicatif::ProgressBar;
 use ltm_eval::measured::Measured;
-use ltm_eval::sweep::{Point, PointResult, RESULTS_FILE, SweepObserver};
+use ltm_eval::sweep::{Point, PointResult, RESULTS_FILE, Seeds, SweepObserver};
 use ltm_eval::{Error, Sweep};
 use ltm_train::metrics::ProtocolScore;
 use ltm_train::{Next, Observer, StepReport, chain, flops};
@@ -25,6 +25,7 @@ use crate::train::{NOT_RECORDED, operand, quoted, resume_command};
   dir = \"runs/my-sweep\"             # results and one run per point
   protocols = [\"elbo-fitted-noise\", \"elbo:8\", \"iwae:8\"]   # those that do not apply to a point are skipped
   eval_sequences = 256              # validation sequences to score, 0 for all [default: 256]
+  seeds = 3                         # or [1, 2, 3]: train every point with each [default: its own run.seed]
   [budget]                          # one of steps, tokens and flops [default: train.steps of the base]
   tokens = 500_000                  # converted to slow steps
   [set]                             # applies to every point
@@ -38,13 +39,17 @@ use crate::train::{NOT_RECORDED, operand, quoted, resume_command};
   \"model.window\" = 4                # a single value applies to every point of the grid
 
 Results are written to results.jsonl in the sweep's folder, one line per point; `ltm report DIR` draws them.
-Points that have a line are skipped, so the same command continues an interrupted sweep.")]
+Points that have a line are skipped, so the same command continues an interrupted sweep, and more --seeds add runs to
+a finished one. A report gives a verdict on differences between settings that were trained with several seeds.")]
 pub struct Args {
     /// Sweep file (TOML)
     file: PathBuf,
     /// Override a value in every point, such as `--set train.lr=1e-3`; repeatable
     #[arg(long = "set", value_name = "SECTION.KEY=VALUE")]
     set: Vec<String>,
+    /// Train every point with this many seeds, from its own on, or with these, such as `1,2,3` [default: `seeds` of the file]
+    #[arg(long, value_name = "COUNT|LIST")]
+    seeds: Option<Seeds>,
     /// List the points and their cost without running them
     #[arg(long)]
     list: bool,
@@ -62,7 +67,7 @@ pub struct Args {
 }
 
 pub fn run(args: Args) -> anyhow::Result<ExitCode> {
-    let mut sweep = Sweep::load(&args.file, &args.set)?;
+    let mut sweep = Sweep::load(&args.file, &args.set, args.seeds.as_ref())?;
     for Point { config, placed, .. } in &mut sweep.points {
         args.device.apply(&mut config.run);
         args.device.apply(&mut placed.run);
@@ -86,7 +91,9 @@ pub fn run(args: Args) -> anyhow::Result<ExitCode> {
     if !summary.finished {
         // The exit status is that of the signal, also when standard output is closed.
         let _ = report_results(&sweep, &summary.results, args.json);
-        let command = resume_command("sweep", &args.file, &args.set, &args.device, &[]);
+        let seeds = args.seeds.as_ref().map(|seeds| ["--seeds".to_string(), seeds.to_string()]);
+        let more: Vec<&str> = seeds.iter().flatten().map(String::as_str).collect();
+        let command = resume_command("sweep", &args.file, &args.set, &args.device, &more);
         note!("stopped; to go on: {command}");
         return Ok(signals.exit_code());
     }

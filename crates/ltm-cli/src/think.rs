@@ -67,6 +67,12 @@ pub fn run(args: Args) -> anyhow::Result<ExitCode> {
         print_table(&fitted.steps, t)?;
         print_plot(&fitted.steps, t)?;
     }
+    if let Some(nats) = fitted.rise() {
+        note!(
+            "warning: the fast steps raised the bound by {nats:.2} nats; try a smaller --set infer.lr, or train the model \
+             for longer"
+        );
+    }
     Ok(ExitCode::SUCCESS)
 }
 

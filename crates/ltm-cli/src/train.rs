@@ -329,6 +329,7 @@ fn report(
     }
     if let Some(evaluation) = &summary.evaluation {
         crate::eval::print_table(evaluation, config)?;
+        crate::eval::warn_of_prior(evaluation);
     }
     // A masked diffusion model does not write token by token.
     if !args.no_samples && config.model.attention == Attention::Causal {

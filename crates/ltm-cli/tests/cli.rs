@@ -113,11 +113,15 @@ fn check_numbers(run: &str, temp: &Path) {
     }
     let kl = json["latents"]["kl_per_latent_nats_per_sequence"].as_array().expect("an array");
     assert_eq!(kl.len(), 4, "{json}");
+    // Rows of this run are stories.
+    assert_eq!((&lines[1]["document"], &lines[1]["rows"]), (&1.into(), &1.into()));
     assert!(lines[0]["kl"].as_f64().is_some_and(|kl| kl > 0.0), "{}", lines[0]);
     for key in [
         "kl_per_layer_nats_per_sequence",
         "worth_nats_per_token",
         "worth_standard_error",
+        "bound_above_prior_nats_per_token",
+        "bound_above_prior_standard_error",
         "mean_signal_variance",
         "mean_noise_variance",
         "mean_signal_share",
@@ -129,6 +133,12 @@ fn check_numbers(run: &str, temp: &Path) {
     for part in ["bits per byte", "as in the published code", "(optimistic)"] {
         assert!(table.contains(part), "`{part}` is not in\n{table}");
     }
+    let fits = ["eval", run, "--protocol", "elbo:2", "--sequences", "2", "--convergence"];
+    assert!(good(&fits).contains("fitted from   fast steps"), "{}", good(&fits));
+    let found = command::json(&fits);
+    let rows = found["convergence"].as_array().expect("one row per fit");
+    assert_eq!((&rows[0]["start"], rows.len()), (&"prior".into(), 2), "{found}");
+    assert!(rows[1]["scores"]["iwae:8"]["nats_per_token"].is_number(), "{found}");
     let fresh = good(&["eval", run, "--sequences", "2"]);
     assert!(fresh.contains("elbo-fitted-noise") && !fresh.contains("optimistic"), "{fresh}");
 }

@@ -183,8 +183,6 @@ fn no_text(sources: &[Source], skipped: u64) -> Error {
 pub enum Limit {
     /// At the end of the files.
     None,
-    /// After this number of documents.
-    Documents(u64),
     /// After this number of tokens; the tokens of the last batch beyond it are kept.
     Tokens(u64),
 }
@@ -242,7 +240,6 @@ fn tokenize(
             }
             let enough = match limit {
                 Limit::None => false,
-                Limit::Documents(documents) => pipeline.documents >= documents,
                 Limit::Tokens(tokens) => pipeline.reached(tokens, position)?,
             };
             Ok(if enough { ControlFlow::Break(()) } else { ControlFlow::Continue(()) })
@@ -759,9 +756,8 @@ mod tests {
             let options = ReadOptions::default();
             load(std::slice::from_ref(&path), &bytes(), &options, limit, &mut |_| ())
         };
-        let (corpus, _) = load(Limit::Documents(1)).expect("one document");
-        assert_eq!((corpus.len(), corpus.meta().expect("there").documents), (4, 1));
-        assert_eq!(load(Limit::Tokens(4)).expect("six tokens").0.len(), 8);
+        let (corpus, _) = load(Limit::Tokens(3)).expect("six tokens");
+        assert_eq!((corpus.len(), corpus.meta().expect("there").documents), (8, 2));
         assert!(load(Limit::None).expect_err("broken").to_string().contains("line 3"));
         fs::write(&path, " \n").expect("written");
         assert!(load(Limit::None).expect_err("no text").to_string().contains("some text"));

@@ -64,7 +64,7 @@ fn run(folder: &Path) -> Result<PathBuf, Box<dyn Error>> {
     fs::write(folder.join("base.toml"), BASE)?;
     let file = folder.join("sweep.toml");
     fs::write(&file, format!("dir = {:?}\n{SWEEP}", folder.join("points")))?;
-    let sweep = Sweep::load(&file, &[])?;
+    let sweep = Sweep::load(&file, &[], None)?;
     let summary = sweep.run(&mut Progress)?;
     assert!(summary.finished && summary.results.iter().all(|result| result.outcome.is_ok()));
     Ok(report::write(&[sweep.dir], &folder.join("report"), &mut |_, _| {})?)

@@ -3,7 +3,7 @@
 
 use std::collections::BTreeMap;
 
-use ltm_train::data::{Batches, Limit, Rows};
+use ltm_train::data::{Batches, Limit};
 use ltm_train::{Config, chain};
 use ltm_vi::{Protocol, Task, suits};
 
@@ -17,12 +17,15 @@ pub fn default_protocols(config: &Config) -> Vec<Protocol> {
     protocols
 }
 
-/// The part of a file of documents that has `sequences` rows (0 for all), for [`load`](ltm_train::data::load).
-pub fn enough(config: &Config, sequences: u64) -> Limit {
-    match (sequences, config.data.row_kind()) {
-        (0, _) => Limit::None,
-        (_, Rows::Documents) => Limit::Documents(sequences),
-        (_, Rows::Windows) => Limit::Tokens(sequences.saturating_mul(config.train.seq_len as u64)),
+/// The tokens of a file from which a sample of its rows is drawn.
+pub const SAMPLED_TOKENS: u64 = 1 << 24;
+
+/// The part of a file of documents that `sequences` of its rows are drawn from (0 for all), for
+/// [`load`](ltm_train::data::load): [`SAMPLED_TOKENS`], or as many as that many rows hold where these are more.
+pub fn sampled_part(config: &Config, sequences: u64) -> Limit {
+    match sequences {
+        0 => Limit::None,
+        rows => Limit::Tokens(rows.saturating_mul(config.train.seq_len as u64).max(SAMPLED_TOKENS)),
     }
 }
 
@@ -53,8 +56,6 @@ pub(crate) fn suitable(
 
 #[cfg(test)]
 mod tests {
-    use ltm_train::config::RowKind;
-
     use super::*;
     use crate::tiny::config;
 
@@ -66,13 +67,10 @@ mod tests {
         };
         assert_eq!(names(4), ["reconstruction", "elbo-fitted-noise", "elbo:8", "iwae:8"]);
         assert_eq!(names(0), ["autoregressive"]);
-        let mut config = config(4);
-        assert_eq!(enough(&config, 0), Limit::None);
-        for (rows, expected) in
-            [(RowKind::Documents, Limit::Documents(3)), (RowKind::Windows, Limit::Tokens(72))]
-        {
-            config.data.rows = Some(rows);
-            assert_eq!(enough(&config, 3), expected);
-        }
+        let config = config(4);
+        assert_eq!(sampled_part(&config, 0), Limit::None);
+        assert_eq!(sampled_part(&config, 3), Limit::Tokens(SAMPLED_TOKENS));
+        let rows = SAMPLED_TOKENS / 24 + 1;
+        assert_eq!(sampled_part(&config, rows), Limit::Tokens(24 * rows));
     }
 }

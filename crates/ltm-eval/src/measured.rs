@@ -10,7 +10,7 @@ use ltm_train::eval::{Evaluation, KEY_STEP, LatentNumbers};
 use ltm_train::json::{nan, null_as_nan, nulls_as_nan};
 use ltm_train::metrics::{METRICS_FILE, ProtocolScore, tokens_seen};
 use ltm_train::{chain, flops};
-use ltm_vi::{InferKey, Inference, Latents, Program, SlowGradient};
+use ltm_vi::{InferKey, Inference, Latents, Program, Sequences, SlowGradient};
 use serde::{Deserialize, Deserializer, Serialize};
 
 use crate::samples::{Continuation, samples};
@@ -39,12 +39,12 @@ pub struct Measured {
     pub evaluation: BTreeMap<String, ProtocolScore>,
     /// Why other requested protocols were not used.
     pub left_out: BTreeMap<String, String>,
-    /// Nats of every row by protocol.
+    /// Nats of every sequence by protocol: of a document, or of a row where rows are windows across documents.
     #[serde(deserialize_with = "lists_by_name")]
     pub nats: BTreeMap<String, Vec<f64>>,
-    /// Scored tokens of every row.
+    /// Scored tokens of every sequence.
     pub sequence_tokens: Vec<u64>,
-    /// A checksum of every row's tokens.
+    /// A checksum of every sequence's tokens.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub sequence_digests: Option<Vec<u32>>,
     /// How much the latents carry; `None` without latents.
@@ -100,7 +100,7 @@ pub struct TrueEntropy {
     pub standard_error: f64,
     /// Documents that it was estimated from.
     pub documents: u64,
-    /// Exact nats of each row: not finite for a story that was cut.
+    /// Exact nats of each sequence: not finite for a story that was scored in part.
     #[serde(deserialize_with = "nulls_as_nan")]
     pub nats: Vec<f64>,
 }
@@ -138,22 +138,31 @@ pub(crate) fn nats(evaluation: &Evaluation) -> BTreeMap<String, Vec<f64>> {
     evaluation.estimates.iter().map(of).collect()
 }
 
-/// The first `sequences` rows (0 for all) of a split: the targets of each.
+/// The targets of each sequence of [`sequences` rows](Batches::sample) (0 for all) of a split: of a row, or of the rows of
+/// a document.
 fn rows(batches: &Batches, sequences: u64) -> Result<Vec<Vec<i32>>> {
-    let options = batches.options();
-    let rows = if sequences == 0 { batches.rows() } else { sequences.min(batches.rows()) };
-    let mut targets = Vec::with_capacity(rows as usize);
-    for index in 0..rows.div_ceil(options.batch as u64) {
+    let batches = batches.sample(sequences)?;
+    let mut targets: Vec<Vec<i32>> = Vec::with_capacity(batches.rows() as usize);
+    let mut last = None;
+    for index in 0..batches.per_epoch() {
         let batch = batches.batch(index)?;
-        let scored = |row: &[i32]| row.iter().filter(|id| **id >= 0).copied().collect::<Vec<_>>();
-        targets.extend(batch.targets.chunks(options.seq_len).map(scored));
+        let rows = batch.targets.chunks(batches.options().seq_len).take(batch.rows);
+        for (row, document) in rows.zip(&batch.documents) {
+            let scored = row.iter().filter(|id| **id >= 0).copied();
+            match targets.last_mut().filter(|_| document.is_some() && *document == last) {
+                Some(targets) => targets.extend(scored),
+                None => targets.push(scored.collect()),
+            }
+            last = *document;
+        }
     }
-    targets.truncate(rows as usize);
     Ok(targets)
 }
 
-pub(crate) fn sequence_tokens(batches: &Batches, sequences: u64) -> Result<Vec<u64>> {
-    Ok(rows(batches, sequences)?.iter().map(|row| row.len() as u64).collect())
+/// Scored tokens of every sequence, without those of windows that overlap.
+pub(crate) fn sequence_tokens(evaluation: &Evaluation) -> Vec<u64> {
+    let whole = evaluation.sequences.iter().filter(|sequence| sequence.stride.is_none());
+    whole.map(|sequence| sequence.tokens as u64).collect()
 }
 
 /// The [`trace`] for a result: empty for an inference method that has no KL.
@@ -168,7 +177,7 @@ pub(crate) fn shown_trace(
     }
 }
 
-/// NLL and KL per token of the first validation batch, before each fast step and after the last.
+/// NLL and KL per token of the first batch, before each fast step and after the last.
 fn trace(config: &Config, weights: &DeviceWeights, val: &Batches) -> Result<Vec<TracePoint>> {
     let mut trace = Vec::new();
     if config.model.n_latents == 0 {
@@ -178,13 +187,14 @@ fn trace(config: &Config, weights: &DeviceWeights, val: &Batches) -> Result<Vec<
     let t = val.options().seq_len;
     // Without the rows that are only padding, whose latents mean nothing.
     let b = batch.rows;
-    let (device, precision) = config.run.compute()?;
+    let (device, precision) = config.run.compute_evaluation()?;
     let none = SlowGradient::None;
     let mut program = Program::new(&config.model, b, t, &device, precision, none)?;
     let (tokens, targets) = (&batch.tokens[..b * t], &batch.targets[..b * t]);
     let rows = ltm_vi::Batch::new(&config.model, b, tokens, targets)?;
     let mut problem = program.problem(weights, &rows)?;
-    let key = InferKey { seed: config.run.seed, step: KEY_STEP, first_sequence: 0 };
+    let sequences = Sequences::These(&batch.numbers);
+    let key = InferKey { seed: config.run.seed, step: KEY_STEP, sequences };
     let per_token = 1.0 / batch.scored.max(1) as f64;
     let point = |step: usize, nll: f64, kl: f64| TracePoint {
         step: step as u64,
@@ -231,7 +241,7 @@ pub(crate) fn true_entropy(seed: u64, val: &Batches, sequences: u64) -> Result<T
         nats_per_token: entropy.nats_per_token,
         standard_error: entropy.nats_per_token_se,
         documents: storyworld::ENTROPY_DOCUMENTS,
-        // A story longer than a row is cut, and no story then: infinite.
+        // A part of a story is no story: infinite.
         nats: rows(val, sequences)?.iter().map(exact).collect(),
     })
 }

@@ -3,13 +3,12 @@
 
 use ltm_model::{Decoder, DeviceWeights};
 use ltm_train::Config;
-use ltm_train::data::batches::IGNORED;
 use ltm_train::data::{Batches, Tokenizer};
 use ltm_train::eval::KEY_STEP;
 use ltm_vi::probe::{
     LayerReconstruction, Thought, between, decode_greedily, progressive, swap_layer,
 };
-use ltm_vi::{Batch, InferKey, Inference, Program, SlowGradient};
+use ltm_vi::{Batch, InferKey, Inference, Program, Sequences, SlowGradient};
 use serde::Serialize;
 
 use crate::text::{check_length, decode, encode};
@@ -19,7 +18,7 @@ use crate::{Error, Result};
 #[cfg(feature = "charts")]
 pub use self::drawn::draw;
 
-/// Reconstructs the first `sequences` rows of a corpus (0 for all) from the latents of the first 0, 1, … `L` layers:
+/// Reconstructs [`sequences` rows](Batches::sample) of a corpus (0 for all) from the latents of the first 0, 1, … `L` layers:
 /// one entry for each number of layers.
 ///
 /// Latents are the means of the fitted posterior; those of later layers are 0, the prior's mean. Each token is predicted
@@ -38,23 +37,20 @@ pub fn reconstruct(
     if model.n_latents == 0 {
         return Err(no_latents());
     }
-    let (device, precision) = config.run.compute()?;
+    let (device, precision) = config.run.compute_evaluation()?;
     let (b, t) = (batches.options().batch, batches.options().seq_len);
     let inference = Inference::finished(&config.infer)?;
     let mut program = Program::new(model, b, t, &device, precision, SlowGradient::None)?;
     let mut decoder = Decoder::with_weights(*model, weights.clone(), b)?;
-    let rows = if sequences == 0 { batches.rows() } else { sequences.min(batches.rows()) };
-    let all = rows.div_ceil(b as u64);
+    let batches = batches.sample(sequences)?;
+    let all = batches.per_epoch();
     let mut scores = vec![LayerReconstruction::default(); model.n_layers + 1];
     progress(0, all);
     for index in 0..all {
-        let mut batch = batches.batch(index)?;
-        let first_sequence = index * b as u64;
-        // The last batch may extend past the requested rows.
-        let kept = (rows - first_sequence).min(b as u64) as usize * t;
-        batch.targets[kept..].fill(IGNORED);
-        let key = InferKey { seed: config.run.seed, step: KEY_STEP, first_sequence };
-        let batch = Batch::new(model, b, &batch.tokens, &batch.targets)?;
+        let rows = batches.batch(index)?;
+        let sequences = Sequences::These(&rows.numbers);
+        let key = InferKey { seed: config.run.seed, step: KEY_STEP, sequences };
+        let batch = Batch::new(model, b, &rows.tokens, &rows.targets)?;
         let mut problem = program.problem(weights, &batch)?;
         let mu = inference.infer(&mut problem, key, &mut |_| Ok(()))?.center()?;
         let found = progressive(&mut problem, model, &mut decoder, &mu)?;
@@ -112,7 +108,7 @@ impl<'a> Pair<'a> {
         if model.n_latents == 0 {
             return Err(no_latents());
         }
-        let (_, precision) = config.run.compute()?;
+        let (_, precision) = config.run.compute_evaluation()?;
         let inference = Inference::finished(&config.infer)?;
         let fit = |name: &str, text: &str| -> Result<Thought> {
             let tokens = encode(tokenizer, text)?;

@@ -99,7 +99,7 @@ pub fn samples(
     continuations: u64,
 ) -> Result<Samples> {
     let separator = tokenizer.separator() as i32;
-    let (_, precision) = config.run.compute()?;
+    let (_, precision) = config.run.compute_evaluation()?;
     let inference = Inference::finished(&config.infer)?;
     let options = GenerateOptions {
         max_tokens: config.model.max_seq_len.min(MAX_TOKENS),

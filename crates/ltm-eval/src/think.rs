@@ -7,7 +7,7 @@ use ltm_model::DeviceWeights;
 use ltm_train::Config;
 use ltm_vi::{
     Batch, FastStep, InferKey, Inference, Latents, Method, ModelConfig, Posterior, Program,
-    SlowGradient,
+    Sequences, SlowGradient,
 };
 use safetensors::tensor::{Dtype, TensorView};
 
@@ -46,11 +46,11 @@ pub fn think(
     }
     check_length("text", tokens, model.max_seq_len)?;
     let t = tokens.len() - 1;
-    let (device, precision) = config.run.compute()?;
+    let (device, precision) = config.run.compute_evaluation()?;
     let mut program = Program::new(model, 1, t, &device, precision, SlowGradient::None)?;
     let batch = Batch::new(model, 1, &tokens[..t], &tokens[1..])?;
     let mut problem = program.problem(weights, &batch)?;
-    let key = InferKey { seed, step: 0, first_sequence: 0 };
+    let key = InferKey { seed, step: 0, sequences: Sequences::From(0) };
     let mut steps = Vec::with_capacity(infer.steps + 1);
     let latents = Inference::finished(infer)?.infer(&mut problem, key, &mut |step| {
         on_step(step);
@@ -67,6 +67,13 @@ pub fn think(
 }
 
 impl Fitted {
+    /// How much the bound rose from the first step to the fitted posterior, in nats; `None` where it did not: a fit is to
+    /// lower it.
+    pub fn rise(&self) -> Option<f64> {
+        let (first, last) = (self.steps.first()?.bound, self.steps.last()?.bound);
+        (last > first).then_some(last - first)
+    }
+
     /// Writes `mu`, `log_var` and the sample `z`, each `(L·Z,C)`, to a safetensors file.
     ///
     /// # Errors
@@ -116,6 +123,10 @@ mod tests {
         let bounds: Vec<f64> = fitted.steps.iter().map(|step| step.bound).collect();
         assert_eq!(bounds[..3], seen[..]);
         assert!(bounds[3] < bounds[0], "{bounds:?}");
+        assert_eq!(fitted.rise(), None);
+        let mut reversed = fitted.clone();
+        reversed.steps.reverse();
+        assert_eq!(reversed.rise(), Some(bounds[0] - bounds[3]));
         let kl = fitted.posterior.kl(2).expect("two layers");
         assert_eq!(fitted.steps[3].kl_per_layer, kl);
 

@@ -25,7 +25,7 @@ fn sweep(dir: &Path) -> Sweep {
     );
     let file = dir.join("sweep.toml");
     fs::write(&file, text).expect("writable");
-    Sweep::load(&file, &[]).expect("good")
+    Sweep::load(&file, &[], None).expect("good")
 }
 
 #[test]

@@ -18,7 +18,7 @@ fn load(dir: &Path, top: &str, grids: &str) -> Result<Sweep, Error> {
     );
     let file = dir.join("sweep.toml");
     fs::write(&file, text).expect("writable");
-    Sweep::load(&file, &[])
+    Sweep::load(&file, &[], None)
 }
 
 const GRIDS: &str = "[[grid]]\n\"model.n_latents\" = [2, 4]\ninfer.noise = [\"fresh\", \"fixed\"]\n\

@@ -4,9 +4,9 @@
 use std::fs;
 use std::path::Path;
 
-use ltm_eval::sweep::{Point, PointResult, SweepObserver, SweepSummary, read_results};
+use ltm_eval::sweep::{Point, PointResult, Seeds, SweepObserver, SweepSummary, read_results};
 use ltm_eval::{Error, Sweep};
-use ltm_train::data::{Split, storyworld};
+use ltm_train::data::{Split, chosen, storyworld};
 use ltm_train::{Config, Next, Observer, flops};
 use serde_json::Value;
 
@@ -17,11 +17,44 @@ fn load(dir: &Path, text: &str, overrides: &[&str]) -> Result<Sweep, Error> {
     let file = dir.join("sweep.toml");
     let head = format!("dir = {:?}\n", dir.join("sweep"));
     fs::write(&file, head + text).expect("writable");
-    Sweep::load(&file, &overrides.iter().map(ToString::to_string).collect::<Vec<_>>())
+    Sweep::load(&file, &overrides.iter().map(ToString::to_string).collect::<Vec<_>>(), None)
 }
 
 fn names(sweep: &Sweep) -> Vec<&str> {
     sweep.points.iter().map(|point| point.name.as_str()).collect()
+}
+
+#[test]
+fn every_point_is_a_run_of_each_seed_on_one_corpus() {
+    let temp = tempfile::tempdir().expect("a temporary folder");
+    let text =
+        "base = \"tiny.toml\"\n[budget]\ntokens = 3000\n[[grid]]\n\"infer.steps\" = [1, 2]\n";
+    let plain = load(temp.path(), text, &[]).expect("without seeds");
+    let few = load(temp.path(), &format!("seeds = 2\n{text}"), &[]).expect("two seeds");
+    let expected =
+        ["infer.steps=1", "infer.steps=2", "infer.steps=1,seed=2", "infer.steps=2,seed=2"];
+    assert_eq!(names(&few), expected);
+    // The runs of the own seed are what they are without seeds: such a sweep can be extended.
+    for (seeded, plain) in few.points.iter().zip(&plain.points) {
+        assert_eq!((&seeded.config, &seeded.placed), (&plain.config, &plain.placed));
+    }
+    let last = few.points.last().expect("four");
+    assert_eq!((last.config.run.seed, last.placed.run.seed), (2, 2));
+    assert_eq!(last.config.train.steps, plain.points[1].config.train.steps);
+    assert_eq!(last.placed.data.path, plain.points[1].placed.data.path);
+    assert_eq!(last.settings["run.seed"].as_integer(), Some(2));
+    // The command's seeds replace the file's.
+    let file = temp.path().join("sweep.toml");
+    let listed = Sweep::load(&file, &[], Some(&Seeds::List(vec![7, 1]))).expect("two others");
+    assert_eq!(names(&listed)[..3], ["infer.steps=1,seed=7", "infer.steps=2,seed=7", expected[0]]);
+    assert_eq!(listed.points[0].placed.data.path, last.placed.data.path);
+    for (seeds, part) in [("0", "found 0"), ("[3, 3]", "3 twice"), ("\"a\"", "seeds")] {
+        let error = load(temp.path(), &format!("seeds = {seeds}\n{text}"), &[]).expect_err(seeds);
+        assert!(error.to_string().contains(part), "{error}");
+    }
+    let axis = format!("seeds = 2\n{text}\"run.seed\" = [1, 2]\n");
+    let error = load(temp.path(), &axis, &[]).expect_err("seeds twice").to_string();
+    assert!(error.contains("`run.seed`") && error.contains("sweep.toml"), "{error}");
 }
 
 #[test]
@@ -229,8 +262,9 @@ fn a_line_records_the_numbers_of_its_point() {
         assert_eq!(line["parameters"], config.model.param_count());
         assert_eq!((&line["steps"], &line["eval_sequences"]), (&2.into(), &2.into()));
         assert!(number(&line["seconds"]) > 0.0);
-        // The stories after the first 64 of this seed, and what they are worth to whoever knows how they are made.
-        let stories: Vec<_> = [64, 65].map(|index| storyworld::sample(1, index)).into();
+        // Of the 8 stories after the first 64 of this seed, and what they are worth to whoever knows how they are made.
+        let drawn = chosen(2, 8).into_iter();
+        let stories: Vec<_> = drawn.map(|row| storyworld::sample(1, 64 + row)).collect();
         let lengths: Vec<f64> = stories.iter().map(|story| story.tokens.len() as f64).collect();
         assert_eq!(numbers(&line["sequence_tokens"]), lengths);
         let exact: Vec<f64> = stories.iter().map(|story| -story.log_prob).collect();

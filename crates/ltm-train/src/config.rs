@@ -54,10 +54,14 @@ pub struct RunConfig {
     /// Arithmetic of activations and matrix products. Weights, latents and sums are `f32` in any case.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub precision: Option<PrecisionKind>,
+    /// Arithmetic of evaluations and of everything else that a trained model is used for. Weights, latents and sums are
+    /// `f32` in any case.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub eval_precision: Option<PrecisionKind>,
 }
 
 impl RunConfig {
-    /// Opens the device; returns it with the precision to compute in.
+    /// Opens the device; returns it with the precision to train in.
     ///
     /// # Errors
     /// [`Error::Device`] when there is no such device.
@@ -66,12 +70,27 @@ impl RunConfig {
         Ok((device, self.precision_on_paper()))
     }
 
-    /// The precision to compute in, known without opening the device.
+    /// Opens the device; returns it with the precision of everything but training: `f32` on every device, unless the
+    /// configuration asks for another.
+    ///
+    /// # Errors
+    /// Those of [`compute`](Self::compute).
+    pub fn compute_evaluation(&self) -> Result<(Device, Precision)> {
+        let (device, _) = self.compute()?;
+        Ok((device, self.of_kind(self.eval_precision.unwrap_or(PrecisionKind::F32))))
+    }
+
+    /// The precision to train in, known without opening the device.
     pub(crate) fn precision_on_paper(&self) -> Precision {
-        match (self.device == "cpu", self.precision) {
-            (_, Some(PrecisionKind::F32)) | (true, None) => Precision::F32,
-            (true, Some(PrecisionKind::Mixed)) => Precision::MIXED_PRODUCTS,
-            (false, _) => Precision::MIXED,
+        let own = if self.device == "cpu" { PrecisionKind::F32 } else { PrecisionKind::Mixed };
+        self.of_kind(self.precision.unwrap_or(own))
+    }
+
+    fn of_kind(&self, kind: PrecisionKind) -> Precision {
+        match (kind, self.device == "cpu") {
+            (PrecisionKind::F32, _) => Precision::F32,
+            (PrecisionKind::Mixed, true) => Precision::MIXED_PRODUCTS,
+            (PrecisionKind::Mixed, false) => Precision::MIXED,
         }
     }
 
@@ -204,7 +223,7 @@ pub struct TrainConfig {
     /// Slow steps between evaluations; 0 evaluates at the end only.
     #[serde(default = "default_every")]
     pub eval_every: u64,
-    /// Sequences to score in an evaluation; 0 scores the whole validation split.
+    /// Sequences to score in an evaluation, drawn from the validation split by a fixed permutation; 0 scores all of it.
     #[serde(default = "default_eval_sequences")]
     pub eval_sequences: u64,
     /// Noise samples per sequence of the `elbo` protocol in an evaluation; at least 2, for a standard error.

@@ -1,7 +1,9 @@
 //! Scores of a corpus by evaluation protocols. Trains nothing.
 
+mod convergence;
 mod latents;
 pub mod scores;
+mod sequence;
 
 use std::collections::BTreeMap;
 use std::f64::consts::LN_2;
@@ -9,16 +11,18 @@ use std::ops::ControlFlow;
 
 use ltm_model::{Attention, DeviceWeights, param_table};
 use ltm_vi::{
-    Estimate, InferKey, Inference, LatentUse, Latents, Method, Program, Protocol, Scores,
-    SlowGradient, Task, score, suits,
+    Estimate, InferKey, Inference, LatentUse, Latents, Method, Problem, Program, Protocol,
+    Sequences, SlowGradient, Task, score, suits,
 };
 
 use crate::config::Config;
-use crate::data::{Batch, Batches, Tokenizer};
+use crate::data::Batches;
 use crate::metrics::ProtocolScore;
 use crate::{Error, Result};
 
+pub use convergence::{FitScore, convergence};
 pub use latents::LatentNumbers;
+pub use sequence::{Sequence, SequenceScore};
 
 /// The step number of the random keys of evaluations: one that training never reaches, so that every
 /// evaluation of a run draws the same noise and differences are due to the model.
@@ -32,38 +36,8 @@ pub struct Evaluation {
     /// How much the latents carry; `None` without latents, without their density, and when no protocol
     /// needs a fit to whole rows.
     pub latents: Option<LatentUse>,
-    /// Every scored sequence, those of overlapping windows last.
+    /// Every scored sequence, a row or a document, those of overlapping windows last.
     pub sequences: Vec<Sequence>,
-}
-
-/// One scored sequence: a row of the batches, which is a window, a document, or a part of a long one.
-#[derive(Clone, Debug, PartialEq)]
-pub struct Sequence {
-    /// The distance between windows, for a protocol whose windows overlap.
-    pub stride: Option<usize>,
-    /// Its index among those of the same stride.
-    pub index: u64,
-    /// Scored tokens.
-    pub tokens: usize,
-    /// Bytes of the text of these tokens; separators have none.
-    pub bytes: usize,
-    /// A checksum of these tokens: equal for the same text in the same vocabulary.
-    pub digest: u32,
-    /// KL of the latents fitted to it, in nats; `None` without a fit or without a density.
-    pub kl: Option<f64>,
-    /// Its score by each protocol.
-    pub scores: Vec<SequenceScore>,
-}
-
-/// The score of one sequence by one protocol.
-#[derive(Clone, Copy, Debug, PartialEq)]
-pub struct SequenceScore {
-    /// The protocol of the number.
-    pub protocol: Protocol,
-    /// All nats of the sequence.
-    pub nats: f64,
-    /// Their standard error from sampling: 0 where nothing is sampled, NaN for one sample.
-    pub sampling_error: f64,
 }
 
 impl Evaluation {
@@ -116,9 +90,10 @@ pub fn protocols(config: &Config, samples: usize) -> Vec<Protocol> {
     }
 }
 
-/// Scores the first `sequences` rows (0 for all) of `batches` by each protocol, on the device of
-/// `config.run`: at latents fitted to whole rows where a protocol needs that, and the same tokens in
-/// [overlapping rows](Batches::overlapping) for protocols whose windows overlap.
+/// Scores [`sequences` rows](Batches::sample) (0 for all) of `batches` by each protocol, on the device of
+/// `config.run`: at latents fitted to whole rows where a protocol needs that, and as large a share of the
+/// [overlapping rows](Batches::overlapping) for protocols whose windows overlap. A row's score does not depend on which
+/// others are scored.
 ///
 /// `batches` must be sequential, of the shape of `config.train`. The numbers depend on weights, data,
 /// `config.infer` and the seed; `progress(done, all)` counts batches, each once per protocol. `weights` are on the
@@ -161,35 +136,32 @@ pub fn evaluate_until(
         suits(&config.model, &config.infer, Task::Score(*protocol))?;
         protocol.check(t)?;
     }
-    let rows = if sequences == 0 { batches.rows() } else { sequences.min(batches.rows()) };
+    let batches = batches.sample(sequences)?;
     let mut passes: BTreeMap<Option<usize>, Vec<Protocol>> = BTreeMap::new();
     for protocol in protocols {
         passes.entry(protocol.overlap()).or_default().push(*protocol);
     }
     let pass = |(stride, protocols): (Option<usize>, Vec<Protocol>)| -> Result<Pass> {
-        let (batches, rows) = match stride {
-            None => (batches.clone(), rows),
-            Some(stride) => {
-                let batches = batches.overlapping(stride, rows)?;
-                let rows = batches.rows();
-                (batches, rows)
-            }
+        let batches = match stride {
+            None => batches.clone(),
+            Some(stride) => batches.overlapping(stride)?,
         };
-        Ok(Pass { stride, batches, rows, protocols })
+        Ok(Pass { stride, batches, protocols })
     };
     let passes = passes.into_iter().map(pass).collect::<Result<Vec<_>>>()?;
-    let all = passes.iter().map(|p| p.rows.div_ceil(b as u64) * p.protocols.len() as u64).sum();
+    let all = passes.iter().map(|p| p.batches.per_epoch() * p.protocols.len() as u64).sum();
 
-    let (device, precision) = config.run.compute()?;
-    weights.check_finite(&param_table(&config.model)).map_err(Error::of_weights)?;
-    let none = SlowGradient::None;
-    let mut program = Program::new(&config.model, b, t, &device, precision, none)?;
+    let mut program = program(config, weights, [b, t])?;
     let inference = Inference::finished(&config.infer)?;
-    let mut found = Found {
-        scores: protocols.iter().map(|protocol| Scores::new(*protocol)).collect(),
-        latents: None,
-        sequences: Vec::new(),
+    let mut latents: Option<LatentUse> = None;
+    let mut fit = |problem: &mut Problem<'_>, key: InferKey<'_>, documents: &[Option<u64>]| {
+        if config.infer.method == Method::Langevin {
+            return Ok(inference.infer(problem, key, &mut |_| Ok(()))?);
+        }
+        let latents = latents.get_or_insert_with(|| LatentUse::new(&config.model));
+        Ok(latents.fit(problem, &inference, key, documents)?.into())
     };
+    let mut sequences = Vec::new();
     let mut done = 0;
     if progress(done, all).is_break() {
         return Ok(None);
@@ -200,113 +172,89 @@ pub fn evaluate_until(
             // After the last batch there is nothing to break off.
             progress(done, all).is_continue() || done == all
         };
-        if !pass.run(config, &inference, (&mut program, weights), &mut found, &mut scored)? {
+        let with = (&mut program, weights, &inference);
+        if !pass.run(config, with, &mut fit, &mut sequences, &mut scored)? {
             return Ok(None);
         }
     }
-    let estimates =
-        found.scores.iter().map(Scores::estimate).collect::<ltm_vi::Result<Vec<_>>>()?;
-    match estimates.iter().find(|e| !e.mean_nats_per_token.is_finite()) {
-        Some(e) => {
-            let tensor = format!("the score by {}", e.protocol);
-            Err(Error::NonFinite { step: 0, tensor, last_good: None })
-        }
-        None => {
-            let Found { latents, sequences, .. } = found;
-            Ok(Some(Evaluation { estimates, latents, sequences }))
-        }
-    }
+    let estimates = protocols.iter().map(|protocol| estimate(&sequences, *protocol));
+    let estimates = estimates.collect::<Result<Vec<_>>>()?;
+    Ok(Some(Evaluation { estimates, latents, sequences }))
 }
 
-/// The results of an evaluation so far.
-struct Found {
-    scores: Vec<Scores>,
-    latents: Option<LatentUse>,
-    sequences: Vec<Sequence>,
+/// A program for evaluations, for weights that are finite.
+fn program(config: &Config, weights: &DeviceWeights, [b, t]: [usize; 2]) -> Result<Program> {
+    let (device, precision) = config.run.compute_evaluation()?;
+    weights.check_finite(&param_table(&config.model)).map_err(Error::of_weights)?;
+    Ok(Program::new(&config.model, b, t, &device, precision, SlowGradient::None)?)
 }
+
+/// The corpus's estimate by a protocol that its sequences were scored by.
+fn estimate(sequences: &[Sequence], protocol: Protocol) -> Result<Estimate> {
+    let estimate = sequence::scores(sequences, protocol).estimate()?;
+    if estimate.mean_nats_per_token.is_finite() {
+        return Ok(estimate);
+    }
+    let tensor = format!("the score by {protocol}");
+    Err(Error::NonFinite { step: 0, tensor, last_good: None })
+}
+
+/// Infers the latents of a batch, whose rows are of these documents.
+type FitBatch<'f> =
+    dyn FnMut(&mut Problem<'_>, InferKey<'_>, &[Option<u64>]) -> Result<Latents> + 'f;
 
 /// The protocols that score the same rows.
 struct Pass {
     stride: Option<usize>,
     batches: Batches,
-    rows: u64,
     protocols: Vec<Protocol>,
 }
 
 impl Pass {
-    /// Scores batch by batch; false when `scored`, which is called after each by each protocol, returns false.
+    /// Scores batch by batch, at latents from `fit` where a protocol needs those of whole rows; false when `scored`, which
+    /// is called after each by each protocol, returns false.
     fn run(
         &self,
         config: &Config,
-        inference: &Inference,
-        (program, weights): (&mut Program, &DeviceWeights),
-        found: &mut Found,
+        (program, weights, inference): (&mut Program, &DeviceWeights, &Inference),
+        fit: &mut FitBatch<'_>,
+        found: &mut Vec<Sequence>,
         scored: &mut dyn FnMut() -> bool,
     ) -> Result<bool> {
         let [b, t] = program.shape();
         let tokenizer = &**self.batches.corpus().tokenizer();
         let fitted = config.model.n_latents > 0 && self.protocols.iter().any(Protocol::needs_fit);
-        for index in 0..self.rows.div_ceil(b as u64) {
-            let mut batch = self.batches.batch(index)?;
-            let first_sequence = index * b as u64;
-            // The last batch may extend past the requested rows.
-            let kept = (self.rows - first_sequence).min(b as u64) as usize;
-            batch.targets[kept * t..].fill(crate::data::batches::IGNORED);
-            let key = InferKey { seed: config.run.seed, step: KEY_STEP, first_sequence };
+        for index in 0..self.batches.per_epoch() {
+            let batch = self.batches.batch(index)?;
+            let sequences = Sequences::These(&batch.numbers);
+            let key = InferKey { seed: config.run.seed, step: KEY_STEP, sequences };
             let rows = ltm_vi::Batch::new(&config.model, b, &batch.tokens, &batch.targets)?
                 .with_context(&batch.context)?;
             let mut problem = program.problem(weights, &rows)?;
-            let latents = if !fitted {
-                Latents::None
-            } else if config.infer.method == Method::Langevin {
-                inference.infer(&mut problem, key, &mut |_| Ok(()))?
-            } else {
-                let latents = found.latents.get_or_insert_with(|| LatentUse::new(&config.model));
-                latents.fit(&mut problem, inference, key)?.into()
+            let latents = match fitted {
+                true => fit(&mut problem, key, &batch.documents)?,
+                false => Latents::None,
             };
             let posterior = latents.gaussian().map(|gaussian| gaussian.to_host()).transpose()?;
             let kl = posterior.map(|posterior| posterior.kl(b)).transpose()?;
             let row = |row: usize| {
-                let (index, kl) = (first_sequence + row as u64, kl.as_ref().map(|kl| kl[row]));
-                let (tokens, bytes, digest) = extent(&batch, row, t, tokenizer);
-                let stride = self.stride;
-                Sequence { stride, index, tokens, bytes, digest, kl, scores: Vec::new() }
+                let kl = kl.as_ref().map(|kl| kl[row]);
+                Sequence { kl, ..Sequence::of_row(&batch, row, t, self.stride, tokenizer) }
             };
-            let mut rows: Vec<Sequence> = (0..kept).map(row).collect();
-            for all in found.scores.iter_mut().filter(|s| self.protocols.contains(&s.protocol)) {
-                let protocol = all.protocol;
-                let scores = score(&mut problem, protocol, &latents, inference, key)?;
+            let mut rows: Vec<Sequence> = (0..batch.rows).map(row).collect();
+            for protocol in &self.protocols {
+                let scores = score(&mut problem, *protocol, &latents, inference, key)?;
                 let numbers = scores.nats.iter().zip(&scores.variance);
                 for (row, (&nats, variance)) in rows.iter_mut().zip(numbers) {
-                    let sampling_error = variance.sqrt();
+                    let (protocol, sampling_error) = (*protocol, variance.sqrt());
                     row.scores.push(SequenceScore { protocol, nats, sampling_error });
                 }
-                all.extend(scores)?;
                 if !scored() {
                     return Ok(false);
                 }
             }
-            found.sequences.extend(rows.into_iter().filter(|row| row.tokens > 0));
+            rows.into_iter().for_each(|row| sequence::add(found, row));
         }
         Ok(true)
     }
-}
-
-/// Scored tokens of a row of `t`, bytes of the text that they stand for, and a checksum of the tokens.
-fn extent(batch: &Batch, row: usize, t: usize, tokenizer: &dyn Tokenizer) -> (usize, usize, u32) {
-    let (mut tokens, mut bytes, mut digest) = (0, 0, 0);
-    for at in row * t + batch.context[row]..(row + 1) * t {
-        // Ignored targets are negative.
-        if let (Ok(before), Ok(token)) =
-            (u32::try_from(batch.tokens[at]), u32::try_from(batch.targets[at]))
-        {
-            tokens += 1;
-            // As two bytes where they are enough: the checksums of earlier versions.
-            let bytes_of_id = token.to_le_bytes();
-            let used = if token <= u32::from(u16::MAX) { 2 } else { 4 };
-            digest = crc32c::crc32c_append(digest, &bytes_of_id[..used]);
-            bytes += tokenizer.text_bytes(before, token);
-        }
-    }
-    (tokens, bytes, digest)
 }

@@ -9,7 +9,7 @@ use ltm_kernels::ops::{elementwise, reduce};
 use ltm_kernels::{Buffer, Device};
 use ltm_model::{DeviceWeights, ParamSpec, Weights};
 use ltm_vi::{
-    Cut, InferKey, Inference, Latents, Likelihood, Prior, Program, StandardNormal, Task,
+    Cut, InferKey, Inference, Latents, Likelihood, Prior, Program, Sequences, StandardNormal, Task,
     mask_batch, suits,
 };
 
@@ -201,7 +201,11 @@ impl SlowLearner {
         let (mut nll, mut kl) = (0.0, Some(0.0));
         for (idx, batch) in batches.iter().enumerate() {
             let first_sequence = (idx * train.batch) as u64;
-            let key = InferKey { seed: config.run.seed, step, first_sequence };
+            let key = InferKey {
+                seed: config.run.seed,
+                step,
+                sequences: Sequences::From(first_sequence),
+            };
             let extents = self.program.extents();
             if extents.mask_id.is_some() {
                 nll += self.unmask(config, batch, key, share)?;
@@ -296,7 +300,7 @@ impl SlowLearner {
         let extents = self.program.extents();
         let key = |idx: usize| {
             let first_sequence = (idx * train.batch) as u64;
-            InferKey { seed: config.run.seed, step, first_sequence }
+            InferKey { seed: config.run.seed, step, sequences: Sequences::From(first_sequence) }
         };
         let cuts = batches.iter().enumerate().map(|(idx, batch)| {
             let batch = ltm_vi::Batch::new(extents, train.batch, &batch.tokens, &batch.targets)?;

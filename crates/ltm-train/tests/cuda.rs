@@ -42,7 +42,8 @@ fn batches() -> Vec<Batch> {
             let mut targets: Vec<i32> = (0..b).flat_map(|i| row(i, 1)).collect();
             let scored = b * t - 3 * batch;
             targets[scored..].fill(-1);
-            Batch { tokens, targets, context: vec![0; b], rows: b, scored }
+            let (numbers, documents) = ((0..b as u64).collect(), vec![None; b]);
+            Batch { tokens, targets, context: vec![0; b], numbers, documents, rows: b, scored }
         })
         .collect()
 }

@@ -11,7 +11,7 @@ use ltm_model::{DeviceWeights, ParamSpec, Part, Weights, param_table};
 use ltm_testkit::{Tol, assert_close, relative_frobenius};
 use ltm_train::data::{Batch, Split};
 use ltm_train::{Checkpoint, Config, Error, Run, SlowLearner, Start, StepReport, run_data};
-use ltm_vi::{Cut, InferKey, Inference, Prior, Program, TracedGaussian};
+use ltm_vi::{Cut, InferKey, Inference, Prior, Program, Sequences, TracedGaussian};
 
 /// Running means in single precision, after sums of about a hundred terms, through three fast steps.
 const TOL: f64 = 1e-3;
@@ -58,6 +58,8 @@ fn batch(first: usize, scored: [usize; 2]) -> Batch {
         tokens: (0..2 * SEQ_LEN).map(token).collect(),
         targets,
         context: vec![0; 2],
+        numbers: vec![0, 1],
+        documents: vec![None; 2],
         rows: scored.iter().filter(|scored| **scored > 0).count(),
         scored: scored.iter().sum(),
     }
@@ -150,7 +152,11 @@ impl Plain {
         let (mut trajectory, mut ahead, mut predicted) = (sums.clone(), sums.clone(), 0.0);
         for (index, batch) in batches.iter().enumerate() {
             let first_sequence = 2 * index as u64;
-            let key = InferKey { seed: config.run.seed, step, first_sequence };
+            let key = InferKey {
+                seed: config.run.seed,
+                step,
+                sequences: Sequences::From(first_sequence),
+            };
             let progress = step as f64 / (config.train.steps - 1) as f64;
             let rows = ltm_vi::Batch::new(&config.model, 2, &batch.tokens, &batch.targets);
             let rows = rows.expect("good ids");

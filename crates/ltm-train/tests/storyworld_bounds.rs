@@ -8,7 +8,7 @@ use ltm_kernels::Device;
 use ltm_model::{Attention, ModelConfig, Weights};
 use ltm_train::data::{Batch, storyworld};
 use ltm_train::{Config, SlowLearner};
-use ltm_vi::{InferKey, Inference, Program, Protocol, SlowGradient, score};
+use ltm_vi::{InferKey, Inference, Program, Protocol, Sequences, SlowGradient, score};
 
 const SEED: u64 = 3;
 const T: usize = storyworld::MAX_TOKENS;
@@ -35,7 +35,9 @@ fn stories(index: u64) -> (Batch, Vec<(usize, f64)>) {
         exact.push((said.len(), -story.log_prob));
     }
     let scored = targets.iter().filter(|target| **target >= 0).count();
-    (Batch { tokens, targets, context: vec![0; B], rows: B, scored }, exact)
+    let (numbers, documents) = ((0..B as u64).collect(), vec![None; B]);
+    let context = vec![0; B];
+    (Batch { tokens, targets, context, numbers, documents, rows: B, scored }, exact)
 }
 
 /// The same stories, where the model reads each token that it is to say next.
@@ -92,7 +94,7 @@ fn excess(
     let mut excess = vec![Vec::new(); protocols.len()];
     for index in 0..SCORED {
         let (batch, exact) = batch(index);
-        let key = InferKey { seed: SEED, step: 0, first_sequence: index * B as u64 };
+        let key = InferKey { seed: SEED, step: 0, sequences: Sequences::From(index * B as u64) };
         let rows = ltm_vi::Batch::new(&config.model, B, &batch.tokens, &batch.targets).unwrap();
         let mut problem = program.problem(learner.device_weights(), &rows).unwrap();
         let latents = inference.infer(&mut problem, key, &mut |_| Ok(())).unwrap();

@@ -7,7 +7,7 @@ use ltm_vi::ltm_autodiff::{self, Graph, Kind, Value, ops};
 use ltm_vi::ltm_model::{Init, ParamSpec, Part};
 use ltm_vi::{
     Batch, Device, DeviceWeights, Extents, InferConfig, InferKey, Inference, Likelihood, Precision,
-    Program, Protocol, Result, SlowGradient, StandardNormal, Weights, score,
+    Program, Protocol, Result, Sequences, SlowGradient, StandardNormal, Weights, score,
 };
 
 const WORDS: [&str; 6] = ["ball", "goal", "team", "vote", "law", "party"];
@@ -70,7 +70,7 @@ pub fn main() -> Result<()> {
     let mut problem = program.problem(&weights, &batch)?;
 
     let inference = Inference::finished(&InferConfig { lr: 0.1, ..InferConfig::published() })?;
-    let key = InferKey { seed: 42, step: 0, first_sequence: 0 };
+    let key = InferKey { seed: 42, step: 0, sequences: Sequences::From(0) };
     let latents = inference.infer(&mut problem, key, &mut |_| Ok(()))?;
     let elbo = Protocol::Elbo { samples: 256 };
     let elbo = score(&mut problem, elbo, &latents, &inference, key)?.nats;

@@ -4,7 +4,7 @@
 use ltm_vi::fit::Observer;
 use ltm_vi::{
     Batch, Device, DeviceWeights, FastStep, Fit, InferConfig, InferKey, Inference, Latents,
-    ModelConfig, Precision, Problem, Program, Result, SlowGradient, Start, Weights,
+    ModelConfig, Precision, Problem, Program, Result, Sequences, SlowGradient, Start, Weights,
 };
 
 /// The inverse Fisher information of `N(mu, exp(log_var))` is `exp(log_var)` for the mean and 2 for the log-variance.
@@ -63,7 +63,7 @@ pub fn main() -> Result<()> {
     let batch = Batch::new(&config, 1, &text[..16], &text[1..])?;
     let mut program = Program::new(&config, 1, 16, &cpu, precision, SlowGradient::None)?;
     let mut problem = program.problem(&weights, &batch)?;
-    let key = InferKey { seed: 1, step: 0, first_sequence: 0 };
+    let key = InferKey { seed: 1, step: 0, sequences: Sequences::From(0) };
 
     let infer = InferConfig { weight_decay: 0.0, ..InferConfig::published() };
     let own = NaturalGradient { rate: 0.2, steps: infer.steps };

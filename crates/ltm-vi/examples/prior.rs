@@ -6,7 +6,8 @@ use std::sync::Arc;
 use ltm_vi::ltm_autodiff::{self, Graph, Value, ops};
 use ltm_vi::{
     Batch, Device, DeviceWeights, InferConfig, InferKey, Inference, ModelConfig, Precision, Prior,
-    Program, Protocol, Result, SlowGradient, StandardNormal, TracedGaussian, Weights, score,
+    Program, Protocol, Result, Sequences, SlowGradient, StandardNormal, TracedGaussian, Weights,
+    score,
 };
 
 /// `N(mean, 1)` for each number of a sequence's latents.
@@ -51,7 +52,7 @@ pub fn main() -> Result<()> {
     let weights = DeviceWeights::new(&config, &Weights::init(&config, 42)?, &cpu, precision)?;
     let batch = Batch::new(&config, 1, &[0, 4, 7, 1, 9, 3], &[4, 7, 1, 9, 3, 0])?;
     let inference = Inference::finished(&InferConfig::published())?;
-    let key = InferKey { seed: 42, step: 0, first_sequence: 0 };
+    let key = InferKey { seed: 42, step: 0, sequences: Sequences::From(0) };
     let priors: [(&str, Arc<dyn Prior>); 2] =
         [("N(0, 1)", Arc::new(StandardNormal)), ("N(3, 1)", Arc::new(Shifted { mean: 3.0 }))];
     for (name, prior) in priors {

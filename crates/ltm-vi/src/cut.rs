@@ -23,7 +23,7 @@ impl Cut {
     /// targets after it.
     ///
     /// # Errors
-    /// None for a `block` of at least 1.
+    /// [`Error::Argument`](crate::Error::Argument) when `key` has fewer numbers than rows.
     pub fn new(batch: Batch, key: InferKey, block: usize) -> Result<Self> {
         let [b, t] = batch.shape();
         let mut known = batch.targets().to_vec();
@@ -32,7 +32,7 @@ impl Cut {
         for row in 0..b {
             let targets = &mut known[row * t..(row + 1) * t];
             let len = targets.iter().rposition(|id| *id >= 0).map_or(0, |last| last + 1);
-            let draw = key.generator(row, Purpose::Prefix, 0);
+            let draw = key.generator(row, Purpose::Prefix, 0)?;
             let cut = match draw.uniform(0) < NOTHING_READ || len < 2 {
                 true => 0,
                 false => 1 + draw.below(1, len as u64 - 1) as usize,
@@ -51,6 +51,7 @@ impl Cut {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::Sequences;
     use ltm_model::ModelConfig;
 
     #[test]
@@ -59,7 +60,7 @@ mod tests {
         let (b, t, len) = (400, 12, 10);
         let row: Vec<i32> = (0..t).map(|i| if i < len { i } else { -1 }).collect();
         let (targets, tokens) = (row.repeat(b), vec![0; b * t as usize]);
-        let key = InferKey { seed: 1, step: 2, first_sequence: 0 };
+        let key = InferKey { seed: 1, step: 2, sequences: Sequences::From(0) };
         let batch = || Batch::new(&config, b, &tokens, &targets).unwrap();
         let cut = Cut::new(batch(), key, 4).unwrap();
         let mut counts = [0; 12];

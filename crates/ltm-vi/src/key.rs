@@ -4,17 +4,41 @@ use ltm_kernels::ops::philox::{self, Philox, PhiloxKey};
 use ltm_kernels::{Buffer, DType, Device};
 
 use crate::Result;
+use crate::error::argument;
 
 /// What the random numbers of a fit or an estimate are a function of.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct InferKey {
+pub struct InferKey<'a> {
     /// The experiment's seed.
     pub seed: u64,
     /// The training step, or another number that separates one use of the seed from the next.
     pub step: u64,
-    /// The number of the batch's first sequence; the others count up from it. A sequence draws the same
-    /// numbers in whichever batch it is.
-    pub first_sequence: u64,
+    /// The numbers of the batch's sequences. A sequence draws the same random numbers in whichever batch it is.
+    pub sequences: Sequences<'a>,
+}
+
+/// The numbers of the sequences of a batch.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Sequences<'a> {
+    /// Consecutive ones from this one on.
+    From(u64),
+    /// These, one per sequence of the batch.
+    These(&'a [u64]),
+}
+
+impl Sequences<'_> {
+    /// The number of the sequence at place `at` in the batch.
+    ///
+    /// # Errors
+    /// [`Error::Argument`](crate::Error::Argument) when there are fewer numbers than sequences.
+    pub fn number(self, at: usize) -> Result<u64> {
+        match self {
+            Self::From(first) => Ok(first.wrapping_add(at as u64)),
+            Self::These(numbers) => numbers.get(at).copied().ok_or_else(|| {
+                argument("sequences", "one number per sequence of the batch", numbers.len())
+            }),
+        }
+    }
 }
 
 /// What numbers are drawn for. "tho" and a digit in ASCII separate these streams from others of the
@@ -34,7 +58,7 @@ pub(crate) enum Purpose {
     SlowNoise = 0x7468_6f39 << 32,
 }
 
-impl InferKey {
+impl InferKey<'_> {
     /// Standard normal numbers `(B,L·Z,C)` of `b` sequences of `len` numbers, scaled and shifted: draw `index` for
     /// `purpose`.
     pub(crate) fn normal(
@@ -47,7 +71,7 @@ impl InferKey {
         let mut one = Buffer::zeros(&Device::Cpu, DType::F32, len)?;
         let mut all = Vec::with_capacity(b * len);
         for sequence in 0..b {
-            let key = self.philox_key(sequence, purpose, index);
+            let key = self.philox_key(sequence, purpose, index)?;
             philox::normal(&Device::Cpu, &mut one, key, mean, std)?;
             all.extend_from_slice(one.as_slice()?);
         }
@@ -55,19 +79,24 @@ impl InferKey {
     }
 
     /// The generator of draw `index` for the batch's sequence number `sequence`.
-    pub(crate) fn generator(&self, sequence: usize, purpose: Purpose, index: usize) -> Philox {
-        Philox::new(self.philox_key(sequence, purpose, index))
+    pub(crate) fn generator(
+        &self,
+        sequence: usize,
+        purpose: Purpose,
+        index: usize,
+    ) -> Result<Philox> {
+        Ok(Philox::new(self.philox_key(sequence, purpose, index)?))
     }
 
-    fn philox_key(&self, sequence: usize, purpose: Purpose, index: usize) -> PhiloxKey {
+    fn philox_key(&self, sequence: usize, purpose: Purpose, index: usize) -> Result<PhiloxKey> {
         // Each sequence has a seed of its own, so that step, purpose and index are free.
-        let sequence = self.first_sequence.wrapping_add(sequence as u64);
+        let sequence = self.sequences.number(sequence)?;
         let key = PhiloxKey { seed: self.seed, stream: Purpose::Sequence as u64, step: sequence };
         let [low, high, ..] = Philox::new(key).u32x4(0);
-        PhiloxKey {
+        Ok(PhiloxKey {
             seed: (u64::from(high) << 32) | u64::from(low),
             stream: purpose as u64 + index as u64,
             step: self.step,
-        }
+        })
     }
 }

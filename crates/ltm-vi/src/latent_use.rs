@@ -6,7 +6,7 @@ use ltm_model::ModelConfig;
 use crate::error::argument;
 use crate::posterior::kl;
 use crate::{
-    Gaussian, InferKey, Inference, Latents, Posterior, Problem, Result, estimators, suits,
+    Gaussian, InferKey, Inference, Latents, Posterior, Problem, Result, Start, estimators, suits,
 };
 
 /// Measures of what the latents of a corpus carry. None grows with the number of sequences, nor with noise
@@ -19,12 +19,25 @@ pub struct LatentUse {
     kl: Vec<f64>,
     /// Per sequence: nats at the prior's mean minus nats at a fresh sample of the posterior.
     gains: Vec<f64>,
+    /// Per sequence: the bound at the posterior minus the bound at the prior, each by one fresh sample.
+    excess: Vec<f64>,
+    /// The document of the last sequence, whose further rows are added to it.
+    document: Option<u64>,
     /// Per sequence: scored tokens.
     tokens: Vec<f64>,
     /// Sequences that were fitted twice.
     refitted: usize,
     /// Moments over them of each dimension's means in the first and the second fit.
     moments: Vec<Moments>,
+}
+
+/// What is measured of one row besides its posterior.
+#[derive(Clone, Copy, Debug, Default)]
+struct Row {
+    tokens: usize,
+    gain: f64,
+    excess: f64,
+    document: Option<u64>,
 }
 
 /// Sums over sequences of one dimension's mean `x` in the first fit and `y` in the second.
@@ -69,14 +82,17 @@ impl LatentUse {
             dim: config.dim,
             kl: Vec::new(),
             gains: Vec::new(),
+            excess: Vec::new(),
+            document: None,
             tokens: Vec::new(),
             refitted: 0,
             moments: Vec::new(),
         }
     }
 
-    /// Fits a problem's batch under `key` and adds its sequences, except those without a scored token; returns the fit.
-    /// The first [`REFITTED`](Self::REFITTED) sequences are fitted under a second key too.
+    /// Fits a problem's batch under `key` and adds its rows, except those without a scored token; returns the fit. Consecutive
+    /// rows of one of the `documents` are one sequence; a row of none is a sequence of its own.
+    /// The first [`REFITTED`](Self::REFITTED) rows are fitted under a second key too.
     ///
     /// # Errors
     /// Those of [`Inference::infer`] and [`Problem::token_nll_at`];
@@ -86,6 +102,7 @@ impl LatentUse {
         problem: &mut Problem<'_>,
         inference: &Inference,
         key: InferKey,
+        documents: &[Option<u64>],
     ) -> Result<Gaussian> {
         let second = if self.refitted < Self::REFITTED {
             let key = InferKey { step: key.step ^ Self::SECOND_FIT, ..key };
@@ -98,6 +115,9 @@ impl LatentUse {
         };
         let posterior = q.to_host()?;
         let sample = posterior.fresh_sample(problem.extents(), key, 0)?;
+        // By the same noise, which makes their difference more certain.
+        let prior = problem.start(&Start::Prior, key)?.to_host()?;
+        let prior_sample = prior.fresh_sample(problem.extents(), key, 0)?;
         let [_, t] = problem.batch().shape();
         let (mean, _) = problem.program.prior.moments();
         let mut nats_at = |z: &[f32]| -> Result<Vec<f64>> {
@@ -105,40 +125,49 @@ impl LatentUse {
         };
         let at_prior = nats_at(&vec![mean; posterior.mu.len()])?;
         let at_posterior = nats_at(&sample)?;
-        let gains: Vec<f64> = at_prior.iter().zip(at_posterior).map(|(a, b)| a - b).collect();
+        let at_prior_sample = nats_at(&prior_sample)?;
         let scored = problem.batch().scored_tokens();
-        self.add(&posterior, second.as_deref(), &gains, &scored)?;
+        let kl = posterior.kl(scored.len())?;
+        let row = |b: usize| Row {
+            tokens: scored[b],
+            gain: at_prior[b] - at_posterior[b],
+            excess: at_posterior[b] + kl[b] - at_prior_sample[b],
+            document: documents.get(b).copied().flatten(),
+        };
+        let rows: Vec<Row> = (0..scored.len()).map(row).collect();
+        self.add(&posterior, second.as_deref(), &rows)?;
         Ok(q)
     }
 
-    /// Adds the posterior of a batch, the means of its second fit, and the nats that the latents save in
-    /// each sequence of `tokens` scored tokens.
-    fn add(
-        &mut self,
-        posterior: &Posterior,
-        second: Option<&[f32]>,
-        gains: &[f64],
-        tokens: &[usize],
-    ) -> Result<()> {
+    /// Adds the posterior of a batch, the means of its second fit, and what was measured of its rows.
+    fn add(&mut self, posterior: &Posterior, second: Option<&[f32]>, rows: &[Row]) -> Result<()> {
         let Posterior { mu, log_var, .. } = posterior;
-        let n = mu.len() / tokens.len().max(1);
-        for len in [log_var.len(), second.map_or(mu.len(), <[f32]>::len), n * tokens.len()] {
+        let n = mu.len() / rows.len().max(1);
+        for len in [log_var.len(), second.map_or(mu.len(), <[f32]>::len), n * rows.len()] {
             if len != mu.len() {
                 return Err(argument("posterior", format!("{} dimensions", mu.len()), len));
             }
         }
-        estimators::check_length("gains", tokens.len(), gains.len())?;
         self.kl.resize(n, 0.0);
         self.moments.resize(n, Moments::default());
-        for (b, scored) in tokens.iter().enumerate().filter(|(_, scored)| **scored > 0) {
+        for (b, measured) in rows.iter().enumerate().filter(|(_, row)| row.tokens > 0) {
             let row = b * n..(b + 1) * n;
             for (sum, (mu, log_var)) in
                 self.kl.iter_mut().zip(mu[row.clone()].iter().zip(&log_var[row.clone()]))
             {
                 *sum += kl(*mu, *log_var);
             }
-            self.gains.push(gains[b]);
-            self.tokens.push(*scored as f64);
+            let Row { tokens, gain, excess, document } = *measured;
+            if document.is_none() || document != self.document {
+                for all in [&mut self.gains, &mut self.excess, &mut self.tokens] {
+                    all.push(0.0);
+                }
+                self.document = document;
+            }
+            let at = self.tokens.len() - 1;
+            self.gains[at] += gain;
+            self.excess[at] += excess;
+            self.tokens[at] += tokens as f64;
             let Some(second) = second else { continue };
             self.refitted += 1;
             let both = mu[row.clone()].iter().zip(&second[row]);
@@ -187,6 +216,19 @@ impl LatentUse {
         estimators::ratio(&self.gains, &self.tokens).expect("`add` grows both together")
     }
 
+    /// How far the bound at the fitted posterior, its KL included, is above the bound at the prior, whose KL is 0: in nats
+    /// per token, each by one fresh sample, with its standard error over sequences. Below 0 where fitting pays.
+    pub fn above_prior(&self) -> (f64, f64) {
+        estimators::ratio(&self.excess, &self.tokens).expect("`add` grows both together")
+    }
+
+    /// Whether the fitted bound is above that of the prior by more than two standard errors, or at all for one sequence: the
+    /// fit does harm.
+    pub fn is_worse_than_prior(&self) -> bool {
+        let (nats, error) = self.above_prior();
+        nats > if error.is_nan() { 0.0 } else { 2.0 * error }
+    }
+
     /// The variance of the means over the sequences that were fitted twice; NaN for fewer than two.
     pub fn mean_variance(&self) -> MeanVariance {
         let n = self.refitted as f64;
@@ -216,23 +258,36 @@ mod tests {
             noise: vec![],
         };
         let second = [1.0, 0.0, -0.5, 0.5, -1.0, 0.0, 0.5, 0.5, 9.0, 9.0, 9.0, 9.0];
-        used.add(&posterior, Some(&second), &[3.0, -1.0, 99.0], &[3, 1, 0]).unwrap();
+        let row = |(gain, tokens)| Row { tokens, gain, excess: -2.0 * gain, document: None };
+        let rows = [(3.0, 3), (-1.0, 1), (99.0, 0)].map(row);
+        used.add(&posterior, Some(&second), &rows).unwrap();
         assert_eq!((used.sequences(), used.refitted()), (2, 2));
         let stuck = 2.0 * kl(0.5, -4.0);
         assert_eq!(used.kl_per_layer(), [0.5, stuck]);
         assert_eq!(used.kl_per_latent(), [0.5, 0.0, stuck / 2.0, stuck / 2.0]);
         // 2 nats for 4 tokens; residuals 1.5 and -1.5.
-        assert_eq!(used.worth(), (0.5, (2.0 * 2.0 * 1.5_f64.powi(2)).sqrt() / 4.0));
+        let error = (2.0 * 2.0 * 1.5_f64.powi(2)).sqrt() / 4.0;
+        assert_eq!(used.worth(), (0.5, error));
+        assert_eq!(used.above_prior(), (-1.0, 2.0 * error));
+        assert!(!used.is_worse_than_prior());
         // Of dimension 0 a variance and covariance of 2; of dimension 2 a variance of 0.5, covariance -0.5.
         let variance = used.mean_variance();
         assert_eq!(variance, MeanVariance { signal: 1.5, noise: 1.0 });
         assert_eq!(variance.share(), 0.6);
         // Later sequences without a second fit change all but that.
-        used.add(&posterior, None, &[0.0; 3], &[4, 4, 0]).unwrap();
+        let later = [(0.0, 4), (0.0, 4), (0.0, 0)].map(row);
+        used.add(&posterior, None, &later).unwrap();
         assert_eq!((used.sequences(), used.refitted()), (4, 2));
         assert_eq!(used.mean_variance(), variance);
-        assert!(used.add(&posterior, None, &[0.0; 2], &[4, 4, 0]).is_err());
-        assert!(used.add(&posterior, Some(&second[1..]), &[0.0; 3], &[4, 4, 0]).is_err());
+        assert!(used.add(&posterior, Some(&second[1..]), &later).is_err());
+        // Rows of one document are one sequence, in one batch or in two.
+        let of = |document| Row { tokens: 2, excess: 1.0, document, ..Row::default() };
+        let mut used = LatentUse::new(&config);
+        used.add(&posterior, None, &[of(Some(1)), of(Some(1)), of(Some(2))]).unwrap();
+        used.add(&posterior, None, &[of(Some(2)), of(None), of(None)]).unwrap();
+        assert_eq!((used.tokens.as_slice(), used.sequences()), (&[4.0, 4.0, 2.0, 2.0][..], 4));
+        assert_eq!(used.above_prior(), (0.5, 0.0));
+        assert!(used.is_worse_than_prior());
     }
 
     #[test]

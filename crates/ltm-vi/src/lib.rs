@@ -40,7 +40,7 @@ pub use error::{Error, Result};
 pub use fit::{Fit, Inference};
 pub use generate::{GenerateOptions, Generation, Generator, LatentSource, generate, generate_many};
 pub use importance::Weighted;
-pub use key::InferKey;
+pub use key::{InferKey, Sequences};
 pub use latent_use::{LatentUse, MeanVariance};
 pub use latents::{Gaussian, Latents};
 pub use likelihood::{Extents, Likelihood};

@@ -105,6 +105,7 @@ pub(crate) fn kl(mu: f32, log_var: f32) -> f64 {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::Sequences;
     use ltm_model::ModelConfig;
 
     const CONFIG: ModelConfig = ModelConfig {
@@ -148,7 +149,7 @@ mod tests {
     fn numbers_belong_to_the_sequence_not_its_place() {
         let infer = InferConfig::published();
         let draw = |first_sequence, b| {
-            let key = InferKey { seed: 3, step: 7, first_sequence };
+            let key = InferKey { seed: 3, step: 7, sequences: Sequences::From(first_sequence) };
             Posterior::initial(&CONFIG, &infer, b, key).unwrap()
         };
         let (all, tail) = (draw(10, 3), draw(11, 2));

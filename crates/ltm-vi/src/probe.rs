@@ -5,7 +5,9 @@ use ltm_autodiff::Precision;
 use ltm_model::{Decoder, DeviceWeights, ModelConfig, SampleConfig, sample};
 
 use crate::error::argument;
-use crate::{Batch, InferKey, Inference, Problem, Program, Result, SlowGradient, estimators};
+use crate::{
+    Batch, InferKey, Inference, Problem, Program, Result, Sequences, SlowGradient, estimators,
+};
 
 /// How well the model reconstructs texts from the latents of their first layers alone.
 #[derive(Clone, Debug, Default, PartialEq)]
@@ -220,7 +222,7 @@ impl Thought {
         let (device, none) = (weights.device(), SlowGradient::None);
         let mut program = Program::new(config, 1, t, &device, precision, none)?;
         let batch = Batch::new(config, 1, &text[..t], &text[1..])?;
-        let key = InferKey { seed, step: 0, first_sequence: 0 };
+        let key = InferKey { seed, step: 0, sequences: Sequences::From(0) };
         let mut problem = program.problem(weights, &batch)?;
         let z = inference.infer(&mut problem, key, &mut |_| Ok(()))?.center()?;
         Ok(Self { program, weights: weights.clone(), batch, z })
@@ -290,7 +292,7 @@ mod tests {
         let mut program = Program::new(&CONFIG, 2, 6, &Device::Cpu, Precision::F32, none).unwrap();
         let batch = Batch::new(&CONFIG, 2, &TOKENS, &TARGETS).unwrap();
         let mut problem = program.problem(&device_weights, &batch).unwrap();
-        let key = InferKey { seed: 3, step: 0, first_sequence: 0 };
+        let key = InferKey { seed: 3, step: 0, sequences: Sequences::From(0) };
         let mu = inference().infer(&mut problem, key, &mut |_| Ok(())).unwrap().center().unwrap();
         let mut decoder = Decoder::with_weights(CONFIG, device_weights.clone(), 2).unwrap();
         let scores = progressive(&mut problem, &CONFIG, &mut decoder, &mu).unwrap();

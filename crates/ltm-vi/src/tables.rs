@@ -73,7 +73,7 @@ impl Tables {
         let mut keys = Vec::new();
         for step in 0..self.steps {
             for sequence in 0..self.keys_dims.rows {
-                let generator = key.generator(sequence, Purpose::FitNoise, step + 1);
+                let generator = key.generator(sequence, Purpose::FitNoise, step + 1)?;
                 keys.extend(generator.words().map(u32::cast_signed));
             }
         }

@@ -9,7 +9,7 @@ use ltm_model::{DeviceWeights, Weights};
 use ltm_testkit::{cuda_device, relative_frobenius};
 use ltm_vi::{
     Batch, FastStep, InferConfig, InferKey, Inference, Latents, Noise, Posterior, Program,
-    SlowGradient, Units,
+    Sequences, SlowGradient, Units,
 };
 use tiny::CONFIG;
 
@@ -42,7 +42,7 @@ fn case(device: &Device, slow: SlowGradient) -> Case {
 }
 
 fn fit(case: &mut Case, infer: &InferConfig, step: u64) -> (Vec<FastStep>, Latents) {
-    let key = InferKey { seed: 2, step, first_sequence: 0 };
+    let key = InferKey { seed: 2, step, sequences: Sequences::From(0) };
     let mut steps = Vec::new();
     let mut observer = |step: &FastStep| {
         steps.push(step.clone());

@@ -9,11 +9,11 @@ use ltm_model::{DeviceWeights, SampleConfig, Weights};
 use ltm_vi::probe::Thought;
 use ltm_vi::{
     Batch, FastStep, GenerateOptions, InferConfig, InferKey, Inference, LatentSource, LatentUse,
-    Latents, Noise, Program, Protocol, SlowGradient, generate, score,
+    Latents, Noise, Program, Protocol, Sequences, SlowGradient, generate, score,
 };
 use tiny::CONFIG;
 
-const KEY: InferKey = InferKey { seed: 2, step: 3, first_sequence: 0 };
+const KEY: InferKey = InferKey { seed: 2, step: 3, sequences: Sequences::From(0) };
 const TEXT: [i32; 6] = [0, 4, 7, 1, 9, 3];
 
 fn weights() -> DeviceWeights {
@@ -37,7 +37,7 @@ fn reported(infer: &InferConfig) -> [Vec<f64>; 4] {
     let prequential =
         score(&mut problem, prequential, &Latents::None, &inference, KEY).unwrap().nats;
     let mut used = LatentUse::new(&CONFIG);
-    used.fit(&mut problem, &inference, KEY).unwrap();
+    used.fit(&mut problem, &inference, KEY, &[]).unwrap();
     let evaluated = [used.kl_per_layer(), vec![used.worth().0]].concat();
     let options = GenerateOptions {
         max_tokens: 2,

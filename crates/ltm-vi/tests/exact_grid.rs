@@ -10,7 +10,7 @@ use ltm_model::{DeviceWeights, ModelConfig, Weights};
 use ltm_testkit::{Tol, assert_close};
 use ltm_vi::{
     Batch, Gaussian, InferConfig, InferKey, Inference, Latents, Noise, Posterior, Program,
-    Protocol, Schedule, Scores, SlowGradient, score,
+    Protocol, Schedule, Scores, Sequences, SlowGradient, score,
 };
 
 const V: usize = 3;
@@ -159,8 +159,8 @@ fn infer(noise: Noise) -> InferConfig {
     }
 }
 
-fn key(seed: u64) -> InferKey {
-    InferKey { seed, step: 0, first_sequence: 0 }
+fn key(seed: u64) -> InferKey<'static> {
+    InferKey { seed, step: 0, sequences: Sequences::From(0) }
 }
 
 /// All sequences, fitted.

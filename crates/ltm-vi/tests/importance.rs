@@ -7,12 +7,12 @@ use ltm_kernels::ops::philox::{self, PhiloxKey};
 use ltm_kernels::{Buffer, DType, Device};
 use ltm_model::{DeviceWeights, ModelConfig, Part, Weights, param_table};
 use ltm_vi::{
-    Batch, Error, Gaussian, InferKey, Latents, Posterior, Program, SlowGradient, Start, Training,
-    Weighted,
+    Batch, Error, Gaussian, InferKey, Latents, Posterior, Program, Sequences, SlowGradient, Start,
+    Training, Weighted,
 };
 use tiny::CONFIG;
 
-const KEY: InferKey = InferKey { seed: 2, step: 3, first_sequence: 0 };
+const KEY: InferKey<'_> = InferKey { seed: 2, step: 3, sequences: Sequences::From(0) };
 const TOKENS: [i32; 10] = [0, 1, 2, 3, 4, 0, 5, 6, 7, 8];
 const TARGETS: [i32; 10] = [1, 2, 3, 4, 5, 5, 6, 7, 8, -1];
 const SAMPLES: usize = 3;

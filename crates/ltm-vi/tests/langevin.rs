@@ -5,7 +5,7 @@ use ltm_kernels::Device;
 use ltm_model::{DeviceWeights, ModelConfig, Weights};
 use ltm_vi::{
     Batch, Error, FastStep, InferConfig, InferKey, Inference, Latents, Method, Noise, Program,
-    Protocol, Schedule, SlowGradient, score,
+    Protocol, Schedule, Sequences, SlowGradient, score,
 };
 
 const B: usize = 32;
@@ -55,8 +55,8 @@ fn case(slow: SlowGradient, targets: &[i32]) -> Case {
     }
 }
 
-fn key(step: u64) -> InferKey {
-    InferKey { seed: 9, step, first_sequence: 0 }
+fn key(step: u64) -> InferKey<'static> {
+    InferKey { seed: 9, step, sequences: Sequences::From(0) }
 }
 
 fn fit(case: &mut Case, infer: &InferConfig, step: u64) -> Result<Latents, Error> {

@@ -6,7 +6,9 @@ mod tiny;
 use ltm_autodiff::Precision;
 use ltm_kernels::Device;
 use ltm_model::{DeviceWeights, Weights, param_table};
-use ltm_vi::{Batch, InferConfig, InferKey, Inference, LatentUse, Noise, Program, SlowGradient};
+use ltm_vi::{
+    Batch, InferConfig, InferKey, Inference, LatentUse, Noise, Program, Sequences, SlowGradient,
+};
 use tiny::CONFIG;
 
 /// The latents of `n` sequences fitted by `infer`.
@@ -33,8 +35,8 @@ fn measure(uses_latents: bool, infer: &InferConfig, n: usize) -> LatentUse {
         let batch = Batch::new(&CONFIG, b, &tokens, &targets).unwrap();
         let mut problem = program.problem(&weights, &batch).unwrap();
         let first_sequence = (index * b) as u64;
-        let key = InferKey { seed: 4, step: u64::MAX, first_sequence };
-        let kept = used.fit(&mut problem, &inference, key).unwrap().to_host().unwrap();
+        let key = InferKey { seed: 4, step: u64::MAX, sequences: Sequences::From(first_sequence) };
+        let kept = used.fit(&mut problem, &inference, key, &[None; 8]).unwrap().to_host().unwrap();
         // The fit that is returned is the one under this key.
         let again = inference.infer(&mut problem, key, &mut |_| Ok(())).unwrap();
         assert_eq!(again.gaussian().unwrap().to_host().unwrap(), kept);
@@ -57,6 +59,10 @@ fn latents_that_are_ignored_are_worth_nothing_however_many_sequences() {
         let error = 1.0 / ((used.refitted() * CONFIG.n_latents * CONFIG.dim) as f64).sqrt();
         assert!(share.abs() <= 5.0 * error, "{n} sequences: {found:?}");
         assert!(used.kl_per_layer().iter().all(|kl| *kl > 0.0));
+        // Fitting such latents adds their KL and saves nothing.
+        let kl: f64 = used.kl_per_layer().iter().sum();
+        let (above, _) = used.above_prior();
+        assert!((above - kl / 5.0).abs() <= 1e-6 * kl && used.is_worse_than_prior(), "{above}");
     }
 }
 

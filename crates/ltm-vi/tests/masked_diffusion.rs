@@ -5,14 +5,14 @@ use ltm_kernels::Device;
 use ltm_model::{Attention, Decoder, DeviceWeights, ModelConfig, Weights};
 use ltm_vi::{
     Batch, Error, InferConfig, InferKey, Inference, Latents, Masked, Program, Protocol, Scores,
-    SlowGradient, mask_batch, score,
+    Sequences, SlowGradient, mask_batch, score,
 };
 
 const B: usize = 2;
 const T: usize = 4;
 const MASK: i32 = 5;
 
-const KEY: InferKey = InferKey { seed: 4, step: 1, first_sequence: 0 };
+const KEY: InferKey = InferKey { seed: 4, step: 1, sequences: Sequences::From(0) };
 /// Words 0 to 4; the second text ends early, and 0 is its padding.
 const TOKENS: [i32; B * T] = [0, 1, 2, 3, 0, 4, 0, 0];
 const TARGETS: [i32; B * T] = [1, 2, 3, 4, 4, 0, -1, -1];
@@ -167,7 +167,7 @@ fn what_is_hidden_is_said_from_both_sides() {
 fn masks_hide_words_padding_included() {
     let mut counts = [0; T + 1];
     for first_sequence in 0..40 {
-        let key = InferKey { first_sequence, ..KEY };
+        let key = InferKey { sequences: Sequences::From(first_sequence), ..KEY };
         let Masked { tokens, targets, weight } =
             mask_batch(&config(), key, &TOKENS, &TARGETS, T).unwrap();
         for row in [0..T, T..2 * T] {
@@ -185,7 +185,7 @@ fn masks_hide_words_padding_included() {
     assert!(counts[0] == 0 && counts[1..].iter().all(|n| (17..=23).contains(n)), "{counts:?}");
     // A sequence has its masks in whichever batch it comes.
     let both = mask_batch(&config(), KEY, &TOKENS, &TARGETS, T).unwrap();
-    let second = InferKey { first_sequence: 1, ..KEY };
+    let second = InferKey { sequences: Sequences::From(1), ..KEY };
     let second = mask_batch(&config(), second, &TOKENS[T..], &TARGETS[T..], T).unwrap();
     assert_eq!(both.tokens[T..], second.tokens);
     let other = mask_batch(&config(), InferKey { step: 2, ..KEY }, &TOKENS, &TARGETS, T).unwrap();

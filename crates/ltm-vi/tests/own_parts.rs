@@ -9,7 +9,7 @@ use ltm_kernels::Device;
 use ltm_model::{DeviceWeights, Init, ParamSpec, Part, Weights};
 use ltm_vi::{
     Batch, Extents, InferConfig, InferKey, Inference, Latents, Likelihood, Noise, Prior, Program,
-    Protocol, SlowGradient, StandardNormal, TracedGaussian, score,
+    Protocol, Sequences, SlowGradient, StandardNormal, TracedGaussian, score,
 };
 
 const V: usize = 3;
@@ -108,7 +108,7 @@ fn bounds_and_codes_of_ones_own_model_are_true() {
         ..InferConfig::published()
     };
     let inference = Inference::finished(&infer).unwrap();
-    let key = InferKey { seed: 5, step: 0, first_sequence: 0 };
+    let key = InferKey { seed: 5, step: 0, sequences: Sequences::From(0) };
     let shifted = |by_samples| -> Arc<dyn Prior> { Arc::new(Shifted { mean: 1.0, by_samples }) };
     let priors: [(f64, Arc<dyn Prior>); 3] =
         [(0.0, Arc::new(StandardNormal)), (1.0, shifted(false)), (1.0, shifted(true))];

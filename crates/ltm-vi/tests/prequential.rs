@@ -6,7 +6,7 @@ use ltm_kernels::Device;
 use ltm_model::{Attention, DeviceWeights, ModelConfig, Weights, param_table};
 use ltm_vi::{
     Batch, Error, InferConfig, InferKey, Inference, Latents, Noise, Posterior, Program, Protocol,
-    Scores, SlowGradient, StartKind, score,
+    Scores, Sequences, SlowGradient, StartKind, score,
 };
 
 const V: usize = 3;
@@ -26,7 +26,7 @@ const CONFIG: ModelConfig = ModelConfig {
     encoder_width: 0,
     init_std: 0.02,
 };
-const KEY: InferKey = InferKey { seed: 4, step: 0, first_sequence: 0 };
+const KEY: InferKey = InferKey { seed: 4, step: 0, sequences: Sequences::From(0) };
 
 /// A model for one batch after another.
 struct Model {
@@ -246,20 +246,24 @@ fn rows_cost_what_they_do_alone() {
     let infer = InferConfig { init_mu_std: 1.0, init_log_var_mean: -1.0, ..infer() };
     let inference = Inference::finished(&infer).unwrap();
     let (rows, context) = ([611, 130, 287].map(|index| sequence(index, t)), [3, 2, 0]);
-    let nats = |rows: &[(Vec<i32>, Vec<i32>)], context: &[usize], first_sequence: u64| {
+    let nats = |rows: &[(Vec<i32>, Vec<i32>)], context: &[usize], sequences| {
         let mut model = model(&CONFIG, rows.len(), t);
         let tokens: Vec<i32> = rows.iter().flat_map(|(tokens, _)| tokens.clone()).collect();
         let targets: Vec<i32> = rows.iter().flat_map(|(_, targets)| targets.clone()).collect();
         let batch = model.batch(&tokens, &targets).with_context(context).unwrap();
         let mut problem = model.program.problem(&model.weights, &batch).unwrap();
-        let key = InferKey { first_sequence, ..KEY };
+        let key = InferKey { sequences, ..KEY };
         score(&mut problem, protocol, &Latents::None, &inference, key).unwrap().nats
     };
-    let together = nats(&rows, &context, 0);
+    let numbers = [7, 2, 40];
+    let together = nats(&rows, &context, Sequences::These(&numbers));
     for (row, found) in together.into_iter().enumerate() {
-        let alone = nats(&rows[row..=row], &context[row..=row], row as u64)[0];
+        let number = Sequences::From(numbers[row]);
+        let alone = nats(&rows[row..=row], &context[row..=row], number)[0];
         assert!((found - alone).abs() <= 1e-9 * alone, "row {row}: {found}, alone {alone}");
     }
+    let consecutive = nats(&rows, &context, Sequences::From(4));
+    assert_eq!(nats(&rows, &context, Sequences::These(&[4, 5, 6])), consecutive);
 }
 
 #[test]

@@ -9,12 +9,12 @@ use ltm_kernels::{Buffer, DType, Device};
 use ltm_model::{DeviceWeights, ModelConfig, Weights, param_table};
 use ltm_vi::{
     Batch, Error, FastStep, Gaussian, InferConfig, InferKey, Inference, Latents, Method, Noise,
-    Posterior, Program, Programs, Protocol, Schedule, Scores, SlowGradient, Start, StartKind,
-    score,
+    Posterior, Program, Programs, Protocol, Schedule, Scores, Sequences, SlowGradient, Start,
+    StartKind, score,
 };
 use tiny::CONFIG;
 
-const KEY: InferKey = InferKey { seed: 2, step: 3, first_sequence: 0 };
+const KEY: InferKey = InferKey { seed: 2, step: 3, sequences: Sequences::From(0) };
 const TOKENS: [i32; 10] = [0, 1, 2, 3, 4, 0, 5, 6, 7, 8];
 const TARGETS: [i32; 10] = [1, 2, 3, 4, 5, 5, 6, 7, 8, -1];
 

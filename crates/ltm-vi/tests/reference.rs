@@ -10,7 +10,7 @@ use ltm_testkit::relative_frobenius;
 use ltm_vi::fit::AdamW;
 use ltm_vi::{
     Batch, Gaussian, InferConfig, InferKey, Inference, Latents, Posterior, Program, Protocol,
-    SlowGradient, Start, score,
+    Sequences, SlowGradient, Start, score,
 };
 use safetensors::SafeTensors;
 use serde_json::Value;
@@ -121,7 +121,7 @@ fn check(name: &str) {
     for (step, (found, expected)) in fit.rates.iter().zip(&lrs).enumerate() {
         assert!((found - expected).abs() <= 1e-12, "rate of step {step}: {found}");
     }
-    let key = InferKey { seed: 0, step: 0, first_sequence: 0 };
+    let key = InferKey { seed: 0, step: 0, sequences: Sequences::From(0) };
     let mut latents = Latents::None;
     // With one noise for all steps, the first steps of a fit are a shorter fit.
     for steps in [1, 4, 16] {

@@ -6,11 +6,13 @@ use ltm_autodiff::Precision;
 use ltm_kernels::{DType, Device};
 use ltm_model::{DeviceWeights, Weights};
 use ltm_vi::fit::{AdamW, Fit};
-use ltm_vi::{Batch, Gaussian, InferKey, Noise, Posterior, Program, SlowGradient, Start, Units};
+use ltm_vi::{
+    Batch, Gaussian, InferKey, Noise, Posterior, Program, Sequences, SlowGradient, Start, Units,
+};
 use std::sync::Arc;
 use tiny::CONFIG;
 
-const KEY: InferKey = InferKey { seed: 2, step: 3, first_sequence: 0 };
+const KEY: InferKey = InferKey { seed: 2, step: 3, sequences: Sequences::From(0) };
 const TOKENS: [i32; 10] = [0, 1, 2, 3, 4, 0, 5, 6, 7, 8];
 const TARGETS: [i32; 10] = [1, 2, 3, 4, 5, 5, 6, 7, 8, -1];
 const EPS: f64 = 0.5;

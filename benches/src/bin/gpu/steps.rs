@@ -12,7 +12,7 @@ use ltm_kernels::{Buffer, Cost, Device, Error};
 use ltm_model::{DeviceWeights, ModelConfig, Weights, param_table};
 use ltm_testkit::relative_frobenius;
 use ltm_train::step::{clip_scale, global_norm};
-use ltm_vi::{Batch, InferConfig, InferKey, Inference, Latents, Program, SlowGradient};
+use ltm_vi::{Batch, InferConfig, InferKey, Inference, Latents, Program, Sequences, SlowGradient};
 
 use crate::bench::{Bench, Measured};
 use crate::clock::{Often, Sample, quantiles, times};
@@ -153,7 +153,7 @@ impl Learner {
     /// Fits the batch in `steps` fast steps; returns the last bound.
     fn fit(&mut self, steps: usize) -> Result<f64> {
         let infer = InferConfig { steps, ..InferConfig::published() };
-        let key = InferKey { seed: 1, step: 0, first_sequence: 0 };
+        let key = InferKey { seed: 1, step: 0, sequences: Sequences::From(0) };
         let mut bound = f64::NAN;
         let mut problem = self.program.problem(&self.weights, &self.batch)?;
         self.latents = Inference::at(&infer, 0.0)?.infer(&mut problem, key, &mut |step| {

@@ -37,7 +37,9 @@ impl Inputs {
         };
         let (tokens, mut targets) = (ids(1000), ids(1001));
         targets[0] = IGNORED;
-        let batch = Batch { tokens, targets, rows: b, scored: b * t - 1, context: vec![0; b] };
+        let (numbers, documents) = ((0..b as u64).collect(), vec![None; b]);
+        let (scored, context) = (b * t - 1, vec![0; b]);
+        let batch = Batch { tokens, targets, context, numbers, documents, rows: b, scored };
         let normal = |seed, mean: f32, std: f32| {
             let numbers = seeded(seed, b * config.model.n_latents * config.model.dim);
             numbers.into_iter().map(|x| mean + std * x as f32).collect::<Vec<_>>()

@@ -12,7 +12,7 @@ use ltm_train::ltm_autodiff::ltm_kernels::ops::adamw::AdamW;
 use ltm_train::step::{clip_scale, global_norm};
 use ltm_vi::fit::AdamW as FastAdamW;
 use ltm_vi::{
-    Buffer, Device, Gaussian, InferKey, Inference, Latents, Noise, Precision, Program,
+    Buffer, Device, Gaussian, InferKey, Inference, Latents, Noise, Precision, Program, Sequences,
     SlowGradient, Start, Units,
 };
 
@@ -142,7 +142,7 @@ fn fast_loop(
         *steps == all || names.iter().any(|name| found.fixture.floats.contains_key(name))
     };
     let lengths: Vec<usize> = (1..=all).filter(recorded).collect();
-    let key = InferKey { seed: 0, step: 0, first_sequence: 0 };
+    let key = InferKey { seed: 0, step: 0, sequences: Sequences::From(0) };
     let mut latents = Latents::from(Gaussian::new(start, &device, precision.float)?);
     let mut bounds = Vec::new();
     for steps in lengths {

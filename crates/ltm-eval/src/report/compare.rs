@@ -70,7 +70,7 @@ pub struct RowDifference {
 impl Comparison {
     /// Reads the folders of at least two runs. Without `rescored` the numbers are those of each run's last
     /// evaluation; with it, the newest checkpoints are scored on their validation splits by those protocols, on
-    /// the first `sequences` rows (0 for all). `progress(run, done, all)` counts batches.
+    /// [`sequences` rows](ltm_train::data::Batches::sample) (0 for all). `progress(run, done, all)` counts batches.
     ///
     /// # Errors
     /// [`Error::Field`] for fewer than two runs, [`Error::File`] for a folder without a run, and those of
@@ -132,7 +132,7 @@ impl Comparison {
             let Some(score) = entry.score(&protocol) else { continue };
             let difference = first.and_then(|first| {
                 let paired = entry.paired_with(&protocol, first);
-                let Difference { nats, error } = entry.minus(&protocol, first, &protocol)?;
+                let Difference { nats, error, .. } = entry.minus(&protocol, first, &protocol)?;
                 Some(RowDifference { nats_per_token: nats, standard_error: error, paired })
             });
             first.get_or_insert(entry);
@@ -170,12 +170,10 @@ impl Comparison {
                 }
                 None => "One sequence is too few for a standard error.".into(),
                 Some(d) => {
-                    let errors = d.nats_per_token / d.standard_error;
-                    let size = if errors <= -2.0 { "at least" } else { "less than" };
                     let how = if d.paired { "paired" } else { "not paired" };
                     format!(
-                        "Its difference to the baseline {} is {:+.4} ± {:.4} nats per token ({how}), {size} two \
-                         standard errors. The variation between training seeds may be larger.",
+                        "Its difference to the baseline {} is {:+.4} ± {:.4} nats per token ({how}), over sequences: \
+                         these are two runs, and other seeds may differ by more.",
                         names[table.rows[0].run], d.nats_per_token, d.standard_error
                     )
                 }

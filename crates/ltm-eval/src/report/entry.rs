@@ -5,6 +5,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use serde_json::Value;
 
+use super::seeds::welch;
 use crate::measured::Measured;
 use crate::sweep::Settings;
 
@@ -24,8 +25,11 @@ pub(super) struct Score {
     /// The protocol with its numbers, such as `elbo:8`.
     pub(super) protocol: String,
     pub(super) nats: f64,
+    /// Over seeds where there are several, otherwise over sequences.
     pub(super) error: f64,
     pub(super) perplexity: f64,
+    /// The nats of each seed, where there are several.
+    pub(super) seeds: Vec<f64>,
 }
 
 /// What a number of a protocol is.
@@ -55,12 +59,34 @@ impl Kind {
 pub(super) struct Difference {
     pub(super) nats: f64,
     pub(super) error: f64,
+    /// How many standard errors are beyond chance, where the error is over seeds; `None` where it is over sequences and
+    /// another seed may change more.
+    pub(super) critical: Option<f64>,
+}
+
+/// What a difference shows.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Verdict {
+    Below,
+    Above,
+    Unclear,
+    /// There is one seed.
+    None,
 }
 
 impl Difference {
     /// In units of its standard error.
     pub(super) fn errors(self) -> f64 {
         self.nats / self.error
+    }
+
+    pub(super) fn verdict(self) -> Verdict {
+        match (self.critical, self.errors()) {
+            (None, _) => Verdict::None,
+            (Some(critical), errors) if errors <= -critical => Verdict::Below,
+            (Some(critical), errors) if errors >= critical => Verdict::Above,
+            (Some(_), _) => Verdict::Unclear,
+        }
     }
 }
 
@@ -87,6 +113,7 @@ impl Entry {
                 nats: score.nats_per_token,
                 error: score.standard_error,
                 perplexity: score.perplexity,
+                seeds: Vec::new(),
             })
             .collect();
         scores.sort_by(|a, b| {
@@ -162,7 +189,8 @@ impl Entry {
         same.then(|| Some([self.nats(protocol)?, other.nats(other_protocol)?]))?
     }
 
-    /// This entry's nats per token minus another's, row by row where both were scored on the same ones.
+    /// This entry's nats per token minus another's: of means over seeds where both have several, otherwise row by row where
+    /// both were scored on the same ones.
     pub(super) fn minus(
         &self,
         protocol: &str,
@@ -170,10 +198,14 @@ impl Entry {
         other_protocol: &str,
     ) -> Option<Difference> {
         let (own, its) = (self.score(protocol)?, other.score(other_protocol)?);
+        if let Some(difference) = welch(&own.seeds, &its.seeds) {
+            return Some(difference);
+        }
         match self.pairs(protocol, other, other_protocol) {
             Some([own, its]) => paired(&own, &its, &self.tokens()),
             None => {
-                Some(Difference { nats: own.nats - its.nats, error: own.error.hypot(its.error) })
+                let (nats, error) = (own.nats - its.nats, own.error.hypot(its.error));
+                Some(Difference { nats, error, critical: None })
             }
         }
     }
@@ -207,7 +239,7 @@ fn paired(a: &[f64], b: &[f64], tokens: &[f64]) -> Option<Difference> {
     let nats = differences.iter().sum::<f64>() / total;
     let squares: f64 = differences.iter().zip(tokens).map(|(d, t)| (d - nats * t).powi(2)).sum();
     let error = (squares * n / (n - 1.0)).sqrt() / total;
-    (n >= 2.0 && nats.is_finite()).then_some(Difference { nats, error })
+    (n >= 2.0 && nats.is_finite()).then_some(Difference { nats, error, critical: None })
 }
 
 /// The keys in which entries differ, except those that follow from others under a budget.

@@ -6,6 +6,7 @@ mod claims;
 mod compare;
 mod entry;
 mod page;
+mod seeds;
 mod words;
 
 use std::collections::BTreeMap;
@@ -170,8 +171,8 @@ fn set_rows(measured: &mut Measured, lines: &[SequenceLine]) {
         .collect();
 }
 
-/// Replaces the scores of a run by those of its newest checkpoint under `protocols`, on the first `sequences`
-/// rows (0 for all) of its validation split.
+/// Replaces the scores of a run by those of its newest checkpoint under `protocols`, on `sequences` rows (0 for all) of
+/// its validation split.
 fn rescore(
     dir: &Path,
     measured: &mut Measured,

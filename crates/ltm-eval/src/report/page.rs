@@ -7,9 +7,10 @@ use ltm_train::eval::LatentNumbers;
 
 use super::Run;
 use super::charts::{Drawer, Drawn};
-use super::claims::{Way, claims};
+use super::claims::claims;
 use super::compare::Comparison;
-use super::entry::{Entry, Kind, kind, protocols};
+use super::entry::{Entry, Kind, Verdict, kind, protocols};
+use super::seeds::over_seeds;
 use super::words::{findings_first, plus_minus, sentences};
 use crate::Result;
 use crate::charts::Curves;
@@ -125,7 +126,7 @@ impl<'a> Page<'a> {
     fn comparison(&mut self, comparison: &Comparison) {
         let names = comparison.names();
         self.heading(3, "Differences by protocol");
-        self.note("Differences are each run minus the first, in nats per token; lower is better. A paired standard error is that of the differences row by row, where both runs were scored on the same rows.");
+        self.note("Differences are each run minus the first, in nats per token; lower is better. A paired standard error is that of the differences row by row, where both runs were scored on the same rows. It does not include the variation between training seeds.");
         for table in comparison.tables() {
             let (protocol, status) = (escape(&table.protocol), table.status);
             self.push(&format!(
@@ -140,9 +141,8 @@ impl<'a> Page<'a> {
                     Some(d) => {
                         let errors = d.nats_per_token / d.standard_error;
                         let how = if d.paired { "paired" } else { "not paired" };
-                        let class = direction(errors);
                         format!(
-                            "<td class=\"{class}\">{:+.4} ± {:.4}</td><td>{errors:+.1}</td><td class=\"text\">{how}</td>",
+                            "<td>{:+.4} ± {:.4}</td><td>{errors:+.1}</td><td class=\"text\">{how}</td>",
                             d.nats_per_token, d.standard_error
                         )
                     }
@@ -205,22 +205,30 @@ impl<'a> Page<'a> {
         }
         self.push("</ul></details>\n");
         self.claims(entries);
+        let settings = over_seeds(entries);
         for (key, what, title) in [
             ("infer.steps", "fast steps", "Scores against fast steps"),
             ("model.n_latents", "latents", "Scores against latents"),
         ] {
-            let drawn = drawer.against(entries, key, what)?;
+            let drawn = drawer.against(&settings, key, what)?;
             if !drawn.is_empty() {
                 self.heading(3, title);
-                self.note("Error bars show ± one standard error.");
+                self.note(
+                    "Error bars show ± one standard error, over seeds where a setting has several.",
+                );
                 self.charts(&drawn);
             }
         }
-        let drawn = drawer.against_flops(entries)?;
+        let drawn = drawer.against_flops(&settings)?;
         if !drawn.is_empty() {
             self.heading(3, "Scores against training FLOPs");
             self.note("FLOPs are counted from the graphs and include padding. Lines join points that differ only in fast steps.");
             self.charts(&drawn);
+        }
+        if settings.len() < entries.len() {
+            self.heading(3, "Means over seeds");
+            self.note("Standard errors are over seeds where a setting has several; all other columns are of its first seed.");
+            self.table("setting", &settings);
         }
         self.heading(3, "All points");
         self.table("point", entries);
@@ -241,7 +249,7 @@ impl<'a> Page<'a> {
         if !drawn.is_empty() {
             self.heading(3, "The fast loop");
             self.note(
-                "The first validation batch: NLL at the current sample and KL, before each fast step and \
+                "The first batch that is scored: NLL at the current sample and KL, before each fast step and \
                  after the last. With fixed noise their sum is the published number, which is not a valid bound.",
             );
             self.charts(&drawn);
@@ -261,10 +269,11 @@ impl<'a> Page<'a> {
             ));
             for finding in &claim.findings {
                 for step in &finding.steps {
-                    let (class, word) = match step.way() {
-                        Way::Falls => ("falls", "falls"),
-                        Way::Rises => ("rises", "rises"),
-                        Way::Unclear => ("unclear", "unclear"),
+                    let (class, word) = match step.difference.verdict() {
+                        Verdict::Below => ("falls", "falls"),
+                        Verdict::Above => ("rises", "rises"),
+                        Verdict::Unclear => ("unclear", "unclear"),
+                        Verdict::None => ("unclear", "one seed"),
                     };
                     let row = format!(
                         "<tr><td><code>{}</code></td><td class=\"text\">{}</td><td class=\"text\">{}</td>\
@@ -442,25 +451,9 @@ fn code(text: &str) -> String {
     html
 }
 
-/// The class of a difference of this many standard errors.
-fn direction(errors: f64) -> &'static str {
-    match errors {
-        errors if errors <= -2.0 => "falls",
-        errors if errors >= 2.0 => "rises",
-        _ => "unclear",
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn two_standard_errors_are_a_direction() {
-        let found = [-7.0, -2.0, -1.9, 0.0, f64::NAN, 1.9, 2.0, 7.0].map(direction);
-        let [down, no, up] = ["falls", "unclear", "rises"];
-        assert_eq!(found, [down, down, no, no, no, no, up, up]);
-    }
 
     #[test]
     fn text_is_escaped_and_code_marked() {

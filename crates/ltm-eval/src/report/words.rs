@@ -1,9 +1,14 @@
 //! A sweep's results in words: the paper's claims, the distance to the truth and to baselines. Draws nothing.
 //!
-//! A difference of less than two standard errors is called unclear.
+//! A verdict is one over seeds, as in the module `claims`.
 
-use super::claims::{CLEAR, claims};
-use super::entry::{Difference, Entry, Kind, groups, kind, protocols};
+use super::claims::claims;
+use super::entry::{Difference, Entry, Kind, Verdict, groups, kind, protocols};
+use super::seeds::{ONE_SEED, over_seeds};
+
+/// How far below the truth a bound is before its evaluation is called wrong, in standard errors over sequences: the same
+/// weights and texts have no seeds to vary over.
+const CLEAR: f64 = 2.0;
 
 /// Sentences on a sweep: its claims, how far its best numbers are from the truth and from baselines, and what its
 /// errors do not include.
@@ -44,10 +49,13 @@ pub(super) fn sentences(entries: &[Entry]) -> Vec<String> {
         }
     }
     sentences.extend(against_truth(entries));
-    sentences.extend(against_baselines(entries));
+    let settings = over_seeds(entries);
+    sentences.extend(against_baselines(&settings));
     sentences.push(
-        "Standard errors are over validation sequences, paired where two points were scored on the same ones. \
-         They do not include the variation between training seeds: each point is one run."
+        "Standard errors of a setting with several seeds are over these; a difference between two such settings is \
+         clear beyond 1 of 20 by Welch's t-test, and two standard errors. All other standard errors are over \
+         validation sequences, paired where two points were scored on the same ones, and do not include the variation \
+         between seeds."
             .into(),
     );
     sentences.extend(between_seeds(entries));
@@ -58,7 +66,7 @@ pub(super) fn sentences(entries: &[Entry]) -> Vec<String> {
 /// claims on fast steps and on latents, each under a valid bound and as published.
 pub(super) fn findings_first(entries: &[Entry]) -> Vec<String> {
     let mut first: Vec<String> = Vec::new();
-    first.extend(against_best_baseline(entries));
+    first.extend(against_best_baseline(&over_seeds(entries)));
     for claim in claims(entries) {
         let of = |valid: bool| {
             let findings = claim.findings.iter().filter(|f| (f.kind == Kind::Valid) == valid);
@@ -91,13 +99,16 @@ fn against_best_baseline(entries: &[Entry]) -> Option<String> {
     };
     let ((with, score), (without, its)) = (best(true)?, best(false)?);
     let difference = with.minus(&score.protocol, without, &its.protocol)?;
-    let verdict = match difference.errors() {
-        errors if errors <= -CLEAR => "Latents lower the best score",
-        errors if errors >= CLEAR => "No model with latents reaches the best one without",
-        _ => "The best models with and without latents do not differ clearly",
+    let (verdict, end) = match difference.verdict() {
+        Verdict::Below => ("Latents lower the best score", String::new()),
+        Verdict::Above => ("No model with latents reaches the best one without", String::new()),
+        Verdict::Unclear => {
+            ("The best models with and without latents do not differ clearly", String::new())
+        }
+        Verdict::None => ("The best scores", format!("; {ONE_SEED}")),
     };
     Some(format!(
-        "{verdict}: {:.4} (`{}`, {}) with latents, {:.4} (`{}`, {}) without, a difference of {}.",
+        "{verdict}: {:.4} (`{}`, {}) with latents, {:.4} (`{}`, {}) without, a difference of {}{end}.",
         score.nats,
         score.protocol,
         with.name,
@@ -193,15 +204,16 @@ fn against_baselines(entries: &[Entry]) -> Vec<String> {
         let Some(difference) = best.minus(&score.protocol, baseline, &its.protocol) else {
             continue;
         };
-        let relation = match difference.errors() {
-            errors if errors <= -CLEAR => "below",
-            errors if errors >= CLEAR => "above",
-            _ => "not clearly different from",
+        let (relation, end) = match difference.verdict() {
+            Verdict::Below => ("is below", String::new()),
+            Verdict::Above => ("is above", String::new()),
+            Verdict::Unclear => ("is not clearly different from", String::new()),
+            Verdict::None => ("is to be compared with", format!("; {ONE_SEED}")),
         };
         let size = Difference { nats: difference.nats.abs(), ..difference };
         sentences.push(format!(
-            "The best valid bound with latents, {:.4} (`{}`, {}), is {relation} {:.4} (`{}`, {}) without latents: \
-             a difference of {} nats per token.",
+            "The best valid bound with latents, {:.4} (`{}`, {}), {relation} {:.4} (`{}`, {}) without latents: \
+             a difference of {} nats per token{end}.",
             score.nats,
             score.protocol,
             best.name,
@@ -242,7 +254,7 @@ pub(super) fn plus_minus(mean: f64, error: f64) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::report::claims::tests::{nats, sweep};
+    use crate::report::claims::tests::{nats, of_seed, sweep};
     use crate::report::entry::tests::entry;
 
     #[test]
@@ -251,15 +263,23 @@ mod tests {
         for part in [
             "Do more fast steps lower the score under `elbo-fitted-noise` with fixed noise (the published protocol)? Yes",
             "under `elbo:8` with fixed noise (a valid bound, latents fitted with fixed noise)? No, the score rises",
-            "Under `elbo-fitted-noise` 1 of 5 points are below the true entropy of the same texts, 64-fixed by 0.2000",
-            "Under `elbo:8` the best of 5 points, 4-fresh, is 0.5000",
+            "Under `elbo-fitted-noise` 2 of 10 points are below the true entropy of the same texts, 64-fixed by 0.2000",
+            "Under `elbo:8` the best of 10 points, 4-fresh, is 0.5000",
             "none is below it",
-            "1.5000 (`elbo:8`, 4-fresh), is below 1.7000 (`autoregressive`, baseline)",
-            "each point is one run",
+            "1.5050 (`elbo:8`, 4-fresh (2 seeds)), is below 1.7050 (`autoregressive`, baseline (2 seeds)) without",
+            "do not include the variation between seeds",
         ] {
             assert!(text.contains(part), "`{part}` is not in\n{text}");
         }
         assert!(claims(&[]).is_empty());
+        let text = sentences(&of_seed(1)).join("\n");
+        for part in [
+            "under `elbo:8` with fixed noise (a valid bound, latents fitted with fixed noise)? One seed, no verdict",
+            "1.5000 (`elbo:8`, 4-fresh), is to be compared with 1.7000 (`autoregressive`, baseline)",
+            "nats per token; one seed, no verdict: train more with `ltm sweep FILE --seeds 3`.",
+        ] {
+            assert!(text.contains(part), "`{part}` is not in\n{text}");
+        }
     }
 
     #[test]
@@ -267,7 +287,7 @@ mod tests {
         let first = findings_first(&sweep());
         assert!(first.len() <= 3 && first.len() >= 2, "{first:?}");
         assert!(
-            first[0].contains("Latents lower the best score: 1.5000 (`elbo:8`, 4-fresh)"),
+            first[0].contains("Latents lower the best score: 1.5050 (`elbo:8`, 4-fresh (2 seeds))"),
             "{first:?}"
         );
         let steps = "Do more fast steps lower the score? Under the valid bound `elbo:8` with fixed noise: no,";
@@ -291,7 +311,7 @@ mod tests {
         let expected = "Over 3 seeds, `elbo:8` ranges from 1.5000 to 1.7000: a difference between two points that \
                         is not well above 0.2000 may be due to the seed.";
         assert!(text.contains(expected), "{text}");
-        assert!(!sentences(&sweep()).join("\n").contains("Over "));
+        assert!(!sentences(&of_seed(1)).join("\n").contains("Over "));
     }
 
     #[test]

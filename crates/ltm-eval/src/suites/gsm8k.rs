@@ -215,7 +215,7 @@ pub fn evaluate(
         tokenizer.encode(&format!("{QUESTION} {}\nAnswer: {}\n\n", shot.question, shot.answer))
     });
     let examples = examples.collect::<data::Result<Vec<_>>>()?;
-    let (_, precision) = config.run.compute()?;
+    let (_, precision) = config.run.compute_evaluation()?;
     let inference = Inference::finished(&config.infer)?;
     let separator = tokenizer.separator();
     let mut all = Vec::with_capacity(problems.len());

@@ -7,7 +7,7 @@ use ltm_train::config::Config;
 use ltm_train::data::batches::IGNORED;
 use ltm_train::eval::KEY_STEP;
 use ltm_vi::estimators::{self, Sampled};
-use ltm_vi::{InferKey, Inference, Posterior, Program, SlowGradient, Task, suits};
+use ltm_vi::{InferKey, Inference, Posterior, Program, Sequences, SlowGradient, Task, suits};
 use serde_json::{Value, json};
 
 use super::Mean;
@@ -125,7 +125,7 @@ pub fn evaluate(
     }
     // As for `prequential`: a sample without a density has no fresh ones.
     suits(&config.model, &config.infer, Task::Predict("last-word predictive"))?;
-    let (device, precision) = config.run.compute()?;
+    let (device, precision) = config.run.compute_evaluation()?;
     let model = &config.model;
     // Without latents all samples are one.
     let samples = if model.n_latents == 0 { 1 } else { samples };
@@ -137,7 +137,11 @@ pub fn evaluate(
     let mut words = Vec::with_capacity(passages.len());
     for group in passages.chunks(b) {
         let first_sequence = words.len() as u64;
-        let key = InferKey { seed: config.run.seed, step: KEY_STEP, first_sequence };
+        let key = InferKey {
+            seed: config.run.seed,
+            step: KEY_STEP,
+            sequences: Sequences::From(first_sequence),
+        };
         let n = model.n_latents * model.dim;
         let mut draws = Vec::new();
         if let Some(posterior) = fit_to_contexts(&mut program, weights, &inference, group, key)? {
@@ -250,7 +254,7 @@ mod tests {
             assert_eq!((scores.words.len(), scores.cut()), (3, 1));
             for (index, (passage, found)) in passages.iter().zip(&scores.words).enumerate() {
                 let t = passage.inputs().len();
-                let (device, precision) = config.run.compute().expect("the CPU");
+                let (device, precision) = config.run.compute_evaluation().expect("the CPU");
                 let gradient = SlowGradient::None;
                 let mut program = Program::new(&config.model, 1, t, &device, precision, gradient)
                     .expect("the model is good");
@@ -260,7 +264,11 @@ mod tests {
                         .expect("it fits");
                 let mut problem = program.problem(&weights, &batch).expect("they fit");
                 let first_sequence = index as u64;
-                let key = InferKey { seed: config.run.seed, step: KEY_STEP, first_sequence };
+                let key = InferKey {
+                    seed: config.run.seed,
+                    step: KEY_STEP,
+                    sequences: Sequences::From(first_sequence),
+                };
                 let protocol = Protocol::PrequentialOverlap { stride: 4, samples: 3 };
                 let inference = Inference::finished(&config.infer).expect("it is good");
                 let expected =

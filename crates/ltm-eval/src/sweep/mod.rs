@@ -4,6 +4,7 @@ mod grid;
 mod record;
 mod results;
 mod run;
+mod seeds;
 
 use std::path::{Path, PathBuf};
 
@@ -17,6 +18,7 @@ use crate::{Error, Result};
 
 pub use results::{PointResult, PointSettings, RESULTS_FILE, Settings, read_results};
 pub use run::{SweepObserver, SweepSummary};
+pub use seeds::Seeds;
 
 /// The folder of a sweep that holds one run's folder per point.
 pub const POINTS: &str = "points";
@@ -34,6 +36,8 @@ pub struct Sweep {
     pub protocols: Vec<Protocol>,
     /// Validation sequences that are scored; 0 for all.
     pub eval_sequences: u64,
+    /// The seed of the stories that all points share, where they are generated.
+    corpus_seed: u64,
 }
 
 /// One run of a sweep.
@@ -59,6 +63,7 @@ struct File {
     protocols: Vec<String>,
     #[serde(default = "default_eval_sequences")]
     eval_sequences: u64,
+    seeds: Option<Seeds>,
     #[serde(default)]
     budget: Budget,
     #[serde(default)]
@@ -85,7 +90,11 @@ struct Budget {
 }
 
 impl Sweep {
-    /// Reads a sweep's file, with `section.key=value` overrides for every point, and checks all of it.
+    /// Reads a sweep's file, with `section.key=value` overrides for every point and `seeds` in place of the file's, and
+    /// checks all of it.
+    ///
+    /// With seeds, every point is a run of each: all points with the first seed, then all with the next. A run with the
+    /// seed of its configuration has the name that it has without seeds, so that an existing sweep can be extended by more.
     ///
     /// The path of a base file is relative to the sweep's file, all others to the working directory. A point is not
     /// evaluated during training unless it sets `train.eval_every`, since it is scored at the end.
@@ -93,7 +102,7 @@ impl Sweep {
     /// # Errors
     /// [`Error::File`] for a file that cannot be read, [`Error::Config`] naming what cannot work, and those
     /// of opening a corpus whose rows a budget must know.
-    pub fn load(path: &Path, overrides: &[String]) -> Result<Self> {
+    pub fn load(path: &Path, overrides: &[String], seeds: Option<&Seeds>) -> Result<Self> {
         let text = read_text(path)?;
         let fail = |reason: String| Error::Config { path: path.into(), reason };
         let file: File =
@@ -138,12 +147,41 @@ impl Sweep {
         }
         let dir = file.dir;
         // One corpus for all points: where the seed varies, it changes only weights and noise.
-        let seed = points.first().map_or(0, |point| point.config.run.seed);
-        for Point { name, config, placed, .. } in &mut points {
-            place(&dir, seed, name, config, placed);
+        let corpus_seed = points.first().map_or(0, |point| point.config.run.seed);
+        if let Some(seeds) = seeds.or(file.seeds.as_ref()) {
+            points = seeded(&points, seeds).map_err(fail)?;
         }
-        Ok(Self { dir, points, protocols, eval_sequences: file.eval_sequences })
+        for Point { name, config, placed, .. } in &mut points {
+            place(&dir, corpus_seed, name, config, placed);
+        }
+        Ok(Self { dir, points, protocols, eval_sequences: file.eval_sequences, corpus_seed })
     }
+}
+
+/// Every point with each of its seeds.
+fn seeded(points: &[Point], seeds: &Seeds) -> std::result::Result<Vec<Point>, String> {
+    const KEY: &str = "run.seed";
+    if let Some(point) = points.iter().find(|point| point.settings.contains_key(KEY)) {
+        let expected = "expected no `run.seed` in a [[grid]] of a sweep with `seeds`";
+        return Err(format!("grid: {expected}, found the point `{}`", point.name));
+    }
+    let of = |point: &Point| seeds.of(point.config.run.seed);
+    let lists = points.iter().map(of).collect::<std::result::Result<Vec<_>, _>>()?;
+    let mut all = Vec::new();
+    for idx in 0..lists.first().map_or(0, Vec::len) {
+        for (point, seeds) in points.iter().zip(&lists) {
+            let (seed, mut point) = (seeds[idx], point.clone());
+            if seed != point.config.run.seed {
+                let value =
+                    i64::try_from(seed).map_err(|_| format!("seeds: {seed} is too large"))?;
+                point.name = format!("{},seed={seed}", point.name);
+                point.settings.insert(KEY.into(), value.into());
+                (point.config.run.seed, point.placed.run.seed) = (seed, seed);
+            }
+            all.push(point);
+        }
+    }
+    Ok(all)
 }
 
 /// Puts a point's run into the sweep's folder.

@@ -142,8 +142,7 @@ impl Sweep {
     ) -> Result<Option<Measured>> {
         let config = &point.placed;
         if let (true, Some(dir)) = (generated(&point.config), &config.data.path) {
-            // The seed of the whole sweep is part of the folder's name.
-            let seed = self.points[0].config.run.seed;
+            let seed = self.corpus_seed;
             let (documents, val_documents) = (config.data.documents, config.data.val_documents);
             storyworld::ensure(dir, &storyworld::Parameters { seed, documents, val_documents })?;
         }
@@ -174,17 +173,16 @@ impl Sweep {
             evaluation: evaluation.scores(),
             left_out,
             nats: nats(&evaluation),
-            sequence_tokens: sequence_tokens(&val, self.eval_sequences)?,
+            sequence_tokens: sequence_tokens(&evaluation),
             latents: evaluation.latents.as_ref().map(Into::into),
-            trace: shown_trace(config, &weights, &val)?,
+            trace: shown_trace(config, &weights, &val.sample(self.eval_sequences)?)?,
             samples: shown_samples(config, &weights, &*tokenizer, &val),
             ..Measured::of_training(config, &config.run.dir, config.train.steps)?
         };
         if generated(&point.config) {
             // One corpus and one split for all points: its entropy is found once.
             if entropy.is_none() {
-                let seed = self.points[0].config.run.seed;
-                *entropy = Some(true_entropy(seed, &val, self.eval_sequences)?);
+                *entropy = Some(true_entropy(self.corpus_seed, &val, self.eval_sequences)?);
             }
             measured.true_entropy.clone_from(entropy);
         }

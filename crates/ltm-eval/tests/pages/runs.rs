@@ -87,8 +87,8 @@ fn runs_are_compared_with_the_first_row_by_row_where_that_is_possible() {
     assert!(html.contains("<h2>Comparison of runs</h2>") && !html.contains("<h2>Run"));
     let expected = [
         "Lowest under elbo:8 (valid bound): b, 1.5000 ± 0.1250 nats per token.",
-        "Its difference to the baseline a is -0.5000 ± 0.0500 nats per token (paired), at least two standard errors. \
-         The variation between training seeds may be larger.",
+        "Its difference to the baseline a is -0.5000 ± 0.0500 nats per token (paired), over sequences: these are two \
+         runs, and other seeds may differ by more.",
         "The configurations differ in infer.noise, infer.steps, train.schedule_steps.",
     ];
     assert_eq!(list_after(&html, "<ol class=\"findings\">"), expected);
@@ -111,8 +111,9 @@ fn runs_are_compared_with_the_first_row_by_row_where_that_is_possible() {
         "c|1.9000 ± 0.1250|6.686|4|-0.1000 ± 0.1768|-0.6|not paired",
     ];
     assert_eq!(rows, expected);
-    assert!(html.contains("<td class=\"falls\">-0.5000 ± 0.0500</td>"));
-    assert!(html.contains("<td class=\"unclear\">-0.1000 ± 0.1768</td>"));
+    for verdict in ["class=\"falls\"", "class=\"rises\"", "class=\"unclear\""] {
+        assert!(!html.contains(verdict), "two runs decide nothing: {verdict}");
+    }
     let captions: Vec<&str> = html
         .split("<caption>")
         .skip(1)
@@ -181,8 +182,8 @@ fn findings_on_runs_say_what_the_numbers_allow() {
     assert_eq!(found[1], "No run scores below the baseline b.");
     assert_eq!(found[2], "The configurations differ in infer.steps only.");
     let found = findings(&[&a, &c]);
-    let expected = "Its difference to the baseline a is -0.1000 ± 0.1768 nats per token (not paired), less than two \
-                    standard errors.";
+    let expected = "Its difference to the baseline a is -0.1000 ± 0.1768 nats per token (not paired), over \
+                    sequences: these are two runs";
     assert!(found[1].starts_with(expected), "{found:?}");
     // A run that goes on has the scores of an earlier step, which are not those of its rows.
     write_scores(&b, 1, &nats(1.5, 5.0), 7);

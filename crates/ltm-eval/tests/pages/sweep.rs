@@ -351,7 +351,7 @@ fn without_numbers(line: &Value) -> Value {
 }
 
 #[test]
-fn comparisons_are_listed_with_their_direction() {
+fn comparisons_of_one_seed_are_listed_without_a_verdict() {
     let (html, _temp) = page(&points());
     let steps = table_after(&html, "All comparisons of fast steps");
     let head = [
@@ -366,28 +366,28 @@ fn comparisons_are_listed_with_their_direction() {
     assert_eq!(steps[0], head);
     let rows: Vec<String> = steps[1..].iter().map(|row| row.join("|")).collect();
     let expected = [
-        "elbo-fitted-noise|fresh|4 latents|4 → 16|-0.7000 ± 0.0100|-70.0|falls",
-        "elbo-fitted-noise|fresh|4 latents|16 → 64|-0.5000 ± 0.0100|-50.0|falls",
-        "elbo-fitted-noise|fresh|4 latents|4 → 64|-1.2000 ± 0.0200|-60.0|falls",
-        "elbo-fitted-noise|fresh|8 latents|4 → 16|-0.8500 ± 0.0100|-85.0|falls",
-        "elbo-fitted-noise|fresh|8 latents|16 → 64|-0.2500 ± 0.0100|-25.0|falls",
-        "elbo-fitted-noise|fresh|8 latents|4 → 64|-1.1000 ± 0.0200|-55.0|falls",
-        "elbo:8|fresh|4 latents|4 → 16|-0.5000 ± 0.0100|-50.0|falls",
-        "elbo:8|fresh|4 latents|16 → 64|-0.5000 ± 0.0100|-50.0|falls",
-        "elbo:8|fresh|4 latents|4 → 64|-1.0000 ± 0.0200|-50.0|falls",
-        "elbo:8|fresh|8 latents|4 → 16|-0.0070 ± 0.0100|-0.7|unclear",
-        "elbo:8|fresh|8 latents|16 → 64|+0.1070 ± 0.0100|+10.7|rises",
-        "elbo:8|fresh|8 latents|4 → 64|+0.1000 ± 0.0200|+5.0|rises",
+        "elbo-fitted-noise|fresh|4 latents|4 → 16|-0.7000 ± 0.0100|-70.0|one seed",
+        "elbo-fitted-noise|fresh|4 latents|16 → 64|-0.5000 ± 0.0100|-50.0|one seed",
+        "elbo-fitted-noise|fresh|4 latents|4 → 64|-1.2000 ± 0.0200|-60.0|one seed",
+        "elbo-fitted-noise|fresh|8 latents|4 → 16|-0.8500 ± 0.0100|-85.0|one seed",
+        "elbo-fitted-noise|fresh|8 latents|16 → 64|-0.2500 ± 0.0100|-25.0|one seed",
+        "elbo-fitted-noise|fresh|8 latents|4 → 64|-1.1000 ± 0.0200|-55.0|one seed",
+        "elbo:8|fresh|4 latents|4 → 16|-0.5000 ± 0.0100|-50.0|one seed",
+        "elbo:8|fresh|4 latents|16 → 64|-0.5000 ± 0.0100|-50.0|one seed",
+        "elbo:8|fresh|4 latents|4 → 64|-1.0000 ± 0.0200|-50.0|one seed",
+        "elbo:8|fresh|8 latents|4 → 16|-0.0070 ± 0.0100|-0.7|one seed",
+        "elbo:8|fresh|8 latents|16 → 64|+0.1070 ± 0.0100|+10.7|one seed",
+        "elbo:8|fresh|8 latents|4 → 64|+0.1000 ± 0.0200|+5.0|one seed",
     ];
     assert_eq!(rows, expected);
     let latents = table_after(&html, "All comparisons of latents");
     let rows: Vec<String> = latents[1..].iter().map(|row| row.join("|")).collect();
     let valid = [
-        "elbo:8|fresh|4 fast steps|4 → 6|-0.0880 ± 0.0800|-1.1|unclear",
-        "elbo:8|fresh|4 fast steps|6 → 8|-0.1120 ± 0.0400|-2.8|falls",
-        "elbo:8|fresh|4 fast steps|4 → 8|-0.2000 ± 0.0400|-5.0|falls",
-        "elbo:8|fresh|16 fast steps|4 → 8|+0.2930 ± 0.0400|+7.3|rises",
-        "elbo:8|fresh|64 fast steps|4 → 8|+0.9000 ± 0.0400|+22.5|rises",
+        "elbo:8|fresh|4 fast steps|4 → 6|-0.0880 ± 0.0800|-1.1|one seed",
+        "elbo:8|fresh|4 fast steps|6 → 8|-0.1120 ± 0.0400|-2.8|one seed",
+        "elbo:8|fresh|4 fast steps|4 → 8|-0.2000 ± 0.0400|-5.0|one seed",
+        "elbo:8|fresh|16 fast steps|4 → 8|+0.2930 ± 0.0400|+7.3|one seed",
+        "elbo:8|fresh|64 fast steps|4 → 8|+0.9000 ± 0.0400|+22.5|one seed",
     ];
     assert_eq!(rows[rows.len() - 5..], valid);
     assert_eq!(rows.len(), 10);
@@ -397,24 +397,23 @@ fn comparisons_are_listed_with_their_direction() {
 fn findings_come_first_and_all_sentences_after_them() {
     let (html, _temp) = page(&points());
     let first = list_after(&html, "<ol class=\"findings\">");
-    let best = "Latents lower the best score: 1.0000 (elbo:8, n4-s64) with latents, 1.7000 (autoregressive, base) \
-                without, a difference of -0.7000 ± 0.0700 nats per token (-10.0 standard errors).";
-    let steps = "Do more fast steps lower the score? Under the valid bound elbo:8 with fresh noise: in part; of 2 \
-                 comparisons, in 1 the score falls, in 1 the score rises. Under the published bound \
-                 elbo-fitted-noise with fresh noise: yes, in 2 of 2 comparisons.";
-    let latents = "Do more latents lower the score? Under the valid bound elbo:8 with fresh noise: in part; of 3 \
-                   comparisons, in 1 the score falls, in 2 the score rises. Under the published bound \
-                   elbo-fitted-noise with fresh noise: ";
+    let best = "The best scores: 1.0000 (elbo:8, n4-s64) with latents, 1.7000 (autoregressive, base) without, a \
+                difference of -0.7000 ± 0.0700 nats per token (-10.0 standard errors); one seed, no verdict: train \
+                more with ltm sweep FILE --seeds 3.";
+    let steps = "Do more fast steps lower the score? Under the valid bound elbo:8 with fresh noise: one seed, no \
+                 verdict: train more with ltm sweep FILE --seeds 3. Under the published bound elbo-fitted-noise with \
+                 fresh noise: one seed, no verdict: train more with ltm sweep FILE --seeds 3.";
+    let latents = "Do more latents lower the score? Under the valid bound elbo:8 with fresh noise: one seed, no ";
     assert_eq!(first[..2], [best, steps]);
     assert!(first.len() == 3 && first[2].starts_with(latents), "{first:?}");
 
     let all = list_after(&html, "All findings in words");
     for sentence in [
         "Do more fast steps lower the score under elbo-fitted-noise with fresh noise (the published bound, fitted \
-         with fresh noise)? Yes, in 2 of 2 comparisons. The largest difference in standard errors is from 4 to 64 \
+         with fresh noise)? One seed, no verdict: train more with ltm sweep FILE --seeds 3. The largest difference in standard errors is from 4 to 64 \
          (4 latents): -1.2000 ± 0.0200 nats per token (-60.0 standard errors).",
-        "Do more fast steps lower the score under elbo:8 with fresh noise (a valid bound)? In part; of 2 \
-         comparisons, in 1 the score falls, in 1 the score rises. The largest difference in standard errors is from \
+        "Do more fast steps lower the score under elbo:8 with fresh noise (a valid bound)? One seed, no \
+         verdict: train more with ltm sweep FILE --seeds 3. The largest difference in standard errors is from \
          4 to 64 (4 latents): -1.0000 ± 0.0200 nats per token (-50.0 standard errors).",
         "Under autoregressive the best of 2 points, base, is 0.8000 ± 0.0900 nats per token above the true entropy \
          of the same texts; none is below it.",
@@ -424,10 +423,12 @@ fn findings_come_first_and_all_sentences_after_them() {
          0.0600 nats per token: this protocol is not a bound.",
         "Under reconstruction none of 8 points is below the true entropy of the same texts; the lowest, n4-s4, is \
          0.0500 ± 0.0100 nats per token above it.",
-        "The best valid bound with latents, 1.0000 (elbo:8, n4-s64), is below 1.7000 (autoregressive, base) without \
-         latents: a difference of 0.7000 ± 0.0700 nats per token.",
-        "The best valid bound with latents, 1.0000 (elbo:8, n4-s64), is below 1.9000 (autoregressive, \
-         autoregressive-8) without latents: a difference of 0.9000 ± 0.0700 nats per token.",
+        "The best valid bound with latents, 1.0000 (elbo:8, n4-s64), is to be compared with 1.7000 (autoregressive, \
+         base) without latents: a difference of 0.7000 ± 0.0700 nats per token; one seed, no verdict: train more \
+         with ltm sweep FILE --seeds 3.",
+        "The best valid bound with latents, 1.0000 (elbo:8, n4-s64), is to be compared with 1.9000 (autoregressive, \
+         autoregressive-8) without latents: a difference of 0.9000 ± 0.0700 nats per token; one seed, no verdict: \
+         train more with ltm sweep FILE --seeds 3.",
     ] {
         assert!(
             all.iter().any(|found| found == sentence),
@@ -437,38 +438,61 @@ fn findings_come_first_and_all_sentences_after_them() {
     }
 }
 
+/// Two seeds of a point, which score as much below and above these numbers.
+fn seeds(name: &str, set: &[&str], scores: &[(&str, f64, f64)]) -> [Value; 2] {
+    [(1, -0.01, ""), (2, 0.01, ",seed=2")].map(|(seed, moved, suffix)| {
+        let seed = format!("run.seed={seed}");
+        let set = [set, &[seed.as_str()]].concat();
+        let scores: Vec<_> =
+            scores.iter().map(|(protocol, nats, own)| (*protocol, nats + moved, *own)).collect();
+        point(&format!("{name}{suffix}"), &set, &scores)
+    })
+}
+
 #[test]
-fn two_standard_errors_decide_between_models_with_and_without_latents() {
+fn seeds_decide_between_models_with_and_without_latents() {
+    // Two means of two numbers with a variance of 0.0002: a standard error of 0.0141, of which 4.3 are beyond chance.
     for (without, finding, relation, difference) in [
-        (1.7, "Latents lower the best score: 1.0000", "is below 1.7000", "0.7000 ± 0.0700"),
+        (1.7, "Latents lower the best score: 1.0000", "is below 1.7000", "0.7000 ± 0.0141"),
         (
             1.05,
             "The best models with and without latents do not differ clearly:",
             "is not clearly different from 1.0500",
-            "0.0500 ± 0.0700",
+            "0.0500 ± 0.0141",
         ),
         (
             0.5,
             "No model with latents reaches the best one without:",
             "is above 0.5000",
-            "0.5000 ± 0.0700",
+            "0.5000 ± 0.0141",
         ),
     ] {
         let with = ["model.n_latents=4"];
-        let lines = [
-            point("with", &with, &[("elbo:8", 1.0, 2.0), ("elbo-fitted-noise", 0.1, 2.0)]),
-            point("worse", &with, &[("elbo:8", 3.0, 2.0)]),
-            point("without", &["model.n_latents=0"], &[("autoregressive", without, 9.0)]),
-            point("worst", &["model.n_latents=0"], &[("autoregressive", 4.0, 9.0)]),
-        ];
+        let mut lines: Vec<Value> = Vec::new();
+        lines.extend(seeds(
+            "with",
+            &with,
+            &[("elbo:8", 1.0, 2.0), ("elbo-fitted-noise", 0.1, 2.0)],
+        ));
+        lines.push(point("worse", &with, &[("elbo:8", 3.0, 2.0)]));
+        let none = ["model.n_latents=0"];
+        lines.extend(seeds("without", &none, &[("autoregressive", without, 9.0)]));
+        lines.push(point("worst", &none, &[("autoregressive", 4.0, 9.0)]));
         let (html, _temp) = page(&lines);
         let first = list_after(&html, "<ol class=\"findings\">");
         assert!(first[0].starts_with(finding), "{first:?}");
         let all = list_after(&html, "All findings in words");
-        let sentence =
-            all.iter().find(|text| text.contains("(autoregressive, without)")).expect("one");
+        let sentence = all
+            .iter()
+            .find(|text| text.contains("(autoregressive, without (2 seeds))"))
+            .expect("one");
         assert!(sentence.contains(relation) && sentence.contains(difference), "{sentence}");
-        assert!(!html.contains("All comparisons of"), "nothing varies");
+        assert!(!html.contains("All comparisons of"), "nothing varies but the seed");
+        let means = table_after(&html, "Means over seeds");
+        let names: Vec<&str> = means[1..].iter().map(|row| row[0].as_str()).collect();
+        assert_eq!(names, ["with (2 seeds)", "worse", "without (2 seeds)", "worst"]);
+        assert!(means[1].iter().any(|cell| cell == "1.0000 ± 0.0100"), "{means:?}");
+        assert_eq!(table_after(&html, "All points").len(), 7);
     }
     // Scored on other rows, an error is that of independent samples, and the truth of these rows is not known.
     let mut other = point("without", &["model.n_latents=0"], &[("autoregressive", 0.5, 9.0)]);
@@ -520,4 +544,30 @@ fn sources_of_one_page_keep_their_names_and_files_apart() {
         report::write(&[dir], &temp.path().join("none"), &mut |_, _| ()).expect_err("a folder");
     let error = error.to_string();
     assert!(error.contains("results.jsonl") && error.contains("read"), "{error}");
+}
+
+#[test]
+fn claims_and_charts_are_about_means_over_seeds() {
+    let lines: Vec<Value> = [(4, 2.0), (16, 1.98), (64, 1.0)]
+        .into_iter()
+        .flat_map(|(steps, nats)| {
+            let set = format!("infer.steps={steps}");
+            seeds(&format!("s{steps}"), &[&set, "infer.noise=fresh"], &[("elbo:8", nats, 1.0)])
+        })
+        .collect();
+    let (html, temp) = page(&lines);
+    let rows = table_after(&html, "All comparisons of fast steps");
+    let rows: Vec<String> = rows[1..].iter().map(|row| row.join("|")).collect();
+    let expected = [
+        "elbo:8|fresh||4 → 16|-0.0200 ± 0.0141|-1.4|unclear",
+        "elbo:8|fresh||16 → 64|-0.9800 ± 0.0141|-69.3|falls",
+        "elbo:8|fresh||4 → 64|-1.0000 ± 0.0141|-70.7|falls",
+    ];
+    assert_eq!(rows, expected);
+    let first = list_after(&html, "<ol class=\"findings\">");
+    assert!(first[0].contains("elbo:8 with fresh noise: yes, in 1 of 1 comparisons"), "{first:?}");
+    let picture = Picture::of_file(&temp.path().join("page/fast-steps-elbo-8.svg"));
+    let curve = &picture.legend()[0];
+    let expected = [[4.0, 2.0], [16.0, 1.98], [64.0, 1.0]];
+    picture.assert_close(&picture.dots(curve, Scale::Ticks), &expected, Scale::Ticks);
 }

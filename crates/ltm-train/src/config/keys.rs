@@ -54,9 +54,10 @@ pub enum KeyDefault {
 }
 
 /// Defaults that follow from other keys; `read::fill_derived` and the fields' users apply them.
-const DERIVED: [(&str, &str); 16] = [
+const DERIVED: [(&str, &str); 17] = [
     ("run.dir", "`runs/` and the file's name without its extension"),
     ("run.precision", "`f32` on the CPU, `mixed` on CUDA"),
+    ("run.eval_precision", "`f32`"),
     ("data.path", "none: one of `data.path` and `data.corpus` is required"),
     ("data.tokenizer", "that of the folder's meta.json"),
     ("data.corpus", "none: one of `data.path` and `data.corpus` is required"),

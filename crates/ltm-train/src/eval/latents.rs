@@ -23,7 +23,13 @@ pub struct LatentNumbers {
     /// Its standard error over sequences.
     #[serde(default = "nan", deserialize_with = "null_as_nan")]
     pub worth_standard_error: f64,
-    /// Sequences that were fitted twice, for the variances.
+    /// How far the fitted bound is above that of the prior: see [`LatentUse::above_prior`].
+    #[serde(default = "nan", deserialize_with = "null_as_nan")]
+    pub bound_above_prior_nats_per_token: f64,
+    /// Its standard error over sequences.
+    #[serde(default = "nan", deserialize_with = "null_as_nan")]
+    pub bound_above_prior_standard_error: f64,
+    /// Rows that were fitted twice, for the variances.
     #[serde(default)]
     pub refitted_sequences: u64,
     /// Variance of posterior means over texts.
@@ -40,6 +46,8 @@ pub struct LatentNumbers {
 impl From<&LatentUse> for LatentNumbers {
     fn from(latents: &LatentUse) -> Self {
         let (worth_nats_per_token, worth_standard_error) = latents.worth();
+        let (bound_above_prior_nats_per_token, bound_above_prior_standard_error) =
+            latents.above_prior();
         let variance = latents.mean_variance();
         Self {
             sequences: latents.sequences() as u64,
@@ -47,6 +55,8 @@ impl From<&LatentUse> for LatentNumbers {
             kl_per_latent_nats_per_sequence: latents.kl_per_latent(),
             worth_nats_per_token,
             worth_standard_error,
+            bound_above_prior_nats_per_token,
+            bound_above_prior_standard_error,
             refitted_sequences: latents.refitted() as u64,
             mean_signal_variance: variance.signal,
             mean_noise_variance: variance.noise,

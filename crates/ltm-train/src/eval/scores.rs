@@ -13,17 +13,23 @@ use crate::{Error, Result};
 /// The file of a run with the scores of its last evaluation, one [`SequenceLine`] per sequence.
 pub const SCORES_FILE: &str = "scores.jsonl";
 
-/// One line: a scored [`Sequence`].
+/// One line: a scored [`Sequence`], a document or a row. What an earlier version did not write is as of a row.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct SequenceLine {
     /// Bytes of the text of the scored tokens.
     pub bytes: u64,
     /// A checksum of the scored tokens.
     pub digest: u32,
-    /// Its index among those of the same stride.
+    /// The number of its document; `None` for a window across documents.
+    #[serde(default)]
+    pub document: Option<u64>,
+    /// The number of its first row among those of the same stride.
     pub index: u64,
     /// KL of the latents fitted to it, in nats; `None` without a fit, without a density, and where it is not finite.
     pub kl: Option<f64>,
+    /// Its rows that were scored.
+    #[serde(default = "one")]
+    pub rows: u64,
     /// By protocol, as it is written: `elbo:8`.
     pub scores: BTreeMap<String, SequenceNats>,
     /// Slow steps taken before the evaluation, in the file of a run.
@@ -46,6 +52,10 @@ pub struct SequenceNats {
     pub sampling_error: f64,
 }
 
+fn one() -> u64 {
+    1
+}
+
 impl From<&Sequence> for SequenceLine {
     fn from(sequence: &Sequence) -> Self {
         let scores = sequence.scores.iter().map(|score| {
@@ -55,8 +65,10 @@ impl From<&Sequence> for SequenceLine {
         Self {
             bytes: sequence.bytes as u64,
             digest: sequence.digest,
+            document: sequence.document,
             index: sequence.index,
             kl: sequence.kl,
+            rows: sequence.rows as u64,
             scores: scores.collect(),
             step: None,
             stride: sequence.stride.map(|stride| stride as u64),
@@ -107,13 +119,17 @@ mod tests {
         let dir = tempfile::tempdir().expect("a temporary folder");
         let path = dir.path().join(SCORES_FILE);
         assert_eq!(read(dir.path()).expect("no file"), []);
-        let line = "{\"bytes\":12,\"digest\":7,\"index\":3,\"kl\":null,\"scores\":{\"elbo:1\":\
+        let line = "{\"bytes\":12,\"digest\":7,\"document\":2,\"index\":3,\"kl\":null,\"rows\":2,\"scores\":{\"elbo:1\":\
                     {\"nats\":5.5,\"sampling_error\":null}},\"step\":9,\"stride\":null,\"tokens\":4}\n";
         std::fs::write(&path, line).expect("writable");
         let found = read(dir.path()).expect("a line");
         assert_eq!((found[0].index, found[0].step, found[0].kl), (3, Some(9), None));
         assert!(found[0].scores["elbo:1"].sampling_error.is_nan());
         assert_eq!(serde_json::to_string(&found[0]).expect("JSON") + "\n", line);
+        let earlier = line.replace("\"document\":2,", "").replace("\"rows\":2,", "");
+        std::fs::write(&path, earlier).expect("writable");
+        let found = read(dir.path()).expect("a line of a row");
+        assert_eq!((found[0].document, found[0].rows), (None, 1));
         std::fs::write(&path, format!("{line}{{\"index\": 1}}\n")).expect("writable");
         let error = read(dir.path()).expect_err("no line").to_string();
         for part in ["scores.jsonl", "line 2", "scores of a sequence", "missing field"] {

@@ -12,7 +12,7 @@ use crate::fit::Observer;
 use crate::key::Purpose;
 use crate::{
     Batch, Error, FastStep, Gaussian, InferKey, Inference, Latents, Posterior, Programs, Result,
-    SlowGradient, Start,
+    Sequences, SlowGradient, Start,
 };
 
 /// Continues prompts token by token.
@@ -113,7 +113,8 @@ impl Generator {
             let mut fit = Vec::new();
             let latents = match options.latents {
                 LatentSource::Prompt if config.n_latents > 0 && prompt.len() > 1 => {
-                    let key = InferKey { seed: options.seed, step: 0, first_sequence: 0 };
+                    let key =
+                        InferKey { seed: options.seed, step: 0, sequences: Sequences::From(0) };
                     let inference = generator.inference.clone();
                     generator.fit(&inference, prompt, key, &mut |step| {
                         observer(step)?;
@@ -143,7 +144,7 @@ impl Generator {
         for (idx, prompt) in self.prompts.iter().enumerate() {
             for draw in draws.clone() {
                 let seed = self.options.seed.wrapping_add(draw);
-                let key = InferKey { seed, step: 0, first_sequence: 0 };
+                let key = InferKey { seed, step: 0, sequences: Sequences::From(0) };
                 let stream = Purpose::Token as u64;
                 texts.push(Text {
                     prompt: idx,
@@ -296,7 +297,8 @@ impl Generator {
     ) -> Result<(Fitted, Vec<f32>)> {
         let text = &self.texts[idx];
         // A key of its own for every position; the first fit's is step 0.
-        let key = InferKey { seed: text.seed, step: self.position as u64, first_sequence: 0 };
+        let key =
+            InferKey { seed: text.seed, step: self.position as u64, sequences: Sequences::From(0) };
         let inference = match &text.latents {
             Fitted::Posterior(gaussian, _) => self.inference.from(Start::Given(gaussian.clone())),
             Fitted::Prior | Fitted::Sample(_) => self.inference.clone(),

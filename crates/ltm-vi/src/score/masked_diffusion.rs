@@ -4,7 +4,7 @@
 use crate::error::argument;
 use crate::estimators::Sampled;
 use crate::key::Purpose;
-use crate::{Batch, Extents, InferKey, Latents, Problem, Result};
+use crate::{Batch, Extents, InferKey, Latents, Problem, Result, Sequences};
 
 /// A masked batch, `(B,T)` throughout.
 #[derive(Clone, Debug, PartialEq)]
@@ -41,12 +41,12 @@ pub fn mask_batch(
     targets: &[i32],
     t: usize,
 ) -> Result<Masked> {
-    let first = InferKey { first_sequence: 0, ..key };
-    let shift = first.generator(0, Purpose::MaskCount, 0).uniform(0);
+    let first = InferKey { sequences: Sequences::From(0), ..key };
+    let shift = first.generator(0, Purpose::MaskCount, 0)?.uniform(0);
     let share = |row: usize| {
         // Multiples of the golden ratio's inverse fill the unit interval evenly from any start.
-        let sequence = key.first_sequence.wrapping_add(row as u64);
-        (shift + (sequence % (1 << 32)) as f64 * 0.618_033_988_749_894_9).fract()
+        let sequence = key.sequences.number(row)?;
+        Ok((shift + (sequence % (1 << 32)) as f64 * 0.618_033_988_749_894_9).fract())
     };
     mask_rows(model.into(), key, 0, [tokens, targets], t, share)
 }
@@ -58,7 +58,7 @@ fn mask_rows(
     draw: usize,
     [tokens, targets]: [&[i32]; 2],
     t: usize,
-    share: impl Fn(usize) -> f64,
+    share: impl Fn(usize) -> Result<f64>,
 ) -> Result<Masked> {
     let Some(mask) = model.mask_id else {
         let expected = "`bidirectional` for masked diffusion";
@@ -77,9 +77,9 @@ fn mask_rows(
         if targets.iter().all(|id| *id < 0) {
             continue;
         }
-        let mut left = 1 + ((share(row) * t as f64) as usize).min(t - 1);
+        let mut left = 1 + ((share(row)? * t as f64) as usize).min(t - 1);
         let weight = t as f32 / left as f32;
-        let philox = key.generator(row, Purpose::Mask, draw);
+        let philox = key.generator(row, Purpose::Mask, draw)?;
         for (position, target) in targets.iter().enumerate() {
             let at = row * t + position;
             let word = if *target < 0 { tokens[at] } else { *target };
@@ -112,8 +112,8 @@ pub(super) fn score(
     let mut draws = vec![Vec::with_capacity(samples); b];
     for sample in 0..samples {
         let share = |row: usize| {
-            let jitter = key.generator(row, Purpose::MaskCount, 1 + sample).uniform(0);
-            (sample as f64 + jitter) / samples as f64
+            let jitter = key.generator(row, Purpose::MaskCount, 1 + sample)?.uniform(0);
+            Ok((sample as f64 + jitter) / samples as f64)
         };
         let masked = mask_rows(extents, key, 1 + sample, [&tokens, &targets], t, share)?;
         let batch = Batch::new(extents, b, &masked.tokens, &masked.targets)?;
