@@ -299,7 +299,7 @@ fn check_arguments(args: &Args, subject: &Subject) -> anyhow::Result<()> {
     let is_gsm8k = matches!(subject, Subject::Gsm8k(_));
     let refused = refused
         .or((!is_gsm8k && args.gsm8k.any()).then_some(
-            "--shots, --train-file, --pass, --max-tokens, --temperature, --top-p and --samples-out apply to GSM8K only",
+            "--shots, --train-file, --pass, --max-tokens, --temperature, --top-p, --samples-out and --rethink apply to GSM8K only",
         ))
         .or((is_gsm8k && args.read.key.is_some())
             .then_some("--key does not apply to GSM8K, whose keys are `question` and `answer`"));

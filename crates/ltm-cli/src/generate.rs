@@ -1,17 +1,19 @@
 //! `ltm generate`: latents, then tokens; and measures of many generated texts.
 
+mod measures;
+mod rounds;
+
 use std::io::Read as _;
 use std::ops::ControlFlow;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
 use anyhow::Context as _;
-use clap::ValueEnum;
-use ltm_eval::samples::{SAMPLE, Text, continue_prompt};
-use ltm_eval::suites::generation::{BLEU_ORDER, TextMetrics};
-use ltm_eval::text::{decode, encode};
+use ltm_eval::samples::{SAMPLE, Text, Written, continue_prompt};
+use ltm_eval::suites::stories::{self, Story, StoryMetrics};
+use ltm_eval::text::encode;
 use ltm_model::SampleConfig;
-use ltm_train::data::{Document, ReadOptions, Tokenizer, documents};
+use ltm_train::data::{Document, ReadOptions, documents};
 use ltm_train::metrics::JsonlWriter;
 use ltm_vi::{GenerateOptions, LatentSource};
 use serde::Serialize;
@@ -19,7 +21,11 @@ use serde_json::json;
 
 use crate::device_args::CheckpointArgs;
 use crate::files::Reading;
-use crate::output::{OutputError, plus_minus, usage};
+use crate::output::usage;
+
+use self::measures::{Units, measure, print_stories, print_table};
+pub use self::rounds::RethinkArgs;
+use self::rounds::Rounds;
 
 /// A path, or a text, that stands for standard input.
 const STDIN: &str = "-";
@@ -30,11 +36,17 @@ const STDIN: &str = "-";
   ltm generate runs/quickstart --prompt \"one sunny morning\"
   ltm generate runs/quickstart --prompt - --json < prompt.txt
   ltm generate runs/quickstart --prompt \"one sunny morning\" --refit 16
+  ltm generate runs/quickstart --prompt \"one sunny morning\" --rethink 4
   ltm generate runs/quickstart --count 100 --out samples.jsonl --reference book.txt
 
 With --json or --out each text is an object with `text` (the prompt included), `prompt`, `tokens` (generated),
-`seed`, and `finish_reason`: `stop` at the end of a document, `length` at --max-tokens. MAUVE and generative
-perplexity (such as `evaluate` of Hugging Face) take lists of such `text`.")]
+`seed`, and `finish_reason`: `stop` at the end of a document, `length` at --max-tokens. With --rethink it also has
+`round`, the round that the text is of, and `rounds`: for each its `text`, `tokens` and `score`, which has `protocol`,
+`nats_per_token` and `sampling_error`, or is null. MAUVE and generative perplexity (such as `evaluate` of Hugging Face)
+take lists of such `text`.
+
+For a model of storyworld, --out also measures how many texts are stories of its grammar, and how many facts (who, where,
+what, how many) they keep, within the words that attention spans and beyond them.")]
 pub struct Args {
     #[command(flatten)]
     model: CheckpointArgs,
@@ -57,6 +69,8 @@ pub struct Args {
     /// Each fit begins at the posterior before it, and the text is read again with a new sample of the latents.
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u64).range(1..))]
     refit: Option<u64>,
+    #[command(flatten)]
+    rethink: RethinkArgs,
     /// Number of texts, each from its own sample of the latents
     #[arg(long, default_value_t = 1, value_parser = clap::value_parser!(u64).range(1..))]
     count: u64,
@@ -94,43 +108,6 @@ pub struct Args {
     json: bool,
 }
 
-/// The units of a text.
-#[derive(Clone, Copy, ValueEnum)]
-enum Units {
-    /// Separated by white space, comparable between models
-    Words,
-    /// Of the model's tokenizer
-    Tokens,
-}
-
-impl Units {
-    fn name(self) -> &'static str {
-        match self {
-            Self::Words => "words",
-            Self::Tokens => "tokens",
-        }
-    }
-
-    /// The units of a text from a file.
-    fn read(self, tokenizer: &dyn Tokenizer, text: &str) -> anyhow::Result<Vec<String>> {
-        Ok(match self {
-            Self::Words => words(text),
-            Self::Tokens => tokenizer.encode(text)?.iter().map(u32::to_string).collect(),
-        })
-    }
-
-    /// The units of a generated text, whose tokens need not be those of its characters.
-    fn written(self, tokenizer: &dyn Tokenizer, tokens: &[i32]) -> Vec<String> {
-        match self {
-            Self::Words => words(&decode(tokenizer, tokens)),
-            Self::Tokens => {
-                let end = tokenizer.separator() as i32;
-                tokens.strip_suffix(&[end]).unwrap_or(tokens).iter().map(i32::to_string).collect()
-            }
-        }
-    }
-}
-
 pub fn run(args: Args) -> anyhow::Result<ExitCode> {
     if args.json && args.reference.is_some() && args.out.is_none() {
         return Err(usage(
@@ -144,7 +121,9 @@ pub fn run(args: Args) -> anyhow::Result<ExitCode> {
     let (_, precision) = checkpoint.config.run.compute_evaluation()?;
     let (config, tokenizer) = (&checkpoint.config, &*checkpoint.tokenizer);
     let given = read_prompt(&args)?;
-    let prompt_tokens = encode(tokenizer, &given)?.len();
+    let prompt = encode(tokenizer, &given)?;
+    let prompt_tokens = prompt.len();
+    let rethink = args.rethink.of(config)?;
     let context = config.model.max_seq_len;
     if prompt_tokens > context {
         note!(
@@ -159,24 +138,46 @@ pub fn run(args: Args) -> anyhow::Result<ExitCode> {
         sample,
         latents: LatentSource::Prompt,
         refit: args.refit.map(|tokens| usize::try_from(tokens).unwrap_or(usize::MAX)),
+        rethink,
         seed: args.seed,
         stop: (!args.no_stop).then_some(tokenizer.separator() as i32),
         precision,
     };
     let weights = config.on_device(&checkpoint.weights)?;
-    let mut texts = Vec::new();
+    let are_stories = stories::are_stories(tokenizer);
+    // After the separator that the prompt begins with.
+    let story = |tokens: &[i32]| {
+        let tokens = prompt[1..].iter().chain(tokens).map(|token| *token as u32).collect();
+        Story { tokens, given: prompt_tokens - 1 }
+    };
+    let (mut texts, mut whole) = (Vec::new(), Vec::new());
+    let mut rounds = rethink.map(|rethink| Rounds::new(&rethink));
     let (mut ended_by_length, mut longest) = (0, 0);
-    let bar = crate::progress_bar(args.count, "text {pos}/{len}, {elapsed} elapsed");
-    let mut on_text = |Text { draw, text, tokens, stopped }: Text| -> anyhow::Result<()> {
+    let bar = crate::progress_bar(args.count, "text {pos}/{len}{msg}, {elapsed} elapsed");
+    let mut on_written = |written| -> anyhow::Result<()> {
+        let Text { draw, text, tokens, stopped, round, rounds: all } = match written {
+            Written::Text(text) => text,
+            Written::Round(round) => {
+                let last = rethink.map_or(0, |rethink| rethink.rounds);
+                bar.set_message(format!(", round {} of {last}", round + 1));
+                bar.tick();
+                return Ok(());
+            }
+        };
         ended_by_length += u64::from(!stopped);
         longest = longest.max(tokens.len());
-        let sample = json!({
+        let mut sample = json!({
             "text": text,
             "prompt": given,
             "tokens": tokens.len(),
             "seed": args.seed.wrapping_add(draw),
             "finish_reason": if stopped { "stop" } else { "length" },
         });
+        if let Some(rounds) = &mut rounds {
+            sample["round"] = round.into();
+            sample["rounds"] = all.iter().map(rounds::line).collect();
+            rounds.add(round, &all);
+        }
         match &mut out {
             Some(out) => out.append(&sample)?,
             None if args.json => bar.suspend(|| outln!("{sample}"))?,
@@ -189,10 +190,11 @@ pub fn run(args: Args) -> anyhow::Result<ExitCode> {
         }
         // The prompt, which all texts share, is not measured.
         texts.push(args.units.written(tokenizer, &tokens));
+        whole.push((story(&tokens), all.iter().map(|round| story(&round.tokens)).collect()));
         bar.inc(1);
         Ok(())
     };
-    continue_prompt(config, &weights, tokenizer, &given, &options, args.count, &mut on_text)?;
+    continue_prompt(config, &weights, tokenizer, &given, &options, args.count, &mut on_written)?;
     bar.finish_and_clear();
     if ended_by_length > 0 && !args.no_stop {
         let (count, most) = (args.count, args.max_tokens);
@@ -205,9 +207,18 @@ pub fn run(args: Args) -> anyhow::Result<ExitCode> {
             "note: the context of {context} tokens was full; texts were continued from its last half"
         );
     }
+    if let Some(rounds) = &rounds {
+        note!("note: {}", rounds.summary());
+    }
     if args.out.is_none() && reference.is_none() {
         return Ok(ExitCode::SUCCESS);
     }
+    let check = |stories: &[Story]| {
+        are_stories.then(|| StoryMetrics::of(stories, stories::reach(&config.model)))
+    };
+    let (whole, by_round): (Vec<Story>, Vec<Vec<Story>>) = whole.into_iter().unzip();
+    let found = check(&whole);
+    let rounds = rounds.map(|rounds| rounds.measure(&by_round, &check));
     let longest = texts.iter().map(Vec::len).max().unwrap_or(0);
     let mut columns = vec![("samples", measure(&texts))];
     if let Some(reference) = reference {
@@ -224,9 +235,21 @@ pub fn run(args: Args) -> anyhow::Result<ExitCode> {
         for (name, metrics) in &columns {
             object[name] = serde_json::to_value(metrics)?;
         }
+        if let Some(stories) = &found {
+            object["stories"] = serde_json::to_value(stories)?;
+        }
+        if let Some(rounds) = &rounds {
+            object["rounds"] = serde_json::to_value(rounds)?;
+        }
         outln!("{}", serde_json::to_string_pretty(&object)?)?;
     } else {
         print_table(args.units, &columns)?;
+        if let Some(stories) = &found {
+            print_stories(stories)?;
+        }
+        if let Some(rounds) = &rounds {
+            rounds::print_table(rounds)?;
+        }
     }
     Ok(ExitCode::SUCCESS)
 }
@@ -326,40 +349,4 @@ fn read_reference(file: &Path, count: u64) -> anyhow::Result<Vec<String>> {
         note!("note: {} contains only {found} of {count} texts", file.display());
     }
     Ok(texts)
-}
-
-fn measure(texts: &[Vec<String>]) -> TextMetrics {
-    let bar = crate::progress_bar(0, "comparing texts {pos}/{len}, ETA {eta}");
-    let metrics = TextMetrics::of(texts, &mut |done, all| {
-        bar.set_length(all);
-        bar.set_position(done);
-    });
-    bar.finish_and_clear();
-    metrics
-}
-
-fn print_table(units: Units, columns: &[(&str, TextMetrics)]) -> Result<(), OutputError> {
-    let row = |name: &str, value: &dyn Fn(&TextMetrics) -> String| {
-        let values = columns.iter().map(|(_, metrics)| format!("  {:>18}", value(metrics)));
-        outln!("{name:<26}{}", values.collect::<String>())
-    };
-    let mean = |mean: &ltm_eval::suites::Mean| plus_minus((mean.mean, mean.standard_error), 3);
-    let share =
-        |share: Option<f64>| share.map_or("n/a".into(), |share| crate::output::number(share, 4));
-    let names = columns.iter().map(|(name, _)| format!("  {name:>18}")).collect::<String>();
-    outln!("{:<26}{names}", format!("unit: {}", units.name()))?;
-    row("texts", &|m| m.texts.to_string())?;
-    row("empty texts", &|m| m.empty.to_string())?;
-    row("length", &|m| mean(&m.length))?;
-    row("shortest to longest", &|m| format!("{} to {}", m.shortest, m.longest))?;
-    row("entropy per text, nats", &|m| mean(&m.entropy))?;
-    for (n, i) in (1..).zip(0..3) {
-        row(&format!("distinct-{n}"), &|m| share(m.distinct[i]))?;
-    }
-    row(&format!("self-BLEU-{BLEU_ORDER}"), &|m| share(m.self_bleu))?;
-    row("rep-4 per text", &|m| mean(&m.repetition))
-}
-
-fn words(text: &str) -> Vec<String> {
-    text.split_whitespace().map(Into::into).collect()
 }

@@ -6,10 +6,11 @@ use ltm_eval::samples::SAMPLE;
 use ltm_eval::suites::gsm8k::{self, Options, Outcome, Problem};
 use ltm_model::SampleConfig;
 use ltm_train::data;
+use ltm_vi::{Keep, Rethink};
 use serde_json::json;
 
 use crate::files::Reading;
-use crate::generate::{NewFile, check_sample};
+use crate::generate::{NewFile, RethinkArgs, check_sample};
 use crate::output::OutputError;
 use crate::suites::Request;
 
@@ -42,15 +43,18 @@ pub struct Gsm8kArgs {
     /// Write every question with its answers to this new file, one JSON object per line
     #[arg(long, value_name = "FILE")]
     samples_out: Option<PathBuf>,
+    #[command(flatten)]
+    rethink: RethinkArgs,
 }
 
 impl Gsm8kArgs {
     /// Whether any was given.
     pub fn any(&self) -> bool {
-        let Self { shots, train_file, pass, max_tokens, temperature, top_p, samples_out } = self;
+        let Self { shots, train_file, pass, max_tokens, temperature, top_p, samples_out, rethink } =
+            self;
         let sampling = max_tokens.is_some() || temperature.is_some() || top_p.is_some();
         let files = train_file.is_some() || samples_out.is_some();
-        shots.is_some() || !pass.is_empty() || sampling || files
+        shots.is_some() || !pass.is_empty() || sampling || files || rethink.any()
     }
 }
 
@@ -70,6 +74,7 @@ pub fn run(request: &Request<'_>, args: &Gsm8kArgs) -> anyhow::Result<()> {
         ..SAMPLE
     };
     check_sample(&sample)?;
+    let rethink = args.rethink.of(config)?;
     let (problems, skipped) = reading(|skip| gsm8k::load(file, malformed, *limit, skip))?;
     let shots = match &args.train_file {
         Some(file) => reading(|skip| gsm8k::examples(file, malformed, asked, skip))?.0,
@@ -81,8 +86,8 @@ pub fn run(request: &Request<'_>, args: &Gsm8kArgs) -> anyhow::Result<()> {
     }
     passes.sort_unstable();
     passes.dedup();
-    let options =
-        Options { shots, samples, passes, max_tokens: args.max_tokens.unwrap_or(256), sample };
+    let max_tokens = args.max_tokens.unwrap_or(256);
+    let options = Options { shots, samples, passes, max_tokens, sample, rethink };
     let mut out = args.samples_out.as_deref().map(NewFile::new).transpose()?;
     let bar = crate::progress_bar(
         problems.len() as u64,
@@ -137,6 +142,13 @@ fn print_table(outcome: &Outcome, options: &Options) -> Result<(), OutputError> 
         )?;
     }
     outln!("answers with a number       {extracted} of {answers}")?;
+    if let Some(Rethink { rounds, keep, .. }) = options.rethink {
+        let kept = match keep {
+            Keep::Best => format!("the best of {} texts by its score", rounds + 1),
+            Keep::Last => "the last".into(),
+        };
+        outln!("rounds of rethinking        {rounds}; an answer is {kept}")?;
+    }
     if outcome.fewer_shots > 0 {
         outln!(
             "fewer shots than requested  {} questions; {:.2} shots per question on average",

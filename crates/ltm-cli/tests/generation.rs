@@ -115,6 +115,99 @@ fn texts_go_to_a_file_and_are_measured_beside_others() {
 }
 
 #[test]
+fn texts_are_written_again_and_scored() {
+    let (folder, run) = trained(&["a small dog saw a cat. "; 60], 2);
+    let base =
+        ["generate", &run, "--count", "3", "--max-tokens", "12", "--prompt", "a s", "--json"];
+    let of = |more: &[&str]| -> Vec<Value> {
+        let (out, _) = good(&[&base[..], more].concat());
+        out.lines().map(|line| serde_json::from_str(line).expect("JSON")).collect()
+    };
+    let (plain, best, last) =
+        (of(&[]), of(&["--rethink", "2"]), of(&["--rethink", "2", "--rethink-keep", "last"]));
+    assert!(plain[0].get("rounds").is_none(), "{plain:?}");
+    for ((plain, best), last) in plain.iter().zip(&best).zip(&last) {
+        let rounds = best["rounds"].as_array().expect("a list");
+        assert_eq!((rounds.len(), &rounds[0]["text"]), (3, &plain["text"]));
+        let kept = best["round"].as_u64().expect("a number") as usize;
+        assert_eq!(best["text"], rounds[kept]["text"]);
+        let score = |round: &Value| round["score"]["nats_per_token"].as_f64().expect("a score");
+        assert!(rounds.iter().all(|round| score(round) >= score(&rounds[kept])), "{best}");
+        assert_eq!(rounds[0]["score"]["protocol"], "elbo:8");
+        assert_eq!((&last["rounds"], &last["round"]), (&best["rounds"], &2.into()));
+        assert_eq!(last["text"], rounds[2]["text"]);
+    }
+    // Measured by round, and in words.
+    let out = folder.path("rounds.jsonl");
+    let measured = [&base[..], &["--rethink", "1", "--refit", "4", "--out", &out]].concat();
+    let (found, said) = good(&measured);
+    assert!(said.contains("elbo:8 by round, nats per token"), "{said}");
+    let found: Value = serde_json::from_str(&found).expect("JSON");
+    let kept = |round: &Value| round["kept"].as_u64().expect("a number");
+    let rounds = found["rounds"].as_array().expect("a list");
+    assert_eq!((rounds.len(), rounds.iter().map(kept).sum::<u64>()), (2, 3));
+    assert_eq!(
+        (found.get("stories"), lines(&out)[0]["rounds"].as_array().map(Vec::len)),
+        (None, Some(2))
+    );
+    let out = folder.path("table.jsonl");
+    let table = [&base[..8], &["--rethink", "1", "--out", &out]].concat();
+    assert!(good(&table).0.contains("texts kept"), "a table of rounds");
+
+    let langevin = ["--set", "infer.method=langevin", "--rethink", "1"];
+    bad(&[&base[..], &langevin].concat(), 2, &["--rethink", "`rethink.keep` must be last"]);
+    let last = of(&[&langevin[..], &["--rethink-keep", "last"]].concat());
+    assert_eq!((&last[0]["round"], &last[0]["rounds"][0]["score"]), (&1.into(), &Value::Null));
+    bad(&[&base[..], &["--rethink", "0"]].concat(), 2, &["--rethink"]);
+    bad(&[&base[..], &["--rethink-keep", "last"]].concat(), 2, &["--rethink"]);
+    let test = folder.write("test.jsonl", &[FIRST]);
+    let asked = ["eval", &run, &test, "--max-tokens", "6", "--samples", "2", "--rethink", "1"];
+    let found = json(&asked);
+    assert_eq!((&found["gsm8k"]["rethink"], &found["gsm8k"]["answers"]), (&1.into(), &2.into()));
+    assert!(good(&asked).0.contains("the best of 2 texts"), "in the table");
+    bad(&["eval", &run, "--rethink", "1"], 2, &["--rethink", "GSM8K only"]);
+}
+
+#[test]
+fn stories_are_checked_and_models_without_latents_refuse_to_rethink() {
+    let folder = Folder(tempfile::tempdir().expect("a temporary folder"));
+    let config = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../configs/thoughts.toml");
+    let config = config.display().to_string();
+    let train = |run: &str, latents: &str| {
+        let sets = [
+            format!("run.dir={run}"),
+            format!("model.n_latents={latents}"),
+            "data.documents=64".into(),
+            "data.val_documents=8".into(),
+            "train.steps=2".into(),
+            "train.warmup=1".into(),
+            "train.checkpoint_every=2".into(),
+            "train.eval_sequences=4".into(),
+        ];
+        let sets: Vec<&str> = sets.iter().flat_map(|set| ["--set", set]).collect();
+        good(&[&["train", &config, "--no-samples"][..], &sets].concat());
+    };
+    let (run, none) = (folder.path("run"), folder.path("none"));
+    train(&run, "2");
+    let out = folder.path("stories.jsonl");
+    let prompt = ["--prompt", "one sunny morning , tom went to the river with a red dog ."];
+    let measured = ["--count", "2", "--max-tokens", "20", "--rethink", "1", "--out", &out];
+    let found = json(&[&["generate", &run][..], &prompt, &measured].concat());
+    let stories = &found["stories"];
+    assert_eq!((&stories["stories"], &stories["reach"]), (&2.into(), &4.into()), "{found}");
+    assert!(stories["sentences"]["mean"].as_f64().is_some_and(|share| share > 0.0), "{found}");
+    assert_eq!(found["rounds"][1]["stories"]["stories"], 2);
+    let table = folder.path("table.jsonl");
+    let (table, _) =
+        good(&["generate", &run, "--count", "2", "--max-tokens", "20", "--out", &table]);
+    for part in ["consistent stories", "within 4 words", "all facts"] {
+        assert!(table.contains(part), "`{part}` is not in\n{table}");
+    }
+    train(&none, "0");
+    bad(&["generate", &none, "--rethink", "1"], 2, &["--rethink", "without latents"]);
+}
+
+#[test]
 fn prompts_come_from_files_and_pipes() {
     let (folder, run) = trained(&["a small dog saw a cat. "; 60], 2);
     let base = ["generate", &run, "--max-tokens", "6", "--json"];

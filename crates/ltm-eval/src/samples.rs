@@ -3,7 +3,9 @@
 use ltm_model::{DeviceWeights, SampleConfig};
 use ltm_train::Config;
 use ltm_train::data::{Batches, Tokenizer};
-use ltm_vi::{FastStep, GenerateOptions, Generator, Inference, LatentSource, generate};
+use ltm_vi::{
+    FastStep, GenerateOptions, Generation, Generator, Inference, LatentSource, RoundScore, generate,
+};
 
 use crate::text::{decode, encode};
 use crate::{Error, Result};
@@ -28,14 +30,39 @@ pub struct Text {
     pub tokens: Vec<i32>,
     /// Whether the model ended it, by [`GenerateOptions::stop`].
     pub stopped: bool,
+    /// The round of rethinking that it is of.
+    pub round: usize,
+    /// The texts of all rounds; empty without [`GenerateOptions::rethink`].
+    pub rounds: Vec<Round>,
 }
 
-/// Writes `count` texts that begin with `prompt`, and calls `on_text` with each in order. The latents are fitted once, to
+/// A text as a round of rethinking left it.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Round {
+    /// Prompt and continuation.
+    pub text: String,
+    /// The tokens that the model wrote, [`GenerateOptions::stop`] included.
+    pub tokens: Vec<i32>,
+    /// Its score, where the latents have a density.
+    pub score: Option<RoundScore>,
+}
+
+/// What happens while texts are written.
+#[derive(Clone, Debug, PartialEq)]
+pub enum Written {
+    /// Texts that are written together have been written in this round of rethinking; there is no text yet.
+    Round(usize),
+    /// A text is complete.
+    Text(Text),
+}
+
+/// Writes `count` texts that begin with `prompt`, and calls `on_written` with each in order, and after each round of
+/// [`GenerateOptions::rethink`] but the last. The latents are fitted once, to
 /// the last tokens of the prompt that the context holds, or drawn from the prior where the prompt is empty:
 /// `options.latents` is not read. Every text has a draw of latents and tokens of its own.
 ///
 /// # Errors
-/// Those of the tokenizer, of [`Generator`] and of `on_text`.
+/// Those of the tokenizer, of [`Generator`] and of `on_written`.
 pub fn continue_prompt<E: From<Error>>(
     config: &Config,
     weights: &DeviceWeights,
@@ -43,7 +70,7 @@ pub fn continue_prompt<E: From<Error>>(
     prompt: &str,
     options: &GenerateOptions,
     count: u64,
-    on_text: &mut dyn FnMut(Text) -> std::result::Result<(), E>,
+    on_written: &mut dyn FnMut(Written) -> std::result::Result<(), E>,
 ) -> std::result::Result<(), E> {
     let whole = encode(tokenizer, prompt)?;
     let read = &whole[whole.len().saturating_sub(config.model.max_seq_len)..];
@@ -57,12 +84,25 @@ pub fn continue_prompt<E: From<Error>>(
     for first in (0..count).step_by(TOGETHER as usize) {
         let draws = first..count.min(first.saturating_add(TOGETHER));
         generator.begin(draws.clone()).map_err(Error::from)?;
-        while generator.next(observer).map_err(Error::from)?.is_some() {}
+        for round in 0.. {
+            while generator.next(observer).map_err(Error::from)?.is_some() {}
+            if !generator.rethink(observer).map_err(Error::from)? {
+                break;
+            }
+            on_written(Written::Round(round))?;
+        }
+        // Decoded in one piece: a space or a character may span prompt and continuation.
+        let read = |tokens: &[i32]| decode(tokenizer, &[&whole[1..], tokens].concat());
         for (draw, written) in draws.zip(generator.texts()) {
-            // Decoded in one piece: a space or a character may span prompt and continuation.
-            let text = decode(tokenizer, &[&whole[1..], &written.tokens].concat());
-            let stopped = options.stop.is_some() && written.tokens.last().copied() == options.stop;
-            on_text(Text { draw, text, tokens: written.tokens, stopped })?;
+            let Generation { tokens, round, rounds, .. } = written;
+            let rounds = rounds.into_iter().map(|round| Round {
+                text: read(&round.tokens),
+                tokens: round.tokens,
+                score: round.score,
+            });
+            let (text, rounds) = (read(&tokens), rounds.collect());
+            let stopped = options.stop.is_some() && tokens.last().copied() == options.stop;
+            on_written(Written::Text(Text { draw, text, tokens, stopped, round, rounds }))?;
         }
     }
     Ok(())
@@ -106,6 +146,7 @@ pub fn samples(
         sample: SAMPLE,
         latents: LatentSource::Prior,
         refit: None,
+        rethink: None,
         seed: config.run.seed,
         stop: Some(separator),
         precision,
@@ -141,6 +182,7 @@ fn first_third(row: &[i32], separator: i32) -> &[i32] {
 #[cfg(test)]
 mod tests {
     use ltm_train::data::Bytes;
+    use ltm_vi::{Keep, Rethink, RethinkStart};
 
     use super::*;
     use crate::tiny::{config, weights};
@@ -153,18 +195,22 @@ mod tests {
             sample: SAMPLE,
             latents: LatentSource::Prompt,
             refit: None,
+            rethink: None,
             seed: 5,
             stop: None,
             precision: ltm_vi::Precision::F32,
         };
         let texts = |prompt: &str, options: &GenerateOptions, count| -> Result<Vec<Text>> {
             let mut texts = Vec::new();
-            let mut on_text = |text| -> Result<()> {
-                texts.push(text);
+            let mut on_written = |written| -> Result<()> {
+                match written {
+                    Written::Text(text) => texts.push(text),
+                    Written::Round(round) => assert_eq!((round, texts.len()), (0, 0)),
+                }
                 Ok(())
             };
             let weights = weights(&config);
-            continue_prompt(&config, &weights, &Bytes, prompt, options, count, &mut on_text)?;
+            continue_prompt(&config, &weights, &Bytes, prompt, options, count, &mut on_written)?;
             Ok(texts)
         };
         // More than are decoded together, and a prompt longer than the context.
@@ -180,6 +226,16 @@ mod tests {
         let stopped = texts(long, &GenerateOptions { stop, ..options }, 1).expect("written");
         assert!(stopped[0].stopped && stopped[0].tokens.len() == 1, "{stopped:?}");
         assert_eq!(texts("", &options, 2).expect("from nothing").len(), 2);
+        assert!(all.iter().all(|text| text.round == 0 && text.rounds.is_empty()));
+        let (keep, start) = (Keep::Last, RethinkStart::Inference);
+        let rethink = Some(Rethink { rounds: 1, keep, start, samples: 2 });
+        let again = texts(long, &GenerateOptions { rethink, ..options }, 2).expect("written");
+        for (text, plain) in again.iter().zip(&all) {
+            let [first, last] = &text.rounds[..] else { panic!("two rounds: {text:?}") };
+            assert_eq!((&first.text, &first.tokens), (&plain.text, &plain.tokens));
+            assert_eq!((&last.text, &last.tokens, text.round), (&text.text, &text.tokens, 1));
+            assert!(first.score.is_some() && last.score.is_some());
+        }
     }
 
     #[test]

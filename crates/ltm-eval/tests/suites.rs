@@ -9,6 +9,7 @@ use ltm_eval::{Error, Result};
 use ltm_model::{Attention, DeviceWeights, ModelConfig, SampleConfig, Weights, param_table};
 use ltm_train::Config;
 use ltm_train::data::{Bytes, Malformed, ReadOptions, Result as DataResult, Tokenizer};
+use ltm_vi::{Keep, Rethink, RethinkStart};
 
 const MODEL: ModelConfig = ModelConfig {
     dim: 16,
@@ -86,6 +87,7 @@ fn options(samples: usize) -> Options {
         passes: vec![1, samples],
         max_tokens: 8,
         sample: SampleConfig { temperature: 1.0, top_k: 0, top_p: 1.0 },
+        rethink: None,
     }
 }
 
@@ -165,6 +167,26 @@ fn every_answer_has_a_draw_of_its_own_that_the_seed_decides() {
     assert_eq!([&fewer[0][..], &fewer[1][..]], [&found[0][..2], &found[1][..2]]);
     model.0.run.seed += 1;
     assert_ne!(answers(&model, 3)[0], found[0]);
+}
+
+#[test]
+fn answers_are_written_again() {
+    let model = model(4);
+    let problems = [problem(1, "what?"), problem(2, &"q".repeat(60))];
+    let (plain, outcome) = ask(&model, &problems, &options(4)).expect("answered");
+    assert!(plain[0].rounds.is_empty() && outcome.rethink.is_none());
+    let (keep, start) = (Keep::Best, RethinkStart::Inference);
+    let rethink = Some(Rethink { rounds: 2, keep, start, samples: 2 });
+    let again = Options { rethink, ..options(4) };
+    let (all, outcome) = ask(&model, &problems, &again).expect("answered");
+    assert_eq!((all[0].rounds.len(), all[1].rounds.len(), outcome.rethink), (4, 0, Some(2)));
+    assert!(all[0].rounds.iter().any(|round| *round > 0), "{:?}", all[0]);
+    let pairs = all[0].answers.iter().zip(&plain[0].answers).zip(&all[0].rounds);
+    pairs.for_each(|((again, plain), round)| assert!(*round > 0 || again == plain));
+    let refused = ask(&self::model(0), &problems, &again).expect_err("no latents");
+    let expected =
+        matches!(&refused, Error::Infer(ltm_vi::Error::Unsuitable { what: "rethink", .. }));
+    assert!(expected, "{refused:?}");
 }
 
 #[test]

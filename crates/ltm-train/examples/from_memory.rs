@@ -65,6 +65,7 @@ pub fn main() -> Result<()> {
         sample: SampleConfig { temperature: 0.5, top_k: 0, top_p: 1.0 },
         latents: LatentSource::Prior,
         refit: None,
+        rethink: None,
         seed: 1,
         stop: Some(tokenizer.separator() as i32),
         precision,

@@ -38,7 +38,10 @@ pub use counts::{TrainingCounts, training_counts};
 pub use cut::Cut;
 pub use error::{Error, Result};
 pub use fit::{Fit, Inference};
-pub use generate::{GenerateOptions, Generation, Generator, LatentSource, generate, generate_many};
+pub use generate::{
+    GenerateOptions, Generation, Generator, Keep, LatentSource, Rethink, RethinkStart, Round,
+    RoundScore, generate, generate_many,
+};
 pub use importance::Weighted;
 pub use key::{InferKey, Sequences};
 pub use latent_use::{LatentUse, MeanVariance};

@@ -13,6 +13,11 @@ pub enum Task {
     Score(Protocol),
     /// To predict from fresh samples of a posterior, by the suite of this name.
     Predict(&'static str),
+    /// To write texts again with latents fitted to them.
+    Rethink {
+        /// Whether a score chooses the text.
+        by_score: bool,
+    },
 }
 
 /// Checks that a configuration of inference suits a model and what it is used for.
@@ -45,6 +50,9 @@ pub fn suits(model: impl Into<Extents>, infer: &InferConfig, task: Task) -> Resu
         }
         Task::Predict(name) if has_latents && langevin => Err(no_density(name)),
         Task::Predict(_) => Ok(()),
+        Task::Rethink { .. } if !has_latents => Err(no_rethinking()),
+        Task::Rethink { by_score: true } if langevin => Err(no_choice()),
+        Task::Rethink { .. } => infers(&model, infer),
     }
 }
 
@@ -94,6 +102,19 @@ pub(crate) fn no_density(protocol: &str) -> Error {
     let expected = "needs the density of the latents, and Langevin dynamics gives only a sample; use \
                     `reconstruction`, or fit a Gaussian to the same weights with infer.method = \"variational\"";
     Error::Unsuitable { what: "protocol", expected: expected.into(), found: protocol.into() }
+}
+
+/// A model has no latents to fit to what it wrote.
+pub(crate) fn no_rethinking() -> Error {
+    let expected = "omitted for a model without latents, which has nothing to fit to what it wrote";
+    Error::Unsuitable { what: "rethink", expected: expected.into(), found: "n_latents = 0".into() }
+}
+
+/// Rounds are to be chosen by a bound, and there is only a sample.
+pub(crate) fn no_choice() -> Error {
+    let expected = "last, because the score that chooses the best round needs a density of the latents, and Langevin \
+                    dynamics gives only a sample; or fit a Gaussian with infer.method = \"variational\"";
+    Error::Unsuitable { what: "rethink.keep", expected: expected.into(), found: "best".into() }
 }
 
 /// A start at the encoder's posterior, of a model without one.
@@ -171,6 +192,12 @@ mod tests {
         score(&encoder, &variational, elbo, None);
         check(&plain, &langevin, Task::Predict("last-word"), Some("`last-word` needs the density"));
         check(&baseline, &langevin, Task::Predict("last-word"), None);
+        let rethink = |by_score| Task::Rethink { by_score };
+        check(&plain, &variational, rethink(true), None);
+        check(&plain, &langevin, rethink(true), Some("`rethink.keep` must be last"));
+        check(&plain, &langevin, rethink(false), None);
+        check(&baseline, &variational, rethink(false), Some("`rethink` must be omitted"));
+        check(&plain, &encoded, rethink(false), Some("`infer.start` must be"));
         let train = |model: &ModelConfig, infer, slow, refused| {
             check(model, infer, Task::Train(slow), refused);
         };

@@ -44,6 +44,7 @@ fn reported(infer: &InferConfig) -> [Vec<f64>; 4] {
         sample: SampleConfig::GREEDY,
         latents: LatentSource::Prompt,
         refit: None,
+        rethink: None,
         seed: 5,
         stop: None,
         precision: Precision::F32,

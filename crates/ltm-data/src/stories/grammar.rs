@@ -22,18 +22,18 @@ type States = BTreeMap<(usize, Rows), f64>;
 pub(super) struct Grammar {
     /// Words in the order of their ids.
     words: Vec<String>,
-    variables: Vec<Variable>,
-    root: Node,
+    pub(super) variables: Vec<Variable>,
+    pub(super) root: Node,
 }
 
-struct Variable {
-    name: String,
+pub(super) struct Variable {
+    pub(super) name: String,
     columns: Vec<String>,
     /// `rows[row][column]` is a word.
-    rows: Vec<Vec<u32>>,
+    pub(super) rows: Vec<Vec<u32>>,
 }
 
-enum Node {
+pub(super) enum Node {
     Word(u32),
     /// The word that a variable's row has in a column.
     Mention {

@@ -1,6 +1,7 @@
 //! Short stories whose exact likelihood is known: their grammar, samples and entropy. Knows no files and no
 //! tokenizer.
 
+mod facts;
 mod grammar;
 mod story;
 
@@ -10,6 +11,7 @@ use ltm_kernels::ops::philox::{Philox, PhiloxKey};
 use rayon::prelude::*;
 use serde::{Deserialize, Serialize};
 
+pub use self::facts::Repeat;
 use self::grammar::Grammar;
 use super::difference::Difference;
 use crate::{Error, Result};
@@ -75,6 +77,45 @@ pub fn log_prob(tokens: &[u32]) -> f64 {
     match tokens.split_last() {
         Some((&last, text)) if last == separator() => STORIES.probability(text).ln(),
         _ => f64::NEG_INFINITY,
+    }
+}
+
+/// How a text agrees with the grammar of the stories and with itself.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Check {
+    /// Its [`log_prob`]: finite for a story, which contradicts nothing.
+    pub log_prob: f64,
+    /// Whether it is a story but for contradictions: sentences of the grammar, in order, then the separator.
+    pub is_grammatical: bool,
+    /// Sentences, also those outside the grammar.
+    pub sentences: usize,
+    /// Sentences of the grammar, in whatever order.
+    pub parsed: usize,
+    /// Mentions of facts that earlier mentions determine or exclude, in sentences of the grammar.
+    pub repeats: Vec<Repeat>,
+}
+
+impl Check {
+    /// Whether the text is a story: grammatical, and without a contradiction.
+    pub fn is_consistent(&self) -> bool {
+        self.log_prob > f64::NEG_INFINITY
+    }
+}
+
+/// Checks a text up to its first separator, at which a story ends: whether it is one, and which of the facts that it
+/// mentions (who, where, what, how many) it keeps.
+pub fn check(tokens: &[u32]) -> Check {
+    let end = tokens.iter().position(|token| *token == separator());
+    let text = &tokens[..end.unwrap_or(tokens.len())];
+    let stop =
+        STORIES.words().iter().position(|word| word == ".").map_or(separator(), |at| at as u32);
+    let found = facts::facts(&STORIES, text, stop);
+    Check {
+        log_prob: log_prob(&tokens[..end.map_or(tokens.len(), |end| end + 1)]),
+        is_grammatical: end.is_some() && facts::is_grammatical(&STORIES, text),
+        sentences: found.sentences,
+        parsed: found.parsed,
+        repeats: found.repeats,
     }
 }
 
@@ -160,6 +201,117 @@ mod tests {
         }
         assert_eq!(log_prob(&[]), f64::NEG_INFINITY);
         assert_eq!(log_prob(&[separator()]), f64::NEG_INFINITY);
+    }
+
+    #[test]
+    fn a_drawn_story_keeps_its_facts() {
+        let mut far = 0;
+        for index in 0..1000 {
+            let document = sample(4, index);
+            let found = check(&document.tokens);
+            assert!(found.is_grammatical && found.is_consistent(), "story {index}: {found:?}");
+            assert_eq!(found.log_prob, document.log_prob);
+            assert_eq!((found.sentences, found.sentences >= 7), (found.parsed, true), "{index}");
+            assert!(found.repeats.iter().all(|repeat| repeat.is_kept), "story {index}: {found:?}");
+            far += found.repeats.iter().filter(|repeat| repeat.distance > 16).count();
+        }
+        assert!(far > 3000, "{far} of 1000 stories");
+    }
+
+    /// The words of a text, which has none outside the vocabulary.
+    fn ids(text: &str) -> Vec<u32> {
+        let id = |word| STORIES.words().iter().position(|known| known == word).expect(word) as u32;
+        text.split_whitespace().map(id).collect()
+    }
+
+    const STORY: &str = "one rainy morning , tom went to the kitchen with a red dog . \
+        anna the baker was there , feeling happy . \
+        tom had two cakes and anna had three . \
+        all day they baked with the big spoon , and the rain made them wet . \
+        then the red dog hid the spoon . \
+        anna gave him some honey . \
+        two plus three is five , said tom . \
+        tom and anna ate the honey and laughed .";
+
+    #[test]
+    fn the_facts_of_a_story_by_hand() {
+        let whole = [&ids(STORY)[..], &[separator()]].concat();
+        let found = check(&whole);
+        assert!(found.is_consistent() && found.is_grammatical, "{found:?}");
+        assert_eq!((found.sentences, found.parsed), (8, 8));
+        let at = |word: &str, nth: usize| {
+            let word = ids(word)[0];
+            let all = whole.iter().enumerate().filter(|(_, token)| **token == word);
+            all.map(|(at, _)| at).nth(nth).expect("it occurs as often")
+        };
+        let repeat = |at: usize| found.repeats.iter().find(|repeat| repeat.at == at);
+        for (word, from, expected) in [
+            // The place makes the baker; the spoon is known from the word before it of the same trade.
+            (at("baker", 0), at("kitchen", 0), "scene"),
+            (at("spoon", 0), at("baked", 0), "scene"),
+            (at("rain", 0), at("rainy", 0), "weather"),
+            (at("him", 0), at("tom", 1), "cast"),
+            (at("dog", 1), at("dog", 0), "animal"),
+            // A sum is known from both its numbers.
+            (at("five", 0), at("two", 1), "sum"),
+            (at("laughed", 0), at("happy", 0), "mood"),
+        ] {
+            let found = repeat(word).expect("a repeat");
+            assert_eq!((found.fact, found.distance), (expected, word - from), "{found:?}");
+        }
+        // What is mentioned first repeats nothing.
+        for word in ["rainy", "kitchen", "red", "happy", "two", "three"] {
+            assert_eq!(repeat(at(word, 0)), None, "{word}");
+        }
+    }
+
+    #[test]
+    fn a_planted_contradiction_is_found_where_it_is() {
+        let mut planted = 0;
+        for index in 0..60 {
+            let tokens = tokens(6, index);
+            for repeat in check(&tokens).repeats {
+                let variable = STORIES.variables.iter().find(|v| v.name == repeat.fact);
+                let rows = &variable.expect("a fact of the grammar").rows;
+                let word = tokens[repeat.at];
+                let column = rows.iter().find_map(|row| row.iter().position(|w| *w == word));
+                let column = column.expect("a word of the fact");
+                let row = rows.iter().rev().find(|row| !row.contains(&word)).expect("another row");
+                let mut other = tokens.clone();
+                other[repeat.at] = row[column];
+                let found = check(&other);
+                if !found.is_grammatical {
+                    // A word of several columns was replaced by that of another one.
+                    continue;
+                }
+                let wrong: Vec<_> = found.repeats.iter().filter(|found| !found.is_kept).collect();
+                let expected = Repeat { is_kept: false, ..repeat };
+                assert!(!found.is_consistent(), "{other:?}");
+                assert_eq!(wrong, [&expected], "story {index}");
+                planted += 1;
+            }
+        }
+        assert!(planted > 500, "{planted}");
+    }
+
+    #[test]
+    fn a_sentence_outside_the_grammar_hides_only_itself() {
+        let broken = STORY.replace("feeling happy", "happy happy");
+        let found = check(&[&ids(&broken)[..], &[separator()]].concat());
+        assert!(!found.is_grammatical && !found.is_consistent());
+        assert_eq!((found.sentences, found.parsed), (8, 7));
+        assert!(found.repeats.iter().all(|repeat| repeat.is_kept), "{found:?}");
+        let other = broken.replace("cakes and anna", "cakes and rosa");
+        let wrong = check(&ids(&other)).repeats.into_iter().filter(|repeat| !repeat.is_kept);
+        // Anna was hidden, so rosa is the friend, and the two annas after her are contradictions.
+        assert_eq!(wrong.count(), 2);
+        // Without its end, or with more after it, it is none; the text after the first separator is not read.
+        let whole = ids(STORY);
+        assert!(!check(&whole).is_grammatical);
+        assert!(!check(&[&whole[..20], &[separator()]].concat()).is_grammatical);
+        assert!(check(&[&whole[..], &[separator(), 3, 4]].concat()).is_consistent());
+        assert_eq!(check(&[]).sentences, 0);
+        assert_eq!(check(&[u32::MAX, 7]).parsed, 0);
     }
 
     #[test]

@@ -9,7 +9,7 @@ use std::path::Path;
 use ltm_model::{DeviceWeights, SampleConfig};
 use ltm_train::config::Config;
 use ltm_train::data::{self, Malformed, Tokenizer, objects};
-use ltm_vi::{GenerateOptions, Inference, LatentSource, generate_many};
+use ltm_vi::{GenerateOptions, Inference, LatentSource, Rethink, generate_many, suits};
 use serde::Serialize;
 
 use super::Mean;
@@ -130,6 +130,8 @@ pub struct Options {
     pub max_tokens: usize,
     /// How tokens are chosen.
     pub sample: SampleConfig,
+    /// Writes each answer again with latents fitted to question and answer.
+    pub rethink: Option<Rethink>,
 }
 
 /// A question's answers.
@@ -151,6 +153,9 @@ pub struct Answered {
     pub numbers: Vec<Option<String>>,
     /// How many of them are correct.
     pub right: usize,
+    /// With rethinking, the round that each answer is of; empty without.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub rounds: Vec<usize>,
 }
 
 /// Pass rates, and counts of prompts that did not fit.
@@ -174,6 +179,9 @@ pub struct Outcome {
     pub answers: usize,
     /// Answers from which a number was extracted.
     pub extracted: usize,
+    /// Rounds of rethinking that each answer was chosen from or is the last of; absent without.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub rethink: Option<usize>,
     /// Pass rates, by k.
     pub pass: Vec<Pass>,
 }
@@ -189,14 +197,14 @@ pub struct Pass {
 }
 
 /// Asks a model each problem: latents are fitted once to examples and question, and every answer is generated with its
-/// own draw from their posterior. The numbers depend on weights, problems, options, `config.infer` and the seed.
+/// own draw from their posterior, and with [`Options::rethink`] again from a fit to question and answer. The numbers depend on weights, problems, options, `config.infer` and the seed.
 ///
 /// A prompt consists of `Question: …\nAnswer: …`, separated by empty lines; an answer ends at the end of the document or
 /// before a next `Question:`.
 ///
 /// # Errors
-/// [`Error::Field`] for no samples, or a pass of 0 or more than the samples; those of the tokenizer, of generation and of
-/// `on_answered`.
+/// [`Error::Field`] for no samples, or a pass of 0 or more than the samples; those of the tokenizer, of generation, of
+/// [`Rethink::check`] and of `on_answered`.
 pub fn evaluate(
     config: &Config,
     weights: &DeviceWeights,
@@ -210,6 +218,10 @@ pub fn evaluate(
     }
     if let Some(k) = options.passes.iter().find(|k| **k == 0 || **k > options.samples) {
         return Err(Error::field("pass", format!("1 to {}, the samples", options.samples), k));
+    }
+    if let Some(rethink) = &options.rethink {
+        rethink.check(&config.model)?;
+        suits(&config.model, &config.infer, rethink.task())?;
     }
     let examples = options.shots.iter().map(|shot| {
         tokenizer.encode(&format!("{QUESTION} {}\nAnswer: {}\n\n", shot.question, shot.answer))
@@ -226,13 +238,14 @@ pub fn evaluate(
             prompt(separator, &examples, &question, max_seq_len, options.max_tokens);
         // The context's last token is read too, and one more comes out of it.
         let room = (max_seq_len + 1).saturating_sub(prompt.len()).min(options.max_tokens);
-        let mut answers = Vec::new();
+        let (mut answers, mut rounds) = (Vec::new(), Vec::new());
         if room > 0 {
             let generation = GenerateOptions {
                 max_tokens: room,
                 sample: options.sample,
                 latents: LatentSource::Prompt,
                 refit: None,
+                rethink: options.rethink,
                 // Far enough apart for the draws of a question.
                 seed: config.run.seed.wrapping_add(index << 32),
                 stop: Some(separator as i32),
@@ -242,11 +255,15 @@ pub fn evaluate(
             let model = &config.model;
             let written = generate_many(model, weights, &inference, &prompt, &generation, draws)?;
             answers = written.iter().map(|one| answer(tokenizer, &one.tokens)).collect();
+            if options.rethink.is_some() {
+                rounds = written.iter().map(|one| one.round).collect();
+            }
         }
         let numbers: Vec<_> = answers.iter().map(|answer| extract(answer)).collect();
         let right = numbers.iter().filter(|n| n.as_ref() == Some(&problem.number)).count();
         let Problem { line, question, number, .. } = problem.clone();
-        let answered = Answered { line, question, number, shots, room, answers, numbers, right };
+        let answered =
+            Answered { line, question, number, shots, room, answers, numbers, right, rounds };
         on_answered(&answered)?;
         all.push(answered);
     }
@@ -298,6 +315,7 @@ fn outcome(all: &[Answered], options: &Options) -> Outcome {
         too_long: count(&|one| one.room == 0),
         answers: all.iter().map(|one| one.answers.len()).sum(),
         extracted: all.iter().flat_map(|one| &one.numbers).filter(|n| n.is_some()).count(),
+        rethink: options.rethink.map(|rethink| rethink.rounds),
         pass: options.passes.iter().map(pass).collect(),
     }
 }
@@ -376,7 +394,8 @@ mod tests {
             let right = numbers.iter().flatten().filter(|n| *n == "4").count();
             let answers = vec![String::new(); numbers.len()];
             let (question, number) = ("2+2?".into(), "4".into());
-            Answered { line: 1, question, number, shots, room, answers, numbers, right }
+            let rounds = Vec::new();
+            Answered { line: 1, question, number, shots, room, answers, numbers, right, rounds }
         };
         let all = [
             one(1, 8, &[Some("4"), None]),
@@ -396,6 +415,7 @@ mod tests {
             passes: vec![1, 2],
             max_tokens: 8,
             sample: SampleConfig::GREEDY,
+            rethink: None,
         };
         let found = outcome(&all, &options);
         assert_eq!((found.fewer_shots, found.less_room, found.too_long), (2, 1, 1));

@@ -3,6 +3,7 @@
 pub mod generation;
 pub mod gsm8k;
 pub mod lambada;
+pub mod stories;
 
 use std::path::Path;
 

@@ -6,6 +6,7 @@ use std::sync::Arc;
 use ltm_kernels::ops::philox::{Philox, PhiloxKey};
 use ltm_model::{Decoder, DeviceWeights, ModelConfig, param_table, sample};
 
+use super::rethink::{Round, chosen};
 use super::{GenerateOptions, Generation, LatentSource, MOST_DRAWS};
 use crate::error::argument;
 use crate::fit::Observer;
@@ -23,13 +24,13 @@ use crate::{
 ///
 /// A generation is cancelled by not calling `next` again, and a fit by an error of its observer.
 pub struct Generator {
-    config: ModelConfig,
-    weights: DeviceWeights,
-    inference: Inference,
-    options: GenerateOptions,
-    programs: Programs,
-    prompts: Vec<Prompt>,
-    texts: Vec<Text>,
+    pub(super) config: ModelConfig,
+    pub(super) weights: DeviceWeights,
+    pub(super) inference: Inference,
+    pub(super) options: GenerateOptions,
+    pub(super) programs: Programs,
+    pub(super) prompts: Vec<Prompt>,
+    pub(super) texts: Vec<Text>,
     decoder: Option<Decoder>,
     /// The text of each of the decoder's sequences, in ascending order.
     rows: Vec<usize>,
@@ -38,15 +39,15 @@ pub struct Generator {
 }
 
 /// A prompt with what was fitted to it.
-struct Prompt {
-    tokens: Vec<i32>,
+pub(super) struct Prompt {
+    pub(super) tokens: Vec<i32>,
     fit: Vec<FastStep>,
-    latents: Fitted,
+    pub(super) latents: Fitted,
 }
 
 /// What latents are drawn from.
 #[derive(Clone)]
-enum Fitted {
+pub(super) enum Fitted {
     /// Nothing was fitted.
     Prior,
     Posterior(Arc<Gaussian>, Arc<Posterior>),
@@ -54,16 +55,47 @@ enum Fitted {
 }
 
 /// A text in the making.
-struct Text {
-    prompt: usize,
-    seed: u64,
+pub(super) struct Text {
+    pub(super) prompt: usize,
+    pub(super) seed: u64,
     uniforms: Philox,
-    latents: Fitted,
-    z: Vec<f32>,
+    pub(super) latents: Fitted,
+    pub(super) z: Vec<f32>,
     /// Everything that the decoder has read or is to read next, to read the end of it again.
     read: Vec<i32>,
-    tokens: Vec<i32>,
+    pub(super) tokens: Vec<i32>,
     goes_on: bool,
+    /// What was written before, and scored.
+    pub(super) rounds: Vec<Round>,
+}
+
+impl Text {
+    /// The text of `prompt` number `idx` without a token of its own, in the round after `rounds`.
+    pub(super) fn begin(
+        (idx, prompt): (usize, &Prompt),
+        seed: u64,
+        (latents, z): (Fitted, Vec<f32>),
+        rounds: Vec<Round>,
+    ) -> Self {
+        let stream = Purpose::Token as u64;
+        Self {
+            prompt: idx,
+            seed,
+            uniforms: Philox::new(PhiloxKey { seed, stream, step: rounds.len() as u64 }),
+            latents,
+            z,
+            read: prompt.tokens.clone(),
+            tokens: Vec::new(),
+            goes_on: true,
+            rounds,
+        }
+    }
+
+    /// The key of its random numbers at a position of its round: each round counts as another sequence.
+    pub(super) fn key(&self, position: u64) -> InferKey<'static> {
+        let sequences = Sequences::From(self.rounds.len() as u64);
+        InferKey { seed: self.seed, step: position, sequences }
+    }
 }
 
 impl Generator {
@@ -73,7 +105,8 @@ impl Generator {
     ///
     /// # Errors
     /// [`Error::Argument`] for an empty prompt, no prompt or a `refit` of 0, [`Error::PromptTooLong`]; [`Error::Model`]
-    /// for a configuration, weights or tokens that do not fit; those of [`Inference::infer`], such as the observer's.
+    /// for a configuration, weights or tokens that do not fit; those of [`Rethink::check`](super::Rethink::check); those
+    /// of [`Inference::infer`], such as the observer's.
     pub fn new(
         config: &ModelConfig,
         weights: &DeviceWeights,
@@ -91,6 +124,9 @@ impl Generator {
         }
         if options.refit == Some(0) {
             return Err(argument("refit", "at least 1 token", 0));
+        }
+        if let Some(rethink) = &options.rethink {
+            rethink.check(config)?;
         }
         let max_seq_len = config.max_seq_len;
         if let Some(prompt) = prompts.iter().find(|prompt| prompt.len() > max_seq_len) {
@@ -116,7 +152,8 @@ impl Generator {
                     let key =
                         InferKey { seed: options.seed, step: 0, sequences: Sequences::From(0) };
                     let inference = generator.inference.clone();
-                    generator.fit(&inference, prompt, key, &mut |step| {
+                    let batch = generator.batch(prompt)?;
+                    generator.fit(&inference, &batch, key, &mut |step| {
                         observer(step)?;
                         fit.push(step.clone());
                         Ok(())
@@ -145,33 +182,29 @@ impl Generator {
             for draw in draws.clone() {
                 let seed = self.options.seed.wrapping_add(draw);
                 let key = InferKey { seed, step: 0, sequences: Sequences::From(0) };
-                let stream = Purpose::Token as u64;
-                texts.push(Text {
-                    prompt: idx,
-                    seed,
-                    uniforms: Philox::new(PhiloxKey { seed, stream, step: 0 }),
-                    z: self.sample(&prompt.latents, key)?,
-                    latents: prompt.latents.clone(),
-                    read: prompt.tokens.clone(),
-                    tokens: Vec::new(),
-                    goes_on: true,
-                });
+                let z = self.sample(&prompt.latents, key)?;
+                let latents = (prompt.latents.clone(), z);
+                texts.push(Text::begin((idx, prompt), seed, latents, Vec::new()));
             }
         }
-        (self.texts, self.position, self.decoder) = (texts, 0, None);
-        if self.texts.is_empty() {
-            return Ok(());
+        self.write(texts)
+    }
+
+    /// Replaces the texts by these, whose prompts a decoder reads; nothing is replaced when that fails.
+    pub(super) fn write(&mut self, texts: Vec<Text>) -> Result<()> {
+        let rows: Vec<usize> = (0..texts.len()).collect();
+        let mut decoder = None;
+        if !texts.is_empty() {
+            let mut all = Decoder::with_weights(self.config, self.weights.clone(), texts.len())?;
+            if self.config.n_latents > 0 {
+                let z: Vec<f32> = texts.iter().flat_map(|text| text.z.iter().copied()).collect();
+                all.set_latents(&z)?;
+            }
+            let whole: Vec<usize> = texts.iter().map(|text| text.read.len()).collect();
+            read_ends(&texts, &rows, &mut all, &whole)?;
+            decoder = Some(all);
         }
-        let b = self.texts.len();
-        let mut decoder = Decoder::with_weights(self.config, self.weights.clone(), b)?;
-        if self.config.n_latents > 0 {
-            let z: Vec<f32> = self.texts.iter().flat_map(|text| text.z.iter().copied()).collect();
-            decoder.set_latents(&z)?;
-        }
-        let whole: Vec<usize> = self.texts.iter().map(|text| text.read.len()).collect();
-        self.rows = (0..b).collect();
-        self.read_ends(&mut decoder, &whole)?;
-        self.decoder = Some(decoder);
+        (self.texts, self.rows, self.position, self.decoder) = (texts, rows, 0, decoder);
         Ok(())
     }
 
@@ -216,12 +249,24 @@ impl Generator {
         Ok(Some(next))
     }
 
-    /// The texts that were begun, as far as they are, in the order of [`begin`](Self::begin).
+    /// The texts that were begun, as far as they are, in the order of [`begin`](Self::begin): after the last round of
+    /// rethinking those that are kept, before it those of the current round.
     pub fn texts(&self) -> Vec<Generation> {
-        let of = |text: &Text| Generation {
-            tokens: text.tokens.clone(),
-            fit: self.prompts[text.prompt].fit.clone(),
-            z: text.z.clone(),
+        let of = |text: &Text| {
+            let kept = self.options.rethink.and_then(|rethink| chosen(&rethink, &text.rounds));
+            let round = kept.unwrap_or(text.rounds.len());
+            let (tokens, z) = match kept {
+                Some(kept) => (&text.rounds[kept].tokens, &text.rounds[kept].z),
+                None => (&text.tokens, &text.z),
+            };
+            let fit = self.prompts[text.prompt].fit.clone();
+            Generation {
+                tokens: tokens.clone(),
+                fit,
+                z: z.clone(),
+                round,
+                rounds: text.rounds.clone(),
+            }
         };
         self.texts.iter().map(of).collect()
     }
@@ -265,27 +310,7 @@ impl Generator {
             decoder.set_latents_rows(row..row + 1, &z)?;
             (self.texts[idx].latents, self.texts[idx].z) = (latents, z);
         }
-        self.read_ends(decoder, &again)
-    }
-
-    /// Lets a decoder read, of each of its texts, the last `again` tokens from position 0, or for 0 the last token from
-    /// where it is. Neighbours that do the same are read together.
-    fn read_ends(&self, decoder: &mut Decoder, again: &[usize]) -> Result<()> {
-        let mut start = 0;
-        for run in again.chunk_by(|a, b| a == b) {
-            let (rows, kept) = (start..start + run.len(), run[0]);
-            start = rows.end;
-            let ends = self.rows[rows.clone()].iter().flat_map(|idx| {
-                let read = &self.texts[*idx].read;
-                &read[read.len() - kept.max(1)..]
-            });
-            let ends: Vec<i32> = ends.copied().collect();
-            match kept {
-                0 => decoder.step_rows(rows, &ends)?,
-                _ => decoder.prefill_rows(rows, &ends)?,
-            };
-        }
-        Ok(())
+        read_ends(&self.texts, &self.rows, decoder, &again)
     }
 
     /// The latents of a text fitted again, to its last `kept` tokens, and a sample of them.
@@ -297,29 +322,37 @@ impl Generator {
     ) -> Result<(Fitted, Vec<f32>)> {
         let text = &self.texts[idx];
         // A key of its own for every position; the first fit's is step 0.
-        let key =
-            InferKey { seed: text.seed, step: self.position as u64, sequences: Sequences::From(0) };
-        let inference = match &text.latents {
-            Fitted::Posterior(gaussian, _) => self.inference.from(Start::Given(gaussian.clone())),
-            Fitted::Prior | Fitted::Sample(_) => self.inference.clone(),
-        };
-        let tokens = text.read[text.read.len() - kept..].to_vec();
-        let latents = self.fit(&inference, &tokens, key, observer)?;
+        let key = text.key(self.position as u64);
+        let inference = self.after(&text.latents);
+        let batch = self.batch(&text.read[text.read.len() - kept..])?;
+        let latents = self.fit(&inference, &batch, key, observer)?;
         let z = self.sample(&latents, key)?;
         Ok((latents, z))
     }
 
-    /// Fits latents to a text, each token from those before it.
-    fn fit(
+    /// The method of inference from the posterior before, if there is one.
+    pub(super) fn after(&self, before: &Fitted) -> Inference {
+        match before {
+            Fitted::Posterior(gaussian, _) => self.inference.from(Start::Given(gaussian.clone())),
+            Fitted::Prior | Fitted::Sample(_) => self.inference.clone(),
+        }
+    }
+
+    /// A text of at least two tokens, each to be predicted from those before it.
+    pub(super) fn batch(&self, tokens: &[i32]) -> Result<Batch> {
+        Batch::new(&self.config, 1, &tokens[..tokens.len() - 1], &tokens[1..])
+    }
+
+    /// Fits latents to a text.
+    pub(super) fn fit(
         &mut self,
         inference: &Inference,
-        tokens: &[i32],
+        batch: &Batch,
         key: InferKey,
         observer: &mut Observer<'_>,
     ) -> Result<Fitted> {
-        let t = tokens.len() - 1;
-        let batch = Batch::new(&self.config, 1, &tokens[..t], &tokens[1..])?;
-        let mut problem = self.programs.get(1, t)?.problem(&self.weights, &batch)?;
+        let [b, t] = batch.shape();
+        let mut problem = self.programs.get(b, t)?.problem(&self.weights, batch)?;
         Ok(match inference.infer(&mut problem, key, observer)? {
             Latents::None => Fitted::Prior,
             Latents::Gaussian(gaussian) => {
@@ -331,7 +364,7 @@ impl Generator {
     }
 
     /// Latents `(L·Z,C)` drawn under `key`: the fit has seen its own noise. Empty for a model without latents.
-    fn sample(&self, latents: &Fitted, key: InferKey) -> Result<Vec<f32>> {
+    pub(super) fn sample(&self, latents: &Fitted, key: InferKey) -> Result<Vec<f32>> {
         let len = self.config.n_latents * self.config.dim;
         match latents {
             Fitted::Posterior(_, posterior) => posterior.fresh_sample(&self.config, key, 0),
@@ -344,4 +377,24 @@ impl Generator {
             }
         }
     }
+}
+
+/// Lets a decoder read, of the text of each of its `rows`, the last `again` tokens from position 0, or for 0 the last
+/// token from where it is. Neighbours that do the same are read together.
+fn read_ends(texts: &[Text], rows: &[usize], decoder: &mut Decoder, again: &[usize]) -> Result<()> {
+    let mut start = 0;
+    for run in again.chunk_by(|a, b| a == b) {
+        let (range, kept) = (start..start + run.len(), run[0]);
+        start = range.end;
+        let ends = rows[range.clone()].iter().flat_map(|idx| {
+            let read = &texts[*idx].read;
+            &read[read.len() - kept.max(1)..]
+        });
+        let ends: Vec<i32> = ends.copied().collect();
+        match kept {
+            0 => decoder.step_rows(range, &ends)?,
+            _ => decoder.prefill_rows(range, &ends)?,
+        };
+    }
+    Ok(())
 }

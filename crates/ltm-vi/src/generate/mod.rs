@@ -1,7 +1,9 @@
 //! Generation: latents from the prior or fitted to a prompt, then tokens decoded with the latents fixed, or fitted again
-//! on the way. Knows no text.
+//! on the way or after it. Knows no text.
 
 mod generator;
+mod rethink;
+mod rounds;
 
 use std::ops::Range;
 
@@ -9,6 +11,7 @@ use ltm_autodiff::Precision;
 use ltm_model::{DeviceWeights, ModelConfig, SampleConfig};
 
 pub use generator::Generator;
+pub use rethink::{Keep, Rethink, RethinkStart, Round, RoundScore};
 
 use crate::{FastStep, Inference, Result};
 
@@ -35,6 +38,8 @@ pub struct GenerateOptions {
     pub latents: LatentSource,
     /// Fits the latents again to the text so far after each time that this many tokens were generated.
     pub refit: Option<usize>,
+    /// Fits the latents to the whole text once it is written, and writes it again; with `refit` in every round.
+    pub rethink: Option<Rethink>,
     /// Seed of latents and tokens.
     pub seed: u64,
     /// Generation ends after this token.
@@ -50,8 +55,12 @@ pub struct Generation {
     pub tokens: Vec<i32>,
     /// The fast steps of the fit to the prompt; empty without a fit.
     pub fit: Vec<FastStep>,
-    /// The latents `(L·Z,C)`, those of the last fit.
+    /// The latents `(L·Z,C)`, those of the last fit before its end.
     pub z: Vec<f32>,
+    /// The round that this text is of: 0 without [`rethinking`](GenerateOptions::rethink).
+    pub round: usize,
+    /// The text of each round, this one among them; empty without rethinking.
+    pub rounds: Vec<Round>,
 }
 
 /// Continues `prompt`, which is at least the token that documents begin with, to the end: see [`Generator`], which
@@ -87,7 +96,7 @@ pub fn generate_many(
     let observer = &mut |_: &FastStep| Ok(());
     let mut generator = Generator::new(config, weights, inference, &[prompt], options, observer)?;
     generator.begin(draws)?;
-    while generator.next(observer)?.is_some() {}
+    generator.finish(observer)?;
     Ok(generator.texts())
 }
 
@@ -104,6 +113,7 @@ mod tests {
         sample: SampleConfig { temperature: 1.0, top_k: 0, top_p: 1.0 },
         latents: LatentSource::Prompt,
         refit: None,
+        rethink: None,
         seed: 5,
         stop: None,
         precision: Precision::F32,
