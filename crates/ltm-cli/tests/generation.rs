@@ -177,6 +177,9 @@ fn stories_are_checked_and_models_without_latents_refuse_to_rethink() {
         let sets = [
             format!("run.dir={run}"),
             format!("model.n_latents={latents}"),
+            "model.encoder_width=0".into(),
+            "infer.start=prior".into(),
+            "train.prefix_weight=0".into(),
             "data.documents=64".into(),
             "data.val_documents=8".into(),
             "train.steps=2".into(),

@@ -756,7 +756,7 @@ mod tests {
             let options = ReadOptions::default();
             load(std::slice::from_ref(&path), &bytes(), &options, limit, &mut |_| ())
         };
-        let (corpus, _) = load(Limit::Tokens(3)).expect("six tokens");
+        let (corpus, _) = load(Limit::Tokens(6)).expect("eight tokens");
         assert_eq!((corpus.len(), corpus.meta().expect("there").documents), (8, 2));
         assert!(load(Limit::None).expect_err("broken").to_string().contains("line 3"));
         fs::write(&path, " \n").expect("written");

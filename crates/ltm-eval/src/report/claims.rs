@@ -2,7 +2,8 @@
 //!
 //! A verdict is one over seeds: a difference that seeds may explain is called unclear, and of one seed there is none.
 
-use super::entry::{Difference, Entry, Kind, Verdict, groups, kind, protocols};
+use super::difference::{Difference, Verdict};
+use super::entry::{Entry, Kind, groups, kind, protocols};
 use super::seeds::{ONE_SEED, over_seeds};
 
 /// A claim that more of something lowers the numbers, with the comparisons that test it.

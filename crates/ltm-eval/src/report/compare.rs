@@ -6,7 +6,8 @@ use std::path::PathBuf;
 use ltm_vi::Protocol;
 use serde_json::{Map, Value, json};
 
-use super::entry::{Difference, Entry, kind, protocols};
+use super::difference::Difference;
+use super::entry::{Entry, kind, protocols};
 use super::words::plus_minus;
 use super::{name_of, read_run, rescore};
 use crate::{Error, Result};

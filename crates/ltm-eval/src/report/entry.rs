@@ -5,7 +5,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use serde_json::Value;
 
-use super::seeds::welch;
+use super::difference::{Difference, welch};
 use crate::measured::Measured;
 use crate::sweep::Settings;
 
@@ -50,42 +50,6 @@ impl Kind {
             Self::Valid => "valid bound",
             Self::FittedNoise => "published bound, noise seen by the fit",
             Self::NoBound => "not a bound",
-        }
-    }
-}
-
-/// A difference with its standard error.
-#[derive(Clone, Copy, Debug, PartialEq)]
-pub(super) struct Difference {
-    pub(super) nats: f64,
-    pub(super) error: f64,
-    /// How many standard errors are beyond chance, where the error is over seeds; `None` where it is over sequences and
-    /// another seed may change more.
-    pub(super) critical: Option<f64>,
-}
-
-/// What a difference shows.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Verdict {
-    Below,
-    Above,
-    Unclear,
-    /// There is one seed.
-    None,
-}
-
-impl Difference {
-    /// In units of its standard error.
-    pub(super) fn errors(self) -> f64 {
-        self.nats / self.error
-    }
-
-    pub(super) fn verdict(self) -> Verdict {
-        match (self.critical, self.errors()) {
-            (None, _) => Verdict::None,
-            (Some(critical), errors) if errors <= -critical => Verdict::Below,
-            (Some(critical), errors) if errors >= critical => Verdict::Above,
-            (Some(_), _) => Verdict::Unclear,
         }
     }
 }

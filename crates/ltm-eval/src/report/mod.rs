@@ -4,6 +4,7 @@
 mod charts;
 mod claims;
 mod compare;
+mod difference;
 mod entry;
 mod page;
 mod seeds;

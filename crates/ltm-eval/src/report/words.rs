@@ -3,7 +3,8 @@
 //! A verdict is one over seeds, as in the module `claims`.
 
 use super::claims::claims;
-use super::entry::{Difference, Entry, Kind, Verdict, groups, kind, protocols};
+use super::difference::{Difference, Verdict};
+use super::entry::{Entry, Kind, groups, kind, protocols};
 use super::seeds::{ONE_SEED, over_seeds};
 
 /// How far below the truth a bound is before its evaluation is called wrong, in standard errors over sequences: the same
