@@ -60,3 +60,66 @@ fn runs_are_compared_row_by_row_and_key_by_key() {
     bad(&["compare", &a], 2, &["2 values required"]);
     bad(&["compare", &a, &out], 1, &["page", "metrics.jsonl"]);
 }
+
+/// `train --compare`: the same decoder without latents, twice, and what the numbers say; a second call trains nothing again.
+#[test]
+fn a_run_is_compared_with_its_decoder_without_latents() {
+    let temp = tempfile::tempdir().expect("a temporary folder");
+    let config = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../configs/quickstart.toml");
+    let config = config.display().to_string();
+    let run = temp.path().join("run");
+    let mut sets = vec![format!("run.dir='{}'", run.display())];
+    let small = [
+        "data.documents=64",
+        "data.val_documents=8",
+        "model.dim=16",
+        "train.steps=4",
+        "train.warmup=1",
+        "train.prefix_from=0.5",
+        "train.eval_sequences=8",
+        "train.eval_samples=2",
+    ];
+    sets.extend(small.map(String::from));
+    let sets: Vec<&str> = sets.iter().flat_map(|set| ["--set", set]).collect();
+    let train =
+        |more: &[&str]| good(&[&["train", &config, "--compare"], &sets[..], more].concat()).0;
+    let first = train(&[]);
+    for part in [
+        "without thoughts",
+        "with thoughts",
+        "without, full context",
+        "truth",
+        "entropy",
+        "no model can do better than 0.474",
+        "comparison.svg",
+    ] {
+        assert!(first.contains(part), "`{part}` is not in\n{first}");
+    }
+    assert!(run.join("plots/comparison.svg").exists());
+    let of = |name: &str| run.join("baselines").join(name).join("config.toml");
+    let read = |name: &str| std::fs::read_to_string(of(name)).expect("a trained baseline");
+    assert!(read("window").contains("window = 4") && read("full-context").contains("window = 96"));
+    let changed =
+        |name: &str| std::fs::metadata(of(name)).expect("there").modified().expect("a time");
+    let before = ["window", "full-context"].map(changed);
+    let again = train(&["--resume"]);
+    let rows = |text: &str| -> Vec<String> {
+        text.lines()
+            .skip_while(|line| !line.starts_with("nats per token, lower"))
+            .map(String::from)
+            .collect()
+    };
+    assert_eq!(rows(&again), rows(&first));
+    assert_eq!(["window", "full-context"].map(changed), before);
+    let none = [
+        "--set",
+        "model.n_latents=0",
+        "--set",
+        "model.encoder_width=0",
+        "--set",
+        "infer.start=prior",
+    ];
+    let none =
+        [&["train", &config, "--compare", "--set", "train.prefix_weight=0"], &none[..]].concat();
+    bad(&none, 2, &["--compare", "a model with latents"]);
+}

@@ -3,7 +3,7 @@
 
 use std::path::PathBuf;
 
-use ltm_train::config::{Config, RowKind};
+use ltm_train::config::{Config, RowKind, SlowGradientKind};
 use ltm_train::data::storyworld;
 use ltm_train::metrics::{Line, METRICS_FILE, ProtocolScore, read};
 use ltm_train::run_data::corpus_dir;
@@ -55,8 +55,9 @@ impl Baseline {
             baseline.model.window = config.model.max_seq_len;
         }
         baseline.infer = InferConfig { steps: 0, ..InferConfig::published() };
-        baseline.train.slow_gradient = Default::default();
-        baseline.train.eval_every = 0;
+        let train = &mut baseline.train;
+        (train.slow_gradient, train.fast_steps) = (SlowGradientKind::Final, None);
+        (train.importance_samples, train.prefix_weight, train.eval_every) = (1, 0.0, 0);
         baseline
     }
 }
