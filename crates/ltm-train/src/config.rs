@@ -204,8 +204,9 @@ pub struct TrainConfig {
     /// Fraction of training that precedes the importance-weighted steps; before it a slow step takes one sample.
     #[serde(default)]
     pub importance_from: f64,
-    /// Weight of a second loss: the cross-entropy of the tokens after a random prefix of each text, from latents inferred
-    /// from the prefix alone, so that a model also learns to write on from what was read so far. 0 is none.
+    /// Weight of a second loss: a bound on a random prefix of each text with the tokens after it, whose posterior has read
+    /// the prefix alone, so that a model also learns to infer its latents from what was read so far and to write on. 0 is
+    /// none.
     #[serde(default)]
     pub prefix_weight: f64,
     /// Fraction of training that precedes this loss. From the beginning it teaches a model to do without latents.

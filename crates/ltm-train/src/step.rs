@@ -246,7 +246,7 @@ impl SlowLearner {
             }
         }
         if train.prefix_weight > 0.0 && progress >= train.prefix_from {
-            self.read_on(config, batches, step)?;
+            self.read_on(config, batches, step, kl_weight)?;
         }
         let loss = nll * share;
         let kl = kl.map(|kl| kl * share);
@@ -293,9 +293,15 @@ impl SlowLearner {
         self.kl_balance = moved.clamp(LEAST_BALANCE, 1.0) as f32;
     }
 
-    /// Adds the gradients of predicting what follows a random prefix of each text, from latents inferred from the
+    /// Adds the gradients of a bound on a random prefix of each text with what follows it, whose posterior has read the
     /// prefix alone, times `train.prefix_weight`.
-    fn read_on(&mut self, config: &Config, batches: &[Batch], step: u64) -> Result<()> {
+    fn read_on(
+        &mut self,
+        config: &Config,
+        batches: &[Batch],
+        step: u64,
+        kl_weight: f64,
+    ) -> Result<()> {
         let train = &config.train;
         let extents = self.program.extents();
         let key = |idx: usize| {
@@ -307,16 +313,17 @@ impl SlowLearner {
             Ok(Cut::new(batch, key(idx), train.prefix_block)?)
         });
         let cuts = cuts.collect::<Result<Vec<_>>>()?;
-        let tokens = cuts.iter().flat_map(|cut| &cut.predicted).filter(|p| **p).count();
+        let tokens = cuts.iter().flat_map(|cut| &cut.counted).filter(|counts| **counts).count();
         let share = (train.prefix_weight / tokens.max(1) as f64) as f32;
-        let inference = Inference::at(&config.fast_loop(), train.progress(step))?;
-        for (idx, Cut { known, rest, predicted }) in cuts.iter().enumerate() {
+        let inference = Inference::weighted(&config.fast_loop(), train.progress(step), kl_weight)?;
+        for (idx, Cut { known, rest, counted }) in cuts.iter().enumerate() {
             let token_weight: Vec<f32> =
-                predicted.iter().map(|p| if *p { share } else { 0.0 }).collect();
+                counted.iter().map(|counts| if *counts { share } else { 0.0 }).collect();
             let mut problem = self.program.problem(&self.weights, known)?;
             let latents = inference.infer(&mut problem, key(idx), &mut |_| Ok(()))?;
             let mut problem = problem.with_batch(rest)?;
-            problem.weight_gradients(&latents, &token_weight, 0.0)?.add_to(&mut self.sums)?;
+            let slow = problem.weight_gradients(&latents, &token_weight, kl_weight)?;
+            slow.add_to(&mut self.sums)?;
         }
         Ok(())
     }

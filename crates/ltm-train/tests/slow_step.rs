@@ -198,9 +198,9 @@ impl Plain {
             let mut problem = self.program.problem(&weights, &cut.known).expect("they fit");
             let latents = inference.infer(&mut problem, key, &mut |_| Ok(())).expect("fitted");
             let mut problem = self.program.problem(&weights, &cut.rest).expect("they fit");
-            let mask: Vec<f32> = cut.predicted.iter().map(|p| f32::from(*p)).collect();
+            let mask: Vec<f32> = cut.counted.iter().map(|counts| f32::from(*counts)).collect();
             predicted += f64::from(mask.iter().sum::<f32>());
-            let slow = problem.weight_gradients(&latents, &mask, 0.0).expect("gradients");
+            let slow = problem.weight_gradients(&latents, &mask, 1.0).expect("gradients");
             for (sum, gradient) in ahead.iter_mut().zip(slow.gradients) {
                 for (sum, x) in sum.iter_mut().zip(gradient.to_f64().expect("on the CPU")) {
                     *sum += config.train.prefix_weight * x;

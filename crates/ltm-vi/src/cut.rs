@@ -14,8 +14,8 @@ pub struct Cut {
     pub known: Batch,
     /// The whole batch, of which an encoder reads what is before the cuts.
     pub rest: Batch,
-    /// Whether each target `(B·T)` is one of those that are predicted after a cut.
-    pub predicted: Vec<bool>,
+    /// Whether each target `(B·T)` is read or predicted: before the cut, or in the block after it.
+    pub counted: Vec<bool>,
 }
 
 impl Cut {
@@ -27,7 +27,7 @@ impl Cut {
     pub fn new(batch: Batch, key: InferKey, block: usize) -> Result<Self> {
         let [b, t] = batch.shape();
         let mut known = batch.targets().to_vec();
-        let mut predicted = vec![false; b * t];
+        let mut counted = vec![false; b * t];
         let mut read = Vec::with_capacity(b);
         for row in 0..b {
             let targets = &mut known[row * t..(row + 1) * t];
@@ -37,14 +37,14 @@ impl Cut {
                 true => 0,
                 false => 1 + draw.below(1, len as u64 - 1) as usize,
             };
-            for at in cut..(cut + block).min(len) {
-                predicted[row * t + at] = targets[at] >= 0;
+            for at in 0..(cut + block).min(len) {
+                counted[row * t + at] = targets[at] >= 0;
             }
             targets[cut..].fill(Batch::IGNORED);
             read.push(cut);
         }
         let known = batch.with_targets(&known)?;
-        Ok(Self { known, rest: batch.with_read(&read)?, predicted })
+        Ok(Self { known, rest: batch.with_read(&read)?, counted })
     }
 }
 
@@ -70,9 +70,9 @@ mod tests {
             let at = known.iter().filter(|id| **id >= 0).count();
             counts[at] += 1;
             assert_eq!(&cut.rest.readable()[range.clone()], known);
-            let predicted: Vec<_> =
-                (0..).zip(&cut.predicted[range]).filter(|(_, p)| **p).map(|(i, _)| i).collect();
-            assert_eq!(predicted, (at..(at + 4).min(len as usize)).collect::<Vec<_>>());
+            let counted: Vec<_> =
+                (0..).zip(&cut.counted[range]).filter(|(_, c)| **c).map(|(i, _)| i).collect();
+            assert_eq!(counted, (0..(at + 4).min(len as usize)).collect::<Vec<_>>());
         }
         assert_eq!(cut.rest.targets(), targets);
         // A quarter of 400, and a ninth of the rest each: five standard deviations.

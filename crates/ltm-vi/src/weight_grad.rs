@@ -25,7 +25,7 @@ impl Problem<'_> {
     ///
     /// Those of an encoder's weights are of the bound at the encoder's sample by the latents' noise,
     /// `sum(token_weight · nll) + kl_weight·sum_b w_b·KL_b`, where `w_b` is the mean weight of the sequence's scored
-    /// tokens; for [`SlowGradient::Joint`](crate::SlowGradient::Joint) those of all weights are.
+    /// tokens that have one; for [`SlowGradient::Joint`](crate::SlowGradient::Joint) those of all weights are.
     ///
     /// # Errors
     /// [`Error::NoSlowGradient`] for a program without weight gradients, [`Error::Argument`] when a length
@@ -110,7 +110,8 @@ impl Problem<'_> {
         let [_, t] = batch.shape();
         let mut weights = Vec::new();
         for (targets, weight) in batch.targets().chunks(t).zip(of_encoder.chunks(t)) {
-            let scored = || targets.iter().zip(weight).filter(|(id, _)| **id >= 0);
+            let counts = |(id, weight): &(&i32, &f32)| **id >= 0 && **weight != 0.0;
+            let scored = || targets.iter().zip(weight).filter(counts);
             let total: f32 = scored().map(|(_, weight)| weight).sum();
             let mean = total / scored().count().max(1) as f32;
             weights.extend(std::iter::repeat_n(kl_weight * mean, program.extents.n_layers));
