@@ -43,19 +43,19 @@ impl Posteriors {
         let all = kept.len() == b && kept.iter().all(Option::is_some);
         let mut start = problem.start(if all { &Start::Prior } else { otherwise }, key)?;
         let len = problem.extents().latent_len();
-        let parts: [(_, fn(&RowPosterior) -> &[f32]); 2] =
-            [(&mut start.mu, |row| &row.mu), (&mut start.log_var, |row| &row.log_var)];
-        for (whole, part) in parts {
-            let mut numbers = vec![0.0; whole.len()];
-            let places =
-                || kept.iter().enumerate().filter_map(|(at, row)| Some((at * len, (*row)?)));
-            for (at, row) in places() {
-                numbers[at..at + len].copy_from_slice(part(row));
-            }
+        let places: Vec<_> =
+            kept.iter().enumerate().filter_map(|(at, row)| Some((at * len, (*row)?))).collect();
+        let [mut mu, mut log_var] = [(); 2].map(|()| vec![0.0; b * len]);
+        for (at, row) in &places {
+            mu[*at..*at + len].copy_from_slice(&row.mu);
+            log_var[*at..*at + len].copy_from_slice(&row.log_var);
+        }
+        for (whole, numbers) in [(&mut start.mu, mu), (&mut start.log_var, log_var)] {
+            // On the device in one copy, and from there to their places.
             let mut given = Buffer::zeros(&whole.device(), whole.dtype(), whole.len())?;
             given.write_f32(&numbers)?;
-            for (at, _) in places() {
-                whole.copy_range(at, &given, at, len)?;
+            for (at, _) in &places {
+                whole.copy_range(*at, &given, *at, len)?;
             }
         }
         Ok(Start::Given(Arc::new(start)))
