@@ -68,6 +68,7 @@ fn print_size(config: &Config) -> anyhow::Result<()> {
         ("weights and one copy", memory.weights),
         ("optimizer state", memory.optimizer),
         ("gradients", memory.gradients),
+        ("posteriors of rows", memory.posteriors),
         ("batch and posterior", memory.batch),
         ("activations of the fast and slow plans", memory.activations),
         ("evaluation or writing a checkpoint", memory.evaluation),

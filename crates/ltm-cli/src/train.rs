@@ -154,6 +154,12 @@ fn note_changes(config: &Config, changes: &Changes) {
     for change in changes.keys.iter().chain(&changes.data) {
         note!("changed since the checkpoint: {change}");
     }
+    if changes.dropped_posteriors > 0 {
+        note!(
+            "the posteriors of {} rows are dropped, because the data has changed",
+            changes.dropped_posteriors
+        );
+    }
     let Some(jump) = &changes.jump else { return };
     let steps = config.train.schedule_steps();
     let [after, before] = [jump.after, jump.before].map(|rate| format!("{rate:.3e}"));

@@ -1,6 +1,8 @@
 //! A run's state on disk: a folder that is whole or absent. Trains nothing.
 
 mod folders;
+mod posteriors_file;
+mod tensors;
 
 use std::collections::BTreeMap;
 use std::fs;
@@ -11,22 +13,25 @@ use ltm_autodiff::AdamWState;
 use ltm_files::write_whole;
 use ltm_kernels::Buffer;
 use ltm_model::{Weights, param_table};
-use safetensors::tensor::{Dtype, SafeTensors, TensorView};
+use ltm_vi::StartKind;
 use serde::{Deserialize, Serialize};
 
 use crate::config::Config;
 use crate::data::tokenizer::TOKENIZER_FILE;
 use crate::data::{Fingerprint, SharedTokenizer, TokenizerSpec};
+use crate::posteriors::Posteriors;
 use crate::{Error, Result};
 
 pub(crate) use folders::remove_leftovers;
 pub use folders::{CHECKPOINTS, Found, LATEST_FILE, locate, newest, prune, save};
 use folders::{run_of, step_of};
+use tensors::{Tensor, TensorFile};
 
 /// The file of a run, and of a checkpoint, that holds its configuration.
 pub const CONFIG_FILE: &str = "config.toml";
 const MODEL_FILE: &str = "model.safetensors";
 const OPTIMIZER_FILE: &str = "optimizer.safetensors";
+const POSTERIORS_FILE: &str = "posteriors.safetensors";
 const STATE_FILE: &str = "state.json";
 const FILES: [&str; 4] = [CONFIG_FILE, MODEL_FILE, OPTIMIZER_FILE, STATE_FILE];
 
@@ -102,7 +107,7 @@ impl std::fmt::Display for Checksum {
     }
 }
 
-/// A checkpoint, read for use: everything but the optimiser.
+/// A checkpoint, read for use: everything but the optimiser and the posteriors of rows.
 #[derive(Clone, Debug)]
 pub struct Checkpoint {
     /// Its folder.
@@ -208,23 +213,9 @@ impl Checkpoint {
         let path = self.dir.join(OPTIMIZER_FILE);
         verify(&self.dir, &self.state, OPTIMIZER_FILE)?;
         let bytes = fs::read(&path).map_err(Error::io(&path, "read"))?;
-        let bad = |what: &str, expected: &str, found: String| {
-            Error::content(&path, what, expected, found)
-        };
-        let file = SafeTensors::deserialize(&bytes)
-            .map_err(|error| bad("content", "a whole safetensors file", error.to_string()))?;
+        let file = TensorFile::parse(&path, &bytes)?;
         let read = |name: String, shape: &[usize]| {
-            let view = file
-                .tensor(&name)
-                .map_err(|error| bad(&name, "a tensor of this name", error.to_string()))?;
-            if view.dtype() != Dtype::F32 || view.shape() != shape {
-                let found = format!("{:?} {:?}", view.dtype(), view.shape());
-                return Err(bad(&name, &format!("F32 {shape:?}"), found));
-            }
-            let (numbers, _) = view.data().as_chunks::<4>();
-            let numbers: Vec<f32> = numbers.iter().map(|b| f32::from_le_bytes(*b)).collect();
-            check_finite(&path, &name, &numbers)?;
-            Ok(Buffer::from_vec(numbers))
+            Ok::<_, Error>(Buffer::from_vec(file.floats(&name, shape)?))
         };
         param_table(&self.config.model)
             .iter()
@@ -235,6 +226,23 @@ impl Checkpoint {
             })
             .collect()
     }
+
+    /// Reads the posteriors of rows; none of a run that keeps none, under another `infer.start`.
+    ///
+    /// # Errors
+    /// Those of [`moments`](Self::moments).
+    pub fn posteriors(&self) -> Result<Posteriors> {
+        if !keeps_posteriors(&self.config) {
+            return Ok(Posteriors::default());
+        }
+        verify(&self.dir, &self.state, POSTERIORS_FILE)?;
+        posteriors_file::load(&self.dir.join(POSTERIORS_FILE), &self.config.model)
+    }
+}
+
+/// Whether a run's checkpoints have the posteriors of rows.
+fn keeps_posteriors(config: &Config) -> bool {
+    config.infer.start == StartKind::Given
 }
 
 fn write_files(
@@ -242,6 +250,7 @@ fn write_files(
     config: &Config,
     weights: &Weights,
     moments: &[AdamWState],
+    posteriors: &Posteriors,
     state: &State,
 ) -> Result<()> {
     weights.save(&dir.join(MODEL_FILE), &config.model).map_err(|error| match error {
@@ -249,31 +258,23 @@ fn write_files(
         other => Error::Model(other),
     })?;
     let specs = param_table(&config.model);
-    let bytes = |buffer: &Buffer| -> Result<Vec<u8>> {
-        let values = buffer.to_f32().map_err(ltm_vi::Error::from)?;
-        Ok(values.iter().flat_map(|x| x.to_le_bytes()).collect())
-    };
     let mut tensors = Vec::with_capacity(2 * specs.len());
     for (spec, moment) in specs.iter().zip(moments) {
-        tensors.push((format!("m.{}", spec.name), &spec.shape, bytes(&moment.m)?));
-        tensors.push((format!("v.{}", spec.name), &spec.shape, bytes(&moment.v)?));
+        for (name, buffer) in [("m", &moment.m), ("v", &moment.v)] {
+            let numbers = buffer.to_f32().map_err(ltm_vi::Error::from)?;
+            tensors.push(Tensor::floats(format!("{name}.{}", spec.name), &spec.shape, &numbers));
+        }
     }
-    let path = dir.join(OPTIMIZER_FILE);
-    let refused = |error: safetensors::SafeTensorError| {
-        Error::content(&path, "content", "tensors that serialise", error.to_string())
-    };
-    let views = tensors
-        .iter()
-        .map(|(name, shape, bytes)| {
-            Ok((name.as_str(), TensorView::new(Dtype::F32, (*shape).clone(), bytes)?))
-        })
-        .collect::<std::result::Result<Vec<_>, _>>()
-        .map_err(refused)?;
-    write_whole(&path, &safetensors::serialize(views, None).map_err(refused)?)?;
+    tensors::write(&dir.join(OPTIMIZER_FILE), &tensors)?;
+    if keeps_posteriors(config) {
+        posteriors_file::save(&dir.join(POSTERIORS_FILE), &config.model, posteriors)?;
+    }
     write_whole(&dir.join(CONFIG_FILE), config.to_toml().as_bytes())?;
     let mut state = state.clone();
     let tokenizer = dir.join(TOKENIZER_FILE).exists().then_some(TOKENIZER_FILE);
-    for name in [CONFIG_FILE, MODEL_FILE, OPTIMIZER_FILE].into_iter().chain(tokenizer) {
+    let posteriors = keeps_posteriors(config).then_some(POSTERIORS_FILE);
+    let others = tokenizer.into_iter().chain(posteriors);
+    for name in [CONFIG_FILE, MODEL_FILE, OPTIMIZER_FILE].into_iter().chain(others) {
         state.files.insert(name.into(), Checksum::of(&dir.join(name))?);
     }
     let json = serde_json::to_string_pretty(&state).expect("counters serialise");
@@ -363,16 +364,6 @@ fn damaged(path: &Path, error: ltm_model::Error) -> Error {
             other => ltm_model::Error::File { name: file, source: other.into() }.into(),
         },
         other => other.into(),
-    }
-}
-
-fn check_finite(path: &Path, tensor: &str, values: &[f32]) -> Result<()> {
-    match values.iter().position(|value| !value.is_finite()) {
-        None => Ok(()),
-        Some(idx) => {
-            let found = format!("{} at index {idx}", values[idx]);
-            Err(Error::content(path, format!("tensor `{tensor}`"), "finite numbers", found))
-        }
     }
 }
 

@@ -47,7 +47,8 @@ pub fn count(config: &Config) -> Result<Flops> {
     };
     let start = match infer.start {
         StartKind::Encoder => sum(&counts.encoder),
-        StartKind::Drawn | StartKind::Prior => 0.0,
+        // An encoder runs at the first visits alone.
+        StartKind::Drawn | StartKind::Prior | StartKind::Given => 0.0,
     };
     // A prefix is read and continued as a whole text is; of several samples each is scored once more.
     let whole = start + fast + sum(&counts.slow);

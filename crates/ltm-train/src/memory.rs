@@ -1,7 +1,7 @@
 //! How much memory training takes at its peak, known from the configuration alone. Allocates nothing by extents.
 
 use ltm_kernels::Device;
-use ltm_vi::{SlowGradient, Training, training_counts};
+use ltm_vi::{SlowGradient, StartKind, Training, training_counts};
 
 use crate::Result;
 use crate::config::Config;
@@ -12,12 +12,13 @@ use crate::config::Config;
 ///
 /// - the weights, `P`, and a copy while a checkpoint is written, `P`;
 /// - AdamW's two moments of each weight, `2P`;
+/// - with `infer.start = "given"` the posteriors of the rows that are visited, `2·L·Z·C·4` bytes each, on the host;
 /// - the gradient sum over micro-batches, `P`, and with `slow_gradient = "trajectory"` that over fast steps, `P`;
 /// - one micro-batch with its posterior and the moments of the fast loop's AdamW;
 /// - activations and gradients of activations and weights in the fast and in the slow plan, where each value has a
 ///   buffer from the operation that writes it to the last one that reads it;
 /// - whichever is larger of evaluation (a program for scoring, which shares the weights: a batch, a fast and a scoring
-///   plan) and writing a checkpoint (the optimiser's file, `4P`).
+///   plan) and writing a checkpoint (the optimiser's file, `4P`, or that of the posteriors).
 ///
 /// The executable, the tokenizer (140 MB for a `tokenizer.json` of 150,000 tokens), packing space of matrix products and
 /// the allocator's own overhead come on top.
@@ -31,6 +32,8 @@ pub struct Memory {
     pub weights: usize,
     /// AdamW's moments of the weights.
     pub optimizer: usize,
+    /// The posteriors of rows, under `infer.start = "given"`; for a corpus in a folder at most this.
+    pub posteriors: usize,
     /// Gradient sums.
     pub gradients: usize,
     /// A micro-batch, its posterior and the moments of the fast loop.
@@ -46,6 +49,7 @@ impl Memory {
     pub fn total(&self) -> usize {
         self.weights
             + self.optimizer
+            + self.posteriors
             + self.gradients
             + self.batch
             + self.activations
@@ -69,14 +73,33 @@ pub fn estimate(config: &Config) -> Result<Memory> {
     let [fast, _, slow, encoder] = training.plan_bytes;
     let scoring_plans: usize = scoring.plan_bytes.iter().sum();
     let evaluation = scoring.batch_bytes + scoring_plans;
+    let row = 8 * config.model.n_latents * config.model.dim;
+    let posteriors = match config.infer.start {
+        StartKind::Given => row.saturating_mul(rows_visited(config)),
+        StartKind::Drawn | StartKind::Prior | StartKind::Encoder => 0,
+    };
     Ok(Memory {
         weights: 2 * weights,
         optimizer: 2 * weights,
+        posteriors,
         gradients: weights,
         batch: training.batch_bytes,
         activations: fast + slow + encoder,
-        evaluation: evaluation.max(4 * weights),
+        // The bytes to write, and the file made of them.
+        evaluation: evaluation.max(4 * weights).max(posteriors.saturating_mul(2)),
     })
+}
+
+/// The most rows that training visits: no more than its batches have, and of generated stories, which a row of the
+/// usual length holds whole, no more than there are.
+fn rows_visited(config: &Config) -> usize {
+    let train = &config.train;
+    let visits = train.steps as f64 * (train.micro_batches * train.batch) as f64;
+    let there_are = match config.data.path {
+        Some(_) => f64::INFINITY,
+        None => config.data.documents as f64,
+    };
+    visits.min(there_are) as usize
 }
 
 #[cfg(test)]
@@ -152,6 +175,17 @@ mod tests {
         let encoder = quickstart(&encoder);
         assert!(own > 0 && encoder.weights > base.weights);
         assert_eq!(encoder.activations, fast + slow + own, "held at the same time");
+    }
+
+    #[test]
+    fn posteriors_of_rows_take_two_numbers_per_latent_number() {
+        assert_eq!(quickstart(&[]).posteriors, 0);
+        // Six steps of two micro-batches of two rows, and then more than there are stories.
+        let row = 2 * 4 * 4 * 16;
+        for (steps, rows) in [("train.steps=6", 24), ("train.steps=600", 64)] {
+            let kept = quickstart(&["infer.start=given", steps]);
+            assert_eq!(kept.posteriors, rows * row, "{steps}");
+        }
     }
 
     #[test]

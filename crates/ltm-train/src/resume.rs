@@ -30,6 +30,9 @@ pub struct Changes {
     pub keys: Vec<Difference>,
     /// How the corpus and its rows differ; empty unless that was allowed.
     pub data: Vec<Difference>,
+    /// Posteriors of rows that the checkpoint holds and that are not used, because the data has changed: their rows'
+    /// next fits begin as at a first visit.
+    pub dropped_posteriors: usize,
     /// Set when the learning rate is not the one that the run would have had.
     pub jump: Option<ScheduleJump>,
 }
@@ -104,7 +107,7 @@ pub(crate) fn changes(
     let jumps = before != after && step < config.train.steps && step > 0;
     let schedule_steps = old.train.schedule_steps();
     let jump = jumps.then_some(ScheduleJump { step: step + 1, before, after, schedule_steps });
-    Ok(Changes { keys, data: changed, jump })
+    Ok(Changes { keys, data: changed, dropped_posteriors: 0, jump })
 }
 
 /// The keys whose values differ, in the order of the sections.

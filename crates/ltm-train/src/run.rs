@@ -223,8 +223,10 @@ impl Folder {
         }
         // A checkpoint whose numbers were lost in a crash could not be resumed.
         self.metrics.sync()?;
-        let moments = trainer.learner().moments();
-        let dir = checkpoint::save(config, &weights, moments, &state, tokenizer.file())?;
+        let learner = trainer.learner();
+        let (moments, posteriors) = (learner.moments(), learner.posteriors());
+        let tokenizer = tokenizer.file();
+        let dir = checkpoint::save(config, &weights, moments, posteriors, &state, tokenizer)?;
         self.checkpoint = Some(dir.clone());
         self.saved = Some(step);
         Ok(dir)

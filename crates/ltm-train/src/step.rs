@@ -9,12 +9,13 @@ use ltm_kernels::ops::{elementwise, reduce};
 use ltm_kernels::{Buffer, Device};
 use ltm_model::{DeviceWeights, ParamSpec, Weights};
 use ltm_vi::{
-    Cut, InferKey, Inference, Latents, Likelihood, Prior, Program, Sequences, StandardNormal, Task,
-    mask_batch, suits,
+    Cut, InferKey, Inference, Latents, Likelihood, Prior, Program, Sequences, StandardNormal,
+    StartKind, Task, mask_batch, suits,
 };
 
 use crate::config::{Config, unsuitable};
 use crate::data::Batch;
+use crate::posteriors::{Posteriors, ended};
 use crate::{Error, Result};
 
 /// The constant that AdamW adds to the root of the squared gradient's mean.
@@ -47,7 +48,7 @@ impl StepReport {
     }
 }
 
-/// The weights, and the state of their optimiser.
+/// The weights, the state of their optimiser, and under `infer.start = "given"` the posteriors of the rows.
 pub struct SlowLearner {
     device: Device,
     program: Program,
@@ -56,6 +57,8 @@ pub struct SlowLearner {
     /// The gradient, summed over micro-batches.
     sums: Vec<Buffer>,
     kl_balance: f32,
+    /// Where the rows' next fits begin, if `infer.start` asks for it.
+    posteriors: Posteriors,
 }
 
 /// How fast the weight of the KL follows `infer.kl_target`: by at most this share of itself in one step.
@@ -88,7 +91,7 @@ impl SlowLearner {
     ) -> Result<Self> {
         let training = config.training();
         let task = Task::Train(training.gradient);
-        suits(likelihood.extents(), &config.infer, task).map_err(unsuitable)?;
+        suits(likelihood.extents(), &config.fast_loop(), task).map_err(unsuitable)?;
         let (device, precision) = config.run.compute()?;
         let shape = [config.train.batch, config.train.seq_len];
         let program = Program::of(likelihood, prior, shape, &device, precision, training)?;
@@ -100,7 +103,8 @@ impl SlowLearner {
             moments.push(AdamWState::new(&device, precision.float, spec.len())?);
             sums.push(Buffer::zeros(&device, precision.float, spec.len())?);
         }
-        Ok(Self { device, program, weights, moments, sums, kl_balance: 1.0 })
+        let posteriors = Posteriors::default();
+        Ok(Self { device, program, weights, moments, sums, kl_balance: 1.0, posteriors })
     }
 
     /// The weights on their device, to be shared with programs and decoders.
@@ -143,6 +147,21 @@ impl SlowLearner {
         Ok(())
     }
 
+    /// The posteriors that the rows' last fits ended with, if `infer.start` is `given`.
+    pub fn posteriors(&self) -> &Posteriors {
+        &self.posteriors
+    }
+
+    /// Replaces these posteriors: the next fits of these rows begin at them.
+    ///
+    /// # Errors
+    /// [`Error::Field`] when one is not of the model's size; they are then unchanged.
+    pub fn set_posteriors(&mut self, posteriors: Posteriors) -> Result<()> {
+        posteriors.check(self.program.extents().latent_len())?;
+        self.posteriors = posteriors;
+        Ok(())
+    }
+
     /// Replaces the optimiser's state.
     ///
     /// # Errors
@@ -171,16 +190,23 @@ impl SlowLearner {
     /// gradients of the mean cross-entropy over the tokens of all of them, clips, and updates the weights.
     /// With an encoder the gradients are those of the bound; a masked diffusion model is not fitted.
     ///
+    /// Under `infer.start = "given"` the fit of a row begins at the posterior that was kept before this step, and the one
+    /// that it ends with is kept after the step; of a row that comes twice, the last.
+    ///
     /// All random numbers are functions of `config.run.seed`, `step` and a sequence's number.
     ///
     /// # Errors
-    /// [`Error::Field`] when the micro-batches have no scored token, [`Error::NonFinite`] when loss or
-    /// gradient is not finite, [`Error::Infer`] for a token outside the vocabulary: weights and
-    /// optimiser are then unchanged.
+    /// [`Error::Field`] when the micro-batches have no scored token or a row no number, [`Error::NonFinite`] when loss,
+    /// gradient or a posterior to keep is not finite, [`Error::Infer`] for a token outside the vocabulary: weights,
+    /// optimiser and posteriors are then unchanged.
     pub fn step(&mut self, config: &Config, batches: &[Batch], step: u64) -> Result<StepReport> {
         if batches.iter().all(|batch| batch.scored == 0) {
             let expected = "micro-batches with at least one scored token";
             return Err(Error::field("batches", expected, format!("{} without", batches.len())));
+        }
+        if let Some(batch) = batches.iter().find(|batch| batch.numbers.len() < batch.rows) {
+            let expected = format!("a number for each of {} rows", batch.rows);
+            return Err(Error::field("batches", expected, batch.numbers.len()));
         }
         let device = self.device;
         device.run(|| self.take_step(config, batches, step))
@@ -198,6 +224,8 @@ impl SlowLearner {
         }
         let kl_weight = config.infer.kl_weight_at(progress) * f64::from(self.kl_balance);
         let inference = Inference::weighted(&config.fast_loop(), progress, kl_weight)?;
+        let keeps = config.infer.start == StartKind::Given;
+        let mut kept = Posteriors::default();
         let (mut nll, mut kl) = (0.0, Some(0.0));
         for (idx, batch) in batches.iter().enumerate() {
             let first_sequence = (idx * train.batch) as u64;
@@ -211,10 +239,17 @@ impl SlowLearner {
                 nll += self.unmask(config, batch, key, share)?;
                 continue;
             }
-            let rows = batch.rows;
+            let numbers = &batch.numbers[..batch.rows];
             let batch = ltm_vi::Batch::new(extents, train.batch, &batch.tokens, &batch.targets)?;
             let mut problem = self.program.problem(&self.weights, &batch)?;
-            let latents = inference.infer(&mut problem, key, &mut |_| Ok(()))?;
+            let start = match keeps {
+                true => self.posteriors.start(&mut problem, inference.start(), key, numbers)?,
+                false => inference.start().clone(),
+            };
+            let latents = inference.from(start).infer(&mut problem, key, &mut |_| Ok(()))?;
+            if let (true, Some(q)) = (keeps, latents.gaussian()) {
+                kept.rows.extend(ended(q, extents.latent_len(), numbers, step)?.rows);
+            }
             let samples = train.samples_at(progress);
             let (found_nll, found_kl) = match &latents {
                 Latents::Gaussian(q) if samples > 1 => {
@@ -239,7 +274,7 @@ impl SlowLearner {
             kl = match (&latents, found_kl) {
                 (Latents::Sample(_), _) => None,
                 (_, None) => kl,
-                (_, Some(found)) => kl.map(|kl| kl + found.iter().take(rows).sum::<f64>()),
+                (_, Some(found)) => kl.map(|kl| kl + found.iter().take(numbers.len()).sum::<f64>()),
             };
             for (sum, gradient) in self.sums.iter_mut().zip(self.program.trajectory_gradients()) {
                 elementwise::add_assign(&device, sum, gradient)?;
@@ -281,6 +316,7 @@ impl SlowLearner {
             let scale = clip_scale(grad_norm, train.clip);
             self.moments[i].update(&device, weight, &self.sums[i], scale, options)?;
         }
+        self.posteriors.rows.extend(kept.rows);
         let fast_lr = config.fast_loop().lr_at(0, progress);
         Ok(StepReport { step: step + 1, loss, kl, grad_norm, lr, fast_lr, tokens })
     }

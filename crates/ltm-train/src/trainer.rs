@@ -5,10 +5,10 @@ use std::ops::ControlFlow;
 use std::time::Instant;
 
 use ltm_model::Weights;
-use ltm_vi::{Program, SlowGradient};
+use ltm_vi::{Program, SlowGradient, StartKind};
 
 use crate::config::Config;
-use crate::data::{Batch, BatchOptions, Batches, Order, Tokenizer};
+use crate::data::{Batch, BatchOptions, Batches, Order, Rows, Tokenizer};
 use crate::eval::{Evaluation, evaluate_until, protocols};
 use crate::observer::{Next, Observer};
 use crate::step::{SlowLearner, StepReport};
@@ -19,7 +19,8 @@ use crate::{Error, Result};
 /// Its parts are values, from memory as well as from files: batches are of any corpus and any tokenizer, and
 /// [`open_corpus`](crate::run_data::open_corpus) makes those of a corpus in the configured shape. Step `s` reads
 /// micro-batches `s · micro_batches` and those after it; all random numbers are functions of the seed and the step.
-/// So a trainer at step `s` with the same weights and moments continues bit for bit as if it had never stopped.
+/// So a trainer at step `s` with the same weights, moments and kept posteriors continues bit for bit as if it had never
+/// stopped.
 pub struct Trainer {
     config: Config,
     learner: SlowLearner,
@@ -70,12 +71,14 @@ impl Trainer {
     }
 
     /// A trainer whose learner has taken `step` steps: one of given weights, that of an earlier trainer, or one of a
-    /// checkpoint's [moments](SlowLearner::set_moments). A learner of a likelihood or a prior of one's own is given without
+    /// checkpoint's [moments](SlowLearner::set_moments) and [posteriors](SlowLearner::set_posteriors), which are of rows of
+    /// the same numbers in `train`. A learner of a likelihood or a prior of one's own is given without
     /// `val`: evaluations are of `config.model` under the standard normal.
     ///
     /// # Errors
     /// [`Error::Field`] for a configuration that [`Config::validate`] refuses, and for batches of another shape or
-    /// vocabulary than the configured ones, or validation batches that are not sequential.
+    /// vocabulary than the configured ones, windows whose posteriors are to be kept, or validation batches that are not
+    /// sequential.
     pub fn from_learner(
         config: Config,
         learner: SlowLearner,
@@ -271,6 +274,14 @@ fn check_batches(config: &Config, train: &Batches, val: Option<&Batches>) -> Res
             return Err(Error::field(name, expected, format!("{:?}", [batch, seq_len])));
         }
         check_vocabulary(config, &**batches.corpus().tokenizer())?;
+    }
+    let moves = matches!(
+        train.options(),
+        BatchOptions { rows: Rows::Windows, order: Order::Shuffled { .. }, .. }
+    );
+    if moves && config.infer.start == StartKind::Given {
+        let expected = "documents for `infer.start = \"given\"`, because windows begin at other tokens in every epoch";
+        return Err(Error::field("data.rows", expected, "windows"));
     }
     let Some(val) = val else { return Ok(()) };
     if val.options().order != Order::Sequential {

@@ -114,13 +114,14 @@ fn presets_train_and_resume_bit_for_bit() {
 }
 
 /// All that a step can have beside the published one: an encoder beside a fit and alone, a second loss on what follows
-/// a prefix, importance weights, and a target for the KL.
+/// a prefix, importance weights, a target for the KL, and posteriors kept between visits.
 #[test]
 fn every_part_of_a_step_resumes_bit_for_bit() {
     let encoder = ["model.encoder_width=8", "infer.start=encoder", "train.prefix_weight=0.5"];
     let many = ["train.importance_samples=2", "train.importance_from=0.4", "infer.kl_hold=0.3"];
     let beside = ["infer.kl_target=5", "infer.free_bits=0.1", "infer.units=posterior"];
-    for (steps, more) in [(0, &many), (2, &many), (2, &beside)] {
+    let given = ["infer.start=given", "data.documents=5", "train.importance_samples=2"];
+    for (steps, more) in [(0, &many), (2, &many), (2, &beside), (1, &given)] {
         let temp = tempfile::tempdir().expect("a temporary folder");
         let config = |run: &str| {
             let dir = format!("run.dir='{}'", temp.path().join(run).display());

@@ -44,7 +44,7 @@ fn save(config: &Config, step: u64, tokenizer: Option<&[u8]>) -> Result<PathBuf,
         files: Default::default(),
     };
     let weights = Weights::init(&config.model, 1).expect("good");
-    checkpoint::save(config, &weights, &moments(config), &state, tokenizer)
+    checkpoint::save(config, &weights, &moments(config), &Default::default(), &state, tokenizer)
 }
 
 fn names(dir: &Path) -> Vec<String> {

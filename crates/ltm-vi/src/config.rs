@@ -32,6 +32,11 @@ pub enum StartKind {
     /// The posterior that the model's encoder predicts in one pass: a learned start, and with `steps = 0` a variational
     /// autoencoder. Needs a model with `encoder_width`, which are trained with the decoder.
     Encoder,
+    /// The posterior that the same sequence's last fit in training ended with, so that 1 or 2 fast steps per visit are
+    /// enough. Where there is none (a first visit, a prefix, every score of a text), the encoder's posterior, or the prior
+    /// for a model without an encoder. AdamW's running means are not kept: each fit begins with new ones. While the KL has
+    /// no weight (`kl_hold`), kept posteriors move far from the prior and return slowly. Needs `data.rows = "documents"`.
+    Given,
 }
 
 /// The learning rate within one fit.

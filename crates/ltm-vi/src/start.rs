@@ -6,7 +6,7 @@ use ltm_autodiff::Plan;
 use ltm_kernels::Buffer;
 
 use crate::key::Purpose;
-use crate::{Error, Gaussian, InferKey, Initial, Posterior, Problem, Result};
+use crate::{Error, Extents, Gaussian, InferKey, Initial, Posterior, Problem, Result};
 
 /// The posterior that a fit begins with.
 #[derive(Clone, Debug)]
@@ -17,8 +17,21 @@ pub enum Start {
     Drawn(Initial),
     /// What the model's encoder predicts: a learned start, and amortised inference when no step follows.
     Encoder,
+    /// What the model's encoder predicts, or the prior's mean and variance for a model without one.
+    EncoderOrPrior,
     /// A posterior kept from before, of as many sequences.
     Given(Arc<Gaussian>),
+}
+
+impl Start {
+    /// Whether a model of these extents begins at what its encoder predicts.
+    pub(crate) fn encodes(&self, model: Extents) -> bool {
+        match self {
+            Self::Encoder => true,
+            Self::EncoderOrPrior => model.has_encoder,
+            Self::Prior | Self::Drawn(_) | Self::Given(_) => false,
+        }
+    }
 }
 
 impl Problem<'_> {
@@ -48,6 +61,10 @@ impl Problem<'_> {
                 let noise = crate::latents::upload(&noise()?, &device, dtype)?;
                 let [mu, log_var] = self.encode()?;
                 return Ok(Gaussian { mu, log_var, noise });
+            }
+            Start::EncoderOrPrior => {
+                let start = if start.encodes(extents) { Start::Encoder } else { Start::Prior };
+                return self.start(&start, key);
             }
             Start::Given(gaussian) => {
                 self.check_gaussian(gaussian)?;

@@ -35,6 +35,9 @@ pub fn suits(model: impl Into<Extents>, infer: &InferConfig, task: Task) -> Resu
         Task::Infer => infers(&model, infer),
         Task::Train(slow_gradient) => {
             infers(&model, infer)?;
+            if infer.start == StartKind::Given && infer.steps == 0 {
+                return Err(no_fit_to_keep());
+            }
             match slow_gradient == SlowGradient::Trajectory && (langevin || model.has_encoder) {
                 true => Err(no_trajectory()),
                 false => Ok(()),
@@ -59,6 +62,12 @@ pub fn suits(model: impl Into<Extents>, infer: &InferConfig, task: Task) -> Resu
 fn infers(model: &Extents, infer: &InferConfig) -> Result<()> {
     match (infer.method, infer.start) {
         (_, StartKind::Encoder) if !model.has_encoder => Err(no_encoder()),
+        (_, StartKind::Given) if model.n_latents == 0 => {
+            Err(no_posterior("a model without latents (model.n_latents = 0)"))
+        }
+        (Method::Langevin, StartKind::Given) => {
+            Err(no_posterior("infer.method = \"langevin\", which ends with a sample"))
+        }
         (Method::Langevin, _) if model.n_latents == 0 => {
             let expected = "`variational` for a model without latents (model.n_latents = 0)";
             Err(Error::Unsuitable {
@@ -124,6 +133,19 @@ pub(crate) fn no_encoder() -> Error {
         expected: "`prior` or `drawn` for a model without an encoder, or a model.encoder_width of at least 1".into(),
         found: "encoder".into(),
     }
+}
+
+/// Posteriors are to be kept, and fits do not end with any.
+fn no_posterior(why: &str) -> Error {
+    let expected = format!("`prior` or `drawn` for {why}: there is no posterior to keep");
+    Error::Unsuitable { what: "infer.start", expected, found: "given".into() }
+}
+
+/// Posteriors are to be kept, and no step would ever change one.
+fn no_fit_to_keep() -> Error {
+    let expected =
+        "at least 1 for infer.start = \"given\", which goes on from visit to visit".into();
+    Error::Unsuitable { what: "train.fast_steps", expected, found: "0".into() }
 }
 
 pub(crate) fn no_latents() -> Error {
@@ -216,6 +238,23 @@ mod tests {
         train(&encoder, &encoded, Trajectory, Some("train.slow_gradient"));
         train(&encoder, &variational, Final, None);
         train(&encoder, &langevin, Final, None);
+        let given = InferConfig { start: StartKind::Given, ..variational };
+        for model in [&plain, &encoder] {
+            train(model, &given, Final, None);
+            score(model, &given, elbo, None);
+        }
+        train(&plain, &given, Trajectory, None);
+        train(&baseline, &given, Final, Some("without latents (model.n_latents = 0): there is no"));
+        let sampled = InferConfig { start: StartKind::Given, ..langevin };
+        train(
+            &plain,
+            &sampled,
+            Final,
+            Some("`infer.start` must be `prior` or `drawn` for infer.me"),
+        );
+        let still = InferConfig { steps: 0, ..given };
+        train(&plain, &still, Final, Some("`train.fast_steps` must be at least 1"));
+        score(&plain, &still, elbo, None);
         train(&plain, &encoded, Final, Some("a model.encoder_width of at least 1"));
         train(&baseline, &encoded, Final, Some("a model.encoder_width of at least 1"));
     }

@@ -33,7 +33,7 @@ fn run(dir: &Path, steps: u64, set: &[&str], metrics: &[Value]) -> PathBuf {
         kl_balance: None,
         files: Default::default(),
     };
-    checkpoint::save(&config, &weights, &[], &state, None).expect("saved");
+    checkpoint::save(&config, &weights, &[], &Default::default(), &state, None).expect("saved");
     write_lines(&dir.join("metrics.jsonl"), metrics);
     dir.into()
 }

@@ -13,6 +13,7 @@ use ltm_model::Weights;
 use super::{STATE_FILE, State, check_whole, write_files};
 use crate::config::Config;
 use crate::data::tokenizer::TOKENIZER_FILE;
+use crate::posteriors::Posteriors;
 use crate::{Error, Result};
 
 /// The folder of a run that holds its checkpoints.
@@ -30,6 +31,7 @@ pub fn save(
     config: &Config,
     weights: &Weights,
     moments: &[AdamWState],
+    posteriors: &Posteriors,
     state: &State,
     tokenizer: Option<&[u8]>,
 ) -> Result<PathBuf> {
@@ -41,7 +43,7 @@ pub fn save(
     if let Some(content) = tokenizer {
         write_whole(&aside.path().join(TOKENIZER_FILE), content)?;
     }
-    write_files(aside.path(), config, weights, moments, state)?;
+    write_files(aside.path(), config, weights, moments, posteriors, state)?;
     // A half folder, or a file of this name: a whole checkpoint is not written twice.
     remove_aside(&dir)?;
     fs::rename(aside.path(), &dir).map_err(Error::io(&dir, "rename to"))?;

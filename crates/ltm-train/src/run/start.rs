@@ -3,12 +3,14 @@
 use std::path::Path;
 
 use ltm_files::{FolderLock, remove_aside, write_whole};
+use ltm_vi::StartKind;
 
 use super::{Folder, Run};
 use crate::checkpoint::{self, CONFIG_FILE, Checkpoint, Found};
 use crate::config::Config;
 use crate::data::{Split, Tokenizer, TokenizerSpec, storyworld};
 use crate::metrics::{self, JsonlWriter, Line, METRICS_FILE};
+use crate::posteriors::Posteriors;
 use crate::resume::{self, Changes};
 use crate::step::SlowLearner;
 use crate::trainer::{Trainer, check_vocabulary};
@@ -79,7 +81,12 @@ impl Run {
         let (trainer, metrics) = match &resumed {
             None => (Trainer::new(config, train, val)?, JsonlWriter::replace(&metrics_path)?),
             Some(checkpoint) => {
-                let (learner, step) = (learner_of(&config, checkpoint)?, checkpoint.state.step);
+                let (mut learner, step) = (learner_of(&config, checkpoint)?, checkpoint.state.step);
+                if !changes.data.is_empty() {
+                    // A row of the same number may be another text.
+                    changes.dropped_posteriors = learner.posteriors().rows.len();
+                    learner.set_posteriors(Posteriors::default())?;
+                }
                 let mut trainer = Trainer::from_learner(config, learner, step, train, val)?;
                 let metrics = JsonlWriter::resume(&metrics_path, step)?;
                 if !was_stopped_in_evaluation(checkpoint, &metrics_path)? {
@@ -114,6 +121,9 @@ impl Run {
 fn learner_of(config: &Config, checkpoint: &Checkpoint) -> Result<SlowLearner> {
     let mut learner = SlowLearner::new(config, &checkpoint.weights)?;
     learner.set_moments(checkpoint.moments()?)?;
+    if config.infer.start == StartKind::Given {
+        learner.set_posteriors(checkpoint.posteriors()?)?;
+    }
     if let Some(kl_balance) = checkpoint.state.kl_balance {
         let named = |error| match error {
             Error::Field { expected, found, .. } => {

@@ -48,7 +48,8 @@ impl Inference {
     }
 
     /// What a configuration stands for at `progress` of training, from 0 to 1, which moves the rate from `lr` to
-    /// `lr_end` and the weight of the KL over `kl_hold` and `kl_warmup`.
+    /// `lr_end` and the weight of the KL over `kl_hold` and `kl_warmup`. With `infer.start = "given"` it begins where there
+    /// is nothing to begin with; whoever has kept posteriors starts [from](Self::from) them.
     ///
     /// # Errors
     /// Those of [`InferConfig::validate`].
@@ -66,6 +67,7 @@ impl Inference {
             StartKind::Drawn => Start::Drawn(infer.initial()),
             StartKind::Prior => Start::Prior,
             StartKind::Encoder => Start::Encoder,
+            StartKind::Given => Start::EncoderOrPrior,
         };
         Ok(match infer.method {
             Method::Variational => {

@@ -59,7 +59,7 @@ fn fit(
 ) -> Result<Gaussian> {
     let [b, t] = problem.batch().shape();
     let knows_nothing = |row: &[i32]| row.iter().all(|target| *target < 0);
-    let encodes = matches!(inference.start(), Start::Encoder);
+    let encodes = inference.start().encodes(problem.extents());
     let prior = problem.start(&Start::Prior, key)?;
     let batch = problem.batch().with_targets(prefix)?;
     if knows_nothing(prefix) {
