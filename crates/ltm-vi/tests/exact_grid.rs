@@ -353,8 +353,8 @@ fn a_learned_prior_has_an_evidence_that_no_bound_beats() {
     }
     // The code of a first block has samples of the prior itself, and not of a Gaussian like it.
     let code = nats(Protocol::Prequential { stride: 3, samples: 4000 }, 2);
-    for x in 0..ALL {
-        let (off, error) = (code.nats[x] - exact[x], code.variance[x].sqrt());
+    for (x, exact) in exact.iter().enumerate() {
+        let (off, error) = (code.nats[x] - exact, code.variance[x].sqrt());
         assert!(error <= 0.05 && off.abs() <= 5.0 * error, "{x}: {off} +- {error}");
     }
 }

@@ -208,14 +208,16 @@ fn the_encoder_follows_its_samples_doubly_weighted() {
     let loss = |case: &mut Case| -> f64 {
         let q = case.encoded();
         let moved = case.samples(&q);
+        let prior = case.prior();
         let mut loss = 0.0;
-        for sample in 0..SAMPLES {
+        let mut add = |sample: usize| {
             let z = moved.z(sample);
-            let ratio = fixed.log_ratio(&*case.prior(), &z);
+            let ratio = fixed.log_ratio(&*prior, &z);
             for (row, nll) in case.nll(z).into_iter().enumerate() {
                 loss += weights[row][sample].powi(2) * (nll - KL_WEIGHT * ratio[row]);
             }
-        }
+        };
+        (0..SAMPLES).for_each(&mut add);
         f64::from(TOKEN_WEIGHT) * loss
     };
     for (i, spec) in param_table(&config()).iter().enumerate() {
