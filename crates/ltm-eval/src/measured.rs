@@ -208,7 +208,7 @@ fn trace(config: &Config, weights: &DeviceWeights, val: &Batches) -> Result<Vec<
     })?;
     if let Latents::Gaussian(q) = &latents {
         let nll: f64 = problem.token_nll(&latents)?.iter().sum();
-        let kl: f64 = q.to_host()?.kl(b)?.iter().sum();
+        let kl: f64 = problem.kl(q, key)?.iter().sum();
         trace.push(point(config.infer.steps, nll, kl));
     }
     Ok(trace)

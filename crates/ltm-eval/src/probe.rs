@@ -21,7 +21,7 @@ pub use self::drawn::draw;
 /// Reconstructs [`sequences` rows](Batches::sample) of a corpus (0 for all) from the latents of the first 0, 1, … `L` layers:
 /// one entry for each number of layers.
 ///
-/// Latents are the means of the fitted posterior; those of later layers are 0, the prior's mean. Each token is predicted
+/// Latents are the means of the fitted posterior; those of later layers are the prior's mean. Each token is predicted
 /// from the true tokens before it. `progress(done, all)` counts batches.
 ///
 /// # Errors

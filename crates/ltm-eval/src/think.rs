@@ -59,8 +59,8 @@ pub fn think(
     })?;
     let nll: f64 = problem.token_nll(&latents)?.iter().sum();
     let Latents::Gaussian(posterior) = latents else { unreachable!("the method is variational") };
+    let kl_per_layer = problem.kl(&posterior, key)?;
     let posterior = posterior.to_host()?;
-    let kl_per_layer = posterior.kl(model.n_layers)?;
     let bound = nll + kl_per_layer.iter().sum::<f64>();
     steps.push(FastStep { step: infer.steps, lr: 0.0, nll, kl_per_layer, bound });
     Ok(Fitted { steps, posterior })

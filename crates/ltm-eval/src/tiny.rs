@@ -21,6 +21,7 @@ pub(crate) const MODEL: ModelConfig = ModelConfig {
     attention: ltm_model::Attention::Causal,
     encoder_width: 0,
     init_std: 0.02,
+    prior_layers: 0,
 };
 
 /// A run of it, with that many latents.

@@ -26,6 +26,7 @@ const MODEL: ModelConfig = ModelConfig {
     attention: Attention::Causal,
     encoder_width: 0,
     init_std: 0.02,
+    prior_layers: 0,
 };
 
 fn model(n_latents: usize) -> (Config, DeviceWeights) {

@@ -18,6 +18,8 @@ const MAX_TOKENS: usize = 1 << 24;
 const MAX_WINDOW: usize = i32::MAX as usize;
 /// Tokens that a feature of the encoder sees: the one at its position, and its neighbours.
 pub(crate) const ENCODER_SPAN: usize = 3;
+/// The largest `prior_layers`.
+const MAX_PRIOR_LAYERS: usize = 64;
 /// The most parameters: 256 GiB in single precision.
 const MAX_PARAMS: usize = if usize::BITS > 36 { 1 << 36 } else { 1 << 30 };
 
@@ -76,6 +78,10 @@ pub struct ModelConfig {
     /// model learns to read its latents in fewer steps from about `1/sqrt(dim)`.
     #[serde(default = "default_init_std")]
     pub init_std: f64,
+    /// Affine couplings that map standard normal noise to the latents of a layer: a prior that is learned with the
+    /// decoder, of each layer's latents by itself. At least 2 reach every number; 0 is the standard normal prior.
+    #[serde(default)]
+    pub prior_layers: usize,
 }
 
 fn default_norm_eps() -> f64 {
@@ -123,6 +129,7 @@ impl ModelConfig {
             attention: Attention::Causal,
             encoder_width: 0,
             init_std: 0.02,
+            prior_layers: 0,
         }
     }
 
@@ -159,6 +166,7 @@ impl ModelConfig {
             ("n_latents", self.n_latents, 0..=MAX_WIDTH),
             ("ffn_hidden", self.ffn_hidden, 1..=MAX_HIDDEN),
             ("encoder_width", self.encoder_width, 0..=MAX_WIDTH),
+            ("prior_layers", self.prior_layers, 0..=MAX_PRIOR_LAYERS),
         ] {
             let (least, most) = (range.start(), range.end());
             check(field, range.contains(&found), || format!("in {least}..={most}"), found)?;
@@ -211,6 +219,8 @@ impl ModelConfig {
         }
         let encodes = self.encoder_width == 0 || self.n_latents > 0;
         check("encoder_width", encodes, || "0 without latents".into(), self.encoder_width)?;
+        let has_prior = self.prior_layers == 0 || self.n_latents > 0;
+        check("prior_layers", has_prior, || "0 without latents".into(), self.prior_layers)?;
 
         let count = self.checked_param_count().filter(|count| *count <= MAX_PARAMS);
         check(
@@ -280,12 +290,22 @@ impl ModelConfig {
             let embedding = self.vocab_size.checked_add(1)?.checked_mul(width)?;
             of_features.checked_mul(features)?.checked_add(of_latents)?.checked_add(embedding)?
         };
+        // Of each coupling a hidden layer of the model's width, which reads half of a layer's latents, and a map to all
+        // of them, with biases.
+        let latents = self.latents_per_layer().checked_mul(width)?;
+        let coupling = (latents / 2)
+            .checked_add(latents)?
+            .checked_add(1)?
+            .checked_mul(width)?
+            .checked_add(latents)?;
+        let prior = coupling.checked_mul(self.prior_layers)?.checked_mul(self.n_layers)?;
         attention
             .checked_mul(attentions)?
             .checked_add(feed_forward)?
             .checked_mul(self.n_layers)?
             .checked_add(self.vocab_size.checked_add(1)?.checked_mul(width)?)?
-            .checked_add(encoder)
+            .checked_add(encoder)?
+            .checked_add(prior)
     }
 }
 
@@ -320,6 +340,7 @@ impl ModelConfig {
         attention: Attention::Causal,
         encoder_width: 0,
         init_std: 0.02,
+        prior_layers: 0,
     };
 }
 
@@ -346,9 +367,11 @@ mod tests {
 
     #[test]
     fn param_count_is_the_sum_over_the_table() {
-        for (n_latents, encoder_width) in [(0, 0), (24, 0), (24, 40)] {
-            let small = ModelConfig::ltm_small();
-            let config = ModelConfig { n_kv_heads: 2, n_latents, encoder_width, ..small };
+        for (n_latents, encoder_width, prior_layers) in
+            [(0, 0, 0), (24, 0, 0), (24, 40, 0), (24, 0, 3)]
+        {
+            let small = ModelConfig { n_kv_heads: 2, ..ModelConfig::ltm_small() };
+            let config = ModelConfig { n_latents, encoder_width, prior_layers, ..small };
             let sum: usize = param_table(&config).iter().map(|spec| spec.len()).sum();
             assert_eq!(config.param_count(), sum);
         }
@@ -390,6 +413,8 @@ mod tests {
             ("window", ModelConfig { attention: Attention::Bidirectional, n_latents: 0, ..good }),
             ("encoder_width", ModelConfig { encoder_width: 1, n_latents: 0, ..good }),
             ("encoder_width", ModelConfig { encoder_width: usize::MAX, ..good }),
+            ("prior_layers", ModelConfig { prior_layers: 1, n_latents: 0, ..good }),
+            ("prior_layers", ModelConfig { prior_layers: usize::MAX, ..good }),
         ];
         for (expected, config) in cases {
             match config.validate() {
@@ -413,6 +438,7 @@ mod tests {
                 n_latents: extent,
                 ffn_hidden: 0,
                 encoder_width: extent,
+                prior_layers: extent,
                 attention: Attention::Bidirectional,
                 ..ModelConfig::ltm_small()
             };

@@ -458,6 +458,7 @@ mod tests {
         attention: crate::Attention::Causal,
         encoder_width: 0,
         init_std: 0.02,
+        prior_layers: 0,
     };
     const BATCH: usize = 2;
 

@@ -20,8 +20,8 @@ pub use device_weights::DeviceWeights;
 pub use error::{Error, Result};
 pub use forward::{Forward, Tap};
 pub use params::{
-    AttentionParams, EncoderParams, FeedForwardParams, Init, LayerParams, ModelParams,
-    NormedParams, ParamSpec, Part, param_table,
+    AttentionParams, CouplingParams, EncoderParams, FeedForwardParams, Init, LayerParams,
+    ModelParams, NormedParams, ParamSpec, Part, param_table,
 };
 pub use sample::{SampleConfig, sample};
 pub use weight_file::WeightFile;

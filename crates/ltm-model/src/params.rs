@@ -28,6 +28,8 @@ pub enum Part {
     Decoder,
     /// The encoder, `q(z|x)` in one pass.
     Encoder,
+    /// The learned prior, `p(z)`.
+    Prior,
 }
 
 /// One parameter of the model.
@@ -82,6 +84,23 @@ pub struct ModelParams<T> {
     pub norm: T,
     /// The encoder, of a model that has one.
     pub encoder: Option<EncoderParams<T>>,
+    /// The couplings of the learned prior of each layer's latents, in the order that maps noise to latents; none for the
+    /// standard normal.
+    pub prior: Vec<Vec<CouplingParams<T>>>,
+}
+
+/// One thing per parameter of a coupling of the prior: a network of one hidden layer that reads one half of a layer's
+/// latents and says how the other half is scaled and shifted.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct CouplingParams<T> {
+    /// The map to the hidden layer, `(C,Z·C/2)`.
+    pub hidden: T,
+    /// Its bias, `(C)`.
+    pub hidden_bias: T,
+    /// The map to scales, then shifts, `(Z·C,C)`.
+    pub out: T,
+    /// Its bias, `(Z·C)`.
+    pub out_bias: T,
 }
 
 /// One thing per parameter of the encoder, with `F` features.
@@ -188,7 +207,16 @@ impl<T> ModelParams<T> {
                 })
                 .collect(),
             norm: make(norm("norm.weight".into(), width)),
-            encoder: (config.encoder_width > 0).then(|| EncoderParams::new(config, make)),
+            encoder: (config.encoder_width > 0).then(|| EncoderParams::new(config, &mut make)),
+            prior: match config.prior_layers {
+                0 => Vec::new(),
+                n => (0..config.n_layers)
+                    .map(|layer| {
+                        let coupling = |idx| CouplingParams::new(config, [layer, idx], &mut make);
+                        (0..n).map(coupling).collect()
+                    })
+                    .collect(),
+            },
         }
     }
 }
@@ -196,7 +224,7 @@ impl<T> ModelParams<T> {
 impl<T> EncoderParams<T> {
     /// Calls `make` once per parameter. Maps keep the scale of what they read to within a factor; the log-variances
     /// start at -3 for every text, because a sample as wide as the prior tells the decoder nothing.
-    fn new(config: &ModelConfig, mut make: impl FnMut(ParamSpec) -> T) -> Self {
+    fn new(config: &ModelConfig, make: &mut impl FnMut(ParamSpec) -> T) -> Self {
         let (width, features) = (config.dim, config.encoder_width);
         let latents = config.n_latents * config.dim;
         let name = |part: &str| format!("encoder.{part}");
@@ -237,6 +265,41 @@ impl<T> EncoderParams<T> {
             mu,
             log_var,
             log_var_bias,
+        }
+    }
+}
+
+impl<T> CouplingParams<T> {
+    /// Another thing for each parameter.
+    pub fn map<U>(self, mut f: impl FnMut(T) -> U) -> CouplingParams<U> {
+        CouplingParams {
+            hidden: f(self.hidden),
+            hidden_bias: f(self.hidden_bias),
+            out: f(self.out),
+            out_bias: f(self.out_bias),
+        }
+    }
+
+    /// Calls `make` once per parameter of coupling `idx` of a layer. The last map starts at 0, so that the prior starts as
+    /// the standard normal.
+    fn new(
+        config: &ModelConfig,
+        [layer, idx]: [usize; 2],
+        make: &mut impl FnMut(ParamSpec) -> T,
+    ) -> Self {
+        let (width, latents) = (config.dim, config.latents_per_layer() * config.dim);
+        let mut param = |part: &str, shape: &[usize], init| {
+            let name = format!("prior.{layer}.{idx}.{part}");
+            let decay = shape.len() == 2;
+            make(ParamSpec { name, shape: shape.into(), init, decay, part: Part::Prior })
+        };
+        let nothing = Init::Constant { value: 0.0 };
+        let std = 1.0 / (3.0 * (latents / 2) as f64).sqrt();
+        Self {
+            hidden: param("hidden.weight", &[width, latents / 2], Init::Normal { std }),
+            hidden_bias: param("hidden.bias", &[width], nothing),
+            out: param("out.weight", &[latents, width], nothing),
+            out_bias: param("out.bias", &[latents], nothing),
         }
     }
 }
@@ -366,6 +429,25 @@ mod tests {
         assert_eq!(find(encoder.means.shift), ("encoder.means.shift", &[24 * 512][..]));
         assert_eq!(table[encoder.log_var_bias].init, Init::Constant { value: -3.0 });
         assert_eq!(table[encoder.pooled.gain].init, Init::Constant { value: 1.0 });
+    }
+
+    #[test]
+    fn the_prior_comes_after_the_encoder() {
+        let encoder = ModelConfig { encoder_width: 32, ..ModelConfig::ltm_small() };
+        let config = ModelConfig { prior_layers: 2, ..encoder };
+        let (table, indices) = (param_table(&config), ModelParams::indices(&config));
+        let before = param_table(&encoder);
+        assert_eq!(table[..before.len()], before);
+        let rest = &table[before.len()..];
+        assert!(rest.iter().all(|s| s.name.starts_with("prior.") && s.part == Part::Prior));
+        assert_eq!(rest.len(), 3 * 2 * 4);
+        assert!(rest.iter().all(|spec| spec.decay == (spec.shape.len() == 2)));
+        let last = indices.prior[2][1];
+        let find = |at: usize| (table[at].name.as_str(), table[at].shape.as_slice());
+        assert_eq!(find(last.hidden), ("prior.2.1.hidden.weight", &[512, 8 * 256][..]));
+        assert_eq!(find(last.out), ("prior.2.1.out.weight", &[8 * 512, 512][..]));
+        assert_eq!(table[last.out].init, Init::Constant { value: 0.0 });
+        assert_eq!(config.param_count(), table.iter().map(ParamSpec::len).sum::<usize>());
     }
 
     #[test]

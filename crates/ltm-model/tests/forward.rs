@@ -117,6 +117,7 @@ const SMALL: ModelConfig = ModelConfig {
     attention: Attention::Causal,
     encoder_width: 0,
     init_std: 0.02,
+    prior_layers: 0,
 };
 
 #[test]

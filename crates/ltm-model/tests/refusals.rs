@@ -20,6 +20,7 @@ const CONFIG: ModelConfig = ModelConfig {
     attention: Attention::Causal,
     encoder_width: 12,
     init_std: 0.02,
+    prior_layers: 0,
 };
 
 #[track_caller]

@@ -235,10 +235,10 @@ impl Pass {
                 true => fit(&mut problem, key, &batch.documents)?,
                 false => Latents::None,
             };
-            let posterior = latents.gaussian().map(|gaussian| gaussian.to_host()).transpose()?;
-            let kl = posterior.map(|posterior| posterior.kl(b)).transpose()?;
+            let kl = latents.gaussian().map(|gaussian| problem.kl(gaussian, key)).transpose()?;
+            let n_layers = config.model.n_layers;
             let row = |row: usize| {
-                let kl = kl.as_ref().map(|kl| kl[row]);
+                let kl = kl.as_ref().map(|kl| kl[row * n_layers..][..n_layers].iter().sum());
                 Sequence { kl, ..Sequence::of_row(&batch, row, t, self.stride, tokenizer) }
             };
             let mut rows: Vec<Sequence> = (0..batch.rows).map(row).collect();

@@ -9,8 +9,8 @@ use ltm_kernels::ops::{elementwise, reduce};
 use ltm_kernels::{Buffer, Device};
 use ltm_model::{DeviceWeights, ParamSpec, Weights};
 use ltm_vi::{
-    Cut, InferKey, Inference, Latents, Likelihood, Prior, Program, Sequences, StandardNormal,
-    StartKind, Task, mask_batch, suits,
+    Cut, InferKey, Inference, Latents, Likelihood, Prior, Program, Sequences, StartKind, Task,
+    mask_batch, prior_of, suits,
 };
 
 use crate::config::{Config, unsuitable};
@@ -76,10 +76,10 @@ impl SlowLearner {
     /// runs out.
     pub fn new(config: &Config, weights: &Weights) -> Result<Self> {
         config.model.validate()?;
-        Self::of(config, Arc::new(config.model), Arc::new(StandardNormal), weights)
+        Self::of(config, Arc::new(config.model), prior_of(&config.model), weights)
     }
 
-    /// As [`new`](Self::new) for any likelihood and prior, in place of `config.model` and the standard normal.
+    /// As [`new`](Self::new) for any likelihood and prior, in place of those of `config.model`.
     ///
     /// # Errors
     /// Those of [`new`](Self::new).

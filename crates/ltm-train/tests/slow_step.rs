@@ -11,7 +11,7 @@ use ltm_model::{DeviceWeights, ParamSpec, Part, Weights, param_table};
 use ltm_testkit::{Tol, assert_close, relative_frobenius};
 use ltm_train::data::{Batch, Split};
 use ltm_train::{Checkpoint, Config, Error, Run, SlowLearner, Start, StepReport, run_data};
-use ltm_vi::{Cut, InferKey, Inference, Prior, Program, Sequences, TracedGaussian};
+use ltm_vi::{Cut, Density, InferKey, Inference, Prior, Program, Sequences, TracedGaussian};
 
 /// Running means in single precision, after sums of about a hundred terms, through three fast steps.
 const TOL: f64 = 1e-3;
@@ -99,19 +99,35 @@ impl Normal {
 
 impl Prior for Normal {
     /// In the units of the prior it is the standard normal.
-    fn kl(&self, g: &mut Graph, q: TracedGaussian, rows: usize) -> ltm_autodiff::Result<Value> {
+    fn kl(
+        &self,
+        g: &mut Graph,
+        _weights: &[Value],
+        q: TracedGaussian,
+        rows: usize,
+    ) -> ltm_autodiff::Result<Value> {
         let mu = ops::affine(g, q.mu, 1.0 / self.std, -self.mean / self.std)?;
         let log_var = ops::affine(g, q.log_var, 1.0, -2.0 * self.std.ln())?;
         ops::gaussian_kl(g, mu, log_var, rows)
     }
 
+    fn density(&self, _weights: &DeviceWeights) -> ltm_vi::Result<Arc<dyn Density>> {
+        Ok(Arc::new(*self))
+    }
+}
+
+impl Density for Normal {
     fn log_density(&self, z: &[f64]) -> f64 {
         let log = |z: &f64| ((z - self.mean) / self.std).powi(2) + 2.0 * self.std.ln();
         -0.5 * z.iter().map(|z| log(z) + std::f64::consts::TAU.ln()).sum::<f64>()
     }
 
-    fn moments(&self) -> (f32, f32) {
-        (self.mean as f32, 2.0 * self.std.ln() as f32)
+    fn sample(&self, noise: &[f64]) -> Vec<f64> {
+        noise.iter().map(|noise| self.mean + self.std * noise).collect()
+    }
+
+    fn moments(&self, len: usize) -> [Vec<f32>; 2] {
+        [self.mean, 2.0 * self.std.ln()].map(|x| vec![x as f32; len])
     }
 }
 

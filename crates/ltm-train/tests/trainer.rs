@@ -171,7 +171,8 @@ fn a_stop_in_an_evaluation_leaves_no_trace_of_it() {
 #[test]
 fn a_run_that_was_stopped_before_or_in_an_evaluation_makes_it_when_it_is_resumed() {
     let temp = tempfile::tempdir().expect("a temporary folder");
-    let new = |dir: &Path, start| Run::new(config(dir, &[]), start).expect("ready");
+    let new =
+        |dir: &Path, start| Run::new(config(dir, &["model.prior_layers=2"]), start).expect("ready");
     let straight = temp.path().join("straight");
     new(&straight, Start::Fresh).run(&mut ()).expect("trained");
     for (step, batches) in [(3, None), (3, Some(2)), (6, None), (6, Some(2))] {

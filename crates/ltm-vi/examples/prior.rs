@@ -5,32 +5,49 @@ use std::sync::Arc;
 
 use ltm_vi::ltm_autodiff::{self, Graph, Value, ops};
 use ltm_vi::{
-    Batch, Device, DeviceWeights, InferConfig, InferKey, Inference, ModelConfig, Precision, Prior,
-    Program, Protocol, Result, Sequences, SlowGradient, StandardNormal, TracedGaussian, Weights,
-    score,
+    Batch, Density, Device, DeviceWeights, InferConfig, InferKey, Inference, ModelConfig,
+    Precision, Prior, Program, Protocol, Result, Sequences, SlowGradient, StandardNormal,
+    TracedGaussian, Weights, score,
 };
 
 /// `N(mean, 1)` for each number of a sequence's latents.
+#[derive(Clone, Copy)]
 struct Shifted {
     mean: f64,
 }
 
 impl Prior for Shifted {
     /// The divergence of a shifted posterior from the standard normal.
-    fn kl(&self, g: &mut Graph, q: TracedGaussian, rows: usize) -> ltm_autodiff::Result<Value> {
+    fn kl(
+        &self,
+        g: &mut Graph,
+        _weights: &[Value],
+        q: TracedGaussian,
+        rows: usize,
+    ) -> ltm_autodiff::Result<Value> {
         let shape = g.shape(q.mu).to_vec();
         let minus = ops::fill(g, &shape, -self.mean);
         let mu = ops::add(g, q.mu, minus)?;
         ops::gaussian_kl(g, mu, q.log_var, rows)
     }
 
+    fn density(&self, _weights: &DeviceWeights) -> Result<Arc<dyn Density>> {
+        Ok(Arc::new(*self))
+    }
+}
+
+impl Density for Shifted {
     fn log_density(&self, z: &[f64]) -> f64 {
         let square = |z: &f64| (z - self.mean).powi(2) + std::f64::consts::TAU.ln();
         -0.5 * z.iter().map(square).sum::<f64>()
     }
 
-    fn moments(&self) -> (f32, f32) {
-        (self.mean as f32, 0.0)
+    fn sample(&self, noise: &[f64]) -> Vec<f64> {
+        noise.iter().map(|noise| self.mean + noise).collect()
+    }
+
+    fn moments(&self, len: usize) -> [Vec<f32>; 2] {
+        [vec![self.mean as f32; len], vec![0.0; len]]
     }
 }
 

@@ -8,7 +8,7 @@ use ltm_kernels::Device;
 use ltm_model::ModelConfig;
 
 use crate::program::check_shape;
-use crate::{Result, StandardNormal, Training, objective};
+use crate::{Result, Training, objective, prior_of};
 
 /// What training on one batch computes, by kind of node and each node once, and the memory that this takes; see
 /// [`training_counts`].
@@ -50,7 +50,7 @@ pub fn training_counts(
     config.validate()?;
     check_shape(&config.into(), [b, t], training.gradient)?;
     let mut graph = Graph::new();
-    let nodes = objective::trace(&mut graph, config, &StandardNormal, [b, t], training)?;
+    let nodes = objective::trace(&mut graph, config, &*prior_of(config), [b, t], training)?;
     let fast = match &nodes.latents {
         Some(_) => nodes.fast_outputs(),
         None => Vec::new(),

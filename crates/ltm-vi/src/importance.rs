@@ -22,7 +22,7 @@ impl Problem<'_> {
     /// `q`, `sum_b w_b · -log mean_k (p(z_k)/q(z_k))^kl_weight p(x|z_k)`, where `w_b` is the weight of the sequence's
     /// tokens: `token_weight (B·T)` as in [`weight_gradients`](Self::weight_gradients).
     ///
-    /// The decoder's gradient is that at each sample, times its normalised weight. An encoder whose own posterior `q` is
+    /// The gradient of the decoder, and of a learned prior, is that at each sample, times its normalised weight. An encoder whose own posterior `q` is
     /// ([`SlowGradient::Joint`](crate::SlowGradient::Joint)) has the doubly reparametrised one (Tucker et al. 2019), whose
     /// noise does not outgrow it as the samples become more; an encoder beside a fit has that of its own bound.
     ///
@@ -52,6 +52,7 @@ impl Problem<'_> {
         }
         let host = q.to_host()?;
         let len = host.mu.len() / b;
+        let prior = self.prior()?;
         let mut nll = vec![0.0; b];
         let mut log_weights = vec![Vec::with_capacity(samples); b];
         let mut noises = Vec::with_capacity(samples);
@@ -64,7 +65,7 @@ impl Problem<'_> {
                 let range = row * len..(row + 1) * len;
                 let [mu, log_var, noise] =
                     [&host.mu, &host.log_var, &noise].map(|numbers| &numbers[range.clone()]);
-                let ratio = self.program.prior.log_ratio(mu, log_var, noise);
+                let ratio = prior.log_ratio(mu, log_var, noise);
                 log_weights[row].push(kl_weight * ratio - found);
                 nll[row] += found / samples as f64;
             }

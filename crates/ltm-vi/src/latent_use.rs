@@ -4,19 +4,19 @@
 use ltm_model::ModelConfig;
 
 use crate::error::argument;
-use crate::posterior::kl;
-use crate::{
-    Gaussian, InferKey, Inference, Latents, Posterior, Problem, Result, Start, estimators, suits,
-};
+use crate::key::Purpose;
+use crate::{Gaussian, InferKey, Inference, Latents, Problem, Result, estimators, suits};
 
 /// Measures of what the latents of a corpus carry. None grows with the number of sequences, nor with noise
 /// that a fit adds to the means: a model that ignores its latents has a worth of 0 and a signal of about 0.
 #[derive(Clone, Debug)]
 pub struct LatentUse {
     n_layers: usize,
-    dim: usize,
-    /// KL of each of the `L·Z·C` dimensions, summed over sequences; empty before the first.
-    kl: Vec<f64>,
+    n_latents: usize,
+    /// KL of each layer's latents, summed over sequences; empty before the first.
+    kl_per_layer: Vec<f64>,
+    /// KL of each latent vector, summed over sequences; empty before the first, and without a closed form.
+    kl_per_latent: Vec<f64>,
     /// Per sequence: nats at the prior's mean minus nats at a fresh sample of the posterior.
     gains: Vec<f64>,
     /// Per sequence: the bound at the posterior minus the bound at the prior, each by one fresh sample.
@@ -29,6 +29,18 @@ pub struct LatentUse {
     refitted: usize,
     /// Moments over them of each dimension's means in the first and the second fit.
     moments: Vec<Moments>,
+}
+
+/// What is measured of a batch's posterior besides its rows.
+struct Measured<'a> {
+    /// Its means, `(B,L·Z,C)`.
+    mu: &'a [f32],
+    /// The means of a second fit.
+    second: Option<&'a [f32]>,
+    /// KL of each layer of a sequence, `(B·L)`.
+    kl_per_layer: &'a [f64],
+    /// KL of each latent vector, `(B·L·Z)`, in closed form.
+    kl_per_latent: Option<&'a [f64]>,
 }
 
 /// What is measured of one row besides its posterior.
@@ -79,8 +91,9 @@ impl LatentUse {
     pub fn new(config: &ModelConfig) -> Self {
         Self {
             n_layers: config.n_layers,
-            dim: config.dim,
-            kl: Vec::new(),
+            n_latents: config.n_latents,
+            kl_per_layer: Vec::new(),
+            kl_per_latent: Vec::new(),
             gains: Vec::new(),
             excess: Vec::new(),
             document: None,
@@ -116,18 +129,22 @@ impl LatentUse {
         let posterior = q.to_host()?;
         let sample = posterior.fresh_sample(problem.extents(), key, 0)?;
         // By the same noise, which makes their difference more certain.
-        let prior = problem.start(&Start::Prior, key)?.to_host()?;
-        let prior_sample = prior.fresh_sample(problem.extents(), key, 0)?;
-        let [_, t] = problem.batch().shape();
-        let (mean, _) = problem.program.prior.moments();
+        let [b, t] = problem.batch().shape();
+        let (prior, len) = (problem.prior()?, problem.extents().latent_len());
+        let noise = key.normal([b, len], Purpose::ScoreNoise, 0, [0.0, 1.0])?;
+        let prior_sample: Vec<f32> =
+            noise.chunks(len).flat_map(|noise| prior.sample_f32(noise)).collect();
+        let [mean, _] = prior.moments(len);
         let mut nats_at = |z: &[f32]| -> Result<Vec<f64>> {
             Ok(problem.token_nll_at(z)?.chunks(t).map(|row| row.iter().sum()).collect())
         };
-        let at_prior = nats_at(&vec![mean; posterior.mu.len()])?;
+        let at_prior = nats_at(&mean.repeat(b))?;
         let at_posterior = nats_at(&sample)?;
         let at_prior_sample = nats_at(&prior_sample)?;
         let scored = problem.batch().scored_tokens();
-        let kl = posterior.kl(scored.len())?;
+        let kl_per_layer = problem.kl(&q, key)?;
+        let kl_per_latent = problem.exact_kl(&posterior, b * self.n_latents)?;
+        let kl: Vec<f64> = kl_per_layer.chunks(self.n_layers).map(|row| row.iter().sum()).collect();
         let row = |b: usize| Row {
             tokens: scored[b],
             gain: at_prior[b] - at_posterior[b],
@@ -135,28 +152,37 @@ impl LatentUse {
             document: documents.get(b).copied().flatten(),
         };
         let rows: Vec<Row> = (0..scored.len()).map(row).collect();
-        self.add(&posterior, second.as_deref(), &rows)?;
+        let measured = Measured {
+            mu: &posterior.mu,
+            second: second.as_deref(),
+            kl_per_layer: &kl_per_layer,
+            kl_per_latent: kl_per_latent.as_deref(),
+        };
+        self.add(measured, &rows)?;
         Ok(q)
     }
 
-    /// Adds the posterior of a batch, the means of its second fit, and what was measured of its rows.
-    fn add(&mut self, posterior: &Posterior, second: Option<&[f32]>, rows: &[Row]) -> Result<()> {
-        let Posterior { mu, log_var, .. } = posterior;
+    /// Adds what was measured of a batch, and of its rows.
+    fn add(&mut self, measured: Measured<'_>, rows: &[Row]) -> Result<()> {
+        let Measured { mu, second, kl_per_layer, kl_per_latent } = measured;
         let n = mu.len() / rows.len().max(1);
-        for len in [log_var.len(), second.map_or(mu.len(), <[f32]>::len), n * rows.len()] {
+        for len in [second.map_or(mu.len(), <[f32]>::len), n * rows.len()] {
             if len != mu.len() {
                 return Err(argument("posterior", format!("{} dimensions", mu.len()), len));
             }
         }
-        self.kl.resize(n, 0.0);
+        self.kl_per_layer.resize(self.n_layers, 0.0);
+        self.kl_per_latent.resize(kl_per_latent.map_or(0, |_| self.n_latents), 0.0);
         self.moments.resize(n, Moments::default());
         for (b, measured) in rows.iter().enumerate().filter(|(_, row)| row.tokens > 0) {
             let row = b * n..(b + 1) * n;
-            for (sum, (mu, log_var)) in
-                self.kl.iter_mut().zip(mu[row.clone()].iter().zip(&log_var[row.clone()]))
-            {
-                *sum += kl(*mu, *log_var);
-            }
+            let of_row = |sums: &mut [f64], kl: &[f64]| {
+                let n = sums.len();
+                let of_row = kl.iter().skip(b * n);
+                sums.iter_mut().zip(of_row).for_each(|(sum, kl)| *sum += kl);
+            };
+            of_row(&mut self.kl_per_layer, kl_per_layer);
+            of_row(&mut self.kl_per_latent, kl_per_latent.unwrap_or_default());
             let Row { tokens, gain, excess, document } = *measured;
             if document.is_none() || document != self.document {
                 for all in [&mut self.gains, &mut self.excess, &mut self.tokens] {
@@ -195,21 +221,20 @@ impl LatentUse {
 
     /// KL of each layer's latents, in nats per sequence; empty without sequences.
     pub fn kl_per_layer(&self) -> Vec<f64> {
-        self.means(self.kl.len() / self.n_layers)
+        self.per_sequence(&self.kl_per_layer)
     }
 
-    /// KL of each latent vector, layer after layer, in nats per sequence; empty without sequences.
+    /// KL of each latent vector, layer after layer, in nats per sequence; empty without sequences, and under a prior
+    /// without a closed form, whose KL is of a layer's latents together.
     pub fn kl_per_latent(&self) -> Vec<f64> {
-        self.means(self.dim)
+        self.per_sequence(&self.kl_per_latent)
     }
 
-    /// The KL of every `n` dimensions together, per sequence.
-    fn means(&self, n: usize) -> Vec<f64> {
-        let mean = |kl: &[f64]| kl.iter().sum::<f64>() / self.sequences() as f64;
-        if n == 0 { Vec::new() } else { self.kl.chunks(n).map(mean).collect() }
+    fn per_sequence(&self, sums: &[f64]) -> Vec<f64> {
+        sums.iter().map(|sum| sum / self.sequences() as f64).collect()
     }
 
-    /// What the latents are worth: nats per token at the prior's mean, `z = 0`, minus nats per token at a
+    /// What the latents are worth: nats per token at the prior's mean, the latents of no noise, minus nats per token at a
     /// fresh sample of the posterior, with its standard error over sequences. Exactly 0 for a model that
     /// ignores its latents; below 0 where the fit makes predictions worse. The KL is not subtracted.
     pub fn worth(&self) -> (f64, f64) {
@@ -252,19 +277,22 @@ mod tests {
         let config = ModelConfig { dim: 1, n_layers: 2, n_latents: 4, ..ModelConfig::ltm_small() };
         let mut used = LatentUse::new(&config);
         // Dimension 0 is determined by the sequence, 1 is at the prior, 2 is noise, 3 does not vary.
-        let posterior = Posterior {
-            mu: vec![1.0, 0.0, 0.5, 0.5, -1.0, 0.0, -0.5, 0.5, 9.0, 9.0, 9.0, 9.0],
-            log_var: vec![0.0, 0.0, -4.0, -4.0, 0.0, 0.0, -4.0, -4.0, 9.0, 9.0, 9.0, 9.0],
-            noise: vec![],
+        let mu = [1.0, 0.0, 0.5, 0.5, -1.0, 0.0, -0.5, 0.5, 9.0, 9.0, 9.0, 9.0];
+        let kl_per_latent = [0.5, 0.0, 2.0, 2.0, 0.5, 0.0, 2.0, 4.0, 9.0, 9.0, 9.0, 9.0];
+        let kl_per_layer = [0.5, 4.0, 0.5, 6.0, 18.0, 18.0];
+        let measured = |second| Measured {
+            mu: &mu,
+            second,
+            kl_per_layer: &kl_per_layer,
+            kl_per_latent: Some(&kl_per_latent),
         };
         let second = [1.0, 0.0, -0.5, 0.5, -1.0, 0.0, 0.5, 0.5, 9.0, 9.0, 9.0, 9.0];
         let row = |(gain, tokens)| Row { tokens, gain, excess: -2.0 * gain, document: None };
         let rows = [(3.0, 3), (-1.0, 1), (99.0, 0)].map(row);
-        used.add(&posterior, Some(&second), &rows).unwrap();
+        used.add(measured(Some(&second)), &rows).unwrap();
         assert_eq!((used.sequences(), used.refitted()), (2, 2));
-        let stuck = 2.0 * kl(0.5, -4.0);
-        assert_eq!(used.kl_per_layer(), [0.5, stuck]);
-        assert_eq!(used.kl_per_latent(), [0.5, 0.0, stuck / 2.0, stuck / 2.0]);
+        assert_eq!(used.kl_per_layer(), [0.5, 5.0]);
+        assert_eq!(used.kl_per_latent(), [0.5, 0.0, 2.0, 3.0]);
         // 2 nats for 4 tokens; residuals 1.5 and -1.5.
         let error = (2.0 * 2.0 * 1.5_f64.powi(2)).sqrt() / 4.0;
         assert_eq!(used.worth(), (0.5, error));
@@ -276,15 +304,15 @@ mod tests {
         assert_eq!(variance.share(), 0.6);
         // Later sequences without a second fit change all but that.
         let later = [(0.0, 4), (0.0, 4), (0.0, 0)].map(row);
-        used.add(&posterior, None, &later).unwrap();
+        used.add(measured(None), &later).unwrap();
         assert_eq!((used.sequences(), used.refitted()), (4, 2));
         assert_eq!(used.mean_variance(), variance);
-        assert!(used.add(&posterior, Some(&second[1..]), &later).is_err());
+        assert!(used.add(measured(Some(&second[1..])), &later).is_err());
         // Rows of one document are one sequence, in one batch or in two.
         let of = |document| Row { tokens: 2, excess: 1.0, document, ..Row::default() };
         let mut used = LatentUse::new(&config);
-        used.add(&posterior, None, &[of(Some(1)), of(Some(1)), of(Some(2))]).unwrap();
-        used.add(&posterior, None, &[of(Some(2)), of(None), of(None)]).unwrap();
+        used.add(measured(None), &[of(Some(1)), of(Some(1)), of(Some(2))]).unwrap();
+        used.add(measured(None), &[of(Some(2)), of(None), of(None)]).unwrap();
         assert_eq!((used.tokens.as_slice(), used.sequences()), (&[4.0, 4.0, 2.0, 2.0][..], 4));
         assert_eq!(used.above_prior(), (0.5, 0.0));
         assert!(used.is_worse_than_prior());

@@ -6,9 +6,11 @@ mod calibrate;
 mod config;
 mod counts;
 mod cut;
+mod divergence;
 mod error;
 pub mod estimators;
 pub mod fit;
+mod flow;
 mod generate;
 mod importance;
 mod key;
@@ -38,6 +40,7 @@ pub use counts::{TrainingCounts, training_counts};
 pub use cut::Cut;
 pub use error::{Error, Result};
 pub use fit::{Fit, Inference};
+pub use flow::{Flow, prior_of};
 pub use generate::{
     GenerateOptions, Generation, Generator, Keep, LatentSource, Rethink, RethinkStart, Round,
     RoundScore, generate, generate_many,
@@ -49,7 +52,7 @@ pub use latents::{Gaussian, Latents};
 pub use likelihood::{Extents, Likelihood};
 pub use objective::{SlowGradient, Training};
 pub use posterior::Posterior;
-pub use prior::{Prior, StandardNormal, TracedGaussian};
+pub use prior::{Density, Prior, StandardNormal, TracedGaussian};
 pub use problem::{FastStep, Gradient, Problem};
 pub use program::{Program, Programs};
 pub use protocol::Protocol;

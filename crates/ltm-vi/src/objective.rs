@@ -106,14 +106,19 @@ pub struct Encoder {
     pub encoded: Encoded,
 }
 
-/// The loss of a slow step and its gradients: `sum(token_weight · nll)` at the latents, and for the encoder's weights
-/// the bound at the encoder's sample, `sum(token_weight · nll) + sum(encoder_kl_weight · kl)`.
+/// The loss of a slow step and its gradients: `sum(token_weight · nll) + sum(prior_kl_weight · kl)` at the latents, and for
+/// the encoder's weights the bound at the encoder's sample, `sum(token_weight · nll) + sum(encoder_kl_weight · kl)`.
+///
+/// A learned prior therefore learns by the KL that the posteriors were fitted with, at the weight that it has there: it
+/// rests while that weight is 0.
 #[derive(Debug)]
 pub struct Slow {
     /// Input `(B·T)`: the weight of each target.
     pub token_weight: Value,
     /// Input `(B·T)`: the weight of each target in the bound of an encoder beside a fit.
     pub encoder_token_weight: Option<Value>,
+    /// Input `(B·L)`: the weight of each KL in the loss of a learned prior, where the posterior is that of a fit.
+    pub prior_kl_weight: Option<Value>,
     /// Input `(B)`: the importance of each sequence's sample for its encoder, of an importance-weighted step with an
     /// encoder. With the same weights in `token_weight` the gradients of the encoder are doubly reparametrised (Tucker et
     /// al. 2019): `importance²` times the path derivative, while those of the decoder have `importance` once.
@@ -158,7 +163,7 @@ pub fn trace(
 
     let latents = match (posterior, z) {
         (Some([mu, log_var, noise]), Some(z)) => {
-            let kl = prior.kl(g, TracedGaussian { mu, log_var, z }, rows)?;
+            let kl = prior.kl(g, &weights, TracedGaussian { mu, log_var, z }, rows)?;
             let kl_weight = g.input("kl_weight", &[rows], Kind::Float, UpdateRate::Batch);
             let ones = ops::fill(g, &[b * t], 1.0);
             let sum_nll = ops::dot(g, nll, ones)?;
@@ -228,15 +233,16 @@ fn weighted_path(g: &mut Graph, latents: &LatentObjective, z: Value) -> Result<(
 fn path_divergence(
     g: &mut Graph,
     prior: &dyn Prior,
+    weights: &[Value],
     latents: &LatentObjective,
     z: Value,
-    rows: usize,
 ) -> Result<Value> {
+    let rows = g.shape(latents.kl).iter().product();
     let LatentObjective { mu, log_var, .. } = *latents;
     let shape = g.shape(z).to_vec();
     let nothing = ops::fill(g, &shape, 0.0);
     // Without spread it is -log p at the mean, up to a constant: see `Prior::kl`.
-    let minus_log_p = prior.kl(g, TracedGaussian { mu: z, log_var: nothing, z }, rows)?;
+    let minus_log_p = prior.kl(g, weights, TracedGaussian { mu: z, log_var: nothing, z }, rows)?;
     let off = ops::sub(g, z, mu)?;
     let square = ops::mul(g, off, off)?;
     let precision = ops::scale(g, log_var, -1.0)?;
@@ -285,39 +291,47 @@ impl Objective {
         training: Training,
     ) -> Result<Slow> {
         let token_weight = token_weight(g, self.targets, "token_weight");
-        let loss = ops::dot(g, self.nll, token_weight)?;
-        let kl = self.latents.as_ref().map(|latents| latents.kl);
-        let nll = self.nll;
-        let Some(_) = &self.encoder else {
-            let gradients = grad(g, loss, &self.weights)?;
-            let (encoder_token_weight, sample_weight) = (None, None);
-            return Ok(Slow {
-                token_weight,
-                encoder_token_weight,
-                sample_weight,
-                nll,
-                kl,
-                gradients,
-            });
-        };
-        let of = |part| {
+        let mut loss = ops::dot(g, self.nll, token_weight)?;
+        let mut prior_kl_weight = None;
+        let has_prior = params.iter().any(|spec| spec.part == Part::Prior);
+        if let (Some(latents), true) = (&self.latents, has_prior) {
+            let shape = g.shape(latents.kl).to_vec();
+            let weight = g.input("prior_kl_weight", &shape, Kind::Float, UpdateRate::Batch);
+            let counted = training.counted(g, latents.kl)?;
+            let sum_kl = ops::dot(g, counted, weight)?;
+            loss = ops::add(g, loss, sum_kl)?;
+            prior_kl_weight = Some(weight);
+        }
+        let of = |is_encoder: bool| {
             let weights = self.weights.iter().zip(params);
-            weights.filter(|(_, spec)| spec.part == part).map(|(w, _)| *w).collect::<Vec<_>>()
+            let part = weights.filter(|(_, spec)| (spec.part == Part::Encoder) == is_encoder);
+            part.map(|(w, _)| *w).collect::<Vec<_>>()
         };
-        let mut decoder = grad(g, loss, &of(Part::Decoder))?.into_iter();
-        // Its samples are not those that importance is computed of.
-        let training = Training { importance: false, ..training };
-        let of_encoder = self::token_weight(g, self.targets, "encoder_token_weight");
-        let EncodedBound { bound, .. } =
-            self.encoded(g, likelihood, prior, of_encoder, training)?;
-        let mut encoder = grad(g, bound, &of(Part::Encoder))?.into_iter();
+        let mut fitted = grad(g, loss, &of(false))?.into_iter();
+        let (mut encoder, mut encoder_token_weight) = (Vec::new().into_iter(), None);
+        if self.encoder.is_some() {
+            // Its samples are not those that importance is computed of.
+            let training = Training { importance: false, ..training };
+            let of_encoder = self::token_weight(g, self.targets, "encoder_token_weight");
+            let EncodedBound { bound, .. } =
+                self.encoded(g, likelihood, prior, of_encoder, training)?;
+            encoder = grad(g, bound, &of(true))?.into_iter();
+            encoder_token_weight = Some(of_encoder);
+        }
         let mut gradient = |spec: &ParamSpec| match spec.part {
-            Part::Decoder => decoder.next(),
+            Part::Decoder | Part::Prior => fitted.next(),
             Part::Encoder => encoder.next(),
         };
         let gradients = params.iter().map(|spec| gradient(spec).expect("one for each")).collect();
-        let (encoder_token_weight, sample_weight) = (Some(of_encoder), None);
-        Ok(Slow { token_weight, encoder_token_weight, sample_weight, nll, kl, gradients })
+        Ok(Slow {
+            token_weight,
+            encoder_token_weight,
+            prior_kl_weight,
+            sample_weight: None,
+            nll: self.nll,
+            kl: self.latents.as_ref().map(|latents| latents.kl),
+            gradients,
+        })
     }
 
     /// The slow step of a variational autoencoder.
@@ -329,12 +343,19 @@ impl Objective {
         training: Training,
     ) -> Result<Slow> {
         let token_weight = token_weight(g, self.targets, "token_weight");
-        let encoder_token_weight = None;
+        let (encoder_token_weight, prior_kl_weight) = (None, None);
         let EncodedBound { nll, kl, sample_weight, bound } =
             self.encoded(g, likelihood, prior, token_weight, training)?;
         let gradients = grad(g, bound, &self.weights)?;
-        let kl = Some(kl);
-        Ok(Slow { token_weight, encoder_token_weight, sample_weight, nll, kl, gradients })
+        Ok(Slow {
+            token_weight,
+            encoder_token_weight,
+            prior_kl_weight,
+            sample_weight,
+            nll,
+            kl: Some(kl),
+            gradients,
+        })
     }
 
     /// The bound at the encoder's sample, which has the latents' noise.
@@ -355,9 +376,9 @@ impl Objective {
         let z = ops::reparam(g, mu, log_var, latents.noise)?;
         let (z, kl, divergence, sample_weight) = if training.importance {
             let (z, weight) = weighted_path(g, latents, z)?;
-            (z, latents.kl, path_divergence(g, prior, latents, z, rows)?, Some(weight))
+            (z, latents.kl, path_divergence(g, prior, &self.weights, latents, z)?, Some(weight))
         } else {
-            let kl = prior.kl(g, TracedGaussian { mu, log_var, z }, rows)?;
+            let kl = prior.kl(g, &self.weights, TracedGaussian { mu, log_var, z }, rows)?;
             (z, kl, training.counted(g, kl)?, None)
         };
         let nll = likelihood.nll(g, &self.weights, self.tokens, self.targets, Some(z))?;

@@ -123,6 +123,7 @@ mod tests {
         attention: ltm_model::Attention::Causal,
         encoder_width: 0,
         init_std: 0.02,
+        prior_layers: 0,
     };
 
     #[test]

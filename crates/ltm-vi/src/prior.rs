@@ -1,8 +1,11 @@
 //! The distribution of latents before a text is seen. Knows no model.
 
-use ltm_autodiff::{Graph, Result, Value, ops};
+use std::sync::Arc;
 
-use crate::{estimators, posterior};
+use ltm_autodiff::{Graph, Value, ops};
+use ltm_model::DeviceWeights;
+
+use crate::{Result, estimators, posterior};
 
 /// A Gaussian `q(z|x)` in a graph, with one sample.
 #[derive(Clone, Copy, Debug)]
@@ -15,27 +18,50 @@ pub struct TracedGaussian {
     pub z: Value,
 }
 
-/// `p(z)`, of each sequence's latents. [`StandardNormal`] is the one of the paper.
+/// `p(z)`, of each sequence's latents. [`StandardNormal`] is the one of the paper, and [`Flow`](crate::Flow) a learned one.
+///
+/// A prior that is learned has its parameters among those of the [`Likelihood`](crate::Likelihood), of
+/// [`Part::Prior`](ltm_model::Part::Prior); any other ignores the weights that it is given.
 pub trait Prior: Send + Sync {
     /// Traces `KL(q || p)` of each of `rows` equal parts of `q`, in nats, `(rows)` of full precision: in closed form,
-    /// or `log q(z) - log p(z)` at its sample, of which the KL is the mean.
+    /// or `log q(z) - log p(z)` at its sample, of which the KL is the mean. `weights` has one value per parameter of the
+    /// model.
     ///
     /// Where `log_var` and the noise are 0, its gradient by `mu` must be that of `-log p(mu)`: Langevin dynamics
     /// follow it. Both forms have that for a Gaussian prior, and the second for any.
     ///
     /// # Errors
     /// Those of the operations.
-    fn kl(&self, g: &mut Graph, q: TracedGaussian, rows: usize) -> Result<Value>;
+    fn kl(
+        &self,
+        g: &mut Graph,
+        weights: &[Value],
+        q: TracedGaussian,
+        rows: usize,
+    ) -> ltm_autodiff::Result<Value>;
 
-    /// `log p(z)` of the latents `z` of one sequence, `(L·Z·C)`, in nats.
+    /// The distribution at these weights.
+    ///
+    /// # Errors
+    /// [`Error::Model`](crate::Error::Model) for another model's weights, [`Error::Kernel`](crate::Error::Kernel) when
+    /// their device fails.
+    fn density(&self, weights: &DeviceWeights) -> Result<Arc<dyn Density>>;
+}
+
+/// A [`Prior`] at given weights, on the host and in double precision. Latents are all those of one sequence, `(L·Z·C)`.
+pub trait Density: Send + Sync {
+    /// `log p(z)`, in nats.
     fn log_density(&self, z: &[f64]) -> f64;
 
-    /// Mean and log-variance of each number: those of the Gaussian nearest to the prior, from which fits may start and
-    /// texts are generated without a fit.
-    fn moments(&self) -> (f32, f32);
+    /// Latents distributed as `p(z)`, from as many standard normal numbers.
+    fn sample(&self, noise: &[f64]) -> Vec<f64>;
 
-    /// The KL of one sequence's posterior in closed form and double precision; `None` where a bound is to estimate
-    /// it from its samples.
+    /// Mean and log-variance of each of `len` numbers: those of a Gaussian like the prior, from which fits may start. The mean
+    /// stands for latents that say nothing.
+    fn moments(&self, len: usize) -> [Vec<f32>; 2];
+
+    /// The KL of a part of one sequence's posterior in closed form and double precision; `None` where it is to be estimated
+    /// from samples.
     fn exact_kl(&self, _mu: &[f32], _log_var: &[f32]) -> Option<f64> {
         None
     }
@@ -53,21 +79,45 @@ pub trait Prior: Send + Sync {
     }
 }
 
+impl dyn Density {
+    /// Latents `(L·Z·C)` of a sequence from its noise, in single precision.
+    pub(crate) fn sample_f32(&self, noise: &[f32]) -> Vec<f32> {
+        let noise: Vec<f64> = noise.iter().map(|x| f64::from(*x)).collect();
+        self.sample(&noise).iter().map(|z| *z as f32).collect()
+    }
+}
+
 /// `N(0, I)`.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct StandardNormal;
 
 impl Prior for StandardNormal {
-    fn kl(&self, g: &mut Graph, q: TracedGaussian, rows: usize) -> Result<Value> {
+    fn kl(
+        &self,
+        g: &mut Graph,
+        _weights: &[Value],
+        q: TracedGaussian,
+        rows: usize,
+    ) -> ltm_autodiff::Result<Value> {
         ops::gaussian_kl(g, q.mu, q.log_var, rows)
     }
 
+    fn density(&self, _weights: &DeviceWeights) -> Result<Arc<dyn Density>> {
+        Ok(Arc::new(*self))
+    }
+}
+
+impl Density for StandardNormal {
     fn log_density(&self, z: &[f64]) -> f64 {
         -0.5 * z.iter().map(|z| z * z + std::f64::consts::TAU.ln()).sum::<f64>()
     }
 
-    fn moments(&self) -> (f32, f32) {
-        (0.0, 0.0)
+    fn sample(&self, noise: &[f64]) -> Vec<f64> {
+        noise.to_vec()
+    }
+
+    fn moments(&self, len: usize) -> [Vec<f32>; 2] {
+        [vec![0.0; len], vec![0.0; len]]
     }
 
     fn exact_kl(&self, mu: &[f32], log_var: &[f32]) -> Option<f64> {
@@ -84,18 +134,18 @@ impl Prior for StandardNormal {
 mod tests {
     use super::*;
 
-    /// A prior that defines only what it must.
+    /// A density that defines only what it must.
     struct Plain;
 
-    impl Prior for Plain {
-        fn kl(&self, g: &mut Graph, q: TracedGaussian, rows: usize) -> Result<Value> {
-            StandardNormal.kl(g, q, rows)
-        }
+    impl Density for Plain {
         fn log_density(&self, z: &[f64]) -> f64 {
             StandardNormal.log_density(z)
         }
-        fn moments(&self) -> (f32, f32) {
-            (0.0, 0.0)
+        fn sample(&self, noise: &[f64]) -> Vec<f64> {
+            StandardNormal.sample(noise)
+        }
+        fn moments(&self, len: usize) -> [Vec<f32>; 2] {
+            StandardNormal.moments(len)
         }
     }
 

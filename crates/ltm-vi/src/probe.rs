@@ -52,15 +52,22 @@ fn ratio(x: &[f64], tokens: &[usize]) -> Result<(f64, f64)> {
     estimators::ratio(x, &tokens)
 }
 
-/// `z (B,L·Z,C)` with the latents of the first `layers` layers unchanged and the others at 0, the prior's
-/// mean.
+/// `z (B,L·Z,C)` with the latents of the first `layers` layers unchanged and the others at `mean (L·Z,C)`, the
+/// [prior's](crate::Density::moments).
 ///
 /// # Errors
-/// [`Error::Argument`](crate::Error::Argument) when the length of `z` is not a multiple of `L·Z·C`.
-pub fn first_layers(config: &ModelConfig, z: &[f32], layers: usize) -> Result<Vec<f32>> {
+/// [`Error::Argument`](crate::Error::Argument) when the length of `z` is not a multiple of `L·Z·C`, or that of `mean` another.
+pub fn first_layers(
+    config: &ModelConfig,
+    z: &[f32],
+    mean: &[f32],
+    layers: usize,
+) -> Result<Vec<f32>> {
     let group = group_len(config, "z", z)?;
+    estimators::check_length("mean", group * config.n_layers, mean.len())?;
     let kept = |i: usize| i / group % config.n_layers < layers;
-    Ok(z.iter().enumerate().map(|(i, z)| if kept(i) { *z } else { 0.0 }).collect())
+    let both = z.iter().zip(mean.iter().cycle()).enumerate();
+    Ok(both.map(|(i, (z, mean))| if kept(i) { *z } else { *mean }).collect())
 }
 
 /// `z (B,L·Z,C)` with the latents of layer `layer`, from 0, taken from `other`.
@@ -119,9 +126,10 @@ pub fn progressive(
     let (tokens, targets) = (problem.batch().tokens().to_vec(), problem.batch().targets().to_vec());
     let all = problem.batch().scored_tokens();
     let scored: Vec<usize> = (0..b).filter(|b| all[*b] > 0).collect();
+    let [mean, _] = problem.prior()?.moments(problem.extents().latent_len());
     let mut scores = Vec::with_capacity(config.n_layers + 1);
     for layers in 0..=config.n_layers {
-        let z = first_layers(config, mu, layers)?;
+        let z = first_layers(config, mu, &mean, layers)?;
         let nll: Vec<f64> =
             problem.token_nll_at(&z)?.chunks(t).map(|row| row.iter().sum()).collect();
         let correct = correct(decoder, &z, &tokens, &targets, b)?;
@@ -270,18 +278,20 @@ mod tests {
         // Two sequences of two layers of 2·8 numbers.
         let z: Vec<f32> = (1..=64).map(|x| x as f32).collect();
         let other: Vec<f32> = z.iter().map(|x| -x).collect();
-        let first = first_layers(&CONFIG, &z, 1).unwrap();
+        let mean: Vec<f32> = (0..32).map(|i| 100.0 + i as f32).collect();
+        let first = first_layers(&CONFIG, &z, &mean, 1).unwrap();
         for (i, x) in first.iter().enumerate() {
-            assert_eq!(*x, if i / 16 % 2 == 0 { z[i] } else { 0.0 });
+            assert_eq!(*x, if i / 16 % 2 == 0 { z[i] } else { mean[i % 32] });
         }
-        assert_eq!(first_layers(&CONFIG, &z, 2).unwrap(), z);
+        assert_eq!(first_layers(&CONFIG, &z, &mean, 2).unwrap(), z);
         let swapped = swap_layer(&CONFIG, &z, &other, 1).unwrap();
         for (i, x) in swapped.iter().enumerate() {
             assert_eq!(*x, if i / 16 % 2 == 1 { -z[i] } else { z[i] });
         }
         assert!(swap_layer(&CONFIG, &z, &other, 2).is_err());
         assert!(swap_layer(&CONFIG, &z, &other[1..], 0).is_err());
-        assert!(first_layers(&CONFIG, &z[1..], 1).is_err());
+        assert!(first_layers(&CONFIG, &z[1..], &mean, 1).is_err());
+        assert!(first_layers(&CONFIG, &z, &mean[1..], 1).is_err());
         assert_eq!(between(&[0.0, 4.0], &[2.0, 0.0], 0.25).unwrap(), [0.5, 3.0]);
         assert!(between(&[0.0, 4.0], &[2.0], 0.25).is_err());
     }
@@ -298,7 +308,7 @@ mod tests {
         let scores = progressive(&mut problem, &CONFIG, &mut decoder, &mu).unwrap();
         assert_eq!(scores.len(), 3);
         for (layers, scores) in scores.iter().enumerate() {
-            let z = first_layers(&CONFIG, &mu, layers).unwrap();
+            let z = first_layers(&CONFIG, &mu, &[0.0; 32], layers).unwrap();
             let nll = problem.token_nll_at(&z).unwrap();
             let expected = [nll[..6].iter().sum::<f64>(), nll[6..].iter().sum()];
             assert_eq!(

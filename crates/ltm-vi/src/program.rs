@@ -11,9 +11,7 @@ use crate::error::argument;
 use crate::objective::{self, Objective};
 use crate::own_units::OwnUnits;
 use crate::tables::Tables;
-use crate::{
-    Batch, Error, Extents, Likelihood, Prior, Result, SlowGradient, StandardNormal, Training,
-};
+use crate::{Batch, Error, Extents, Likelihood, Prior, Result, SlowGradient, Training, prior_of};
 
 /// A model for batches of `B` sequences of `T` tokens: its graph, and memory for a batch, a posterior and plans.
 ///
@@ -49,6 +47,7 @@ pub(crate) struct Plans {
     pub(crate) score: Option<Plan>,
     pub(crate) slow: Option<Plan>,
     pub(crate) encoder: Option<Plan>,
+    pub(crate) kl: Option<Plan>,
 }
 
 /// What the store holds, so that equal values are not written again and nothing is computed again for them.
@@ -60,6 +59,7 @@ pub(crate) struct Loaded {
     pub(crate) token_weight: Vec<f32>,
     pub(crate) encoder_token_weight: Vec<f32>,
     pub(crate) encoder_kl_weight: Vec<f32>,
+    pub(crate) prior_kl_weight: Vec<f32>,
 }
 
 impl Program {
@@ -80,7 +80,7 @@ impl Program {
         config.validate()?;
         let likelihood: Arc<dyn Likelihood> = Arc::new(*config);
         let shape = [b, t];
-        Self::of(likelihood, Arc::new(StandardNormal), shape, device, precision, training)
+        Self::of(likelihood, prior_of(config), shape, device, precision, training)
     }
 
     /// As [`new`](Self::new) for any likelihood and prior, and `[b, t]`.
@@ -173,8 +173,8 @@ impl Program {
 
     /// Bytes of memory of the plans made so far.
     pub fn plan_bytes(&self) -> usize {
-        let Plans { fast, score, slow, encoder } = &self.plans;
-        [fast, score, slow, encoder].into_iter().flatten().map(Plan::size_bytes).sum()
+        let Plans { fast, score, slow, encoder, kl } = &self.plans;
+        [fast, score, slow, encoder, kl].into_iter().flatten().map(Plan::size_bytes).sum()
     }
 
     /// Arithmetic and memory traffic of the plans made so far: of one fast step, and of a slow gradient
@@ -254,7 +254,7 @@ impl Programs {
     ) -> Result<Self> {
         config.validate()?;
         let likelihood: Arc<dyn Likelihood> = Arc::new(*config);
-        Ok(Self::of(likelihood, Arc::new(StandardNormal), device, precision, training))
+        Ok(Self::of(likelihood, prior_of(config), device, precision, training))
     }
 
     /// Programs of any likelihood and prior.

@@ -11,7 +11,7 @@ use crate::{Error, Extents, Gaussian, InferKey, Initial, Posterior, Problem, Res
 /// The posterior that a fit begins with.
 #[derive(Clone, Debug)]
 pub enum Start {
-    /// The prior's mean and variance.
+    /// The prior's mean and variance; of a learned prior those of a Gaussian like it.
     Prior,
     /// Drawn under the fit's key, as in the published code.
     Drawn(Initial),
@@ -52,9 +52,8 @@ impl Problem<'_> {
         let noise = || key.normal(shape, Purpose::FitNoise, 0, [0.0, 1.0]);
         let posterior = match start {
             Start::Prior => {
-                let (mean, log_var) = self.program.prior.moments();
-                let n = shape[0] * shape[1];
-                Posterior { mu: vec![mean; n], log_var: vec![log_var; n], noise: noise()? }
+                let [mean, log_var] = self.prior()?.moments(shape[1]);
+                Posterior { mu: mean.repeat(b), log_var: log_var.repeat(b), noise: noise()? }
             }
             Start::Drawn(initial) => Posterior::drawn(extents, *initial, b, key)?,
             Start::Encoder => {

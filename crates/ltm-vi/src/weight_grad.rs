@@ -5,7 +5,7 @@ use ltm_kernels::ops::elementwise;
 use ltm_model::ParamSpec;
 
 use crate::error::argument;
-use crate::{Error, Latents, Problem, Program, Result};
+use crate::{Batch, Error, Latents, Problem, Program, Result};
 
 /// The loss of a slow step on one batch, and its gradients on the device.
 #[derive(Debug)]
@@ -23,9 +23,10 @@ impl Problem<'_> {
     /// Gradients of `sum(token_weight · nll)` for each weight at the sample of `latents`. With `token_weight (B·T)` of
     /// one over the number of scored tokens they are those of the mean.
     ///
-    /// Those of an encoder's weights are of the bound at the encoder's sample by the latents' noise,
-    /// `sum(token_weight · nll) + kl_weight·sum_b w_b·KL_b`, where `w_b` is the mean weight of the sequence's scored
-    /// tokens that have one; for [`SlowGradient::Joint`](crate::SlowGradient::Joint) those of all weights are.
+    /// Those of a learned prior's weights are of `kl_weight·sum_b w_b·KL_b` at the same sample, where `w_b` is the mean weight
+    /// of the sequence's scored tokens that have one. Those of an encoder's weights are of the bound at the encoder's sample
+    /// by the latents' noise, `sum(token_weight · nll) + kl_weight·sum_b w_b·KL_b`; for
+    /// [`SlowGradient::Joint`](crate::SlowGradient::Joint) those of all weights are.
     ///
     /// # Errors
     /// [`Error::NoSlowGradient`] for a program without weight gradients, [`Error::Argument`] when a length
@@ -105,23 +106,37 @@ impl Problem<'_> {
             program.store.write_f32(input, encoder_weight)?;
             program.loaded.encoder_token_weight = encoder_weight.to_vec();
         }
+        let of_prior = program.nodes.slow.as_ref().and_then(|slow| slow.prior_kl_weight);
+        if let Some(input) = of_prior {
+            let weights = kl_weights(batch, token_weight, kl_weight, program.extents.n_layers);
+            if program.loaded.prior_kl_weight != weights {
+                program.store.write_f32(input, &weights)?;
+                program.loaded.prior_kl_weight = weights;
+            }
+        }
         let of_encoder = if own.is_some() { encoder_weight } else { token_weight };
         let Some(encoder) = &program.nodes.encoder else { return Ok(()) };
-        let [_, t] = batch.shape();
-        let mut weights = Vec::new();
-        for (targets, weight) in batch.targets().chunks(t).zip(of_encoder.chunks(t)) {
-            let counts = |(id, weight): &(&i32, &f32)| **id >= 0 && **weight != 0.0;
-            let scored = || targets.iter().zip(weight).filter(counts);
-            let total: f32 = scored().map(|(_, weight)| weight).sum();
-            let mean = total / scored().count().max(1) as f32;
-            weights.extend(std::iter::repeat_n(kl_weight * mean, program.extents.n_layers));
-        }
+        let weights = kl_weights(batch, of_encoder, kl_weight, program.extents.n_layers);
         if program.loaded.encoder_kl_weight != weights {
             program.store.write_f32(encoder.kl_weight, &weights)?;
             program.loaded.encoder_kl_weight = weights;
         }
         Ok(())
     }
+}
+
+/// The weight of each layer's KL, `(B·L)`: `kl_weight` times the mean weight of the sequence's scored tokens.
+fn kl_weights(batch: &Batch, token_weight: &[f32], kl_weight: f32, n_layers: usize) -> Vec<f32> {
+    let [_, t] = batch.shape();
+    let mut weights = Vec::new();
+    for (targets, weight) in batch.targets().chunks(t).zip(token_weight.chunks(t)) {
+        let counts = |(id, weight): &(&i32, &f32)| **id >= 0 && **weight != 0.0;
+        let scored = || targets.iter().zip(weight).filter(counts);
+        let total: f32 = scored().map(|(_, weight)| weight).sum();
+        let mean = total / scored().count().max(1) as f32;
+        weights.extend(std::iter::repeat_n(kl_weight * mean, n_layers));
+    }
+    weights
 }
 
 impl WeightGradients<'_> {

@@ -135,7 +135,7 @@ fn an_encoder_beside_a_fit_has_a_bound_of_its_own() {
     for (i, spec) in param_table(&config()).iter().enumerate() {
         let expected = match spec.part {
             Part::Decoder => alone.gradients[i].to_f64().unwrap(),
-            Part::Encoder => joint[i].clone(),
+            _ => joint[i].clone(),
         };
         for (found, expected) in beside[i].iter().zip(&expected) {
             let close = (found - expected).abs() <= 1e-9 * (1.0 + expected.abs());

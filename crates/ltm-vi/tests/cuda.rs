@@ -5,7 +5,7 @@ mod tiny;
 
 use ltm_autodiff::Precision;
 use ltm_kernels::Device;
-use ltm_model::{DeviceWeights, Weights};
+use ltm_model::{DeviceWeights, ModelConfig, Part, Weights, param_table};
 use ltm_testkit::{cuda_device, relative_frobenius};
 use ltm_vi::{
     Batch, FastStep, InferConfig, InferKey, Inference, Latents, Noise, Posterior, Program,
@@ -31,13 +31,20 @@ struct Case {
     batch: Batch,
 }
 
-fn case(device: &Device, slow: SlowGradient) -> Case {
-    let mut weights = Weights::init(&CONFIG, 5).unwrap();
-    weights.params.iter_mut().flatten().for_each(|x| *x *= if *x == 1.0 { 1.0 } else { 5.0 });
+fn case(device: &Device, slow: SlowGradient, config: &ModelConfig) -> Case {
+    let mut weights = Weights::init(config, 5).unwrap();
+    for (values, spec) in weights.params.iter_mut().zip(param_table(config)) {
+        for (i, x) in values.iter_mut().enumerate() {
+            match spec.part {
+                Part::Prior => *x += 0.1 * (i as f32).sin(),
+                _ => *x *= if *x == 1.0 { 1.0 } else { 5.0 },
+            }
+        }
+    }
     Case {
-        program: Program::new(&CONFIG, 2, 5, device, Precision::F32, slow).unwrap(),
-        weights: DeviceWeights::new(&CONFIG, &weights, device, Precision::F32).unwrap(),
-        batch: Batch::new(&CONFIG, 2, &TOKENS, &TARGETS).unwrap(),
+        program: Program::new(config, 2, 5, device, Precision::F32, slow).unwrap(),
+        weights: DeviceWeights::new(config, &weights, device, Precision::F32).unwrap(),
+        batch: Batch::new(config, 2, &TOKENS, &TARGETS).unwrap(),
     }
 }
 
@@ -70,10 +77,12 @@ fn widened(x: &[f32]) -> Vec<f64> {
 #[test]
 fn a_recorded_fit_is_the_fit_on_the_cpu() {
     let Some(device) = device() else { return };
-    for (noise, units, rest_window, slow) in [
-        (Noise::Fixed, Units::Latent, 0, SlowGradient::Final),
-        (Noise::Fresh, Units::Posterior, 3, SlowGradient::Final),
-        (Noise::Fresh, Units::Latent, 0, SlowGradient::Trajectory),
+    let flow = ModelConfig { prior_layers: 3, ..CONFIG };
+    for (noise, units, rest_window, slow, config) in [
+        (Noise::Fixed, Units::Latent, 0, SlowGradient::Final, CONFIG),
+        (Noise::Fresh, Units::Posterior, 3, SlowGradient::Final, CONFIG),
+        (Noise::Fresh, Units::Latent, 0, SlowGradient::Trajectory, CONFIG),
+        (Noise::Fresh, Units::Latent, 0, SlowGradient::Final, flow),
     ] {
         let infer = InferConfig {
             noise,
@@ -83,7 +92,7 @@ fn a_recorded_fit_is_the_fit_on_the_cpu() {
             weight_decay: 0.0,
             ..InferConfig::published()
         };
-        let mut cases = [Device::Cpu, device].map(|device| case(&device, slow));
+        let mut cases = [Device::Cpu, device].map(|device| case(&device, slow, &config));
         // The second fit is replayed from its first step on; before the third the weights are moved, in place, and
         // before the fourth they are copied, so that a recording of their old memory would show.
         let mut kept = Vec::new();
@@ -142,7 +151,7 @@ fn same_bits_twice() {
     let Some(device) = device() else { return };
     let infer = InferConfig { noise: Noise::Fresh, steps: 3, ..InferConfig::published() };
     let run = || {
-        let mut case = case(&device, SlowGradient::None);
+        let mut case = case(&device, SlowGradient::None, &CONFIG);
         let first = posterior(&fit(&mut case, &infer, 0).1);
         // Recorded or replayed, a fit under one key is one fit.
         assert_eq!(posterior(&fit(&mut case, &infer, 0).1), first);

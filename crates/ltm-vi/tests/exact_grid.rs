@@ -6,7 +6,7 @@ use std::sync::LazyLock;
 
 use ltm_autodiff::Precision;
 use ltm_kernels::Device;
-use ltm_model::{DeviceWeights, ModelConfig, Weights};
+use ltm_model::{DeviceWeights, ModelConfig, Part, Weights, param_table};
 use ltm_testkit::{Tol, assert_close};
 use ltm_vi::{
     Batch, Gaussian, InferConfig, InferKey, Inference, Latents, Noise, Posterior, Program,
@@ -33,6 +33,7 @@ const CONFIG: ModelConfig = ModelConfig {
     attention: ltm_model::Attention::Causal,
     encoder_width: 0,
     init_std: 0.02,
+    prior_layers: 0,
 };
 
 /// A model and a batch.
@@ -43,14 +44,26 @@ struct Case {
 }
 
 fn case(batch: Batch) -> Case {
+    case_of(&CONFIG, batch)
+}
+
+/// With the same decoder whatever the prior is.
+fn case_of(config: &ModelConfig, batch: Batch) -> Case {
     let (cpu, f64, slow) = (Device::Cpu, Precision::F64, SlowGradient::None);
-    let mut weights = Weights::init(&CONFIG, 3).unwrap();
-    // Large enough for the latents to matter; the norms' gains stay 1.
-    weights.params.iter_mut().flatten().for_each(|x| *x *= if *x == 1.0 { 1.0 } else { 60.0 });
+    let mut weights = Weights::init(config, 3).unwrap();
+    for (values, spec) in weights.params.iter_mut().zip(param_table(config)) {
+        for (i, x) in values.iter_mut().enumerate() {
+            match spec.part {
+                Part::Prior => *x += 0.4 * (1.7 * (i + spec.len()) as f32).sin(),
+                // Large enough for the latents to matter; the norms' gains stay 1.
+                _ => *x *= if *x == 1.0 { 1.0 } else { 60.0 },
+            }
+        }
+    }
     let [b, t] = batch.shape();
     Case {
-        program: Program::new(&CONFIG, b, t, &cpu, f64, slow).unwrap(),
-        weights: DeviceWeights::new(&CONFIG, &weights, &cpu, f64).unwrap(),
+        program: Program::new(config, b, t, &cpu, f64, slow).unwrap(),
+        weights: DeviceWeights::new(config, &weights, &cpu, f64).unwrap(),
         batch,
     }
 }
@@ -286,4 +299,62 @@ fn a_fitted_noise_can_claim_more_than_the_likelihood() {
     // With fresh noise the same posterior is no better than the truth, and a poor one for its trouble.
     let bounds = check_elbo(&mut case, &latents);
     assert!(expectation(&bounds) >= entropy() + 0.4, "{}", expectation(&bounds));
+}
+
+/// A learned prior is one: its density is that of its samples, and no bound beats the evidence under it.
+#[test]
+fn a_learned_prior_has_an_evidence_that_no_bound_beats() {
+    let flow = ModelConfig { prior_layers: 3, ..CONFIG };
+    let mut case = case_of(&flow, all(1));
+    let mut problem = case.program.problem(&case.weights, &case.batch).unwrap();
+    let prior = problem.prior().unwrap();
+    let p = |z: [f64; 2]| prior.log_density(&z).exp();
+    let moment = |f: &dyn Fn([f64; 2]) -> f64| GRID.integral(0, |z, _| p(z) * f(z));
+    let mass = moment(&|_| 1.0);
+    assert!((mass - 1.0).abs() <= 1e-5, "{mass}");
+    // It is far from the standard normal, and from any Gaussian with independent numbers.
+    let [x, y, xx, yy, xy] = [
+        moment(&|z| z[0]),
+        moment(&|z| z[1]),
+        moment(&|z| z[0] * z[0]),
+        moment(&|z| z[1] * z[1]),
+        moment(&|z| z[0] * z[1]),
+    ];
+    let correlation = (xy - x * y) / ((xx - x * x) * (yy - y * y)).sqrt();
+    assert!(x.abs() + y.abs() >= 0.3 && correlation.abs() >= 0.2, "{x} {y} {correlation}");
+    let exact: Vec<f64> =
+        (0..ALL).map(|x| -GRID.integral(x, |z, nll| p(z) * (-nll).exp()).ln()).collect();
+    let total: f64 = exact.iter().map(|nats| (-nats).exp()).sum();
+    assert!((total - 1.0).abs() <= 1e-5, "{total}");
+
+    let inference = Inference::finished(&infer(Noise::Fresh)).unwrap();
+    let latents = inference.infer(&mut problem, key(0), &mut |_| Ok(())).unwrap();
+    // Twice as wide, for light tails of the weights.
+    let mut q = posterior(&latents);
+    q.log_var.iter_mut().for_each(|log_var| *log_var += 2f32.ln());
+    let latents = Gaussian::new(&q, &Device::Cpu, Precision::F64.float).unwrap().into();
+    let mut nats =
+        |protocol, seed| score(&mut problem, protocol, &latents, &inference, key(seed)).unwrap();
+    let elbo = nats(Protocol::Elbo { samples: 400 }, 1);
+    let iwae = nats(Protocol::Iwae { samples: 2000 }, 1);
+    for x in 0..ALL {
+        let pair = |numbers: &[f32]| [0, 1].map(|i| f64::from(numbers[2 * x + i]));
+        let q = |z| density(z, pair(&q.mu), pair(&q.log_var));
+        let bound = GRID.integral(x, |z, nll| {
+            let q = q(z);
+            if q == 0.0 { 0.0 } else { q * (nll + q.ln() - prior.log_density(&z)) }
+        });
+        let error = elbo.variance[x].sqrt();
+        assert!((elbo.nats[x] - bound).abs() <= 4.0 * error, "{x}: {} {bound}", elbo.nats[x]);
+        assert!(bound >= exact[x], "{x}: {bound} {}", exact[x]);
+        let error = iwae.variance[x].sqrt();
+        let off = iwae.nats[x] - exact[x];
+        assert!(error <= 0.05 && off.abs() <= 5.0 * error, "{x}: {off} +- {error}");
+    }
+    // The code of a first block has samples of the prior itself, and not of a Gaussian like it.
+    let code = nats(Protocol::Prequential { stride: 3, samples: 4000 }, 2);
+    for (x, exact) in exact.iter().enumerate() {
+        let (off, error) = (code.nats[x] - exact, code.variance[x].sqrt());
+        assert!(error <= 0.05 && off.abs() <= 5.0 * error, "{x}: {off} +- {error}");
+    }
 }

@@ -2,13 +2,15 @@
 
 mod tiny;
 
+use std::sync::Arc;
+
 use ltm_autodiff::Precision;
 use ltm_kernels::ops::philox::{self, PhiloxKey};
 use ltm_kernels::{Buffer, DType, Device};
 use ltm_model::{DeviceWeights, ModelConfig, Part, Weights, param_table};
 use ltm_vi::{
-    Batch, Error, Gaussian, InferKey, Latents, Posterior, Program, Sequences, SlowGradient, Start,
-    Training, Weighted,
+    Batch, Density, Error, Gaussian, InferKey, Latents, Posterior, Program, Sequences,
+    SlowGradient, Start, Training, Weighted,
 };
 use tiny::CONFIG;
 
@@ -20,7 +22,7 @@ const TOKEN_WEIGHT: f32 = 0.25;
 const KL_WEIGHT: f64 = 0.6;
 
 fn config() -> ModelConfig {
-    ModelConfig { encoder_width: 12, init_std: 0.3, ..CONFIG }
+    ModelConfig { encoder_width: 12, init_std: 0.3, prior_layers: 2, ..CONFIG }
 }
 
 struct Case {
@@ -35,6 +37,12 @@ fn case(gradient: SlowGradient) -> Case {
     // Wide posteriors, so that samples differ in their weights.
     let log_var = param_table(&config).iter().position(|spec| spec.name == "encoder.log_var.bias");
     weights.params[log_var.unwrap()].fill(-0.5);
+    // And a prior that is not the standard normal.
+    for (values, spec) in weights.params.iter_mut().zip(param_table(&config)) {
+        if spec.part == Part::Prior {
+            values.iter_mut().enumerate().for_each(|(i, x)| *x += 0.2 * (1.0 + i as f32).sin());
+        }
+    }
     let training = Training { importance: true, ..gradient.into() };
     Case {
         program: Program::new(&config, 2, 5, &cpu, f64, training).unwrap(),
@@ -57,13 +65,14 @@ impl Samples {
     }
 
     /// `log p(z) - log q(z)` for each row, up to a constant, at `z` under this density.
-    fn log_ratio(&self, z: &[f64]) -> Vec<f64> {
+    fn log_ratio(&self, prior: &dyn Density, z: &[f64]) -> Vec<f64> {
         let of = |i: usize| {
             let off = (z[i] - self.mu[i]).powi(2) * (-self.log_var[i]).exp();
-            0.5 * (off + self.log_var[i] - z[i] * z[i])
+            0.5 * (off + self.log_var[i])
         };
         let n = z.len() / 2;
-        (0..2).map(|row| (row * n..(row + 1) * n).map(of).sum()).collect()
+        let rows = (0..2).map(|row| row * n..(row + 1) * n);
+        rows.map(|row| prior.log_density(&z[row.clone()]) + row.map(of).sum::<f64>()).collect()
     }
 }
 
@@ -76,6 +85,10 @@ impl Case {
     fn samples(&mut self, q: &Gaussian) -> Samples {
         let noise = (0..SAMPLES).map(noise).collect();
         Samples { mu: q.mu.to_f64().unwrap(), log_var: q.log_var.to_f64().unwrap(), noise }
+    }
+
+    fn prior(&mut self) -> Arc<dyn Density> {
+        self.program.problem(&self.weights, &self.batch).unwrap().prior().unwrap()
     }
 
     /// `-log p(x|z)` of each row.
@@ -123,7 +136,7 @@ fn log_weights(case: &mut Case, samples: &Samples) -> [Vec<f64>; 2] {
     let mut rows = [vec![], vec![]];
     for sample in 0..SAMPLES {
         let z = samples.z(sample);
-        let ratio = samples.log_ratio(&z);
+        let ratio = samples.log_ratio(&*case.prior(), &z);
         for (row, nll) in case.nll(z).into_iter().enumerate() {
             rows[row].push(KL_WEIGHT * ratio[row] - nll);
         }
@@ -149,7 +162,7 @@ fn largest(gradient: &[f64]) -> usize {
 const STEP: f64 = 1e-5;
 
 #[test]
-fn the_decoder_follows_the_bound_itself() {
+fn decoder_and_prior_follow_the_bound_itself() {
     for gradient in [SlowGradient::Joint, SlowGradient::Final] {
         let mut case = case(gradient);
         let q = case.encoded();
@@ -195,18 +208,20 @@ fn the_encoder_follows_its_samples_doubly_weighted() {
     let loss = |case: &mut Case| -> f64 {
         let q = case.encoded();
         let moved = case.samples(&q);
+        let prior = case.prior();
         let mut loss = 0.0;
-        for sample in 0..SAMPLES {
+        let mut add = |sample: usize| {
             let z = moved.z(sample);
-            let ratio = fixed.log_ratio(&z);
+            let ratio = fixed.log_ratio(&*prior, &z);
             for (row, nll) in case.nll(z).into_iter().enumerate() {
                 loss += weights[row][sample].powi(2) * (nll - KL_WEIGHT * ratio[row]);
             }
-        }
+        };
+        (0..SAMPLES).for_each(&mut add);
         f64::from(TOKEN_WEIGHT) * loss
     };
     for (i, spec) in param_table(&config()).iter().enumerate() {
-        if spec.part == Part::Decoder {
+        if spec.part != Part::Encoder {
             continue;
         }
         let at = largest(&gradients[i]);

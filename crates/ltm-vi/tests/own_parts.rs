@@ -8,8 +8,8 @@ use ltm_autodiff::{Graph, Kind, Precision, Result, Value, ops};
 use ltm_kernels::Device;
 use ltm_model::{DeviceWeights, Init, ParamSpec, Part, Weights};
 use ltm_vi::{
-    Batch, Extents, InferConfig, InferKey, Inference, Latents, Likelihood, Noise, Prior, Program,
-    Protocol, Sequences, SlowGradient, StandardNormal, TracedGaussian, score,
+    Batch, Density, Extents, InferConfig, InferKey, Inference, Latents, Likelihood, Noise, Prior,
+    Program, Protocol, Sequences, SlowGradient, StandardNormal, TracedGaussian, score,
 };
 
 const V: usize = 3;
@@ -53,25 +53,42 @@ impl Likelihood for Softmax {
 }
 
 /// `N(mean, 1)` for each number, without a closed form of the divergence where `by_samples`.
+#[derive(Clone, Copy)]
 struct Shifted {
     mean: f64,
     by_samples: bool,
 }
 
 impl Prior for Shifted {
-    fn kl(&self, g: &mut Graph, q: TracedGaussian, rows: usize) -> Result<Value> {
+    fn kl(
+        &self,
+        g: &mut Graph,
+        _weights: &[Value],
+        q: TracedGaussian,
+        rows: usize,
+    ) -> Result<Value> {
         let shape = g.shape(q.mu).to_vec();
         let minus = ops::fill(g, &shape, -self.mean);
         let mu = ops::add(g, q.mu, minus)?;
         ops::gaussian_kl(g, mu, q.log_var, rows)
     }
 
+    fn density(&self, _weights: &DeviceWeights) -> ltm_vi::Result<Arc<dyn Density>> {
+        Ok(Arc::new(*self))
+    }
+}
+
+impl Density for Shifted {
     fn log_density(&self, z: &[f64]) -> f64 {
         -0.5 * z.iter().map(|z| (z - self.mean).powi(2) + TAU.ln()).sum::<f64>()
     }
 
-    fn moments(&self) -> (f32, f32) {
-        (self.mean as f32, 0.0)
+    fn sample(&self, noise: &[f64]) -> Vec<f64> {
+        noise.iter().map(|noise| self.mean + noise).collect()
+    }
+
+    fn moments(&self, len: usize) -> [Vec<f32>; 2] {
+        [vec![self.mean as f32; len], vec![0.0; len]]
     }
 
     fn exact_kl(&self, mu: &[f32], log_var: &[f32]) -> Option<f64> {

@@ -71,6 +71,7 @@ impl Fixture {
             attention: ltm_model::Attention::Causal,
             encoder_width: 0,
             init_std: 0.02,
+            prior_layers: 0,
         }
     }
 

@@ -73,6 +73,7 @@ impl Hyperparameters {
             attention: Attention::Causal,
             encoder_width: 0,
             init_std: 0.02,
+            prior_layers: 0,
         }
     }
 }

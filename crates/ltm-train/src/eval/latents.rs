@@ -14,7 +14,7 @@ pub struct LatentNumbers {
     /// KL of each layer from the prior, in nats per sequence.
     #[serde(default, deserialize_with = "nulls_as_nan")]
     pub kl_per_layer_nats_per_sequence: Vec<f64>,
-    /// KL of each latent vector from the prior, in nats per sequence.
+    /// KL of each latent vector from the prior, in nats per sequence; empty where the prior is learned.
     #[serde(default, deserialize_with = "nulls_as_nan")]
     pub kl_per_latent_nats_per_sequence: Vec<f64>,
     /// What the latents are worth: see [`LatentUse::worth`].

@@ -371,9 +371,7 @@ impl Generator {
             Fitted::Sample(z) => Ok(z.to_vec()),
             Fitted::Prior => {
                 let noise = key.normal([1, len], Purpose::ScoreNoise, 0, [0.0, 1.0])?;
-                let (mean, log_var) = self.programs.prior().moments();
-                let scale = (log_var / 2.0).exp();
-                Ok(noise.iter().map(|noise| mean + noise * scale).collect())
+                Ok(self.programs.prior().density(&self.weights)?.sample_f32(&noise))
             }
         }
     }

@@ -9,7 +9,7 @@ pub(super) fn at_the_fitted_noise(problem: &mut Problem<'_>, q: &Gaussian) -> Re
     let kl = row_kl(problem, q)?;
     let nll = problem.gaussian_nll(q)?;
     let nll = problem.sum_rows(&nll);
-    let (posterior, prior) = (q.to_host()?, &problem.program.prior);
+    let (posterior, prior) = (q.to_host()?, problem.prior()?);
     let n = posterior.mu.len() / nll.len();
     let of = |(row, (nll, kl)): (usize, (&f64, Option<f64>))| {
         let [mu, log_var, noise] = [&posterior.mu, &posterior.log_var, &posterior.noise]
@@ -28,7 +28,7 @@ pub(super) fn nelbo(
     key: InferKey,
 ) -> Result<Vec<Sampled>> {
     let kl = row_kl(problem, q)?;
-    let draws = draw(problem, q, key, 0, samples, |problem, nll| problem.sum_rows(nll))?;
+    let draws = draw(problem, q, &[], key, 0, samples, |problem, nll| problem.sum_rows(nll))?;
     let of = |(draws, kl): (&Draws, Option<f64>)| match kl {
         Some(kl) => estimators::nelbo(&draws.nll, kl),
         None => {
@@ -46,15 +46,15 @@ pub(super) fn iwae(
     samples: usize,
     key: InferKey,
 ) -> Result<Vec<Sampled>> {
-    let draws = draw(problem, q, key, 0, samples, |problem, nll| problem.sum_rows(nll))?;
+    let draws = draw(problem, q, &[], key, 0, samples, |problem, nll| problem.sum_rows(nll))?;
     draws.iter().map(|draws| estimators::iwae(&draws.nll, &draws.log_ratio)).collect()
 }
 
 /// The KL of each row in closed form, where the prior has one.
 fn row_kl(problem: &Problem<'_>, q: &Gaussian) -> Result<Vec<Option<f64>>> {
-    let posterior = q.to_host()?;
+    let (posterior, prior) = (q.to_host()?, problem.prior()?);
     let [b, _] = problem.batch().shape();
     let n = posterior.mu.len() / b;
     let rows = posterior.mu.chunks(n).zip(posterior.log_var.chunks(n));
-    Ok(rows.map(|(mu, log_var)| problem.program.prior.exact_kl(mu, log_var)).collect())
+    Ok(rows.map(|(mu, log_var)| prior.exact_kl(mu, log_var)).collect())
 }

@@ -34,11 +34,11 @@ pub(super) fn score(
             let known = row * t..range(row).start;
             prefix[known.clone()].copy_from_slice(&targets[known]);
         }
-        let q = fit(problem, protocol, &prefix, inference, key)?;
+        let (q, prior_rows) = fit(problem, protocol, &prefix, inference, key)?;
         let nll =
             |_: &Problem<'_>, nll: &[f64]| (0..b).map(|row| nll[range(row)].iter().sum()).collect();
         // Each block has samples of its own, so that a row's variance is the sum of its blocks'.
-        let draws = draw(problem, &q, key, block * samples, samples, nll)?;
+        let draws = draw(problem, &q, &prior_rows, key, block * samples, samples, nll)?;
         for (sum, draws) in sums.iter_mut().zip(&draws) {
             let Sampled { nats, variance } = estimators::predictive(&draws.nll);
             sum.nats += nats;
@@ -48,34 +48,35 @@ pub(super) fn score(
     Ok(sums)
 }
 
-/// Fits the latents to the targets of `prefix` alone. A row without any gets the prior, the posterior given nothing; or
-/// what an encoder predicts from nothing, where a fit begins at the encoder.
+/// Fits the latents to the targets of `prefix` alone. A row without any gets the prior, the posterior given nothing, and
+/// is named; or what an encoder predicts from nothing, where a fit begins at the encoder.
 fn fit(
     problem: &mut Problem<'_>,
     protocol: Protocol,
     prefix: &[i32],
     inference: &Inference,
     key: InferKey,
-) -> Result<Gaussian> {
+) -> Result<(Gaussian, Vec<usize>)> {
     let [b, t] = problem.batch().shape();
     let knows_nothing = |row: &[i32]| row.iter().all(|target| *target < 0);
     let encodes = inference.start().encodes(problem.extents());
+    let rows = prefix.chunks(t).enumerate();
+    let prior_rows: Vec<usize> =
+        rows.filter(|(_, row)| knows_nothing(row) && !encodes).map(|(row, _)| row).collect();
     let prior = problem.start(&Start::Prior, key)?;
     let batch = problem.batch().with_targets(prefix)?;
     if knows_nothing(prefix) {
         return match encodes {
-            true => problem.with_batch(&batch)?.start(&Start::Encoder, key),
-            false => Ok(prior),
+            true => Ok((problem.with_batch(&batch)?.start(&Start::Encoder, key)?, prior_rows)),
+            false => Ok((prior, prior_rows)),
         };
     }
     let latents = inference.infer(&mut problem.with_batch(&batch)?, key, &mut |_| Ok(()))?;
     let mut q = density(&latents, protocol)?.try_clone()?;
     let n = q.mu.len() / b;
-    for (row, prefix) in prefix.chunks(t).enumerate() {
-        if knows_nothing(prefix) && !encodes {
-            q.mu.copy_range(row * n, &prior.mu, row * n, n)?;
-            q.log_var.copy_range(row * n, &prior.log_var, row * n, n)?;
-        }
+    for row in &prior_rows {
+        q.mu.copy_range(row * n, &prior.mu, row * n, n)?;
+        q.log_var.copy_range(row * n, &prior.log_var, row * n, n)?;
     }
-    Ok(q)
+    Ok((q, prior_rows))
 }

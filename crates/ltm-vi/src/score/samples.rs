@@ -12,11 +12,13 @@ pub(super) struct Draws {
     pub(super) log_ratio: Vec<f64>,
 }
 
-/// Draws `samples` samples of each row's latents, from number `first` of the stream on. `nll` turns the nats of each
+/// Draws `samples` samples of each row's latents, from number `first` of the stream on: of `q`, or in `prior_rows` of the
+/// prior, where `q` is a Gaussian like it and the ratios mean nothing. `nll` turns the nats of each
 /// target into those of each row.
 pub(super) fn draw(
     problem: &mut Problem<'_>,
     q: &Gaussian,
+    prior_rows: &[usize],
     key: InferKey,
     first: usize,
     samples: usize,
@@ -24,18 +26,28 @@ pub(super) fn draw(
 ) -> Result<Vec<Draws>> {
     let [b, _] = problem.batch().shape();
     let n = problem.extents().latent_len();
-    let posterior = q.to_host()?;
+    let (posterior, prior) = (q.to_host()?, problem.prior()?);
     let mut draws = vec![Draws::default(); b];
     problem.load_gaussian(q)?;
     for sample in first..first + samples {
-        let noise = key.normal([b, n], Purpose::ScoreNoise, sample, [0.0, 1.0])?;
+        let mut noise = key.normal([b, n], Purpose::ScoreNoise, sample, [0.0, 1.0])?;
+        for row in prior_rows {
+            // What maps the Gaussian to the prior's own sample.
+            let range = row * n..(row + 1) * n;
+            let z = prior.sample_f32(&noise[range.clone()]);
+            let [mu, log_var] =
+                [&posterior.mu, &posterior.log_var].map(|numbers| &numbers[range.clone()]);
+            for (i, noise) in noise[range.clone()].iter_mut().enumerate() {
+                *noise = (z[i] - mu[i]) * (-log_var[i] / 2.0).exp();
+            }
+        }
         problem.load_noise(&noise)?;
         let tokens = problem.stored_nll()?;
         for (row, (draws, nll)) in draws.iter_mut().zip(nll(problem, &tokens)).enumerate() {
             let [mu, log_var, noise] = [&posterior.mu, &posterior.log_var, &noise]
                 .map(|numbers| &numbers[row * n..(row + 1) * n]);
             draws.nll.push(nll);
-            draws.log_ratio.push(problem.program.prior.log_ratio(mu, log_var, noise));
+            draws.log_ratio.push(prior.log_ratio(mu, log_var, noise));
         }
     }
     Ok(draws)

@@ -18,4 +18,5 @@ pub const CONFIG: ModelConfig = ModelConfig {
     attention: Attention::Causal,
     encoder_width: 0,
     init_std: 0.02,
+    prior_layers: 0,
 };
