@@ -64,7 +64,7 @@ const PRESETS: &[Preset] = &[
     Preset { name: "small", config: "configs/ltm-small.toml", batch: 2, tokens: 256, fast_steps: 16 },
     Preset { name: "medium", config: "configs/ltm-medium.toml", batch: 2, tokens: 256, fast_steps: 16 },
     Preset { name: "large", config: "configs/ltm-large.toml", batch: 2, tokens: 256, fast_steps: 16 },
-    Preset { name: "quickstart", config: "configs/quickstart.toml", batch: 16, tokens: 96, fast_steps: 8 },
+    Preset { name: "quickstart", config: "configs/sweeps/fitted.toml", batch: 16, tokens: 96, fast_steps: 16 },
 ];
 
 /// What the peer can be, in the order in which it is timed; `benches/peers/torch_ltm.py` knows them.
