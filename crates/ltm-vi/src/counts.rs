@@ -22,7 +22,7 @@ pub struct TrainingCounts {
     pub later_step: Vec<NodeCount>,
     /// The negative log-likelihood at one more sample.
     pub score: Vec<NodeCount>,
-    /// The slow gradient after the last; empty for [`SlowGradient::None`].
+    /// The slow gradient after the last; empty for [`SlowGradient::None`](crate::SlowGradient::None).
     pub slow: Vec<NodeCount>,
     /// Bytes of one copy of the weights.
     pub weight_bytes: usize,
