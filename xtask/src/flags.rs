@@ -61,6 +61,7 @@ pub struct Preset {
 /// The models of the step bench.
 #[rustfmt::skip]
 const PRESETS: &[Preset] = &[
+    // The last is of the quickstart's width, without an encoder: what is timed are fits from the prior.
     Preset { name: "small", config: "configs/ltm-small.toml", batch: 2, tokens: 256, fast_steps: 16 },
     Preset { name: "medium", config: "configs/ltm-medium.toml", batch: 2, tokens: 256, fast_steps: 16 },
     Preset { name: "large", config: "configs/ltm-large.toml", batch: 2, tokens: 256, fast_steps: 16 },

@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
 use indicatif::{HumanDuration, ProgressBar};
-use ltm_eval::baselines::{Baseline, Standings};
+use ltm_eval::baselines::{Baseline, BaselineComparison};
 use ltm_eval::samples::{Continuation, samples};
 use ltm_model::Attention;
 use ltm_train::data::{Split, storyworld};
@@ -117,17 +117,17 @@ fn compare(config: &Config, signals: &Signals) -> anyhow::Result<bool> {
             return Ok(false);
         }
     }
-    let standings = Standings::read(config)?;
+    let comparison = BaselineComparison::read(config)?;
     let plot = config.run.dir.join("plots").join("comparison.svg");
-    standings.draw(&plot)?;
+    comparison.draw(&plot)?;
     outln!("\nnats per token, lower is better:")?;
-    let most = standings.rows().map(|row| row.nats).fold(0.0, f64::max);
-    for row in standings.rows() {
+    let most = comparison.rows().map(|row| row.nats).fold(0.0, f64::max);
+    for row in comparison.rows() {
         let bar = "█".repeat((30.0 * row.nats / most) as usize);
         let score = plus_minus((row.nats, row.error), 4);
         outln!("  {:22} {score:16} {bar} {}", row.label, row.protocol)?;
     }
-    outln!("{}", standings.summary())?;
+    outln!("{}", comparison.summary())?;
     outln!("plot        {}", plot.display())?;
     Ok(true)
 }

@@ -85,8 +85,8 @@ fn a_run_is_compared_with_its_decoder_without_latents() {
         |more: &[&str]| good(&[&["train", &config, "--compare"], &sets[..], more].concat()).0;
     let first = train(&[]);
     for part in [
-        "without thoughts",
-        "with thoughts",
+        "without latents",
+        "with latents",
         "without, full context",
         "truth",
         "entropy",

@@ -27,7 +27,7 @@ impl Baseline {
     /// What it is called in a table.
     pub fn label(self) -> &'static str {
         match self {
-            Self::Window => "without thoughts",
+            Self::Window => "without latents",
             Self::Full => "without, full context",
         }
     }
@@ -64,7 +64,7 @@ impl Baseline {
 
 /// One row of a comparison.
 #[derive(Clone, Debug, PartialEq)]
-pub struct Standing {
+pub struct ComparedScore {
     /// What was scored.
     pub label: &'static str,
     /// The protocol, as it is written; `entropy` for the truth.
@@ -78,22 +78,22 @@ pub struct Standing {
 /// A model beside its baselines. All numbers are `-log p` of the same texts, exact or a bound from above, so that they
 /// may be compared: the cost of the latents is part of the bound.
 #[derive(Clone, Debug, PartialEq)]
-pub struct Standings {
+pub struct BaselineComparison {
     /// The model, with the bound that was computed at the end of its training.
-    pub thoughts: Standing,
+    pub latents: ComparedScore,
     /// Its decoder without latents, with the same window.
-    pub window: Standing,
+    pub window: ComparedScore,
     /// The same, seeing the whole text.
-    pub full: Standing,
+    pub full: ComparedScore,
     /// The entropy of a corpus that has a known one.
-    pub truth: Option<Standing>,
+    pub truth: Option<ComparedScore>,
     /// Words that a token of the first two sees.
     pub window_tokens: usize,
     /// Latent vectors of a text.
     pub n_latents: usize,
 }
 
-impl Standings {
+impl BaselineComparison {
     /// Reads the last scores of the run of `config` and of its [baselines](Baseline).
     ///
     /// # Errors
@@ -111,7 +111,7 @@ impl Standings {
                 let entropy =
                     storyworld::true_entropy(config.run.seed, storyworld::ENTROPY_DOCUMENTS)
                         .map_err(ltm_train::Error::from)?;
-                Some(Standing {
+                Some(ComparedScore {
                     label: "truth",
                     protocol: "entropy".into(),
                     nats: entropy.nats_per_token,
@@ -120,7 +120,7 @@ impl Standings {
             }
         };
         Ok(Self {
-            thoughts: last_score("with thoughts", config.run.dir.clone(), bound)?,
+            latents: last_score("with latents", config.run.dir.clone(), bound)?,
             window: of(Baseline::Window)?,
             full: of(Baseline::Full)?,
             truth,
@@ -130,33 +130,33 @@ impl Standings {
     }
 
     /// The rows, the worst baseline first.
-    pub fn rows(&self) -> impl Iterator<Item = &Standing> {
-        [&self.window, &self.thoughts, &self.full].into_iter().chain(&self.truth)
+    pub fn rows(&self) -> impl Iterator<Item = &ComparedScore> {
+        [&self.window, &self.latents, &self.full].into_iter().chain(&self.truth)
     }
 
     /// What the numbers say, in a few words.
     pub fn summary(&self) -> String {
-        let Self { thoughts, window, full, truth, window_tokens, n_latents } = self;
-        let saved = window.nats - thoughts.nats;
-        let error = window.error.hypot(thoughts.error);
-        let (with, without) = (thoughts.nats, window.nats);
+        let Self { latents, window, full, truth, window_tokens, n_latents } = self;
+        let saved = window.nats - latents.nats;
+        let error = window.error.hypot(latents.error);
+        let (with, without) = (latents.nats, window.nats);
         let mut text = if saved > 2.0 * error {
             format!(
-                "Through a window of {window_tokens} tokens, {n_latents} thoughts save {saved:.3} of {without:.3} nats per \
-                 token, their own cost included"
+                "Through a window of {window_tokens} tokens, {n_latents} latent vectors save {saved:.3} of {without:.3} \
+                 nats per token, their own cost included"
             )
         } else if saved < -2.0 * error {
             format!(
-                "Here thoughts do not pay: with them a token costs {with:.3} nats, without them {without:.3}"
+                "The latents do not pay: {with:.3} nats per token with them, {without:.3} without"
             )
         } else {
             format!(
-                "Here thoughts make no difference beyond the error: {with:.3} nats per token with them, {without:.3} \
-                 without"
+                "The latents make no difference beyond the error: {with:.3} nats per token with them, \
+                 {without:.3} without"
             )
         };
-        let best = if thoughts.nats < full.nats { "more than" } else { "less than" };
-        text += &format!("; seeing the whole text costs {:.3}, {best} thinking", full.nats);
+        let than = if latents.nats < full.nats { "more" } else { "less" };
+        text += &format!("; with the full context and no latents it is {:.3}, {than}", full.nats);
         if let Some(truth) = truth {
             text += &format!("; no model can do better than {:.3}", truth.nats);
         }
@@ -169,7 +169,7 @@ impl Standings {
     /// Those of [`charts::bars`](crate::charts::bars).
     #[cfg(feature = "charts")]
     pub fn draw(&self, path: &std::path::Path) -> Result<()> {
-        let bar = |row: &Standing| crate::charts::Bar {
+        let bar = |row: &ComparedScore| crate::charts::Bar {
             name: format!("{} ({})", row.label, row.protocol),
             value: row.nats,
             error: row.error,
@@ -185,7 +185,7 @@ fn last_score(
     label: &'static str,
     run: PathBuf,
     suits: impl Fn(Protocol) -> bool,
-) -> Result<Standing> {
+) -> Result<ComparedScore> {
     let lines = read(&run.join(METRICS_FILE))?;
     let is_suitable = |(name, _): &(&String, &ProtocolScore)| name.parse().is_ok_and(&suits);
     let found = lines.iter().rev().find_map(|line| match line {
@@ -197,19 +197,23 @@ fn last_score(
         return Err(Error::field("baselines", expected, "none"));
     };
     let (nats, error) = (score.nats_per_token, score.standard_error);
-    Ok(Standing { label, protocol: protocol.clone(), nats, error })
+    Ok(ComparedScore { label, protocol: protocol.clone(), nats, error })
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
 
-    fn standings(thoughts: f64) -> Standings {
-        let row =
-            |label, nats| Standing { label, protocol: "autoregressive".into(), nats, error: 0.004 };
-        Standings {
-            thoughts: row("with thoughts", thoughts),
-            window: row("without thoughts", 0.9),
+    fn comparison(latents: f64) -> BaselineComparison {
+        let row = |label, nats| ComparedScore {
+            label,
+            protocol: "autoregressive".into(),
+            nats,
+            error: 0.004,
+        };
+        BaselineComparison {
+            latents: row("with latents", latents),
+            window: row("without latents", 0.9),
             full: row("without, full context", 0.7),
             truth: Some(row("truth", 0.474)),
             window_tokens: 4,
@@ -219,14 +223,14 @@ mod tests {
 
     #[test]
     fn the_summary_is_what_the_numbers_say() {
-        let says = |thoughts, part: &str| {
-            let text = standings(thoughts).summary();
+        let says = |latents, part: &str| {
+            let text = comparison(latents).summary();
             assert!(text.contains(part), "{text}");
         };
-        says(0.65, "2 thoughts save 0.250 of 0.900 nats per token");
-        says(0.65, "seeing the whole text costs 0.700, more than thinking");
-        says(0.8, "less than thinking; no model can do better than 0.474");
+        says(0.65, "2 latent vectors save 0.250 of 0.900 nats per token");
+        says(0.65, "with the full context and no latents it is 0.700, more");
+        says(0.8, "0.700, less; no model can do better than 0.474");
         says(0.905, "no difference beyond the error");
-        says(0.95, "do not pay: with them a token costs 0.950 nats, without them 0.900");
+        says(0.95, "do not pay: 0.950 nats per token with them, 0.900 without");
     }
 }

@@ -441,12 +441,12 @@ impl Config {
              `train.slow_gradient = \"trajectory\"`",
             &t.importance_samples,
         )?;
-        let rests = infer.rest_window > 0;
+        let rests = infer.stop_window > 0;
         check(
             !(rests && t.slow_gradient == SlowGradientKind::Trajectory),
-            "infer.rest_window",
+            "infer.stop_window",
             "0 for `train.slow_gradient = \"trajectory\"`, which sums over all steps",
-            &infer.rest_window,
+            &infer.stop_window,
         )?;
         least_0("train.prefix_weight", t.prefix_weight)?;
         let from = t.prefix_from;

@@ -122,7 +122,7 @@ pub struct InferConfig {
     /// Steps of a window: the fit of a sequence ends when the mean bound of a window is no lower than that of the window
     /// before; 0 takes all `steps`.
     #[serde(default)]
-    pub rest_window: usize,
+    pub stop_window: usize,
     /// Standard deviation of a drawn start's means around 0, or of Langevin's initial sample.
     #[serde(default = "default_init_mu_std")]
     pub init_mu_std: f64,
@@ -209,7 +209,7 @@ impl InferConfig {
             weight_decay: 0.01,
             units: Units::Latent,
             noise: Noise::Fixed,
-            rest_window: 0,
+            stop_window: 0,
             init_mu_std: 0.01,
             init_log_var_mean: -5.0,
             init_log_var_std: 0.1,

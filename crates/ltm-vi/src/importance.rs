@@ -22,9 +22,10 @@ impl Problem<'_> {
     /// `q`, `sum_b w_b · -log mean_k (p(z_k)/q(z_k))^kl_weight p(x|z_k)`, where `w_b` is the weight of the sequence's
     /// tokens: `token_weight (B·T)` as in [`weight_gradients`](Self::weight_gradients).
     ///
-    /// The gradient of the decoder, and of a learned prior, is that at each sample, times its normalised weight. An encoder whose own posterior `q` is
-    /// ([`SlowGradient::Joint`](crate::SlowGradient::Joint)) has the doubly reparametrised one (Tucker et al. 2019), whose
-    /// noise does not outgrow it as the samples become more; an encoder beside a fit has that of its own bound.
+    /// The gradient of the decoder, and of a learned prior, is that at each sample, times its normalised weight. An
+    /// encoder whose own posterior `q` is ([`SlowGradient::Joint`](crate::SlowGradient::Joint)) has the doubly
+    /// reparametrised one (Tucker et al. 2019), whose noise does not outgrow it as the samples become more; an encoder
+    /// beside a fit has that of its own bound.
     ///
     /// # Errors
     /// [`Error::NoSlowGradient`] for a program without weight gradients or not made for

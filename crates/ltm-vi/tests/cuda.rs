@@ -78,7 +78,7 @@ fn widened(x: &[f32]) -> Vec<f64> {
 fn a_recorded_fit_is_the_fit_on_the_cpu() {
     let Some(device) = device() else { return };
     let flow = ModelConfig { prior_layers: 3, ..CONFIG };
-    for (noise, units, rest_window, slow, config) in [
+    for (noise, units, stop_window, slow, config) in [
         (Noise::Fixed, Units::Latent, 0, SlowGradient::Final, CONFIG),
         (Noise::Fresh, Units::Posterior, 3, SlowGradient::Final, CONFIG),
         (Noise::Fresh, Units::Latent, 0, SlowGradient::Trajectory, CONFIG),
@@ -87,7 +87,7 @@ fn a_recorded_fit_is_the_fit_on_the_cpu() {
         let infer = InferConfig {
             noise,
             units,
-            rest_window,
+            stop_window,
             steps: 8,
             weight_decay: 0.0,
             ..InferConfig::published()

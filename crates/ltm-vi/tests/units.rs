@@ -40,7 +40,7 @@ fn steps_are_those_of_adam_in_standardised_coordinates() {
         weight_decay: 0.0,
         units: Units::Posterior,
         noise: Noise::Fixed,
-        rest_window: 0,
+        stop_window: 0,
         kl_weight: 0.7,
     };
     let gaussian = |q: &Posterior| Gaussian::new(q, &cpu, DType::F64).unwrap();
@@ -79,7 +79,7 @@ fn steps_are_those_of_adam_in_standardised_coordinates() {
     }
 }
 
-/// A row whose fit has come to rest keeps its posterior, and the batch stops when all rest.
+/// A row that stops early keeps its posterior, and the batch stops when all have.
 #[test]
 fn a_fit_ends_when_it_no_longer_helps() {
     let (cpu, f64) = (Device::Cpu, Precision::F64);
@@ -88,7 +88,7 @@ fn a_fit_ends_when_it_no_longer_helps() {
     let weights = DeviceWeights::new(&CONFIG, &weights, &cpu, f64).unwrap();
     let batch = Batch::new(&CONFIG, 2, &TOKENS, &TARGETS).unwrap();
     let mut problem = program.problem(&weights, &batch).unwrap();
-    let mut fit = |rates: Vec<f64>, rest_window| {
+    let mut fit = |rates: Vec<f64>, stop_window| {
         let (beta1, beta2, eps, weight_decay) = (0.0, 0.0, 1.0, 0.0);
         let (units, noise) = (Units::Latent, Noise::Fixed);
         let fit = AdamW {
@@ -99,7 +99,7 @@ fn a_fit_ends_when_it_no_longer_helps() {
             weight_decay,
             units,
             noise,
-            rest_window,
+            stop_window,
             kl_weight: 1.0,
         };
         let mut steps = 0;

@@ -1,14 +1,14 @@
 //! A Gaussian posterior fitted by AdamW on its mean and log-variance: the fast loop of the paper, driven from the
 //! host. Knows no tables of a device.
 
+mod early_stop;
 mod on_device;
-mod rest;
 
 use ltm_kernels::Device;
 use ltm_kernels::ops::adamw;
 use ltm_kernels::ops::elementwise;
 
-use self::rest::Rest;
+use self::early_stop::EarlyStop;
 use super::{Fit, Observer};
 use crate::key::Purpose;
 use crate::own_units::OwnUnits;
@@ -35,9 +35,9 @@ pub struct AdamW {
     pub units: Units,
     /// Whether the noise is drawn again after each step.
     pub noise: Noise,
-    /// Steps of a window: a sequence rests, and its posterior is final, when the mean bound of a window is no lower than
+    /// Steps of a window: a sequence stops early, and its posterior is final, when the mean bound of a window is no lower than
     /// that of the window before. 0 takes all steps.
-    pub rest_window: usize,
+    pub stop_window: usize,
     /// The weight of the KL in the objective.
     pub kl_weight: f64,
 }
@@ -45,7 +45,7 @@ pub struct AdamW {
 impl AdamW {
     /// The fit that a configuration describes at `progress` of training.
     pub fn new(infer: &InferConfig, progress: f64) -> Self {
-        let InferConfig { beta1, beta2, eps, weight_decay, units, noise, rest_window, .. } = *infer;
+        let InferConfig { beta1, beta2, eps, weight_decay, units, noise, stop_window, .. } = *infer;
         Self {
             rates: (0..infer.steps).map(|step| infer.lr_at(step, progress)).collect(),
             beta1,
@@ -54,7 +54,7 @@ impl AdamW {
             weight_decay,
             units,
             noise,
-            rest_window,
+            stop_window,
             kl_weight: infer.kl_weight_at(progress),
         }
     }
@@ -95,12 +95,12 @@ impl Fit for AdamW {
             return Ok(on_device::fit(problem, context, self, key, observer)?.into());
         }
         let shape = [b, problem.extents().latent_len()];
-        let mut rest = Rest::new(self.rest_window, shape, &device, problem.dtype())?;
+        let mut stop = EarlyStop::new(self.stop_window, shape, &device, problem.dtype())?;
         for (step, lr) in self.rates.iter().enumerate() {
             let (measured, bounds) = self.step(problem, step, *lr)?;
             observer(&measured)?;
-            if let Some(rest) = &mut rest
-                && rest.after(&bounds, problem.stored_posterior()?)?
+            if let Some(stop) = &mut stop
+                && stop.after(&bounds, problem.stored_posterior()?)?
             {
                 break;
             }
@@ -111,8 +111,8 @@ impl Fit for AdamW {
             }
         }
         let mut fitted = problem.stored()?;
-        if let Some(rest) = rest {
-            rest.restore([&mut fitted.mu, &mut fitted.log_var])?;
+        if let Some(stop) = stop {
+            stop.restore([&mut fitted.mu, &mut fitted.log_var])?;
         }
         Ok(fitted.into())
     }
@@ -131,7 +131,7 @@ impl AdamW {
         let at = problem.run_fast(self.kl_weight as f32)?;
         let nll = at.nll.iter().sum();
         let measured = FastStep::new(step, lr, nll, &at.kl, n_layers);
-        let bounds = rest::bounds(b, &at.nll, &at.kl);
+        let bounds = early_stop::bounds(b, &at.nll, &at.kl);
         let Program { device, nodes, plans, store, moments, own_units, trajectory, .. } =
             &mut *problem.program;
         let (Some(latents), Some(plan)) = (&nodes.latents, &plans.fast) else {

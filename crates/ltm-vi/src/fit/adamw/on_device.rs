@@ -7,7 +7,7 @@ use ltm_kernels::cuda::{Context, Recording};
 use ltm_kernels::ops::adamw::{self, Factors};
 use ltm_kernels::ops::elementwise;
 
-use super::rest::{Rest, bounds};
+use super::early_stop::{EarlyStop, bounds};
 use super::{AdamW, Observer};
 use crate::tables::Tables;
 use crate::{FastStep, Gaussian, InferKey, Problem, Program, Result, Units};
@@ -50,7 +50,7 @@ pub(super) fn fit(
     let plan = Program::plan(&mut plans.fast, graph, device, *precision, outputs)?;
     plan.prepare(store.with(weights.parameters()))?;
     let shape = [b, extents.latent_len()];
-    let mut rest = Rest::new(adamw.rest_window, shape, &problem.device(), problem.dtype())?;
+    let mut stop = EarlyStop::new(adamw.stop_window, shape, &problem.device(), problem.dtype())?;
     let mut taken = 0;
     while taken < steps {
         if let Some(Ok(recording)) = &tables.recording {
@@ -64,16 +64,16 @@ pub(super) fn fit(
             }
         }
         taken += 1;
-        if let Some(rest) = &mut rest
-            && taken.is_multiple_of(adamw.rest_window)
+        if let Some(stop) = &mut stop
+            && taken.is_multiple_of(adamw.stop_window)
         {
             // Waits for the device, once per window.
             let measured = tables.measured()?;
-            let window = &measured[taken - adamw.rest_window..taken];
+            let window = &measured[taken - adamw.stop_window..taken];
             let posterior = problem.stored_posterior()?;
             let mut all = false;
             for (nll, kl) in window {
-                all = rest.after(&bounds(b, nll, kl), posterior)?;
+                all = stop.after(&bounds(b, nll, kl), posterior)?;
             }
             if all {
                 break;
@@ -83,8 +83,8 @@ pub(super) fn fit(
     let measured = tables.measured()?;
     problem.program.tables = Some(tables);
     let mut fitted = problem.stored()?;
-    if let Some(rest) = rest {
-        rest.restore([&mut fitted.mu, &mut fitted.log_var])?;
+    if let Some(stop) = stop {
+        stop.restore([&mut fitted.mu, &mut fitted.log_var])?;
     }
     measured[..taken].iter().zip(&adamw.rates).enumerate().try_for_each(
         |(step, ((nll, kl), lr))| {

@@ -1,12 +1,12 @@
-//! Sequences whose fit has come to rest, while others of the batch go on. Knows no optimiser.
+//! Early stopping of single sequences, while others of the batch go on. Knows no optimiser.
 
 use ltm_kernels::{Buffer, DType, Device};
 
 use crate::Result;
 
 /// Compares the mean bound of each window of steps with that of the window before. A sequence whose bound is no lower
-/// rests: its posterior is kept as it is then.
-pub(super) struct Rest {
+/// stops: its posterior is kept as it is then.
+pub(super) struct EarlyStop {
     window: usize,
     /// Numbers of one sequence's latents.
     len: usize,
@@ -14,12 +14,12 @@ pub(super) struct Rest {
     sums: Vec<f64>,
     /// Of the window before; infinite for the first.
     before: Vec<f64>,
-    rests: Vec<bool>,
-    /// The posteriors of those that rest.
+    stopped: Vec<bool>,
+    /// The posteriors of those that stopped.
     kept: [Buffer; 2],
 }
 
-impl Rest {
+impl EarlyStop {
     /// For `b` sequences with `len` latent numbers; `None` without windows.
     pub(super) fn new(
         window: usize,
@@ -37,13 +37,13 @@ impl Rest {
             steps: 0,
             sums: vec![0.0; b],
             before: vec![f64::INFINITY; b],
-            rests: vec![false; b],
+            stopped: vec![false; b],
             kept: [zeros()?, zeros()?],
         }))
     }
 
     /// Takes in the bound of each sequence before a step whose update led to the posterior `mu`, `log_var`; whether all
-    /// rest.
+    /// have stopped.
     pub(super) fn after(&mut self, bounds: &[f64], posterior: [&Buffer; 2]) -> Result<bool> {
         self.sums.iter_mut().zip(bounds).for_each(|(sum, bound)| *sum += bound);
         self.steps += 1;
@@ -51,8 +51,8 @@ impl Rest {
             return Ok(false);
         }
         for (row, sum) in self.sums.iter_mut().enumerate() {
-            if !self.rests[row] && *sum >= self.before[row] {
-                self.rests[row] = true;
+            if !self.stopped[row] && *sum >= self.before[row] {
+                self.stopped[row] = true;
                 for (kept, now) in self.kept.iter_mut().zip(posterior) {
                     kept.copy_range(row * self.len, now, row * self.len, self.len)?;
                 }
@@ -60,13 +60,13 @@ impl Rest {
             self.before[row] = std::mem::take(sum);
         }
         self.steps = 0;
-        Ok(self.rests.iter().all(|rests| *rests))
+        Ok(self.stopped.iter().all(|stopped| *stopped))
     }
 
     /// Puts back what was kept.
     pub(super) fn restore(&self, posterior: [&mut Buffer; 2]) -> Result<()> {
         for (now, kept) in posterior.into_iter().zip(&self.kept) {
-            for (row, _) in self.rests.iter().enumerate().filter(|(_, rests)| **rests) {
+            for (row, _) in self.stopped.iter().enumerate().filter(|(_, stopped)| **stopped) {
                 now.copy_range(row * self.len, kept, row * self.len, self.len)?;
             }
         }
@@ -85,26 +85,26 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_row_rests_when_a_window_is_no_better_and_keeps_its_posterior() {
+    fn a_row_stops_when_a_window_is_no_better_and_keeps_its_posterior() {
         let cpu = Device::Cpu;
-        let mut rest = Rest::new(2, [2, 1], &cpu, DType::F32).unwrap().unwrap();
+        let mut stop = EarlyStop::new(2, [2, 1], &cpu, DType::F32).unwrap().unwrap();
         let buffer = |numbers: [f32; 2]| Buffer::from_vec(numbers.to_vec());
         let mut at = |step: f32, bounds: [f64; 2]| {
             let posterior = [buffer([step, 10.0 + step]), buffer([-step, -10.0 - step])];
-            rest.after(&bounds, posterior.each_ref()).unwrap()
+            stop.after(&bounds, posterior.each_ref()).unwrap()
         };
         assert!(!at(1.0, [9.0, 9.0]) && !at(2.0, [8.0, 9.0]));
-        // The first falls from 17 to 16; the second rests at 18.
+        // The first falls from 17 to 16; the second stops at 18.
         assert!(!at(3.0, [9.0, 9.0]) && !at(4.0, [7.0, 9.0]));
-        // Later bounds do not wake it.
+        // Later bounds do not start it again.
         assert!(!at(5.0, [7.0, 1.0]) && !at(6.0, [7.0, 1.0]));
         assert!(!at(7.0, [6.0, 1.0]) && !at(8.0, [6.0, 1.0]));
         let mut now = [buffer([0.0, 0.0]), buffer([0.0, 0.0])];
         let [mu, log_var] = &mut now;
-        rest.restore([mu, log_var]).unwrap();
+        stop.restore([mu, log_var]).unwrap();
         assert_eq!(now[0].to_f32().unwrap(), [0.0, 14.0]);
         assert_eq!(now[1].to_f32().unwrap(), [0.0, -14.0]);
-        assert!(Rest::new(0, [2, 1], &cpu, DType::F32).unwrap().is_none());
+        assert!(EarlyStop::new(0, [2, 1], &cpu, DType::F32).unwrap().is_none());
         assert_eq!(bounds(2, &[1.0, 2.0, 3.0, 4.0], &[10.0, 20.0]), [13.0, 27.0]);
     }
 }
