@@ -6,8 +6,8 @@ use ltm_files::write_whole;
 use plotters::prelude::*;
 
 use super::legend::{Legend, LegendEntry};
-use super::scale::{Ticked, short};
-use super::style::{Drawn, GREY, SERIES_COLORS, plot_error};
+use super::rows::{names_width, rows};
+use super::style::{Drawn, SERIES_COLORS, plot_error};
 use crate::Result;
 
 /// Stacked horizontal bars, one per name: writes the SVG to `path` and returns its text.
@@ -36,10 +36,9 @@ fn draw_bars(
     bars: &[(String, Vec<f64>)],
 ) -> Drawn {
     const ROW: u32 = 26;
-    let longest = bars.iter().map(|(name, _)| name.chars().count()).max().unwrap_or(0) as u32;
-    let names_width = 24 + 7 * longest;
+    let names: Vec<&str> = bars.iter().map(|(name, _)| name.as_str()).collect();
     let height = 120 + ROW * bars.len() as u32;
-    let width = names_width + 620;
+    let width = names_width(names.iter().copied()) + 620;
     let named = parts.iter().zip(SERIES_COLORS.into_iter().cycle());
     let entries =
         named.map(|(name, color)| LegendEntry { name: name.clone(), color, dashed: false });
@@ -50,36 +49,13 @@ fn draw_bars(
     let sum = |values: &[f64]| values.iter().filter(|v| v.is_finite()).sum::<f64>();
     let most = bars.iter().map(|(_, values)| sum(values)).fold(0.0, f64::max);
     let most = if most > 0.0 { 1.05 * most } else { 1.0 };
-    let rows = bars.len() as f64;
-    // Rows count from the top; a tick in the middle of each.
-    let middles: Vec<f64> = (0..bars.len()).map(|row| row as f64 + 0.5).collect();
-    let name = |y: &f64| {
-        let row = rows - *y - 0.5;
-        bars.get(row.round().max(0.0) as usize).map_or(String::new(), |(name, _)| name.clone())
-    };
-    let text = |x: &f64| short(*x);
-    let mut chart = ChartBuilder::on(&upper)
-        .caption(title, ("sans-serif", 17))
-        .margin(10)
-        .margin_right(24)
-        .x_label_area_size(44)
-        .y_label_area_size(names_width)
-        .build_cartesian_2d(0.0..most, Ticked::new(0.0..rows.max(1.0), middles))?;
-    chart
-        .configure_mesh()
-        .x_desc(x_label)
-        .x_label_formatter(&text)
-        .y_label_formatter(&name)
-        .disable_y_mesh()
-        .light_line_style(TRANSPARENT)
-        .bold_line_style(GREY.mix(0.25))
-        .label_style(("sans-serif", 13))
-        .draw()?;
+    let n = bars.len() as f64;
+    let mut chart = rows(&upper, [title, x_label], &names, most)?;
     for (part, color) in (0..parts.len()).zip(SERIES_COLORS.into_iter().cycle()) {
         let rectangle = |(row, (_, values)): (usize, &(String, Vec<f64>))| {
             let from = sum(&values[..part.min(values.len())]);
             let to = sum(&values[..(part + 1).min(values.len())]);
-            let y = rows - row as f64;
+            let y = n - row as f64;
             Rectangle::new([(from, y - 0.18), (to, y - 0.82)], color.filled())
         };
         chart.draw_series(bars.iter().enumerate().map(rectangle))?;

@@ -5,6 +5,7 @@ mod chart;
 mod curves;
 mod legend;
 mod plot;
+mod rows;
 mod scale;
 mod scores;
 mod style;

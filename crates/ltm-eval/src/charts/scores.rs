@@ -5,8 +5,8 @@ use std::path::Path;
 use ltm_files::write_whole;
 use plotters::prelude::*;
 
-use super::scale::{Ticked, short};
-use super::style::{Drawn, GREY, SERIES_COLORS, plot_error};
+use super::rows::{names_width, rows};
+use super::style::{Drawn, SERIES_COLORS, plot_error};
 use crate::Result;
 
 /// One bar.
@@ -34,43 +34,20 @@ pub fn bars(path: &Path, title: &str, x_label: &str, bars: &[Bar]) -> Result<Str
 
 fn draw(svg: &mut String, title: &str, x_label: &str, bars: &[Bar]) -> Drawn {
     const ROW: u32 = 40;
-    let longest = bars.iter().map(|bar| bar.name.chars().count()).max().unwrap_or(0) as u32;
-    let names_width = 24 + 7 * longest;
-    let size = (names_width + 560, 120 + ROW * bars.len() as u32);
+    let names: Vec<&str> = bars.iter().map(|bar| bar.name.as_str()).collect();
+    let width = names_width(names.iter().copied()) + 560;
+    let size = (width, 120 + ROW * bars.len() as u32);
     let area = SVGBackend::with_string(svg, size).into_drawing_area();
     area.fill(&WHITE)?;
     let finite = |bar: &&Bar| bar.value.is_finite();
     let end = |bar: &Bar| bar.value + if bar.error.is_finite() { bar.error } else { 0.0 };
     let most = bars.iter().filter(finite).map(end).fold(0.0, f64::max);
     let most = if most > 0.0 { 1.2 * most } else { 1.0 };
-    let rows = bars.len() as f64;
-    // Rows count from the top; a tick in the middle of each.
-    let middles: Vec<f64> = (0..bars.len()).map(|row| row as f64 + 0.5).collect();
-    let name = |y: &f64| {
-        let row = rows - *y - 0.5;
-        bars.get(row.round().max(0.0) as usize).map_or(String::new(), |bar| bar.name.clone())
-    };
-    let text = |x: &f64| short(*x);
-    let mut chart = ChartBuilder::on(&area)
-        .caption(title, ("sans-serif", 17))
-        .margin(10)
-        .margin_right(24)
-        .x_label_area_size(44)
-        .y_label_area_size(names_width)
-        .build_cartesian_2d(0.0..most, Ticked::new(0.0..rows.max(1.0), middles))?;
-    chart
-        .configure_mesh()
-        .x_desc(x_label)
-        .x_label_formatter(&text)
-        .y_label_formatter(&name)
-        .disable_y_mesh()
-        .light_line_style(TRANSPARENT)
-        .bold_line_style(GREY.mix(0.25))
-        .label_style(("sans-serif", 13))
-        .draw()?;
+    let n = bars.len() as f64;
+    let mut chart = rows(&area, [title, x_label], &names, most)?;
     for (row, bar) in bars.iter().enumerate().filter(|(_, bar)| finite(bar)) {
         let color = SERIES_COLORS[row % SERIES_COLORS.len()];
-        let (y, Bar { value, error, .. }) = (rows - row as f64 - 0.5, bar);
+        let (y, Bar { value, error, .. }) = (n - row as f64 - 0.5, bar);
         let filled = Rectangle::new([(0.0, y + 0.3), (*value, y - 0.3)], color.filled());
         chart.draw_series([filled])?;
         if error.is_finite() && *error > 0.0 {
