@@ -228,12 +228,7 @@ impl SlowLearner {
         let mut kept = Posteriors::default();
         let (mut nll, mut kl) = (0.0, Some(0.0));
         for (idx, batch) in batches.iter().enumerate() {
-            let first_sequence = (idx * train.batch) as u64;
-            let key = InferKey {
-                seed: config.run.seed,
-                step,
-                sequences: Sequences::From(first_sequence),
-            };
+            let key = key_of(config, step, idx);
             let extents = self.program.extents();
             if extents.mask_id.is_some() {
                 nll += self.unmask(config, batch, key, share)?;
@@ -340,13 +335,9 @@ impl SlowLearner {
     ) -> Result<()> {
         let train = &config.train;
         let extents = self.program.extents();
-        let key = |idx: usize| {
-            let first_sequence = (idx * train.batch) as u64;
-            InferKey { seed: config.run.seed, step, sequences: Sequences::From(first_sequence) }
-        };
         let cuts = batches.iter().enumerate().map(|(idx, batch)| {
             let batch = ltm_vi::Batch::new(extents, train.batch, &batch.tokens, &batch.targets)?;
-            Ok(Cut::new(batch, key(idx), train.prefix_block)?)
+            Ok(Cut::new(batch, key_of(config, step, idx), train.prefix_block)?)
         });
         let cuts = cuts.collect::<Result<Vec<_>>>()?;
         let tokens = cuts.iter().flat_map(|cut| &cut.counted).filter(|counts| **counts).count();
@@ -356,7 +347,8 @@ impl SlowLearner {
             let token_weight: Vec<f32> =
                 counted.iter().map(|counts| if *counts { share } else { 0.0 }).collect();
             let mut problem = self.program.problem(&self.weights, known)?;
-            let latents = inference.infer(&mut problem, key(idx), &mut |_| Ok(()))?;
+            let latents =
+                inference.infer(&mut problem, key_of(config, step, idx), &mut |_| Ok(()))?;
             let mut problem = problem.with_batch(rest)?;
             let slow = problem.weight_gradients(&latents, &token_weight, kl_weight)?;
             slow.add_to(&mut self.sums)?;
@@ -379,6 +371,12 @@ impl SlowLearner {
         let nll = slow.nll.iter().zip(&masked.weight);
         Ok(nll.map(|(nll, w)| nll * f64::from(*w)).sum())
     }
+}
+
+/// What the random numbers of a step's micro-batch are a function of.
+fn key_of(config: &Config, step: u64, micro_batch: usize) -> InferKey<'static> {
+    let first = (micro_batch * config.train.batch) as u64;
+    InferKey { seed: config.run.seed, step, sequences: Sequences::From(first) }
 }
 
 /// Euclidean norm of all gradients together.

@@ -13,8 +13,6 @@ pub struct Weighted {
     pub nll: Vec<f64>,
     /// KL of each sequence's posterior from the prior, in nats, `(B)`.
     pub kl: Vec<f64>,
-    /// Effective samples of each sequence, `1/sum_k w_k²` of its normalised weights: from 1 to their number, `(B)`.
-    pub effective: Vec<f64>,
 }
 
 impl Problem<'_> {
@@ -84,8 +82,7 @@ impl Problem<'_> {
             slow.add_to(sums)?;
             kl = slow.kl.unwrap_or_default();
         }
-        let effective = |row: &Vec<f64>| 1.0 / row.iter().map(|w| w * w).sum::<f64>();
-        Ok(Weighted { nll, kl, effective: weights.iter().map(effective).collect() })
+        Ok(Weighted { nll, kl })
     }
 }
 
