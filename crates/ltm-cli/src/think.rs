@@ -4,7 +4,7 @@ use std::path::PathBuf;
 use std::process::ExitCode;
 
 use ltm_eval::text::encode;
-use ltm_eval::think::think;
+use ltm_eval::think::{Fitted, SAMPLES, think};
 use ltm_vi::FastStep;
 
 use crate::device_args::CheckpointArgs;
@@ -31,7 +31,7 @@ pub struct Args {
     /// Seed of the initial posterior and of the noise
     #[arg(long, default_value_t = 0)]
     seed: u64,
-    /// Print one JSON object per fast step
+    /// Print one JSON object per fast step, and one with the bounds at the posterior and at the prior
     #[arg(long)]
     json: bool,
 }
@@ -62,15 +62,27 @@ pub fn run(args: Args) -> anyhow::Result<ExitCode> {
             });
             outln!("{line}")?;
         }
+        let Fitted { kl, bound, prior_bound, .. } = &fitted;
+        let line = serde_json::json!({
+            "samples": SAMPLES, "kl": kl, "mean_bound": bound.nats, "prior_bound": prior_bound.nats,
+        });
+        outln!("{line}")?;
     } else {
         let t = tokens.len() - 1;
         print_table(&fitted.steps, t)?;
         print_plot(&fitted.steps, t)?;
+        let Fitted { kl, bound, prior_bound, .. } = &fitted;
+        let [bound, prior] = [bound.nats, prior_bound.nats];
+        outln!(
+            "\nthe latents cost {kl:.2} nats (KL) and save {:.2}: {bound:.2} instead of {prior:.2} at the prior, by \
+             {SAMPLES} samples each",
+            prior - (bound - kl)
+        )?;
     }
-    if let Some(nats) = fitted.rise() {
+    if let Some(nats) = fitted.above_prior() {
         note!(
-            "warning: the fast steps raised the bound by {nats:.2} nats; try a smaller --set infer.lr, or train the model \
-             for longer"
+            "warning: the bound is {nats:.2} nats above that of the prior, so the fit does harm: try a smaller \
+             --set infer.lr, or train the model for longer"
         );
     }
     Ok(ExitCode::SUCCESS)

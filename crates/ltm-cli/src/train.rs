@@ -13,6 +13,7 @@ use ltm_train::resume::Changes;
 use ltm_train::{
     Checkpoint, Config, Error, Evaluation, Next, Observer, Run, Start, StepReport, Summary, chain,
 };
+use ltm_vi::Method;
 
 use crate::Pace;
 use crate::device_args::DeviceArgs;
@@ -60,6 +61,9 @@ pub fn run(args: Args) -> anyhow::Result<ExitCode> {
     args.device.apply(&mut config.run);
     if args.compare && config.model.n_latents == 0 {
         return Err(usage("--compare: expected a model with latents, found model.n_latents = 0"));
+    }
+    if args.compare && config.infer.method == Method::Langevin {
+        return Err(usage("--compare: expected infer.method = \"variational\", which has a bound"));
     }
     let signals = Signals::listen()?;
     let start = match (args.resume, args.accept_changed_data) {

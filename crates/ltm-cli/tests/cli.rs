@@ -70,6 +70,7 @@ fn a_run_from_first_to_last() {
     let saved = temp.path().join("z.safetensors").display().to_string();
     let table = good(&["think", &run, "--text", prompt, "--save", &saved]);
     assert!(table.contains("KL 1") && table.contains('•'), "{table}");
+    assert!(table.contains("the latents cost") && table.contains("at the prior"), "{table}");
     assert!(read(&saved).len() > 3 * 4 * 4 * 16);
     bad(
         &["think", &run, "--text", prompt, "--save", &saved],

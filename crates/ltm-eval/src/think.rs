@@ -5,9 +5,10 @@ use std::path::Path;
 use ltm_files::write_whole;
 use ltm_model::DeviceWeights;
 use ltm_train::Config;
+use ltm_vi::estimators::Sampled;
 use ltm_vi::{
-    Batch, FastStep, InferKey, Inference, Latents, Method, ModelConfig, Posterior, Program,
-    Sequences, SlowGradient,
+    Batch, FastStep, InferKey, Inference, Latents, Method, ModelConfig, Posterior, Problem,
+    Program, Protocol, Sequences, SlowGradient, Start, score,
 };
 use safetensors::tensor::{Dtype, TensorView};
 
@@ -21,7 +22,16 @@ pub struct Fitted {
     pub steps: Vec<FastStep>,
     /// The fitted posterior, `(L·Z,C)`.
     pub posterior: Posterior,
+    /// Its KL from the prior, in nats: what the latents cost.
+    pub kl: f64,
+    /// The bound at the posterior by [`SAMPLES`] fresh samples, in nats, the KL included.
+    pub bound: Sampled,
+    /// The same at the prior, which knows nothing of the text.
+    pub prior_bound: Sampled,
 }
+
+/// Fresh samples of each bound: one alone, as a fast step has it, says little of a text.
+pub const SAMPLES: usize = 16;
 
 /// Fits the posterior of a text: its tokens after the separator that documents begin with. `on_step` is called with
 /// every fast step.
@@ -52,26 +62,36 @@ pub fn think(
     let mut problem = program.problem(weights, &batch)?;
     let key = InferKey { seed, step: 0, sequences: Sequences::From(0) };
     let mut steps = Vec::with_capacity(infer.steps + 1);
-    let latents = Inference::finished(infer)?.infer(&mut problem, key, &mut |step| {
+    let inference = Inference::finished(infer)?;
+    let latents = inference.infer(&mut problem, key, &mut |step| {
         on_step(step);
         steps.push(step.clone());
         Ok(())
     })?;
     let nll: f64 = problem.token_nll(&latents)?.iter().sum();
+    let bound_at = |problem: &mut Problem<'_>, latents: &Latents| -> Result<Sampled> {
+        let protocol = Protocol::Elbo { samples: SAMPLES };
+        let scores = score(problem, protocol, latents, &inference, key)?;
+        Ok(Sampled { nats: scores.nats[0], variance: scores.variance[0] })
+    };
+    let prior = problem.start(&Start::Prior, key)?.into();
+    let prior_bound = bound_at(&mut problem, &prior)?;
+    let fitted_bound = bound_at(&mut problem, &latents)?;
     let Latents::Gaussian(posterior) = latents else { unreachable!("the method is variational") };
     let kl_per_layer = problem.kl(&posterior, key)?;
     let posterior = posterior.to_host()?;
-    let bound = nll + kl_per_layer.iter().sum::<f64>();
-    steps.push(FastStep { step: infer.steps, lr: 0.0, nll, kl_per_layer, bound });
-    Ok(Fitted { steps, posterior })
+    let kl = kl_per_layer.iter().sum();
+    steps.push(FastStep { step: infer.steps, lr: 0.0, nll, kl_per_layer, bound: nll + kl });
+    Ok(Fitted { steps, posterior, kl, bound: fitted_bound, prior_bound })
 }
 
 impl Fitted {
-    /// How much the bound rose from the first step to the fitted posterior, in nats; `None` where it did not: a fit is to
-    /// lower it.
-    pub fn rise(&self) -> Option<f64> {
-        let (first, last) = (self.steps.first()?.bound, self.steps.last()?.bound);
-        (last > first).then_some(last - first)
+    /// How far the bound is above that at the prior, in nats, where that is more than two standard errors of the samples: a
+    /// fit is to lower it.
+    pub fn above_prior(&self) -> Option<f64> {
+        let above = self.bound.nats - self.prior_bound.nats;
+        let error = (self.bound.variance + self.prior_bound.variance).sqrt();
+        (above > 2.0 * error).then_some(above)
     }
 
     /// Writes `mu`, `log_var` and the sample `z`, each `(L·Z,C)`, to a safetensors file.
@@ -123,12 +143,19 @@ mod tests {
         let bounds: Vec<f64> = fitted.steps.iter().map(|step| step.bound).collect();
         assert_eq!(bounds[..3], seen[..]);
         assert!(bounds[3] < bounds[0], "{bounds:?}");
-        assert_eq!(fitted.rise(), None);
-        let mut reversed = fitted.clone();
-        reversed.steps.reverse();
-        assert_eq!(reversed.rise(), Some(bounds[0] - bounds[3]));
         let kl = fitted.posterior.kl(2).expect("two layers");
         assert_eq!(fitted.steps[3].kl_per_layer, kl);
+        assert_eq!(fitted.kl, kl.iter().sum::<f64>());
+        // The samples' mean is about the single sample of the last step.
+        let (mean, error) = (fitted.bound.nats, fitted.bound.variance.sqrt());
+        assert!((mean - bounds[3]).abs() <= 5.0 * 4.0 * error, "{mean} {error} {bounds:?}");
+        let sampled = |nats| Sampled { nats, variance: 0.5 };
+        let at =
+            |nats| Fitted { bound: sampled(nats), prior_bound: sampled(7.0), ..fitted.clone() };
+        assert_eq!(
+            [5.0, 8.9, 9.1].map(|nats| at(nats).above_prior().is_some()),
+            [false, false, true]
+        );
 
         let dir = tempfile::tempdir().expect("a temporary folder");
         let path = dir.path().join("z.safetensors");
