@@ -2,12 +2,17 @@
 
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
+use std::sync::Arc;
 
 use clap::Subcommand;
 use ltm_train::data::tokenizer::{TOKENIZER_FILE, json, named};
-use ltm_train::data::{Corpus, Error, Meta, PrepareOptions, SharedTokenizer, Split, prepare};
+use ltm_train::data::{
+    Corpus, Error, Gpt2, Gpt2Subset, Meta, Notice, PrepareOptions, ReadOptions, SharedTokenizer,
+    Split, count_tokens, prepare,
+};
 
 use crate::files::{Container, ReadArgs, Reading, malformed_records};
+use crate::output::usage;
 
 /// Verbs of `ltm data`.
 #[derive(Subcommand)]
@@ -32,9 +37,15 @@ pub struct PrepareArgs {
     /// Files (text, JSON, CSV, TSV or Parquet), folders of them, or pipes such as /dev/stdin
     #[arg(required = true)]
     files: Vec<PathBuf>,
-    /// Tokenizer: bytes, gpt2, words (the closed vocabulary of storyworld), or the path of a Hugging Face tokenizer.json
+    /// Tokenizer: bytes, gpt2, words (the closed vocabulary of storyworld), the path of a Hugging Face tokenizer.json, or a
+    /// corpus folder, whose tokenizer is taken
     #[arg(long, default_value = "gpt2")]
     tokenizer: String,
+    /// With gpt2: keep only the tokens that occur at least so often in the files, and write the others in shorter ones
+    ///
+    /// A small corpus uses a small part of GPT-2's vocabulary, and a model of it need not have embeddings for the rest.
+    #[arg(long, value_name = "COUNT", value_parser = clap::value_parser!(u64).range(1..))]
+    min_count: Option<u64>,
     /// Token of a tokenizer.json that ends documents, such as `</s>` [default: the first usual one that it has]
     #[arg(long, value_name = "TOKEN")]
     end_of_document: Option<String>,
@@ -79,16 +90,10 @@ pub fn run(verb: Verb) -> anyhow::Result<ExitCode> {
 }
 
 fn prepare_corpus(args: PrepareArgs) -> anyhow::Result<()> {
-    let tokenizer = match &args.end_of_document {
-        None => named(&args.tokenizer)?,
-        Some(token) => {
-            let path = Path::new(&args.tokenizer);
-            let file = path.is_dir().then(|| path.join(TOKENIZER_FILE));
-            json(file.as_deref().unwrap_or(path), Some(token))?
-        }
-    };
+    let read = args.read.options(args.format.map(Container::into));
+    let tokenizer = tokenizer(&args, &read)?;
     let options = PrepareOptions {
-        read: args.read.options(args.format.map(Container::into)),
+        read,
         val_fraction: args.val_fraction,
         shard_tokens: args.shard_tokens,
         ..PrepareOptions::new(args.out.clone(), tokenizer.clone())
@@ -100,6 +105,34 @@ fn prepare_corpus(args: PrepareArgs) -> anyhow::Result<()> {
     print_meta(&meta, &tokenizer)?;
     outln!("written to {}", args.out.display())?;
     Ok(())
+}
+
+fn tokenizer(args: &PrepareArgs, read: &ReadOptions) -> anyhow::Result<SharedTokenizer> {
+    let path = Path::new(&args.tokenizer);
+    if let Some(least) = args.min_count {
+        if args.tokenizer != "gpt2" || args.end_of_document.is_some() {
+            return Err(usage("--min-count applies to the tokenizer gpt2"));
+        }
+        let mut reading = Reading::new();
+        let counts = count_tokens(&args.files, &Gpt2, read, &mut |notice| {
+            // What is skipped is named when it is read again.
+            if matches!(notice, Notice::Read { .. }) {
+                reading.see(notice);
+            }
+        });
+        reading.finish();
+        return Ok(Arc::new(Gpt2Subset::frequent(&counts?, least)));
+    }
+    Ok(match &args.end_of_document {
+        Some(token) => {
+            let file = path.is_dir().then(|| path.join(TOKENIZER_FILE));
+            json(file.as_deref().unwrap_or(path), Some(token))?
+        }
+        None => match Meta::read(path)? {
+            Some(corpus) => corpus.tokenizer(path, None)?,
+            None => named(&args.tokenizer)?,
+        },
+    })
 }
 
 fn print_meta(meta: &Meta, tokenizer: &SharedTokenizer) -> anyhow::Result<()> {

@@ -101,7 +101,8 @@ pub enum FileFormat {
     Parquet,
     /// LAMBADA passages as JSON lines; scores the prediction of the last word
     Lambada,
-    /// GSM8K word problems as JSON lines; scores generated answers by pass@k
+    /// GSM8K word problems as JSON lines; scores generated answers by pass@k, or with --protocol the texts of questions and
+    /// answers
     Gsm8k,
 }
 
@@ -136,6 +137,9 @@ impl Subject {
         let Some(format) = args.format else {
             return Ok(match Suite::of_file(&file)? {
                 Some(Suite::Lambada) => Self::Lambada(file),
+                Some(Suite::Gsm8k) if !args.protocol.is_empty() && args.read.key.is_none() => {
+                    Self::Documents(file, Some(Format::Gsm8k))
+                }
                 Some(Suite::Gsm8k) if args.read.key.is_none() => Self::Gsm8k(file),
                 _ => Self::Documents(file, None),
             });
@@ -148,6 +152,9 @@ impl Subject {
             FileFormat::Csv => Self::Documents(file, Some(Format::Csv)),
             FileFormat::Parquet => Self::Documents(file, Some(Format::Parquet)),
             FileFormat::Lambada => Self::Lambada(file),
+            FileFormat::Gsm8k if !args.protocol.is_empty() => {
+                Self::Documents(file, Some(Format::Gsm8k))
+            }
             FileFormat::Gsm8k => Self::Gsm8k(file),
         })
     }

@@ -24,6 +24,8 @@ pub enum Container {
     Tsv,
     /// A Parquet table
     Parquet,
+    /// GSM8K word problems as JSON lines: question and answer, without the calculator's `<<…>>`
+    Gsm8k,
 }
 
 impl From<Container> for Format {
@@ -35,6 +37,7 @@ impl From<Container> for Format {
             Container::Csv => Self::Csv,
             Container::Tsv => Self::Tsv,
             Container::Parquet => Self::Parquet,
+            Container::Gsm8k => Self::Gsm8k,
         }
     }
 }

@@ -73,6 +73,27 @@ fn names_in_upper_case_and_contents_decide_on_formats() {
 }
 
 #[test]
+fn rare_tokens_are_written_in_shorter_ones_and_other_files_get_the_same_ids() {
+    let problem = r##"{"question": "Two zebras?", "answer": "1+1=<<1+1=2>>2\n#### 2"}"##;
+    let train =
+        [problem; 5].join("\n") + "\n{\"question\": \"xylophone?\", \"answer\": \"#### 1\"}";
+    let dir = folder(&[("train.jsonl", train.as_bytes()), ("test.jsonl", problem.as_bytes())]);
+    let [train, test, out, other] =
+        ["train.jsonl", "test.jsonl", "out", "other"].map(|name| dir.path().join(name));
+    let fixed = ["data", "prepare", "--format", "gsm8k", "--val-fraction", "0"];
+    let files = [text(&train), "--out", text(&out), "--min-count", "5"];
+    let (stdout, _) = good(&[&fixed[..], &files].concat());
+    assert!(stdout.contains("gpt2 with 2"), "{stdout}");
+    let files = [text(&test), "--out", text(&other), "--tokenizer", text(&out)];
+    good(&[&fixed[..], &files].concat());
+    let (shown, _) = good(&["data", "inspect", text(&other)]);
+    assert!(shown.contains("Question: Two zebras?\nAnswer: 1+1=2\n#### 2<|endoftext|>"), "{shown}");
+    let of = |dir: &Path| fs::read(dir.join("train-000.bin")).expect("a shard");
+    assert!(of(&out).starts_with(&of(&other)));
+    bad(&[&fixed[..], &files, &["--min-count", "5"]].concat(), 2, &["--min-count", "gpt2"]);
+}
+
+#[test]
 fn files_of_a_folder_that_are_not_read_are_listed() {
     let dir = folder(&[("in/a.TXT", b"a"), ("in/b.CSV", b"text\nb\n"), ("in/c.pdf", b"%PDF")]);
     let (input, out) = (dir.path().join("in"), dir.path().join("out"));

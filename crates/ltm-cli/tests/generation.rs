@@ -335,6 +335,11 @@ fn word_problems_are_answered_and_counted() {
     }
     assert!(stderr.contains("line 3"), "{stderr}");
 
+    // By a protocol, the texts of questions and answers are scored.
+    let test = folder.write("short.jsonl", &[FIRST, SECOND]);
+    let found = json(&["eval", &run, &test, "--protocol", "elbo:2"]);
+    assert_eq!(found["elbo:2"]["bytes"], 94, "{found}");
+
     bad(&[&base[..], &["--pass", "4"]].concat(), 2, &["pass", "1 to 3"]);
     bad(&["eval", &run, &test, "--shots", "1"], 2, &["shots", "--train-file"]);
     let none = ["--skip-malformed", "--shots", "0", "--samples", "1", "--max-tokens", "8"];

@@ -33,15 +33,15 @@ pub use error::{Error, Result};
 pub use fingerprint::Fingerprint;
 pub use meta::{Meta, Shard, SplitMeta};
 pub use permutation::chosen;
-pub use prepare::{Limit, Notice, PrepareOptions, load, prepare};
+pub use prepare::{Limit, Notice, PrepareOptions, count_tokens, load, prepare};
 pub use shard::Corpus;
-pub use source::{Format, Malformed, Place, ReadOptions, objects};
+pub use source::{Format, Malformed, Place, ReadOptions, gsm8k_document, gsm8k_question, objects};
 pub use split::Split;
-#[cfg(feature = "gpt2")]
-pub use tokenizer::Gpt2;
 #[cfg(feature = "tokenizer-json")]
 pub use tokenizer::TokenizerJson;
 pub use tokenizer::{Bytes, SharedTokenizer, Tokenizer, TokenizerSpec, Words};
+#[cfg(feature = "gpt2")]
+pub use tokenizer::{Gpt2, Gpt2Subset};
 pub use writer::CorpusWriter;
 
 // What the signatures above take and return.

@@ -1,6 +1,7 @@
 //! Reads documents out of files of several formats, in bounded memory. Knows nothing of tokens.
 
 mod find;
+mod gsm8k;
 mod json;
 #[cfg(feature = "parquet")]
 mod parquet;
@@ -18,6 +19,7 @@ use std::sync::Arc;
 pub(super) use self::parquet::tests::parquet_file;
 use crate::{Error, Result};
 pub(super) use find::{Found, find};
+pub use gsm8k::{gsm8k_document, gsm8k_question};
 pub use json::{Place, objects};
 
 /// The key of JSON or the column of a table that holds the text unless another is given.
@@ -42,6 +44,9 @@ pub enum Format {
     Tsv,
     /// A Parquet table, one document per row, in a column of strings.
     Parquet,
+    /// GSM8K's problems as [`Format::Json`], a document of each question and answer: see [`gsm8k_document`]. Only where it
+    /// is asked for.
+    Gsm8k,
 }
 
 impl Format {
@@ -81,6 +86,7 @@ impl std::fmt::Display for Format {
             Self::Csv => "csv",
             Self::Tsv => "tsv",
             Self::Parquet => "parquet",
+            Self::Gsm8k => "gsm8k",
         })
     }
 }
@@ -174,6 +180,7 @@ pub(super) fn read(
         Format::Text => reader.text(after_bom(file, path)?, on_event),
         Format::Jsonl => reader.jsonl(after_bom(file, path)?, key, on_event),
         Format::Json => reader.json(after_bom(file, path)?, key, on_event),
+        Format::Gsm8k => reader.gsm8k(after_bom(file, path)?, on_event),
         Format::Csv => reader.table(after_bom(file, path)?, b',', key, on_event),
         Format::Tsv => reader.table(after_bom(file, path)?, b'\t', key, on_event),
         #[cfg(feature = "parquet")]

@@ -1,5 +1,6 @@
 //! JSON: one object per line, or an array of objects. One document each, a string in the object.
 
+use std::borrow::Cow;
 use std::fs::File;
 use std::io::{BufRead, BufReader, Read, Seek};
 use std::ops::ControlFlow;
@@ -7,7 +8,7 @@ use std::path::Path;
 
 use serde_json::{Map, Value};
 
-use super::{DEFAULT_KEY, Malformed, OnEvent, RECORD_BYTES, Reader, after_bom, position};
+use super::{DEFAULT_KEY, Malformed, OnEvent, RECORD_BYTES, Reader, after_bom, gsm8k, position};
 use crate::{Error, Result};
 
 /// A line of a file, for errors to name.
@@ -88,6 +89,18 @@ impl Reader<'_> {
         on_event: &mut OnEvent<'_>,
     ) -> Result<()> {
         self.values(file, &mut |place, json| document(place, json, key, on_event))
+    }
+
+    pub(super) fn gsm8k(
+        &mut self,
+        file: BufReader<File>,
+        on_event: &mut OnEvent<'_>,
+    ) -> Result<()> {
+        self.values(file, &mut |place, json| {
+            made_of_object(place, json, "question", on_event, |object| {
+                gsm8k::document(place, object).map(Into::into)
+            })
+        })
     }
 
     /// Passes on the elements of an array, or otherwise each line, until `on_value` breaks.
@@ -224,14 +237,25 @@ fn document(
     on_event: &mut OnEvent<'_>,
 ) -> Result<Result<Flow>> {
     let key = key.unwrap_or(DEFAULT_KEY);
+    made_of_object(place, json, key, on_event, |object| place.string(object, key).map(Into::into))
+}
+
+/// Passes on the document that `text` makes of an object, which has a string under `key`.
+fn made_of_object(
+    place: &Place<'_>,
+    json: &[u8],
+    key: &str,
+    on_event: &mut OnEvent<'_>,
+    text: impl for<'o> Fn(&'o Map<String, Value>) -> Result<Cow<'o, str>>,
+) -> Result<Result<Flow>> {
     let object = parse(json).map_err(|found| {
         place.error(format!("a JSON object with a string under `{key}`"), found)
     })?;
     let text = match &object {
-        None => "",
-        Some(object) => place.string(object, key)?,
+        None => "".into(),
+        Some(object) => text(object)?,
     };
-    Ok(Reader::document(text, place.read, on_event))
+    Ok(Reader::document(&text, place.read, on_event))
 }
 
 /// The element of an array that is being read.

@@ -8,7 +8,7 @@ use crate::Result;
 const WHITE_SPACE_RUN: usize = 1 << 10;
 
 /// GPT-2's id of the end of a document.
-const SEPARATOR: u32 = 50256;
+pub(super) const SEPARATOR: u32 = 50256;
 
 /// GPT-2's byte-pair encoding: 50257 ids, and an unused one that the published models have.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -65,7 +65,8 @@ impl Tokenizer for Gpt2 {
     }
 }
 
-fn bytes_of(id: u32) -> Option<Vec<u8>> {
+/// The bytes of an id that GPT-2 has.
+pub(super) fn bytes_of(id: u32) -> Option<Vec<u8>> {
     tiktoken_rs::r50k_base_singleton().decode_bytes(&[id]).ok()
 }
 

@@ -3,6 +3,8 @@
 mod bytes;
 #[cfg(feature = "gpt2")]
 mod gpt2;
+#[cfg(feature = "gpt2")]
+mod gpt2_subset;
 #[cfg(feature = "tokenizer-json")]
 mod json;
 mod open;
@@ -17,6 +19,8 @@ use crate::{Error, Result, stories};
 pub use bytes::Bytes;
 #[cfg(feature = "gpt2")]
 pub use gpt2::Gpt2;
+#[cfg(feature = "gpt2")]
+pub use gpt2_subset::Gpt2Subset;
 #[cfg(feature = "tokenizer-json")]
 pub use json::TokenizerJson;
 pub use spec::{TOKENIZER_FILE, TokenizerSpec};
@@ -156,9 +160,19 @@ fn gpt2() -> Result<SharedTokenizer> {
     Ok(Arc::new(Gpt2))
 }
 
+#[cfg(feature = "gpt2")]
+fn gpt2_subset(ids: &[u32]) -> Result<SharedTokenizer> {
+    Ok(Arc::new(Gpt2Subset::new(ids.to_vec())?))
+}
+
 #[cfg(not(feature = "gpt2"))]
 fn gpt2() -> Result<SharedTokenizer> {
     Err(Error::field("tokenizer", "one that this build has (feature `gpt2`)", "gpt2"))
+}
+
+#[cfg(not(feature = "gpt2"))]
+fn gpt2_subset(_ids: &[u32]) -> Result<SharedTokenizer> {
+    gpt2()
 }
 
 /// A `tokenizer.json`, whose token `separator` ends documents, or the usual one.

@@ -3,7 +3,7 @@
 use std::path::Path;
 use std::sync::Arc;
 
-use super::{Bytes, SharedTokenizer, TokenizerSpec, Words, check, gpt2, json};
+use super::{Bytes, SharedTokenizer, TokenizerSpec, Words, check, gpt2, gpt2_subset, json};
 use crate::{Error, Result};
 
 impl TokenizerSpec {
@@ -16,6 +16,7 @@ impl TokenizerSpec {
         let tokenizer = match self {
             Self::Bytes => Arc::new(Bytes),
             Self::Gpt2 => gpt2()?,
+            Self::Gpt2Subset { ids } => gpt2_subset(ids)?,
             Self::Words { vocabulary } => Arc::new(Words::new(vocabulary.clone())?),
             Self::Json { file, sha256, separator } => {
                 let path = dir.join(file);

@@ -17,6 +17,12 @@ pub enum TokenizerSpec {
     Bytes,
     /// GPT-2's byte-pair encoding.
     Gpt2,
+    /// [`Gpt2Subset`](super::Gpt2Subset).
+    #[serde(rename = "gpt2-subset")]
+    Gpt2Subset {
+        /// The kept ids of GPT-2's.
+        ids: Vec<u32>,
+    },
     /// [`Words`](super::Words).
     Words {
         /// The words in the order of their ids.
@@ -51,6 +57,7 @@ impl std::fmt::Display for TokenizerSpec {
         match self {
             Self::Bytes => f.write_str("bytes"),
             Self::Gpt2 => f.write_str("gpt2"),
+            Self::Gpt2Subset { ids } => write!(f, "gpt2 with {} of its tokens", ids.len()),
             Self::Words { .. } => f.write_str("words"),
             Self::Json { sha256: None, .. } => f.write_str(TOKENIZER_FILE),
             Self::Json { sha256: Some(sha256), .. } => {

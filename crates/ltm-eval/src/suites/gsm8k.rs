@@ -224,7 +224,8 @@ pub fn evaluate(
         suits(&config.model, &config.infer, rethink.task())?;
     }
     let examples = options.shots.iter().map(|shot| {
-        tokenizer.encode(&format!("{QUESTION} {}\nAnswer: {}\n\n", shot.question, shot.answer))
+        let document = data::gsm8k_document(&shot.question, &shot.answer);
+        tokenizer.encode(&format!("{document}\n\n"))
     });
     let examples = examples.collect::<data::Result<Vec<_>>>()?;
     let (_, precision) = config.run.compute_evaluation()?;
@@ -232,7 +233,7 @@ pub fn evaluate(
     let separator = tokenizer.separator();
     let mut all = Vec::with_capacity(problems.len());
     for (problem, index) in problems.iter().zip(0_u64..) {
-        let question = tokenizer.encode(&format!("{QUESTION} {}\nAnswer:", problem.question))?;
+        let question = tokenizer.encode(&data::gsm8k_question(&problem.question))?;
         let max_seq_len = config.model.max_seq_len;
         let (shots, prompt) =
             prompt(separator, &examples, &question, max_seq_len, options.max_tokens);
