@@ -22,6 +22,7 @@ pub(crate) const MODEL: ModelConfig = ModelConfig {
     encoder_width: 0,
     init_std: 0.02,
     prior_layers: 0,
+    map_layers: 0,
 };
 
 /// A run of it, with that many latents.

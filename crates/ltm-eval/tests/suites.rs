@@ -27,6 +27,7 @@ const MODEL: ModelConfig = ModelConfig {
     encoder_width: 0,
     init_std: 0.02,
     prior_layers: 0,
+    map_layers: 0,
 };
 
 fn model(n_latents: usize) -> (Config, DeviceWeights) {

@@ -18,6 +18,8 @@ const MAX_TOKENS: usize = 1 << 24;
 const MAX_WINDOW: usize = i32::MAX as usize;
 /// Tokens that a feature of the encoder sees: the one at its position, and its neighbours.
 pub(crate) const ENCODER_SPAN: usize = 3;
+/// The largest `map_layers`.
+const MAX_MAP_LAYERS: usize = 64;
 /// The largest `prior_layers`.
 const MAX_PRIOR_LAYERS: usize = 64;
 /// The most parameters: 256 GiB in single precision.
@@ -82,6 +84,11 @@ pub struct ModelConfig {
     /// decoder, of each layer's latents by itself. At least 2 reach every number; 0 is the standard normal prior.
     #[serde(default)]
     pub prior_layers: usize,
+    /// Layers of attention among a text's latents, and feed-forward, that map the latents to what the decoder attends to:
+    /// posterior and prior are then of noise, and what the noise means is learned (Kong et al. 2026). They start as the
+    /// identity; 0 is none.
+    #[serde(default)]
+    pub map_layers: usize,
 }
 
 fn default_norm_eps() -> f64 {
@@ -130,6 +137,7 @@ impl ModelConfig {
             encoder_width: 0,
             init_std: 0.02,
             prior_layers: 0,
+            map_layers: 0,
         }
     }
 
@@ -167,6 +175,7 @@ impl ModelConfig {
             ("ffn_hidden", self.ffn_hidden, 1..=MAX_HIDDEN),
             ("encoder_width", self.encoder_width, 0..=MAX_WIDTH),
             ("prior_layers", self.prior_layers, 0..=MAX_PRIOR_LAYERS),
+            ("map_layers", self.map_layers, 0..=MAX_MAP_LAYERS),
         ] {
             let (least, most) = (range.start(), range.end());
             check(field, range.contains(&found), || format!("in {least}..={most}"), found)?;
@@ -221,6 +230,8 @@ impl ModelConfig {
         check("encoder_width", encodes, || "0 without latents".into(), self.encoder_width)?;
         let has_prior = self.prior_layers == 0 || self.n_latents > 0;
         check("prior_layers", has_prior, || "0 without latents".into(), self.prior_layers)?;
+        let has_map = self.map_layers == 0 || self.n_latents > 0;
+        check("map_layers", has_map, || "0 without latents".into(), self.map_layers)?;
 
         let count = self.checked_param_count().filter(|count| *count <= MAX_PARAMS);
         check(
@@ -299,13 +310,15 @@ impl ModelConfig {
             .checked_mul(width)?
             .checked_add(latents)?;
         let prior = coupling.checked_mul(self.prior_layers)?.checked_mul(self.n_layers)?;
+        let map = attention.checked_add(feed_forward)?.checked_mul(self.map_layers)?;
         attention
             .checked_mul(attentions)?
             .checked_add(feed_forward)?
             .checked_mul(self.n_layers)?
             .checked_add(self.vocab_size.checked_add(1)?.checked_mul(width)?)?
             .checked_add(encoder)?
-            .checked_add(prior)
+            .checked_add(prior)?
+            .checked_add(map)
     }
 }
 
@@ -341,6 +354,7 @@ impl ModelConfig {
         encoder_width: 0,
         init_std: 0.02,
         prior_layers: 0,
+        map_layers: 0,
     };
 }
 
@@ -367,11 +381,14 @@ mod tests {
 
     #[test]
     fn param_count_is_the_sum_over_the_table() {
-        for (n_latents, encoder_width, prior_layers) in
-            [(0, 0, 0), (24, 0, 0), (24, 40, 0), (24, 0, 3)]
-        {
-            let small = ModelConfig { n_kv_heads: 2, ..ModelConfig::ltm_small() };
-            let config = ModelConfig { n_latents, encoder_width, prior_layers, ..small };
+        let small = ModelConfig { n_kv_heads: 2, ..ModelConfig::ltm_small() };
+        for config in [
+            ModelConfig { n_latents: 0, ..small },
+            small,
+            ModelConfig { encoder_width: 40, ..small },
+            ModelConfig { prior_layers: 3, ..small },
+            ModelConfig { map_layers: 2, ..small },
+        ] {
             let sum: usize = param_table(&config).iter().map(|spec| spec.len()).sum();
             assert_eq!(config.param_count(), sum);
         }
@@ -415,6 +432,8 @@ mod tests {
             ("encoder_width", ModelConfig { encoder_width: usize::MAX, ..good }),
             ("prior_layers", ModelConfig { prior_layers: 1, n_latents: 0, ..good }),
             ("prior_layers", ModelConfig { prior_layers: usize::MAX, ..good }),
+            ("map_layers", ModelConfig { map_layers: 1, n_latents: 0, ..good }),
+            ("map_layers", ModelConfig { map_layers: usize::MAX, ..good }),
         ];
         for (expected, config) in cases {
             match config.validate() {
@@ -439,6 +458,7 @@ mod tests {
                 ffn_hidden: 0,
                 encoder_width: extent,
                 prior_layers: extent,
+                map_layers: extent,
                 attention: Attention::Bidirectional,
                 ..ModelConfig::ltm_small()
             };

@@ -459,6 +459,7 @@ mod tests {
         encoder_width: 0,
         init_std: 0.02,
         prior_layers: 0,
+        map_layers: 0,
     };
     const BATCH: usize = 2;
 

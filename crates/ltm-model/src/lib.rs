@@ -8,6 +8,7 @@ pub mod encoder;
 mod error;
 mod forward;
 mod inputs;
+mod latent_map;
 pub mod model;
 mod params;
 mod sample;

@@ -4,7 +4,10 @@
 use ltm_autodiff::ops::{self, Mask};
 use ltm_autodiff::{Error, Graph, Kind, Result, UpdateRate, Value};
 
-use crate::{Attention, AttentionParams, FeedForwardParams, ModelConfig, ModelParams, param_table};
+use crate::{
+    Attention, AttentionParams, FeedForwardParams, ModelConfig, ModelParams, latent_map,
+    param_table,
+};
 
 /// Declares every parameter as a graph input of [`UpdateRate::Weights`], named and ordered as in
 /// [`param_table`].
@@ -33,7 +36,8 @@ pub struct Traced {
 ///
 /// Every layer adds, in this order, self-attention within the window, cross-attention to its own
 /// latents, and the gated feed-forward, each of the normed state (Kong et al. 2025). With
-/// [`Attention::Bidirectional`] self-attention sees every token.
+/// [`Attention::Bidirectional`] self-attention sees every token. With `map_layers` the latents are first mapped, all layers'
+/// together.
 ///
 /// # Errors
 /// [`Error::Shape`] when `config` is invalid, an input does not fit it, `b` and `t`, or `t` exceeds the
@@ -65,15 +69,16 @@ pub fn trace(
     let (theta, head_dim) = (config.rope_theta, config.head_dim());
     let positions = ops::positions(g, t, 1)?;
     let token_table = ops::rope_table(g, positions, theta, head_dim)?;
+    let weights = &cast_matrices(g, weights)?;
     let latents = match z {
         Some(z) => {
+            let z = latent_map::trace(g, config, weights, z)?;
             let positions = ops::positions(g, config.latents_per_layer(), config.latent_stride())?;
             Some((z, ops::rope_table(g, positions, theta, head_dim)?))
         }
         None => None,
     };
 
-    let weights = &cast_matrices(g, weights)?;
     let embedded = ops::embedding(g, weights[indices.tok_embeddings], tokens)?;
     let mut h = Residual { sum: embedded, last: None, eps: config.norm_eps };
     let mask = match config.attention {

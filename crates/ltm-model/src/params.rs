@@ -87,6 +87,8 @@ pub struct ModelParams<T> {
     /// The couplings of the learned prior of each layer's latents, in the order that maps noise to latents; none for the
     /// standard normal.
     pub prior: Vec<Vec<CouplingParams<T>>>,
+    /// The layers that map the latents to what the decoder attends to; they have no cross-attention.
+    pub map: Vec<LayerParams<T>>,
 }
 
 /// One thing per parameter of a coupling of the prior: a network of one hidden layer that reads one half of a layer's
@@ -217,6 +219,17 @@ impl<T> ModelParams<T> {
                     })
                     .collect(),
             },
+            map: (0..config.map_layers)
+                .map(|layer| {
+                    let prefix = format!("map.{layer}");
+                    LayerParams {
+                        attention: attention(config, &prefix, "attention", 0.0, &mut make),
+                        cross_attention: None,
+                        // Nothing is added to the latents at first.
+                        feed_forward: feed_forward(config, &prefix, 0.0, &mut make),
+                    }
+                })
+                .collect(),
         }
     }
 }
@@ -448,6 +461,21 @@ mod tests {
         assert_eq!(find(last.out), ("prior.2.1.out.weight", &[8 * 512, 512][..]));
         assert_eq!(table[last.out].init, Init::Constant { value: 0.0 });
         assert_eq!(config.param_count(), table.iter().map(ParamSpec::len).sum::<usize>());
+    }
+
+    #[test]
+    fn the_map_comes_last_and_adds_nothing_at_first() {
+        let before = ModelConfig { prior_layers: 1, ..ModelConfig::ltm_small() };
+        let config = ModelConfig { map_layers: 2, ..before };
+        let (table, indices) = (param_table(&config), ModelParams::indices(&config));
+        let rest = &table[param_table(&before).len()..];
+        assert!(rest.iter().all(|s| s.name.starts_with("map.") && s.part == Part::Decoder));
+        assert_eq!(rest.len(), 2 * 9);
+        let last = &indices.map[1];
+        assert_eq!(table[last.attention.wq].name, "map.1.attention.wq.weight");
+        for added in [last.attention.wo, last.feed_forward.w3] {
+            assert_eq!(table[added].init, Init::Normal { std: 0.0 });
+        }
     }
 
     #[test]

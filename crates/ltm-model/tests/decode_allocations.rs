@@ -22,6 +22,7 @@ fn steps_past_the_window_allocate_nothing() {
         encoder_width: 0,
         init_std: 0.02,
         prior_layers: 0,
+        map_layers: 0,
     };
     let weights = Weights::init(&config, 1).expect("the configuration is valid");
     let mut decoder = Decoder::new(config, &weights, Device::Cpu, 2).expect("a decoder");

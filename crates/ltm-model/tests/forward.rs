@@ -118,6 +118,7 @@ const SMALL: ModelConfig = ModelConfig {
     encoder_width: 0,
     init_std: 0.02,
     prior_layers: 0,
+    map_layers: 0,
 };
 
 #[test]

@@ -21,6 +21,7 @@ const CONFIG: ModelConfig = ModelConfig {
     encoder_width: 12,
     init_std: 0.02,
     prior_layers: 0,
+    map_layers: 0,
 };
 
 #[track_caller]

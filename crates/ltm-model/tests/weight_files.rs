@@ -27,6 +27,7 @@ const CONFIG: ModelConfig = ModelConfig {
     encoder_width: 0,
     init_std: 0.02,
     prior_layers: 0,
+    map_layers: 0,
 };
 
 /// The header of a whole file, and the numbers after it.

@@ -28,6 +28,7 @@ const MODEL: ModelConfig = ModelConfig {
     encoder_width: 0,
     init_std: 0.02,
     prior_layers: 0,
+    map_layers: 0,
 };
 
 /// Two micro-batches of two sequences that count up from different tokens, each behind its first

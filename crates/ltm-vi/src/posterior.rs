@@ -124,6 +124,7 @@ mod tests {
         encoder_width: 0,
         init_std: 0.02,
         prior_layers: 0,
+        map_layers: 0,
     };
 
     #[test]

@@ -78,11 +78,13 @@ fn widened(x: &[f32]) -> Vec<f64> {
 fn a_recorded_fit_is_the_fit_on_the_cpu() {
     let Some(device) = device() else { return };
     let flow = ModelConfig { prior_layers: 3, ..CONFIG };
+    let mapped = ModelConfig { map_layers: 1, ..CONFIG };
     for (noise, units, stop_window, slow, config) in [
         (Noise::Fixed, Units::Latent, 0, SlowGradient::Final, CONFIG),
         (Noise::Fresh, Units::Posterior, 3, SlowGradient::Final, CONFIG),
         (Noise::Fresh, Units::Latent, 0, SlowGradient::Trajectory, CONFIG),
         (Noise::Fresh, Units::Latent, 0, SlowGradient::Final, flow),
+        (Noise::Fresh, Units::Latent, 0, SlowGradient::Final, mapped),
     ] {
         let infer = InferConfig {
             noise,

@@ -34,6 +34,7 @@ const CONFIG: ModelConfig = ModelConfig {
     encoder_width: 0,
     init_std: 0.02,
     prior_layers: 0,
+    map_layers: 0,
 };
 
 /// A model and a batch.

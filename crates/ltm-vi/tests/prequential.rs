@@ -26,6 +26,7 @@ const CONFIG: ModelConfig = ModelConfig {
     encoder_width: 0,
     init_std: 0.02,
     prior_layers: 0,
+    map_layers: 0,
 };
 const KEY: InferKey = InferKey { seed: 4, step: 0, sequences: Sequences::From(0) };
 

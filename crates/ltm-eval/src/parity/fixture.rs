@@ -74,6 +74,7 @@ impl Hyperparameters {
             encoder_width: 0,
             init_std: 0.02,
             prior_layers: 0,
+            map_layers: 0,
         }
     }
 }

@@ -14,7 +14,7 @@ use ltm_kernels::ops::swiglu;
 use ltm_kernels::{Buffer, DType, Device};
 
 use crate::params::{AttentionParams, FeedForwardParams, ModelParams};
-use crate::{DeviceWeights, ModelConfig, Result};
+use crate::{DeviceWeights, ModelConfig, Result, latent_map};
 
 /// What stays the same from token to token.
 #[derive(Clone, Debug)]
@@ -123,6 +123,14 @@ impl Model {
         if per_layer == 0 {
             return Ok(Vec::new());
         }
+        let mapped;
+        let z = match config.map_layers {
+            0 => z,
+            _ => {
+                mapped = latent_map::run(config, &self.weights, z)?;
+                &mapped
+            }
+        };
         let b = z.len() / (config.n_latents * config.dim);
         let rows = b * per_layer;
         let mut all = zeros(device, z.len())?;

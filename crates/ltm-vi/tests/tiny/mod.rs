@@ -19,4 +19,5 @@ pub const CONFIG: ModelConfig = ModelConfig {
     encoder_width: 0,
     init_std: 0.02,
     prior_layers: 0,
+    map_layers: 0,
 };
