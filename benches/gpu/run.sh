@@ -187,8 +187,11 @@ run_part() {
     local words
     read -ra words <<<"$command"
     case ${words[0]} in run_tests | compare_dumps) words=(bash -c "$command") ;; esac
-    # In the foreground: Ctrl-C reaches the part.
-    [ -z "$deadline" ] || words=(timeout --foreground --kill-after=10 $((deadline - SECONDS)) "${words[@]}")
+    if [ -n "$deadline" ]; then
+        # `timeout 0` would set no limit. In the foreground: Ctrl-C reaches the part.
+        local left=$((deadline - SECONDS))
+        words=(timeout --foreground --kill-after=10 $((left > 0 ? left : 1)) "${words[@]}")
+    fi
     case $part in
     device | kernels-* | steps-* | peers-*)
         "${words[@]}" >"$run/lines/$part.jsonl" 2>"$run/logs/$part.log"

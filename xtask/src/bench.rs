@@ -1,6 +1,7 @@
 //! `cargo xtask bench [op]`: times the ops on the CPU or a GPU, or counts what they do on the simulator.
 
 mod peers;
+pub mod quality;
 pub mod roofline;
 mod runs;
 mod shares;

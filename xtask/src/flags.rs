@@ -15,6 +15,7 @@ pub enum Verb {
     Sim(Option<String>),
     Bench(Bench),
     Step(Step),
+    Quality(Quality),
     Roofline,
 }
 
@@ -45,6 +46,15 @@ pub struct Step {
     /// Of the peer: this variant alone.
     pub variant: Option<String>,
     pub profile: bool,
+    pub save: bool,
+}
+
+/// How two trainings take turns.
+#[derive(Debug, PartialEq)]
+pub struct Quality {
+    /// Turns of each.
+    pub turns: u64,
+    pub threads: usize,
     pub save: bool,
 }
 
@@ -95,6 +105,10 @@ pub const VERBS: &[(&str, &str)] = &[
         "check every op, then time it on `cpu` or `cuda`, or count its work on `sim`",
     ),
     ("bench step [options]", "time whole training iterations, optionally alternating with PyTorch"),
+    (
+        "bench quality [--turns n] [--threads n] [--save]",
+        "time two trainings to the same bound [default: 24 turns of each, 2 threads]",
+    ),
     ("bench roofline", "measure the processor's peak rates and the memory's bandwidth"),
 ];
 
@@ -132,6 +146,7 @@ pub fn parse(args: impl Iterator<Item = String>) -> Result<Verb, String> {
         ["sim", op] if !op.starts_with('-') => Ok(Verb::Sim(Some((*op).into()))),
         ["gpu"] => Ok(Verb::Gpu),
         ["bench", "roofline"] => Ok(Verb::Roofline),
+        ["bench", "quality", rest @ ..] => parse_quality(rest).map(Verb::Quality),
         ["bench", "step", rest @ ..] => parse_step(rest).map(Verb::Step),
         ["bench", rest @ ..] => parse_bench(rest).map(Verb::Bench),
         [verb @ ("test" | "tidy" | "package" | "targets" | "ptx" | "sim" | "gpu"), ..] => {
@@ -176,6 +191,24 @@ fn parse_bench(words: &[&str]) -> Result<Bench, String> {
         );
     }
     Ok(bench)
+}
+
+fn parse_quality(words: &[&str]) -> Result<Quality, String> {
+    let mut quality = Quality { turns: 24, threads: 2, save: false };
+    let mut words = words.iter();
+    while let Some(word) = words.next() {
+        let mut number = || {
+            let number = words.next().and_then(|number| number.parse().ok());
+            number.filter(|number| *number > 0).ok_or(format!("`{word}` takes a number above 0"))
+        };
+        match *word {
+            "--turns" => quality.turns = number()?,
+            "--threads" => quality.threads = number()? as usize,
+            "--save" => quality.save = true,
+            other => return Err(format!("`bench quality` does not take `{other}`")),
+        }
+    }
+    Ok(quality)
 }
 
 fn parse_step(words: &[&str]) -> Result<Step, String> {
@@ -276,6 +309,13 @@ mod tests {
     }
 
     #[test]
+    fn a_quality_bench_has_turns() {
+        let quality = |turns, threads, save| Ok(Verb::Quality(Quality { turns, threads, save }));
+        assert_eq!(check("bench quality"), quality(24, 2, false));
+        assert_eq!(check("bench quality --save --turns 6 --threads 1"), quality(6, 1, true));
+    }
+
+    #[test]
     fn refuses_the_rest() {
         assert_eq!(check("tset"), Err("unknown verb `tset`".into()));
         assert_eq!(check("test now"), Err("`test` does not take `now`".into()));
@@ -296,6 +336,8 @@ mod tests {
             ("bench step --peer torch --variant x", "`--variant` takes one of released"),
             ("bench step --peer jax", "`--peer` takes torch"),
             ("bench step matmul", "`bench step` does not take `matmul`"),
+            ("bench quality --turns 0", "`--turns` takes a number above 0"),
+            ("bench quality --rounds 3", "`bench quality` does not take `--rounds`"),
             ("bench roofline now", "`bench` does not take `now`"),
             ("bench rope matmul", "`bench` does not take `matmul`"),
         ] {

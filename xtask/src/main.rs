@@ -53,6 +53,7 @@ fn main() -> ExitCode {
         Verb::Sim(Some(op)) => sim::run_op(&op),
         Verb::Bench(bench) => bench::run(&bench),
         Verb::Step(step) => bench::step::run(&step),
+        Verb::Quality(quality) => bench::quality::run(&quality),
         Verb::Roofline => bench::roofline::run(),
     };
     match outcome {
