@@ -35,7 +35,9 @@ pub struct Args {
     ///   iwae:SAMPLES: importance-weighted bound with fresh noise; tighter than the ELBO
     ///   prequential:STRIDE:SAMPLES: each block of STRIDE tokens is predicted from latents fitted to the
     ///     tokens before it; comparable with autoregressive models
-    ///   prequential-overlap:STRIDE:SAMPLES: the same in overlapping windows, for a longer context
+    ///   prequential-shuffled:STRIDE:SAMPLES: the same with the latents of another text: what they are
+    ///     worth without knowing the text
+    ///   prequential-overlap:STRIDE:SAMPLES: as prequential, in overlapping windows, for a longer context
     ///   autoregressive: exact NLL, for models without latents
     ///   autoregressive-overlap:STRIDE: the same in overlapping windows
     ///   masked-diffusion:MASKS: bound of a masked diffusion model

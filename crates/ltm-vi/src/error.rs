@@ -78,6 +78,7 @@ impl std::fmt::Display for Error {
                 f,
                 "unknown protocol `{name}`; expected one of reconstruction, elbo-fitted-noise, \
                  elbo[:SAMPLES], iwae[:SAMPLES], prequential:STRIDE[:SAMPLES], \
+                 prequential-shuffled:STRIDE[:SAMPLES], \
                  prequential-overlap:STRIDE[:SAMPLES], autoregressive, \
                  autoregressive-overlap:STRIDE, masked-diffusion[:MASKS]"
             ),

@@ -48,6 +48,15 @@ pub enum Protocol {
         /// Samples per block.
         samples: usize,
     },
+    /// As [`Prequential`](Self::Prequential) with the latents of another text: each block is predicted from latents
+    /// fitted to as much of the row before it in the batch (for the first row, of the last). What these latents are
+    /// worth is no knowledge of the text. A row that is alone in its batch has latents from the prior.
+    PrequentialShuffled {
+        /// Targets of a block.
+        stride: usize,
+        /// Samples per block.
+        samples: usize,
+    },
     /// As [`Prequential`](Self::Prequential), in overlapping windows: each begins `stride` tokens after
     /// the previous one and only its last `stride` targets are scored (all of the first window's), so that
     /// every block has the longest context that a row holds. Comparable with
@@ -92,6 +101,7 @@ impl Protocol {
             Self::Elbo { .. } => "elbo",
             Self::Iwae { .. } => "iwae",
             Self::Prequential { .. } => "prequential",
+            Self::PrequentialShuffled { .. } => "prequential-shuffled",
             Self::PrequentialOverlap { .. } => "prequential-overlap",
             Self::Autoregressive => "autoregressive",
             Self::AutoregressiveOverlap { .. } => "autoregressive-overlap",
@@ -128,9 +138,9 @@ impl Protocol {
             Self::Elbo { samples } | Self::Iwae { samples } | Self::MaskedDiffusion { samples } => {
                 Some(*samples)
             }
-            Self::Prequential { samples, .. } | Self::PrequentialOverlap { samples, .. } => {
-                Some(*samples)
-            }
+            Self::Prequential { samples, .. }
+            | Self::PrequentialShuffled { samples, .. }
+            | Self::PrequentialOverlap { samples, .. } => Some(*samples),
             _ => None,
         };
         if samples == Some(0) {
@@ -141,6 +151,7 @@ impl Protocol {
         }
         match self {
             Self::Prequential { stride, .. }
+            | Self::PrequentialShuffled { stride, .. }
             | Self::PrequentialOverlap { stride, .. }
             | Self::AutoregressiveOverlap { stride }
                 if !(1..=t).contains(stride) =>
@@ -162,6 +173,7 @@ impl std::fmt::Display for Protocol {
                 write!(f, ":{samples}")
             }
             Self::Prequential { stride, samples }
+            | Self::PrequentialShuffled { stride, samples }
             | Self::PrequentialOverlap { stride, samples } => write!(f, ":{stride}:{samples}"),
             Self::AutoregressiveOverlap { stride } => write!(f, ":{stride}"),
         }
@@ -172,8 +184,8 @@ impl std::str::FromStr for Protocol {
     type Err = Error;
 
     /// Parses `reconstruction`, `elbo-fitted-noise`, `elbo[:SAMPLES]`, `iwae[:SAMPLES]`,
-    /// `prequential:STRIDE[:SAMPLES]`, `prequential-overlap:STRIDE[:SAMPLES]`, `autoregressive`,
-    /// `autoregressive-overlap:STRIDE` and `masked-diffusion[:MASKS]`.
+    /// `prequential:STRIDE[:SAMPLES]`, `prequential-shuffled:STRIDE[:SAMPLES]`, `prequential-overlap:STRIDE[:SAMPLES]`,
+    /// `autoregressive`, `autoregressive-overlap:STRIDE` and `masked-diffusion[:MASKS]`.
     ///
     /// # Errors
     /// [`Error::UnknownProtocol`] for another name, [`Error::Argument`] for missing, surplus, malformed or zero numbers
@@ -186,6 +198,7 @@ impl std::str::FromStr for Protocol {
             "elbo" => "elbo[:SAMPLES]",
             "iwae" => "iwae[:SAMPLES]",
             "prequential" => "prequential:STRIDE[:SAMPLES]",
+            "prequential-shuffled" => "prequential-shuffled:STRIDE[:SAMPLES]",
             "prequential-overlap" => "prequential-overlap:STRIDE[:SAMPLES]",
             "autoregressive-overlap" => "autoregressive-overlap:STRIDE",
             "masked-diffusion" => "masked-diffusion[:MASKS]",
@@ -224,6 +237,9 @@ impl std::str::FromStr for Protocol {
             ("prequential", &[stride] | &[stride, _]) => {
                 Ok(Self::Prequential { stride, samples: samples(1) })
             }
+            ("prequential-shuffled", &[stride] | &[stride, _]) => {
+                Ok(Self::PrequentialShuffled { stride, samples: samples(1) })
+            }
             ("prequential-overlap", &[stride] | &[stride, _]) => {
                 Ok(Self::PrequentialOverlap { stride, samples: samples(1) })
             }
@@ -239,12 +255,13 @@ impl std::str::FromStr for Protocol {
 mod tests {
     use super::*;
 
-    const ALL: [Protocol; 9] = [
+    const ALL: [Protocol; 10] = [
         Protocol::Reconstruction,
         Protocol::ElboFittedNoise,
         Protocol::Elbo { samples: 3 },
         Protocol::Iwae { samples: 64 },
         Protocol::Prequential { stride: 16, samples: 4 },
+        Protocol::PrequentialShuffled { stride: 9, samples: 2 },
         Protocol::PrequentialOverlap { stride: 5, samples: 2 },
         Protocol::Autoregressive,
         Protocol::AutoregressiveOverlap { stride: 7 },

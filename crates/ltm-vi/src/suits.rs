@@ -85,8 +85,12 @@ pub(crate) fn scores(model: &Extents, protocol: Protocol) -> Result<()> {
     let n_latents = model.n_latents;
     let exact =
         matches!(protocol, Protocol::Autoregressive | Protocol::AutoregressiveOverlap { .. });
-    let either =
-        matches!(protocol, Protocol::Prequential { .. } | Protocol::PrequentialOverlap { .. });
+    let either = matches!(
+        protocol,
+        Protocol::Prequential { .. }
+            | Protocol::PrequentialShuffled { .. }
+            | Protocol::PrequentialOverlap { .. }
+    );
     let masked = matches!(protocol, Protocol::MaskedDiffusion { .. });
     let expected = match (model.mask_id, masked) {
         (Some(_), true) => return Ok(()),

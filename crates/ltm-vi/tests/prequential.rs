@@ -136,6 +136,41 @@ fn probabilities_of_all_sequences_add_up_to_one() {
     assert!(found >= 1.1, "{found}");
 }
 
+/// Latents of another text are a code too: they know nothing of the block.
+#[test]
+fn latents_of_another_text_are_those_of_the_row_before() {
+    let t = 4;
+    let mut model = model(&CONFIG, 3, t);
+    let shuffled = Protocol::PrequentialShuffled { stride: 2, samples: 2 };
+    let of = |model: &mut Model, rows: [Option<usize>; 3], protocol| {
+        let row =
+            |row: Option<usize>| row.map_or((vec![0; t], vec![-1; t]), |row| sequence(row, t));
+        let (tokens, targets): (Vec<_>, Vec<_>) = rows.into_iter().map(row).unzip();
+        let batch = model.batch(&tokens.concat(), &targets.concat());
+        model.score(&batch, protocol, &infer()).unwrap().nats
+    };
+    let mut total = 0.0;
+    for index in 0..V.pow(t as u32) {
+        total += (-of(&mut model, [Some(33), Some(index), None], shuffled)[1]).exp();
+    }
+    assert!((total - 1.0).abs() <= 1e-9, "{total}");
+    // The first row has the latents of the last that has a text, whatever its own beginning is.
+    let nats = |model: &mut Model, rows| of(model, rows, shuffled)[0];
+    let before = nats(&mut model, [Some(5), Some(33), None]);
+    assert_ne!(nats(&mut model, [Some(5), Some(34), None]), before);
+    // With its own it is the other protocol, up to the noise, which is a row's own.
+    let own = Protocol::Prequential { stride: 2, samples: 2 };
+    let same = of(&mut model, [Some(5), Some(5), None], own);
+    assert_ne!(same[0], before);
+    // Alone, it has those of the prior, which no text moves; a block of all is predicted from the prior in any case.
+    let alone = nats(&mut model, [Some(5), None, None]);
+    assert!(alone.is_finite());
+    let whole = Protocol::PrequentialShuffled { stride: 4, samples: 2 };
+    let plain = Protocol::Prequential { stride: 4, samples: 2 };
+    let rows = [Some(5), Some(33), None];
+    assert_eq!(of(&mut model, rows, whole), of(&mut model, rows, plain));
+}
+
 #[test]
 fn nothing_behind_a_block_moves_its_score() {
     let (t, protocol) = (6, Protocol::Prequential { stride: 2, samples: 3 });

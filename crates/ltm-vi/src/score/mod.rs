@@ -49,12 +49,15 @@ pub fn score(
         Protocol::Elbo { samples } => nelbo::nelbo(problem, density()?, samples, key)?,
         Protocol::Iwae { samples } => nelbo::iwae(problem, density()?, samples, key)?,
         // Without latents there is nothing to fit, and blocks add up to the whole.
-        Protocol::Prequential { .. } | Protocol::PrequentialOverlap { .. }
+        Protocol::Prequential { .. }
+        | Protocol::PrequentialShuffled { .. }
+        | Protocol::PrequentialOverlap { .. }
             if extents.n_latents == 0 =>
         {
             exact(problem.row_nll(latents)?)
         }
         Protocol::Prequential { stride, samples }
+        | Protocol::PrequentialShuffled { stride, samples }
         | Protocol::PrequentialOverlap { stride, samples } => {
             prequential::score(problem, protocol, [stride, samples], inference, key)?
         }

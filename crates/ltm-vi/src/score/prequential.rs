@@ -20,6 +20,10 @@ pub(super) fn score(
     let [b, t] = problem.batch().shape();
     let (targets, context) =
         (problem.batch().targets().to_vec(), problem.batch().context().to_vec());
+    let donors = match protocol {
+        Protocol::PrequentialShuffled { .. } => Some(donors(&targets, b)),
+        _ => None,
+    };
     let mut sums = vec![Sampled::default(); b];
     for block in 0..t.div_ceil(stride) {
         let range = |row: usize| {
@@ -34,7 +38,10 @@ pub(super) fn score(
             let known = row * t..range(row).start;
             prefix[known.clone()].copy_from_slice(&targets[known]);
         }
-        let (q, prior_rows) = fit(problem, protocol, &prefix, inference, key)?;
+        let (mut q, mut prior_rows) = fit(problem, protocol, &prefix, inference, key)?;
+        if let Some(donors) = &donors {
+            (q, prior_rows) = exchanged(&q, &prior_rows, donors)?;
+        }
         let nll =
             |_: &Problem<'_>, nll: &[f64]| (0..b).map(|row| nll[range(row)].iter().sum()).collect();
         // Each block has samples of its own, so that a row's variance is the sum of its blocks'.
@@ -46,6 +53,43 @@ pub(super) fn score(
         }
     }
     Ok(sums)
+}
+
+/// The row whose latents each row of `targets` gets: the one before it that has any targets, and for the first of these
+/// the last. `None` for a row that is the only one.
+fn donors(targets: &[i32], b: usize) -> Vec<Option<usize>> {
+    let rows = targets.chunks(targets.len() / b).enumerate();
+    let real: Vec<usize> =
+        rows.filter(|(_, row)| row.iter().any(|t| *t >= 0)).map(|(row, _)| row).collect();
+    let mut donors = vec![None; b];
+    if real.len() > 1 {
+        for (row, donor) in real.iter().zip(real.iter().cycle().skip(real.len() - 1)) {
+            donors[*row] = Some(*donor);
+        }
+    }
+    donors
+}
+
+/// Each row's latents in place of its donor's; a row without a donor has those of the prior.
+fn exchanged(
+    q: &Gaussian,
+    prior_rows: &[usize],
+    donors: &[Option<usize>],
+) -> Result<(Gaussian, Vec<usize>)> {
+    let mut taken = q.try_clone()?;
+    let n = q.mu.len() / donors.len();
+    let mut from_prior = Vec::new();
+    for (row, donor) in donors.iter().enumerate() {
+        match donor {
+            Some(donor) => {
+                taken.mu.copy_range(row * n, &q.mu, donor * n, n)?;
+                taken.log_var.copy_range(row * n, &q.log_var, donor * n, n)?;
+                from_prior.extend(prior_rows.contains(donor).then_some(row));
+            }
+            None => from_prior.push(row),
+        }
+    }
+    Ok((taken, from_prior))
 }
 
 /// Fits the latents to the targets of `prefix` alone. A row without any gets the prior, the posterior given nothing, and
