@@ -13,7 +13,6 @@ use ltm_train::resume::Changes;
 use ltm_train::{
     Checkpoint, Config, Error, Evaluation, Next, Observer, Run, Start, StepReport, Summary, chain,
 };
-use ltm_vi::Method;
 
 use crate::Pace;
 use crate::device_args::DeviceArgs;
@@ -59,11 +58,8 @@ pub struct Args {
 pub fn run(args: Args) -> anyhow::Result<ExitCode> {
     let mut config = Config::load(&args.config, &args.set)?;
     args.device.apply(&mut config.run);
-    if args.compare && config.model.n_latents == 0 {
-        return Err(usage("--compare: expected a model with latents, found model.n_latents = 0"));
-    }
-    if args.compare && config.infer.method == Method::Langevin {
-        return Err(usage("--compare: expected infer.method = \"variational\", which has a bound"));
+    if args.compare {
+        Baseline::check(&config).map_err(|error| usage(format!("--compare: {error}")))?;
     }
     let signals = Signals::listen()?;
     let start = match (args.resume, args.accept_changed_data) {

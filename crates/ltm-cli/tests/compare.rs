@@ -121,9 +121,9 @@ fn a_run_is_compared_with_its_decoder_without_latents() {
     ];
     let none =
         [&["train", &config, "--compare", "--set", "train.prefix_weight=0"], &none[..]].concat();
-    bad(&none, 2, &["--compare", "a model with latents"]);
+    bad(&none, 2, &["--compare", "model.n_latents"]);
     let sets = ["infer.method=langevin", "infer.kl_hold=0", "infer.kl_warmup=0"];
     let sets = sets.into_iter().flat_map(|set| ["--set", set]);
     let langevin: Vec<&str> = ["train", &config, "--compare"].into_iter().chain(sets).collect();
-    bad(&langevin, 2, &["--compare", "which has a bound"]);
+    bad(&langevin, 2, &["--compare", "it has a bound"]);
 }

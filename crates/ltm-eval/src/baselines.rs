@@ -6,8 +6,8 @@ use std::path::PathBuf;
 use ltm_train::config::{Config, RowKind, SlowGradientKind};
 use ltm_train::data::storyworld;
 use ltm_train::metrics::{Line, METRICS_FILE, ProtocolScore, read};
-use ltm_train::run_data::corpus_dir;
-use ltm_vi::{InferConfig, Protocol};
+use ltm_train::run_data::{self, corpus_dir};
+use ltm_vi::{InferConfig, Method, Protocol};
 
 use crate::{Error, Result};
 
@@ -40,6 +40,32 @@ impl Baseline {
         })
     }
 
+    /// Refuses a model that cannot be compared with its baselines, before anything is trained.
+    ///
+    /// # Errors
+    /// [`Error::Field`] for a model without latents or whose latents have no bound, and for data without a validation
+    /// split; those of opening the data.
+    pub fn check(config: &Config) -> Result<()> {
+        if config.model.n_latents == 0 {
+            return Err(Error::field("model.n_latents", "above 0 for a comparison", 0));
+        }
+        if config.infer.method == Method::Langevin {
+            let expected = "`variational` for a comparison: it has a bound";
+            return Err(Error::field("infer.method", expected, "langevin"));
+        }
+        let splits = match &config.data.path {
+            None => config.data.val_documents > 0,
+            Some(_) => run_data::open_val(config, None)?.is_some(),
+        };
+        match splits {
+            true => Ok(()),
+            false => {
+                let expected = "data with a validation split for a comparison";
+                Err(Error::field("data", expected, "none"))
+            }
+        }
+    }
+
     /// The configuration that trains it: `config` without latents, on the corpus of `config`'s run.
     pub fn config(self, config: &Config) -> Config {
         let mut baseline = config.clone();
@@ -50,7 +76,8 @@ impl Baseline {
             baseline.data.rows = Some(RowKind::Documents);
         }
         baseline.model.n_latents = 0;
-        baseline.model.encoder_width = 0;
+        (baseline.model.encoder_width, baseline.model.prior_layers) = (0, 0);
+        baseline.model.map_layers = 0;
         if self == Self::Full {
             baseline.model.window = config.model.max_seq_len;
         }
@@ -202,6 +229,10 @@ fn last_score(
 
 #[cfg(test)]
 mod tests {
+    use std::path::Path;
+
+    use ltm_train::data::{Bytes, PrepareOptions, prepare};
+
     use super::*;
 
     fn comparison(latents: f64) -> BaselineComparison {
@@ -219,6 +250,49 @@ mod tests {
             window_tokens: 4,
             n_latents: 2,
         }
+    }
+
+    fn quickstart(overrides: &[&str]) -> Config {
+        let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../configs/quickstart.toml");
+        let overrides: Vec<String> = overrides.iter().map(|set| (*set).into()).collect();
+        Config::load(&path, &overrides).expect("a good configuration")
+    }
+
+    #[test]
+    fn a_baseline_has_nothing_of_the_latents() {
+        let all = ["model.prior_layers=2", "model.map_layers=1", "train.importance_samples=4"];
+        let config = quickstart(&all);
+        Baseline::check(&config).expect("it can be compared");
+        for baseline in Baseline::ALL {
+            let found = baseline.config(&config);
+            found.validate().expect("a model without latents");
+            let decoder = config.model.vocab_size * config.model.dim;
+            assert!((decoder..10 * decoder).contains(&found.model.param_count()));
+        }
+    }
+
+    #[test]
+    fn what_cannot_be_compared_is_refused_at_once() {
+        let folder = tempfile::tempdir().expect("a temporary folder");
+        let (file, out) = (folder.path().join("a.txt"), folder.path().join("corpus"));
+        std::fs::write(&file, "some text").expect("writable");
+        let options = PrepareOptions {
+            val_fraction: 0.0,
+            ..PrepareOptions::new(out.clone(), std::sync::Arc::new(Bytes))
+        };
+        prepare(&[file], &options, &mut |_| ()).expect("one split");
+        let refused = |config: &Config| Baseline::check(config).expect_err("refused").to_string();
+        let mut config = quickstart(&["data.val_documents=0"]);
+        assert!(refused(&config).contains("validation split"));
+        config.data.path = Some(out);
+        assert!(refused(&config).contains("validation split"));
+        let without = [
+            "model.n_latents=0",
+            "model.encoder_width=0",
+            "infer.start=prior",
+            "train.prefix_weight=0",
+        ];
+        assert!(refused(&quickstart(&without)).contains("model.n_latents"));
     }
 
     #[test]

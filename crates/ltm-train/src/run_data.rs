@@ -60,9 +60,17 @@ pub fn open_corpus(config: &Config, corpus: Corpus, order: Order) -> Result<Batc
     Ok(Batches::new(corpus, options)?)
 }
 
-/// The validation split; `None` for a corpus of one split, which is trained on without measuring.
-pub(crate) fn open_val(config: &Config, tokenizer: &SharedTokenizer) -> Result<Option<Batches>> {
-    match open_with(config, Split::Val, Some(tokenizer)) {
+/// The validation split; `None` for a corpus of one split, which is trained on without measuring. It must be of
+/// `tokenizer`, or where none is given of that which the configuration names.
+///
+/// # Errors
+/// Those of [`open`].
+pub fn open_val(config: &Config, tokenizer: Option<&SharedTokenizer>) -> Result<Option<Batches>> {
+    let named = match tokenizer {
+        Some(given) => Some(given.clone()),
+        None => config.data.named_tokenizer()?,
+    };
+    match open_with(config, Split::Val, named.as_ref()) {
         Ok(val) => Ok(Some(val)),
         Err(Error::Data(ltm_data::Error::EmptySplit { .. })) => Ok(None),
         Err(error) => Err(error),

@@ -64,7 +64,7 @@ impl Run {
         }
         let train = run_data::open(&config, Split::Train)?;
         let tokenizer = train.corpus().tokenizer();
-        let val = run_data::open_val(&config, tokenizer)?;
+        let val = run_data::open_val(&config, Some(tokenizer))?;
         check_tokenizer(&config, resumed.as_ref(), &**tokenizer)?;
         if resumed.is_some() {
             // What is compared are the sidecar's hashes: they must be those of the files.
