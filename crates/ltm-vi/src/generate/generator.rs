@@ -323,7 +323,11 @@ impl Generator {
         let text = &self.texts[idx];
         // A key of its own for every position; the first fit's is step 0.
         let key = text.key(self.position as u64);
-        let inference = self.after(&text.latents);
+        // An encoder reads the longer text; else the fit goes on from the posterior before.
+        let inference = match self.inference.start().encodes((&self.config).into()) {
+            true => self.inference.clone(),
+            false => self.after(&text.latents),
+        };
         let batch = self.batch(&text.read[text.read.len() - kept..])?;
         let latents = self.fit(&inference, &batch, key, observer)?;
         let z = self.sample(&latents, key)?;

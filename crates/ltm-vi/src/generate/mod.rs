@@ -103,9 +103,9 @@ pub fn generate_many(
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::{Error, InferConfig};
+    use crate::{Error, InferConfig, StartKind};
     use ltm_kernels::Device;
-    use ltm_model::{Decoder, Weights, sample};
+    use ltm_model::{Decoder, Weights, param_table, sample};
 
     const CONFIG: ModelConfig = ModelConfig { max_seq_len: 8, ..crate::tiny::CONFIG };
     const OPTIONS: GenerateOptions = GenerateOptions {
@@ -324,6 +324,33 @@ mod tests {
         assert_eq!(next as i32, refitted.tokens[2]);
         let never = GenerateOptions { refit: Some(0), ..OPTIONS };
         assert!(matches!(check(CONFIG, &prompt, never), Err(Error::Argument { arg: "refit", .. })));
+    }
+
+    /// An encoder reads the whole text again, and a refit without steps is what it predicts.
+    #[test]
+    fn a_refit_begins_where_an_encoder_says() {
+        let config = ModelConfig { encoder_width: 6, ..CONFIG };
+        let mut weights = Weights::init(&config, 1).unwrap();
+        for (spec, params) in param_table(&config).iter().zip(&mut weights.params) {
+            match spec.name.as_str() {
+                // A sample is the mean.
+                "encoder.log_var.weight" => params.fill(0.0),
+                "encoder.log_var.bias" => params.fill(-80.0),
+                _ => {}
+            }
+        }
+        let weights = on_device(&config, &weights);
+        let infer = InferConfig { start: StartKind::Encoder, steps: 0, ..InferConfig::published() };
+        let inference = Inference::finished(&infer).unwrap();
+        let run = |prompt: &[i32], refit| {
+            let sample = SampleConfig::GREEDY;
+            let options = GenerateOptions { sample, refit, max_tokens: 3, ..OPTIONS };
+            generate(&config, &weights, &inference, prompt, &options).unwrap()
+        };
+        let refitted = run(&[0, 4, 7], Some(2));
+        let read = [&[0, 4, 7], &refitted.tokens[..2]].concat();
+        assert_eq!(refitted.z, run(&read, None).z);
+        assert_ne!(refitted.z, run(&[0, 4, 7], None).z);
     }
 
     /// Cancelled in the fit of its second text, the call can be made again.
