@@ -7,6 +7,7 @@ use std::process::ExitCode;
 use indicatif::{HumanDuration, ProgressBar};
 use ltm_eval::baselines::{Baseline, BaselineComparison};
 use ltm_eval::samples::{Continuation, samples};
+use ltm_eval::suites::stories::{Story, are_stories, marked, reach};
 use ltm_model::Attention;
 use ltm_train::data::{Split, storyworld};
 use ltm_train::resume::Changes;
@@ -365,10 +366,28 @@ fn print_samples(config: &Config, checkpoint: &Path) -> anyhow::Result<()> {
     let checkpoint = Checkpoint::load(checkpoint)?;
     let weights = config.on_device(&checkpoint.weights)?;
     let val = ltm_train::run_data::open(config, Split::Val).ok();
-    let samples = samples(config, &weights, &*checkpoint.tokenizer, val.as_ref(), 2)?;
-    outln!("\nunconditional sample:\n  {}", samples.from_nothing)?;
+    let tokenizer = &*checkpoint.tokenizer;
+    let samples = samples(config, &weights, tokenizer, val.as_ref(), 2)?;
+    let reach = reach(&config.model);
+    let shown = |given: &str, written: &str| -> anyhow::Result<String> {
+        if !are_stories(tokenizer) {
+            return Ok(written.into());
+        }
+        let tokens = tokenizer.encode(&format!("{given} {written}"))?;
+        let given = tokenizer.encode(given)?.len();
+        Ok(marked(&Story { tokens, given }, reach))
+    };
+    outln!("\nunconditional sample:\n  {}", shown("", &samples.from_nothing)?)?;
     for Continuation { given, written } in &samples.continuations {
-        outln!("\nprompt:\n  {given}\ncontinuation:\n  {written}")?;
+        outln!("\nprompt:\n  {given}\ncontinuation:\n  {}", shown(given, written)?)?;
+    }
+    if are_stories(tokenizer) {
+        let from = if config.model.n_latents > 0 {
+            "which only the latents carry"
+        } else {
+            "out of sight"
+        };
+        outln!("\n*kept* and ~contradicted~: facts from more than {reach} words before, {from}")?;
     }
     Ok(())
 }

@@ -72,6 +72,33 @@ pub fn reach(config: &ModelConfig) -> usize {
     config.n_layers * (config.window - 1) + 1
 }
 
+/// What was written of a story after its prompt, as text in which `*word*` repeats a fact that was determined beyond
+/// `reach`, and `~word~` contradicts one.
+pub fn marked(story: &Story, reach: usize) -> String {
+    let tokenizer = storyworld::tokenizer();
+    let words = story.tokens.strip_suffix(&[tokenizer.separator()]).unwrap_or(&story.tokens);
+    let repeats = storyworld::check(words).repeats;
+    let text = tokenizer.decode(words);
+    let (mut marked, mut start, mut before) = (String::new(), 0, tokenizer.separator());
+    for (at, id) in words.iter().enumerate() {
+        let end = start + tokenizer.text_bytes(before, *id);
+        let (space, word) =
+            text[start..end].split_at(usize::from(text[start..end].starts_with(' ')));
+        (start, before) = (end, *id);
+        if at < story.given {
+            continue;
+        }
+        let far = repeats.iter().filter(|repeat| repeat.at == at && repeat.distance > reach);
+        let mark = match far.map(|repeat| repeat.is_kept).min() {
+            Some(true) => "*",
+            Some(false) => "~",
+            None => "",
+        };
+        marked.extend([space, mark, word, mark]);
+    }
+    marked.trim_start().into()
+}
+
 impl StoryMetrics {
     /// Checks stories.
     pub fn of(stories: &[Story], reach: usize) -> Self {
@@ -134,6 +161,37 @@ mod tests {
     fn stories(count: u64) -> Vec<Story> {
         let story = |index| Story { tokens: storyworld::sample(3, index).tokens, given: 0 };
         (0..count).map(story).collect()
+    }
+
+    #[test]
+    fn facts_from_afar_are_marked() {
+        let story = &stories(1)[0];
+        let far = storyworld::check(&story.tokens).repeats;
+        let far: Vec<_> = far.iter().filter(|repeat| repeat.distance > 4).collect();
+        let text = marked(story, 4);
+        assert_eq!(text.matches('*').count(), 2 * far.len());
+        assert_eq!(
+            text.replace('*', ""),
+            storyworld::tokenizer().decode(&story.tokens[..story.tokens.len() - 1])
+        );
+        // A name in place of another that was mentioned before.
+        let wrong = stories(20).into_iter().find_map(|story| {
+            let far = |story: &Story| {
+                let repeats = storyworld::check(&story.tokens).repeats.into_iter();
+                repeats.filter(|r| r.fact == "cast" && r.distance > 4).collect::<Vec<_>>()
+            };
+            let names = far(&story);
+            let at = names.last()?.at;
+            let mut wrong = Story { given: at, ..story.clone() };
+            names.iter().find_map(|other| {
+                wrong.tokens[at] = story.tokens[other.at];
+                let is_wrong = far(&wrong).iter().any(|r| r.at == at && !r.is_kept);
+                is_wrong.then(|| wrong.clone())
+            })
+        });
+        let wrong = wrong.expect("a story names two people twice");
+        assert!(marked(&wrong, 4).starts_with('~'), "{}", marked(&wrong, 4));
+        assert_eq!(marked(&wrong, 1000).find(['*', '~']), None);
     }
 
     #[test]
