@@ -369,7 +369,8 @@ impl Config {
             SlowGradientKind::Final => SlowGradient::Final,
         };
         let importance = self.train.importance_samples > 1;
-        Training { gradient, free_bits: self.infer.free_bits, importance }
+        let rank = self.fast_loop().fitted_rank();
+        Training { gradient, free_bits: self.infer.free_bits, importance, rank }
     }
 
     /// Weights on the device that the configuration specifies.

@@ -119,6 +119,11 @@ pub struct InferConfig {
     /// The noise of a fit.
     #[serde(default)]
     pub noise: Noise,
+    /// Columns of each layer by which a fitted posterior correlates the layer's latents: its covariance is diagonal plus of
+    /// this rank. 0 is a posterior of independent numbers, as in the published code; a start is always one, and steps find
+    /// the columns.
+    #[serde(default)]
+    pub rank: usize,
     /// Steps of a window: the fit of a sequence ends when the mean bound of a window is no lower than that of the window
     /// before; 0 takes all `steps`.
     #[serde(default)]
@@ -173,6 +178,9 @@ pub struct Initial {
     pub log_var_std: f64,
 }
 
+/// The most columns of a layer: their determinants are unrolled in the graph.
+const MAX_RANK: usize = 4;
+
 /// The most fast steps: tables on a device have a row for each.
 const MAX_STEPS: usize = 1_000_000;
 
@@ -209,6 +217,7 @@ impl InferConfig {
             weight_decay: 0.01,
             units: Units::Latent,
             noise: Noise::Fixed,
+            rank: 0,
             stop_window: 0,
             init_mu_std: 0.01,
             init_log_var_mean: -5.0,
@@ -223,6 +232,11 @@ impl InferConfig {
     /// Whether the encoder's posterior is final: a variational autoencoder.
     pub fn is_amortised(&self) -> bool {
         self.start == StartKind::Encoder && self.steps == 0
+    }
+
+    /// The rank of the posteriors that fits end with: that of a start, 0, where no step follows.
+    pub fn fitted_rank(&self) -> usize {
+        if self.steps == 0 { 0 } else { self.rank }
     }
 
     /// The spread of a fit's start.
@@ -244,6 +258,7 @@ impl InferConfig {
         };
         let steps = self.steps as f64;
         check("steps", self.steps <= MAX_STEPS, "at most 1000000", steps)?;
+        check("rank", self.rank <= MAX_RANK, "at most 4", self.rank as f64)?;
         let least_0 = |field, found: f64| {
             check(field, found >= 0.0 && found.is_finite(), "at least 0 and finite", found)
         };
@@ -277,6 +292,10 @@ impl InferConfig {
         if self.method == Method::Langevin && self.noise != Noise::Fresh {
             let expected = "`fresh` for `infer.method = \"langevin\"`, which draws at every step";
             return Err(argument("infer.noise", expected, "fixed"));
+        }
+        if self.method == Method::Langevin && self.rank > 0 {
+            let expected = "0 for `infer.method = \"langevin\"`, which has no density";
+            return Err(argument("infer.rank", expected, self.rank));
         }
         let aim = self.kl_target.unwrap_or(0.0);
         for (key, share) in
@@ -319,6 +338,7 @@ mod tests {
             ("kl_warmup", InferConfig { kl_hold: 0.6, kl_warmup: 0.6, ..good }),
             ("kl_warmup", InferConfig { kl_warmup: f64::NAN, ..good }),
             ("steps", InferConfig { steps: usize::MAX, ..good }),
+            ("rank", InferConfig { rank: 5, ..good }),
         ];
         for (expected, config) in cases {
             match config.validate() {

@@ -48,7 +48,7 @@ pub fn training_counts(
 ) -> Result<TrainingCounts> {
     let training = training.into();
     config.validate()?;
-    check_shape(&config.into(), [b, t], training.gradient)?;
+    check_shape(&config.into(), [b, t], training)?;
     let mut graph = Graph::new();
     let nodes = objective::trace(&mut graph, config, &*prior_of(config), [b, t], training)?;
     let fast = match &nodes.latents {
@@ -62,8 +62,8 @@ pub fn training_counts(
     };
     let float = precision.float.size_bytes();
     let weights = float * config.param_count();
-    // Two moments each for mean and log-variance.
-    let moments = 4 * float * b * config.n_latents * config.dim;
+    // Two moments each for mean, log-variance and each column.
+    let moments = (4 + 2 * training.rank) * float * b * config.n_latents * config.dim;
     let trajectory = match &nodes.latents {
         Some(latents) if !latents.dweights.is_empty() => weights,
         _ => 0,

@@ -3,7 +3,7 @@
 
 use std::sync::Arc;
 
-use crate::key::Purpose;
+use crate::key::SampleOf;
 use crate::prior::Density;
 use crate::{Gaussian, InferKey, Posterior, Problem, Program, Result};
 
@@ -30,13 +30,13 @@ impl Problem<'_> {
         self.load_gaussian(q)?;
         let extents = self.extents();
         let [b, _] = self.batch().shape();
-        if let Some(exact) = self.exact_kl(&q.to_host()?, b * extents.n_layers)? {
+        let host = q.to_host()?;
+        if let Some(exact) = self.exact_kl(&host, b * extents.n_layers)? {
             return Ok(exact);
         }
         let mut mean = vec![0.0; b * extents.n_layers];
         for sample in 0..SAMPLES {
-            let shape = [b, extents.latent_len()];
-            self.load_noise(&key.normal(shape, Purpose::ScoreNoise, sample, [0.0, 1.0])?)?;
+            self.load_noise(&host.draw(b, key, SampleOf::Score, sample)?)?;
             for (mean, kl) in mean.iter_mut().zip(self.stored_kl()?) {
                 *mean += kl / SAMPLES as f64;
             }
@@ -44,12 +44,16 @@ impl Problem<'_> {
         Ok(mean)
     }
 
-    /// KL in closed form of each of `rows` equal parts of a posterior, where the prior has one.
+    /// KL in closed form of each of `rows` equal parts of a posterior, where the prior has one and the parts are independent.
     pub(crate) fn exact_kl(&self, q: &Posterior, rows: usize) -> Result<Option<Vec<f64>>> {
         let prior = self.prior()?;
-        let len = q.mu.len() / rows;
-        let parts = q.mu.chunks(len).zip(q.log_var.chunks(len));
-        Ok(parts.map(|(mu, log_var)| prior.exact_kl(mu, log_var)).collect())
+        let (len, log_var) = (q.mu.len() / rows, q.marginal_log_var());
+        let Some(correlation) = q.total_correlation(rows) else { return Ok(None) };
+        let parts = q.mu.chunks(len).zip(log_var.chunks(len)).zip(correlation);
+        let part = |((mu, log_var), correlation): ((&[f32], &[f32]), f64)| {
+            prior.exact_kl(mu, log_var).map(|kl| kl + correlation)
+        };
+        Ok(parts.map(part).collect())
     }
 
     /// The KL as the objective has it at the latents in the store, `(B·L)`.

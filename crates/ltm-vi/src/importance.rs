@@ -3,7 +3,7 @@
 use ltm_kernels::Buffer;
 
 use crate::error::argument;
-use crate::key::Purpose;
+use crate::key::SampleOf;
 use crate::{Error, Gaussian, InferKey, Problem, Result};
 
 /// What an importance-weighted slow step measured.
@@ -50,31 +50,27 @@ impl Problem<'_> {
             return Err(argument("token_weight", expected, token_weight.len()));
         }
         let host = q.to_host()?;
-        let len = host.mu.len() / b;
         let prior = self.prior()?;
         let mut nll = vec![0.0; b];
         let mut log_weights = vec![Vec::with_capacity(samples); b];
-        let mut noises = Vec::with_capacity(samples);
+        let mut draws = Vec::with_capacity(samples);
         self.load_gaussian(q)?;
         for sample in 0..samples {
-            let noise = key.normal([b, len], Purpose::SlowNoise, sample, [0.0, 1.0])?;
-            self.load_noise(&noise)?;
+            let draw = host.draw(b, key, SampleOf::Slow, sample)?;
+            self.load_noise(&draw)?;
             let found = self.stored_nll()?;
-            for (row, found) in self.sum_rows(&found).into_iter().enumerate() {
-                let range = row * len..(row + 1) * len;
-                let [mu, log_var, noise] =
-                    [&host.mu, &host.log_var, &noise].map(|numbers| &numbers[range.clone()]);
-                let ratio = prior.log_ratio(mu, log_var, noise);
+            let ratios = host.log_ratios(&*prior, &draw, b);
+            for (row, (found, ratio)) in self.sum_rows(&found).into_iter().zip(ratios).enumerate() {
                 log_weights[row].push(kl_weight * ratio - found);
                 nll[row] += found / samples as f64;
             }
-            noises.push(noise);
+            draws.push(draw);
         }
         let weights: Vec<Vec<f64>> = log_weights.iter().map(|row| normalised(row)).collect();
         let plain: Vec<f32> = token_weight.iter().map(|w| w / samples as f32).collect();
         let mut kl = Vec::new();
-        for (sample, noise) in noises.iter().enumerate() {
-            self.load_noise(noise)?;
+        for (sample, draw) in draws.iter().enumerate() {
+            self.load_noise(draw)?;
             let of_row: Vec<f32> = weights.iter().map(|row| row[sample] as f32).collect();
             let of_token = token_weight.iter().enumerate().map(|(at, w)| w * of_row[at / t]);
             let of_token: Vec<f32> = of_token.collect();

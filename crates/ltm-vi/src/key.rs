@@ -41,7 +41,7 @@ impl Sequences<'_> {
     }
 }
 
-/// What numbers are drawn for. "tho" and a digit in ASCII separate these streams from others of the
+/// What numbers are drawn for. "tho" and a digit or letter in ASCII separate these streams from others of the
 /// same seed; the draw's index is added to the lower half.
 #[derive(Clone, Copy, Debug)]
 #[repr(u64)]
@@ -56,6 +56,38 @@ pub(crate) enum Purpose {
     Mask = 0x7468_6f37 << 32,
     Prefix = 0x7468_6f38 << 32,
     SlowNoise = 0x7468_6f39 << 32,
+    InitColumns = 0x7468_6f61 << 32,
+    FitColumns = 0x7468_6f62 << 32,
+    ScoreColumns = 0x7468_6f63 << 32,
+    SlowColumns = 0x7468_6f64 << 32,
+}
+
+/// What samples of a posterior are for: each kind has noise of its own.
+#[derive(Clone, Copy, Debug)]
+pub(crate) enum SampleOf {
+    Fit,
+    Score,
+    Slow,
+}
+
+impl SampleOf {
+    /// What the noise of the numbers and that of a factor's columns are drawn for.
+    pub(crate) fn purposes(self) -> [Purpose; 2] {
+        match self {
+            Self::Fit => [Purpose::FitNoise, Purpose::FitColumns],
+            Self::Score => [Purpose::ScoreNoise, Purpose::ScoreColumns],
+            Self::Slow => [Purpose::SlowNoise, Purpose::SlowColumns],
+        }
+    }
+}
+
+/// The standard normal noise of one sample of each sequence's posterior.
+#[derive(Clone, Debug)]
+pub(crate) struct Draw {
+    /// Of the numbers, `(B,L·Z,C)`.
+    pub(crate) numbers: Vec<f32>,
+    /// Of a factor's columns, `(B,L,R)`; empty without one.
+    pub(crate) columns: Vec<f32>,
 }
 
 impl InferKey<'_> {
@@ -76,6 +108,23 @@ impl InferKey<'_> {
             all.extend_from_slice(one.as_slice()?);
         }
         Ok(all)
+    }
+
+    /// The noise of sample `index` of `b` posteriors of `len` numbers, with `columns` columns in all their layers.
+    pub(crate) fn draw(
+        &self,
+        [b, len, columns]: [usize; 3],
+        of: SampleOf,
+        index: usize,
+    ) -> Result<Draw> {
+        let [numbers, column] = of.purposes();
+        Ok(Draw {
+            numbers: self.normal([b, len], numbers, index, [0.0, 1.0])?,
+            columns: match columns {
+                0 => Vec::new(),
+                columns => self.normal([b, columns], column, index, [0.0, 1.0])?,
+            },
+        })
     }
 
     /// The generator of draw `index` for the batch's sequence number `sequence`.

@@ -15,7 +15,8 @@ pub struct LatentUse {
     n_latents: usize,
     /// KL of each layer's latents, summed over sequences; empty before the first.
     kl_per_layer: Vec<f64>,
-    /// KL of each latent vector, summed over sequences; empty before the first, and without a closed form.
+    /// KL of each latent vector, summed over sequences; empty before the first, without a closed form, and where latents of a
+    /// layer are correlated.
     kl_per_latent: Vec<f64>,
     /// Per sequence: nats at the prior's mean minus nats at a fresh sample of the posterior.
     gains: Vec<f64>,
@@ -225,7 +226,7 @@ impl LatentUse {
     }
 
     /// KL of each latent vector, layer after layer, in nats per sequence; empty without sequences, and under a prior
-    /// without a closed form, whose KL is of a layer's latents together.
+    /// without a closed form or with a factor, whose KL is of a layer's latents together.
     pub fn kl_per_latent(&self) -> Vec<f64> {
         self.per_sequence(&self.kl_per_latent)
     }

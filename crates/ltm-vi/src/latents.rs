@@ -5,10 +5,10 @@ use ltm_kernels::{Buffer, DType, Device};
 
 use crate::error::check_finite;
 use crate::estimators::check_length;
-use crate::{Posterior, Result};
+use crate::{Factor, Posterior, Result};
 
-/// `q(z|x) = N(mu, diag(exp(log_var)))` for each sequence of a batch, and the noise of one sample; on a device, in the
-/// type that the program computes latents in. All three are `(B,L·Z,C)`.
+/// `q(z|x) = N(mu, diag(exp(log_var)))` for each sequence of a batch, or with a [`Factor`] its correlated form, and the
+/// noise of one sample; on a device, in the type that the program computes latents in. All three are `(B,L·Z,C)`.
 #[derive(Debug)]
 pub struct Gaussian {
     /// Means.
@@ -17,22 +17,34 @@ pub struct Gaussian {
     pub log_var: Buffer,
     /// Standard normal noise of the sample.
     pub noise: Buffer,
+    /// What correlates the numbers of a layer; `None` for independent ones.
+    pub factor: Option<Factor<Buffer>>,
 }
 
 impl Gaussian {
     /// A posterior of the host, copied to a device.
     ///
     /// # Errors
-    /// [`Error::Argument`](crate::Error::Argument) when the lengths of the three differ or a number is not finite,
+    /// [`Error::Argument`](crate::Error::Argument) when the lengths of the three differ, those of a factor do not fit, or a
+    /// number is not finite,
     /// [`Error::Kernel`](crate::Error::Kernel) when memory runs out.
     pub fn new(posterior: &Posterior, device: &Device, dtype: DType) -> Result<Self> {
-        let Posterior { mu, log_var, noise } = posterior;
+        let Posterior { mu, log_var, noise, factor } = posterior;
         for (arg, numbers) in [("mu", mu), ("log_var", log_var), ("noise", noise)] {
             check_length(arg, mu.len(), numbers.len())?;
             check_finite(arg, numbers)?;
         }
+        posterior.check_factor()?;
         let upload = |numbers: &[f32]| upload(numbers, device, dtype);
-        Ok(Self { mu: upload(mu)?, log_var: upload(log_var)?, noise: upload(noise)? })
+        let factor = match factor {
+            Some(Factor { columns, noise }) => {
+                check_finite("factor.columns", columns)?;
+                check_finite("factor.noise", noise)?;
+                Some(Factor { columns: upload(columns)?, noise: upload(noise)? })
+            }
+            None => None,
+        };
+        Ok(Self { mu: upload(mu)?, log_var: upload(log_var)?, noise: upload(noise)?, factor })
     }
 
     /// A copy on the host, in single precision.
@@ -41,7 +53,13 @@ impl Gaussian {
     /// [`Error::Kernel`](crate::Error::Kernel) when the device fails.
     pub fn to_host(&self) -> Result<Posterior> {
         let [mu, log_var, noise] = [&self.mu, &self.log_var, &self.noise].map(Buffer::to_f32);
-        Ok(Posterior { mu: mu?, log_var: log_var?, noise: noise? })
+        let factor = match &self.factor {
+            Some(Factor { columns, noise }) => {
+                Some(Factor { columns: columns.to_f32()?, noise: noise.to_f32()? })
+            }
+            None => None,
+        };
+        Ok(Posterior { mu: mu?, log_var: log_var?, noise: noise?, factor })
     }
 
     /// A copy on the same device.
@@ -50,7 +68,24 @@ impl Gaussian {
     /// [`Error::Kernel`](crate::Error::Kernel) when memory runs out.
     pub fn try_clone(&self) -> Result<Self> {
         let [mu, log_var, noise] = [&self.mu, &self.log_var, &self.noise].map(Buffer::try_clone);
-        Ok(Self { mu: mu?, log_var: log_var?, noise: noise? })
+        let factor = match &self.factor {
+            Some(Factor { columns, noise }) => {
+                Some(Factor { columns: columns.try_clone()?, noise: noise.try_clone()? })
+            }
+            None => None,
+        };
+        Ok(Self { mu: mu?, log_var: log_var?, noise: noise?, factor })
+    }
+
+    /// Columns of each layer, `R`; 0 for independent numbers.
+    pub fn rank(&self) -> usize {
+        self.factor.as_ref().map_or(0, |factor| factor.columns.len() / self.mu.len().max(1))
+    }
+
+    /// What a fit moves: means, log-variances and columns.
+    pub(crate) fn parameters_mut(&mut self) -> Vec<&mut Buffer> {
+        let columns = self.factor.as_mut().map(|factor| &mut factor.columns);
+        [&mut self.mu, &mut self.log_var].into_iter().chain(columns).collect()
     }
 }
 

@@ -9,6 +9,7 @@ mod cut;
 mod divergence;
 mod error;
 pub mod estimators;
+mod factor;
 pub mod fit;
 mod flow;
 mod generate;
@@ -32,6 +33,7 @@ mod tables;
 #[cfg(test)]
 #[path = "../tests/tiny/mod.rs"]
 mod tiny;
+mod traced_factor;
 mod weight_grad;
 
 pub use batch::Batch;
@@ -39,6 +41,7 @@ pub use config::{InferConfig, Initial, Method, Noise, Schedule, StartKind, Units
 pub use counts::{TrainingCounts, training_counts};
 pub use cut::Cut;
 pub use error::{Error, Result};
+pub use factor::Factor;
 pub use fit::{Fit, Inference};
 pub use flow::{Flow, prior_of};
 pub use generate::{
@@ -59,6 +62,7 @@ pub use protocol::Protocol;
 pub use score::{Estimate, Masked, Scores, mask_batch, score};
 pub use start::Start;
 pub use suits::{Task, suits};
+pub use traced_factor::TracedFactor;
 pub use weight_grad::WeightGradients;
 
 // What the signatures above take and return.

@@ -6,6 +6,7 @@ use ltm_model::encoder::{Encoded, EncoderInputs};
 use ltm_model::{ParamSpec, Part};
 
 use crate::prior::TracedGaussian;
+use crate::traced_factor::TracedFactor;
 use crate::{Likelihood, Prior};
 
 /// Which weight gradients are traced.
@@ -33,12 +34,15 @@ pub struct Training {
     pub free_bits: f64,
     /// Whether the slow step is importance-weighted: see [`Slow::sample_weight`].
     pub importance: bool,
+    /// Columns of each layer's [`Factor`](crate::Factor) that the graph has inputs for. A program that is given a posterior
+    /// with more or fewer is traced again for it.
+    pub rank: usize,
 }
 
 impl From<SlowGradient> for Training {
-    /// By one sample, and every nat of KL counts.
+    /// By one sample of independent numbers, and every nat of KL counts.
     fn from(gradient: SlowGradient) -> Self {
-        Self { gradient, free_bits: 0.0, importance: false }
+        Self { gradient, free_bits: 0.0, importance: false, rank: 0 }
     }
 }
 
@@ -81,6 +85,8 @@ pub struct LatentObjective {
     pub log_var: Value,
     /// Input `(B,L·Z,C)`: standard normal noise of the sample.
     pub noise: Value,
+    /// Inputs of the factor, where the posterior has one.
+    pub factor: Option<TracedFactor>,
     /// KL from the prior of each layer of a sequence, `(B·L)`.
     pub kl: Value,
     /// Input `(B·L)`: the weight of each KL.
@@ -91,6 +97,8 @@ pub struct LatentObjective {
     pub dmu: Value,
     /// Gradient of the bound by `log_var`.
     pub dlog_var: Value,
+    /// Gradient of the bound by the factor's columns.
+    pub dcolumns: Option<Value>,
     /// Gradients of the bound by each weight, for [`SlowGradient::Trajectory`].
     pub dweights: Vec<Value>,
 }
@@ -155,15 +163,23 @@ pub fn trace(
     let posterior = (extents.n_latents > 0).then(|| {
         ["mu", "log_var", "noise"].map(|name| g.input(name, &shape, Kind::Float, UpdateRate::Step))
     });
-    let z = match posterior {
-        Some([mu, log_var, noise]) => Some(ops::reparam(g, mu, log_var, noise)?),
-        None => None,
+    let factor = (extents.n_latents > 0 && training.rank > 0).then(|| {
+        TracedFactor::inputs(g, [rows, training.rank, extents.latent_len() / extents.n_layers])
+    });
+    let z = match (posterior, factor) {
+        (Some(inputs), Some(factor)) => Some(factor.sample(g, inputs)?),
+        (Some([mu, log_var, noise]), None) => Some(ops::reparam(g, mu, log_var, noise)?),
+        (None, _) => None,
     };
     let nll = likelihood.nll(g, &weights, tokens, targets, z)?;
 
     let latents = match (posterior, z) {
         (Some([mu, log_var, noise]), Some(z)) => {
-            let kl = prior.kl(g, &weights, TracedGaussian { mu, log_var, z }, rows)?;
+            let q = TracedGaussian { mu, log_var, z };
+            let kl = match factor {
+                Some(factor) => factor.kl(g, prior, &weights, q)?,
+                None => prior.kl(g, &weights, q, rows)?,
+            };
             let kl_weight = g.input("kl_weight", &[rows], Kind::Float, UpdateRate::Batch);
             let ones = ops::fill(g, &[b * t], 1.0);
             let sum_nll = ops::dot(g, nll, ones)?;
@@ -171,21 +187,26 @@ pub fn trace(
             let sum_kl = ops::dot(g, counted, kl_weight)?;
             let bound = ops::add(g, sum_nll, sum_kl)?;
             let mut wrt = vec![mu, log_var];
+            wrt.extend(factor.map(|factor| factor.columns));
+            let moved = wrt.len();
             if training.gradient == SlowGradient::Trajectory {
                 wrt.extend(&weights);
             }
             let mut gradients = grad(g, bound, &wrt)?;
-            let dweights = gradients.split_off(2);
+            let dweights = gradients.split_off(moved);
             let (dmu, dlog_var) = (gradients[0], gradients[1]);
+            let dcolumns = gradients.get(2).copied();
             let all = LatentObjective {
                 mu,
                 log_var,
                 noise,
+                factor,
                 kl,
                 kl_weight,
                 bound,
                 dmu,
                 dlog_var,
+                dcolumns,
                 dweights,
             };
             Some(all)
@@ -277,6 +298,20 @@ impl Encoder {
         let kl_weight = g.input("encoder_kl_weight", &[rows], Kind::Float, UpdateRate::Batch);
         let encoded = likelihood.encode(g, weights, inputs)?;
         Ok(encoded.map(|encoded| Self { inputs, kl_weight, encoded }))
+    }
+}
+
+impl LatentObjective {
+    /// What shapes the posterior around its mean, each with its gradient: log-variances, and columns where it has any.
+    pub(crate) fn spread(&self) -> Vec<[Value; 2]> {
+        let columns = self.factor.zip(self.dcolumns);
+        let columns = columns.map(|(factor, dcolumns)| [factor.columns, dcolumns]);
+        [[self.log_var, self.dlog_var]].into_iter().chain(columns).collect()
+    }
+
+    /// The inputs that a fit moves: means, log-variances and columns.
+    pub(crate) fn parameters(&self) -> Vec<Value> {
+        std::iter::once(self.mu).chain(self.spread().into_iter().map(|[input, _]| input)).collect()
     }
 }
 
@@ -393,6 +428,7 @@ impl Objective {
         let mut outputs = vec![self.nll];
         if let Some(latents) = &self.latents {
             outputs.extend([latents.kl, latents.dmu, latents.dlog_var]);
+            outputs.extend(latents.dcolumns);
             outputs.extend(&latents.dweights);
         }
         outputs

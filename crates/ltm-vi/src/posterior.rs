@@ -2,11 +2,11 @@
 
 use crate::error::argument;
 use crate::estimators::check_length;
-use crate::key::Purpose;
-use crate::{Extents, InferConfig, InferKey, Initial, Result};
+use crate::key::{Draw, Purpose, SampleOf};
+use crate::{Extents, Factor, InferConfig, InferKey, Initial, Result};
 
-/// `q(z|x) = N(mu, diag(exp(log_var)))` for each sequence of a batch, and the noise of one sample.
-/// All three are `(B,L·Z,C)`, and empty for a model without latents.
+/// `q(z|x) = N(mu, diag(exp(log_var)))` for each sequence of a batch, or with a [`Factor`] its correlated form, and the
+/// noise of one sample. All three are `(B,L·Z,C)`, and empty for a model without latents.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Posterior {
     /// Means.
@@ -15,6 +15,8 @@ pub struct Posterior {
     pub log_var: Vec<f32>,
     /// Standard normal noise of the sample.
     pub noise: Vec<f32>,
+    /// What correlates the numbers of a layer; `None` for independent ones.
+    pub factor: Option<Factor<Vec<f32>>>,
 }
 
 impl Posterior {
@@ -42,15 +44,25 @@ impl Posterior {
         let mu = key.normal(shape, Purpose::InitMu, 0, [0.0, mu_std])?;
         let log_var = key.normal(shape, Purpose::InitLogVar, 0, [log_var_mean, log_var_std])?;
         let noise = key.normal(shape, Purpose::FitNoise, 0, [0.0, 1.0])?;
-        Ok(Self { mu, log_var, noise })
+        Ok(Self { mu, log_var, noise, factor: None })
     }
 
-    /// The sample `z = mu + noise·exp(log_var/2)`, `(B,L·Z,C)`.
+    /// The sample `z = mu + noise·exp(log_var/2)`, `(B,L·Z,C)`, whose noise a factor correlates.
     ///
     /// # Errors
-    /// [`Error::Argument`](crate::Error::Argument) when the lengths of the three differ.
+    /// [`Error::Argument`](crate::Error::Argument) when the lengths of the three differ, or those of a factor do not fit.
     pub fn sample(&self) -> Result<Vec<f32>> {
-        self.sample_by(&self.noise)
+        self.sample_by(&self.own_draw())
+    }
+
+    /// The noise of its sample.
+    pub(crate) fn own_draw(&self) -> Draw {
+        Draw { numbers: self.noise.clone(), columns: self.column_noise().to_vec() }
+    }
+
+    /// Fresh noise of sample number `index` of its `b` sequences.
+    pub(crate) fn draw(&self, b: usize, key: InferKey, of: SampleOf, index: usize) -> Result<Draw> {
+        key.draw([b, self.mu.len() / b.max(1), self.column_noise().len() / b.max(1)], of, index)
     }
 
     /// Sample number `index` by fresh noise, `(B,L·Z,C)`: the one that scores under `key` use.
@@ -63,36 +75,43 @@ impl Posterior {
         key: InferKey,
         index: usize,
     ) -> Result<Vec<f32>> {
-        let len = model.into().latent_len();
-        let shape = [self.mu.len() / len.max(1), len];
-        let noise = key.normal(shape, Purpose::ScoreNoise, index, [0.0, 1.0])?;
-        self.sample_by(&noise)
+        let b = self.mu.len() / model.into().latent_len().max(1);
+        self.sample_by(&self.draw(b, key, SampleOf::Score, index)?)
     }
 
-    fn sample_by(&self, noise: &[f32]) -> Result<Vec<f32>> {
+    fn sample_by(&self, draw: &Draw) -> Result<Vec<f32>> {
         check_length("log_var", self.mu.len(), self.log_var.len())?;
-        check_length("noise", self.mu.len(), noise.len())?;
+        check_length("noise", self.mu.len(), draw.numbers.len())?;
+        self.check_factor()?;
+        let noise = self.correlated(draw);
         let scale = self.log_var.iter().map(|log_var| (log_var / 2.0).exp());
-        Ok(self.mu.iter().zip(noise).zip(scale).map(|((mu, e), s)| mu + e * s).collect())
+        Ok(self.mu.iter().zip(&*noise).zip(scale).map(|((mu, e), s)| mu + e * s).collect())
     }
 
     /// `KL(q || N(0,I))` of each of `rows` equal parts, in nats, in double precision: one part per
     /// sequence, or one per layer of a sequence. All 0 for an empty posterior.
     ///
     /// # Errors
-    /// [`Error::Argument`](crate::Error::Argument) when `rows` does not divide the means, or there are
-    /// more or fewer log-variances than means.
+    /// [`Error::Argument`](crate::Error::Argument) when `rows` does not divide the means, or with a factor the layers, and
+    /// when there are more or fewer log-variances than means, or the lengths of a factor do not fit.
     pub fn kl(&self, rows: usize) -> Result<Vec<f64>> {
         check_length("log_var", self.mu.len(), self.log_var.len())?;
+        self.check_factor()?;
         if self.mu.is_empty() {
             return Ok(vec![0.0; rows]);
         }
         if rows == 0 || !self.mu.len().is_multiple_of(rows) {
             return Err(argument("rows", format!("a divisor of {} means", self.mu.len()), rows));
         }
-        let n = self.mu.len() / rows;
-        let parts = self.mu.chunks(n).zip(self.log_var.chunks(n));
-        Ok(parts.map(|(mu, lv)| mu.iter().zip(lv).map(|(m, v)| kl(*m, *v)).sum()).collect())
+        let correlation = self.total_correlation(rows);
+        let correlation =
+            correlation.ok_or_else(|| argument("rows", "parts of whole layers", rows))?;
+        let (n, log_var) = (self.mu.len() / rows, self.marginal_log_var());
+        let parts = self.mu.chunks(n).zip(log_var.chunks(n)).zip(correlation);
+        let part = |((mu, log_var), correlation): ((&[f32], &[f32]), f64)| {
+            mu.iter().zip(log_var).map(|(m, v)| kl(*m, *v)).sum::<f64>() + correlation
+        };
+        Ok(parts.map(part).collect())
     }
 }
 
@@ -167,7 +186,8 @@ mod tests {
 
     #[test]
     fn uneven_parts_are_refused_by_name() {
-        let uneven = Posterior { mu: vec![0.0; 6], log_var: vec![0.0; 5], noise: vec![0.0; 6] };
+        let (mu, log_var, noise) = (vec![0.0; 6], vec![0.0; 5], vec![0.0; 6]);
+        let uneven = Posterior { mu, log_var, noise, factor: None };
         let even = Posterior { log_var: vec![0.0; 6], ..uneven.clone() };
         let short = Posterior { noise: vec![0.0; 5], ..even.clone() };
         for (refused, arg) in [
@@ -181,7 +201,7 @@ mod tests {
             assert!(error.contains(arg), "{error}");
         }
         assert_eq!(even.kl(3).unwrap(), [0.0; 3]);
-        let empty = Posterior { mu: vec![], log_var: vec![], noise: vec![] };
+        let empty = Posterior { mu: vec![], log_var: vec![], noise: vec![], factor: None };
         assert_eq!(empty.kl(3).unwrap(), [0.0; 3]);
     }
 }

@@ -12,9 +12,9 @@ use crate::{Result, estimators, posterior};
 pub struct TracedGaussian {
     /// Means, `(B,L·Z,C)`.
     pub mu: Value,
-    /// Logarithms of the variances, `(B,L·Z,C)`.
+    /// Logarithms of each number's own variance, `(B,L·Z,C)`.
     pub log_var: Value,
-    /// The sample `mu + noise·exp(log_var/2)`, through which gradients flow, `(B,L·Z,C)`.
+    /// A sample, through which gradients flow, `(B,L·Z,C)`. With a [`Factor`](crate::Factor) its numbers are correlated.
     pub z: Value,
 }
 
@@ -25,7 +25,8 @@ pub struct TracedGaussian {
 pub trait Prior: Send + Sync {
     /// Traces `KL(q || p)` of each of `rows` equal parts of `q`, in nats, `(rows)` of full precision: in closed form,
     /// or `log q(z) - log p(z)` at its sample, of which the KL is the mean. `weights` has one value per parameter of the
-    /// model.
+    /// model. `q` is of independent numbers; what their correlation adds is the same for every prior, and added by the
+    /// caller. So a closed form is for a prior of independent numbers.
     ///
     /// Where `log_var` and the noise are 0, its gradient by `mu` must be that of `-log p(mu)`: Langevin dynamics
     /// follow it. Both forms have that for a Gaussian prior, and the second for any.
@@ -60,8 +61,8 @@ pub trait Density: Send + Sync {
     /// stands for latents that say nothing.
     fn moments(&self, len: usize) -> [Vec<f32>; 2];
 
-    /// The KL of a part of one sequence's posterior in closed form and double precision; `None` where it is to be estimated
-    /// from samples.
+    /// The KL of a part of one sequence's posterior of independent numbers, in closed form and double precision; `None` where
+    /// it is to be estimated from samples, and for a prior whose own numbers are not independent.
     fn exact_kl(&self, _mu: &[f32], _log_var: &[f32]) -> Option<f64> {
         None
     }

@@ -1,10 +1,13 @@
 //! Inference for one batch: what is computed from weights, batch and latents. Knows no method and no estimator.
 
+use ltm_kernels::ops::elementwise;
 use ltm_kernels::{Buffer, DType, Device};
 use ltm_model::DeviceWeights;
 
 use crate::error::{argument, check_finite};
-use crate::{Batch, Extents, Gaussian, Latents, Program, Result};
+use crate::key::Draw;
+use crate::traced_factor::TracedFactor;
+use crate::{Batch, Extents, Factor, Gaussian, Latents, Program, Result};
 
 /// A batch whose latents are to be inferred under given weights.
 ///
@@ -26,6 +29,8 @@ pub struct Gradient<'a> {
     pub dmu: &'a Buffer,
     /// Gradient by the log-variances, `(B,L·Z,C)`, on the device.
     pub dlog_var: &'a Buffer,
+    /// Gradient by the columns of a factor, `(B,L,R,Z·C)`, on the device; `None` for a posterior without.
+    pub dcolumns: Option<&'a Buffer>,
 }
 
 impl Gradient<'_> {
@@ -152,6 +157,7 @@ impl Problem<'_> {
             kl: plan.output(latents.kl)?.to_f64()?,
             dmu: plan.output(latents.dmu)?,
             dlog_var: plan.output(latents.dlog_var)?,
+            dcolumns: latents.dcolumns.map(|dcolumns| plan.output(dcolumns)).transpose()?,
         })
     }
 
@@ -213,16 +219,36 @@ impl Problem<'_> {
                 store.get_mut(mu)?.copy_from(z)?;
                 let zeros = vec![0.0; z.len()];
                 store.write_f32(log_var, &zeros)?;
-                Ok(store.write_f32(noise, &zeros)?)
+                store.write_f32(noise, &zeros)?;
+                self.load_factor(None)
             }
         }
     }
 
     pub(crate) fn load_gaussian(&mut self, q: &Gaussian) -> Result<()> {
         self.check_gaussian(q)?;
+        if q.factor.is_some() {
+            self.program.serve_rank(q.rank())?;
+        }
         let inputs = self.latent_inputs()?;
         for (input, numbers) in inputs.into_iter().zip([&q.mu, &q.log_var, &q.noise]) {
             self.program.store.get_mut(input)?.copy_from(numbers)?;
+        }
+        self.load_factor(q.factor.as_ref())
+    }
+
+    /// Brings a factor of the program's rank into the store, or one that correlates nothing.
+    fn load_factor(&mut self, factor: Option<&Factor<Buffer>>) -> Result<()> {
+        let Program { device, nodes, store, .. } = &mut *self.program;
+        let inputs = nodes.latents.as_ref().and_then(|latents| latents.factor);
+        let Some(TracedFactor { columns, noise }) = inputs else { return Ok(()) };
+        let numbers = factor.map(|factor| [&factor.columns, &factor.noise]);
+        for (at, input) in [columns, noise].into_iter().enumerate() {
+            let stored = store.get_mut(input)?;
+            match numbers {
+                Some(numbers) => stored.copy_from(numbers[at])?,
+                None => elementwise::fill(device, stored, 0.0)?,
+            }
         }
         Ok(())
     }
@@ -242,26 +268,41 @@ impl Problem<'_> {
         for (input, numbers) in [(mu, z), (log_var, &zeros), (noise, &zeros)] {
             self.program.store.write_f32(input, numbers)?;
         }
-        Ok(())
+        self.load_factor(None)
     }
 
     /// Replaces the sample's noise in the store.
-    pub(crate) fn load_noise(&mut self, noise: &[f32]) -> Result<()> {
-        let [.., input] = self.latent_inputs()?;
-        Ok(self.program.store.write_f32(input, noise)?)
+    pub(crate) fn load_noise(&mut self, draw: &Draw) -> Result<()> {
+        let Program { nodes, store, .. } = &mut *self.program;
+        let latents = nodes.latents.as_ref().ok_or_else(crate::suits::no_latents)?;
+        store.write_f32(latents.noise, &draw.numbers)?;
+        if let Some(factor) = latents.factor
+            && !draw.columns.is_empty()
+        {
+            store.write_f32(factor.noise, &draw.columns)?;
+        }
+        Ok(())
     }
 
     /// A copy of the posterior in the store.
     pub(crate) fn stored(&self) -> Result<Gaussian> {
         let [mu, log_var, noise] = self.latent_inputs()?;
+        let factor = self.program.nodes.latents.as_ref().and_then(|latents| latents.factor);
         let copy = |input| Ok::<_, crate::Error>(self.program.store.get(input)?.try_clone()?);
-        Ok(Gaussian { mu: copy(mu)?, log_var: copy(log_var)?, noise: copy(noise)? })
+        let factor = match factor {
+            Some(TracedFactor { columns, noise }) => {
+                Some(Factor { columns: copy(columns)?, noise: copy(noise)? })
+            }
+            None => None,
+        };
+        Ok(Gaussian { mu: copy(mu)?, log_var: copy(log_var)?, noise: copy(noise)?, factor })
     }
 
-    /// Mean and log-variance of the posterior in the store.
-    pub(crate) fn stored_posterior(&self) -> Result<[&Buffer; 2]> {
-        let [mu, log_var, _] = self.latent_inputs()?;
-        Ok([self.program.store.get(mu)?, self.program.store.get(log_var)?])
+    /// What a fit moves of the posterior in the store: means, log-variances and columns.
+    pub(crate) fn stored_parameters(&self) -> Result<Vec<&Buffer>> {
+        let latents = self.program.nodes.latents.as_ref().ok_or_else(crate::suits::no_latents)?;
+        let inputs = latents.parameters().into_iter();
+        inputs.map(|input| Ok(self.program.store.get(input)?)).collect()
     }
 
     /// Where mean, log-variance and noise are in the store.
@@ -275,13 +316,32 @@ impl Problem<'_> {
         for (arg, numbers) in [("mu", &q.mu), ("log_var", &q.log_var), ("noise", &q.noise)] {
             self.check_len(arg, numbers)?;
         }
+        let Some(Factor { columns, noise }) = &q.factor else { return Ok(()) };
+        let rank = q.rank().max(1);
+        let layers = self.program.shape()[0] * self.program.extents.n_layers;
+        let columns = ("factor.columns", columns, rank * self.latent_len(), "B·L·R·Z·C");
+        for (arg, numbers, len, extents) in
+            [columns, ("factor.noise", noise, rank * layers, "B·L·R")]
+        {
+            self.check_numbers(arg, numbers, len, extents)?;
+        }
         Ok(())
     }
 
     fn check_len(&self, arg: &'static str, numbers: &Buffer) -> Result<()> {
-        let (len, dtype, device) = (self.latent_len(), self.dtype(), self.device());
+        self.check_numbers(arg, numbers, self.latent_len(), "B·L·Z·C")
+    }
+
+    fn check_numbers(
+        &self,
+        arg: &'static str,
+        numbers: &Buffer,
+        len: usize,
+        extents: &str,
+    ) -> Result<()> {
+        let (dtype, device) = (self.dtype(), self.device());
         if numbers.len() != len {
-            return Err(argument(arg, format!("{len} numbers, B·L·Z·C"), numbers.len()));
+            return Err(argument(arg, format!("{len} numbers, {extents}"), numbers.len()));
         }
         if (numbers.dtype(), numbers.device()) != (dtype, device) {
             let found = format!("{} on {}", numbers.dtype(), numbers.device());

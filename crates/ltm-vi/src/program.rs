@@ -18,6 +18,7 @@ use crate::{Batch, Error, Extents, Likelihood, Prior, Result, SlowGradient, Trai
 /// Plans are made when first needed, so that a program for evaluation has no memory for weight gradients, and one for
 /// training none for scores. Weights and batch are put together with it as a [`Problem`](crate::Problem).
 pub struct Program {
+    likelihood: Arc<dyn Likelihood>,
     pub(crate) prior: Arc<dyn Prior>,
     pub(crate) extents: Extents,
     pub(crate) params: Vec<ParamSpec>,
@@ -29,8 +30,8 @@ pub struct Program {
     pub(crate) store: Store,
     pub(crate) nodes: Objective,
     pub(crate) plans: Plans,
-    /// The moments of mean and log-variance in a fit by AdamW.
-    pub(crate) moments: [AdamWState; 2],
+    /// The moments of what a fit by AdamW moves: means, log-variances and columns.
+    pub(crate) moments: Vec<AdamWState>,
     /// Of fits by AdamW in the posterior's own units, once there was one.
     pub(crate) own_units: Option<OwnUnits>,
     /// Sums of the last fit's weight gradients.
@@ -97,7 +98,7 @@ impl Program {
     ) -> Result<Self> {
         let extents = likelihood.extents();
         let training = training.into();
-        check_shape(&extents, shape, training.gradient)?;
+        check_shape(&extents, shape, training)?;
         let mut graph = Graph::new();
         let nodes = objective::trace(&mut graph, &*likelihood, &*prior, shape, training)?;
         let store = Store::with_parameters(&graph, device, precision, &nodes.weights)?;
@@ -108,8 +109,14 @@ impl Program {
                 trajectory.push(Buffer::zeros(device, precision.float, spec.len())?);
             }
         }
-        let moments = || AdamWState::new(device, precision.float, shape[0] * extents.latent_len());
+        let moved = nodes.latents.iter().flat_map(|latents| latents.parameters());
+        let moments = moved.map(|input| {
+            let len = graph.shape(input).iter().product();
+            AdamWState::new(device, precision.float, len)
+        });
+        let moments = moments.collect::<ltm_autodiff::Result<_>>()?;
         Ok(Self {
+            likelihood,
             prior,
             extents,
             params,
@@ -120,13 +127,24 @@ impl Program {
             store,
             nodes,
             plans: Plans::default(),
-            moments: [moments()?, moments()?],
+            moments,
             own_units: None,
             trajectory,
             tables: None,
             loaded: Loaded::default(),
             graph,
         })
+    }
+
+    /// Traces the model again for posteriors of another rank.
+    pub(crate) fn serve_rank(&mut self, rank: usize) -> Result<()> {
+        if self.training.rank != rank {
+            let (likelihood, prior) = (self.likelihood.clone(), self.prior.clone());
+            let training = Training { rank, ..self.training };
+            *self =
+                Self::of(likelihood, prior, self.shape, &self.device, self.precision, training)?;
+        }
+        Ok(())
     }
 
     pub(crate) fn check_batch(&self, batch: &Batch) -> Result<()> {
@@ -206,13 +224,13 @@ impl Program {
 }
 
 /// Refuses a shape that the model does not compute.
-pub(crate) fn check_shape(
-    extents: &Extents,
-    [b, t]: [usize; 2],
-    slow_gradient: SlowGradient,
-) -> Result<()> {
-    if extents.has_encoder && slow_gradient == SlowGradient::Trajectory {
+pub(crate) fn check_shape(extents: &Extents, [b, t]: [usize; 2], training: Training) -> Result<()> {
+    if extents.has_encoder && training.gradient == SlowGradient::Trajectory {
         return Err(crate::suits::no_trajectory());
+    }
+    if training.rank > 0 && training.gradient == SlowGradient::Joint {
+        let expected = "0 for a joint slow gradient, whose posterior is the encoder's";
+        return Err(argument("rank", expected, training.rank));
     }
     if b == 0 {
         return Err(argument("b", "at least 1", b));

@@ -5,8 +5,13 @@ use std::sync::Arc;
 use ltm_autodiff::Plan;
 use ltm_kernels::Buffer;
 
-use crate::key::Purpose;
-use crate::{Error, Extents, Gaussian, InferKey, Initial, Posterior, Problem, Result};
+use crate::key::{Purpose, SampleOf};
+use crate::{Error, Extents, Factor, Gaussian, InferKey, Initial, Posterior, Problem, Result};
+
+/// The length of the columns that a fit begins with. Without any, their gradient would be noise of mean 0 and no direction
+/// would grow. A random column costs about `length⁴/4` nats, 0.02 here, and one along a direction of wide posterior grows
+/// in proportion to its length.
+const COLUMN_LENGTH: f64 = 0.5;
 
 /// The posterior that a fit begins with.
 #[derive(Clone, Debug)]
@@ -53,13 +58,14 @@ impl Problem<'_> {
         let posterior = match start {
             Start::Prior => {
                 let [mean, log_var] = self.prior()?.moments(shape[1]);
-                Posterior { mu: mean.repeat(b), log_var: log_var.repeat(b), noise: noise()? }
+                let (mu, log_var) = (mean.repeat(b), log_var.repeat(b));
+                Posterior { mu, log_var, noise: noise()?, factor: None }
             }
             Start::Drawn(initial) => Posterior::drawn(extents, *initial, b, key)?,
             Start::Encoder => {
                 let noise = crate::latents::upload(&noise()?, &device, dtype)?;
                 let [mu, log_var] = self.encode()?;
-                return Ok(Gaussian { mu, log_var, noise });
+                return Ok(Gaussian { mu, log_var, noise, factor: None });
             }
             Start::EncoderOrPrior => {
                 let start = if start.encodes(extents) { Start::Encoder } else { Start::Prior };
@@ -71,6 +77,25 @@ impl Problem<'_> {
             }
         };
         Gaussian::new(&posterior, &device, dtype)
+    }
+
+    /// `q` for a fit with `rank` columns per layer: with its own where it has as many, with short random ones otherwise.
+    pub(crate) fn with_columns(&self, q: Gaussian, rank: usize, key: InferKey) -> Result<Gaussian> {
+        if q.rank() == rank {
+            return Ok(q);
+        }
+        if rank == 0 {
+            return Ok(Gaussian { factor: None, ..q });
+        }
+        let (extents, [b, _]) = (self.extents(), self.batch().shape());
+        let len = extents.latent_len();
+        let std = COLUMN_LENGTH / ((len / extents.n_layers) as f64).sqrt();
+        let columns = key.normal([b, rank * len], Purpose::InitColumns, 0, [0.0, std])?;
+        let noise = key.draw([b, len, rank * extents.n_layers], SampleOf::Fit, 0)?.columns;
+        let upload =
+            |numbers: &[f32]| crate::latents::upload(numbers, &self.device(), self.dtype());
+        let factor = Factor { columns: upload(&columns)?, noise: upload(&noise)? };
+        Ok(Gaussian { factor: Some(factor), ..q })
     }
 
     /// Mean and log-variance that the encoder predicts.

@@ -38,6 +38,9 @@ pub fn suits(model: impl Into<Extents>, infer: &InferConfig, task: Task) -> Resu
             if infer.start == StartKind::Given && infer.steps == 0 {
                 return Err(no_fit_to_keep());
             }
+            if infer.start == StartKind::Given && infer.rank > 0 {
+                return Err(no_columns_to_keep(infer.rank));
+            }
             match slow_gradient == SlowGradient::Trajectory && (langevin || model.has_encoder) {
                 true => Err(no_trajectory()),
                 false => Ok(()),
@@ -152,6 +155,13 @@ fn no_fit_to_keep() -> Error {
     Error::Unsuitable { what: "train.fast_steps", expected, found: "0".into() }
 }
 
+/// Posteriors are to be kept, and columns are not kept with them.
+fn no_columns_to_keep(rank: usize) -> Error {
+    let expected =
+        "0 to train with infer.start = \"given\", which keeps means and log-variances".into();
+    Error::Unsuitable { what: "infer.rank", expected, found: rank.to_string() }
+}
+
 pub(crate) fn no_latents() -> Error {
     Error::Unsuitable {
         what: "model",
@@ -257,6 +267,8 @@ mod tests {
             Some("`infer.start` must be `prior` or `drawn` for infer.me"),
         );
         let still = InferConfig { steps: 0, ..given };
+        train(&plain, &InferConfig { rank: 1, ..given }, Final, Some("`infer.rank` must be 0"));
+        score(&plain, &InferConfig { rank: 1, ..given }, elbo, None);
         train(&plain, &still, Final, Some("`train.fast_steps` must be at least 1"));
         score(&plain, &still, elbo, None);
         train(&plain, &encoded, Final, Some("a model.encoder_width of at least 1"));

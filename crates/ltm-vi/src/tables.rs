@@ -6,7 +6,7 @@ use ltm_kernels::ops::elementwise::{self, RecordDims};
 use ltm_kernels::ops::philox::{self, NormalRowsDims};
 use ltm_kernels::{Buffer, DType, Device};
 
-use crate::key::Purpose;
+use crate::key::{Purpose, SampleOf};
 use crate::{Error, InferKey, Noise, Result, Units};
 
 /// The device's side of a fit of `S` steps.
@@ -18,9 +18,8 @@ pub(crate) struct Tables {
     widths: [usize; 2],
     /// AdamW's factors, `(S,8)`.
     pub(crate) factors: Buffer,
-    /// Generators of each step's next noise, `(S,B,4)`.
-    keys: Buffer,
-    keys_dims: NormalRowsDims,
+    /// Generators of each step's next noise of the numbers, and of the columns where a factor has any.
+    drawn: Vec<Drawn>,
     /// The step, `(1)`.
     pub(crate) step: Buffer,
     /// The measurements of each step, `(S, B·T + B·L)`.
@@ -31,26 +30,39 @@ pub(crate) struct Tables {
     pub(crate) recorded_of: u64,
 }
 
+/// Generators of one input's noise.
+struct Drawn {
+    purpose: Purpose,
+    /// `(S,B,4)`.
+    keys: Buffer,
+    dims: NormalRowsDims,
+}
+
 impl Tables {
-    /// Tables for `steps` steps on `b` sequences of `n` latent numbers; a step measures `widths` numbers.
+    /// Tables for `steps` steps on `b` sequences whose samples take `numbers` numbers of noise, those of columns last; a step
+    /// measures `widths` numbers.
     pub(crate) fn new(
         device: &Device,
         steps: usize,
         (noise, units): (Noise, Units),
         b: usize,
-        n: usize,
+        numbers: [usize; 2],
         widths: [usize; 2],
     ) -> Result<Self> {
         let floats = |len| Buffer::zeros(device, DType::F32, len);
         let integers = |len| Buffer::zeros(device, DType::I32, len);
+        let inputs = SampleOf::Fit.purposes().into_iter().zip(numbers).filter(|(_, n)| *n > 0);
+        let drawn = inputs.map(|(purpose, n)| {
+            let dims = NormalRowsDims { steps, rows: b, n };
+            Ok(Drawn { purpose, keys: integers(steps * b * 4)?, dims })
+        });
         Ok(Self {
             steps,
             noise,
             units,
             widths,
             factors: floats(steps * 8)?,
-            keys: integers(steps * b * 4)?,
-            keys_dims: NormalRowsDims { steps, rows: b, n },
+            drawn: drawn.collect::<Result<_>>()?,
             step: integers(1)?,
             history: floats(steps * (widths[0] + widths[1]))?,
             recording: None,
@@ -70,15 +82,17 @@ impl Tables {
 
     /// Fills the tables for a fit with these factors, `(S,8)`, and sets the step to 0.
     pub(crate) fn begin(&mut self, factors: &[f32], key: InferKey) -> Result<()> {
-        let mut keys = Vec::new();
-        for step in 0..self.steps {
-            for sequence in 0..self.keys_dims.rows {
-                let generator = key.generator(sequence, Purpose::FitNoise, step + 1)?;
-                keys.extend(generator.words().map(u32::cast_signed));
+        for Drawn { purpose, keys, dims } in &mut self.drawn {
+            let mut words = Vec::new();
+            for step in 0..self.steps {
+                for sequence in 0..dims.rows {
+                    let generator = key.generator(sequence, *purpose, step + 1)?;
+                    words.extend(generator.words().map(u32::cast_signed));
+                }
             }
+            keys.write_i32(&words)?;
         }
         self.factors.write_f32(factors)?;
-        self.keys.write_i32(&keys)?;
         Ok(self.step.write_i32(&[0])?)
     }
 
@@ -91,11 +105,17 @@ impl Tables {
         Ok(elementwise::record(device, &mut self.history, kl, &self.step, dims)?)
     }
 
-    /// Draws the next noise, if it is fresh, and increments the step.
-    pub(crate) fn advance(&mut self, device: &Device, noise: &mut Buffer) -> Result<()> {
+    /// Draws the next noise of input number `input`, if it is fresh.
+    pub(crate) fn draw(&self, device: &Device, noise: &mut Buffer, input: usize) -> Result<()> {
         if self.noise == Noise::Fresh {
-            philox::normal_rows(device, noise, &self.keys, &self.step, self.keys_dims)?;
+            let Drawn { keys, dims, .. } = &self.drawn[input];
+            philox::normal_rows(device, noise, keys, &self.step, *dims)?;
         }
+        Ok(())
+    }
+
+    /// Increments the step.
+    pub(crate) fn advance(&mut self, device: &Device) -> Result<()> {
         Ok(elementwise::increment(device, &mut self.step)?)
     }
 

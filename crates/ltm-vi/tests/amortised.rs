@@ -111,9 +111,9 @@ fn an_encoder_beside_a_fit_has_a_bound_of_its_own() {
         (gradients, slow.nll, slow.kl.unwrap())
     };
     let moved = |case: &mut Case| {
-        let Posterior { mu, log_var, noise } = case.posterior();
+        let Posterior { mu, log_var, noise, factor } = case.posterior();
         let mu = mu.iter().map(|mu| mu + 0.7).collect();
-        let at = Posterior { mu, log_var, noise };
+        let at = Posterior { mu, log_var, noise, factor };
         let dtype = ltm_kernels::DType::F64;
         ltm_vi::Gaussian::new(&at, &Device::Cpu, dtype).unwrap().into()
     };

@@ -79,16 +79,19 @@ fn a_recorded_fit_is_the_fit_on_the_cpu() {
     let Some(device) = device() else { return };
     let flow = ModelConfig { prior_layers: 3, ..CONFIG };
     let mapped = ModelConfig { map_layers: 1, ..CONFIG };
-    for (noise, units, stop_window, slow, config) in [
-        (Noise::Fixed, Units::Latent, 0, SlowGradient::Final, CONFIG),
-        (Noise::Fresh, Units::Posterior, 3, SlowGradient::Final, CONFIG),
-        (Noise::Fresh, Units::Latent, 0, SlowGradient::Trajectory, CONFIG),
-        (Noise::Fresh, Units::Latent, 0, SlowGradient::Final, flow),
-        (Noise::Fresh, Units::Latent, 0, SlowGradient::Final, mapped),
+    for (noise, units, stop_window, slow, config, rank) in [
+        (Noise::Fixed, Units::Latent, 0, SlowGradient::Final, CONFIG, 0),
+        (Noise::Fresh, Units::Posterior, 3, SlowGradient::Final, CONFIG, 0),
+        (Noise::Fresh, Units::Latent, 0, SlowGradient::Trajectory, CONFIG, 0),
+        (Noise::Fresh, Units::Latent, 0, SlowGradient::Final, flow, 0),
+        (Noise::Fresh, Units::Latent, 0, SlowGradient::Final, mapped, 0),
+        (Noise::Fresh, Units::Latent, 3, SlowGradient::Final, CONFIG, 2),
+        (Noise::Fresh, Units::Posterior, 0, SlowGradient::Final, flow, 1),
     ] {
         let infer = InferConfig {
             noise,
             units,
+            rank,
             stop_window,
             steps: 8,
             weight_decay: 0.0,
@@ -123,6 +126,11 @@ fn a_recorded_fit_is_the_fit_on_the_cpu() {
             check("mu", &widened(&found.mu), &widened(&expected.mu));
             check("log_var", &widened(&found.log_var), &widened(&expected.log_var));
             check("noise", &widened(&found.noise), &widened(&expected.noise));
+            assert_eq!(found.rank(), rank);
+            if let (Some(found), Some(expected)) = (&found.factor, &expected.factor) {
+                check("columns", &widened(&found.columns), &widened(&expected.columns));
+                check("column noise", &widened(&found.noise), &widened(&expected.noise));
+            }
             let [expected, found] = cases.each_ref().map(|case| {
                 let sums = case.program.trajectory_gradients().iter();
                 sums.flat_map(|g| g.to_f64().unwrap()).collect::<Vec<_>>()

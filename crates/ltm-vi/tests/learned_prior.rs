@@ -61,7 +61,7 @@ fn numbers(n: usize, seed: usize) -> Vec<f32> {
 
 fn posterior() -> Posterior {
     let log_var = numbers(2 * ALL, 2).iter().map(|x| x - 1.0).collect();
-    Posterior { mu: numbers(2 * ALL, 1), log_var, noise: numbers(2 * ALL, 3) }
+    Posterior { mu: numbers(2 * ALL, 1), log_var, noise: numbers(2 * ALL, 3), factor: None }
 }
 
 fn on_device(posterior: &Posterior) -> Gaussian {
@@ -128,7 +128,7 @@ fn the_density_is_that_of_the_samples() {
 #[test]
 fn an_untrained_one_is_the_standard_normal() {
     let density = prior_of(&FLOW).density(&on_cpu(&Weights::init(&FLOW, 5).unwrap())).unwrap();
-    let Posterior { mu, log_var, noise } = posterior();
+    let Posterior { mu, log_var, noise, .. } = posterior();
     let [mu, log_var, noise] = [&mu[..ALL], &log_var[..ALL], &noise[..ALL]];
     let z = widened(mu);
     assert_eq!(density.sample(&z), z);

@@ -94,7 +94,8 @@ impl Q {
     /// `KL(q || prior)`, by the code that scores use.
     fn kl(self) -> f64 {
         let (mu, log_var) = self.numbers();
-        let posterior = Posterior { mu: mu.into(), log_var: log_var.into(), noise: vec![0.0; 2] };
+        let noise = vec![0.0; 2];
+        let posterior = Posterior { mu: mu.into(), log_var: log_var.into(), noise, factor: None };
         posterior.kl(1).unwrap()[0]
     }
 

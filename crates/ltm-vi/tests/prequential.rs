@@ -332,7 +332,8 @@ fn blocks_do_not_share_samples() {
     let infer = InferConfig { steps: 0, ..infer() };
     let mut problem = model.program.problem(&model.weights, &batch).unwrap();
     let n = CONFIG.n_latents * CONFIG.dim;
-    let prior = Posterior { mu: vec![0.0; n], log_var: vec![0.0; n], noise: vec![0.0; n] };
+    let prior =
+        Posterior { mu: vec![0.0; n], log_var: vec![0.0; n], noise: vec![0.0; n], factor: None };
     let mut expected = 0.0;
     for block in 0..t / stride {
         let mut likelihood = 0.0;

@@ -199,7 +199,8 @@ fn a_fit_begins_where_it_is_told() {
     let prior = Gaussian::new(&prior, &Device::Cpu, DType::F32).unwrap();
     let nll: f64 = case.nll(&prior.into()).iter().sum();
     assert_eq!((at_the_prior, kl), (nll, 0.0));
-    let short = Posterior { mu: vec![0.0; 4], log_var: vec![0.0; 4], noise: vec![0.0; 4] };
+    let short =
+        Posterior { mu: vec![0.0; 4], log_var: vec![0.0; 4], noise: vec![0.0; 4], factor: None };
     let short = Arc::new(Gaussian::new(&short, &Device::Cpu, DType::F32).unwrap());
     let mut problem = case.program.problem(&case.weights, &case.batch).unwrap();
     let refused = problem.start(&Start::Given(short), KEY);
@@ -282,7 +283,8 @@ fn bounds_on_a_known_likelihood() {
     let mut case = case(CONFIG, Precision::F64, SlowGradient::None);
     case.weights = DeviceWeights::new(&CONFIG, &weights, &Device::Cpu, Precision::F64).unwrap();
     let n = 2 * CONFIG.n_latents * CONFIG.dim;
-    let posterior = Posterior { mu: vec![0.1; n], log_var: vec![-0.2; n], noise: vec![0.0; n] };
+    let posterior =
+        Posterior { mu: vec![0.1; n], log_var: vec![-0.2; n], noise: vec![0.0; n], factor: None };
     let latents = Gaussian::new(&posterior, &Device::Cpu, DType::F64).unwrap().into();
     let mut score = |protocol| case.score(protocol, &latents).unwrap();
     let exact = score(Protocol::Reconstruction).nats;
@@ -419,10 +421,22 @@ fn a_failed_call_changes_nothing() {
     nan[5] = f32::NAN;
     let zeros = || vec![0.0; n];
     let posteriors = [
-        ("`noise`", Posterior { mu: zeros(), log_var: zeros(), noise: short.clone() }),
-        ("`log_var`", Posterior { mu: zeros(), log_var: short.clone(), noise: zeros() }),
-        ("NaN at index 5", Posterior { mu: zeros(), log_var: zeros(), noise: nan.clone() }),
-        ("NaN at index 5", Posterior { mu: nan.clone(), log_var: zeros(), noise: zeros() }),
+        (
+            "`noise`",
+            Posterior { mu: zeros(), log_var: zeros(), noise: short.clone(), factor: None },
+        ),
+        (
+            "`log_var`",
+            Posterior { mu: zeros(), log_var: short.clone(), noise: zeros(), factor: None },
+        ),
+        (
+            "NaN at index 5",
+            Posterior { mu: zeros(), log_var: zeros(), noise: nan.clone(), factor: None },
+        ),
+        (
+            "NaN at index 5",
+            Posterior { mu: nan.clone(), log_var: zeros(), noise: zeros(), factor: None },
+        ),
     ];
     for (part, posterior) in posteriors {
         let error = Gaussian::new(&posterior, &Device::Cpu, DType::F32).unwrap_err().to_string();
@@ -436,6 +450,7 @@ fn a_failed_call_changes_nothing() {
         mu: Buffer::from_vec(zeros()),
         log_var: Buffer::from_vec(short),
         noise: Buffer::from_vec(zeros()),
+        factor: None,
     };
     let refused = problem.gradient(&short, 1.0);
     assert!(matches!(refused, Err(Error::Argument { arg: "log_var", .. })));

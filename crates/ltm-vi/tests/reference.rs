@@ -114,7 +114,8 @@ fn check(name: &str) {
     let targets = fixture.i32("targets");
     let batch = Batch::new(&config, b, &fixture.i32("tokens"), &targets).unwrap();
     let [mu, log_var, noise] = ["mu0", "log_var0", "eps"].map(|name| fixture.f32(name));
-    let start = Gaussian::new(&Posterior { mu, log_var, noise }, &cpu, f32.float).unwrap();
+    let start =
+        Gaussian::new(&Posterior { mu, log_var, noise, factor: None }, &cpu, f32.float).unwrap();
     let start = Start::Given(Arc::new(start));
     let mut problem = program.problem(&weights, &batch).unwrap();
 

@@ -30,7 +30,12 @@ fn steps_are_those_of_adam_in_standardised_coordinates() {
     let mut problem = program.problem(&weights, &batch).unwrap();
     let n = 2 * CONFIG.n_latents * CONFIG.dim;
     let wave = |scale: f32, shift: f32| (0..n).map(|i| shift + scale * (i as f32).sin()).collect();
-    let start = Posterior { mu: wave(1.0, 0.2), log_var: wave(1.5, -2.0), noise: wave(1.2, 0.1) };
+    let start = Posterior {
+        mu: wave(1.0, 0.2),
+        log_var: wave(1.5, -2.0),
+        noise: wave(1.2, 0.1),
+        factor: None,
+    };
     let rates = vec![0.3, 0.2, 0.1];
     let fit = AdamW {
         rates: rates.clone(),
@@ -40,6 +45,7 @@ fn steps_are_those_of_adam_in_standardised_coordinates() {
         weight_decay: 0.0,
         units: Units::Posterior,
         noise: Noise::Fixed,
+        rank: 0,
         stop_window: 0,
         kl_weight: 0.7,
     };
@@ -99,6 +105,7 @@ fn a_fit_ends_when_it_no_longer_helps() {
             weight_decay,
             units,
             noise,
+            rank: 0,
             stop_window,
             kl_weight: 1.0,
         };

@@ -48,6 +48,7 @@ impl Inputs {
             mu: normal(1002, 0.0, 0.5),
             log_var: normal(1003, -1.0, 0.5),
             noise: normal(1004, 0.0, 1.0),
+            factor: None,
         };
         Ok(Self { config, batch, posterior })
     }
@@ -114,7 +115,7 @@ impl Inputs {
         for (name, ids) in [("tokens", &self.batch.tokens), ("targets", &self.batch.targets)] {
             insert(name, Dtype::I32, &[b, t], cast_slice(ids))?;
         }
-        let Posterior { mu, log_var, noise } = &self.posterior;
+        let Posterior { mu, log_var, noise, .. } = &self.posterior;
         for (name, values) in [("mu", mu), ("log_var", log_var), ("noise", noise)] {
             insert(name, Dtype::F32, &[b, model.n_latents, model.dim], cast_slice(values))?;
         }

@@ -134,6 +134,7 @@ impl Fixture {
             mu: tensor(path, &floats, "mu0")?.clone(),
             log_var: tensor(path, &floats, "log_var0")?.clone(),
             noise: tensor(path, &floats, "eps")?.clone(),
+            factor: None,
         };
         let greedy = ints.remove("greedy_after");
         let path = path.into();

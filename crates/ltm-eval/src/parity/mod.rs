@@ -154,6 +154,7 @@ fn fast_loop(
             weight_decay: c.fast_weight_decay,
             units: Units::Latent,
             noise: Noise::Fixed,
+            rank: 0,
             stop_window: 0,
             kl_weight: 1.0,
         };

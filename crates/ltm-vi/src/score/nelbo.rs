@@ -9,15 +9,17 @@ pub(super) fn at_the_fitted_noise(problem: &mut Problem<'_>, q: &Gaussian) -> Re
     let kl = row_kl(problem, q)?;
     let nll = problem.gaussian_nll(q)?;
     let nll = problem.sum_rows(&nll);
-    let (posterior, prior) = (q.to_host()?, problem.prior()?);
-    let n = posterior.mu.len() / nll.len();
-    let of = |(row, (nll, kl)): (usize, (&f64, Option<f64>))| {
-        let [mu, log_var, noise] = [&posterior.mu, &posterior.log_var, &posterior.noise]
-            .map(|numbers| &numbers[row * n..(row + 1) * n]);
-        // Without a closed form, by the one sample.
-        nll + kl.unwrap_or_else(|| -prior.log_ratio(mu, log_var, noise))
+    // Without a closed form, by the one sample.
+    let kl = match kl {
+        Some(kl) => kl,
+        None => {
+            let posterior = q.to_host()?;
+            let draw = posterior.own_draw();
+            let ratios = posterior.log_ratios(&*problem.prior()?, &draw, nll.len());
+            ratios.iter().map(|ratio| -ratio).collect()
+        }
     };
-    Ok(nll.iter().zip(kl).enumerate().map(of).collect())
+    Ok(nll.iter().zip(kl).map(|(nll, kl)| nll + kl).collect())
 }
 
 /// The negative ELBO of each row over fresh samples.
@@ -29,14 +31,16 @@ pub(super) fn nelbo(
 ) -> Result<Vec<Sampled>> {
     let kl = row_kl(problem, q)?;
     let draws = draw(problem, q, &[], key, 0, samples, |problem, nll| problem.sum_rows(nll))?;
-    let of = |(draws, kl): (&Draws, Option<f64>)| match kl {
-        Some(kl) => estimators::nelbo(&draws.nll, kl),
-        None => {
-            let sampled = draws.nll.iter().zip(&draws.log_ratio).map(|(nll, ratio)| nll - ratio);
-            estimators::nelbo(&sampled.collect::<Vec<_>>(), 0.0)
-        }
+    let sampled = |draws: &Draws| {
+        let sampled = draws.nll.iter().zip(&draws.log_ratio).map(|(nll, ratio)| nll - ratio);
+        estimators::nelbo(&sampled.collect::<Vec<_>>(), 0.0)
     };
-    Ok(draws.iter().zip(kl).map(of).collect())
+    Ok(match kl {
+        Some(kl) => {
+            draws.iter().zip(kl).map(|(draws, kl)| estimators::nelbo(&draws.nll, kl)).collect()
+        }
+        None => draws.iter().map(sampled).collect(),
+    })
 }
 
 /// The negative importance-weighted bound of each row over fresh samples.
@@ -51,10 +55,7 @@ pub(super) fn iwae(
 }
 
 /// The KL of each row in closed form, where the prior has one.
-fn row_kl(problem: &Problem<'_>, q: &Gaussian) -> Result<Vec<Option<f64>>> {
-    let (posterior, prior) = (q.to_host()?, problem.prior()?);
+fn row_kl(problem: &Problem<'_>, q: &Gaussian) -> Result<Option<Vec<f64>>> {
     let [b, _] = problem.batch().shape();
-    let n = posterior.mu.len() / b;
-    let rows = posterior.mu.chunks(n).zip(posterior.log_var.chunks(n));
-    Ok(rows.map(|(mu, log_var)| prior.exact_kl(mu, log_var)).collect())
+    problem.exact_kl(&q.to_host()?, b)
 }

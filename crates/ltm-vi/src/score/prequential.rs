@@ -1,10 +1,12 @@
 //! Next-block prediction: latents are fitted to the targets before a block, then the block is scored.
 //! Knows no corpus.
 
+use ltm_kernels::Buffer;
+
 use super::samples::draw;
 use super::{Protocol, density};
 use crate::estimators::{self, Sampled};
-use crate::{Batch, Gaussian, InferKey, Inference, Problem, Result, Start};
+use crate::{Batch, Factor, Gaussian, InferKey, Inference, Problem, Result, Start};
 
 /// Nats of each row after its first known targets, by [`Protocol::Prequential`] with blocks of `stride` targets.
 ///
@@ -121,6 +123,11 @@ fn fit(
     for row in &prior_rows {
         q.mu.copy_range(row * n, &prior.mu, row * n, n)?;
         q.log_var.copy_range(row * n, &prior.log_var, row * n, n)?;
+        if let Some(Factor { columns, .. }) = &mut q.factor {
+            let len = columns.len() / b;
+            let none = Buffer::zeros(&columns.device(), columns.dtype(), len)?;
+            columns.copy_range(row * len, &none, 0, len)?;
+        }
     }
     Ok((q, prior_rows))
 }

@@ -1,6 +1,6 @@
 //! Fresh samples of a posterior, scored. Knows no protocol.
 
-use crate::key::Purpose;
+use crate::key::SampleOf;
 use crate::{Gaussian, InferKey, Problem, Result};
 
 /// Fresh samples of one row's latents.
@@ -13,7 +13,7 @@ pub(super) struct Draws {
 }
 
 /// Draws `samples` samples of each row's latents, from number `first` of the stream on: of `q`, or in `prior_rows` of the
-/// prior, where `q` is a Gaussian like it and the ratios mean nothing. `nll` turns the nats of each
+/// prior, where `q` is a Gaussian of independent numbers like it and the ratios mean nothing. `nll` turns the nats of each
 /// target into those of each row.
 pub(super) fn draw(
     problem: &mut Problem<'_>,
@@ -30,24 +30,23 @@ pub(super) fn draw(
     let mut draws = vec![Draws::default(); b];
     problem.load_gaussian(q)?;
     for sample in first..first + samples {
-        let mut noise = key.normal([b, n], Purpose::ScoreNoise, sample, [0.0, 1.0])?;
+        let mut noise = posterior.draw(b, key, SampleOf::Score, sample)?;
         for row in prior_rows {
             // What maps the Gaussian to the prior's own sample.
             let range = row * n..(row + 1) * n;
-            let z = prior.sample_f32(&noise[range.clone()]);
+            let z = prior.sample_f32(&noise.numbers[range.clone()]);
             let [mu, log_var] =
                 [&posterior.mu, &posterior.log_var].map(|numbers| &numbers[range.clone()]);
-            for (i, noise) in noise[range.clone()].iter_mut().enumerate() {
+            for (i, noise) in noise.numbers[range.clone()].iter_mut().enumerate() {
                 *noise = (z[i] - mu[i]) * (-log_var[i] / 2.0).exp();
             }
         }
         problem.load_noise(&noise)?;
         let tokens = problem.stored_nll()?;
-        for (row, (draws, nll)) in draws.iter_mut().zip(nll(problem, &tokens)).enumerate() {
-            let [mu, log_var, noise] = [&posterior.mu, &posterior.log_var, &noise]
-                .map(|numbers| &numbers[row * n..(row + 1) * n]);
+        let ratios = posterior.log_ratios(&*prior, &noise, b);
+        for ((draws, nll), ratio) in draws.iter_mut().zip(nll(problem, &tokens)).zip(ratios) {
             draws.nll.push(nll);
-            draws.log_ratio.push(prior.log_ratio(mu, log_var, noise));
+            draws.log_ratio.push(ratio);
         }
     }
     Ok(draws)

@@ -1,4 +1,4 @@
-//! A Gaussian posterior fitted by AdamW on its mean and log-variance: the fast loop of the paper, driven from the
+//! A Gaussian posterior fitted by AdamW on its mean, log-variance and columns: the fast loop of the paper, driven from the
 //! host. Knows no tables of a device.
 
 mod early_stop;
@@ -10,7 +10,7 @@ use ltm_kernels::ops::elementwise;
 
 use self::early_stop::EarlyStop;
 use super::{Fit, Observer};
-use crate::key::Purpose;
+use crate::key::SampleOf;
 use crate::own_units::OwnUnits;
 use crate::{
     Error, FastStep, InferConfig, InferKey, Latents, Noise, Problem, Program, Result, Start, Units,
@@ -29,12 +29,15 @@ pub struct AdamW {
     pub beta2: f64,
     /// Constant that is added to the root of the squared gradient's running mean.
     pub eps: f64,
-    /// Decoupled weight decay, on mean and log-variance alike.
+    /// Decoupled weight decay, on mean, log-variance and columns alike.
     pub weight_decay: f64,
     /// The unit of a mean's gradient and step.
     pub units: Units,
     /// Whether the noise is drawn again after each step.
     pub noise: Noise,
+    /// Columns of each layer of the posterior's [`Factor`](crate::Factor), which are moved as log-variances are; 0 for a
+    /// posterior of independent numbers.
+    pub rank: usize,
     /// Steps of a window: a sequence stops early, and its posterior is final, when the mean bound of a window is no lower than
     /// that of the window before. 0 takes all steps.
     pub stop_window: usize,
@@ -45,7 +48,9 @@ pub struct AdamW {
 impl AdamW {
     /// The fit that a configuration describes at `progress` of training.
     pub fn new(infer: &InferConfig, progress: f64) -> Self {
-        let InferConfig { beta1, beta2, eps, weight_decay, units, noise, stop_window, .. } = *infer;
+        let InferConfig {
+            beta1, beta2, eps, weight_decay, units, noise, rank, stop_window, ..
+        } = *infer;
         Self {
             rates: (0..infer.steps).map(|step| infer.lr_at(step, progress)).collect(),
             beta1,
@@ -54,6 +59,7 @@ impl AdamW {
             weight_decay,
             units,
             noise,
+            rank,
             stop_window,
             kl_weight: infer.kl_weight_at(progress),
         }
@@ -75,6 +81,9 @@ impl Fit for AdamW {
         observer: &mut Observer<'_>,
     ) -> Result<Latents> {
         let start = problem.start(start, key)?;
+        if !self.rates.is_empty() {
+            problem.program.serve_rank(self.rank)?;
+        }
         let device = problem.device();
         let [b, _] = problem.batch().shape();
         for sum in &mut problem.program.trajectory {
@@ -83,7 +92,7 @@ impl Fit for AdamW {
         if self.rates.is_empty() {
             return Ok(start.into());
         }
-        problem.load_gaussian(&start)?;
+        problem.load_gaussian(&problem.with_columns(start, self.rank, key)?)?;
         if self.units == Units::Posterior && problem.program.own_units.is_none() {
             let len = b * problem.extents().latent_len();
             problem.program.own_units = Some(OwnUnits::new(&device, problem.dtype(), len)?);
@@ -94,25 +103,25 @@ impl Fit for AdamW {
         if let Device::Cuda(context) = device {
             return Ok(on_device::fit(problem, context, self, key, observer)?.into());
         }
-        let shape = [b, problem.extents().latent_len()];
-        let mut stop = EarlyStop::new(self.stop_window, shape, &device, problem.dtype())?;
+        let extents = problem.extents();
+        let shape = [b, extents.latent_len(), self.rank * extents.n_layers];
+        let mut stop = EarlyStop::new(self.stop_window, b, &problem.stored_parameters()?)?;
         for (step, lr) in self.rates.iter().enumerate() {
             let (measured, bounds) = self.step(problem, step, *lr)?;
             observer(&measured)?;
             if let Some(stop) = &mut stop
-                && stop.after(&bounds, problem.stored_posterior()?)?
+                && stop.after(&bounds, &problem.stored_parameters()?)?
             {
                 break;
             }
             if self.noise == Noise::Fresh {
                 // Draw 0 is the start's.
-                let noise = key.normal(shape, Purpose::FitNoise, step + 1, [0.0, 1.0])?;
-                problem.load_noise(&noise)?;
+                problem.load_noise(&key.draw(shape, SampleOf::Fit, step + 1)?)?;
             }
         }
         let mut fitted = problem.stored()?;
         if let Some(stop) = stop {
-            stop.restore([&mut fitted.mu, &mut fitted.log_var])?;
+            stop.restore(fitted.parameters_mut())?;
         }
         Ok(fitted.into())
     }
@@ -141,8 +150,8 @@ impl AdamW {
             elementwise::add_assign(device, sum, plan.output(*gradient)?)?;
         }
         let options = self.options(lr);
-        let [of_mu, of_log_var] = moments;
-        let (dmu, dlog_var) = (plan.output(latents.dmu)?, plan.output(latents.dlog_var)?);
+        let (of_mu, of_spread) = moments.split_first_mut().ok_or_else(crate::suits::no_latents)?;
+        let dmu = plan.output(latents.dmu)?;
         match own_units.as_mut().filter(|_| self.units == Units::Posterior) {
             None => of_mu.update(device, store.get_mut(latents.mu)?, dmu, 1.0, options)?,
             Some(own) => {
@@ -151,7 +160,10 @@ impl AdamW {
                 own.apply(device, store.get_mut(latents.mu)?)?;
             }
         }
-        of_log_var.update(device, store.get_mut(latents.log_var)?, dlog_var, 1.0, options)?;
+        for (moments, [input, gradient]) in of_spread.iter_mut().zip(latents.spread()) {
+            let gradient = plan.output(gradient)?;
+            moments.update(device, store.get_mut(input)?, gradient, 1.0, options)?;
+        }
         Ok::<_, Error>((measured, bounds))
     }
 }

@@ -32,7 +32,8 @@ pub(super) fn fit(
         _ => {
             let widths = [b * t, b * extents.n_layers];
             let kind = (adamw.noise, adamw.units);
-            Tables::new(&program.device, steps, kind, b, extents.latent_len(), widths)?
+            let drawn = [extents.latent_len(), adamw.rank * extents.n_layers];
+            Tables::new(&program.device, steps, kind, b, drawn, widths)?
         }
     };
     // A recording is of the memory of one set of weights.
@@ -49,8 +50,7 @@ pub(super) fn fit(
     let outputs = || nodes.fast_outputs();
     let plan = Program::plan(&mut plans.fast, graph, device, *precision, outputs)?;
     plan.prepare(store.with(weights.parameters()))?;
-    let shape = [b, extents.latent_len()];
-    let mut stop = EarlyStop::new(adamw.stop_window, shape, &problem.device(), problem.dtype())?;
+    let mut stop = EarlyStop::new(adamw.stop_window, b, &problem.stored_parameters()?)?;
     let mut taken = 0;
     while taken < steps {
         if let Some(Ok(recording)) = &tables.recording {
@@ -70,10 +70,10 @@ pub(super) fn fit(
             // Waits for the device, once per window.
             let measured = tables.measured()?;
             let window = &measured[taken - adamw.stop_window..taken];
-            let posterior = problem.stored_posterior()?;
+            let posterior = problem.stored_parameters()?;
             let mut all = false;
             for (nll, kl) in window {
-                all = stop.after(&bounds(b, nll, kl), posterior)?;
+                all = stop.after(&bounds(b, nll, kl), &posterior)?;
             }
             if all {
                 break;
@@ -84,7 +84,7 @@ pub(super) fn fit(
     problem.program.tables = Some(tables);
     let mut fitted = problem.stored()?;
     if let Some(stop) = stop {
-        stop.restore([&mut fitted.mu, &mut fitted.log_var])?;
+        stop.restore(fitted.parameters_mut())?;
     }
     measured[..taken].iter().zip(&adamw.rates).enumerate().try_for_each(
         |(step, ((nll, kl), lr))| {
@@ -112,8 +112,8 @@ fn enqueue_step(problem: &mut Problem<'_>, units: Units, tables: &mut Tables) ->
         let (m, v) = (&mut state.m, &mut state.v);
         adamw::scheduled(device, param, m, v, gradient, &tables.factors, &tables.step)
     };
-    let [of_mu, of_log_var] = moments;
-    let (dmu, dlog_var) = (plan.output(latents.dmu)?, plan.output(latents.dlog_var)?);
+    let (of_mu, of_spread) = moments.split_first_mut().ok_or_else(crate::suits::no_latents)?;
+    let dmu = plan.output(latents.dmu)?;
     match own_units.as_mut().filter(|_| units == Units::Posterior) {
         None => update(of_mu, store.get_mut(latents.mu)?, dmu)?,
         Some(own) => {
@@ -122,6 +122,12 @@ fn enqueue_step(problem: &mut Problem<'_>, units: Units, tables: &mut Tables) ->
             own.apply(device, store.get_mut(latents.mu)?)?;
         }
     }
-    update(of_log_var, store.get_mut(latents.log_var)?, dlog_var)?;
-    tables.advance(device, store.get_mut(latents.noise)?)
+    for (moments, [input, gradient]) in of_spread.iter_mut().zip(latents.spread()) {
+        update(moments, store.get_mut(input)?, plan.output(gradient)?)?;
+    }
+    tables.draw(device, store.get_mut(latents.noise)?, 0)?;
+    if let Some(factor) = latents.factor {
+        tables.draw(device, store.get_mut(factor.noise)?, 1)?;
+    }
+    tables.advance(device)
 }
