@@ -18,6 +18,7 @@ mod key;
 mod latent_use;
 mod latents;
 mod likelihood;
+mod low_rank;
 pub mod objective;
 mod own_units;
 mod posterior;
@@ -33,7 +34,6 @@ mod tables;
 #[cfg(test)]
 #[path = "../tests/tiny/mod.rs"]
 mod tiny;
-mod traced_factor;
 mod weight_grad;
 
 pub use batch::Batch;
@@ -53,6 +53,7 @@ pub use key::{InferKey, Sequences};
 pub use latent_use::{LatentUse, MeanVariance};
 pub use latents::{Gaussian, Latents};
 pub use likelihood::{Extents, Likelihood};
+pub use low_rank::TracedFactor;
 pub use objective::{SlowGradient, Training};
 pub use posterior::Posterior;
 pub use prior::{Density, Prior, StandardNormal, TracedGaussian};
@@ -62,7 +63,6 @@ pub use protocol::Protocol;
 pub use score::{Estimate, Masked, Scores, mask_batch, score};
 pub use start::Start;
 pub use suits::{Task, suits};
-pub use traced_factor::TracedFactor;
 pub use weight_grad::WeightGradients;
 
 // What the signatures above take and return.

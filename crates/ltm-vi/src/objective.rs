@@ -5,8 +5,8 @@ use ltm_autodiff::{Graph, Kind, Result, UpdateRate, Value, grad, ops};
 use ltm_model::encoder::{Encoded, EncoderInputs};
 use ltm_model::{ParamSpec, Part};
 
+use crate::low_rank::TracedFactor;
 use crate::prior::TracedGaussian;
-use crate::traced_factor::TracedFactor;
 use crate::{Likelihood, Prior};
 
 /// Which weight gradients are traced.

@@ -6,7 +6,7 @@ use ltm_model::DeviceWeights;
 
 use crate::error::{argument, check_finite};
 use crate::key::Draw;
-use crate::traced_factor::TracedFactor;
+use crate::low_rank::TracedFactor;
 use crate::{Batch, Extents, Factor, Gaussian, Latents, Program, Result};
 
 /// A batch whose latents are to be inferred under given weights.

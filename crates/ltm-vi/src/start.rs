@@ -8,9 +8,9 @@ use ltm_kernels::Buffer;
 use crate::key::{Purpose, SampleOf};
 use crate::{Error, Extents, Factor, Gaussian, InferKey, Initial, Posterior, Problem, Result};
 
-/// The length of the columns that a fit begins with. Without any, their gradient would be noise of mean 0 and no direction
-/// would grow. A random column costs about `length⁴/4` nats, 0.02 here, and one along a direction of wide posterior grows
-/// in proportion to its length.
+/// The length of the columns that a fit begins with. At length 0 the gradient has mean 0, so that no direction would grow but
+/// by noise: a column along a direction in which the posterior is wider grows in proportion to its length. A random one costs
+/// about `length⁴/4` nats, 0.02 here.
 const COLUMN_LENGTH: f64 = 0.5;
 
 /// The posterior that a fit begins with.

@@ -16,8 +16,8 @@ pub(crate) struct Tables {
     units: Units,
     /// Numbers of one step's NLL and KL.
     widths: [usize; 2],
-    /// AdamW's factors, `(S,8)`.
-    pub(crate) factors: Buffer,
+    /// AdamW's factors of means and log-variances, and those of columns, each `(S,8)`.
+    pub(crate) factors: [Buffer; 2],
     /// Generators of each step's next noise of the numbers, and of the columns where a factor has any.
     drawn: Vec<Drawn>,
     /// The step, `(1)`.
@@ -61,7 +61,7 @@ impl Tables {
             noise,
             units,
             widths,
-            factors: floats(steps * 8)?,
+            factors: [floats(steps * 8)?, floats(steps * 8)?],
             drawn: drawn.collect::<Result<_>>()?,
             step: integers(1)?,
             history: floats(steps * (widths[0] + widths[1]))?,
@@ -81,7 +81,7 @@ impl Tables {
     }
 
     /// Fills the tables for a fit with these factors, `(S,8)`, and sets the step to 0.
-    pub(crate) fn begin(&mut self, factors: &[f32], key: InferKey) -> Result<()> {
+    pub(crate) fn begin(&mut self, factors: [&[f32]; 2], key: InferKey) -> Result<()> {
         for Drawn { purpose, keys, dims } in &mut self.drawn {
             let mut words = Vec::new();
             for step in 0..self.steps {
@@ -92,7 +92,9 @@ impl Tables {
             }
             keys.write_i32(&words)?;
         }
-        self.factors.write_f32(factors)?;
+        for (own, factors) in self.factors.iter_mut().zip(factors) {
+            own.write_f32(factors)?;
+        }
         Ok(self.step.write_i32(&[0])?)
     }
 

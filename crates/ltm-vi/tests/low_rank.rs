@@ -490,7 +490,7 @@ fn a_posterior_of_low_rank_is_found_and_leaves_no_gap() {
     let mut program = Program::of(linear, prior, [1, N], &cpu, f64, none).unwrap();
     let mut problem = program.problem(&weights, &batch).unwrap();
     let bounds = [0, 1, 2].map(|rank| {
-        let infer = InferConfig { rank, steps: 4000, lr: 0.02, ..FIT };
+        let infer = InferConfig { rank, steps: 4000, lr: 0.04, ..FIT };
         let inference = Inference::finished(&infer).unwrap();
         let latents = inference.infer(&mut problem, KEY, &mut |_| Ok(())).unwrap();
         [Protocol::Elbo { samples: 20_000 }, Protocol::Iwae { samples: 8 }].map(|protocol| {

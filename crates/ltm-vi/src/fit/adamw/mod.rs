@@ -16,6 +16,14 @@ use crate::{
     Error, FastStep, InferConfig, InferKey, Latents, Noise, Problem, Program, Result, Start, Units,
 };
 
+impl Problem<'_> {
+    /// The rate of columns, in units of that of other numbers: see [`AdamW::rank`].
+    fn column_rate(&self) -> f64 {
+        let extents = self.extents();
+        (extents.n_layers as f64 / extents.latent_len().max(1) as f64).sqrt()
+    }
+}
+
 /// The variational fit (Kong et al. 2025): each step is one of AdamW at the sample of the current noise.
 ///
 /// On CUDA the steps run without the host, see the crate's documentation, and are reported after the last one.
@@ -35,8 +43,8 @@ pub struct AdamW {
     pub units: Units,
     /// Whether the noise is drawn again after each step.
     pub noise: Noise,
-    /// Columns of each layer of the posterior's [`Factor`](crate::Factor), which are moved as log-variances are; 0 for a
-    /// posterior of independent numbers.
+    /// Columns of each layer of the posterior's [`Factor`](crate::Factor); 0 for a posterior of independent numbers. The rate of
+    /// a column of `n` numbers is `1/√n` of the others', so that a step moves its length by about the rate.
     pub rank: usize,
     /// Steps of a window: a sequence stops early, and its posterior is final, when the mean bound of a window is no lower than
     /// that of the window before. 0 takes all steps.
@@ -141,6 +149,8 @@ impl AdamW {
         let nll = at.nll.iter().sum();
         let measured = FastStep::new(step, lr, nll, &at.kl, n_layers);
         let bounds = early_stop::bounds(b, &at.nll, &at.kl);
+        let options = self.options(lr);
+        let each = [options, self.options(lr * problem.column_rate())];
         let Program { device, nodes, plans, store, moments, own_units, trajectory, .. } =
             &mut *problem.program;
         let (Some(latents), Some(plan)) = (&nodes.latents, &plans.fast) else {
@@ -149,7 +159,6 @@ impl AdamW {
         for (sum, gradient) in trajectory.iter_mut().zip(&latents.dweights) {
             elementwise::add_assign(device, sum, plan.output(*gradient)?)?;
         }
-        let options = self.options(lr);
         let (of_mu, of_spread) = moments.split_first_mut().ok_or_else(crate::suits::no_latents)?;
         let dmu = plan.output(latents.dmu)?;
         match own_units.as_mut().filter(|_| self.units == Units::Posterior) {
@@ -160,7 +169,8 @@ impl AdamW {
                 own.apply(device, store.get_mut(latents.mu)?)?;
             }
         }
-        for (moments, [input, gradient]) in of_spread.iter_mut().zip(latents.spread()) {
+        let spread = of_spread.iter_mut().zip(latents.spread()).zip(each);
+        for ((moments, [input, gradient]), options) in spread {
             let gradient = plan.output(gradient)?;
             moments.update(device, store.get_mut(input)?, gradient, 1.0, options)?;
         }

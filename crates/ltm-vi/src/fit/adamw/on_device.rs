@@ -22,7 +22,7 @@ pub(super) fn fit(
 ) -> Result<Gaussian> {
     problem.load_batch()?;
     problem.load_kl_weight(adamw.kl_weight as f32)?;
-    let extents = problem.extents();
+    let (extents, column_rate) = (problem.extents(), problem.column_rate());
     let [b, t] = problem.batch().shape();
     let steps = adamw.rates.len();
     let weights = problem.weights;
@@ -41,11 +41,14 @@ pub(super) fn fit(
     if tables.recorded_of != id {
         (tables.recording, tables.recorded_of) = (None, id);
     }
-    let factors = |(step, lr): (usize, &f64)| {
-        Factors::<f32>::new(adamw.options(*lr), 1.0, step as u64 + 1).to_row()
+    let factors = |options: &dyn Fn(f64) -> adamw::AdamW| -> Vec<f32> {
+        let row = |(step, lr): (usize, &f64)| {
+            Factors::<f32>::new(options(*lr), 1.0, step as u64 + 1).to_row()
+        };
+        adamw.rates.iter().enumerate().flat_map(row).collect()
     };
-    let factors: Vec<f32> = adamw.rates.iter().enumerate().flat_map(factors).collect();
-    tables.begin(&factors, key)?;
+    let of_columns = factors(&|lr| adamw.options(lr * column_rate));
+    tables.begin([&factors(&|lr| adamw.options(lr)), &of_columns], key)?;
     let Program { graph, device, precision, nodes, plans, store, .. } = program;
     let outputs = || nodes.fast_outputs();
     let plan = Program::plan(&mut plans.fast, graph, device, *precision, outputs)?;
@@ -108,22 +111,24 @@ fn enqueue_step(problem: &mut Problem<'_>, units: Units, tables: &mut Tables) ->
     for (sum, gradient) in trajectory.iter_mut().zip(&latents.dweights) {
         elementwise::add_assign(device, sum, plan.output(*gradient)?)?;
     }
-    let update = |state: &mut AdamWState, param: &mut Buffer, gradient: &Buffer| {
+    let [factors, of_columns] = &tables.factors;
+    let update = |state: &mut AdamWState, param: &mut Buffer, gradient: &Buffer, factors| {
         let (m, v) = (&mut state.m, &mut state.v);
-        adamw::scheduled(device, param, m, v, gradient, &tables.factors, &tables.step)
+        adamw::scheduled(device, param, m, v, gradient, factors, &tables.step)
     };
     let (of_mu, of_spread) = moments.split_first_mut().ok_or_else(crate::suits::no_latents)?;
     let dmu = plan.output(latents.dmu)?;
     match own_units.as_mut().filter(|_| units == Units::Posterior) {
-        None => update(of_mu, store.get_mut(latents.mu)?, dmu)?,
+        None => update(of_mu, store.get_mut(latents.mu)?, dmu, factors)?,
         Some(own) => {
             own.begin(device, store.get(latents.log_var)?, dmu)?;
-            update(of_mu, &mut own.step, &own.gradient)?;
+            update(of_mu, &mut own.step, &own.gradient, factors)?;
             own.apply(device, store.get_mut(latents.mu)?)?;
         }
     }
-    for (moments, [input, gradient]) in of_spread.iter_mut().zip(latents.spread()) {
-        update(moments, store.get_mut(input)?, plan.output(gradient)?)?;
+    let spread = of_spread.iter_mut().zip(latents.spread()).zip([factors, of_columns]);
+    for ((moments, [input, gradient]), factors) in spread {
+        update(moments, store.get_mut(input)?, plan.output(gradient)?, factors)?;
     }
     tables.draw(device, store.get_mut(latents.noise)?, 0)?;
     if let Some(factor) = latents.factor {

@@ -1,4 +1,4 @@
-//! The low-rank part of a posterior in a graph: the noise of its sample, and its KL. Knows no prior but through its trait.
+//! The low-rank part of a posterior in a graph: its sample and its KL. Knows no prior but through its trait.
 
 use ltm_autodiff::{Graph, Kind, Result, UpdateRate, Value, ops};
 
