@@ -94,22 +94,40 @@ impl Fitted {
         (above > 2.0 * error).then_some(above)
     }
 
-    /// Writes `mu`, `log_var` and the sample `z`, each `(L·Z,C)`, to a safetensors file.
+    /// Writes `mu`, `log_var` and the sample `z`, each `(L·Z,C)`, to a safetensors file; with `infer.rank` also the `columns`
+    /// `(L,R,Z·C)` of the posterior's [`Factor`](ltm_vi::Factor).
     ///
     /// # Errors
     /// [`Error::File`] when it cannot be written.
     pub fn save(&self, path: &Path, model: &ModelConfig) -> Result<()> {
-        let shape = [model.n_latents, model.dim];
+        let Posterior { mu, log_var, factor, .. } = &self.posterior;
+        let shape = vec![model.n_latents, model.dim];
         let z = self.posterior.sample()?;
-        let tensors = [("mu", &self.posterior.mu), ("log_var", &self.posterior.log_var), ("z", &z)]
-            .map(|(name, values)| (name, values.iter().flat_map(|x| x.to_le_bytes()).collect()));
+        let mut tensors =
+            vec![("mu", mu, shape.clone()), ("log_var", log_var, shape.clone()), ("z", &z, shape)];
+        if let Some(factor) = factor {
+            let len = model.n_latents * model.dim / model.n_layers;
+            let shape = vec![model.n_layers, self.posterior.rank(), len];
+            tensors.push(("columns", &factor.columns, shape));
+        }
+        let tensors: Vec<_> = tensors
+            .into_iter()
+            .map(|(name, values, shape)| {
+                (name, values.iter().flat_map(|x| x.to_le_bytes()).collect::<Vec<u8>>(), shape)
+            })
+            .collect();
         let refused = |error| {
-            Error::content(path, "`mu`, `log_var`, `z`", "(L·Z,C) numbers", format!("{error}"))
+            Error::content(
+                path,
+                "the posterior's tensors",
+                "numbers of their shapes",
+                format!("{error}"),
+            )
         };
         let views = tensors
             .iter()
-            .map(|(name, bytes): &(&str, Vec<u8>)| {
-                Ok((*name, TensorView::new(Dtype::F32, shape.to_vec(), bytes).map_err(refused)?))
+            .map(|(name, bytes, shape)| {
+                Ok((*name, TensorView::new(Dtype::F32, shape.clone(), bytes).map_err(refused)?))
             })
             .collect::<Result<Vec<_>>>()?;
         Ok(write_whole(path, &safetensors::serialize(views, None).map_err(refused)?)?)
@@ -165,6 +183,18 @@ mod tests {
         let mu = file.tensor("mu").expect("there");
         let expected: Vec<u8> = fitted.posterior.mu.iter().flat_map(|x| x.to_le_bytes()).collect();
         assert_eq!((mu.shape(), mu.data()), (&[4, 16][..], &expected[..]));
+        assert!(file.tensor("columns").is_err());
+
+        let mut correlated = config.clone();
+        correlated.infer.rank = 3;
+        let fitted = think(&correlated, &weights(&config), &tokens("a dog"), 7, &mut |_| ());
+        let fitted = fitted.expect("fitted");
+        let path = dir.path().join("columns.safetensors");
+        fitted.save(&path, &config.model).expect("written");
+        let bytes = std::fs::read(&path).expect("there");
+        let file = safetensors::SafeTensors::deserialize(&bytes).expect("a file of tensors");
+        assert_eq!(file.tensor("columns").expect("there").shape(), [2, 3, 32]);
+        assert_eq!(fitted.kl, fitted.posterior.kl(2).expect("two layers").iter().sum::<f64>());
     }
 
     #[test]

@@ -64,6 +64,7 @@ fn numbers_are_taken_to_their_bounds_and_no_further() {
             vec!["2".into(), (1 << 20).to_string()],
             vec!["1".into(), ((1 << 20) + 1).to_string()],
         ),
+        ("infer.rank", vec!["0".into(), "4".into()], vec!["5".into()]),
         ("train.seq_len", vec!["1".into(), "96".into()], vec!["0".into(), "97".into()]),
         (
             "train.lr",

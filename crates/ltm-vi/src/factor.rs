@@ -9,20 +9,20 @@ use crate::key::Draw;
 use crate::prior::Density;
 use crate::{Posterior, Result};
 
-/// `R` columns `V` for each layer of a sequence. Its latents are distributed as `mu + s·(e + V·c)` with the deviations
-/// `s = exp(log_var/2)` and standard normal `e` and `c`: as `N(mu, diag(s²) + U·Uᵀ)` with `U = s·V`.
+/// `R` columns `A` for each layer of a sequence. Its latents are distributed as `mu + s·(e + A·f)` with the deviations
+/// `s = exp(log_var/2)` and standard normal `e` and `f`: as `N(mu, diag(s²) + U·Uᵀ)` with `U = s·A`.
 ///
 /// The columns are in units of `s`, so that a step of a fit moves them by the same share of every deviation, and densities
-/// need `I + Vᵀ·V` alone. They are those of one layer, so that layers are independent and the KL is a sum over them.
+/// need `I + Aᵀ·A` alone. They are those of one layer, so that layers are independent and the KL is a sum over them.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct Factor<T> {
-    /// `V`, `(B,L,R,Z·C)`.
+    /// `A`, `(B,L,R,Z·C)`.
     pub columns: T,
-    /// The noise `c` of the sample, `(B,L,R)`.
+    /// The noise `f` of the sample, `(B,L,R)`.
     pub noise: T,
 }
 
-/// The columns of one layer `(R,n)`, and the Cholesky factor of `I + Vᵀ·V`.
+/// The columns of one layer `(R,n)`, and the Cholesky factor of `I + Aᵀ·A`.
 struct Layer<'a> {
     columns: Vec<&'a [f32]>,
     cholesky: Vec<Vec<f64>>,
@@ -45,12 +45,12 @@ impl<'a> Layer<'a> {
         Self { columns, cholesky }
     }
 
-    /// `log det(I + V·Vᵀ)`.
+    /// `log det(I + A·Aᵀ)`.
     fn log_det(&self) -> f64 {
         2.0 * self.cholesky.iter().enumerate().map(|(i, row)| row[i].ln()).sum::<f64>()
     }
 
-    /// `wᵀ·w - wᵀ·(I + V·Vᵀ)⁻¹·w`, by the Woodbury identity `aᵀ·(I + Vᵀ·V)⁻¹·a` with `a = Vᵀ·w`.
+    /// `wᵀ·w - wᵀ·(I + A·Aᵀ)⁻¹·w`, by the Woodbury identity `bᵀ·(I + Aᵀ·A)⁻¹·b` with `b = Aᵀ·w`.
     fn explained(&self, w: &[f32]) -> f64 {
         let mut solved: Vec<f64> = Vec::with_capacity(self.columns.len());
         for (column, row) in self.columns.iter().zip(&self.cholesky) {
@@ -60,7 +60,7 @@ impl<'a> Layer<'a> {
         solved.iter().map(|x| x * x).sum()
     }
 
-    /// The squares of each number's row of `V`, `(n)`: by how much its variance is above `s²`, in units of that.
+    /// The squares of each number's row of `A`, `(n)`: by how much its variance is above `s²`, in units of that.
     fn squares(&self) -> Vec<f64> {
         let mut squares = vec![0.0; self.columns[0].len()];
         for column in &self.columns {
@@ -111,7 +111,7 @@ impl Posterior {
         columns.chunks(columns.len() / layers).map(|columns| Layer::new(columns, rank)).collect()
     }
 
-    /// The noise of all numbers `e + V·c`, `(B,L·Z,C)`.
+    /// The noise of all numbers `e + A·f`, `(B,L·Z,C)`.
     pub(crate) fn correlated<'n>(&self, draw: &'n Draw) -> Cow<'n, [f32]> {
         let layers = self.layers();
         if layers.is_empty() {

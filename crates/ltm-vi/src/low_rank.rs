@@ -8,9 +8,9 @@ use crate::prior::TracedGaussian;
 /// The inputs of a [`Factor`](crate::Factor).
 #[derive(Clone, Copy, Debug)]
 pub struct TracedFactor {
-    /// Input `(B·L,R,Z·C)`: the columns `V`.
+    /// Input `(B·L,R,Z·C)`: the columns `A`.
     pub columns: Value,
-    /// Input `(B·L,R,1)`: the noise `c` of the sample.
+    /// Input `(B·L,R,1)`: the noise `f` of the sample.
     pub noise: Value,
 }
 
@@ -24,7 +24,7 @@ impl TracedFactor {
         }
     }
 
-    /// The sample `mu + exp(log_var/2)·(e + V·c)`, with `e` in `noise`, all `(B,L·Z,C)`.
+    /// The sample `mu + exp(log_var/2)·(e + A·f)`, with `e` in `noise`, all `(B,L·Z,C)`.
     pub(crate) fn sample(self, g: &mut Graph, [mu, log_var, noise]: [Value; 3]) -> Result<Value> {
         let moved = ops::mul(g, self.columns, self.noise)?;
         let moved = ops::sum(g, moved, &[1])?;
@@ -38,7 +38,7 @@ impl TracedFactor {
     }
 
     /// The KL from the prior of each of the `B·L` rows: that of independent numbers of the same variances, plus their
-    /// total correlation `(Σ log(1 + Σ V²) - log det(I + Vᵀ·V))/2`. `log_var` of `q` is without the factor.
+    /// total correlation `(Σ log(1 + Σ A²) - log det(I + Aᵀ·A))/2`. `log_var` of `q` is without the factor.
     pub(crate) fn kl(
         self,
         g: &mut Graph,
@@ -63,7 +63,7 @@ impl TracedFactor {
         ops::add(g, independent, correlation)
     }
 
-    /// `log det(I + Vᵀ·V)` of each row, `(B·L,1,1)`: the sum of the logarithms of the pivots of Gaussian elimination.
+    /// `log det(I + Aᵀ·A)` of each row, `(B·L,1,1)`: the sum of the logarithms of the pivots of Gaussian elimination.
     fn log_det(self, g: &mut Graph) -> Result<Value> {
         let rank = g.shape(self.columns)[1];
         let columns = (0..rank).map(|i| ops::narrow(g, self.columns, 1, i, 1));

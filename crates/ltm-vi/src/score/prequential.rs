@@ -1,12 +1,10 @@
 //! Next-block prediction: latents are fitted to the targets before a block, then the block is scored.
 //! Knows no corpus.
 
-use ltm_kernels::Buffer;
-
 use super::samples::draw;
 use super::{Protocol, density};
 use crate::estimators::{self, Sampled};
-use crate::{Batch, Factor, Gaussian, InferKey, Inference, Problem, Result, Start};
+use crate::{Batch, Gaussian, InferKey, Inference, Problem, Result, Start};
 
 /// Nats of each row after its first known targets, by [`Protocol::Prequential`] with blocks of `stride` targets.
 ///
@@ -86,6 +84,10 @@ fn exchanged(
             Some(donor) => {
                 taken.mu.copy_range(row * n, &q.mu, donor * n, n)?;
                 taken.log_var.copy_range(row * n, &q.log_var, donor * n, n)?;
+                if let (Some(taken), Some(q)) = (&mut taken.factor, &q.factor) {
+                    let n = q.columns.len() / donors.len();
+                    taken.columns.copy_range(row * n, &q.columns, donor * n, n)?;
+                }
                 from_prior.extend(prior_rows.contains(donor).then_some(row));
             }
             None => from_prior.push(row),
@@ -123,11 +125,6 @@ fn fit(
     for row in &prior_rows {
         q.mu.copy_range(row * n, &prior.mu, row * n, n)?;
         q.log_var.copy_range(row * n, &prior.log_var, row * n, n)?;
-        if let Some(Factor { columns, .. }) = &mut q.factor {
-            let len = columns.len() / b;
-            let none = Buffer::zeros(&columns.device(), columns.dtype(), len)?;
-            columns.copy_range(row * len, &none, 0, len)?;
-        }
     }
     Ok((q, prior_rows))
 }

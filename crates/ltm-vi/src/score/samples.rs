@@ -13,7 +13,7 @@ pub(super) struct Draws {
 }
 
 /// Draws `samples` samples of each row's latents, from number `first` of the stream on: of `q`, or in `prior_rows` of the
-/// prior, where `q` is a Gaussian of independent numbers like it and the ratios mean nothing. `nll` turns the nats of each
+/// prior, where the ratios mean nothing. `nll` turns the nats of each
 /// target into those of each row.
 pub(super) fn draw(
     problem: &mut Problem<'_>,
@@ -31,8 +31,10 @@ pub(super) fn draw(
     problem.load_gaussian(q)?;
     for sample in first..first + samples {
         let mut noise = posterior.draw(b, key, SampleOf::Score, sample)?;
+        let columns = noise.columns.len() / b;
         for row in prior_rows {
-            // What maps the Gaussian to the prior's own sample.
+            // What maps the Gaussian of independent numbers to the prior's own sample.
+            noise.columns[row * columns..(row + 1) * columns].fill(0.0);
             let range = row * n..(row + 1) * n;
             let z = prior.sample_f32(&noise.numbers[range.clone()]);
             let [mu, log_var] =
