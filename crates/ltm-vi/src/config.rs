@@ -110,7 +110,7 @@ pub struct InferConfig {
     /// Constant that AdamW adds to the root of the squared gradient's running mean.
     #[serde(default = "default_eps")]
     pub eps: f64,
-    /// Decoupled weight decay, on mean and log-variance alike.
+    /// Decoupled weight decay, on mean, log-variance and columns alike.
     #[serde(default)]
     pub weight_decay: f64,
     /// The unit of a mean's gradient and step.

@@ -59,7 +59,7 @@ impl Problem<'_> {
             let draw = host.draw(b, key, SampleOf::Slow, sample)?;
             self.load_noise(&draw)?;
             let found = self.stored_nll()?;
-            let ratios = host.log_ratios(&*prior, &draw, b);
+            let ratios = prior.log_ratios(&host, &draw, b);
             for (row, (found, ratio)) in self.sum_rows(&found).into_iter().zip(ratios).enumerate() {
                 log_weights[row].push(kl_weight * ratio - found);
                 nll[row] += found / samples as f64;

@@ -1,7 +1,10 @@
 //! The Gaussian posterior of a batch on the host. Knows no graph and no device.
 
+use std::borrow::Cow;
+
 use crate::error::argument;
 use crate::estimators::check_length;
+use crate::factor::Layer;
 use crate::key::{Draw, Purpose, SampleOf};
 use crate::{Extents, Factor, InferConfig, InferKey, Initial, Result};
 
@@ -112,6 +115,75 @@ impl Posterior {
             mu.iter().zip(log_var).map(|(m, v)| kl(*m, *v)).sum::<f64>() + correlation
         };
         Ok(parts.map(part).collect())
+    }
+
+    /// Columns of each layer, `R`; 0 for independent numbers.
+    pub fn rank(&self) -> usize {
+        self.factor.as_ref().map_or(0, |factor| factor.rank(self.mu.len()))
+    }
+
+    /// Numbers of the columns' noise.
+    fn column_noise(&self) -> &[f32] {
+        self.factor.as_ref().map_or(&[], |factor| &factor.noise)
+    }
+
+    /// Refuses a factor whose columns are not as many for every layer.
+    pub(crate) fn check_factor(&self) -> Result<()> {
+        self.factor.as_ref().map_or(Ok(()), |factor| factor.check(self.mu.len()))
+    }
+
+    /// Every layer of every sequence; none without a factor.
+    pub(crate) fn layers(&self) -> Vec<Layer<'_>> {
+        self.factor.as_ref().map_or(Vec::new(), |factor| factor.layers(self.mu.len()))
+    }
+
+    /// The noise of all numbers `e + A·f`, `(B,L·Z,C)`.
+    pub(crate) fn correlated<'n>(&self, draw: &'n Draw) -> Cow<'n, [f32]> {
+        let layers = self.layers();
+        if layers.is_empty() {
+            return Cow::Borrowed(&draw.numbers);
+        }
+        let (len, rank) = (self.mu.len() / layers.len(), self.rank());
+        let mut noise = draw.numbers.clone();
+        let parts = noise.chunks_mut(len).zip(&layers).zip(draw.columns.chunks(rank));
+        for ((part, layer), factors) in parts {
+            for (i, x) in part.iter_mut().enumerate() {
+                let columns = layer.columns.iter().zip(factors);
+                let sum: f64 = columns.map(|(v, c)| f64::from(v[i]) * f64::from(*c)).sum();
+                *x = (f64::from(*x) + sum) as f32;
+            }
+        }
+        Cow::Owned(noise)
+    }
+
+    /// The logarithm of each number's own variance, `(B,L·Z,C)`.
+    pub(crate) fn marginal_log_var(&self) -> Cow<'_, [f32]> {
+        let squares = self.layers().into_iter().flat_map(|layer| layer.squares());
+        if self.factor.is_none() {
+            return Cow::Borrowed(&self.log_var);
+        }
+        let of = |(log_var, square): (&f32, f64)| (f64::from(*log_var) + square.ln_1p()) as f32;
+        Cow::Owned(self.log_var.iter().zip(squares).map(of).collect())
+    }
+
+    /// The KL of each of `rows` equal parts from independent numbers of the same variances, in nats: 0 without a factor. `None`
+    /// where a part is not of whole layers.
+    ///
+    /// The KL from a prior of independent numbers is this plus that of such numbers.
+    pub(crate) fn total_correlation(&self, rows: usize) -> Option<Vec<f64>> {
+        let layers = self.layers();
+        if layers.is_empty() {
+            return Some(vec![0.0; rows]);
+        }
+        let of = |layer: &Layer<'_>| {
+            let marginal: f64 = layer.squares().iter().map(|square| square.ln_1p()).sum();
+            0.5 * (marginal - layer.log_det())
+        };
+        let whole = rows > 0 && layers.len().is_multiple_of(rows);
+        whole.then(|| {
+            let part = |layers: &[Layer<'_>]| layers.iter().map(of).sum();
+            layers.chunks(layers.len() / rows).map(part).collect()
+        })
     }
 }
 

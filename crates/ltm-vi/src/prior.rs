@@ -5,7 +5,8 @@ use std::sync::Arc;
 use ltm_autodiff::{Graph, Value, ops};
 use ltm_model::DeviceWeights;
 
-use crate::{Result, estimators, posterior};
+use crate::key::Draw;
+use crate::{Posterior, Result, estimators, posterior};
 
 /// A Gaussian `q(z|x)` in a graph, with one sample.
 #[derive(Clone, Copy, Debug)]
@@ -81,6 +82,23 @@ pub trait Density: Send + Sync {
 }
 
 impl dyn Density {
+    /// `log p(z) - log q(z)` of each of the `b` sequences of `q` at the sample of `draw`.
+    pub(crate) fn log_ratios(&self, q: &Posterior, draw: &Draw, b: usize) -> Vec<f64> {
+        let noise = q.correlated(draw);
+        let layers = q.layers();
+        let len = q.mu.len() / b;
+        let sequence = |row: usize| {
+            let [mu, log_var, noise] =
+                [&q.mu, &q.log_var, &*noise].map(|numbers| &numbers[row * len..][..len]);
+            let independent = self.log_ratio(mu, log_var, noise);
+            let of_row = layers.len() / b;
+            let layers = &layers[row * of_row..][..of_row];
+            let parts = layers.iter().zip(noise.chunks(len / of_row.max(1)));
+            let more = parts.map(|(layer, w)| 0.5 * (layer.log_det() - layer.explained(w)));
+            independent + more.sum::<f64>()
+        };
+        (0..b).map(sequence).collect()
+    }
     /// Latents `(L·Z·C)` of a sequence from its noise, in single precision.
     pub(crate) fn sample_f32(&self, noise: &[f32]) -> Vec<f32> {
         let noise: Vec<f64> = noise.iter().map(|x| f64::from(*x)).collect();

@@ -267,8 +267,9 @@ mod tests {
             Some("`infer.start` must be `prior` or `drawn` for infer.me"),
         );
         let still = InferConfig { steps: 0, ..given };
-        train(&plain, &InferConfig { rank: 1, ..given }, Final, Some("`infer.rank` must be 0"));
-        score(&plain, &InferConfig { rank: 1, ..given }, elbo, None);
+        let low_rank = InferConfig { rank: 1, ..given };
+        train(&plain, &low_rank, Final, Some("`infer.rank` must be 0"));
+        score(&plain, &low_rank, elbo, None);
         train(&plain, &still, Final, Some("`train.fast_steps` must be at least 1"));
         score(&plain, &still, elbo, None);
         train(&plain, &encoded, Final, Some("a model.encoder_width of at least 1"));

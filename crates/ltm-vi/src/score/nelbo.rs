@@ -15,7 +15,7 @@ pub(super) fn at_the_fitted_noise(problem: &mut Problem<'_>, q: &Gaussian) -> Re
         None => {
             let posterior = q.to_host()?;
             let draw = posterior.own_draw();
-            let ratios = posterior.log_ratios(&*problem.prior()?, &draw, nll.len());
+            let ratios = problem.prior()?.log_ratios(&posterior, &draw, nll.len());
             ratios.iter().map(|ratio| -ratio).collect()
         }
     };

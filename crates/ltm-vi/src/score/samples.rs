@@ -45,7 +45,7 @@ pub(super) fn draw(
         }
         problem.load_noise(&noise)?;
         let tokens = problem.stored_nll()?;
-        let ratios = posterior.log_ratios(&*prior, &noise, b);
+        let ratios = prior.log_ratios(&posterior, &noise, b);
         for ((draws, nll), ratio) in draws.iter_mut().zip(nll(problem, &tokens)).zip(ratios) {
             draws.nll.push(nll);
             draws.log_ratio.push(ratio);
