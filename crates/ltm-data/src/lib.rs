@@ -2,6 +2,7 @@
 #![forbid(unsafe_code)]
 
 pub mod batches;
+mod count;
 mod difference;
 mod documents;
 mod error;
@@ -27,13 +28,14 @@ pub mod tokenizer;
 mod writer;
 
 pub use batches::{Batch, BatchOptions, Batches, Order, Rows};
+pub use count::count_tokens;
 pub use difference::Difference;
 pub use documents::{Document, documents};
 pub use error::{Error, Result};
 pub use fingerprint::Fingerprint;
 pub use meta::{Meta, Shard, SplitMeta};
 pub use permutation::chosen;
-pub use prepare::{Limit, Notice, PrepareOptions, count_tokens, load, prepare};
+pub use prepare::{Limit, Notice, PrepareOptions, load, prepare};
 pub use shard::Corpus;
 pub use source::{Format, Malformed, Place, ReadOptions, gsm8k_document, gsm8k_question, objects};
 pub use split::Split;

@@ -168,7 +168,7 @@ fn foreign_shard(dir: &Path, split: Split) -> Option<PathBuf> {
     shard_files(dir, split).ok()?.into_iter().next()
 }
 
-fn no_text(sources: &[Source], skipped: u64) -> Error {
+pub(super) fn no_text(sources: &[Source], skipped: u64) -> Error {
     let path = sources.first().map_or(Path::new(""), |source| &source.path);
     let found = match skipped {
         0 => "only white space and separators".into(),
@@ -208,46 +208,8 @@ pub fn load(
     memory.finish().map(|corpus| (corpus, skipped)).ok_or_else(|| no_text(&sources, skipped))
 }
 
-/// How often each id of the tokenizer occurs in `inputs`, by id. Reports progress and what is skipped to `observer`.
-///
-/// # Errors
-/// As those of [`prepare`]; [`Error::File`] when the files contain no text.
-pub fn count_tokens(
-    inputs: &[PathBuf],
-    tokenizer: &dyn Tokenizer,
-    options: &ReadOptions,
-    observer: &mut dyn FnMut(Notice),
-) -> Result<Vec<u64>> {
-    check(tokenizer)?;
-    let sources = find(inputs, options.format, &mut |found| observer(found.into()))?;
-    let mut counts = Counts(vec![0; tokenizer.vocab_size()]);
-    let partition = Partition::TrainOnly;
-    let skipped =
-        tokenize(&sources, options, tokenizer, partition, Limit::None, &mut counts, observer)?;
-    if counts.0.iter().all(|count| *count == 0) {
-        return Err(no_text(&sources, skipped));
-    }
-    Ok(counts.0)
-}
-
-/// Counts the ids of texts, without separators.
-struct Counts(Vec<u64>);
-
-impl Sink for Counts {
-    fn push(&mut self, _: Split, tokens: &[u32], _: u64) -> Result<()> {
-        for id in tokens {
-            self.0[*id as usize] += 1;
-        }
-        Ok(())
-    }
-
-    fn end_document(&mut self, _: Split) -> Result<()> {
-        Ok(())
-    }
-}
-
 /// Sends the documents of `sources` through a pipeline; returns how many malformed parts were skipped.
-fn tokenize(
+pub(super) fn tokenize(
     sources: &[Source],
     options: &ReadOptions,
     tokenizer: &dyn Tokenizer,
@@ -677,21 +639,6 @@ mod tests {
         assert_eq!(meta.skipped, 1);
         assert!(meta.sources[1].ends_with("b.jsonl"));
         assert_eq!(Meta::read(&dir.path().join("out")).expect("readable"), Some(meta));
-    }
-
-    #[test]
-    fn ids_are_counted_over_all_files() {
-        let dir = tempfile::tempdir().expect("a temporary folder");
-        let inputs = ["a.txt", "b.txt"].map(|name| dir.path().join(name));
-        fs::write(&inputs[0], "aab\n<|endoftext|>\na").expect("writable");
-        fs::write(&inputs[1], "b").expect("writable");
-        let count =
-            |inputs: &[PathBuf]| count_tokens(inputs, &Bytes, &ReadOptions::default(), &mut |_| ());
-        let counts = count(&inputs).expect("some text");
-        assert_eq!(counts.len(), 257);
-        assert_eq!((counts[97], counts[98], counts.iter().sum::<u64>()), (3, 2, 5));
-        fs::write(&inputs[0], "<|endoftext|>\n").expect("writable");
-        assert!(count(&inputs[..1]).expect_err("none").to_string().contains("some text"));
     }
 
     #[test]

@@ -4,7 +4,8 @@
 use ltm_autodiff::ops;
 use ltm_autodiff::{Graph, Kind, Result, Value};
 
-use crate::model::{cast_matrices, check, check_config, check_weights};
+use crate::blocks::cast_matrices;
+use crate::model::{check, check_config, check_weights};
 use crate::{ModelConfig, ModelParams, NormedParams};
 
 /// What the encoder reads.

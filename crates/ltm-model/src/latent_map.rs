@@ -1,11 +1,10 @@
-//! The map from noise to what a decoder attends to, as a graph, and its run for decoding. Knows no tokens, no loss and no
-//! training.
+//! The map from noise to what a decoder attends to, as a graph. Knows no tokens, no device and no training.
 
 use ltm_autodiff::ops::{self, Mask};
-use ltm_autodiff::{Graph, Kind, Plan, Precision, Result, Store, UpdateRate, Value};
+use ltm_autodiff::{Graph, Kind, Result, Value};
 
-use crate::model::{Residual, attention, cast_matrices, declare_weights, feed_forward};
-use crate::{DeviceWeights, ModelConfig, ModelParams};
+use crate::blocks::{Residual, attention, feed_forward};
+use crate::{ModelConfig, ModelParams};
 
 /// Traces the map of the latents `z (B,L·Z,C)`, of [`Kind::Float`] as its result: `map_layers` layers of attention among a
 /// text's latents and the gated feed-forward, each of the normed state and added to it (the prior model of Kong et al.
@@ -37,24 +36,4 @@ pub(crate) fn trace(
         None => h.sum,
     };
     ops::cast(g, sum, Kind::Float)
-}
-
-/// What the decoder attends to at the latents `z (B,L·Z,C)`, computed on the weights' device in single precision.
-pub(crate) fn run(
-    config: &ModelConfig,
-    weights: &DeviceWeights,
-    z: &[f32],
-) -> crate::Result<Vec<f32>> {
-    let mut g = Graph::new();
-    let params = declare_weights(&mut g, config);
-    let shape = [z.len() / (config.n_latents * config.dim), config.n_latents, config.dim];
-    let noise = g.input("z", &shape, Kind::Float, UpdateRate::Step);
-    let cast = cast_matrices(&mut g, &params)?;
-    let mapped = trace(&mut g, config, &cast, noise)?;
-    let (device, precision) = (weights.device(), Precision::F32);
-    let mut store = Store::with_parameters(&g, &device, precision, &params)?;
-    let mut plan = Plan::new(&g, &device, precision, &[mapped])?;
-    store.write_f32(noise, z)?;
-    plan.run(store.with(weights.parameters()))?;
-    Ok(plan.output(mapped)?.to_f32()?)
 }

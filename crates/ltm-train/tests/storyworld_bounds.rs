@@ -48,11 +48,20 @@ fn leaking(index: u64) -> (Batch, Vec<(usize, f64)>) {
     (Batch { tokens, ..batch }, exact)
 }
 
-/// Trains a small model with these latents, and couplings of their prior, on other stories and gives, for each protocol, the nats by which its score of
+/// The latents of a model: how many, couplings of their prior, layers of their map, and the rank of their posterior.
+#[derive(Clone, Copy, Default)]
+struct Parts {
+    n_latents: usize,
+    prior_layers: usize,
+    map_layers: usize,
+    rank: usize,
+}
+
+/// Trains a small model with these latents on other stories and gives, for each protocol, the nats by which its score of
 /// each story is above the exact cost.
 fn excess(
     batch: impl Fn(u64) -> (Batch, Vec<(usize, f64)>),
-    [n_latents, prior_layers]: [usize; 2],
+    parts: Parts,
     steps: u64,
     protocols: &[Protocol],
 ) -> Vec<Vec<f64>> {
@@ -75,15 +84,17 @@ fn excess(
         vocab_size: storyworld::vocabulary().len() + 1,
         max_seq_len: T,
         window: T,
-        n_latents,
+        n_latents: parts.n_latents,
         ffn_hidden: 64,
         norm_eps: 1e-5,
         rope_theta: 10_000.0,
         attention: Attention::Causal,
         encoder_width: 0,
         init_std: 0.02,
-        prior_layers,
+        prior_layers: parts.prior_layers,
+        map_layers: parts.map_layers,
     };
+    config.infer.rank = parts.rank;
     let weights = Weights::init(&config.model, SEED).expect("the model is good");
     let mut learner = SlowLearner::new(&config, &weights).expect("the device is there");
     for step in 0..steps {
@@ -118,8 +129,8 @@ fn mean(x: &[f64]) -> (f64, f64) {
 
 /// The truth costs 38 nats per story, and a model that knows nothing 440. A trained one must be well under
 /// that for the comparison to mean something.
-fn check_honest(latents: [usize; 2], steps: u64, protocols: &[Protocol]) {
-    for (excess, protocol) in excess(stories, latents, steps, protocols).iter().zip(protocols) {
+fn check_honest(parts: Parts, steps: u64, protocols: &[Protocol]) {
+    for (excess, protocol) in excess(stories, parts, steps, protocols).iter().zip(protocols) {
         let (nats, error) = mean(excess);
         assert!(nats >= -4.0 * error, "{protocol}: {nats} +- {error} nats above the truth");
         assert!(nats <= 200.0, "{protocol}: {nats}, nothing was learnt");
@@ -133,18 +144,22 @@ fn no_bound_beats_the_truth() {
         Protocol::Iwae { samples: 4 },
         Protocol::Prequential { stride: 32, samples: 2 },
     ];
-    check_honest([4, 0], 40, &protocols);
-    check_honest([4, 2], 40, &protocols);
+    let plain = Parts { n_latents: 4, ..Parts::default() };
+    check_honest(plain, 40, &protocols);
+    check_honest(Parts { prior_layers: 2, ..plain }, 40, &protocols);
+    check_honest(Parts { map_layers: 1, ..plain }, 40, &protocols);
+    check_honest(Parts { rank: 2, ..plain }, 40, &protocols);
 }
 
 #[test]
 fn no_exact_score_beats_the_truth() {
-    check_honest([0, 0], 60, &[Protocol::Autoregressive]);
+    check_honest(Parts::default(), 60, &[Protocol::Autoregressive]);
 }
 
 /// The same comparison finds out a model that reads the answers.
 #[test]
 fn a_leak_beats_the_truth() {
-    let (nats, error) = mean(&excess(leaking, [0, 0], 40, &[Protocol::Autoregressive])[0]);
+    let (nats, error) =
+        mean(&excess(leaking, Parts::default(), 40, &[Protocol::Autoregressive])[0]);
     assert!(nats < -4.0 * error, "{nats} +- {error}");
 }

@@ -2,11 +2,6 @@
 
 use std::borrow::Cow;
 
-use serde_json::{Map, Value};
-
-use super::json::Place;
-use crate::Result;
-
 /// The beginning of a document: a question, up to where its answer is to be written.
 pub fn gsm8k_question(question: &str) -> String {
     format!("Question: {}\nAnswer:", question.trim())
@@ -38,11 +33,6 @@ fn without_annotations(answer: &str) -> Cow<'_, str> {
         }
     }
     text
-}
-
-/// The document of an object.
-pub(super) fn document(place: &Place<'_>, object: &Map<String, Value>) -> Result<String> {
-    Ok(gsm8k_document(place.string(object, "question")?, place.string(object, "answer")?))
 }
 
 #[cfg(test)]

@@ -8,7 +8,8 @@ use std::path::Path;
 
 use serde_json::{Map, Value};
 
-use super::{DEFAULT_KEY, Malformed, OnEvent, RECORD_BYTES, Reader, after_bom, gsm8k, position};
+use super::gsm8k::gsm8k_document;
+use super::{DEFAULT_KEY, Malformed, OnEvent, RECORD_BYTES, Reader, after_bom, position};
 use crate::{Error, Result};
 
 /// A line of a file, for errors to name.
@@ -98,7 +99,8 @@ impl Reader<'_> {
     ) -> Result<()> {
         self.values(file, &mut |place, json| {
             made_of_object(place, json, "question", on_event, |object| {
-                gsm8k::document(place, object).map(Into::into)
+                let text = |key| place.string(object, key);
+                Ok(gsm8k_document(text("question")?, text("answer")?).into())
             })
         })
     }

@@ -4,6 +4,7 @@
 use std::ops::Range;
 use std::sync::Arc;
 
+use ltm_autodiff::{Graph, Kind, Plan, Precision, Store, UpdateRate};
 use ltm_kernels::ops::attention::{self, AttentionDims, Mask};
 use ltm_kernels::ops::embedding::{self, EmbeddingDims};
 use ltm_kernels::ops::matmul::{self, Layout, MatmulDims, Write};
@@ -13,6 +14,8 @@ use ltm_kernels::ops::slice::{self, SliceDims};
 use ltm_kernels::ops::swiglu;
 use ltm_kernels::{Buffer, DType, Device};
 
+use crate::blocks::cast_matrices;
+use crate::model::declare_weights;
 use crate::params::{AttentionParams, FeedForwardParams, ModelParams};
 use crate::{DeviceWeights, ModelConfig, Result, latent_map};
 
@@ -116,6 +119,22 @@ impl Model {
         Ok(rope::table(&self.device, table, positions, rope_theta, self.config.head_dim())?)
     }
 
+    /// What the latents `z (b,L·Z,C)` are mapped to, in single precision.
+    fn mapped(&self, z: &[f32]) -> Result<Vec<f32>> {
+        let Self { config, device, weights, .. } = self;
+        let mut g = Graph::new();
+        let params = declare_weights(&mut g, config);
+        let shape = [z.len() / (config.n_latents * config.dim), config.n_latents, config.dim];
+        let noise = g.input("z", &shape, Kind::Float, UpdateRate::Step);
+        let cast = cast_matrices(&mut g, &params)?;
+        let mapped = latent_map::trace(&mut g, config, &cast, noise)?;
+        let mut store = Store::with_parameters(&g, device, Precision::F32, &params)?;
+        let mut plan = Plan::new(&g, device, Precision::F32, &[mapped])?;
+        store.write_f32(noise, z)?;
+        plan.run(store.with(weights.parameters()))?;
+        Ok(plan.output(mapped)?.to_f32()?)
+    }
+
     /// Cross-attention's keys and values of the latents `z (b,L·Z,C)`, layer by layer.
     pub(super) fn latent_key_values(&self, z: &[f32]) -> Result<Vec<KeyValues>> {
         let Self { config, device, .. } = self;
@@ -127,7 +146,7 @@ impl Model {
         let z = match config.map_layers {
             0 => z,
             _ => {
-                mapped = latent_map::run(config, &self.weights, z)?;
+                mapped = self.mapped(z)?;
                 &mapped
             }
         };
