@@ -41,9 +41,11 @@ pub struct PrepareArgs {
     /// corpus folder, whose tokenizer is taken
     #[arg(long, default_value = "gpt2")]
     tokenizer: String,
-    /// With gpt2: keep only the tokens that occur at least so often in the files, and write the others in shorter ones
+    /// With gpt2: keep the single bytes and the tokens that occur at least so often in the files, and write the others in
+    /// shorter ones
     ///
-    /// A small corpus uses a small part of GPT-2's vocabulary, and a model of it need not have embeddings for the rest.
+    /// A small corpus uses a small part of GPT-2's vocabulary, and a model of it need not have embeddings for the rest. The
+    /// files are read twice, so pipes are refused, and tokens of the validation split count too.
     #[arg(long, value_name = "COUNT", value_parser = clap::value_parser!(u64).range(1..))]
     min_count: Option<u64>,
     /// Token of a tokenizer.json that ends documents, such as `</s>` [default: the first usual one that it has]
@@ -90,6 +92,9 @@ pub fn run(verb: Verb) -> anyhow::Result<ExitCode> {
 }
 
 fn prepare_corpus(args: PrepareArgs) -> anyhow::Result<()> {
+    if let (Some(Container::Gsm8k), Some(_)) = (args.format, &args.read.key) {
+        return Err(usage("--key does not apply to GSM8K, whose keys are `question` and `answer`"));
+    }
     let read = args.read.options(args.format.map(Container::into));
     let tokenizer = tokenizer(&args, &read)?;
     let options = PrepareOptions {
@@ -113,6 +118,11 @@ fn tokenizer(args: &PrepareArgs, read: &ReadOptions) -> anyhow::Result<SharedTok
         if args.tokenizer != "gpt2" || args.end_of_document.is_some() {
             return Err(usage("--min-count applies to the tokenizer gpt2"));
         }
+        let is_pipe = |path: &&PathBuf| path.metadata().is_ok_and(|m| !m.is_file() && !m.is_dir());
+        if let Some(pipe) = args.files.iter().find(is_pipe) {
+            let message = "--min-count reads its files twice: write the text of";
+            return Err(usage(format!("{message} {} to a file first", pipe.display())));
+        }
         let mut reading = Reading::new();
         let counts = count_tokens(&args.files, &Gpt2, read, &mut |notice| {
             // What is skipped is named when it is read again.
@@ -123,15 +133,24 @@ fn tokenizer(args: &PrepareArgs, read: &ReadOptions) -> anyhow::Result<SharedTok
         reading.finish();
         return Ok(Arc::new(Gpt2Subset::frequent(&counts?, least)));
     }
-    Ok(match &args.end_of_document {
-        Some(token) => {
+    // A name stands for its tokenizer, also where there is such a folder.
+    let corpus = match &*args.tokenizer {
+        "bytes" | "gpt2" | "words" => None,
+        _ if path.is_dir() => Meta::read(path)?,
+        _ => None,
+    };
+    Ok(match (&args.end_of_document, corpus) {
+        (Some(_), Some(_)) => {
+            return Err(usage(
+                "--end-of-document applies to a tokenizer.json, not to that of a corpus",
+            ));
+        }
+        (Some(token), None) => {
             let file = path.is_dir().then(|| path.join(TOKENIZER_FILE));
             json(file.as_deref().unwrap_or(path), Some(token))?
         }
-        None => match Meta::read(path)? {
-            Some(corpus) => corpus.tokenizer(path, None)?,
-            None => named(&args.tokenizer)?,
-        },
+        (None, Some(corpus)) => corpus.tokenizer(path, None)?,
+        (None, None) => named(&args.tokenizer)?,
     })
 }
 

@@ -306,11 +306,13 @@ fn check_arguments(args: &Args, subject: &Subject) -> anyhow::Result<()> {
             .or(args.convergence.then_some("--convergence does not apply to this test set"))
     };
     let is_gsm8k = matches!(subject, Subject::Gsm8k(_));
+    let has_its_keys =
+        matches!(subject, Subject::Gsm8k(_) | Subject::Documents(_, Some(Format::Gsm8k)));
     let refused = refused
         .or((!is_gsm8k && args.gsm8k.any()).then_some(
-            "--shots, --train-file, --pass, --max-tokens, --temperature, --top-p, --samples-out and --rethink apply to GSM8K only",
+            "--shots, --train-file, --pass, --max-tokens, --temperature, --top-p, --samples-out and --rethink apply to GSM8K only, without --protocol",
         ))
-        .or((is_gsm8k && args.read.key.is_some())
+        .or((has_its_keys && args.read.key.is_some())
             .then_some("--key does not apply to GSM8K, whose keys are `question` and `answer`"));
     refused.map_or(Ok(()), |message| Err(usage(message)))
 }

@@ -66,7 +66,8 @@ pub struct Args {
     max_tokens: usize,
     /// Fit the latents again to the text so far after every N generated tokens [default: only to the prompt]
     ///
-    /// Each fit begins at the posterior before it, and the text is read again with a new sample of the latents.
+    /// Each fit begins at the posterior before it, or at what an encoder predicts, and the text is read again with a new
+    /// sample of the latents.
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u64).range(1..))]
     refit: Option<u64>,
     #[command(flatten)]

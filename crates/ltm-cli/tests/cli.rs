@@ -42,9 +42,15 @@ fn a_run_from_first_to_last() {
     let run = dir.display().to_string();
     let set = set_dir(&dir);
     let text = good(&["train", &config, "--set", &set]);
-    for part in
-        ["true entropy", "elbo", "unconditional sample", "prompt:", "*kept*", "step-6", "val.svg"]
-    {
+    for part in [
+        "true entropy",
+        "elbo",
+        "unconditional sample",
+        "prompt:",
+        "~contradicted~: facts",
+        "step-6",
+        "val.svg",
+    ] {
         assert!(text.contains(part), "`{part}` is not in\n{text}");
     }
     let shown = good(&["config", "show", &config]);

@@ -91,6 +91,17 @@ fn rare_tokens_are_written_in_shorter_ones_and_other_files_get_the_same_ids() {
     let of = |dir: &Path| fs::read(dir.join("train-000.bin")).expect("a shard");
     assert!(of(&out).starts_with(&of(&other)));
     bad(&[&fixed[..], &files, &["--min-count", "5"]].concat(), 2, &["--min-count", "gpt2"]);
+    bad(&[&fixed[..], &files, &["--end-of-document", "x"]].concat(), 2, &["--end-of-document"]);
+    bad(&[&fixed[..], &files, &["--key", "answer"]].concat(), 2, &["--key", "`question`"]);
+    // What can be read only once, and a name that is also a folder's.
+    let pipe = ["/dev/stdin", "--out", "x", "--min-count", "2"];
+    bad(&[&fixed[..], &pipe].concat(), 2, &["--min-count", "twice", "/dev/stdin"]);
+    let gpt2 = dir.path().join("gpt2");
+    good(&[&fixed[..], &[text(&test), "--out", text(&gpt2), "--tokenizer", "bytes"]].concat());
+    let args = [&fixed[..], &[text(&test), "--out", "x"]].concat();
+    let named = ltm(&args).current_dir(dir.path()).output().expect("it starts");
+    let found = String::from_utf8_lossy(&named.stdout).into_owned();
+    assert!(found.contains("tokenizer gpt2, vocabulary 50258"), "{found}");
 }
 
 #[test]

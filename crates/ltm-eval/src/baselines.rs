@@ -60,8 +60,14 @@ impl Baseline {
         match splits {
             true => Ok(()),
             false => {
-                let expected = "data with a validation split for a comparison";
-                Err(Error::field("data", expected, "none"))
+                let (field, expected) = match config.data.path {
+                    None => ("data.val_documents", "above 0 for a comparison"),
+                    Some(_) => (
+                        "data.path",
+                        "a corpus with a validation split for a comparison (`ltm data prepare --val-fraction`)",
+                    ),
+                };
+                Err(Error::field(field, expected, "none"))
             }
         }
     }
@@ -283,7 +289,7 @@ mod tests {
         prepare(&[file], &options, &mut |_| ()).expect("one split");
         let refused = |config: &Config| Baseline::check(config).expect_err("refused").to_string();
         let mut config = quickstart(&["data.val_documents=0"]);
-        assert!(refused(&config).contains("validation split"));
+        assert!(refused(&config).contains("data.val_documents"));
         config.data.path = Some(out);
         assert!(refused(&config).contains("validation split"));
         let without = [

@@ -6,7 +6,7 @@ use ltm_autodiff::{Graph, Kind, Result, Value};
 use crate::blocks::{Residual, attention, feed_forward};
 use crate::{ModelConfig, ModelParams};
 
-/// Traces the map of the latents `z (B,L·Z,C)`, of [`Kind::Float`] as its result: `map_layers` layers of attention among a
+/// Traces the map of the latents `z (B,L·Z,C)`; they and the result are of [`Kind::Float`]: `map_layers` layers of attention among a
 /// text's latents and the gated feed-forward, each of the normed state and added to it (the prior model of Kong et al.
 /// 2026). `weights` are cast. Without such layers, `z`.
 pub(crate) fn trace(

@@ -16,7 +16,7 @@ use ltm_vi::{
 };
 
 use crate::config::Config;
-use crate::data::Batches;
+use crate::data::{Batches, Rows};
 use crate::metrics::ProtocolScore;
 use crate::{Error, Result};
 
@@ -135,6 +135,12 @@ pub fn evaluate_until(
     for protocol in protocols {
         suits(&config.model, &config.infer, Task::Score(*protocol))?;
         protocol.check(t)?;
+        if matches!(protocol, Protocol::PrequentialShuffled { .. }) && options.rows == Rows::Windows
+        {
+            let expected =
+                format!("`documents` for {protocol}: a window's neighbour is the same text");
+            return Err(Error::field("data.rows", expected, "windows"));
+        }
     }
     let batches = batches.sample(sequences)?;
     let mut passes: BTreeMap<Option<usize>, Vec<Protocol>> = BTreeMap::new();

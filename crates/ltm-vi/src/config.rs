@@ -120,8 +120,8 @@ pub struct InferConfig {
     #[serde(default)]
     pub noise: Noise,
     /// Columns of each layer by which a fitted posterior correlates the layer's latents: its covariance is diagonal plus of
-    /// this rank. 0 is a posterior of independent numbers, as in the published code; a start is always one, and steps find
-    /// the columns.
+    /// this rank, at most 4. 0 is a posterior of independent numbers, as in the published code. Every fit begins with
+    /// small columns. Langevin dynamics and training from kept posteriors (`given`) refuse it.
     #[serde(default)]
     pub rank: usize,
     /// Steps of a window: the fit of a sequence ends when the mean bound of a window is no lower than that of the window

@@ -99,6 +99,7 @@ impl dyn Density {
         };
         (0..b).map(sequence).collect()
     }
+
     /// Latents `(L·Z·C)` of a sequence from its noise, in single precision.
     pub(crate) fn sample_f32(&self, noise: &[f32]) -> Vec<f32> {
         let noise: Vec<f64> = noise.iter().map(|x| f64::from(*x)).collect();

@@ -48,9 +48,9 @@ pub enum Protocol {
         /// Samples per block.
         samples: usize,
     },
-    /// As [`Prequential`](Self::Prequential) with the latents of another text: each block is predicted from latents
-    /// fitted to as much of the row before it in the batch (for the first row, of the last). What these latents are
-    /// worth is no knowledge of the text. A row that is alone in its batch has latents from the prior.
+    /// As [`Prequential`](Self::Prequential) with the latents of another row: each block is predicted from latents fitted
+    /// to as much of the row half a batch away. Such latents know nothing of the text, unless that row is another part of
+    /// it. A row that is alone in its batch has latents from the prior.
     PrequentialShuffled {
         /// Targets of a block.
         stride: usize,

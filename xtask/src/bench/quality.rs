@@ -80,9 +80,10 @@ fn course(lines: &[Value], training: &str) -> Vec<(f64, f64)> {
     .collect()
 }
 
-/// The first turn's end at which a course is at most at `bound`.
+/// The first turn's end from which on a course stays at most at `bound`: one turn below it may be noise.
 fn reached(course: &[(f64, f64)], bound: f64) -> Option<f64> {
-    course.iter().find(|(_, elbo)| *elbo <= bound).map(|(seconds, _)| *seconds)
+    let below = course.iter().rev().take_while(|(_, elbo)| *elbo <= bound);
+    below.last().map(|(seconds, _)| *seconds)
 }
 
 /// Both courses, and the time in which the second reaches the first's last bound.

@@ -214,7 +214,7 @@ impl Generator {
     /// When the context is full, the last half of its tokens is read again from position 0, with the same latents:
     /// positions stay within those of training, and older tokens act through the latents alone. With
     /// [`refit`](GenerateOptions::refit) the latents are fitted again to the text so far, as far as the decoder has
-    /// it, beginning at the posterior before, and the text is read again with a new sample.
+    /// it, beginning at the posterior before, or at what an encoder predicts, and the text is read again with a new sample.
     ///
     /// # Errors
     /// Those of [`Inference::infer`], such as the observer's, and [`Error::Model`] for logits that are not finite.

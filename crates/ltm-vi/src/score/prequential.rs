@@ -55,15 +55,15 @@ pub(super) fn score(
     Ok(sums)
 }
 
-/// The row whose latents each row of `targets` gets: the one before it that has any targets, and for the first of these
-/// the last. `None` for a row that is the only one.
+/// The row whose latents each row of `targets` gets: the one half of the rows with targets away, so that it is no
+/// neighbour, which may be of the same text. `None` for a row that is the only one.
 fn donors(targets: &[i32], b: usize) -> Vec<Option<usize>> {
     let rows = targets.chunks(targets.len() / b).enumerate();
     let real: Vec<usize> =
         rows.filter(|(_, row)| row.iter().any(|t| *t >= 0)).map(|(row, _)| row).collect();
     let mut donors = vec![None; b];
     if real.len() > 1 {
-        for (row, donor) in real.iter().zip(real.iter().cycle().skip(real.len() - 1)) {
+        for (row, donor) in real.iter().zip(real.iter().cycle().skip(real.len() / 2)) {
             donors[*row] = Some(*donor);
         }
     }
