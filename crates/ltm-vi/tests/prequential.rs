@@ -166,7 +166,8 @@ fn latents_of_another_text_are_those_of_another_row() {
     let alone = [Some(5), None, None];
     let (found, expected) =
         (nats(alone, shuffled, &from_encoder)[0], nats(alone, own, &from_prior)[0]);
-    assert!((found - expected).abs() <= 1e-9, "{found} {expected}");
+    // The prior's sample is given as noise of the posterior, in single precision.
+    assert!((found - expected).abs() <= 1e-6, "{found} {expected}");
 }
 
 #[test]
