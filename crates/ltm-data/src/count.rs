@@ -11,7 +11,7 @@ use crate::{Result, Split};
 /// How often each id of the tokenizer occurs in `inputs`, by id. Reports progress and what is skipped to `observer`.
 ///
 /// # Errors
-/// As those of [`prepare`](super::prepare()); [`Error::File`] when the files contain no text.
+/// As those of [`prepare`](super::prepare()); [`Error::File`](crate::Error::File) when the files contain no text.
 pub fn count_tokens(
     inputs: &[PathBuf],
     tokenizer: &dyn Tokenizer,
