@@ -34,8 +34,7 @@ const TOKENS: [i32; 10] = [0, 1, 2, 3, 4, 0, 5, 6, 7, 8];
 
 /// Weights whose map does something: what starts at 0 has the size of other matrices.
 fn weights() -> Weights {
-    let like = ModelConfig { init_std: 0.3, ..MAPPED };
-    let mut weights = Weights::init(&like, 3).unwrap();
+    let mut weights = Weights::init(&MAPPED, 3).unwrap();
     for (spec, params) in param_table(&MAPPED).iter().zip(&mut weights.params) {
         if spec.name.starts_with("map.") && params.iter().all(|x| *x == 0.0) {
             params.iter_mut().zip(0u8..).for_each(|(x, i)| *x = 0.3 * f32::from(i).sin());
