@@ -139,10 +139,7 @@ impl Subject {
         let Some(format) = args.format else {
             return Ok(match Suite::of_file(&file)? {
                 Some(Suite::Lambada) => Self::Lambada(file),
-                Some(Suite::Gsm8k) if !args.protocol.is_empty() && args.read.key.is_none() => {
-                    Self::Documents(file, Some(Format::Gsm8k))
-                }
-                Some(Suite::Gsm8k) if args.read.key.is_none() => Self::Gsm8k(file),
+                Some(Suite::Gsm8k) if args.read.key.is_none() => Self::problems(file, args),
                 _ => Self::Documents(file, None),
             });
         };
@@ -154,11 +151,16 @@ impl Subject {
             FileFormat::Csv => Self::Documents(file, Some(Format::Csv)),
             FileFormat::Parquet => Self::Documents(file, Some(Format::Parquet)),
             FileFormat::Lambada => Self::Lambada(file),
-            FileFormat::Gsm8k if !args.protocol.is_empty() => {
-                Self::Documents(file, Some(Format::Gsm8k))
-            }
-            FileFormat::Gsm8k => Self::Gsm8k(file),
+            FileFormat::Gsm8k => Self::problems(file, args),
         })
+    }
+
+    /// GSM8K's problems: answered, or where a protocol is asked for scored as texts.
+    fn problems(file: PathBuf, args: &Args) -> Self {
+        match args.protocol.is_empty() {
+            true => Self::Gsm8k(file),
+            false => Self::Documents(file, Some(Format::Gsm8k)),
+        }
     }
 
     /// Whether it is scored by protocols; test sets have one of their own.

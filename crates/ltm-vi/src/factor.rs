@@ -72,6 +72,19 @@ fn dot(a: &[f32], b: &[f32]) -> f64 {
     a.iter().zip(b).map(|(a, b)| f64::from(*a) * f64::from(*b)).sum()
 }
 
+impl<T> Factor<T> {
+    /// Another thing for each of both.
+    ///
+    /// # Errors
+    /// The first of `f`.
+    pub(crate) fn try_map<U, E>(
+        &self,
+        f: impl Fn(&T) -> std::result::Result<U, E>,
+    ) -> std::result::Result<Factor<U>, E> {
+        Ok(Factor { columns: f(&self.columns)?, noise: f(&self.noise)? })
+    }
+}
+
 impl Factor<Vec<f32>> {
     /// Columns of each layer of posteriors of `len` numbers.
     pub(crate) fn rank(&self, len: usize) -> usize {

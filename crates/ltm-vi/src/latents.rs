@@ -36,14 +36,11 @@ impl Gaussian {
         }
         posterior.check_factor()?;
         let upload = |numbers: &[f32]| upload(numbers, device, dtype);
-        let factor = match factor {
-            Some(Factor { columns, noise }) => {
-                check_finite("factor.columns", columns)?;
-                check_finite("factor.noise", noise)?;
-                Some(Factor { columns: upload(columns)?, noise: upload(noise)? })
-            }
-            None => None,
-        };
+        if let Some(Factor { columns, noise }) = factor {
+            check_finite("factor.columns", columns)?;
+            check_finite("factor.noise", noise)?;
+        }
+        let factor = factor.as_ref().map(|factor| factor.try_map(|x| upload(x))).transpose()?;
         Ok(Self { mu: upload(mu)?, log_var: upload(log_var)?, noise: upload(noise)?, factor })
     }
 
@@ -53,12 +50,8 @@ impl Gaussian {
     /// [`Error::Kernel`](crate::Error::Kernel) when the device fails.
     pub fn to_host(&self) -> Result<Posterior> {
         let [mu, log_var, noise] = [&self.mu, &self.log_var, &self.noise].map(Buffer::to_f32);
-        let factor = match &self.factor {
-            Some(Factor { columns, noise }) => {
-                Some(Factor { columns: columns.to_f32()?, noise: noise.to_f32()? })
-            }
-            None => None,
-        };
+        let factor =
+            self.factor.as_ref().map(|factor| factor.try_map(Buffer::to_f32)).transpose()?;
         Ok(Posterior { mu: mu?, log_var: log_var?, noise: noise?, factor })
     }
 
@@ -68,12 +61,8 @@ impl Gaussian {
     /// [`Error::Kernel`](crate::Error::Kernel) when memory runs out.
     pub fn try_clone(&self) -> Result<Self> {
         let [mu, log_var, noise] = [&self.mu, &self.log_var, &self.noise].map(Buffer::try_clone);
-        let factor = match &self.factor {
-            Some(Factor { columns, noise }) => {
-                Some(Factor { columns: columns.try_clone()?, noise: noise.try_clone()? })
-            }
-            None => None,
-        };
+        let factor =
+            self.factor.as_ref().map(|factor| factor.try_map(Buffer::try_clone)).transpose()?;
         Ok(Self { mu: mu?, log_var: log_var?, noise: noise?, factor })
     }
 
