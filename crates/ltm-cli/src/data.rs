@@ -2,13 +2,11 @@
 
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
-use std::sync::Arc;
 
 use clap::Subcommand;
 use ltm_train::data::tokenizer::{TOKENIZER_FILE, json, named};
 use ltm_train::data::{
-    Corpus, Error, Gpt2, Gpt2Subset, Meta, Notice, PrepareOptions, ReadOptions, SharedTokenizer,
-    Split, count_tokens, prepare,
+    Corpus, Error, Meta, PrepareOptions, ReadOptions, SharedTokenizer, Split, prepare,
 };
 
 use crate::files::{Container, ReadArgs, Reading, malformed_records};
@@ -113,7 +111,6 @@ fn prepare_corpus(args: PrepareArgs) -> anyhow::Result<()> {
 }
 
 fn tokenizer(args: &PrepareArgs, read: &ReadOptions) -> anyhow::Result<SharedTokenizer> {
-    let path = Path::new(&args.tokenizer);
     if let Some(least) = args.min_count {
         if args.tokenizer != "gpt2" || args.end_of_document.is_some() {
             return Err(usage("--min-count applies to the tokenizer gpt2"));
@@ -123,16 +120,9 @@ fn tokenizer(args: &PrepareArgs, read: &ReadOptions) -> anyhow::Result<SharedTok
             let message = "--min-count reads its files twice: write the text of";
             return Err(usage(format!("{message} {} to a file first", pipe.display())));
         }
-        let mut reading = Reading::new();
-        let counts = count_tokens(&args.files, &Gpt2, read, &mut |notice| {
-            // What is skipped is named when it is read again.
-            if matches!(notice, Notice::Read { .. }) {
-                reading.see(notice);
-            }
-        });
-        reading.finish();
-        return Ok(Arc::new(Gpt2Subset::frequent(&counts?, least)));
+        return part_of_gpt2(&args.files, least, read);
     }
+    let path = Path::new(&args.tokenizer);
     // A name stands for its tokenizer, also where there is such a folder.
     let corpus = match &*args.tokenizer {
         "bytes" | "gpt2" | "words" => None,
@@ -152,6 +142,32 @@ fn tokenizer(args: &PrepareArgs, read: &ReadOptions) -> anyhow::Result<SharedTok
         (None, Some(corpus)) => corpus.tokenizer(path, None)?,
         (None, None) => named(&args.tokenizer)?,
     })
+}
+
+/// GPT-2's tokenizer without the tokens that occur less than `least` times in the files.
+#[cfg(feature = "gpt2")]
+fn part_of_gpt2(
+    files: &[PathBuf],
+    least: u64,
+    read: &ReadOptions,
+) -> anyhow::Result<SharedTokenizer> {
+    use ltm_train::data::{Gpt2, Gpt2Subset, Notice, count_tokens};
+
+    let mut reading = Reading::new();
+    let counts = count_tokens(files, &Gpt2, read, &mut |notice| {
+        // What is skipped is named when it is read again.
+        if matches!(notice, Notice::Read { .. }) {
+            reading.see(notice);
+        }
+    });
+    reading.finish();
+    Ok(std::sync::Arc::new(Gpt2Subset::frequent(&counts?, least)))
+}
+
+/// The error of a build without GPT-2's tokenizer.
+#[cfg(not(feature = "gpt2"))]
+fn part_of_gpt2(_: &[PathBuf], _: u64, _: &ReadOptions) -> anyhow::Result<SharedTokenizer> {
+    Ok(named("gpt2")?)
 }
 
 fn print_meta(meta: &Meta, tokenizer: &SharedTokenizer) -> anyhow::Result<()> {
