@@ -33,7 +33,8 @@ const MODEL_FILE: &str = "model.safetensors";
 const OPTIMIZER_FILE: &str = "optimizer.safetensors";
 const POSTERIORS_FILE: &str = "posteriors.safetensors";
 const STATE_FILE: &str = "state.json";
-const FILES: [&str; 4] = [CONFIG_FILE, MODEL_FILE, OPTIMIZER_FILE, STATE_FILE];
+/// What every checkpoint has; which others one has is in its [`State::files`].
+const FILES: [&str; 3] = [CONFIG_FILE, MODEL_FILE, STATE_FILE];
 
 /// Counters of a run, what it learns from, and checksums of the checkpoint's files. There is no state of a random
 /// number generator: all random numbers are functions of seed and step.
@@ -55,9 +56,16 @@ pub struct State {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub data: Option<DataRecord>,
     /// Size and checksum of each other file, filled in by [`save`]. Checkpoints of earlier versions lack that of
-    /// [`CONFIG_FILE`].
+    /// [`CONFIG_FILE`] or all.
     #[serde(default)]
     pub files: BTreeMap<String, Checksum>,
+}
+
+impl State {
+    /// Whether the checkpoint was saved without the optimiser's state.
+    fn has_weights_alone(&self) -> bool {
+        self.files.contains_key(MODEL_FILE) && !self.files.contains_key(OPTIMIZER_FILE)
+    }
 }
 
 /// Which corpus a run is trained on, and where it was.
@@ -208,9 +216,14 @@ impl Checkpoint {
     /// Reads the optimiser's state, in the order of [`param_table`].
     ///
     /// # Errors
-    /// [`Error::File`] when the file cannot be read, is damaged, of another model or holds a number that is not finite.
+    /// [`Error::File`] when the checkpoint has weights alone, or the file cannot be read, is damaged, of another model or
+    /// holds a number that is not finite.
     pub fn moments(&self) -> Result<Vec<AdamWState>> {
         let path = self.dir.join(OPTIMIZER_FILE);
+        if self.state.has_weights_alone() {
+            let found = "a checkpoint of weights alone, which can be used but not trained further";
+            return Err(Error::content(&path, "content", "the optimiser's state", found));
+        }
         verify(&self.dir, &self.state, OPTIMIZER_FILE)?;
         let bytes = fs::read(&path).map_err(Error::io(&path, "read"))?;
         let file = TensorFile::parse(&path, &bytes)?;
@@ -265,7 +278,10 @@ fn write_files(
             tensors.push(Tensor::floats(format!("{name}.{}", spec.name), &spec.shape, &numbers));
         }
     }
-    tensors::write(&dir.join(OPTIMIZER_FILE), &tensors)?;
+    let optimizer = (!tensors.is_empty()).then_some(OPTIMIZER_FILE);
+    if let Some(name) = optimizer {
+        tensors::write(&dir.join(name), &tensors)?;
+    }
     if keeps_posteriors(config) {
         posteriors_file::save(&dir.join(POSTERIORS_FILE), &config.model, posteriors)?;
     }
@@ -273,8 +289,8 @@ fn write_files(
     let mut state = state.clone();
     let tokenizer = dir.join(TOKENIZER_FILE).exists().then_some(TOKENIZER_FILE);
     let posteriors = keeps_posteriors(config).then_some(POSTERIORS_FILE);
-    let others = tokenizer.into_iter().chain(posteriors);
-    for name in [CONFIG_FILE, MODEL_FILE, OPTIMIZER_FILE].into_iter().chain(others) {
+    let others = optimizer.into_iter().chain(tokenizer).chain(posteriors);
+    for name in [CONFIG_FILE, MODEL_FILE].into_iter().chain(others) {
         state.files.insert(name.into(), Checksum::of(&dir.join(name))?);
     }
     let json = serde_json::to_string_pretty(&state).expect("counters serialise");
@@ -283,13 +299,18 @@ fn write_files(
 
 /// Checks what can be checked without reading the large files.
 fn check_whole(dir: &Path) -> Result<()> {
-    for name in FILES {
+    let is_file = |name: &str| {
         let path = dir.join(name);
-        if !fs::metadata(&path).map_err(Error::io(&path, "open"))?.is_file() {
-            return Err(Error::content(&path, "kind", "a file", "a folder"));
+        match fs::metadata(&path).map_err(Error::io(&path, "open"))?.is_file() {
+            true => Ok(()),
+            false => Err(Error::content(&path, "kind", "a file", "a folder")),
         }
-    }
+    };
+    FILES.into_iter().try_for_each(is_file)?;
     let state = read_state(dir)?;
+    if !state.has_weights_alone() {
+        is_file(OPTIMIZER_FILE)?;
+    }
     for (name, expected) in &state.files {
         let path = dir.join(name);
         let bytes = fs::metadata(&path).map_err(Error::io(&path, "open"))?.len();

@@ -109,6 +109,28 @@ fn a_checkpoint_holds_what_was_saved_and_replaces_half_of_one() {
 }
 
 #[test]
+fn a_checkpoint_of_weights_alone_is_used_and_not_resumed() {
+    let temp = tempfile::tempdir().expect("a temporary folder");
+    let run = temp.path().join("run");
+    let config = config(&run, &[]);
+    let weights = Weights::init(&config.model, 1).expect("good");
+    let whole = save(&config, 4, None).expect("saved");
+    let state = Checkpoint::load(&whole).expect("whole").state;
+    let state = State { step: 5, batches: 10, files: Default::default(), ..state };
+    let dir =
+        checkpoint::save(&config, &weights, &[], &Default::default(), &state, None).expect("saved");
+    assert_eq!(names(&dir), ["config.toml", "model.safetensors", "state.json"]);
+    let found = Checkpoint::load(&run).expect("usable, and the newest");
+    assert_eq!(found.dir, dir);
+    assert!(found.weights == weights);
+    refused(found.moments(), &["optimizer.safetensors", "weights alone", "not trained further"]);
+    // Without the optimiser's file of one that was saved with it, a checkpoint is not whole.
+    fs::remove_dir_all(&dir).expect("removable");
+    fs::remove_file(whole.join("optimizer.safetensors")).expect("removable");
+    refused(Checkpoint::load(&run), &["step-4/optimizer.safetensors"]);
+}
+
+#[test]
 fn the_newest_and_the_good_checkpoint_stay() {
     let temp = tempfile::tempdir().expect("a temporary folder");
     let run = temp.path().join("run");

@@ -23,7 +23,8 @@ pub const LATEST_FILE: &str = "latest";
 const PREFIX: &str = "step-";
 
 /// Writes checkpoint `step-N` of the run in `config.run.dir`, with `tokenizer` as its [`TOKENIZER_FILE`]. It is written
-/// under a temporary name, synced and renamed, so that a reader never sees half of one.
+/// under a temporary name, synced and renamed, so that a reader never sees half of one. Without `moments` it has weights
+/// alone: it can be used, but not trained further.
 ///
 /// # Errors
 /// [`Error::File`], such as for a full disk, or [`Error::Model`]: earlier checkpoints are unchanged.
