@@ -8,6 +8,7 @@ mod gpt2_subset;
 #[cfg(feature = "tokenizer-json")]
 mod json;
 mod open;
+mod portable;
 mod spec;
 mod words;
 
@@ -23,6 +24,7 @@ pub use gpt2::Gpt2;
 pub use gpt2_subset::Gpt2Subset;
 #[cfg(feature = "tokenizer-json")]
 pub use json::TokenizerJson;
+pub use portable::portable;
 pub use spec::{TOKENIZER_FILE, TokenizerSpec};
 pub use words::Words;
 
