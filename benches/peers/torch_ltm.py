@@ -1,6 +1,6 @@
 """A Latent Thought Model in PyTorch, the peer of `cargo xtask bench step --peer torch`.
 
-Weights, tokens and noise come from our program, the maths is that of `crates/ltm-model/src/model.rs`.
+Weights, tokens and noise come from our program; the decoder is that of exported models.
 `torch_ltm.py FOLDER VARIANT THREADS` reads a command a line and answers each with a line of JSON:
 `gradients FILE` writes loss and gradients, `iterate S` takes S fast steps and one slow step.
 """
@@ -8,6 +8,7 @@ Weights, tokens and noise come from our program, the maths is that of `crates/lt
 import json
 import math
 import os
+import pathlib
 import sys
 from typing import NamedTuple
 
@@ -18,6 +19,11 @@ os.dup2(2, 1)
 import torch  # noqa: E402
 import torch.nn.functional as F  # noqa: E402
 from safetensors.torch import load_file, save_file  # noqa: E402
+
+root = pathlib.Path(__file__).resolve().parents[2]
+sys.path.insert(0, str(root / "crates/ltm-eval/src/hf"))
+
+from decoder_ltm import Decoder  # noqa: E402
 
 
 class Variant(NamedTuple):
@@ -39,77 +45,6 @@ VARIANTS = {
 }
 
 
-class Decoder:
-    """The decoder as a function of its weights, so that they may be given with or without gradients."""
-
-    def __init__(self, model, tokens):
-        self.model = model
-        self.tokens = tokens
-        self.latents = model["n_latents"] // model["n_layers"]
-        t, window = tokens.shape[1], model["window"]
-        # The stride counts the latents of all layers.
-        stride = model["max_seq_len"] // max(model["n_latents"], 1)
-        self.token_angles = self.angles(torch.arange(t))
-        self.latent_angles = self.angles(torch.arange(self.latents) * stride)
-        # A window that holds the whole text is plain causal attention, which has a faster kernel.
-        row, column = torch.arange(t)[:, None], torch.arange(t)[None, :]
-        self.mask = (column <= row) & (column > row - window) if window < t else None
-
-    def angles(self, positions):
-        """Cosine and sine `(T,1,D/2)` of every position's angles, rounded like ours."""
-        d = self.model["dim"] // self.model["n_heads"]
-        exponents = torch.arange(0, d, 2, dtype=torch.float64) / d
-        frequencies = (1.0 / self.model["rope_theta"] ** exponents).float()
-        angles = (positions[:, None].float() * frequencies).double()[:, None, :]
-        return angles.cos().float(), angles.sin().float()
-
-    def hidden(self, weights, z):
-        """Tokens `(B,T)` and latents `(B,L·Z,C)` to the last norm's `(B,T,C)`."""
-        h = F.embedding(self.tokens, weights["tok_embeddings.weight"])
-        for layer in range(self.model["n_layers"]):
-            own = {
-                name.removeprefix(prefix): weight
-                for prefix in [f"layers.{layer}."]
-                for name, weight in weights.items()
-                if name.startswith(prefix)
-            }
-            x = self.norm(h, own["attention_norm.weight"])
-            h = h + self.attention(own, "attention", x, x, self.token_angles)
-            if self.latents:
-                x = self.norm(h, own["cross_attention_norm.weight"])
-                z_layer = z[:, layer * self.latents : (layer + 1) * self.latents]
-                h = h + self.attention(own, "cross_attention", x, z_layer, self.latent_angles)
-            x = self.norm(h, own["ffn_norm.weight"])
-            gate = F.linear(x, own["feed_forward.w1.weight"])
-            up = F.linear(x, own["feed_forward.w3.weight"])
-            h = h + F.linear(F.silu(gate) * up, own["feed_forward.w2.weight"])
-        return self.norm(h, weights["norm.weight"])
-
-    def norm(self, x, weight):
-        return F.rms_norm(x, weight.shape, weight, self.model["norm_eps"])
-
-    def attention(self, own, kind, x, source, source_angles):
-        """Queries from `x`; keys and values from `source`, which is `x` itself in self-attention."""
-        heads, groups = self.model["n_heads"], self.model["n_kv_heads"]
-        project = lambda part, x, n: F.linear(x, own[f"{kind}.{part}.weight"]).unflatten(-1, (n, -1))
-        q = rotate(project("wq", x, heads), self.token_angles).transpose(1, 2)
-        k = rotate(project("wk", source, groups), source_angles).transpose(1, 2)
-        v = project("wv", source, groups).transpose(1, 2)
-        is_self = kind == "attention"
-        mask = self.mask if is_self else None
-        causal = is_self and mask is None
-        gqa = groups < heads
-        x = F.scaled_dot_product_attention(q, k, v, mask, is_causal=causal, enable_gqa=gqa)
-        return F.linear(x.transpose(1, 2).flatten(-2), own[f"{kind}.wo.weight"])
-
-
-def rotate(x, angles):
-    """Rotates the pairs `(2i, 2i+1)` of `x (B,T,H,D)`."""
-    (cos, sin), (even, odd) = angles, x.float().unflatten(-1, (-1, 2)).unbind(-1)
-    rotated = torch.stack((even * cos - odd * sin, even * sin + odd * cos), dim=-1)
-    return rotated.flatten(-2).type_as(x)
-
-
 class Peer:
     def __init__(self, folder, variant):
         self.variant = variant
@@ -121,7 +56,8 @@ class Peer:
         self.targets = targets.flatten()
         self.scored = int((targets >= 0).sum())
         self.posterior = [inputs.pop(name) for name in ("mu", "log_var", "noise")]
-        self.decoder = Decoder(setup["model"], tokens)
+        self.tokens = tokens
+        self.decoder = Decoder(setup["model"], tokens.shape[1])
         self.weights = {name: weight.requires_grad_() for name, weight in inputs.items()}
         matrices = [weight for weight in self.weights.values() if weight.dim() > 1]
         vectors = [weight for weight in self.weights.values() if weight.dim() == 1]
@@ -138,8 +74,7 @@ class Peer:
     def nll(self, weights, z):
         """Negative log-likelihood of the batch in nats."""
         with torch.autocast("cpu", torch.bfloat16, enabled=self.variant.bf16):
-            hidden = self.decoder.hidden(weights, z)
-            logits = F.linear(hidden, weights["tok_embeddings.weight"]).flatten(0, 1)
+            logits = self.decoder.logits(weights, self.tokens, z).flatten(0, 1)
         return F.cross_entropy(logits.float(), self.targets, ignore_index=-1, reduction="sum")
 
     def bound(self, weights, mu, log_var, noise):

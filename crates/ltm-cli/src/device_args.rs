@@ -59,15 +59,37 @@ impl DeviceArgs {
     }
 }
 
-/// A trained model, as verbs load it.
+/// A trained model.
 #[derive(clap::Args)]
-pub struct CheckpointArgs {
+pub struct RunArgs {
     /// Run folder (its newest checkpoint is used) or checkpoint folder
     #[arg(value_name = "RUN")]
     path: PathBuf,
     /// Override a value of the run's configuration, such as `infer.steps=64`; repeatable
     #[arg(long = "set", value_name = "SECTION.KEY=VALUE", display_order = 900)]
     set: Vec<String>,
+}
+
+impl RunArgs {
+    /// Reads the checkpoint and overrides its configuration.
+    pub fn load(&self) -> anyhow::Result<Checkpoint> {
+        let mut checkpoint = Checkpoint::load(&self.path)?;
+        if !self.set.is_empty() {
+            let config = checkpoint.configured(&self.set)?;
+            if config.model != checkpoint.config.model {
+                return Err(usage("--set cannot change `model`: its weights are already trained"));
+            }
+            checkpoint.config = config;
+        }
+        Ok(checkpoint)
+    }
+}
+
+/// A trained model and what computes it, as most verbs load it.
+#[derive(clap::Args)]
+pub struct CheckpointArgs {
+    #[command(flatten)]
+    run: RunArgs,
     /// Device: `cpu`, `cuda` (the first GPU) or `cuda:N` [default: `run.device` of the configuration]
     #[arg(long, display_order = 901)]
     device: Option<String>,
@@ -79,14 +101,7 @@ pub struct CheckpointArgs {
 impl CheckpointArgs {
     /// Reads the checkpoint and overrides its configuration.
     pub fn load(&self) -> anyhow::Result<Checkpoint> {
-        let mut checkpoint = Checkpoint::load(&self.path)?;
-        if !self.set.is_empty() {
-            let config = checkpoint.configured(&self.set)?;
-            if config.model != checkpoint.config.model {
-                return Err(usage("--set cannot change `model`: its weights are already trained"));
-            }
-            checkpoint.config = config;
-        }
+        let mut checkpoint = self.run.load()?;
         let run = &mut checkpoint.config.run;
         if let Some(device) = &self.device {
             run.device.clone_from(device);

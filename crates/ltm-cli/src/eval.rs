@@ -130,7 +130,7 @@ impl Subject {
                 return Err(usage(message));
             }
             Some(dir) => return Ok(Self::Corpus(dir.clone())),
-            None => return Ok(Self::Corpus(run_data::corpus_dir(config))),
+            None => return Ok(Self::Corpus(run_data::ensure(config)?)),
         };
         if args.split.is_some() {
             let file = file.display();

@@ -9,6 +9,7 @@ mod convergence;
 mod data;
 mod device_args;
 mod eval;
+mod export;
 mod files;
 mod generate;
 mod gsm8k;
@@ -81,6 +82,11 @@ enum Verb {
     /// Intervene on the latents and observe the generated text
     #[command(subcommand)]
     Probe(probe::Verb),
+    /// Write a trained model for PyTorch, or as a run folder of weights only
+    #[command(after_help = EXPORT_EXAMPLES)]
+    Export(export::ExportArgs),
+    /// Make a run folder of an exported model, or of weights of the published code
+    Import(export::ImportArgs),
     /// Compare this build against recorded reference values
     Parity(parity::Args),
     /// Show, explain or check a configuration file
@@ -98,6 +104,12 @@ const EVAL_EXAMPLES: &str = "Examples:
   ltm eval runs/book lambada-test.jsonl
   ltm eval runs/book gsm8k-test.jsonl --shots 5 --train-file gsm8k-train.jsonl --samples 5";
 
+const EXPORT_EXAMPLES: &str = "Examples:
+  ltm export runs/quickstart quickstart-hf
+  lm_eval --model hf --model_args pretrained=quickstart-hf,trust_remote_code=True --tasks lambada_openai
+  ltm export runs/quickstart models/mine --format run
+  ltm import quickstart-hf --out runs/again";
+
 fn main() -> ExitCode {
     let parsed = command().try_get_matches().and_then(|matches| Cli::from_arg_matches(&matches));
     let cli = match parsed {
@@ -114,6 +126,8 @@ fn main() -> ExitCode {
         Verb::Generate(args) => generate::run(args),
         Verb::Think(args) => think::run(args),
         Verb::Probe(verb) => probe::run(verb),
+        Verb::Export(args) => export::export(args),
+        Verb::Import(args) => export::import(args),
         Verb::Parity(args) => parity::run(args),
         Verb::Config(verb) => config::run(verb),
         Verb::Completions(args) => manual::completions(args),

@@ -2,7 +2,7 @@
 //! no device.
 
 use std::borrow::Cow;
-use std::collections::{BTreeMap, HashSet};
+use std::collections::{BTreeMap, HashMap, HashSet};
 use std::fs;
 use std::path::Path;
 
@@ -213,13 +213,28 @@ impl Weights {
     /// # Errors
     /// Those of [`check`](Self::check).
     pub fn to_bytes(&self, config: &ModelConfig) -> Result<Vec<u8>> {
+        self.to_bytes_with(config, [])
+    }
+
+    /// As [`to_bytes`](Self::to_bytes) with metadata in the file's header: `("format", "pt")` is how other libraries know
+    /// that a file is PyTorch's.
+    ///
+    /// # Errors
+    /// Those of [`check`](Self::check).
+    pub fn to_bytes_with(
+        &self,
+        config: &ModelConfig,
+        metadata: impl IntoIterator<Item = (String, String)>,
+    ) -> Result<Vec<u8>> {
         self.check(config)?;
+        let metadata: HashMap<String, String> = metadata.into_iter().collect();
+        let metadata = (!metadata.is_empty()).then_some(metadata);
         let table = param_table(config);
         let tensors = table
             .iter()
             .zip(&self.params)
             .map(|(spec, values)| (spec.name.as_str(), TensorRef { shape: &spec.shape, values }));
-        Ok(safetensors::serialize(tensors, None).expect("checked parameters are sound tensors"))
+        Ok(safetensors::serialize(tensors, metadata).expect("checked parameters are sound tensors"))
     }
 }
 

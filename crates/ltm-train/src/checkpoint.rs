@@ -22,8 +22,8 @@ use crate::data::{Fingerprint, SharedTokenizer, TokenizerSpec};
 use crate::posteriors::Posteriors;
 use crate::{Error, Result};
 
-pub(crate) use folders::remove_leftovers;
 pub use folders::{CHECKPOINTS, Found, LATEST_FILE, locate, newest, prune, save};
+pub(crate) use folders::{remove_leftovers, save_in};
 use folders::{run_of, step_of};
 use tensors::{Tensor, TensorFile};
 

@@ -16,6 +16,7 @@ pub mod run;
 pub mod run_data;
 pub mod run_record;
 pub mod step;
+pub mod trained;
 pub mod trainer;
 
 pub use checkpoint::Checkpoint;
@@ -26,6 +27,7 @@ pub use observer::{Next, Observer};
 pub use posteriors::Posteriors;
 pub use run::{Run, Start, Summary};
 pub use step::{SlowLearner, StepReport};
+pub use trained::Trained;
 pub use trainer::Trainer;
 
 // What the signatures above take and return.

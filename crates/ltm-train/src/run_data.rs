@@ -19,6 +19,24 @@ pub fn corpus_dir(config: &Config) -> PathBuf {
     }
 }
 
+/// The folder of a run's corpus. One to be generated is generated first, where it is missing.
+///
+/// # Errors
+/// [`Error::Field`] when the configuration names no data, like that of an imported model; those of
+/// [`storyworld::ensure`].
+pub fn ensure(config: &Config) -> Result<PathBuf> {
+    if config.data.path.is_none() && config.data.corpus.is_none() {
+        let expected = "a corpus folder or file named with the command, because this model came without its corpus";
+        return Err(Error::field("data.path", expected, "no corpus"));
+    }
+    config.data.check_source()?;
+    let dir = corpus_dir(config);
+    if config.data.path.is_none() {
+        storyworld::ensure(&dir, &parameters(config))?;
+    }
+    Ok(dir)
+}
+
 /// Opens one split of a run's data in batches: shuffled for [`Split::Train`], in sequence for
 /// [`Split::Val`]. A corpus to be generated is generated first, where it is missing.
 ///
@@ -35,15 +53,12 @@ fn open_with(
     split: Split,
     tokenizer: Option<&SharedTokenizer>,
 ) -> Result<Batches> {
-    config.data.check_source()?;
-    if config.data.path.is_none() {
-        storyworld::ensure(&corpus_dir(config), &parameters(config))?;
-    }
+    let dir = ensure(config)?;
     let order = match split {
         Split::Train => Order::Shuffled { seed: config.run.seed },
         Split::Val => Order::Sequential,
     };
-    open_corpus(config, Corpus::open(&corpus_dir(config), split, tokenizer)?, order)
+    open_corpus(config, Corpus::open(&dir, split, tokenizer)?, order)
 }
 
 /// A corpus in batches of the shape that `config.train` specifies.

@@ -8,10 +8,11 @@ use ltm_kernels::Buffer;
 use ltm_model::{Weights, param_table};
 use ltm_testkit::copy_folder;
 use ltm_train::checkpoint::{self, Found, State};
-use ltm_train::data::storyworld;
+use ltm_train::config::RowKind;
+use ltm_train::data::{Rows, Split, storyworld};
 use ltm_train::eval::scores;
 use ltm_train::metrics::{METRICS_FILE, tokens_seen};
-use ltm_train::{Checkpoint, Config, Error, Run, Start};
+use ltm_train::{Checkpoint, Config, Error, Run, Start, Trained, run_data};
 use serde_json::{Value, json};
 
 fn config(dir: &Path, set: &[&str]) -> Config {
@@ -333,4 +334,41 @@ fn a_run_is_not_resumed_on_other_words_of_the_same_number() {
         refused(Run::new(on(&other), start), &parts);
     }
     Run::new(on(&one), Start::Resume).expect("the same words");
+}
+
+#[test]
+fn a_trained_model_becomes_a_run_without_training_or_places() {
+    let temp = tempfile::tempdir().expect("a temporary folder");
+    let run = temp.path().join("run");
+    let config = config(&run, &["train.clip=inf", "infer.start=prior"]);
+    save(&config, 4, None).expect("saved");
+    let trained = Trained::try_from(Checkpoint::load(&run).expect("whole")).expect("usable");
+    let (out, moved) = (temp.path().join("out"), temp.path().join("moved"));
+    let dir = trained.write_run(&out).expect("written");
+    assert_eq!(names(&dir), ["config.toml", "model.safetensors", "state.json"]);
+    for file in [dir.join("config.toml"), out.join("config.toml"), dir.join("state.json")] {
+        let text = fs::read_to_string(&file).expect("readable");
+        assert!(!text.contains(&temp.path().display().to_string()), "{text}");
+    }
+    fs::rename(&out, &moved).expect("renamed");
+    let found = Checkpoint::load(&moved).expect("a run");
+    assert!(found.weights == trained.weights);
+    assert_eq!((found.state.step, found.state.batches), (4, 8));
+    let mut placed = config.clone();
+    (placed.run.dir, placed.data.rows) = (moved.clone(), Some(RowKind::Documents));
+    assert_eq!(found.config, placed);
+    refused(found.moments(), &["weights alone"]);
+    // The corpus is generated where it is needed.
+    let val = run_data::open(&found.config, Split::Val).expect("generated");
+    assert!(val.per_epoch() > 0 && moved.join("data").is_dir());
+    refused(trained.write_run(&moved), &["moved", "a new or empty folder"]);
+    // One trained on files has none.
+    let mut filed = Checkpoint::load(&run).expect("whole");
+    filed.config.data.path = Some("/a/corpus".into());
+    let filed = Trained::try_from(filed).expect("usable");
+    assert_eq!(filed.config.data.row_kind(), Rows::Windows);
+    assert!(!filed.has_corpus() && trained.has_corpus());
+    filed.write_run(&out).expect("written");
+    let found = Checkpoint::load(&out).expect("a run");
+    refused(run_data::open(&found.config, Split::Val), &["data.path", "no corpus"]);
 }

@@ -87,7 +87,8 @@ fn words(separator: u32, vocabulary: Vec<String>) -> Value {
         "type": "Split", "pattern": { "Regex": "[.,!?](?=[.,!?]*$)" }, "behavior": "Isolated",
         "invert": false
     });
-    let pre = json!({ "type": "Sequence", "pretokenizers": [{ "type": "WhitespaceSplit" }, marks] });
+    let pre =
+        json!({ "type": "Sequence", "pretokenizers": [{ "type": "WhitespaceSplit" }, marks] });
     // A space before every token but punctuation, and none at the beginning.
     let spaced =
         json!({ "type": "Replace", "pattern": { "Regex": "^(?![.,!?]$)" }, "content": " " });
@@ -206,7 +207,8 @@ mod tests {
         check(&Bytes, &TEXTS);
         check(&Gpt2, &TEXTS);
         // GPT-2's first merges, as published: the file's order is theirs.
-        let file: Value = serde_json::from_slice(&portable(&Gpt2).expect("portable")).expect("JSON");
+        let file: Value =
+            serde_json::from_slice(&portable(&Gpt2).expect("portable")).expect("JSON");
         assert_eq!(file["model"]["merges"][0], json!(["Ġ", "t"]));
         assert_eq!(file["model"]["merges"][2], json!(["h", "e"]));
         assert_eq!(file["model"]["vocab"]["Ġworld"], 995);

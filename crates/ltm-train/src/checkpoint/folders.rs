@@ -36,7 +36,20 @@ pub fn save(
     state: &State,
     tokenizer: Option<&[u8]>,
 ) -> Result<PathBuf> {
-    let parent = config.run.dir.join(CHECKPOINTS);
+    save_in(&config.run.dir, config, weights, moments, posteriors, state, tokenizer)
+}
+
+/// As [`save`], of the run in `run_dir`, whatever `config` says: a configuration without a place.
+pub(crate) fn save_in(
+    run_dir: &Path,
+    config: &Config,
+    weights: &Weights,
+    moments: &[AdamWState],
+    posteriors: &Posteriors,
+    state: &State,
+    tokenizer: Option<&[u8]>,
+) -> Result<PathBuf> {
+    let parent = run_dir.join(CHECKPOINTS);
     create_dir(&parent)?;
     let name = format!("{PREFIX}{}", state.step);
     let dir = parent.join(&name);
@@ -51,7 +64,7 @@ pub fn save(
     // It has another name now, which is not to be removed.
     let _ = aside.keep();
     sync_dir(&parent)?;
-    write_whole(&config.run.dir.join(LATEST_FILE), format!("{CHECKPOINTS}/{name}\n").as_bytes())?;
+    write_whole(&run_dir.join(LATEST_FILE), format!("{CHECKPOINTS}/{name}\n").as_bytes())?;
     Ok(dir)
 }
 

@@ -27,7 +27,15 @@ impl Config {
     /// # Errors
     /// Those of [`Config::load`].
     pub fn load_resolved(path: &Path, overrides: &[String]) -> Result<Self> {
-        Self::from_table(read::table(&read_text(path)?, path, overrides)?, path)
+        Self::parse_resolved(&read_text(path)?, path, overrides)
+    }
+
+    /// As [`Config::load_resolved`], with the file's text given; errors name `path`.
+    ///
+    /// # Errors
+    /// [`Error::Config`].
+    pub fn parse_resolved(text: &str, path: &Path, overrides: &[String]) -> Result<Self> {
+        Self::from_table(read::table(text, path, overrides)?, path)
     }
 
     /// As [`Config::load`], with the file's text given; errors name `path`.
