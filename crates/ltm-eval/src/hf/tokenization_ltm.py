@@ -15,8 +15,8 @@ class LtmTokenizer(PreTrainedTokenizer):
     vocab_files_names = {"vocab_file": "tokenizer.json"}
     model_input_names = ["input_ids", "attention_mask"]
 
-    def __init__(self, vocab_file=None, vocab_size=None, **kwargs):
-        self.vocab_file = vocab_file
+    def __init__(self, vocab_file=None, vocab_size=None, add_bos_token=True, **kwargs):
+        self.vocab_file, self.add_bos_token = vocab_file, add_bos_token
         self.library = Tokenizer.from_file(vocab_file)
         self.library.encode_special_tokens = True
         self.library.no_truncation()
@@ -26,9 +26,8 @@ class LtmTokenizer(PreTrainedTokenizer):
         self.ids = {token: id for token, id in vocabulary.items() if id < self.size}
         self.tokens = {id: token for token, id in self.ids.items()}
         self.longest = max(map(len, self.ids))
-        kwargs.setdefault("add_bos_token", True)
         kwargs["split_special_tokens"] = True
-        super().__init__(vocab_size=vocab_size, **kwargs)
+        super().__init__(vocab_size=vocab_size, add_bos_token=add_bos_token, **kwargs)
 
     @property
     def vocab_size(self):
