@@ -8,6 +8,7 @@ pub enum Verb {
     Tidy,
     Package,
     Targets,
+    Hf,
     /// Of one op, or all.
     Ptx(Option<String>),
     Gpu,
@@ -97,6 +98,10 @@ pub const VERBS: &[(&str, &str)] = &[
     ("tidy", "check the project's own rules: file lengths, `unsafe`, paths and names in documents"),
     ("package", "check that each published crate compiles from its own tarball"),
     ("targets", "type-check the libraries for other systems, and the command without CUDA"),
+    (
+        "hf",
+        "compare exported models with `ltm` in PyTorch and lm-evaluation-harness (installs them)",
+    ),
     ("ptx [op]", "compile every kernel and check its budget of registers and shared memory"),
     ("sim [op]", "run the CUDA tests on the simulator, which must execute every kernel"),
     ("gpu", "create target/gpu, a folder to verify and measure everything on a machine with a GPU"),
@@ -140,6 +145,7 @@ pub fn parse(args: impl Iterator<Item = String>) -> Result<Verb, String> {
         ["tidy"] => Ok(Verb::Tidy),
         ["package"] => Ok(Verb::Package),
         ["targets"] => Ok(Verb::Targets),
+        ["hf"] => Ok(Verb::Hf),
         ["ptx"] => Ok(Verb::Ptx(None)),
         ["sim"] => Ok(Verb::Sim(None)),
         ["ptx", op] if !op.starts_with('-') => Ok(Verb::Ptx(Some((*op).into()))),
@@ -149,7 +155,7 @@ pub fn parse(args: impl Iterator<Item = String>) -> Result<Verb, String> {
         ["bench", "quality", rest @ ..] => parse_quality(rest).map(Verb::Quality),
         ["bench", "step", rest @ ..] => parse_step(rest).map(Verb::Step),
         ["bench", rest @ ..] => parse_bench(rest).map(Verb::Bench),
-        [verb @ ("test" | "tidy" | "package" | "targets" | "ptx" | "sim" | "gpu"), ..] => {
+        [verb @ ("test" | "tidy" | "package" | "targets" | "hf" | "ptx" | "sim" | "gpu"), ..] => {
             Err(format!("`{verb}` does not take `{}`", words[1..].join(" ")))
         }
         [verb, ..] => Err(format!("unknown verb `{verb}`")),
@@ -279,6 +285,7 @@ mod tests {
         assert_eq!(check("test"), Ok(Verb::Test));
         assert_eq!(check("tidy"), Ok(Verb::Tidy));
         assert_eq!(check("package"), Ok(Verb::Package));
+        assert_eq!(check("hf"), Ok(Verb::Hf));
         assert_eq!(check("ptx"), Ok(Verb::Ptx(None)));
         assert_eq!(check("ptx rope"), Ok(Verb::Ptx(Some("rope".into()))));
         assert_eq!(check("sim"), Ok(Verb::Sim(None)));

@@ -12,6 +12,7 @@ mod flags;
 #[path = "../../crates/ltm-kernels/src/registry/folder.rs"]
 mod folder;
 mod gpu;
+mod hf;
 mod kernels;
 mod nvrtc;
 #[path = "../../crates/ltm-ptxsim/src/device/occupancy.rs"]
@@ -19,6 +20,7 @@ mod nvrtc;
 mod occupancy;
 mod package;
 mod ptx;
+mod python;
 mod report;
 mod sim;
 mod targets;
@@ -47,6 +49,7 @@ fn main() -> ExitCode {
         Verb::Tidy => tidy::run(),
         Verb::Package => package::run(),
         Verb::Targets => targets::run(),
+        Verb::Hf => hf::run(),
         Verb::Gpu => gpu::run(),
         Verb::Ptx(op) => ptx::run(op.as_deref()),
         Verb::Sim(None) => sim::run(),

@@ -47,7 +47,9 @@ class LtmForCausalLM(PreTrainedModel, GenerationMixin):
     def inference(self):
         """Fits and scores, on the device of the weights."""
         if self._inference is None or self._inference.device != self.device:
-            self._inference = Inference(self.sections, self.device)
+            # Its tables take part in fits, whatever mode the first caller is in.
+            with torch.inference_mode(False):
+                self._inference = Inference(self.sections, self.device)
         return self._inference
 
     @property
