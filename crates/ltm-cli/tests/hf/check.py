@@ -14,7 +14,6 @@ from pathlib import Path
 import torch
 from safetensors import safe_open
 from safetensors.torch import load_file, save_file
-from transformers import AutoModelForCausalLM, AutoTokenizer
 
 #: The largest relative difference of two numbers that are to agree.
 CLOSE = 2e-5
@@ -32,6 +31,9 @@ def agree(what, found, expected):
 
 
 def load(folder):
+    # Seconds, which a call that loads no model need not take.
+    from transformers import AutoModelForCausalLM, AutoTokenizer
+
     model = AutoModelForCausalLM.from_pretrained(folder, trust_remote_code=True)
     return model.eval(), AutoTokenizer.from_pretrained(folder, trust_remote_code=True)
 
