@@ -186,6 +186,43 @@ impl Decoder {
         Ok(())
     }
 
+    /// Takes over the sequences of `other`, after its own: each goes on from where it is. Both must have logits, or
+    /// neither, and `other` have the same weights.
+    ///
+    /// # Errors
+    /// [`Error::Argument`] for a decoder of other weights, or of which only one has read anything or has latents;
+    /// [`Error::Kernel`] when the device is out of memory; the decoder is then unchanged.
+    pub fn join(&mut self, other: Self) -> Result<()> {
+        let (own, b) = (self.model.batch, other.model.batch);
+        let same = self.model.config == other.model.config
+            && self.model.weights.shares_with(&other.model.weights);
+        if !same {
+            return Err(argument("other", "a decoder of the same weights", "other weights"));
+        }
+        if self.state.logits.is_empty() != other.state.logits.is_empty() {
+            let expected = "a decoder that has read tokens, as this one, or none";
+            return Err(argument("other", expected, format!("position {}", other.position())));
+        }
+        let latents = match (&self.state.latents, &other.state.latents) {
+            (Some(all), Some(more)) => {
+                let join = |(own, more): (&KeyValues, &KeyValues)| own.followed_by(more);
+                Some(all.iter().zip(more).map(join).collect::<Result<Vec<_>>>()?)
+            }
+            (None, None) => None,
+            _ => return Err(argument("other", "latents, as this one, or none", "not so")),
+        };
+        let work = Workspace::new(&self.model, own + b, 1)?;
+        let shifted = |group: Group| {
+            let rows = group.rows.start + own..group.rows.end + own;
+            Group { rows, ..group }
+        };
+        self.state.groups.extend(other.state.groups.into_iter().map(shifted));
+        self.state.logits.extend(other.state.logits);
+        self.state.latents = latents;
+        (self.model.batch, self.work) = (own + b, work);
+        Ok(())
+    }
+
     /// Sets the latents `z (B,L·Z,C)` for all tokens from here on. The cache of earlier tokens is not
     /// recomputed; a [`prefill`](Self::prefill) starts over.
     ///
@@ -597,6 +634,16 @@ mod tests {
             assert!(matches!(refused, Err(Error::ContextFull { position: 12, .. })));
             copy.step_rows(0..3, &[token(0, 6), token(1, 9), token(2, 4)]).unwrap();
             check(&copy, [7, 10, 5, 12]);
+            // Parts of two decoders, joined.
+            let mut others = copy.try_clone().unwrap();
+            others.retain(&[false, false, true, true]).unwrap();
+            copy.retain(&[true, true, false, false]).unwrap();
+            copy.join(others).unwrap();
+            check(&copy, [7, 10, 5, 12]);
+            copy.step_rows(0..3, &[token(0, 7), token(1, 10), token(2, 5)]).unwrap();
+            check(&copy, [8, 11, 6, 12]);
+            let stranger = Decoder::new(config, &weights, Device::Cpu, 1).unwrap();
+            assert!(matches!(copy.join(stranger), Err(Error::Argument { arg: "other", .. })));
             check(&together, [5, 8, 3, 11]);
             assert!(
                 copy.step_rows(3..5, &[0; 2]).is_err() && copy.prefill_rows(2..2, &[]).is_err()

@@ -38,6 +38,11 @@ pub struct DeviceWeights {
 }
 
 impl DeviceWeights {
+    /// Whether `other` is the same copy of the weights.
+    pub(crate) fn shares_with(&self, other: &Self) -> bool {
+        Arc::ptr_eq(&self.shared, &other.shared)
+    }
+
     /// Copies a model's weights to a device, in the type that `precision` gives to full precision.
     ///
     /// # Errors

@@ -46,6 +46,17 @@ impl KeyValues {
         Ok(Self { k: self.k.try_clone()?, v: self.v.try_clone()? })
     }
 
+    /// These numbers and `more` after them, of caches with one slot.
+    pub(super) fn followed_by(&self, more: &Self) -> Result<Self> {
+        let join = |own: &Buffer, more: &Buffer| -> Result<Buffer> {
+            let mut all = zeros(&own.device(), own.len() + more.len())?;
+            all.copy_range(0, own, 0, own.len())?;
+            all.copy_range(own.len(), more, 0, more.len())?;
+            Ok(all)
+        };
+        Ok(Self { k: join(&self.k, &more.k)?, v: join(&self.v, &more.v)? })
+    }
+
     /// Of a cache `(slots,b,G·D)` with rows of `width` numbers, the sequences `rows` of its `b`.
     pub(super) fn part(&self, b: usize, width: usize, rows: &[Range<usize>]) -> Result<Self> {
         let part = |cache: &Buffer| -> Result<Buffer> {
