@@ -17,6 +17,7 @@ const LIBRARIES: &[&str] = &[
     "ltm-data",
     "ltm-train",
     "ltm-eval",
+    "ltm-serve",
     "ltm-ptxsim",
 ];
 

@@ -29,6 +29,7 @@ const LINE: &[&str] = &[
     "ltm-data",
     "ltm-train",
     "ltm-eval",
+    "ltm-serve",
     "ltm-cli",
 ];
 

@@ -17,6 +17,7 @@ mod manual;
 mod parity;
 mod probe;
 mod report;
+mod serve;
 mod signals;
 mod suites;
 mod sweep;
@@ -87,6 +88,8 @@ enum Verb {
     Export(export::ExportArgs),
     /// Make a run folder of an exported model, or of weights of the published code
     Import(export::ImportArgs),
+    /// Serve models over HTTP: completions, scores and fitted latents
+    Serve(serve::Args),
     /// Compare this build against recorded reference values
     Parity(parity::Args),
     /// Show, explain or check a configuration file
@@ -128,6 +131,7 @@ fn main() -> ExitCode {
         Verb::Probe(verb) => probe::run(verb),
         Verb::Export(args) => export::export(args),
         Verb::Import(args) => export::import(args),
+        Verb::Serve(args) => serve::run(args),
         Verb::Parity(args) => parity::run(args),
         Verb::Config(verb) => config::run(verb),
         Verb::Completions(args) => manual::completions(args),

@@ -45,8 +45,8 @@ pub use factor::Factor;
 pub use fit::{Fit, Inference};
 pub use flow::{Flow, prior_of};
 pub use generate::{
-    GenerateOptions, Generation, Generator, Keep, LatentSource, Rethink, RethinkStart, Round,
-    RoundScore, generate, generate_many,
+    Draw, GenerateOptions, Generation, Generator, Keep, LatentSource, Next, Pool, Prompt, Rethink,
+    RethinkStart, Round, RoundScore, generate, generate_many,
 };
 pub use importance::Weighted;
 pub use key::{InferKey, Sequences};
@@ -60,7 +60,7 @@ pub use prior::{Density, Prior, StandardNormal, TracedGaussian};
 pub use problem::{FastStep, Gradient, Problem};
 pub use program::{Program, Programs};
 pub use protocol::Protocol;
-pub use score::{Estimate, Masked, Scores, mask_batch, score};
+pub use score::{Estimate, Masked, Predictor, Scores, mask_batch, score};
 pub use start::Start;
 pub use suits::{Task, suits};
 pub use weight_grad::WeightGradients;

@@ -1,20 +1,17 @@
 //! Texts token by token, for several prompts at once. Knows no text and prints nothing.
 
 use std::ops::Range;
-use std::sync::Arc;
 
 use ltm_kernels::ops::philox::{Philox, PhiloxKey};
-use ltm_model::{Decoder, DeviceWeights, ModelConfig, param_table, sample};
+use ltm_model::{Decoder, DeviceWeights, ModelConfig, sample};
 
+use super::fitter::{Fitted, Fitter, Prompt};
 use super::rethink::{Round, chosen};
-use super::{GenerateOptions, Generation, LatentSource, MOST_DRAWS};
+use super::{GenerateOptions, Generation, MOST_DRAWS};
 use crate::error::argument;
 use crate::fit::Observer;
 use crate::key::Purpose;
-use crate::{
-    Batch, Error, FastStep, Gaussian, InferKey, Inference, Latents, Posterior, Programs, Result,
-    Sequences, SlowGradient, Start,
-};
+use crate::{InferKey, Inference, Result, Sequences};
 
 /// Continues prompts token by token.
 ///
@@ -24,11 +21,8 @@ use crate::{
 ///
 /// A generation is cancelled by not calling `next` again, and a fit by an error of its observer.
 pub struct Generator {
-    pub(super) config: ModelConfig,
-    pub(super) weights: DeviceWeights,
-    pub(super) inference: Inference,
+    pub(super) fitter: Fitter,
     pub(super) options: GenerateOptions,
-    pub(super) programs: Programs,
     pub(super) prompts: Vec<Prompt>,
     pub(super) texts: Vec<Text>,
     decoder: Option<Decoder>,
@@ -36,22 +30,6 @@ pub struct Generator {
     rows: Vec<usize>,
     /// Tokens generated of each text that has not ended.
     position: usize,
-}
-
-/// A prompt with what was fitted to it.
-pub(super) struct Prompt {
-    pub(super) tokens: Vec<i32>,
-    fit: Vec<FastStep>,
-    pub(super) latents: Fitted,
-}
-
-/// What latents are drawn from.
-#[derive(Clone)]
-pub(super) enum Fitted {
-    /// Nothing was fitted.
-    Prior,
-    Posterior(Arc<Gaussian>, Arc<Posterior>),
-    Sample(Arc<Vec<f32>>),
 }
 
 /// A text in the making.
@@ -77,11 +55,10 @@ impl Text {
         (latents, z): (Fitted, Vec<f32>),
         rounds: Vec<Round>,
     ) -> Self {
-        let stream = Purpose::Token as u64;
         Self {
             prompt: idx,
             seed,
-            uniforms: Philox::new(PhiloxKey { seed, stream, step: rounds.len() as u64 }),
+            uniforms: uniforms(seed, rounds.len()),
             latents,
             z,
             read: prompt.tokens.clone(),
@@ -115,30 +92,21 @@ impl Generator {
         options: &GenerateOptions,
         observer: &mut Observer<'_>,
     ) -> Result<Self> {
-        config.validate()?;
+        let fitter = Fitter::new(config, weights, inference, options.precision)?;
         options.sample.validate()?;
-        weights.check(&param_table(config))?;
-        if prompts.is_empty() || prompts.iter().any(|prompt| prompt.is_empty()) {
-            let expected = "at least one token, such as the one that documents begin with";
-            return Err(argument("prompt", expected, "none"));
+        if prompts.is_empty() {
+            return Err(argument("prompts", "at least one", "none"));
         }
+        prompts.iter().try_for_each(|prompt| fitter.check_prompt(prompt))?;
         if options.refit == Some(0) {
             return Err(argument("refit", "at least 1 token", 0));
         }
         if let Some(rethink) = &options.rethink {
             rethink.check(config)?;
         }
-        let max_seq_len = config.max_seq_len;
-        if let Some(prompt) = prompts.iter().find(|prompt| prompt.len() > max_seq_len) {
-            return Err(Error::PromptTooLong { tokens: prompt.len(), max_seq_len });
-        }
-        let (device, none) = (weights.device(), SlowGradient::None);
         let mut generator = Self {
-            config: *config,
-            weights: weights.clone(),
-            inference: inference.clone(),
+            fitter,
             options: *options,
-            programs: Programs::new(config, &device, options.precision, none)?,
             prompts: Vec::new(),
             texts: Vec::new(),
             decoder: None,
@@ -146,22 +114,9 @@ impl Generator {
             position: 0,
         };
         for prompt in prompts {
-            let mut fit = Vec::new();
-            let latents = match options.latents {
-                LatentSource::Prompt if config.n_latents > 0 && prompt.len() > 1 => {
-                    let key =
-                        InferKey { seed: options.seed, step: 0, sequences: Sequences::From(0) };
-                    let inference = generator.inference.clone();
-                    let batch = generator.batch(prompt)?;
-                    generator.fit(&inference, &batch, key, &mut |step| {
-                        observer(step)?;
-                        fit.push(step.clone());
-                        Ok(())
-                    })?
-                }
-                _ => Fitted::Prior,
-            };
-            generator.prompts.push(Prompt { tokens: prompt.to_vec(), fit, latents });
+            let fitted =
+                generator.fitter.prompt(prompt, options.latents, options.seed, observer)?;
+            generator.prompts.push(fitted);
         }
         Ok(generator)
     }
@@ -182,7 +137,7 @@ impl Generator {
             for draw in draws.clone() {
                 let seed = self.options.seed.wrapping_add(draw);
                 let key = InferKey { seed, step: 0, sequences: Sequences::From(0) };
-                let z = self.sample(&prompt.latents, key)?;
+                let z = self.fitter.sample(&prompt.latents, key)?;
                 let latents = (prompt.latents.clone(), z);
                 texts.push(Text::begin((idx, prompt), seed, latents, Vec::new()));
             }
@@ -195,8 +150,12 @@ impl Generator {
         let rows: Vec<usize> = (0..texts.len()).collect();
         let mut decoder = None;
         if !texts.is_empty() {
-            let mut all = Decoder::with_weights(self.config, self.weights.clone(), texts.len())?;
-            if self.config.n_latents > 0 {
+            let mut all = Decoder::with_weights(
+                self.fitter.config,
+                self.fitter.weights.clone(),
+                texts.len(),
+            )?;
+            if self.fitter.config.n_latents > 0 {
                 let z: Vec<f32> = texts.iter().flat_map(|text| text.z.iter().copied()).collect();
                 all.set_latents(&z)?;
             }
@@ -226,7 +185,7 @@ impl Generator {
         if self.position > 0 {
             self.read_last(observer)?;
         }
-        let vocab_size = self.config.vocab_size;
+        let vocab_size = self.fitter.config.vocab_size;
         let GenerateOptions { sample: config, stop, .. } = self.options;
         let logits = self.decoder.as_ref().and_then(Decoder::logits);
         let logits = logits.ok_or_else(|| argument("draws", "begun", "none"))?;
@@ -286,8 +245,8 @@ impl Generator {
             decoder.retain(&kept)?;
             self.rows.retain(|idx| self.texts[*idx].goes_on);
         }
-        let max_seq_len = self.config.max_seq_len;
-        let is_refit = self.config.n_latents > 0
+        let max_seq_len = self.fitter.config.max_seq_len;
+        let is_refit = self.fitter.config.n_latents > 0
             && self.options.refit.is_some_and(|every| self.position.is_multiple_of(every));
         let positions = decoder.positions();
         // Tokens to read again from position 0; 0 to read the last one alone.
@@ -324,74 +283,36 @@ impl Generator {
         // A key of its own for every position; the first fit's is step 0.
         let key = text.key(self.position as u64);
         // An encoder reads the longer text; else the fit goes on from the posterior before.
-        let inference = match self.inference.start().encodes((&self.config).into()) {
-            true => self.inference.clone(),
-            false => self.after(&text.latents),
+        let inference = match self.fitter.inference.start().encodes((&self.fitter.config).into()) {
+            true => self.fitter.inference.clone(),
+            false => self.fitter.after(&text.latents),
         };
-        let batch = self.batch(&text.read[text.read.len() - kept..])?;
-        let latents = self.fit(&inference, &batch, key, observer)?;
-        let z = self.sample(&latents, key)?;
+        let batch = self.fitter.batch(&text.read[text.read.len() - kept..])?;
+        let latents = self.fitter.fit(&inference, &batch, key, observer)?;
+        let z = self.fitter.sample(&latents, key)?;
         Ok((latents, z))
     }
+}
 
-    /// The method of inference from the posterior before, if there is one.
-    pub(super) fn after(&self, before: &Fitted) -> Inference {
-        match before {
-            Fitted::Posterior(gaussian, _) => self.inference.from(Start::Given(gaussian.clone())),
-            Fitted::Prior | Fitted::Sample(_) => self.inference.clone(),
-        }
-    }
-
-    /// A text of at least two tokens, each to be predicted from those before it.
-    pub(super) fn batch(&self, tokens: &[i32]) -> Result<Batch> {
-        Batch::new(&self.config, 1, &tokens[..tokens.len() - 1], &tokens[1..])
-    }
-
-    /// Fits latents to a text.
-    pub(super) fn fit(
-        &mut self,
-        inference: &Inference,
-        batch: &Batch,
-        key: InferKey,
-        observer: &mut Observer<'_>,
-    ) -> Result<Fitted> {
-        let [b, t] = batch.shape();
-        let mut problem = self.programs.get(b, t)?.problem(&self.weights, batch)?;
-        Ok(match inference.infer(&mut problem, key, observer)? {
-            Latents::None => Fitted::Prior,
-            Latents::Gaussian(gaussian) => {
-                let posterior = Arc::new(gaussian.to_host()?);
-                Fitted::Posterior(Arc::new(gaussian), posterior)
-            }
-            Latents::Sample(z) => Fitted::Sample(Arc::new(z.to_f32()?)),
-        })
-    }
-
-    /// Latents `(L·Z,C)` drawn under `key`: the fit has seen its own noise. Empty for a model without latents.
-    pub(super) fn sample(&self, latents: &Fitted, key: InferKey) -> Result<Vec<f32>> {
-        let len = self.config.n_latents * self.config.dim;
-        match latents {
-            Fitted::Posterior(_, posterior) => posterior.fresh_sample(&self.config, key, 0),
-            Fitted::Sample(z) => Ok(z.to_vec()),
-            Fitted::Prior => {
-                let noise = key.normal([1, len], Purpose::ScoreNoise, 0, [0.0, 1.0])?;
-                Ok(self.programs.prior().density(&self.weights)?.sample_f32(&noise))
-            }
-        }
-    }
+/// The uniform numbers that the tokens of a text are chosen by, one per position of its round.
+pub(super) fn uniforms(seed: u64, round: usize) -> Philox {
+    Philox::new(PhiloxKey { seed, stream: Purpose::Token as u64, step: round as u64 })
 }
 
 /// Lets a decoder read, of the text of each of its `rows`, the last `again` tokens from position 0, or for 0 the last
 /// token from where it is. Neighbours that do the same are read together.
 fn read_ends(texts: &[Text], rows: &[usize], decoder: &mut Decoder, again: &[usize]) -> Result<()> {
+    let texts: Vec<&[i32]> = rows.iter().map(|idx| &texts[*idx].read[..]).collect();
+    read_again(&texts, decoder, again)
+}
+
+/// As [`read_ends`] for a text of each of the decoder's sequences.
+pub(super) fn read_again(texts: &[&[i32]], decoder: &mut Decoder, again: &[usize]) -> Result<()> {
     let mut start = 0;
     for run in again.chunk_by(|a, b| a == b) {
         let (range, kept) = (start..start + run.len(), run[0]);
         start = range.end;
-        let ends = rows[range.clone()].iter().flat_map(|idx| {
-            let read = &texts[*idx].read;
-            &read[read.len() - kept.max(1)..]
-        });
+        let ends = texts[range.clone()].iter().flat_map(|text| &text[text.len() - kept.max(1)..]);
         let ends: Vec<i32> = ends.copied().collect();
         match kept {
             0 => decoder.step_rows(range, &ends)?,

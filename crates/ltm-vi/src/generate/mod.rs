@@ -1,7 +1,9 @@
 //! Generation: latents from the prior or fitted to a prompt, then tokens decoded with the latents fixed, or fitted again
 //! on the way or after it. Knows no text.
 
+mod fitter;
 mod generator;
+mod pool;
 mod rethink;
 mod rounds;
 
@@ -10,7 +12,9 @@ use std::ops::Range;
 use ltm_autodiff::Precision;
 use ltm_model::{DeviceWeights, ModelConfig, SampleConfig};
 
+pub use fitter::Prompt;
 pub use generator::Generator;
+pub use pool::{Draw, Next, Pool};
 pub use rethink::{Keep, Rethink, RethinkStart, Round, RoundScore};
 
 use crate::{FastStep, Inference, Result};

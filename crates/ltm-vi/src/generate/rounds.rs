@@ -1,6 +1,7 @@
 //! Rounds of rethinking: latents are fitted to what was written, and it is written again. Knows no text.
 
-use super::generator::{Fitted, Generator, Text};
+use super::fitter::Fitted;
+use super::generator::{Generator, Text};
 use super::rethink::{Keep, Rethink, RethinkStart, Round, RoundScore};
 use crate::fit::Observer;
 use crate::{Batch, InferKey, Latents, Protocol, Result, Sequences, score, suits};
@@ -70,22 +71,22 @@ impl Generator {
         // The key of the round to come: its fit is at position 0, as the prompt's is in round 0.
         let key = InferKey { sequences: Sequences::From(round as u64 + 1), ..text.key(0) };
         let inference = match rethink.start {
-            RethinkStart::Inference => self.inference.clone(),
-            RethinkStart::Posterior => self.after(&text.latents),
+            RethinkStart::Inference => self.fitter.inference.clone(),
+            RethinkStart::Posterior => self.fitter.after(&text.latents),
         };
         let tokens = self.whole(text);
         let mut latents = text.latents.clone();
         let mut score = None;
         if tokens.len() > 1 {
-            let batch = self.batch(&tokens)?;
-            latents = self.fit(&inference, &batch, key, observer)?;
+            let batch = self.fitter.batch(&tokens)?;
+            latents = self.fitter.fit(&inference, &batch, key, observer)?;
             if rethink.keep == Keep::Best && matches!(latents, Fitted::Sample(_)) {
                 return Err(suits::no_choice());
             }
             let key = InferKey { step: SCORE, ..key };
             score = self.score(&latents, &batch, rethink.samples, key)?;
         }
-        let z = self.sample(&latents, key)?;
+        let z = self.fitter.sample(&latents, key)?;
         let text = &self.texts[idx];
         let mut rounds = text.rounds.clone();
         rounds.push(Round { tokens: text.tokens.clone(), z: text.z.clone(), score });
@@ -96,7 +97,7 @@ impl Generator {
     /// Prompt and continuation: their last tokens that a fit can predict, and one before these.
     fn whole(&self, text: &Text) -> Vec<i32> {
         let whole = [&self.prompts[text.prompt].tokens[..], &text.tokens].concat();
-        whole[whole.len().saturating_sub(self.config.max_seq_len + 1)..].to_vec()
+        whole[whole.len().saturating_sub(self.fitter.config.max_seq_len + 1)..].to_vec()
     }
 
     /// The bound of a text under latents fitted to it.
@@ -111,8 +112,9 @@ impl Generator {
         let latents = Latents::Gaussian(gaussian.try_clone()?);
         let protocol = Protocol::Elbo { samples };
         let [b, t] = batch.shape();
-        let mut problem = self.programs.get(b, t)?.problem(&self.weights, batch)?;
-        let found = score(&mut problem, protocol, &latents, &self.inference, key)?.estimate()?;
+        let mut problem = self.fitter.programs.get(b, t)?.problem(&self.fitter.weights, batch)?;
+        let found =
+            score(&mut problem, protocol, &latents, &self.fitter.inference, key)?.estimate()?;
         Ok(Some(RoundScore {
             protocol,
             nats_per_token: found.mean_nats_per_token,

@@ -3,11 +3,13 @@
 
 mod masked_diffusion;
 mod nelbo;
+mod predictor;
 mod prequential;
 mod samples;
 mod scores;
 
 pub use masked_diffusion::{Masked, mask_batch};
+pub use predictor::Predictor;
 pub use scores::{Estimate, Scores};
 
 use crate::error::argument;

@@ -98,7 +98,7 @@ fn exchanged(
 
 /// Fits the latents to the targets of `prefix` alone. A row without any gets the prior, the posterior given nothing, and
 /// is named; or what an encoder predicts from nothing, where a fit begins at the encoder.
-fn fit(
+pub(super) fn fit(
     problem: &mut Problem<'_>,
     protocol: Protocol,
     prefix: &[i32],
