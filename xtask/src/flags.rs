@@ -4,7 +4,11 @@
 #[derive(Debug, PartialEq)]
 pub enum Verb {
     Help,
-    Test,
+    /// With the long stages, or without.
+    Test {
+        long: bool,
+    },
+    Requests,
     Tidy,
     Package,
     Targets,
@@ -94,7 +98,10 @@ pub enum Machine {
 
 /// Every verb as it is written, with one line about it.
 pub const VERBS: &[(&str, &str)] = &[
-    ("test", "run everything that a change must pass, cheapest checks first"),
+    (
+        "test [--long]",
+        "run everything that a change must pass, cheapest checks first, and what takes long",
+    ),
     ("tidy", "check the project's own rules: file lengths, `unsafe`, paths and names in documents"),
     ("package", "check that each published crate compiles from its own tarball"),
     ("targets", "type-check the libraries for other systems, and the command without CUDA"),
@@ -104,6 +111,7 @@ pub const VERBS: &[(&str, &str)] = &[
     ),
     ("ptx [op]", "compile every kernel and check its budget of registers and shared memory"),
     ("sim [op]", "run the CUDA tests on the simulator, which must execute every kernel"),
+    ("requests", "send 100,000 mutated requests to the server (of --long)"),
     ("gpu", "create target/gpu, a folder to verify and measure everything on a machine with a GPU"),
     (
         "bench [op] [--shape s] [--device d] [--rung n]",
@@ -141,7 +149,9 @@ pub fn parse(args: impl Iterator<Item = String>) -> Result<Verb, String> {
     let words: Vec<_> = args.iter().map(String::as_str).collect();
     match words.as_slice() {
         [] | ["help" | "-h" | "--help"] => Ok(Verb::Help),
-        ["test"] => Ok(Verb::Test),
+        ["test"] => Ok(Verb::Test { long: false }),
+        ["test", "--long"] => Ok(Verb::Test { long: true }),
+        ["requests"] => Ok(Verb::Requests),
         ["tidy"] => Ok(Verb::Tidy),
         ["package"] => Ok(Verb::Package),
         ["targets"] => Ok(Verb::Targets),
@@ -155,9 +165,11 @@ pub fn parse(args: impl Iterator<Item = String>) -> Result<Verb, String> {
         ["bench", "quality", rest @ ..] => parse_quality(rest).map(Verb::Quality),
         ["bench", "step", rest @ ..] => parse_step(rest).map(Verb::Step),
         ["bench", rest @ ..] => parse_bench(rest).map(Verb::Bench),
-        [verb @ ("test" | "tidy" | "package" | "targets" | "hf" | "ptx" | "sim" | "gpu"), ..] => {
-            Err(format!("`{verb}` does not take `{}`", words[1..].join(" ")))
-        }
+        [
+            verb @ ("test" | "requests" | "tidy" | "package" | "targets" | "hf" | "ptx" | "sim"
+            | "gpu"),
+            ..,
+        ] => Err(format!("`{verb}` does not take `{}`", words[1..].join(" "))),
         [verb, ..] => Err(format!("unknown verb `{verb}`")),
     }
 }
@@ -282,7 +294,8 @@ mod tests {
     fn reads_every_verb() {
         assert_eq!(check(""), Ok(Verb::Help));
         assert_eq!(check("--help"), Ok(Verb::Help));
-        assert_eq!(check("test"), Ok(Verb::Test));
+        assert_eq!(check("test"), Ok(Verb::Test { long: false }));
+        assert_eq!(check("test --long"), Ok(Verb::Test { long: true }));
         assert_eq!(check("tidy"), Ok(Verb::Tidy));
         assert_eq!(check("package"), Ok(Verb::Package));
         assert_eq!(check("hf"), Ok(Verb::Hf));

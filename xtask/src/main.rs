@@ -22,6 +22,7 @@ mod package;
 mod ptx;
 mod python;
 mod report;
+mod serve;
 mod sim;
 mod targets;
 mod test;
@@ -45,7 +46,8 @@ fn main() -> ExitCode {
     };
     let outcome = match verb {
         Verb::Help => outln!("{}", flags::help()).map_err(Into::into),
-        Verb::Test => test::run(),
+        Verb::Test { long } => test::run(long),
+        Verb::Requests => serve::requests(),
         Verb::Tidy => tidy::run(),
         Verb::Package => package::run(),
         Verb::Targets => targets::run(),

@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, ensure};
 
-use crate::{cargo, exec, package, ptx, sim, targets, tidy};
+use crate::{cargo, exec, package, ptx, serve, sim, targets, tidy};
 
 struct Stage {
     name: &'static str,
@@ -33,12 +33,16 @@ const STAGES: &[Stage] = &[
     Stage { name: "package", run: package::run },
 ];
 
-/// Runs the stages and prints a summary, also after a failure.
-pub fn run() -> Result<()> {
-    run_stages(STAGES)
+/// Stages of `--long`, after the others: they take minutes, or packages that are not always at hand.
+const LONG_STAGES: &[Stage] = &[Stage { name: "requests", run: serve::requests }];
+
+/// Runs the stages, with `long` also those that take minutes, and prints a summary, also after a failure.
+pub fn run(long: bool) -> Result<()> {
+    let long = if long { LONG_STAGES } else { &[] };
+    run_stages(&STAGES.iter().chain(long).collect::<Vec<_>>())
 }
 
-fn run_stages(stages: &[Stage]) -> Result<()> {
+fn run_stages(stages: &[&Stage]) -> Result<()> {
     let start = Instant::now();
     let mut summary = Vec::new();
     let mut outcome = Ok(());
@@ -98,7 +102,7 @@ mod tests {
         let fine = Stage { name: "fine", run: || Ok(()) };
         let broken = Stage { name: "broken", run: || anyhow::bail!("planted") };
         let never = Stage { name: "never", run: || unreachable!("runs after a failure") };
-        let error = run_stages(&[fine, broken, never]).expect_err("a stage fails");
+        let error = run_stages(&[&fine, &broken, &never]).expect_err("a stage fails");
         assert_eq!(format!("{error:#}"), "stage `broken`: planted");
     }
 }

@@ -64,7 +64,14 @@ pub fn run(args: Args) -> anyhow::Result<ExitCode> {
     hosts.push(args.host.clone());
     let names: Vec<String> = models.iter().map(|(name, _)| name.clone()).collect();
     let drain = Duration::from_secs(args.drain);
-    let options = Options { queue: args.queue, texts: args.texts, hosts, api_key, drain };
+    let options = Options {
+        queue: args.queue,
+        texts: args.texts,
+        hosts,
+        api_key,
+        drain,
+        ..Options::default()
+    };
     let server = Server::start(models, options)?;
     let runtime = tokio::runtime::Builder::new_multi_thread()
         // The engine computes; these threads only wait for clients.

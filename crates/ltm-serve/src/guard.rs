@@ -13,7 +13,7 @@ use serde::de::DeserializeOwned;
 use serde_json::{Value, json};
 
 use crate::error::ApiError;
-use crate::server::Shared;
+use crate::server::{BODY_BYTES, Shared};
 
 /// Names of this machine for itself.
 const LOOPBACK: [&str; 3] = ["localhost", "127.0.0.1", "[::1]"];
@@ -26,7 +26,8 @@ pub(crate) async fn health(State(shared): State<Shared>) -> Result<Json<Value>, 
     }
 }
 
-/// Refuses requests for other hosts, from pages of other hosts, without the key, and after the end was asked for.
+/// Refuses requests for other hosts, from pages of other hosts, without the key, with too large a body, and after the end
+/// was asked for.
 pub(crate) async fn check(State(shared): State<Shared>, request: Request, next: Next) -> Response {
     let response = match checked(&shared, &request) {
         Ok(()) => next.run(request).await,
@@ -53,6 +54,13 @@ fn checked(shared: &Shared, request: &Request) -> Result<(), ApiError> {
         if !origin.is_some_and(|(_, host)| allowed(host)) {
             return Err(ApiError::forbidden("pages of other origins are not served"));
         }
+    }
+    // One that claims more than is read need not be waited for.
+    let claimed =
+        text(headers, header::CONTENT_LENGTH).and_then(|length| length.parse::<u64>().ok());
+    if claimed.is_some_and(|bytes| bytes > BODY_BYTES as u64) {
+        let message = format!("expected a body of at most {BODY_BYTES} bytes");
+        return Err(ApiError::of_status(StatusCode::PAYLOAD_TOO_LARGE, message));
     }
     let path = request.uri().path();
     let is_open = matches!(path, "/health" | "/metrics" | "/");

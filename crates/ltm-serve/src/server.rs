@@ -25,12 +25,10 @@ use crate::models::{self, Model};
 use crate::{completions, guard, metrics, thoughts, tokens};
 
 /// The most bytes of a request's body.
-const BODY_BYTES: usize = 4 << 20;
+pub(crate) const BODY_BYTES: usize = 4 << 20;
 /// The most bytes of a request's head, and the most fields in it.
 const HEAD_BYTES: usize = 64 << 10;
 const HEADERS: usize = 64;
-/// How long a client may take for a request's head, and between pieces of its body.
-const READING: Duration = Duration::from_secs(10);
 /// Connections at a time; further ones wait.
 const CONNECTIONS: usize = 512;
 
@@ -46,6 +44,8 @@ pub struct Options {
     pub hosts: Vec<String>,
     /// The key that requests must send as `Authorization: Bearer KEY`; without one any is accepted.
     pub api_key: Option<String>,
+    /// How long a client may take for a request's head, and between pieces of its body.
+    pub reading: Duration,
     /// How long texts that are being written may go on after the end was asked for.
     pub drain: Duration,
 }
@@ -57,6 +57,7 @@ impl Default for Options {
             texts: 64,
             hosts: Vec::new(),
             api_key: None,
+            reading: Duration::from_secs(10),
             drain: Duration::from_secs(30),
         }
     }
@@ -88,6 +89,7 @@ impl std::ops::Deref for Shared {
 /// A server of several models, with one engine.
 pub struct Server {
     shared: Shared,
+    reading: Duration,
     drain: Duration,
     engine: JoinHandle<()>,
 }
@@ -112,15 +114,15 @@ impl Server {
         let metrics = Arc::new(Metrics::new());
         let (queue, engine) =
             engine::start(checkpoints, options.queue, options.texts, metrics.clone())?;
-        let Options { hosts, api_key, drain, .. } = options;
+        let Options { hosts, api_key, reading, drain, .. } = options;
         let is_draining = AtomicBool::new(false);
         let inner = Inner { models, queue, metrics, hosts, api_key, is_draining };
-        Ok(Self { shared: Shared(Arc::new(inner)), drain, engine })
+        Ok(Self { shared: Shared(Arc::new(inner)), reading, drain, engine })
     }
 
     /// The routes, for a server of one's own.
     pub fn router(&self) -> Router {
-        router(self.shared.clone())
+        router(self.shared.clone(), self.reading)
     }
 
     /// Serves the listener's connections until `shutdown` is done; then refuses new requests with 503, lets those that were
@@ -131,7 +133,7 @@ impl Server {
         builder
             .http1()
             .timer(TokioTimer::new())
-            .header_read_timeout(READING)
+            .header_read_timeout(self.reading)
             .max_buf_size(HEAD_BYTES)
             .max_headers(HEADERS);
         builder.http2().timer(TokioTimer::new()).max_header_list_size(HEAD_BYTES as u32);
@@ -171,7 +173,7 @@ impl Server {
     }
 }
 
-fn router(shared: Shared) -> Router {
+fn router(shared: Shared, reading: Duration) -> Router {
     Router::new()
         .route("/health", get(guard::health))
         .route("/metrics", get(metrics::show))
@@ -185,7 +187,7 @@ fn router(shared: Shared) -> Router {
         .fallback(|| async { ApiError::no_route() })
         .method_not_allowed_fallback(|| async { ApiError::no_method() })
         .layer(DefaultBodyLimit::max(BODY_BYTES))
-        .layer(RequestBodyTimeoutLayer::new(READING))
+        .layer(RequestBodyTimeoutLayer::new(reading))
         .layer(axum::middleware::from_fn_with_state(shared.clone(), guard::check))
         .with_state(shared)
 }

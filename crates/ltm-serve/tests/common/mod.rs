@@ -82,15 +82,19 @@ fn model(n_latents: usize) -> Checkpoint {
     }
 }
 
-/// A server of the models `latents` and `plain`.
+/// The models `latents` and `plain`.
+pub fn models() -> Vec<(String, Checkpoint)> {
+    vec![("latents".into(), model(4)), ("plain".into(), model(0))]
+}
+
+/// A server of these models.
 pub fn served() -> Served {
     served_with(Options::default())
 }
 
 /// The same with other options.
 pub fn served_with(options: Options) -> Served {
-    let models = vec![("latents".into(), model(4)), ("plain".into(), model(0))];
-    let server = Server::start(models, options).expect("the models are good");
+    let server = Server::start(models(), options).expect("the models are good");
     let (end, ended) = oneshot::channel();
     let (started, address) = std::sync::mpsc::channel();
     let thread = std::thread::spawn(move || {
