@@ -19,7 +19,7 @@ use tokio_stream::wrappers::UnboundedReceiverStream;
 use crate::engine::{Event, Job, ScoreJob, WriteJob};
 use crate::error::ApiError;
 use crate::guard::Body;
-use crate::server::Shared;
+use crate::shared::Shared;
 use answer::Answer;
 use request::{Checked, Request};
 

@@ -91,7 +91,9 @@ impl Continuation {
     /// The completion so far.
     fn text(&self) -> String {
         let mut text = self.tokenizer.decode(&self.tokens);
-        text.split_off(text.floor_char_boundary(self.prompt_bytes))
+        let is_boundary = |at: &usize| text.is_char_boundary(*at);
+        let start = (0..=self.prompt_bytes).rev().find(is_boundary).unwrap_or(0);
+        text.split_off(start)
     }
 
     /// Bytes at the end of a text that a stop string may have begun with.

@@ -14,7 +14,7 @@ pub enum Error {
         /// Its name.
         id: String,
         /// Why.
-        source: ltm_eval::Error,
+        source: Box<ltm_eval::Error>,
     },
     /// The names of models, or an option, that cannot be used.
     Field {

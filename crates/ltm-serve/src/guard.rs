@@ -2,7 +2,6 @@
 
 use std::sync::atomic::Ordering;
 
-use axum::Json;
 use axum::body::Bytes;
 use axum::extract::rejection::{BytesRejection, FailedToBufferBody};
 use axum::extract::{FromRequest, Request, State};
@@ -10,21 +9,12 @@ use axum::http::{HeaderMap, StatusCode, header};
 use axum::middleware::Next;
 use axum::response::{IntoResponse, Response};
 use serde::de::DeserializeOwned;
-use serde_json::{Value, json};
 
 use crate::error::ApiError;
-use crate::server::{BODY_BYTES, Shared};
+use crate::shared::{BODY_BYTES, Shared};
 
 /// Names of this machine for itself.
 const LOOPBACK: [&str; 3] = ["localhost", "127.0.0.1", "[::1]"];
-
-/// `GET /health`: 200, or 503 once the end was asked for.
-pub(crate) async fn health(State(shared): State<Shared>) -> Result<Json<Value>, ApiError> {
-    match shared.is_draining.load(Ordering::Relaxed) {
-        true => Err(ApiError::draining()),
-        false => Ok(Json(json!({ "status": "ok" }))),
-    }
-}
 
 /// Refuses requests for other hosts, from pages of other hosts, without the key, with too large a body, and after the end
 /// was asked for.

@@ -9,6 +9,8 @@ mod guard;
 mod metrics;
 mod models;
 mod server;
+mod shared;
+mod status;
 mod thoughts;
 mod tokens;
 

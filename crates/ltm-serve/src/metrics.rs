@@ -3,17 +3,12 @@
 use std::sync::atomic::{AtomicI64, AtomicU64};
 use std::time::Duration;
 
-use axum::extract::State;
-use axum::http::header;
-use axum::response::IntoResponse;
 use prometheus_client::encoding::text::encode;
 use prometheus_client::metrics::counter::Counter;
 use prometheus_client::metrics::family::Family;
 use prometheus_client::metrics::gauge::Gauge;
 use prometheus_client::metrics::histogram::Histogram;
 use prometheus_client::registry::{Registry, Unit};
-
-use crate::server::Shared;
 
 /// Upper limits of the classes of durations, in seconds.
 const SECONDS: [f64; 12] = [0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0];
@@ -84,6 +79,14 @@ impl Metrics {
         self
     }
 
+    /// All of it, in the text format.
+    pub(crate) fn text(&self) -> String {
+        let mut text = String::new();
+        // Writing to a string does not fail.
+        let _ = encode(&mut text, &self.registry);
+        text
+    }
+
     /// Counts an answer.
     pub(crate) fn answered(&self, status: u16) {
         self.responses.get_or_create(&vec![("status".into(), status.to_string())]).inc();
@@ -93,13 +96,4 @@ impl Metrics {
     pub(crate) fn first_token(&self, after: Duration) {
         self.first_token.observe(after.as_secs_f64());
     }
-}
-
-/// `GET /metrics`.
-pub(crate) async fn show(State(shared): State<Shared>) -> impl IntoResponse {
-    let mut text = String::new();
-    // Writing to a string does not fail.
-    let _ = encode(&mut text, &shared.metrics.registry);
-    let kind = "application/openmetrics-text; version=1.0.0; charset=utf-8";
-    ([(header::CONTENT_TYPE, kind)], text)
 }

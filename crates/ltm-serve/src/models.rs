@@ -2,18 +2,15 @@
 
 use std::time::{SystemTime, UNIX_EPOCH};
 
-use axum::Json;
-use axum::extract::State;
 use ltm_eval::ltm_train::data::SharedTokenizer;
 use ltm_eval::ltm_train::{Checkpoint, Config};
 use ltm_eval::ltm_vi::Protocol;
 use serde_json::{Value, json};
 
 use crate::error::{ApiError, Error, Result};
-use crate::server::Shared;
 
 /// Targets of a block where the model's name does not specify them.
-const STRIDE: usize = 32;
+pub(crate) const STRIDE: usize = 32;
 /// Samples of the latents of each block.
 pub(crate) const SAMPLES: usize = Protocol::DEFAULT_SAMPLES;
 /// What separates a model's name from the protocol of its scores.
@@ -65,13 +62,13 @@ impl Model {
         first.into_iter().chain(ids.iter().copied()).map(|id| id as i32).collect()
     }
 
-    /// Its line in `/v1/models`.
-    fn line(&self) -> Value {
+    /// Its entry in `/v1/models`, under a name that may specify the block length of its scores.
+    pub(crate) fn entry(&self, id: &str, stride: usize) -> Value {
         let model = &self.config.model;
         json!({
-            "id": self.id, "object": "model", "created": self.created, "owned_by": "ltm",
+            "id": id, "object": "model", "created": self.created, "owned_by": "ltm",
             "max_model_len": model.max_seq_len, "latents": model.n_latents,
-            "scoring": self.protocol(STRIDE).to_string(),
+            "scoring": self.protocol(stride).to_string(),
         })
     }
 }
@@ -123,25 +120,6 @@ pub(crate) fn find(models: &[Model], name: &str) -> std::result::Result<Named, A
         })?,
     };
     Ok(Named { model, stride })
-}
-
-/// `GET /v1/models`.
-pub(crate) async fn list(State(shared): State<Shared>) -> Json<Value> {
-    let data: Vec<Value> = shared.models.iter().map(Model::line).collect();
-    Json(json!({ "object": "list", "data": data }))
-}
-
-/// `GET /v1/models/{id}`.
-pub(crate) async fn one(
-    State(shared): State<Shared>,
-    axum::extract::Path(id): axum::extract::Path<String>,
-) -> std::result::Result<Json<Value>, ApiError> {
-    let named = find(&shared.models, &id)?;
-    let model = &shared.models[named.model];
-    let mut line = model.line();
-    line["id"] = id.into();
-    line["scoring"] = model.protocol(named.stride).to_string().into();
-    Ok(Json(line))
 }
 
 #[cfg(test)]

@@ -1,4 +1,4 @@
-//! Connections: what is accepted, for how long, and how the server ends. Knows no request.
+//! Connections and routes: what is accepted, for how long, and how the server ends. Knows no request.
 
 use std::future::Future;
 use std::sync::Arc;
@@ -18,14 +18,13 @@ use tokio::net::TcpListener;
 use tokio::sync::Semaphore;
 use tower_http::timeout::RequestBodyTimeoutLayer;
 
-use crate::engine::{self, Queue};
+use crate::engine;
 use crate::error::{ApiError, Result};
 use crate::metrics::Metrics;
 use crate::models::{self, Model};
-use crate::{completions, guard, metrics, thoughts, tokens};
+use crate::shared::{BODY_BYTES, Inner, Shared};
+use crate::{completions, guard, status, thoughts, tokens};
 
-/// The most bytes of a request's body.
-pub(crate) const BODY_BYTES: usize = 4 << 20;
 /// The most bytes of a request's head, and the most fields in it.
 const HEAD_BYTES: usize = 64 << 10;
 const HEADERS: usize = 64;
@@ -63,29 +62,6 @@ impl Default for Options {
     }
 }
 
-/// What routes share.
-#[derive(Clone)]
-pub(crate) struct Shared(Arc<Inner>);
-
-/// See [`Shared`].
-pub(crate) struct Inner {
-    pub(crate) models: Vec<Model>,
-    pub(crate) queue: Queue,
-    pub(crate) metrics: Arc<Metrics>,
-    pub(crate) hosts: Vec<String>,
-    pub(crate) api_key: Option<String>,
-    /// Whether the end was asked for.
-    pub(crate) is_draining: AtomicBool,
-}
-
-impl std::ops::Deref for Shared {
-    type Target = Inner;
-
-    fn deref(&self) -> &Inner {
-        &self.0
-    }
-}
-
 /// A server of several models, with one engine.
 pub struct Server {
     shared: Shared,
@@ -117,7 +93,7 @@ impl Server {
         let Options { hosts, api_key, reading, drain, .. } = options;
         let is_draining = AtomicBool::new(false);
         let inner = Inner { models, queue, metrics, hosts, api_key, is_draining };
-        Ok(Self { shared: Shared(Arc::new(inner)), reading, drain, engine })
+        Ok(Self { shared: Arc::new(inner), reading, drain, engine })
     }
 
     /// The routes, for a server of one's own.
@@ -175,10 +151,10 @@ impl Server {
 
 fn router(shared: Shared, reading: Duration) -> Router {
     Router::new()
-        .route("/health", get(guard::health))
-        .route("/metrics", get(metrics::show))
-        .route("/v1/models", get(models::list))
-        .route("/v1/models/{id}", get(models::one))
+        .route("/health", get(status::health))
+        .route("/metrics", get(status::metrics))
+        .route("/v1/models", get(status::list))
+        .route("/v1/models/{id}", get(status::one))
         .route("/v1/completions", post(completions::complete))
         .route("/v1/thoughts", post(thoughts::think))
         .route("/tokenizer_info", get(tokens::info))

@@ -18,7 +18,7 @@ use crate::engine::{Event, Job, ThinkJob};
 use crate::error::ApiError;
 use crate::guard::Body;
 use crate::models;
-use crate::server::Shared;
+use crate::shared::Shared;
 use crate::tokens::encode;
 
 /// The most fast steps of a request.

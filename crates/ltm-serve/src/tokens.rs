@@ -10,7 +10,7 @@ use serde_json::{Value, json};
 use crate::error::ApiError;
 use crate::guard::Body;
 use crate::models::{self, Model};
-use crate::server::Shared;
+use crate::shared::Shared;
 
 /// The ids of a text, in which the [end of a text](END_OF_TEXT) is the token that documents end with.
 ///

@@ -73,7 +73,7 @@ fn a_seed_gives_the_same_text_in_any_company() {
     assert!(second.iter().all(|text| *text == second[0] && *text != alone["choices"][0]["text"]));
     let unseeded = |_| {
         let request = json!({"model": "latents", "prompt": "a", "max_tokens": 30});
-        text(&completion(&served, request)).to_owned()
+        text(&completion(served, request)).to_owned()
     };
     let texts: std::collections::BTreeSet<String> = (0..4).map(unseeded).collect();
     assert!(texts.len() > 1, "{texts:?}");

@@ -7,7 +7,7 @@ use crate::continuation::Finish;
 use crate::engine::{Entry, Event, Token};
 use crate::error::ApiError;
 use crate::models::Model;
-use crate::server::Shared;
+use crate::shared::Shared;
 
 /// An answer in the making.
 pub(crate) struct Answer {

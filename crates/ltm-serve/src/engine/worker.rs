@@ -88,7 +88,7 @@ impl Worker {
         metrics: Arc<Metrics>,
     ) -> Result<Self, Error> {
         let served = models.into_iter().map(|(id, checkpoint)| {
-            Served::new(checkpoint).map_err(|source| Error::Model { id, source })
+            Served::new(checkpoint).map_err(|source| Error::Model { id, source: source.into() })
         });
         let models: Vec<Served> = served.collect::<Result<_, _>>()?;
         let texts = models.iter().map(|_| BTreeMap::new()).collect();

@@ -248,7 +248,7 @@ mod tests {
             let protocol = Protocol::Prequential { stride, samples: 3 };
             check(&CONFIG, &infer, stride, protocol);
             let encodes = ModelConfig { encoder_width: 6, ..CONFIG };
-            let infer = InferConfig { start: StartKind::Encoder, steps: 1, ..infer.clone() };
+            let infer = InferConfig { start: StartKind::Encoder, steps: 1, ..infer };
             check(&encodes, &infer, stride, protocol);
         }
         let plain = ModelConfig { n_latents: 0, ..CONFIG };
