@@ -13,6 +13,7 @@ pub enum Verb {
     Package,
     Targets,
     Hf,
+    Browser,
     /// Of one op, or all.
     Ptx(Option<String>),
     Gpu,
@@ -106,6 +107,10 @@ pub const VERBS: &[(&str, &str)] = &[
     ("package", "check that each published crate compiles from its own tarball"),
     ("targets", "type-check the libraries for other systems, and the command without CUDA"),
     (
+        "browser",
+        "drive the page of `ltm explore` in headless Chromium, with screenshots in target/browser",
+    ),
+    (
         "hf",
         "compare exported models with `ltm` in PyTorch and lm-evaluation-harness (installs them)",
     ),
@@ -156,6 +161,7 @@ pub fn parse(args: impl Iterator<Item = String>) -> Result<Verb, String> {
         ["package"] => Ok(Verb::Package),
         ["targets"] => Ok(Verb::Targets),
         ["hf"] => Ok(Verb::Hf),
+        ["browser"] => Ok(Verb::Browser),
         ["ptx"] => Ok(Verb::Ptx(None)),
         ["sim"] => Ok(Verb::Sim(None)),
         ["ptx", op] if !op.starts_with('-') => Ok(Verb::Ptx(Some((*op).into()))),
@@ -166,8 +172,8 @@ pub fn parse(args: impl Iterator<Item = String>) -> Result<Verb, String> {
         ["bench", "step", rest @ ..] => parse_step(rest).map(Verb::Step),
         ["bench", rest @ ..] => parse_bench(rest).map(Verb::Bench),
         [
-            verb @ ("test" | "requests" | "tidy" | "package" | "targets" | "hf" | "ptx" | "sim"
-            | "gpu"),
+            verb @ ("test" | "requests" | "tidy" | "package" | "targets" | "hf" | "browser" | "ptx"
+            | "sim" | "gpu"),
             ..,
         ] => Err(format!("`{verb}` does not take `{}`", words[1..].join(" "))),
         [verb, ..] => Err(format!("unknown verb `{verb}`")),
@@ -299,6 +305,7 @@ mod tests {
         assert_eq!(check("tidy"), Ok(Verb::Tidy));
         assert_eq!(check("package"), Ok(Verb::Package));
         assert_eq!(check("hf"), Ok(Verb::Hf));
+        assert_eq!(check("browser"), Ok(Verb::Browser));
         assert_eq!(check("ptx"), Ok(Verb::Ptx(None)));
         assert_eq!(check("ptx rope"), Ok(Verb::Ptx(Some("rope".into()))));
         assert_eq!(check("sim"), Ok(Verb::Sim(None)));

@@ -5,6 +5,7 @@
 mod output;
 
 mod bench;
+mod browser;
 #[path = "../../crates/ltm-kernels/src/registry/contract.rs"]
 mod contract;
 mod counters;
@@ -52,6 +53,7 @@ fn main() -> ExitCode {
         Verb::Package => package::run(),
         Verb::Targets => targets::run(),
         Verb::Hf => hf::run(),
+        Verb::Browser => browser::run(),
         Verb::Gpu => gpu::run(),
         Verb::Ptx(op) => ptx::run(op.as_deref()),
         Verb::Sim(None) => sim::run(),

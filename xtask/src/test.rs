@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, ensure};
 
-use crate::{cargo, exec, hf, package, ptx, serve, sim, targets, tidy};
+use crate::{browser, cargo, exec, hf, package, ptx, serve, sim, targets, tidy};
 
 struct Stage {
     name: &'static str,
@@ -34,8 +34,11 @@ const STAGES: &[Stage] = &[
 ];
 
 /// Stages of `--long`, after the others: they take minutes, or packages that are not always at hand.
-const LONG_STAGES: &[Stage] =
-    &[Stage { name: "requests", run: serve::requests }, Stage { name: "hf", run: hf::run }];
+const LONG_STAGES: &[Stage] = &[
+    Stage { name: "requests", run: serve::requests },
+    Stage { name: "hf", run: hf::run },
+    Stage { name: "browser", run: browser::run },
+];
 
 /// Runs the stages, with `long` also those that take minutes, and prints a summary, also after a failure.
 pub fn run(long: bool) -> Result<()> {

@@ -9,6 +9,7 @@ mod convergence;
 mod data;
 mod device_args;
 mod eval;
+mod explore;
 mod export;
 mod files;
 mod generate;
@@ -80,6 +81,8 @@ enum Verb {
     Generate(generate::Args),
     /// Show how the posterior of a text is fitted, step by step
     Think(think::Args),
+    /// Write a page that shows the latents of texts: how they form, what they cost and save, and what they say when changed
+    Explore(explore::Args),
     /// Intervene on the latents and observe the generated text
     #[command(subcommand)]
     Probe(probe::Verb),
@@ -128,6 +131,7 @@ fn main() -> ExitCode {
         Verb::Eval(args) => eval::run(args),
         Verb::Generate(args) => generate::run(args),
         Verb::Think(args) => think::run(args),
+        Verb::Explore(args) => explore::run(args),
         Verb::Probe(verb) => probe::run(verb),
         Verb::Export(args) => export::export(args),
         Verb::Import(args) => export::import(args),

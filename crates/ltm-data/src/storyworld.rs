@@ -15,8 +15,8 @@ use super::writer::CorpusWriter;
 use crate::{Error, Result, Split};
 
 pub use super::stories::{
-    Check, Document, ENTROPY_DOCUMENTS, Entropy, MAX_TOKENS, Parameters, Repeat, check, log_prob,
-    sample, true_entropy, vocabulary,
+    Check, Document, ENTROPY_DOCUMENTS, Entropy, MAX_TOKENS, Parameters, Repeat, Stated, check,
+    log_prob, sample, true_entropy, vocabulary,
 };
 
 const SHARD_TOKENS: u64 = 100_000_000;

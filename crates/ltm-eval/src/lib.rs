@@ -6,6 +6,7 @@ pub mod baselines;
 pub mod charts;
 pub mod corpus;
 mod error;
+pub mod explore;
 pub mod hf;
 pub mod measured;
 pub mod parity;

@@ -3,12 +3,12 @@
 
 use ltm_model::{Decoder, DeviceWeights};
 use ltm_train::Config;
-use ltm_train::data::{Batches, Tokenizer};
+use ltm_train::data::{Batch as Rows, Batches, Tokenizer};
 use ltm_train::eval::KEY_STEP;
 use ltm_vi::probe::{
     LayerReconstruction, Thought, between, decode_greedily, progressive, swap_layer,
 };
-use ltm_vi::{Batch, InferKey, Inference, Program, Sequences, SlowGradient};
+use ltm_vi::{Batch, InferKey, Inference, Problem, Program, Sequences, SlowGradient};
 use serde::Serialize;
 
 use crate::text::{check_length, decode, encode};
@@ -34,6 +34,29 @@ pub fn reconstruct(
     progress: &mut dyn FnMut(u64, u64),
 ) -> Result<Vec<LayerReconstruction>> {
     let model = &config.model;
+    let mut decoder = Decoder::with_weights(*model, weights.clone(), batches.options().batch)?;
+    let mut scores = vec![LayerReconstruction::default(); model.n_layers + 1];
+    each_fit(config, weights, batches, sequences, progress, &mut |_, problem, mu| {
+        let found = progressive(problem, model, &mut decoder, mu)?;
+        scores.iter_mut().zip(found).for_each(|(scores, found)| scores.extend(found));
+        Ok(())
+    })?;
+    Ok(scores)
+}
+
+/// What is done with a batch: its rows, the problem of it, and the centres of its latents, `(B,L·Z,C)`.
+pub(crate) type OnFit<'f> = dyn FnMut(&Rows, &mut Problem<'_>, &[f32]) -> Result<()> + 'f;
+
+/// Fits latents to [`sequences` rows](Batches::sample) of a corpus (0 for all), batch by batch.
+pub(crate) fn each_fit(
+    config: &Config,
+    weights: &DeviceWeights,
+    batches: &Batches,
+    sequences: u64,
+    progress: &mut dyn FnMut(u64, u64),
+    on_fit: &mut OnFit<'_>,
+) -> Result<()> {
+    let model = &config.model;
     if model.n_latents == 0 {
         return Err(no_latents());
     }
@@ -41,10 +64,8 @@ pub fn reconstruct(
     let (b, t) = (batches.options().batch, batches.options().seq_len);
     let inference = Inference::finished(&config.infer)?;
     let mut program = Program::new(model, b, t, &device, precision, SlowGradient::None)?;
-    let mut decoder = Decoder::with_weights(*model, weights.clone(), b)?;
     let batches = batches.sample(sequences)?;
     let all = batches.per_epoch();
-    let mut scores = vec![LayerReconstruction::default(); model.n_layers + 1];
     progress(0, all);
     for index in 0..all {
         let rows = batches.batch(index)?;
@@ -53,11 +74,10 @@ pub fn reconstruct(
         let batch = Batch::new(model, b, &rows.tokens, &rows.targets)?;
         let mut problem = program.problem(weights, &batch)?;
         let mu = inference.infer(&mut problem, key, &mut |_| Ok(()))?.center()?;
-        let found = progressive(&mut problem, model, &mut decoder, &mu)?;
-        scores.iter_mut().zip(found).for_each(|(scores, found)| scores.extend(found));
+        on_fit(&rows, &mut problem, &mu)?;
         progress(index + 1, all);
     }
-    Ok(scores)
+    Ok(())
 }
 
 /// Two texts with their fitted latents.

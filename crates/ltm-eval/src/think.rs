@@ -46,43 +46,79 @@ pub fn think(
     seed: u64,
     on_step: &mut dyn FnMut(&FastStep),
 ) -> Result<Fitted> {
-    let Config { model, infer, .. } = config;
-    if model.n_latents == 0 {
-        return Err(no_latents());
+    OneText::new(config, tokens)?.fit(config, weights, seed, on_step)
+}
+
+/// A text as the only sequence of a program.
+pub(crate) struct OneText {
+    program: Program,
+    batch: Batch,
+}
+
+impl OneText {
+    /// The errors are those of [`think`].
+    pub(crate) fn new(config: &Config, tokens: &[i32]) -> Result<Self> {
+        let Config { model, infer, .. } = config;
+        if model.n_latents == 0 {
+            return Err(no_latents());
+        }
+        if infer.method != Method::Variational {
+            let expected = "\"variational\", which fits a posterior step by step";
+            return Err(Error::field("infer.method", expected, "another method"));
+        }
+        check_length("text", tokens, model.max_seq_len)?;
+        let t = tokens.len() - 1;
+        let (device, precision) = config.run.compute_evaluation()?;
+        let program = Program::new(model, 1, t, &device, precision, SlowGradient::None)?;
+        let batch = Batch::new(model, 1, &tokens[..t], &tokens[1..])?;
+        Ok(Self { program, batch })
     }
-    if infer.method != Method::Variational {
-        let expected = "\"variational\", which fits a posterior step by step";
-        return Err(Error::field("infer.method", expected, "another method"));
+
+    /// What the random numbers of a fit of a text are a function of.
+    pub(crate) fn key(seed: u64) -> InferKey<'static> {
+        InferKey { seed, step: 0, sequences: Sequences::From(0) }
     }
-    check_length("text", tokens, model.max_seq_len)?;
-    let t = tokens.len() - 1;
-    let (device, precision) = config.run.compute_evaluation()?;
-    let mut program = Program::new(model, 1, t, &device, precision, SlowGradient::None)?;
-    let batch = Batch::new(model, 1, &tokens[..t], &tokens[1..])?;
-    let mut problem = program.problem(weights, &batch)?;
-    let key = InferKey { seed, step: 0, sequences: Sequences::From(0) };
-    let mut steps = Vec::with_capacity(infer.steps + 1);
-    let inference = Inference::finished(infer)?;
-    let latents = inference.infer(&mut problem, key, &mut |step| {
-        on_step(step);
-        steps.push(step.clone());
-        Ok(())
-    })?;
-    let nll: f64 = problem.token_nll(&latents)?.iter().sum();
-    let bound_at = |problem: &mut Problem<'_>, latents: &Latents| -> Result<Sampled> {
-        let protocol = Protocol::Elbo { samples: SAMPLES };
-        let scores = score(problem, protocol, latents, &inference, key)?;
-        Ok(Sampled { nats: scores.nats[0], variance: scores.variance[0] })
-    };
-    let prior = problem.start(&Start::Prior, key)?.into();
-    let prior_bound = bound_at(&mut problem, &prior)?;
-    let fitted_bound = bound_at(&mut problem, &latents)?;
-    let Latents::Gaussian(posterior) = latents else { unreachable!("the method is variational") };
-    let kl_per_layer = problem.kl(&posterior, key)?;
-    let posterior = posterior.to_host()?;
-    let kl = kl_per_layer.iter().sum();
-    steps.push(FastStep { step: infer.steps, lr: 0.0, nll, kl_per_layer, bound: nll + kl });
-    Ok(Fitted { steps, posterior, kl, bound: fitted_bound, prior_bound })
+
+    /// With the weights of the model.
+    pub(crate) fn problem<'a>(&'a mut self, weights: &'a DeviceWeights) -> Result<Problem<'a>> {
+        Ok(self.program.problem(weights, &self.batch)?)
+    }
+
+    /// As [`think`].
+    pub(crate) fn fit(
+        &mut self,
+        config: &Config,
+        weights: &DeviceWeights,
+        seed: u64,
+        on_step: &mut dyn FnMut(&FastStep),
+    ) -> Result<Fitted> {
+        let problem = &mut self.problem(weights)?;
+        let (infer, key) = (&config.infer, Self::key(seed));
+        let mut steps = Vec::with_capacity(infer.steps + 1);
+        let inference = Inference::finished(infer)?;
+        let latents = inference.infer(problem, key, &mut |step| {
+            on_step(step);
+            steps.push(step.clone());
+            Ok(())
+        })?;
+        let nll: f64 = problem.token_nll(&latents)?.iter().sum();
+        let bound_at = |problem: &mut Problem<'_>, latents: &Latents| -> Result<Sampled> {
+            let protocol = Protocol::Elbo { samples: SAMPLES };
+            let scores = score(problem, protocol, latents, &inference, key)?;
+            Ok(Sampled { nats: scores.nats[0], variance: scores.variance[0] })
+        };
+        let prior = problem.start(&Start::Prior, key)?.into();
+        let prior_bound = bound_at(problem, &prior)?;
+        let fitted_bound = bound_at(problem, &latents)?;
+        let Latents::Gaussian(posterior) = latents else {
+            unreachable!("the method is variational")
+        };
+        let kl_per_layer = problem.kl(&posterior, key)?;
+        let posterior = posterior.to_host()?;
+        let kl = kl_per_layer.iter().sum();
+        steps.push(FastStep { step: infer.steps, lr: 0.0, nll, kl_per_layer, bound: nll + kl });
+        Ok(Fitted { steps, posterior, kl, bound: fitted_bound, prior_bound })
+    }
 }
 
 impl Fitted {

@@ -20,6 +20,15 @@ pub struct Repeat {
     pub is_kept: bool,
 }
 
+/// A fact that a text states: what a column of a variable is, by everything that the text mentions.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Stated {
+    /// The fact's name, such as `cast.hero`.
+    pub fact: String,
+    /// The word that it is.
+    pub word: u32,
+}
+
 /// What a text mentions.
 pub(super) struct Facts {
     /// Sentences: those of the grammar, and stretches outside it up to the next end of a sentence.
@@ -28,6 +37,8 @@ pub(super) struct Facts {
     pub(super) parsed: usize,
     /// In the order of the text.
     pub(super) repeats: Vec<Repeat>,
+    /// The facts that the mentions that stand determine.
+    pub(super) stated: Vec<Stated>,
 }
 
 /// The word at `at` as a mention of a variable's column.
@@ -50,7 +61,7 @@ pub(super) fn facts(grammar: &'static Grammar, text: &[u32], end: u32) -> Facts 
         Node::Sequence(slots) => &slots[..],
         slot => std::slice::from_ref(slot),
     };
-    let mut found = Facts { sentences: 0, parsed: 0, repeats: Vec::new() };
+    let mut found = Facts { sentences: 0, parsed: 0, repeats: Vec::new(), stated: Vec::new() };
     let mut standing: Vec<Vec<Mention>> = grammar.variables.iter().map(|_| Vec::new()).collect();
     let mut at = 0;
     while at < text.len() {
@@ -79,7 +90,23 @@ pub(super) fn facts(grammar: &'static Grammar, text: &[u32], end: u32) -> Facts 
             }
         };
     }
+    found.stated = stated(grammar, &standing);
     found
+}
+
+/// What mentions determine, of each variable in its order. Of columns that determine each other, as a trade and its
+/// tool, the first stands for all.
+fn stated(grammar: &'static Grammar, standing: &[Vec<Mention>]) -> Vec<Stated> {
+    let mut stated = Vec::new();
+    for (at, (variable, stands)) in grammar.variables.iter().zip(standing).enumerate() {
+        for (column, name) in variable.own_columns() {
+            let question = Mention { at: 0, variable: at, column, word: 0 };
+            if let [word] = words(grammar, &question, stands)[..] {
+                stated.push(Stated { fact: format!("{}.{name}", variable.name), word });
+            }
+        }
+    }
+    stated
 }
 
 /// All readings of a text by `node` from the word `at` on: their ends, and what they mention.

@@ -45,6 +45,19 @@ pub(super) enum Node {
     Choice(Vec<(f64, Self)>),
 }
 
+impl Variable {
+    /// The columns with their names: of columns that tell each other's words, the first.
+    pub(super) fn own_columns(&self) -> Vec<(usize, &str)> {
+        let tells = |from: usize, to: usize| {
+            let words = self.rows.iter().map(|row| (row[from], row[to]));
+            let mut of = std::collections::BTreeMap::new();
+            words.into_iter().all(|(from, to)| *of.entry(from).or_insert(to) == to)
+        };
+        let is_own = |column: &usize| !(0..*column).any(|c| tells(c, *column) && tells(*column, c));
+        (0..self.columns.len()).filter(is_own).map(|c| (c, self.columns[c].as_str())).collect()
+    }
+}
+
 impl Grammar {
     /// Builds a grammar from its variables, `(name, columns, rows)` with columns and rows as words in one
     /// string each, and its text.

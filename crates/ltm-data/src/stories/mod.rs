@@ -11,7 +11,7 @@ use ltm_kernels::ops::philox::{Philox, PhiloxKey};
 use rayon::prelude::*;
 use serde::{Deserialize, Serialize};
 
-pub use self::facts::Repeat;
+pub use self::facts::{Repeat, Stated};
 use self::grammar::Grammar;
 use super::difference::Difference;
 use crate::{Error, Result};
@@ -93,6 +93,8 @@ pub struct Check {
     pub parsed: usize,
     /// Mentions of facts that earlier mentions determine or exclude, in sentences of the grammar.
     pub repeats: Vec<Repeat>,
+    /// What it says of each fact, such as its hero's name: the facts that its mentions determine.
+    pub stated: Vec<Stated>,
 }
 
 impl Check {
@@ -116,6 +118,7 @@ pub fn check(tokens: &[u32]) -> Check {
         sentences: found.sentences,
         parsed: found.parsed,
         repeats: found.repeats,
+        stated: found.stated,
     }
 }
 
@@ -263,6 +266,24 @@ mod tests {
         for word in ["rainy", "kitchen", "red", "happy", "two", "three"] {
             assert_eq!(repeat(at(word, 0)), None, "{word}");
         }
+    }
+
+    #[test]
+    fn what_a_story_states_by_hand() {
+        let stated = |text: &str| {
+            let stated = check(&ids(text)).stated.into_iter();
+            let shown = stated.map(|s| format!("{} {}", s.fact, STORIES.words()[s.word as usize]));
+            shown.collect::<Vec<_>>().join(", ")
+        };
+        // `him` is told by `he`, and of a trade's words the first stands for all.
+        let expected = "cast.hero tom, cast.he he, cast.friend anna, scene.things cakes, scene.place kitchen, \
+            sum.a two, sum.b three, sum.total five, weather.kind rainy, mood.kind happy, colour.kind red, \
+            animal.kind dog, treat.kind honey";
+        assert_eq!(stated(STORY), expected);
+        // One that is told by none of its words is not stated, and the baker tells the trade but not the place.
+        let found = stated("anna the baker was there , feeling sad .");
+        assert_eq!(found, "cast.friend anna, scene.things cakes, mood.kind sad");
+        assert_eq!(stated("tom tom"), "");
     }
 
     #[test]
