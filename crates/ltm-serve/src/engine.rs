@@ -8,6 +8,7 @@ use std::sync::Arc;
 use std::sync::mpsc;
 use std::thread::JoinHandle;
 
+use ltm_eval::ltm_model::DeviceWeights;
 use ltm_eval::ltm_train::Checkpoint;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
@@ -65,7 +66,7 @@ impl Queue {
 }
 
 /// Starts the engine, which ends when the last [`Queue`] is dropped and the jobs in it are done. `capacity` jobs may
-/// wait, and `texts` be written together.
+/// wait, and `texts` be written together. Also returns the models' weights on their devices, in order.
 ///
 /// # Errors
 /// [`Error::Model`] for a model that does not write token by token, or for which the device has no memory.
@@ -74,7 +75,7 @@ pub(crate) fn start(
     capacity: usize,
     texts: usize,
     metrics: Arc<Metrics>,
-) -> Result<(Queue, JoinHandle<()>)> {
+) -> Result<(Queue, JoinHandle<()>, Vec<DeviceWeights>)> {
     let (jobs, waiting) = mpsc::channel();
     let (started, result) = mpsc::channel();
     let queue =
@@ -83,7 +84,7 @@ pub(crate) fn start(
         .name("engine".into())
         .spawn(move || match Worker::new(models, texts, metrics) {
             Ok(mut worker) => {
-                let _ = started.send(Ok(()));
+                let _ = started.send(Ok(worker.weights()));
                 worker.run(&waiting);
             }
             Err(error) => {
@@ -100,6 +101,6 @@ pub(crate) fn start(
         expected: "a thread that starts".into(),
         found: "one that ended".into(),
     };
-    result.recv().unwrap_or_else(|_| Err(gone()))?;
-    Ok((queue, thread))
+    let weights = result.recv().unwrap_or_else(|_| Err(gone()))?;
+    Ok((queue, thread, weights))
 }

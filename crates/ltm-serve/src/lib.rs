@@ -5,6 +5,8 @@ mod completions;
 mod continuation;
 mod engine;
 mod error;
+mod explorations;
+mod explorer;
 mod guard;
 mod metrics;
 mod models;

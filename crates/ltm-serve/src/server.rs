@@ -20,10 +20,11 @@ use tower_http::timeout::RequestBodyTimeoutLayer;
 
 use crate::engine;
 use crate::error::{ApiError, Result};
+use crate::explorer::{Explorers, ROUTE};
 use crate::metrics::Metrics;
 use crate::models::{self, Model};
 use crate::shared::{BODY_BYTES, Inner, Shared};
-use crate::{completions, guard, status, thoughts, tokens};
+use crate::{completions, explorations, guard, status, thoughts, tokens};
 
 /// The most bytes of a request's head, and the most fields in it.
 const HEAD_BYTES: usize = 64 << 10;
@@ -85,14 +86,15 @@ impl Server {
                 return Err(crate::Error::Field { field, expected, found });
             }
         }
-        let models =
+        let models: Vec<Model> =
             checkpoints.iter().map(|(id, checkpoint)| Model::new(id, checkpoint)).collect();
         let metrics = Arc::new(Metrics::new());
-        let (queue, engine) =
+        let (queue, engine, weights) =
             engine::start(checkpoints, options.queue, options.texts, metrics.clone())?;
+        let explorers = Explorers::start(&models, weights)?;
         let Options { hosts, api_key, reading, drain, .. } = options;
         let is_draining = AtomicBool::new(false);
-        let inner = Inner { models, queue, metrics, hosts, api_key, is_draining };
+        let inner = Inner { models, queue, explorers, metrics, hosts, api_key, is_draining };
         Ok(Self { shared: Arc::new(inner), reading, drain, engine })
     }
 
@@ -157,6 +159,10 @@ fn router(shared: Shared, reading: Duration) -> Router {
         .route("/v1/models/{id}", get(status::one))
         .route("/v1/completions", post(completions::complete))
         .route("/v1/thoughts", post(thoughts::think))
+        .route("/", get(explorations::first))
+        .route("/explorer/{id}", get(explorations::of))
+        .route(ROUTE, post(explorations::fit))
+        .route(&format!("{ROUTE}/decode"), post(explorations::decode))
         .route("/tokenizer_info", get(tokens::info))
         .route("/tokenize", post(tokens::tokenize))
         .route("/detokenize", post(tokens::detokenize))

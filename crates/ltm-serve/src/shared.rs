@@ -4,6 +4,7 @@ use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
 
 use crate::engine::Queue;
+use crate::explorer::Explorers;
 use crate::metrics::Metrics;
 use crate::models::Model;
 
@@ -17,6 +18,7 @@ pub(crate) type Shared = Arc<Inner>;
 pub(crate) struct Inner {
     pub(crate) models: Vec<Model>,
     pub(crate) queue: Queue,
+    pub(crate) explorers: Explorers,
     pub(crate) metrics: Arc<Metrics>,
     pub(crate) hosts: Vec<String>,
     pub(crate) api_key: Option<String>,

@@ -95,6 +95,11 @@ impl Worker {
         Ok(Self { models, texts, most_texts, next_id: 0, metrics })
     }
 
+    /// The weights of every model, shared.
+    pub(super) fn weights(&self) -> Vec<DeviceWeights> {
+        self.models.iter().map(|served| served.weights.clone()).collect()
+    }
+
     /// Works until the queue is closed and everything in it is done.
     pub(super) fn run(&mut self, queue: &Receiver<Waiting>) {
         let mut is_open = true;
