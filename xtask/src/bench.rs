@@ -1,5 +1,6 @@
 //! `cargo xtask bench [op]`: times the ops on the CPU or a GPU, or counts what they do on the simulator.
 
+pub mod load;
 mod peers;
 pub mod quality;
 pub mod roofline;

@@ -9,6 +9,7 @@ pub enum Verb {
         long: bool,
     },
     Requests,
+    Clients,
     Tidy,
     Package,
     Targets,
@@ -22,6 +23,7 @@ pub enum Verb {
     Bench(Bench),
     Step(Step),
     Quality(Quality),
+    Load(Load),
     Roofline,
 }
 
@@ -62,6 +64,22 @@ pub struct Quality {
     pub turns: u64,
     pub threads: usize,
     pub save: bool,
+}
+
+/// How many clients ask a server at once.
+#[derive(Debug, PartialEq)]
+pub struct Load {
+    /// The run to serve; the model that ships without one.
+    pub run: Option<String>,
+    pub clients: usize,
+    pub seconds: u64,
+    pub save: bool,
+}
+
+impl Default for Load {
+    fn default() -> Self {
+        Self { run: None, clients: 64, seconds: 60, save: false }
+    }
 }
 
 /// A model of the step bench, with its default shape.
@@ -116,6 +134,10 @@ pub const VERBS: &[(&str, &str)] = &[
     ),
     ("ptx [op]", "compile every kernel and check its budget of registers and shared memory"),
     ("sim [op]", "run the CUDA tests on the simulator, which must execute every kernel"),
+    (
+        "clients",
+        "run openai and lm-evaluation-harness against the server (of --long; installs them)",
+    ),
     ("requests", "send 100,000 mutated requests to the server (of --long)"),
     ("gpu", "create target/gpu, a folder to verify and measure everything on a machine with a GPU"),
     (
@@ -126,6 +148,10 @@ pub const VERBS: &[(&str, &str)] = &[
     (
         "bench quality [--turns n] [--threads n] [--save]",
         "time two trainings to the same bound [default: 24 turns of each, 2 threads]",
+    ),
+    (
+        "bench load [--run r] [--clients n] [--seconds n] [--save]",
+        "serve many clients at once, and one by one [default: 64 clients, 60 s]",
     ),
     ("bench roofline", "measure the processor's peak rates and the memory's bandwidth"),
 ];
@@ -157,6 +183,7 @@ pub fn parse(args: impl Iterator<Item = String>) -> Result<Verb, String> {
         ["test"] => Ok(Verb::Test { long: false }),
         ["test", "--long"] => Ok(Verb::Test { long: true }),
         ["requests"] => Ok(Verb::Requests),
+        ["clients"] => Ok(Verb::Clients),
         ["tidy"] => Ok(Verb::Tidy),
         ["package"] => Ok(Verb::Package),
         ["targets"] => Ok(Verb::Targets),
@@ -169,11 +196,12 @@ pub fn parse(args: impl Iterator<Item = String>) -> Result<Verb, String> {
         ["gpu"] => Ok(Verb::Gpu),
         ["bench", "roofline"] => Ok(Verb::Roofline),
         ["bench", "quality", rest @ ..] => parse_quality(rest).map(Verb::Quality),
+        ["bench", "load", rest @ ..] => parse_load(rest).map(Verb::Load),
         ["bench", "step", rest @ ..] => parse_step(rest).map(Verb::Step),
         ["bench", rest @ ..] => parse_bench(rest).map(Verb::Bench),
         [
-            verb @ ("test" | "requests" | "tidy" | "package" | "targets" | "hf" | "browser" | "ptx"
-            | "sim" | "gpu"),
+            verb @ ("test" | "requests" | "clients" | "tidy" | "package" | "targets" | "hf"
+            | "browser" | "ptx" | "sim" | "gpu"),
             ..,
         ] => Err(format!("`{verb}` does not take `{}`", words[1..].join(" "))),
         [verb, ..] => Err(format!("unknown verb `{verb}`")),
@@ -233,6 +261,25 @@ fn parse_quality(words: &[&str]) -> Result<Quality, String> {
         }
     }
     Ok(quality)
+}
+
+fn parse_load(words: &[&str]) -> Result<Load, String> {
+    let mut load = Load::default();
+    let mut words = words.iter();
+    while let Some(word) = words.next() {
+        let mut number = || {
+            let number = words.next().and_then(|number| number.parse().ok());
+            number.filter(|number| *number > 0).ok_or(format!("`{word}` takes a number above 0"))
+        };
+        match *word {
+            "--clients" => load.clients = number()? as usize,
+            "--seconds" => load.seconds = number()?,
+            "--run" => load.run = Some(words.next().ok_or("`--run` takes a folder")?.to_string()),
+            "--save" => load.save = true,
+            other => return Err(format!("`bench load` does not take `{other}`")),
+        }
+    }
+    Ok(load)
 }
 
 fn parse_step(words: &[&str]) -> Result<Step, String> {
@@ -302,6 +349,14 @@ mod tests {
         assert_eq!(check("--help"), Ok(Verb::Help));
         assert_eq!(check("test"), Ok(Verb::Test { long: false }));
         assert_eq!(check("test --long"), Ok(Verb::Test { long: true }));
+        assert_eq!(check("clients"), Ok(Verb::Clients));
+        assert_eq!(check("bench load"), Ok(Verb::Load(Load::default())));
+        let few = Load { clients: 3, seconds: 2, run: Some("runs/a".into()), save: true };
+        assert_eq!(
+            check("bench load --clients 3 --seconds 2 --run runs/a --save"),
+            Ok(Verb::Load(few))
+        );
+        assert!(check("bench load --clients 0").is_err());
         assert_eq!(check("tidy"), Ok(Verb::Tidy));
         assert_eq!(check("package"), Ok(Verb::Package));
         assert_eq!(check("hf"), Ok(Verb::Hf));

@@ -49,6 +49,7 @@ fn main() -> ExitCode {
         Verb::Help => outln!("{}", flags::help()).map_err(Into::into),
         Verb::Test { long } => test::run(long),
         Verb::Requests => serve::requests(),
+        Verb::Clients => serve::clients(),
         Verb::Tidy => tidy::run(),
         Verb::Package => package::run(),
         Verb::Targets => targets::run(),
@@ -61,6 +62,7 @@ fn main() -> ExitCode {
         Verb::Bench(bench) => bench::run(&bench),
         Verb::Step(step) => bench::step::run(&step),
         Verb::Quality(quality) => bench::quality::run(&quality),
+        Verb::Load(load) => bench::load::run(&load),
         Verb::Roofline => bench::roofline::run(),
     };
     match outcome {

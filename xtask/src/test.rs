@@ -6,7 +6,8 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, ensure};
 
-use crate::{browser, cargo, exec, hf, package, ptx, serve, sim, targets, tidy};
+use crate::flags::Load;
+use crate::{bench, browser, cargo, exec, hf, package, ptx, serve, sim, targets, tidy};
 
 struct Stage {
     name: &'static str,
@@ -36,6 +37,8 @@ const STAGES: &[Stage] = &[
 /// Stages of `--long`, after the others: they take minutes, or packages that are not always at hand.
 const LONG_STAGES: &[Stage] = &[
     Stage { name: "requests", run: serve::requests },
+    Stage { name: "clients", run: serve::clients },
+    Stage { name: "load", run: || bench::load::run(&Load::default()) },
     Stage { name: "hf", run: hf::run },
     Stage { name: "browser", run: browser::run },
 ];

@@ -8,6 +8,7 @@ use std::time::{Duration, Instant};
 
 use ltm_eval::ltm_model::{Decoder, DeviceWeights};
 use ltm_eval::ltm_train::data::SharedTokenizer;
+use ltm_eval::ltm_train::eval::KEY_STEP;
 use ltm_eval::ltm_train::{Checkpoint, Config};
 use ltm_eval::ltm_vi::probe::decode_greedily;
 use ltm_eval::ltm_vi::{Draw, FastStep, InferKey, Inference, Next, Pool, Predictor, Sequences};
@@ -209,7 +210,9 @@ impl Worker {
     fn score(&mut self, job: &ScoreJob) -> Result<(), ApiError> {
         let ScoreJob { named, prompt, number, top, events } = job;
         let mut entries = Vec::with_capacity(prompt.len());
-        let key = InferKey { seed: 0, step: 0, sequences: Sequences::From(0) };
+        // That of the first text in `ltm eval`, whose score the entries add up to.
+        let seed = self.models[named.model].config.run.seed;
+        let key = InferKey { seed, step: KEY_STEP, sequences: Sequences::From(0) };
         let mut targets = prompt[1..].iter();
         let predictor = &mut self.models[named.model].predictor;
         let mut on_token = |log_probs: &[f64]| {

@@ -9,6 +9,7 @@ use std::time::Duration;
 use ltm_eval::ltm_model::{ModelConfig, Weights};
 use ltm_eval::ltm_train::data::Bytes;
 use ltm_eval::ltm_train::data::Tokenizer as _;
+use ltm_eval::ltm_train::eval::KEY_STEP;
 use ltm_eval::ltm_train::{Checkpoint, Config, checkpoint};
 use ltm_eval::ltm_vi::{
     Batch, InferKey, Inference, Latents, Program, Protocol, Sequences, SlowGradient, score,
@@ -224,7 +225,8 @@ pub fn nats(model: &str, text: &str, protocol: Protocol) -> f64 {
         Program::new(&config.model, 1, t, &device, precision, none).expect("a program");
     let batch = Batch::new(&config.model, 1, &tokens[..t], &tokens[1..]).expect("tokens");
     let inference = Inference::finished(&config.infer).expect("a method");
-    let key = InferKey { seed: 0, step: 0, sequences: Sequences::From(0) };
+    let seed = config.run.seed;
+    let key = InferKey { seed, step: KEY_STEP, sequences: Sequences::From(0) };
     let mut problem = program.problem(&weights, &batch).expect("they fit");
     let latents = match model {
         "latents" => Latents::None,
