@@ -63,7 +63,7 @@ fn clients_get_what_ltm_computes() {
         .expect("written")
         .lines()
         .map(|line| serde_json::from_str::<serde_json::Value>(line).expect("JSON"))
-        .map(|line| line["text"].as_str().expect("a text").replace("<|endoftext|>", "the"))
+        .map(|line| line["text"].as_str().expect("a text").replace("<|endoftext|>", " the "))
         .map(|text| text.split_whitespace().collect::<Vec<_>>().join(" "))
         .collect();
     let lines: String =
