@@ -42,14 +42,18 @@ pub(crate) fn check_ids(
     }
 }
 
-/// The model that a request names, or the only one.
+/// The model that a request names, or the first where all have one tokenizer.
 fn model<'a>(shared: &'a Shared, name: Option<&str>) -> Result<&'a Model, ApiError> {
-    match (name, &shared.models[..]) {
-        (Some(name), models) => Ok(&models[models::find(models, name)?.model]),
-        (None, [only]) => Ok(only),
-        (None, models) => {
-            let expected = "the name of one of several models";
-            Err(ApiError::field("model", expected, format!("none, of {}", models.len())))
+    let models = &shared.models[..];
+    if let Some(name) = name {
+        return Ok(&models[models::find(models, name)?.model]);
+    }
+    let same = |model: &Model| model.tokenizer.fingerprint() == models[0].tokenizer.fingerprint();
+    match models.iter().all(same) {
+        true => Ok(&models[0]),
+        false => {
+            let expected = "a name, because the models have different tokenizers";
+            Err(ApiError::field("model", expected, "none"))
         }
     }
 }

@@ -298,6 +298,8 @@ fn tokens_and_models_are_as_clients_ask() {
         |request: Value| post(&served, "/tokenize", &request.to_string()).json()["tokens"].clone();
     assert_eq!(tokenize(json!({"model": "latents", "prompt": end})), json!([info["eos_token_id"]]));
     assert_eq!(tokenize(json!({"model": "latents", "prompt": "ab"})), json!([97, 98]));
+    // Both models have one tokenizer, so a name is not needed.
+    assert_eq!(tokenize(json!({"prompt": "ab"})), json!([97, 98]));
     let special = json!({"model": "latents", "prompt": "ab", "add_special_tokens": true});
     assert_eq!(tokenize(special), json!([info["bos_token_id"], 97, 98]));
     let request = json!({"model": "latents", "tokens": [97, 98, info["eos_token_id"]]});
