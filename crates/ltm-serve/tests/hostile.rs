@@ -114,7 +114,7 @@ fn bodies_and_heads_have_limits() {
 
 #[test]
 fn slow_clients_lose_their_connection() {
-    let reading = Duration::from_millis(300);
+    let reading = Duration::from_secs(1);
     let served = served_with(Options { reading, ..Options::default() });
     let begun = Instant::now();
     let mut slow_head = connect(served.address);

@@ -81,7 +81,7 @@ impl Generator {
     /// options are.
     ///
     /// # Errors
-    /// [`Error::Argument`] for an empty prompt, no prompt or a `refit` of 0, [`Error::PromptTooLong`]; [`Error::Model`]
+    /// [`Error::Argument`](crate::Error::Argument) for an empty prompt, no prompt or a `refit` of 0, [`Error::PromptTooLong`](crate::Error::PromptTooLong); [`Error::Model`](crate::Error::Model)
     /// for a configuration, weights or tokens that do not fit; those of [`Rethink::check`](super::Rethink::check); those
     /// of [`Inference::infer`], such as the observer's.
     pub fn new(
@@ -125,7 +125,7 @@ impl Generator {
     /// tokens are drawn with the options' seed plus the draw's number. Texts that were begun before are dropped.
     ///
     /// # Errors
-    /// [`Error::Argument`] for more than 65536 texts, [`Error::Model`] when the device runs out of memory.
+    /// [`Error::Argument`](crate::Error::Argument) for more than 65536 texts, [`Error::Model`](crate::Error::Model) when the device runs out of memory.
     pub fn begin(&mut self, draws: Range<u64>) -> Result<()> {
         let count = draws.end.saturating_sub(draws.start);
         let count = count.saturating_mul(self.prompts.len() as u64);
@@ -176,7 +176,7 @@ impl Generator {
     /// it, beginning at the posterior before, or at what an encoder predicts, and the text is read again with a new sample.
     ///
     /// # Errors
-    /// Those of [`Inference::infer`], such as the observer's, and [`Error::Model`] for logits that are not finite.
+    /// Those of [`Inference::infer`], such as the observer's, and [`Error::Model`](crate::Error::Model) for logits that are not finite.
     pub fn next(&mut self, observer: &mut Observer<'_>) -> Result<Option<Vec<Option<i32>>>> {
         let goes_on = self.texts.iter().any(|text| text.goes_on);
         if !goes_on || self.position >= self.options.max_tokens {
