@@ -245,14 +245,17 @@ fn parse_bench(words: &[&str]) -> Result<Bench, String> {
     Ok(bench)
 }
 
+/// The number after an option that takes one above 0.
+fn above_zero(option: &str, word: Option<&&str>) -> Result<u64, String> {
+    let number = word.and_then(|word| word.parse().ok()).filter(|number| *number > 0);
+    number.ok_or(format!("`{option}` takes a number above 0"))
+}
+
 fn parse_quality(words: &[&str]) -> Result<Quality, String> {
     let mut quality = Quality { turns: 24, threads: 2, save: false };
     let mut words = words.iter();
     while let Some(word) = words.next() {
-        let mut number = || {
-            let number = words.next().and_then(|number| number.parse().ok());
-            number.filter(|number| *number > 0).ok_or(format!("`{word}` takes a number above 0"))
-        };
+        let mut number = || above_zero(word, words.next());
         match *word {
             "--turns" => quality.turns = number()?,
             "--threads" => quality.threads = number()? as usize,
@@ -267,10 +270,7 @@ fn parse_load(words: &[&str]) -> Result<Load, String> {
     let mut load = Load::default();
     let mut words = words.iter();
     while let Some(word) = words.next() {
-        let mut number = || {
-            let number = words.next().and_then(|number| number.parse().ok());
-            number.filter(|number| *number > 0).ok_or(format!("`{word}` takes a number above 0"))
-        };
+        let mut number = || above_zero(word, words.next());
         match *word {
             "--clients" => load.clients = number()? as usize,
             "--seconds" => load.seconds = number()?,

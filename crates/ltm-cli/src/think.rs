@@ -48,7 +48,11 @@ pub fn run(args: Args) -> anyhow::Result<ExitCode> {
     let tokens = encode(&*checkpoint.tokenizer, &args.text)?;
     let all = config.infer.steps as u64;
     let bar = crate::progress_bar(all, "fast step {pos}/{len}, ETA {eta}");
-    let fitted = think(config, &weights, &tokens, args.seed, &mut |_| bar.inc(1));
+    let mut on_step = |_: &FastStep| {
+        bar.inc(1);
+        Ok(())
+    };
+    let fitted = think(config, &weights, &tokens, args.seed, &mut on_step);
     bar.finish_and_clear();
     let fitted = fitted.map_err(as_option)?;
     if let Some(path) = &args.save {

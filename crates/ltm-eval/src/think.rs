@@ -6,6 +6,7 @@ use ltm_files::write_whole;
 use ltm_model::DeviceWeights;
 use ltm_train::Config;
 use ltm_vi::estimators::Sampled;
+use ltm_vi::fit::Observer;
 use ltm_vi::{
     Batch, FastStep, InferKey, Inference, Latents, Method, ModelConfig, Posterior, Problem,
     Program, Protocol, Sequences, SlowGradient, Start, score,
@@ -34,17 +35,17 @@ pub struct Fitted {
 pub const SAMPLES: usize = 16;
 
 /// Fits the posterior of a text: its tokens after the separator that documents begin with. `on_step` is called with
-/// every fast step.
+/// every fast step, and its error ends the fit.
 ///
 /// # Errors
 /// [`Error::Field`] for a model without latents, another method than `variational`, and a text of no token or more than
-/// the context holds; those of [`Inference::infer`].
+/// the context holds; those of [`Inference::infer`], such as `on_step`'s.
 pub fn think(
     config: &Config,
     weights: &DeviceWeights,
     tokens: &[i32],
     seed: u64,
-    on_step: &mut dyn FnMut(&FastStep),
+    on_step: &mut Observer<'_>,
 ) -> Result<Fitted> {
     OneText::new(config, tokens)?.fit(config, weights, seed, on_step)
 }
@@ -90,14 +91,14 @@ impl OneText {
         config: &Config,
         weights: &DeviceWeights,
         seed: u64,
-        on_step: &mut dyn FnMut(&FastStep),
+        on_step: &mut Observer<'_>,
     ) -> Result<Fitted> {
         let problem = &mut self.problem(weights)?;
         let (infer, key) = (&config.infer, Self::key(seed));
         let mut steps = Vec::with_capacity(infer.steps + 1);
         let inference = Inference::finished(infer)?;
         let latents = inference.infer(problem, key, &mut |step| {
-            on_step(step);
+            on_step(step)?;
             steps.push(step.clone());
             Ok(())
         })?;
@@ -191,7 +192,10 @@ mod tests {
     fn the_last_step_is_the_fitted_posterior() {
         let config = config(4);
         let mut seen = Vec::new();
-        let mut on_step = |step: &FastStep| seen.push(step.bound);
+        let mut on_step = |step: &FastStep| {
+            seen.push(step.bound);
+            Ok(())
+        };
         let fitted =
             think(&config, &weights(&config), &tokens("a dog"), 7, &mut on_step).expect("fitted");
         let bounds: Vec<f64> = fitted.steps.iter().map(|step| step.bound).collect();
@@ -223,7 +227,7 @@ mod tests {
 
         let mut correlated = config.clone();
         correlated.infer.rank = 3;
-        let fitted = think(&correlated, &weights(&config), &tokens("a dog"), 7, &mut |_| ());
+        let fitted = think(&correlated, &weights(&config), &tokens("a dog"), 7, &mut |_| Ok(()));
         let fitted = fitted.expect("fitted");
         let path = dir.path().join("columns.safetensors");
         fitted.save(&path, &config.model).expect("written");
@@ -231,6 +235,18 @@ mod tests {
         let file = safetensors::SafeTensors::deserialize(&bytes).expect("a file of tensors");
         assert_eq!(file.tensor("columns").expect("there").shape(), [2, 3, 32]);
         assert_eq!(fitted.kl, fitted.posterior.kl(2).expect("two layers").iter().sum::<f64>());
+    }
+
+    #[test]
+    fn an_error_of_the_observer_ends_the_fit() {
+        let (config, mut seen) = (config(4), 0);
+        let mut on_step = |_: &FastStep| {
+            seen += 1;
+            if seen == 2 { Err(ltm_vi::Error::Stopped) } else { Ok(()) }
+        };
+        let stopped = think(&config, &weights(&config), &tokens("a dog"), 7, &mut on_step);
+        assert!(matches!(stopped, Err(Error::Infer(ltm_vi::Error::Stopped))), "{stopped:?}");
+        assert_eq!(seen, 2);
     }
 
     #[test]
@@ -244,11 +260,11 @@ mod tests {
             (&without, "a dog", "model.n_latents"),
             (&langevin, "a dog", "infer.method"),
         ] {
-            let refused = think(config, &weights(config), &tokens(text), 7, &mut |_| ());
+            let refused = think(config, &weights(config), &tokens(text), 7, &mut |_| Ok(()));
             let Err(Error::Field { field: found, .. }) = refused else { panic!("{refused:?}") };
             assert_eq!(found, field);
         }
         let longest = tokens(&"x".repeat(24));
-        think(&with, &weights(&with), &longest, 7, &mut |_| ()).expect("it fits");
+        think(&with, &weights(&with), &longest, 7, &mut |_| Ok(())).expect("it fits");
     }
 }

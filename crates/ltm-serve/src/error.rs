@@ -78,7 +78,7 @@ impl ApiError {
 
     /// A field that this server does not have.
     pub(crate) fn unsupported(param: &'static str) -> Self {
-        let message = format!("`{param}` is not supported; leave it away");
+        let message = format!("`{param}` is not supported; omit it");
         Self {
             param: Some(param),
             code: Some("unsupported_parameter"),

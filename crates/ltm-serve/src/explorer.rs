@@ -10,6 +10,7 @@ use ltm_eval::explore::{Document, Explorer, Wanted, demo_texts, held_out, page};
 use ltm_eval::ltm_model::DeviceWeights;
 use ltm_eval::ltm_train::Config;
 use ltm_eval::ltm_train::data::SharedTokenizer;
+use ltm_eval::ltm_vi::FastStep;
 use serde_json::json;
 use tokio::sync::oneshot;
 
@@ -80,9 +81,10 @@ impl Explorers {
         let (asks, waiting) = mpsc::sync_channel::<Ask>(WAITING);
         let thread = std::thread::Builder::new().name("explorer".into()).spawn(move || {
             while let Ok(Ask { model, what, answer }) = waiting.recv() {
+                // A client that has gone away needs no answer.
                 if !answer.is_closed() {
-                    // A client that has gone away needs no answer.
-                    let _ = answer.send(explored[model].answer(what));
+                    let found = explored[model].answer(what, &|| answer.is_closed());
+                    let _ = answer.send(found);
                 }
             }
         });
@@ -114,16 +116,24 @@ impl Explorers {
 }
 
 impl Explored {
-    /// What is asked; a panic harms no later one.
-    fn answer(&mut self, what: What) -> std::result::Result<Answer, ApiError> {
-        let done = catch_unwind(AssertUnwindSafe(|| self.compute(what)));
+    /// What is asked; a panic harms no later one. A fit ends where `is_gone`.
+    fn answer(
+        &mut self,
+        what: What,
+        is_gone: &dyn Fn() -> bool,
+    ) -> std::result::Result<Answer, ApiError> {
+        let done = catch_unwind(AssertUnwindSafe(|| self.compute(what, is_gone)));
         done.unwrap_or_else(|_| {
             self.explorer = None;
             Err(ApiError::internal())
         })
     }
 
-    fn compute(&mut self, what: What) -> std::result::Result<Answer, ApiError> {
+    fn compute(
+        &mut self,
+        what: What,
+        is_gone: &dyn Fn() -> bool,
+    ) -> std::result::Result<Answer, ApiError> {
         let mut explorer = match self.explorer.take() {
             Some(explorer) => explorer,
             None => {
@@ -134,7 +144,11 @@ impl Explored {
         let answer = match what {
             What::Page => self.page(&mut explorer).map(Answer::Page),
             What::Fit { text, seed } => {
-                let found = explorer.explore(&text, seed, &mut |_| ());
+                let mut on_step = |_: &FastStep| match is_gone() {
+                    true => Err(ltm_eval::ltm_vi::Error::Stopped),
+                    false => Ok(()),
+                };
+                let found = explorer.explore(&text, seed, &mut on_step);
                 found.map_err(ApiError::from).map(|found| Answer::Json(json!(found)))
             }
             What::Decode { z, text } => Self::decode(&mut explorer, &z, text.as_deref()),

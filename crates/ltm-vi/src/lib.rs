@@ -11,6 +11,7 @@ mod error;
 pub mod estimators;
 mod factor;
 pub mod fit;
+mod fitter;
 mod flow;
 mod generate;
 mod importance;
@@ -43,10 +44,11 @@ pub use cut::Cut;
 pub use error::{Error, Result};
 pub use factor::Factor;
 pub use fit::{Fit, Inference};
+pub use fitter::{LatentSource, Prompt};
 pub use flow::{Flow, prior_of};
 pub use generate::{
-    Draw, GenerateOptions, Generation, Generator, Keep, LatentSource, Next, Pool, Prompt, Rethink,
-    RethinkStart, Round, RoundScore, generate, generate_many,
+    Draw, GenerateOptions, Generation, Generator, Keep, Next, Pool, Rethink, RethinkStart, Round,
+    RoundScore, generate, generate_many,
 };
 pub use importance::Weighted;
 pub use key::{InferKey, Sequences};

@@ -116,7 +116,7 @@ impl Document {
         let all = texts.len() as u64;
         let mut explored = Vec::with_capacity(texts.len());
         for text in texts {
-            explored.push(explorer.explore(text, *seed, &mut |_| ())?);
+            explored.push(explorer.explore(text, *seed, &mut |_| Ok(()))?);
             progress("texts", explored.len() as u64, all);
         }
         let mut changes = Vec::with_capacity(texts.len());

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use ltm_model::{Decoder, DeviceWeights};
 use ltm_train::Config;
 use ltm_train::data::SharedTokenizer;
-use ltm_vi::fit::AdamW;
+use ltm_vi::fit::{AdamW, Observer};
 use ltm_vi::probe::decode_greedily;
 use ltm_vi::{Density, FastStep, Inference, Posterior, prior_of};
 use serde::Serialize;
@@ -166,7 +166,7 @@ impl Explorer {
         Ok(one.problem(&self.weights)?.token_nll_at(z)?.iter().sum())
     }
 
-    /// Fits a text and looks at what its latents do. `on_step` is called with every fast step.
+    /// Fits a text and looks at what its latents do. `on_step` is called with every fast step, and its error ends the fit.
     ///
     /// # Errors
     /// Those of [`think`](crate::think::think) and of the tokenizer.
@@ -174,7 +174,7 @@ impl Explorer {
         &mut self,
         text: &str,
         seed: u64,
-        on_step: &mut dyn FnMut(&FastStep),
+        on_step: &mut Observer<'_>,
     ) -> Result<Exploration> {
         let tokens = encode(&*self.tokenizer, text)?;
         let mut one = OneText::new(&self.config, &tokens)?;
@@ -298,10 +298,15 @@ mod tests {
     fn an_exploration_agrees_with_the_fit_and_with_itself() {
         let mut explorer = explorer(4).expect("a model with latents");
         let mut seen = 0;
-        let found = explorer.explore("a dog", 7, &mut |_| seen += 1).expect("fitted");
+        let found = explorer
+            .explore("a dog", 7, &mut |_| {
+                seen += 1;
+                Ok(())
+            })
+            .expect("fitted");
         let (config, weights) = (config(4), explorer.weights().clone());
         let tokens = encode(&Bytes, "a dog").expect("bytes");
-        let fitted = think(&config, &weights, &tokens, 7, &mut |_| ()).expect("fitted");
+        let fitted = think(&config, &weights, &tokens, 7, &mut |_| Ok(())).expect("fitted");
         assert_eq!((&found.mu, seen), (&fitted.posterior.mu, config.infer.steps));
         // The ledger is that of the elbo.
         let Ledger { without, with, cost, saved, bound, standard_error, .. } = found.ledger;
@@ -338,7 +343,8 @@ mod tests {
     fn a_changed_latent_is_decoded_and_scored() {
         let mut explorer = explorer(4).expect("a model with latents");
         let texts = ["a dog", "the cat"];
-        let explored = texts.map(|text| explorer.explore(text, 7, &mut |_| ()).expect("fitted"));
+        let explored =
+            texts.map(|text| explorer.explore(text, 7, &mut |_| Ok(())).expect("fitted"));
         let found = explorer.changes(&explored, 0, &mut |_, _| ()).expect("changed");
         assert_eq!(found.len(), 5 * 5, "five changes of four latents, and of all");
         let of = |latent, change| {
@@ -381,10 +387,10 @@ mod tests {
         };
         assert_eq!(explorer(0).err().map(field).as_deref(), Some("model.n_latents"));
         let mut with = explorer(4).expect("a model with latents");
-        let refused = with.explore("", 0, &mut |_| ()).map_err(field);
+        let refused = with.explore("", 0, &mut |_| Ok(())).map_err(field);
         assert_eq!(refused.err().as_deref(), Some("text"));
         with.config.infer.method = Method::Langevin;
-        let refused = with.explore("a", 0, &mut |_| ()).map_err(field);
+        let refused = with.explore("a", 0, &mut |_| Ok(())).map_err(field);
         assert_eq!(refused.err().as_deref(), Some("infer.method"));
         assert!(with.decode(&[0.0; 3]).is_err());
     }

@@ -57,7 +57,7 @@ fn body(document: &Document) -> Markup {
                 "This model writes a text word by word, and beside the words it has " (latents) " "
                 em { "latents" } ": vectors of " (about.dim) " numbers that stand for the whole text. Before it scores a text it "
                 "searches, in a few steps, for the latents under which that text is likely. Here you can watch the search, see what "
-                "each latent is worth, change one, and read what the model says then."
+                "each latent is worth, change one, and read what the model then writes."
             }
             p.quiet {
                 (thousands(about.parameters)) " parameters; a layer reads the last " (about.window)

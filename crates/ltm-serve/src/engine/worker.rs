@@ -241,11 +241,14 @@ impl Worker {
         let served = &mut self.models[job.model];
         let mut config = served.config.clone();
         config.infer.steps = job.steps.unwrap_or(config.infer.steps);
-        let steps = config.infer.steps;
-        let fitted = think(&config, &served.weights, &job.text, job.seed, &mut |step| {
-            self.metrics.fast_steps.inc();
-            let _ = job.events.send(Event::Step(step.clone(), steps));
-        })?;
+        let mut observer = observer(&config, &job.events, &self.metrics);
+        let fitted = match think(&config, &served.weights, &job.text, job.seed, &mut observer) {
+            Err(ltm_eval::Error::Infer(ltm_eval::ltm_vi::Error::Stopped)) => {
+                self.metrics.cancelled.inc();
+                return Ok(());
+            }
+            fitted => fitted?,
+        };
         let model = &config.model;
         let mut z = fitted.posterior.mu.clone();
         for (numbers, scale) in z.chunks_mut(model.dim).zip(&job.scales) {

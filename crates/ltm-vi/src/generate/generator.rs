@@ -5,11 +5,11 @@ use std::ops::Range;
 use ltm_kernels::ops::philox::{Philox, PhiloxKey};
 use ltm_model::{Decoder, DeviceWeights, ModelConfig, sample};
 
-use super::fitter::{Fitted, Fitter, Prompt};
 use super::rethink::{Round, chosen};
 use super::{GenerateOptions, Generation, MOST_DRAWS};
 use crate::error::argument;
 use crate::fit::Observer;
+use crate::fitter::{Fitted, Fitter, Prompt};
 use crate::key::Purpose;
 use crate::{InferKey, Inference, Result, Sequences};
 

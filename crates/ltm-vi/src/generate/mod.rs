@@ -1,7 +1,6 @@
 //! Generation: latents from the prior or fitted to a prompt, then tokens decoded with the latents fixed, or fitted again
 //! on the way or after it. Knows no text.
 
-mod fitter;
 mod generator;
 mod pool;
 mod rethink;
@@ -12,24 +11,14 @@ use std::ops::Range;
 use ltm_autodiff::Precision;
 use ltm_model::{DeviceWeights, ModelConfig, SampleConfig};
 
-pub use fitter::Prompt;
 pub use generator::Generator;
 pub use pool::{Draw, Next, Pool};
 pub use rethink::{Keep, Rethink, RethinkStart, Round, RoundScore};
 
-use crate::{FastStep, Inference, Result};
+use crate::{FastStep, Inference, LatentSource, Result};
 
 /// The most texts of one call, which are decoded as one batch.
 const MOST_DRAWS: u64 = 1 << 16;
-
-/// The distribution of a generation's latents.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum LatentSource {
-    /// The prior: conditioned on the prompt only through the decoder.
-    Prior,
-    /// `z ~ q(z|prompt)`, fitted to the prompt alone.
-    Prompt,
-}
 
 /// How to generate.
 #[derive(Clone, Copy, Debug, PartialEq)]

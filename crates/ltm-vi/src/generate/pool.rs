@@ -3,12 +3,11 @@
 use ltm_kernels::ops::philox::Philox;
 use ltm_model::{Decoder, DeviceWeights, ModelConfig, SampleConfig, sample};
 
-use super::LatentSource;
-use super::fitter::{Fitter, Prompt};
 use super::generator::{read_again, uniforms};
 use crate::error::argument;
 use crate::fit::Observer;
-use crate::{InferKey, Inference, Precision, Result, Sequences};
+use crate::fitter::{Fitter, Prompt};
+use crate::{InferKey, Inference, LatentSource, Precision, Result, Sequences};
 
 /// Continues texts of any number of prompts, one token of each per call of [`next`](Self::next); texts may be
 /// [begun](Self::begin) at any time, and end when the caller says so.
@@ -196,6 +195,20 @@ mod tests {
         Inference::finished(&InferConfig::published()).unwrap()
     }
 
+    /// What a generator writes such a text with.
+    fn options(max_tokens: usize, sample: SampleConfig, seed: u64) -> GenerateOptions {
+        GenerateOptions {
+            max_tokens,
+            sample,
+            latents: LatentSource::Prompt,
+            refit: None,
+            rethink: None,
+            seed,
+            stop: None,
+            precision: Precision::F32,
+        }
+    }
+
     /// Texts that begin at different moments, end at different lengths and pass their context: each is what it is alone.
     #[test]
     fn a_text_is_what_it_is_alone() {
@@ -228,16 +241,8 @@ mod tests {
                 }
             }
             for (id, (_, prompt, seed, temperature, max_tokens)) in (0..).zip(texts) {
-                let options = GenerateOptions {
-                    max_tokens,
-                    sample: SampleConfig { temperature, ..SAMPLE },
-                    latents: LatentSource::Prompt,
-                    refit: None,
-                    rethink: None,
-                    seed,
-                    stop: None,
-                    precision: Precision::F32,
-                };
+                let sample = SampleConfig { temperature, ..SAMPLE };
+                let options = options(max_tokens, sample, seed);
                 let alone =
                     generate_many(&config, &weights, &inference, prompts[prompt], &options, 0..1);
                 assert_eq!(alone.unwrap()[0].tokens, written[&id], "text {id}");
@@ -261,16 +266,7 @@ mod tests {
             };
             pool.next(&mut on_token).unwrap();
         }
-        let options = GenerateOptions {
-            max_tokens: 12,
-            sample: SAMPLE,
-            latents: LatentSource::Prompt,
-            refit: None,
-            rethink: None,
-            seed: 5,
-            stop: None,
-            precision: Precision::F32,
-        };
+        let options = options(12, SAMPLE, 5);
         let all = generate_many(&CONFIG, &weights, &inference, &[0, 4], &options, 0..3).unwrap();
         let expected: Vec<Vec<i32>> = all.into_iter().map(|text| text.tokens).collect();
         assert_eq!(written, expected);

@@ -1,9 +1,9 @@
 //! Rounds of rethinking: latents are fitted to what was written, and it is written again. Knows no text.
 
-use super::fitter::Fitted;
 use super::generator::{Generator, Text};
 use super::rethink::{Keep, Rethink, RethinkStart, Round, RoundScore};
 use crate::fit::Observer;
+use crate::fitter::Fitted;
 use crate::{Batch, InferKey, Latents, Protocol, Result, Sequences, score, suits};
 
 /// The position of a round's score, which no token has.
@@ -127,10 +127,10 @@ impl Generator {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::generate::{GenerateOptions, Generation, LatentSource, generate, generate_many};
+    use crate::generate::{GenerateOptions, Generation, generate, generate_many};
     use crate::{
-        DeviceWeights, Error, FastStep, InferConfig, Inference, Method, ModelConfig, Precision,
-        SampleConfig, Weights,
+        DeviceWeights, Error, FastStep, InferConfig, Inference, LatentSource, Method, ModelConfig,
+        Precision, SampleConfig, Weights,
     };
     use ltm_kernels::Device;
 

@@ -1,11 +1,11 @@
 //! The distribution of every token of a text, as prequential scores predict it. Knows no corpus.
 
-use ltm_model::{DeviceWeights, Forward, ModelConfig, Tap, param_table};
+use ltm_model::{DeviceWeights, Forward, ModelConfig, Tap};
 
 use super::{Protocol, prequential};
-use crate::error::argument;
+use crate::fitter::Fitter;
 use crate::key::SampleOf;
-use crate::{Batch, Error, InferKey, Inference, Precision, Programs, Result, SlowGradient, suits};
+use crate::{Batch, InferKey, Inference, Precision, Result, suits};
 
 /// Predicts the tokens of a text one after the other, and what comes after it.
 ///
@@ -13,10 +13,7 @@ use crate::{Batch, Error, InferKey, Inference, Precision, Programs, Result, Slow
 /// targets is predicted from samples of latents that are fitted to the targets before it, and within a block the samples
 /// are weighted by how well they have predicted so far. Without latents it is [`Protocol::Autoregressive`].
 pub struct Predictor {
-    config: ModelConfig,
-    weights: DeviceWeights,
-    inference: Inference,
-    programs: Programs,
+    fitter: Fitter,
     forward: Forward,
 }
 
@@ -32,24 +29,17 @@ impl Predictor {
     /// A predictor with the model of `weights`, which it shares.
     ///
     /// # Errors
-    /// [`Error::Model`] for a configuration or weights that do not fit.
+    /// [`Error::Model`](crate::Error::Model) for a configuration or weights that do not fit.
     pub fn new(
         config: &ModelConfig,
         weights: &DeviceWeights,
         inference: &Inference,
         precision: Precision,
     ) -> Result<Self> {
-        config.validate()?;
-        weights.check(&param_table(config))?;
-        let (device, none) = (weights.device(), SlowGradient::None);
+        let fitter = Fitter::new(config, weights, inference, precision)?;
         let taps = [Tap::Logits(config.n_layers)];
-        Ok(Self {
-            config: *config,
-            weights: weights.clone(),
-            inference: inference.clone(),
-            programs: Programs::new(config, &device, precision, none)?,
-            forward: Forward::new(*config, weights.clone(), precision, &taps)?,
-        })
+        let forward = Forward::new(*config, weights.clone(), precision, &taps)?;
+        Ok(Self { fitter, forward })
     }
 
     /// Calls `on_token` with the log-probabilities `(V)`, in nats, of each of `tokens` after the first, and last with
@@ -57,8 +47,8 @@ impl Predictor {
     /// `key`; an error of `on_token` ends the call.
     ///
     /// # Errors
-    /// [`Error::Argument`] for no tokens and for what [`Protocol::check`] refuses, [`Error::PromptTooLong`],
-    /// [`Error::Unsuitable`] for a model whose tokens are not predicted one by one and for latents without a density;
+    /// [`Error::Argument`](crate::Error::Argument) for no tokens and for what [`Protocol::check`] refuses, [`Error::PromptTooLong`](crate::Error::PromptTooLong),
+    /// [`Error::Unsuitable`](crate::Error::Unsuitable) for a model whose tokens are not predicted one by one and for latents without a density;
     /// those of [`Inference::infer`] and of `on_token`.
     pub fn predict(
         &mut self,
@@ -67,30 +57,25 @@ impl Predictor {
         key: InferKey,
         on_token: &mut dyn FnMut(&[f64]) -> Result<()>,
     ) -> Result<()> {
-        let (len, max_seq_len) = (tokens.len(), self.config.max_seq_len);
-        if len == 0 {
-            return Err(argument("tokens", "at least the one that documents begin with", "none"));
-        }
-        if len > max_seq_len {
-            return Err(Error::PromptTooLong { tokens: len, max_seq_len });
-        }
-        let has_latents = self.config.n_latents > 0;
+        self.fitter.check_prompt(tokens)?;
+        let (len, config) = (tokens.len(), self.fitter.config);
+        let has_latents = config.n_latents > 0;
         let protocol = match has_latents {
             true => Protocol::Prequential { stride, samples },
             false => Protocol::Autoregressive,
         };
-        suits::scores(&(&self.config).into(), protocol)?;
-        protocol.check(max_seq_len)?;
+        suits::scores(&(&config).into(), protocol)?;
+        protocol.check(config.max_seq_len)?;
         let stride = if has_latents { stride } else { len };
         for start in (0..len).step_by(stride) {
             let range = start..len.min(start + stride);
             let mut block = self.block(tokens, protocol, start, key)?;
             for position in range.clone() {
-                let log_probs = block.log_probs(position - start, self.config.vocab_size);
+                let log_probs = block.log_probs(position - start, config.vocab_size);
                 on_token(&log_probs)?;
                 if let Some(target) = tokens.get(position + 1).filter(|_| position + 1 < range.end)
                 {
-                    block.see(position - start, *target as usize, self.config.vocab_size);
+                    block.see(position - start, *target as usize, config.vocab_size);
                 }
             }
         }
@@ -111,7 +96,7 @@ impl Predictor {
             }
             _ => vec![Vec::new()],
         };
-        let from = start * self.config.vocab_size;
+        let from = start * self.fitter.config.vocab_size;
         let mut logits = Vec::with_capacity(latents.len());
         for z in &latents {
             let all = self.forward.run(1, tokens, z)?.swap_remove(0);
@@ -130,18 +115,18 @@ impl Predictor {
         first: usize,
         samples: usize,
     ) -> Result<Vec<Vec<f32>>> {
+        let Fitter { config, weights, inference, programs } = &mut self.fitter;
         // A text of one token has no target; what follows it is predicted from nothing, as a first block is.
         let (t, targets) = (tokens.len().max(2) - 1, tokens.get(1..).unwrap_or_default());
         let mut prefix = vec![Batch::IGNORED; t];
         prefix[..start.min(targets.len())].copy_from_slice(&targets[..start.min(targets.len())]);
-        let batch = Batch::new(&self.config, 1, &tokens[..t], &prefix)?;
-        let mut problem = self.programs.get(1, t)?.problem(&self.weights, &batch)?;
-        let (q, from_prior) =
-            prequential::fit(&mut problem, protocol, &prefix, &self.inference, key)?;
+        let batch = Batch::new(&*config, 1, &tokens[..t], &prefix)?;
+        let mut problem = programs.get(1, t)?.problem(weights, &batch)?;
+        let (q, from_prior) = prequential::fit(&mut problem, protocol, &prefix, inference, key)?;
         let (posterior, prior) = (q.to_host()?, problem.prior()?);
         (first..first + samples)
             .map(|sample| match from_prior.is_empty() {
-                true => posterior.fresh_sample(&self.config, key, sample),
+                true => posterior.fresh_sample(&*config, key, sample),
                 false => {
                     let noise = posterior.draw(1, key, SampleOf::Score, sample)?;
                     Ok(prior.sample_f32(&noise.numbers))
@@ -194,7 +179,9 @@ fn log_sum_exp(numbers: impl Iterator<Item = f64> + Clone) -> f64 {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::{InferConfig, Latents, Method, Program, Sequences, StartKind, score};
+    use crate::{
+        Error, InferConfig, Latents, Method, Program, Sequences, SlowGradient, StartKind, score,
+    };
     use ltm_kernels::Device;
     use ltm_model::Weights;
 

@@ -256,7 +256,10 @@ function explorer(doc, root) {
     else if (live) {
       const z = ltm.changed(text().mu, latent, kind.change, doc.about, doc.texts);
       ask("/decode", { z, text: text().text }).then((found) => found && display(found));
-    } else $("changed-note").textContent = "not in this file";
+    } else {
+      $("changed").replaceChildren();
+      $("changed-note").textContent = "not in this file";
+    }
   }
 
   const factName = (fact) => {

@@ -4,7 +4,6 @@ use std::sync::Arc;
 
 use ltm_model::{DeviceWeights, ModelConfig, param_table};
 
-use super::LatentSource;
 use crate::error::argument;
 use crate::fit::Observer;
 use crate::key::Purpose;
@@ -13,9 +12,18 @@ use crate::{
     Result, Sequences, SlowGradient, Start,
 };
 
+/// The distribution of a generation's latents.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum LatentSource {
+    /// The prior: conditioned on the prompt only through the decoder.
+    Prior,
+    /// `z ~ q(z|prompt)`, fitted to the prompt alone.
+    Prompt,
+}
+
 /// What latents are drawn from.
 #[derive(Clone)]
-pub(super) enum Fitted {
+pub(crate) enum Fitted {
     /// Nothing was fitted.
     Prior,
     Posterior(Arc<Gaussian>, Arc<Posterior>),
@@ -25,9 +33,9 @@ pub(super) enum Fitted {
 /// A prompt with what was fitted to it, which any number of texts may be drawn from.
 #[derive(Clone)]
 pub struct Prompt {
-    pub(super) tokens: Vec<i32>,
-    pub(super) fit: Vec<FastStep>,
-    pub(super) latents: Fitted,
+    pub(crate) tokens: Vec<i32>,
+    pub(crate) fit: Vec<FastStep>,
+    pub(crate) latents: Fitted,
 }
 
 impl Prompt {
@@ -43,17 +51,17 @@ impl Prompt {
 }
 
 /// A model with the method that infers its latents, one text at a time.
-pub(super) struct Fitter {
-    pub(super) config: ModelConfig,
-    pub(super) weights: DeviceWeights,
-    pub(super) inference: Inference,
-    pub(super) programs: Programs,
+pub(crate) struct Fitter {
+    pub(crate) config: ModelConfig,
+    pub(crate) weights: DeviceWeights,
+    pub(crate) inference: Inference,
+    pub(crate) programs: Programs,
 }
 
 impl Fitter {
     /// # Errors
     /// [`Error::Model`] for a configuration or weights that do not fit.
-    pub(super) fn new(
+    pub(crate) fn new(
         config: &ModelConfig,
         weights: &DeviceWeights,
         inference: &Inference,
@@ -72,7 +80,7 @@ impl Fitter {
 
     /// A prompt with latents fitted to it under `seed`, where `latents` asks for that, the model has some and the prompt a
     /// token to predict.
-    pub(super) fn prompt(
+    pub(crate) fn prompt(
         &mut self,
         tokens: &[i32],
         latents: LatentSource,
@@ -98,7 +106,7 @@ impl Fitter {
     }
 
     /// Refuses a prompt that is empty or longer than the context.
-    pub(super) fn check_prompt(&self, prompt: &[i32]) -> Result<()> {
+    pub(crate) fn check_prompt(&self, prompt: &[i32]) -> Result<()> {
         let max_seq_len = self.config.max_seq_len;
         match prompt.len() {
             0 => {
@@ -111,7 +119,7 @@ impl Fitter {
     }
 
     /// The method of inference from the posterior before, if there is one.
-    pub(super) fn after(&self, before: &Fitted) -> Inference {
+    pub(crate) fn after(&self, before: &Fitted) -> Inference {
         match before {
             Fitted::Posterior(gaussian, _) => self.inference.from(Start::Given(gaussian.clone())),
             Fitted::Prior | Fitted::Sample(_) => self.inference.clone(),
@@ -119,12 +127,12 @@ impl Fitter {
     }
 
     /// A text of at least two tokens, each to be predicted from those before it.
-    pub(super) fn batch(&self, tokens: &[i32]) -> Result<Batch> {
+    pub(crate) fn batch(&self, tokens: &[i32]) -> Result<Batch> {
         Batch::new(&self.config, 1, &tokens[..tokens.len() - 1], &tokens[1..])
     }
 
     /// Fits latents to a text.
-    pub(super) fn fit(
+    pub(crate) fn fit(
         &mut self,
         inference: &Inference,
         batch: &Batch,
@@ -144,7 +152,7 @@ impl Fitter {
     }
 
     /// Latents `(L·Z,C)` drawn under `key`: the fit has seen its own noise. Empty for a model without latents.
-    pub(super) fn sample(&self, latents: &Fitted, key: InferKey) -> Result<Vec<f32>> {
+    pub(crate) fn sample(&self, latents: &Fitted, key: InferKey) -> Result<Vec<f32>> {
         let len = self.config.n_latents * self.config.dim;
         match latents {
             Fitted::Posterior(_, posterior) => posterior.fresh_sample(&self.config, key, 0),
