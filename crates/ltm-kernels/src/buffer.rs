@@ -54,6 +54,8 @@ pub trait Float:
     fn sqrt(self) -> Self;
     /// Hyperbolic tangent.
     fn tanh(self) -> Self;
+    /// `self · factor + term`, rounded once.
+    fn mul_add(self, factor: Self, term: Self) -> Self;
     /// The larger of two numbers; a NaN operand is ignored, as in `f32::max`.
     fn max(self, other: Self) -> Self;
 }
@@ -120,6 +122,10 @@ macro_rules! float {
             }
             fn tanh(self) -> Self {
                 self.tanh()
+            }
+            #[inline(always)]
+            fn mul_add(self, factor: Self, term: Self) -> Self {
+                self.mul_add(factor, term)
             }
             fn max(self, other: Self) -> Self {
                 self.max(other)

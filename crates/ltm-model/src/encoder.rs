@@ -77,7 +77,9 @@ pub fn trace(
 
     let weights = &cast_matrices(g, weights)?;
     let embedded = ops::embedding(g, weights[params.tok_embeddings], text)?;
-    let neighbours = neighbours(g, embedded)?;
+    // What follows a text is the same whether its row ends there or goes on without text.
+    let nothing = ops::narrow(g, weights[params.tok_embeddings], 0, config.vocab_size, 1)?;
+    let neighbours = neighbours(g, embedded, nothing)?;
     let features = affine(g, neighbours, weights[params.features], weights[params.features_bias])?;
     let features = ops::relu(g, features)?;
     let present = ops::reshape(g, present, &[b, t, 1])?;
@@ -100,12 +102,16 @@ pub fn trace(
     Ok(Encoded { mu, log_var, normed })
 }
 
-/// `(B,T,E)` → `(B,T,3·E)`: each position with the one before it and the one after it, zeros beyond the ends.
-fn neighbours(g: &mut Graph, x: Value) -> Result<Value> {
+/// `(B,T,E)` → `(B,T,3·E)`: each position with the one before it and the one after it; zeros before the first, and `nothing
+/// (1,E)` after the last.
+fn neighbours(g: &mut Graph, x: Value, nothing: Value) -> Result<Value> {
     let &[b, t, e] = g.shape(x) else { unreachable!("an embedding of (B,T)") };
-    let nothing = ops::fill(g, &[b, 1, e], 0.0);
+    let zeros = ops::fill(g, &[b, 1, e], 0.0);
+    let before = ops::cast(g, zeros, Kind::Activation)?;
     let nothing = ops::cast(g, nothing, Kind::Activation)?;
-    let padded = ops::concat(g, &[nothing, x, nothing], 1)?;
+    let nothing = ops::reshape(g, nothing, &[1, 1, e])?;
+    let after = ops::add(g, before, nothing)?;
+    let padded = ops::concat(g, &[before, x, after], 1)?;
     let shifted = |g: &mut Graph, start| ops::narrow(g, padded, 1, start, t);
     let parts = [shifted(g, 0)?, x, shifted(g, 2)?];
     ops::concat(g, &parts, 2)

@@ -71,11 +71,16 @@ pub fn sample(logits: &[f32], config: &SampleConfig, uniform: f64) -> Result<usi
         tokens.truncate(config.top_k);
         // The selection leaves an unspecified order.
         tokens.sort_unstable_by(by_rank);
-    } else if config.top_p < 1.0 {
-        tokens.sort_unstable_by(by_rank);
     }
-    let weights: Vec<f64> = tokens.iter().map(|&token| weight(token)).collect();
+    let mut weights: Vec<f64> = tokens.iter().map(|&token| weight(token)).collect();
     let mut mass: f64 = weights.iter().sum();
+    if tokens.len() == logits.len() && config.top_p < 1.0 {
+        // Tokens below this have less mass together than is left out, so they need no sorting.
+        let least = (1.0 - config.top_p) * mass / tokens.len() as f64;
+        tokens.retain(|&token| weights[token] >= least);
+        tokens.sort_unstable_by(by_rank);
+        weights = tokens.iter().map(|&token| weights[token]).collect();
+    }
     if config.top_p < 1.0 {
         let kept = first_past(&weights, config.top_p * mass, |sum, target| sum >= target);
         tokens.truncate(kept + 1);

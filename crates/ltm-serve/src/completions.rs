@@ -16,7 +16,7 @@ use tokio::sync::mpsc;
 use tokio_stream::StreamExt as _;
 use tokio_stream::wrappers::UnboundedReceiverStream;
 
-use crate::engine::{Event, Job, ScoreJob, WriteJob};
+use crate::engine::{Event, Job, ReadJob, ScoreJob, WriteJob};
 use crate::error::ApiError;
 use crate::guard::Body;
 use crate::shared::Shared;
@@ -87,8 +87,8 @@ async fn stream(
             () = lines.closed() => return Err(Ended::Gone),
         };
         match event {
-            Some(Event::Step(step, of)) => {
-                send(sse::Event::default().comment(format!("thinking {}/{of}", step.step + 1)))?;
+            Some(Event::Thinking { step, of }) => {
+                send(sse::Event::default().comment(format!("thinking {}/{of}", step + 1)))?;
             }
             Some(event) => {
                 for chunk in answer.chunk(event)? {
@@ -116,7 +116,8 @@ fn jobs(checked: &Checked, seed: u64) -> (Vec<Job>, mpsc::UnboundedReceiver<Even
     for (number, prompt) in checked.prompts.iter().enumerate() {
         if let (true, Some(top)) = (checked.echo, checked.logprobs) {
             let (named, prompt, events) = (checked.named, prompt.document.clone(), events.clone());
-            jobs.push(Job::Score(ScoreJob { named, prompt, number, top, events }));
+            let job = ScoreJob { named, prompt, number, top, events };
+            jobs.push(Job::Read(ReadJob::Score(job)));
         }
         if checked.limits.max_tokens > 0 {
             jobs.push(Job::Write(WriteJob {

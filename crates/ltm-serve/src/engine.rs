@@ -12,7 +12,9 @@ use ltm_eval::ltm_model::DeviceWeights;
 use ltm_eval::ltm_train::Checkpoint;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
-pub(crate) use jobs::{Entry, Event, Events, FittedText, Job, ScoreJob, ThinkJob, Token, WriteJob};
+pub(crate) use jobs::{
+    Entry, Event, Events, FittedText, Job, ReadJob, ScoreJob, ThinkJob, Token, WriteJob,
+};
 
 use crate::error::{ApiError, Error, Result};
 use crate::metrics::Metrics;
@@ -85,7 +87,7 @@ pub(crate) fn start(
         .spawn(move || match Worker::new(models, texts, metrics) {
             Ok(mut worker) => {
                 let _ = started.send(Ok(worker.weights()));
-                worker.run(&waiting);
+                worker.run(waiting);
             }
             Err(error) => {
                 let _ = started.send(Err(error));

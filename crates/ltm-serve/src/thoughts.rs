@@ -14,7 +14,7 @@ use tokio::sync::mpsc;
 use tokio_stream::StreamExt as _;
 use tokio_stream::wrappers::UnboundedReceiverStream;
 
-use crate::engine::{Event, Job, ThinkJob};
+use crate::engine::{Event, Job, ReadJob, ThinkJob};
 use crate::error::ApiError;
 use crate::guard::Body;
 use crate::models;
@@ -98,13 +98,15 @@ pub(crate) async fn think(
         max_tokens,
         events,
     };
-    shared.queue.put(vec![Job::Think(Box::new(job))])?;
+    shared.queue.put(vec![Job::Read(ReadJob::Think(Box::new(job)))])?;
     if request.stream {
         let events = UnboundedReceiverStream::new(incoming).map(|event| match event {
             Event::Step(step, steps) => named_event("step", &step_line(&step, steps)),
             Event::Fitted(fitted) => named_event("fitted", &json!(fitted)),
             Event::Failed(error) => named_event("error", &error.body()),
-            Event::Token { .. } | Event::Scored { .. } => sse::Event::default().comment("another"),
+            Event::Token { .. } | Event::Scored { .. } | Event::Thinking { .. } => {
+                sse::Event::default().comment("another")
+            }
         });
         let done = tokio_stream::once(sse::Event::default().data("[DONE]"));
         return Ok(Sse::new(events.chain(done).map(Ok::<_, Infallible>)).into_response());
@@ -115,7 +117,7 @@ pub(crate) async fn think(
             Event::Step(step, of) => steps.push(step_line(&step, of)),
             Event::Fitted(found) => fitted = Some(found),
             Event::Failed(error) => return Err(error),
-            Event::Token { .. } | Event::Scored { .. } => {}
+            Event::Token { .. } | Event::Scored { .. } | Event::Thinking { .. } => {}
         }
     }
     let mut answer = json!(fitted.ok_or_else(ApiError::internal)?);

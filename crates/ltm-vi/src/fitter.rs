@@ -8,8 +8,8 @@ use crate::error::argument;
 use crate::fit::Observer;
 use crate::key::Purpose;
 use crate::{
-    Batch, Error, FastStep, Gaussian, InferKey, Inference, Latents, Posterior, Precision, Programs,
-    Result, Sequences, SlowGradient, Start,
+    Batch, Error, Gaussian, InferKey, Inference, Latents, Posterior, Precision, Programs, Result,
+    Sequences, SlowGradient, Start,
 };
 
 /// The distribution of a generation's latents.
@@ -26,15 +26,15 @@ pub enum LatentSource {
 pub(crate) enum Fitted {
     /// Nothing was fitted.
     Prior,
-    Posterior(Arc<Gaussian>, Arc<Posterior>),
-    Sample(Arc<Vec<f32>>),
+    /// Of one text.
+    Posterior(Arc<Posterior>),
+    Sample(Arc<[f32]>),
 }
 
 /// A prompt with what was fitted to it, which any number of texts may be drawn from.
 #[derive(Clone)]
 pub struct Prompt {
     pub(crate) tokens: Vec<i32>,
-    pub(crate) fit: Vec<FastStep>,
     pub(crate) latents: Fitted,
 }
 
@@ -43,14 +43,9 @@ impl Prompt {
     pub fn tokens(&self) -> &[i32] {
         &self.tokens
     }
-
-    /// The fast steps of its fit; empty where nothing was fitted.
-    pub fn fit(&self) -> &[FastStep] {
-        &self.fit
-    }
 }
 
-/// A model with the method that infers its latents, one text at a time.
+/// A model with the method that infers its latents.
 pub(crate) struct Fitter {
     pub(crate) config: ModelConfig,
     pub(crate) weights: DeviceWeights,
@@ -78,31 +73,35 @@ impl Fitter {
         })
     }
 
-    /// A prompt with latents fitted to it under `seed`, where `latents` asks for that, the model has some and the prompt a
-    /// token to predict.
-    pub(crate) fn prompt(
+    /// Prompts of one length, each with latents fitted to it under a seed of its own, where `latents` asks for that, the
+    /// model has some and the prompts a token to predict. Each is fitted as it would be alone; the steps that `observer` sees
+    /// are sums over all.
+    pub(crate) fn prompts(
         &mut self,
-        tokens: &[i32],
+        prompts: &[(&[i32], u64)],
         latents: LatentSource,
-        seed: u64,
         observer: &mut Observer<'_>,
-    ) -> Result<Prompt> {
-        self.check_prompt(tokens)?;
-        let mut fit = Vec::new();
-        let latents = match latents {
-            LatentSource::Prompt if self.config.n_latents > 0 && tokens.len() > 1 => {
-                let key = InferKey { seed, step: 0, sequences: Sequences::From(0) };
-                let inference = self.inference.clone();
-                let batch = self.batch(tokens)?;
-                self.fit(&inference, &batch, key, &mut |step| {
-                    observer(step)?;
-                    fit.push(step.clone());
-                    Ok(())
-                })?
+    ) -> Result<Vec<Prompt>> {
+        prompts.iter().try_for_each(|(tokens, _)| self.check_prompt(tokens))?;
+        let len = prompts.first().map_or(0, |(tokens, _)| tokens.len());
+        if let Some((other, _)) = prompts.iter().find(|(tokens, _)| tokens.len() != len) {
+            return Err(argument("prompts", format!("all of {len} tokens"), other.len()));
+        }
+        let fitted = match latents {
+            LatentSource::Prompt if self.config.n_latents > 0 && len > 1 => {
+                let seeds: Vec<u64> = prompts.iter().map(|(_, seed)| *seed).collect();
+                let key = InferKey { seed: 0, step: 0, sequences: Sequences::Seeds(&seeds) };
+                let texts: Vec<&[i32]> = prompts.iter().map(|(tokens, _)| *tokens).collect();
+                let (inference, batch) = (self.inference.clone(), self.batch(&texts)?);
+                self.fit_all(&inference, &batch, key, observer)?
             }
-            _ => Fitted::Prior,
+            _ => vec![Fitted::Prior; prompts.len()],
         };
-        Ok(Prompt { tokens: tokens.to_vec(), fit, latents })
+        let prompt = |((tokens, _), latents): (&(&[i32], u64), _)| Prompt {
+            tokens: tokens.to_vec(),
+            latents,
+        };
+        Ok(prompts.iter().zip(fitted).map(prompt).collect())
     }
 
     /// Refuses a prompt that is empty or longer than the context.
@@ -119,19 +118,28 @@ impl Fitter {
     }
 
     /// The method of inference from the posterior before, if there is one.
-    pub(crate) fn after(&self, before: &Fitted) -> Inference {
-        match before {
-            Fitted::Posterior(gaussian, _) => self.inference.from(Start::Given(gaussian.clone())),
-            Fitted::Prior | Fitted::Sample(_) => self.inference.clone(),
-        }
+    pub(crate) fn after(&self, before: &Fitted) -> Result<Inference> {
+        Ok(match self.gaussian(before)? {
+            Some(gaussian) => self.inference.from(Start::Given(Arc::new(gaussian))),
+            None => self.inference.clone(),
+        })
     }
 
-    /// A text of at least two tokens, each to be predicted from those before it.
-    pub(crate) fn batch(&self, tokens: &[i32]) -> Result<Batch> {
-        Batch::new(&self.config, 1, &tokens[..tokens.len() - 1], &tokens[1..])
+    /// A text's posterior on the model's device, if it has one.
+    pub(crate) fn gaussian(&self, latents: &Fitted) -> Result<Option<Gaussian>> {
+        let Fitted::Posterior(posterior) = latents else { return Ok(None) };
+        Gaussian::new(posterior, &self.weights.device(), self.weights.dtype()).map(Some)
     }
 
-    /// Fits latents to a text.
+    /// Texts of one length, of at least two tokens, each to be predicted from those before it.
+    pub(crate) fn batch(&self, texts: &[&[i32]]) -> Result<Batch> {
+        let inputs: Vec<i32> =
+            texts.iter().flat_map(|text| &text[..text.len() - 1]).copied().collect();
+        let targets: Vec<i32> = texts.iter().flat_map(|text| &text[1..]).copied().collect();
+        Batch::new(&self.config, texts.len(), &inputs, &targets)
+    }
+
+    /// Fits latents to a batch of one text.
     pub(crate) fn fit(
         &mut self,
         inference: &Inference,
@@ -139,15 +147,29 @@ impl Fitter {
         key: InferKey,
         observer: &mut Observer<'_>,
     ) -> Result<Fitted> {
+        Ok(self.fit_all(inference, batch, key, observer)?.swap_remove(0))
+    }
+
+    /// Fits latents to each text of a batch.
+    fn fit_all(
+        &mut self,
+        inference: &Inference,
+        batch: &Batch,
+        key: InferKey,
+        observer: &mut Observer<'_>,
+    ) -> Result<Vec<Fitted>> {
         let [b, t] = batch.shape();
         let mut problem = self.programs.get(b, t)?.problem(&self.weights, batch)?;
         Ok(match inference.infer(&mut problem, key, observer)? {
-            Latents::None => Fitted::Prior,
+            Latents::None => vec![Fitted::Prior; b],
             Latents::Gaussian(gaussian) => {
-                let posterior = Arc::new(gaussian.to_host()?);
-                Fitted::Posterior(Arc::new(gaussian), posterior)
+                let rows = gaussian.to_host()?.rows(b).into_iter();
+                rows.map(|posterior| Fitted::Posterior(Arc::new(posterior))).collect()
             }
-            Latents::Sample(z) => Fitted::Sample(Arc::new(z.to_f32()?)),
+            Latents::Sample(z) => {
+                let z = z.to_f32()?;
+                z.chunks(z.len() / b).map(|z| Fitted::Sample(z.into())).collect()
+            }
         })
     }
 
@@ -155,7 +177,7 @@ impl Fitter {
     pub(crate) fn sample(&self, latents: &Fitted, key: InferKey) -> Result<Vec<f32>> {
         let len = self.config.n_latents * self.config.dim;
         match latents {
-            Fitted::Posterior(_, posterior) => posterior.fresh_sample(&self.config, key, 0),
+            Fitted::Posterior(posterior) => posterior.fresh_sample(&self.config, key, 0),
             Fitted::Sample(z) => Ok(z.to_vec()),
             Fitted::Prior => {
                 let noise = key.normal([1, len], Purpose::ScoreNoise, 0, [0.0, 1.0])?;

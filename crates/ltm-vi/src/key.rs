@@ -24,21 +24,8 @@ pub enum Sequences<'a> {
     From(u64),
     /// These, one per sequence of the batch.
     These(&'a [u64]),
-}
-
-impl Sequences<'_> {
-    /// The number of the sequence at place `at` in the batch.
-    ///
-    /// # Errors
-    /// [`Error::Argument`](crate::Error::Argument) when there are fewer numbers than sequences.
-    pub fn number(self, at: usize) -> Result<u64> {
-        match self {
-            Self::From(first) => Ok(first.wrapping_add(at as u64)),
-            Self::These(numbers) => numbers.get(at).copied().ok_or_else(|| {
-                argument("sequences", "one number per sequence of the batch", numbers.len())
-            }),
-        }
-    }
+    /// Number 0 of each of these seeds, one per sequence of the batch, in place of the key's seed.
+    Seeds(&'a [u64]),
 }
 
 /// What numbers are drawn for. "tho" and a digit or letter in ASCII separate these streams from others of the
@@ -91,6 +78,22 @@ pub(crate) struct Draw {
 }
 
 impl InferKey<'_> {
+    /// The seed and the number of the sequence at place `at` in the batch.
+    ///
+    /// # Errors
+    /// [`Error::Argument`](crate::Error::Argument) when there are fewer numbers or seeds than sequences.
+    pub fn seed_and_number(&self, at: usize) -> Result<(u64, u64)> {
+        let of = |numbers: &[u64]| {
+            let expected = "one per sequence of the batch";
+            numbers.get(at).copied().ok_or_else(|| argument("sequences", expected, numbers.len()))
+        };
+        Ok(match self.sequences {
+            Sequences::From(first) => (self.seed, first.wrapping_add(at as u64)),
+            Sequences::These(numbers) => (self.seed, of(numbers)?),
+            Sequences::Seeds(seeds) => (of(seeds)?, 0),
+        })
+    }
+
     /// Standard normal numbers `(B,L·Z,C)` of `b` sequences of `len` numbers, scaled and shifted: draw `index` for
     /// `purpose`.
     pub(crate) fn normal(
@@ -139,8 +142,8 @@ impl InferKey<'_> {
 
     fn philox_key(&self, sequence: usize, purpose: Purpose, index: usize) -> Result<PhiloxKey> {
         // Each sequence has a seed of its own, so that step, purpose and index are free.
-        let sequence = self.sequences.number(sequence)?;
-        let key = PhiloxKey { seed: self.seed, stream: Purpose::Sequence as u64, step: sequence };
+        let (seed, number) = self.seed_and_number(sequence)?;
+        let key = PhiloxKey { seed, stream: Purpose::Sequence as u64, step: number };
         let [low, high, ..] = Philox::new(key).u32x4(0);
         Ok(PhiloxKey {
             seed: (u64::from(high) << 32) | u64::from(low),

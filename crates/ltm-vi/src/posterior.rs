@@ -122,6 +122,23 @@ impl Posterior {
         self.factor.as_ref().map_or(0, |factor| factor.rank(self.mu.len()))
     }
 
+    /// The posterior of each of its `b` sequences.
+    pub(crate) fn rows(&self, b: usize) -> Vec<Self> {
+        let row = |row: usize| {
+            let part = |numbers: &Vec<f32>| {
+                let len = numbers.len() / b;
+                numbers[row * len..][..len].to_vec()
+            };
+            let [mu, log_var, noise] = [&self.mu, &self.log_var, &self.noise].map(part);
+            let factor = self.factor.as_ref().map(|Factor { columns, noise }| Factor {
+                columns: part(columns),
+                noise: part(noise),
+            });
+            Self { mu, log_var, noise, factor }
+        };
+        (0..b).map(row).collect()
+    }
+
     /// Numbers of the columns' noise.
     fn column_noise(&self) -> &[f32] {
         self.factor.as_ref().map_or(&[], |factor| &factor.noise)

@@ -86,7 +86,11 @@ pub(crate) fn gemm<T: Float>(
     let c = Shared { data: c.data.as_mut_ptr(), row_stride: c.row_stride };
     let parts = match threads {
         Threads::One => 1,
-        Threads::Pool => rayon::current_num_threads().min(m.max(n).div_ceil(LEAST_PART)),
+        Threads::Pool => {
+            let (longer, shorter) = (m.max(n), m.min(n).max(1));
+            let most = longer.div_ceil(LEAST_PART).min(longer / (SMALL / shorter + 1)).max(1);
+            rayon::current_num_threads().min(most)
+        }
     };
     let part = |part: usize| {
         // Cut the longer side: each part packs the whole other factor.
@@ -100,6 +104,10 @@ pub(crate) fn gemm<T: Float>(
 
 /// Minimum rows or columns per thread; with fewer, packing costs more than it saves.
 const LEAST_PART: usize = 128;
+
+/// Results of at most so many elements, and single rows, are summed by the crates in an order of their own. So no part of a
+/// larger product may be as small.
+pub(crate) const SMALL: usize = 256;
 
 /// The matrix that the parts of a product write to.
 #[derive(Clone, Copy)]
@@ -214,7 +222,9 @@ mod tests {
     #[test]
     fn bits_do_not_depend_on_the_number_of_threads() {
         // Splits of both sides, uneven parts, an inner extent of several blocks.
-        for [m, n, k] in [[300, 700, 9], [700, 300, 1300], [129, 130, 600]] {
+        for [m, n, k] in
+            [[300, 700, 9], [700, 300, 1300], [129, 130, 600], [2, 300, 64], [400, 3, 33]]
+        {
             let numbers =
                 |seed, n| -> Vec<f32> { seeded(seed, n).iter().map(|x| *x as f32).collect() };
             let (a, b) = (numbers(1, m * k), numbers(2, n * k));

@@ -13,12 +13,14 @@ mod gemm;
 mod lanes;
 pub mod peak;
 mod product;
+mod rows;
 
 pub(crate) use exp::{exp, exp_slice, tanh};
 pub use gemm::Write;
-pub(crate) use gemm::{Mat, MatMut, Threads, gemm};
+pub(crate) use gemm::{Mat, MatMut, SMALL, Threads, gemm};
 pub(crate) use lanes::{axpy, dot, max, scale, sum};
 pub(crate) use product::{Factor, gemm_bf16};
+pub(crate) use rows::{DEPTH, rows};
 
 /// Runs `body` compiled for the widest instruction set of the host.
 ///

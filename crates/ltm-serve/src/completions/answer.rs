@@ -102,7 +102,7 @@ impl Answer {
             Event::Failed(error) => return Err(error),
             Event::Scored { number, entries } => self.score(number, &entries),
             Event::Token { choice, token } => self.write(choice, *token),
-            Event::Step(..) | Event::Fitted(_) => {}
+            Event::Thinking { .. } | Event::Step(..) | Event::Fitted(_) => {}
         }
         Ok(())
     }

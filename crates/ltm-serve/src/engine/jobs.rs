@@ -16,6 +16,11 @@ pub(crate) type Events = UnboundedSender<Event>;
 /// A piece of work.
 pub(crate) enum Job {
     Write(WriteJob),
+    Read(ReadJob),
+}
+
+/// What is done for one text after the other.
+pub(crate) enum ReadJob {
     Score(ScoreJob),
     Think(Box<ThinkJob>),
 }
@@ -66,7 +71,9 @@ pub(crate) struct ThinkJob {
 /// What happens to a request.
 #[derive(Debug)]
 pub(crate) enum Event {
-    /// A fast step of a fit of so many.
+    /// Fast step number `step` of a prompt's fit, from 0, of `of`.
+    Thinking { step: usize, of: usize },
+    /// A fast step of a text's fit of so many.
     Step(FastStep, usize),
     /// A token of text `choice`.
     Token { choice: usize, token: Box<Token> },

@@ -1,6 +1,6 @@
 //! The engine's thread: which job comes next, and the round of tokens. A job that fails, or panics, harms no other.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, VecDeque};
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 use std::sync::mpsc::{Receiver, RecvTimeoutError, TryRecvError};
@@ -15,16 +15,25 @@ use ltm_eval::ltm_vi::{Draw, FastStep, InferKey, Inference, Next, Pool, Predicto
 use ltm_eval::text::decode;
 use ltm_eval::think::{SAMPLES as BOUND_SAMPLES, think};
 
-use super::{Entry, Event, Events, FittedText, Job, ScoreJob, ThinkJob, Token, Waiting, WriteJob};
+use super::{
+    Entry, Event, Events, FittedText, Job, Place, ReadJob, ScoreJob, ThinkJob, Token, Waiting,
+    WriteJob,
+};
 use crate::continuation::Continuation;
 use crate::error::{ApiError, Error};
 use crate::metrics::Metrics;
 use crate::models::SAMPLES;
 
-/// How long a round takes new jobs, before texts get their next token.
+/// How long a round works for jobs that wait, before texts get their next token.
 const ADMITTING: Duration = Duration::from_millis(20);
+/// How long a prompt waits at most for others to be fitted with it, while texts are written.
+const GATHERING: Duration = Duration::from_millis(20);
+/// The most prompts that are fitted together; more would hardly be faster.
+const TOGETHER: usize = 16;
 /// How often an idle engine looks whether it is to end.
 const IDLE: Duration = Duration::from_millis(200);
+/// How long a busy engine keeps one of the device's threads, before others may have it.
+const SHIFT: Duration = Duration::from_millis(100);
 
 /// What the engine computes with.
 struct Served {
@@ -47,6 +56,9 @@ struct Writing {
 
 pub(super) struct Worker {
     models: Vec<Served>,
+    /// Prompts that wait for their texts to be begun, and texts that wait to be read, in the order in which they came.
+    prompts: Vec<(WriteJob, Place)>,
+    reading: VecDeque<(ReadJob, Place)>,
     /// By model, the texts of its pool.
     texts: Vec<BTreeMap<u64, Writing>>,
     most_texts: usize,
@@ -93,7 +105,8 @@ impl Worker {
         });
         let models: Vec<Served> = served.collect::<Result<_, _>>()?;
         let texts = models.iter().map(|_| BTreeMap::new()).collect();
-        Ok(Self { models, texts, most_texts, next_id: 0, metrics })
+        let (prompts, reading) = (Vec::new(), VecDeque::new());
+        Ok(Self { models, prompts, reading, texts, most_texts, next_id: 0, metrics })
     }
 
     /// The weights of every model, shared.
@@ -102,15 +115,31 @@ impl Worker {
     }
 
     /// Works until the queue is closed and everything in it is done.
-    pub(super) fn run(&mut self, queue: &Receiver<Waiting>) {
+    pub(super) fn run(&mut self, mut queue: Receiver<Waiting>) {
+        let Some(device) = self.models.first().map(|served| served.weights.device()) else {
+            return;
+        };
         let mut is_open = true;
-        while is_open || self.writing() > 0 {
-            is_open = self.admit(queue);
-            for model in 0..self.models.len() {
-                self.round(model);
+        while is_open || self.is_busy() {
+            if !self.is_busy() {
+                is_open = self.wait(&queue);
             }
-            self.metrics.writing.set(self.writing() as i64);
+            // One way into the device's threads for many rounds.
+            let (queue, begun) = (&mut queue, Instant::now());
+            device.run(|| {
+                while self.is_busy() && begun.elapsed() < SHIFT {
+                    is_open &= self.receive(queue);
+                    self.admit();
+                    (0..self.models.len()).for_each(|model| self.round(model));
+                    self.metrics.writing.set(self.writing() as i64);
+                }
+            });
         }
+    }
+
+    /// Whether something is being done or waits.
+    fn is_busy(&self) -> bool {
+        self.texts() > 0 || !self.reading.is_empty()
     }
 
     /// Texts that are being written.
@@ -118,53 +147,116 @@ impl Worker {
         self.texts.iter().map(BTreeMap::len).sum()
     }
 
-    /// Takes jobs for a while, at least one where one waits and there is room for its texts. Returns whether more may come.
-    fn admit(&mut self, queue: &Receiver<Waiting>) -> bool {
-        let begun = Instant::now();
-        while self.writing() < self.most_texts {
-            let waiting = match self.writing() {
-                0 => match queue.recv_timeout(IDLE) {
-                    Ok(waiting) => waiting,
-                    Err(RecvTimeoutError::Timeout) => return true,
-                    Err(RecvTimeoutError::Disconnected) => return false,
-                },
-                _ => match queue.try_recv() {
-                    Ok(waiting) => waiting,
-                    Err(TryRecvError::Empty) => return true,
-                    Err(TryRecvError::Disconnected) => return false,
-                },
-            };
-            self.start(waiting);
-            if begun.elapsed() > ADMITTING {
-                break;
+    /// Texts that are being written, and those of prompts that wait.
+    fn texts(&self) -> usize {
+        self.writing() + self.prompts.iter().map(|(job, _)| job.count).sum::<usize>()
+    }
+
+    /// Waits a while for a job. Returns whether more may come.
+    fn wait(&mut self, queue: &Receiver<Waiting>) -> bool {
+        match queue.recv_timeout(IDLE) {
+            Ok(waiting) => self.take(waiting),
+            Err(RecvTimeoutError::Timeout) => {}
+            Err(RecvTimeoutError::Disconnected) => return false,
+        }
+        true
+    }
+
+    /// Takes jobs from the queue as long as there is room for texts. Returns whether more may come.
+    fn receive(&mut self, queue: &mut Receiver<Waiting>) -> bool {
+        while self.texts() < self.most_texts {
+            match queue.try_recv() {
+                Ok(waiting) => self.take(waiting),
+                Err(TryRecvError::Empty) => return true,
+                Err(TryRecvError::Disconnected) => return false,
             }
         }
         true
     }
 
-    /// Does a job, or begins its texts. The place in the queue is free from here on.
-    fn start(&mut self, Waiting { job, place }: Waiting) {
-        drop(place);
+    fn take(&mut self, Waiting { job, place }: Waiting) {
+        match job {
+            Job::Write(job) => self.prompts.push((job, place)),
+            Job::Read(job) => self.reading.push_back((job, place)),
+        }
+    }
+
+    /// Works for what waits, but not for long. Its places in the queue are free from then on.
+    fn admit(&mut self) {
+        let begun = Instant::now();
+        while let Some((job, _)) = self.reading.pop_front() {
+            self.read(&job);
+            if begun.elapsed() > ADMITTING {
+                break;
+            }
+        }
+        while let Some(jobs) = self.alike() {
+            self.begin(jobs);
+            if begun.elapsed() > ADMITTING {
+                break;
+            }
+        }
+    }
+
+    /// The first prompts of one model and length, if it is time to fit them: several in hardly more time than one. So while
+    /// texts are written prompts wait a little, for as many as an eighth of these.
+    fn alike(&mut self) -> Option<Vec<WriteJob>> {
+        let (first, _) = self.prompts.first()?;
+        let few = 8 * self.prompts.len() < self.writing();
+        if few && first.arrived.elapsed() < GATHERING {
+            return None;
+        }
+        let kind = (first.model, first.prompt.len());
+        let is_alike = |(job, _): &mut (WriteJob, Place)| (job.model, job.prompt.len()) == kind;
+        let jobs = self.prompts.extract_if(.., is_alike).take(TOGETHER);
+        Some(jobs.map(|(job, _)| job).collect())
+    }
+
+    /// Begins the texts of prompts of one model and length.
+    fn begin(&mut self, mut jobs: Vec<WriteJob>) {
+        let all = jobs.len();
+        jobs.retain(|job| !job.events.is_closed());
+        self.metrics.cancelled.inc_by((all - jobs.len()) as u64);
+        let Some(model) = jobs.first().map(|job| job.model) else { return };
+        match catch_unwind(AssertUnwindSafe(|| self.write(&jobs))) {
+            // Each for itself, so that none fails of another's fault.
+            Ok(Err(_)) if jobs.len() > 1 => jobs.into_iter().for_each(|job| self.begin(vec![job])),
+            done => {
+                let events: Vec<&Events> = jobs.iter().map(|job| &job.events).collect();
+                self.end(model, &events, done);
+            }
+        }
+    }
+
+    /// Scores or fits a text.
+    fn read(&mut self, job: &ReadJob) {
         let (model, events) = job.of();
-        let events = events.clone();
         if events.is_closed() {
             self.metrics.cancelled.inc();
             return;
         }
         let done = catch_unwind(AssertUnwindSafe(|| match job {
-            Job::Write(job) => self.write(job),
-            Job::Score(job) => self.score(&job),
-            Job::Think(job) => self.think(&job),
+            ReadJob::Score(job) => self.score(job),
+            ReadJob::Think(job) => self.think(job),
         }));
-        match done {
-            Ok(Ok(())) => {}
-            Ok(Err(error)) => {
-                let _ = events.send(Event::Failed(error));
+        self.end(model, &[events], done);
+    }
+
+    /// Tells requests how it ended.
+    fn end(
+        &mut self,
+        model: usize,
+        events: &[&Events],
+        done: std::thread::Result<Result<(), ApiError>>,
+    ) {
+        let has_panicked = done.is_err();
+        if let Err(error) = done.unwrap_or_else(|_| Err(ApiError::internal())) {
+            for events in events {
+                let _ = events.send(Event::Failed(error.clone()));
             }
-            Err(_) => {
-                let _ = events.send(Event::Failed(ApiError::internal()));
-                self.fail(model);
-            }
+        }
+        if has_panicked {
+            self.fail(model);
         }
     }
 
@@ -176,33 +268,55 @@ impl Worker {
         self.models[model].renew();
     }
 
-    /// Fits latents to a prompt and begins its texts.
-    fn write(&mut self, job: WriteJob) -> Result<(), ApiError> {
-        let WriteJob { model, prompt, first, count, seed, sample, limits, top, arrived, events } =
-            job;
+    /// Fits latents to prompts of one model and length, and begins their texts.
+    fn write(&mut self, jobs: &[WriteJob]) -> Result<(), ApiError> {
+        let Some(model) = jobs.first().map(|job| job.model) else { return Ok(()) };
         let served = &mut self.models[model];
-        let mut observer = observer(&served.config, &events, &self.metrics);
-        let fitted = match served.pool.fit(&prompt, seed, &mut observer) {
+        let prompts: Vec<(&[i32], u64)> =
+            jobs.iter().map(|job| (&job.prompt[..], job.seed)).collect();
+        let (of, metrics) = (served.config.infer.steps, &self.metrics);
+        // Goes on as long as one of the clients is there.
+        let mut observer = |step: &FastStep| {
+            metrics.fast_steps.inc_by(jobs.len() as u64);
+            let event = || Event::Thinking { step: step.step, of };
+            match jobs.iter().filter(|job| job.events.send(event()).is_ok()).count() {
+                0 => Err(ltm_eval::ltm_vi::Error::Stopped),
+                _ => Ok(()),
+            }
+        };
+        let fitted = match served.pool.fit(&prompts, &mut observer) {
             Err(ltm_eval::ltm_vi::Error::Stopped) => {
-                self.metrics.cancelled.inc();
+                self.metrics.cancelled.inc_by(jobs.len() as u64);
                 return Ok(());
             }
             fitted => fitted?,
         };
-        let ids = self.next_id..self.next_id + count as u64;
-        let draw = |(id, seed)| Draw { id, seed, sample };
-        let draws: Vec<Draw> =
-            ids.clone().zip((0..count as u64).map(|i| seed.wrapping_add(i))).map(draw).collect();
-        served.pool.begin(&fitted, &draws)?;
-        self.next_id = ids.end;
-        self.metrics.prompt_tokens.inc_by(prompt.len() as u64);
-        let given: Vec<u32> = prompt[1..].iter().map(|token| *token as u32).collect();
-        for (choice, id) in (first..).zip(ids) {
-            let continuation = Continuation::new(served.tokenizer.clone(), &given, limits.clone());
-            let events = events.clone();
-            let writing = Writing { choice, continuation, top, arrived, begun: false, events };
-            self.texts[model].insert(id, writing);
+        let mut id = self.next_id;
+        let mut draws = Vec::new();
+        let mut writing = Vec::new();
+        for (job, fitted) in jobs.iter().zip(&fitted) {
+            let given: Vec<u32> = job.prompt[1..].iter().map(|token| *token as u32).collect();
+            for number in 0..job.count {
+                let seed = job.seed.wrapping_add(number as u64);
+                draws.push((fitted, Draw { id, seed, sample: job.sample }));
+                let tokenizer = served.tokenizer.clone();
+                let text = Writing {
+                    choice: job.first + number,
+                    continuation: Continuation::new(tokenizer, &given, job.limits.clone()),
+                    top: job.top,
+                    arrived: job.arrived,
+                    begun: false,
+                    events: job.events.clone(),
+                };
+                writing.push((id, text));
+                id += 1;
+            }
         }
+        served.pool.begin(&draws)?;
+        self.next_id = id;
+        let read: usize = jobs.iter().map(|job| job.prompt.len()).sum();
+        self.metrics.prompt_tokens.inc_by(read as u64);
+        self.texts[model].extend(writing);
         Ok(())
     }
 
@@ -345,11 +459,10 @@ fn log_softmax(logits: &[f32]) -> Vec<f64> {
     logits.iter().map(|x| f64::from(*x) - norm).collect()
 }
 
-impl Job {
+impl ReadJob {
     /// Its model and its channel.
     fn of(&self) -> (usize, &Events) {
         match self {
-            Self::Write(job) => (job.model, &job.events),
             Self::Score(job) => (job.named.model, &job.events),
             Self::Think(job) => (job.model, &job.events),
         }

@@ -11,7 +11,7 @@ use crate::error::argument;
 use crate::fit::Observer;
 use crate::fitter::{Fitted, Fitter, Prompt};
 use crate::key::Purpose;
-use crate::{InferKey, Inference, Result, Sequences};
+use crate::{FastStep, InferKey, Inference, Result, Sequences};
 
 /// Continues prompts token by token.
 ///
@@ -24,6 +24,8 @@ pub struct Generator {
     pub(super) fitter: Fitter,
     pub(super) options: GenerateOptions,
     pub(super) prompts: Vec<Prompt>,
+    /// The fast steps of each prompt's fit.
+    fits: Vec<Vec<FastStep>>,
     pub(super) texts: Vec<Text>,
     decoder: Option<Decoder>,
     /// The text of each of the decoder's sequences, in ascending order.
@@ -108,15 +110,26 @@ impl Generator {
             fitter,
             options: *options,
             prompts: Vec::new(),
+            fits: Vec::new(),
             texts: Vec::new(),
             decoder: None,
             rows: Vec::new(),
             position: 0,
         };
         for prompt in prompts {
-            let fitted =
-                generator.fitter.prompt(prompt, options.latents, options.seed, observer)?;
-            generator.prompts.push(fitted);
+            let mut fit = Vec::new();
+            let mut seen = |step: &FastStep| {
+                observer(step)?;
+                fit.push(step.clone());
+                Ok(())
+            };
+            let prompt = [(*prompt, options.seed)];
+            generator.prompts.extend(generator.fitter.prompts(
+                &prompt,
+                options.latents,
+                &mut seen,
+            )?);
+            generator.fits.push(fit);
         }
         Ok(generator)
     }
@@ -218,7 +231,7 @@ impl Generator {
                 Some(kept) => (&text.rounds[kept].tokens, &text.rounds[kept].z),
                 None => (&text.tokens, &text.z),
             };
-            let fit = self.prompts[text.prompt].fit.clone();
+            let fit = self.fits[text.prompt].clone();
             Generation {
                 tokens: tokens.clone(),
                 fit,
@@ -285,9 +298,9 @@ impl Generator {
         // An encoder reads the longer text; else the fit goes on from the posterior before.
         let inference = match self.fitter.inference.start().encodes((&self.fitter.config).into()) {
             true => self.fitter.inference.clone(),
-            false => self.fitter.after(&text.latents),
+            false => self.fitter.after(&text.latents)?,
         };
-        let batch = self.fitter.batch(&text.read[text.read.len() - kept..])?;
+        let batch = self.fitter.batch(&[&text.read[text.read.len() - kept..]])?;
         let latents = self.fitter.fit(&inference, &batch, key, observer)?;
         let z = self.fitter.sample(&latents, key)?;
         Ok((latents, z))

@@ -68,47 +68,49 @@ impl Pool {
         Ok(Self { fitter, decoder: None, texts: Vec::new() })
     }
 
-    /// Fits latents to a prompt, of at least the token that documents begin with, and reports the steps to `observer`,
-    /// whose error ends the fit. A prompt of one token, or a model without latents, has nothing to fit.
+    /// Fits latents to prompts of one length, at least the token that documents begin with, each with a seed of its own and as
+    /// it would be alone. Steps are reported to `observer` as sums over the prompts; its error ends the fit. A prompt of one
+    /// token, or a model without latents, has nothing to fit.
     ///
     /// # Errors
-    /// [`Error::Argument`](crate::Error::Argument) for an empty prompt,
+    /// [`Error::Argument`](crate::Error::Argument) for an empty prompt and for lengths that differ,
     /// [`Error::PromptTooLong`](crate::Error::PromptTooLong); those of [`Inference::infer`].
     pub fn fit(
         &mut self,
-        prompt: &[i32],
-        seed: u64,
+        prompts: &[(&[i32], u64)],
         observer: &mut Observer<'_>,
-    ) -> Result<Prompt> {
-        self.fitter.prompt(prompt, LatentSource::Prompt, seed, observer)
+    ) -> Result<Vec<Prompt>> {
+        self.fitter.prompts(prompts, LatentSource::Prompt, observer)
     }
 
-    /// Begins a text of `prompt` for each of `draws`, with latents of its own.
+    /// Begins texts, each of a prompt and with latents of its own. Neighbours of one length are read together.
     ///
     /// # Errors
-    /// [`Error::Argument`](crate::Error::Argument) for no draw, [`Error::Model`](crate::Error::Model) for options of
+    /// [`Error::Argument`](crate::Error::Argument) for no text, [`Error::Model`](crate::Error::Model) for options of
     /// sampling that are out of range and when the device runs out of memory; the pool is then unchanged.
-    pub fn begin(&mut self, prompt: &Prompt, draws: &[Draw]) -> Result<()> {
-        if draws.is_empty() {
-            return Err(argument("draws", "at least one", "none"));
+    pub fn begin(&mut self, texts: &[(&Prompt, Draw)]) -> Result<()> {
+        if texts.is_empty() {
+            return Err(argument("texts", "at least one", "none"));
         }
-        draws.iter().try_for_each(|draw| draw.sample.validate())?;
+        texts.iter().try_for_each(|(_, draw)| draw.sample.validate())?;
         let Fitter { config, weights, .. } = &self.fitter;
-        let mut new = Decoder::with_weights(*config, weights.clone(), draws.len())?;
+        let mut new = Decoder::with_weights(*config, weights.clone(), texts.len())?;
         if config.n_latents > 0 {
             let mut z = Vec::new();
-            for draw in draws {
+            for (prompt, draw) in texts {
                 let key = InferKey { seed: draw.seed, step: 0, sequences: Sequences::From(0) };
                 z.extend(self.fitter.sample(&prompt.latents, key)?);
             }
             new.set_latents(&z)?;
         }
-        new.prefill(&prompt.tokens.repeat(draws.len()))?;
+        let read: Vec<&[i32]> = texts.iter().map(|(prompt, _)| prompt.tokens()).collect();
+        let whole: Vec<usize> = read.iter().map(|tokens| tokens.len()).collect();
+        read_again(&read, &mut new, &whole)?;
         match &mut self.decoder {
             Some(decoder) => decoder.join(new)?,
             empty => *empty = Some(new),
         }
-        self.texts.extend(draws.iter().map(|draw| Text {
+        self.texts.extend(texts.iter().map(|(prompt, draw)| Text {
             draw: *draw,
             uniforms: uniforms(draw.seed, 0),
             read: prompt.tokens.clone(),
@@ -178,7 +180,8 @@ mod tests {
     use std::collections::BTreeMap;
 
     use super::*;
-    use crate::{Error, FastStep, GenerateOptions, InferConfig, generate_many};
+    use crate::fitter::Fitted;
+    use crate::{Error, FastStep, GenerateOptions, InferConfig, StartKind, generate_many};
     use ltm_kernels::Device;
     use ltm_model::Weights;
 
@@ -224,9 +227,10 @@ mod tests {
             for moment in 0.. {
                 for (id, (begins, prompt, seed, temperature, _)) in (0..).zip(texts) {
                     if begins == moment {
-                        let prompt = pool.fit(prompts[prompt], seed, &mut |_| Ok(())).unwrap();
+                        let prompt = [(prompts[prompt], seed)];
+                        let prompt = pool.fit(&prompt, &mut |_| Ok(())).unwrap().remove(0);
                         let sample = SampleConfig { temperature, ..SAMPLE };
-                        pool.begin(&prompt, &[Draw { id, seed, sample }]).unwrap();
+                        pool.begin(&[(&prompt, Draw { id, seed, sample })]).unwrap();
                     }
                 }
                 let mut on_token = |next: Next<'_>| {
@@ -255,9 +259,9 @@ mod tests {
     fn texts_of_one_prompt_are_its_draws() {
         let (weights, inference) = (weights(&CONFIG), inference());
         let mut pool = Pool::new(&CONFIG, &weights, &inference, Precision::F32).unwrap();
-        let prompt = pool.fit(&[0, 4], 5, &mut |_| Ok(())).unwrap();
-        let draws = [0, 1, 2].map(|id| Draw { id, seed: 5 + id, sample: SAMPLE });
-        pool.begin(&prompt, &draws).unwrap();
+        let prompt = pool.fit(&[(&[0, 4], 5)], &mut |_| Ok(())).unwrap().remove(0);
+        let draws = [0, 1, 2].map(|id| (&prompt, Draw { id, seed: 5 + id, sample: SAMPLE }));
+        pool.begin(&draws).unwrap();
         let mut written = vec![Vec::new(); 3];
         while !pool.is_empty() {
             let mut on_token = |next: Next<'_>| {
@@ -272,28 +276,70 @@ mod tests {
         assert_eq!(written, expected);
     }
 
+    /// Prompts that are fitted together have the posteriors that each has alone, to the bit.
+    #[test]
+    fn prompts_are_fitted_together_as_alone() {
+        let encodes = ModelConfig { encoder_width: 6, ..CONFIG };
+        for (start, config) in [(StartKind::Drawn, CONFIG), (StartKind::Encoder, encodes)] {
+            // An encoder of weights that large would predict nothing finite.
+            let small = Weights::init(&config, 1).unwrap();
+            let weights = match start {
+                StartKind::Encoder => {
+                    DeviceWeights::new(&config, &small, &Device::Cpu, Precision::F32).unwrap()
+                }
+                _ => weights(&config),
+            };
+            let infer = InferConfig { start, ..InferConfig::published() };
+            let inference = Inference::finished(&infer).unwrap();
+            let mut pool = Pool::new(&config, &weights, &inference, Precision::F32).unwrap();
+            let prompts: [(&[i32], u64); 5] = [
+                (&[0, 4, 7], 5),
+                (&[0, 2, 2], 5),
+                (&[0, 4, 7], 9),
+                (&[0, 1, 3], 2),
+                (&[0, 0, 0], 1),
+            ];
+            let mut seen = 0;
+            let mut count = |_: &FastStep| {
+                seen += 1;
+                Ok(())
+            };
+            let together = pool.fit(&prompts, &mut count).unwrap();
+            assert_eq!(seen, infer.steps);
+            for (prompt, together) in prompts.iter().zip(&together) {
+                let alone = pool.fit(&[*prompt], &mut |_| Ok(())).unwrap().remove(0);
+                let (Fitted::Posterior(alone), Fitted::Posterior(together)) =
+                    (&alone.latents, &together.latents)
+                else {
+                    panic!("a posterior was fitted");
+                };
+                assert!(alone.mu.iter().all(|x| x.is_finite()) && alone == together, "{start:?}");
+            }
+        }
+    }
+
     #[test]
     fn what_is_refused_changes_nothing() {
         let (weights, inference) = (weights(&CONFIG), inference());
         let mut pool = Pool::new(&CONFIG, &weights, &inference, Precision::F32).unwrap();
         let quiet = &mut |_: &FastStep| Ok(());
-        assert!(matches!(pool.fit(&[], 1, quiet), Err(Error::Argument { .. })));
-        let long = pool.fit(&[1; 9], 1, quiet).err();
+        assert!(matches!(pool.fit(&[(&[], 1)], quiet), Err(Error::Argument { .. })));
+        let uneven = pool.fit(&[(&[0, 4], 1), (&[0], 2)], quiet).err();
+        assert!(matches!(uneven, Some(Error::Argument { arg: "prompts", .. })));
+        let long = pool.fit(&[(&[1; 9], 1)], quiet).err();
         assert!(matches!(long, Some(Error::PromptTooLong { tokens: 9, max_seq_len: 8 })));
-        assert!(pool.fit(&[0, 11], 1, quiet).is_err());
+        assert!(pool.fit(&[(&[0, 11], 1)], quiet).is_err());
         let mut stop = |step: &FastStep| if step.step == 2 { Err(Error::Stopped) } else { Ok(()) };
-        assert!(matches!(pool.fit(&[0, 4], 1, &mut stop), Err(Error::Stopped)));
-        let prompt = pool.fit(&[0, 4], 1, quiet).unwrap();
-        assert_eq!(
-            (prompt.tokens(), prompt.fit().len()),
-            (&[0, 4][..], InferConfig::published().steps)
-        );
+        assert!(matches!(pool.fit(&[(&[0, 4], 1)], &mut stop), Err(Error::Stopped)));
+        let prompt = pool.fit(&[(&[0, 4], 1)], quiet).unwrap().remove(0);
+        assert_eq!(prompt.tokens(), [0, 4]);
         let cold = SampleConfig { temperature: -1.0, ..SAMPLE };
-        assert!(pool.begin(&prompt, &[Draw { id: 0, seed: 1, sample: cold }]).is_err());
-        assert!(pool.begin(&prompt, &[]).is_err());
+        assert!(pool.begin(&[(&prompt, Draw { id: 0, seed: 1, sample: cold })]).is_err());
+        assert!(pool.begin(&[]).is_err());
         assert_eq!(pool.len(), 0);
         pool.next(&mut |_| unreachable!("there is no text")).unwrap();
-        pool.begin(&prompt, &[0, 1].map(|id| Draw { id, seed: id, sample: SAMPLE })).unwrap();
+        let draws = [0, 1].map(|id| (&prompt, Draw { id, seed: id, sample: SAMPLE }));
+        pool.begin(&draws).unwrap();
         pool.next(&mut |next| next.id == 1).unwrap();
         assert_eq!(pool.len(), 1);
     }

@@ -72,13 +72,13 @@ impl Generator {
         let key = InferKey { sequences: Sequences::From(round as u64 + 1), ..text.key(0) };
         let inference = match rethink.start {
             RethinkStart::Inference => self.fitter.inference.clone(),
-            RethinkStart::Posterior => self.fitter.after(&text.latents),
+            RethinkStart::Posterior => self.fitter.after(&text.latents)?,
         };
         let tokens = self.whole(text);
         let mut latents = text.latents.clone();
         let mut score = None;
         if tokens.len() > 1 {
-            let batch = self.fitter.batch(&tokens)?;
+            let batch = self.fitter.batch(&[&tokens])?;
             latents = self.fitter.fit(&inference, &batch, key, observer)?;
             if rethink.keep == Keep::Best && matches!(latents, Fitted::Sample(_)) {
                 return Err(suits::no_choice());
@@ -108,8 +108,8 @@ impl Generator {
         samples: usize,
         key: InferKey,
     ) -> Result<Option<RoundScore>> {
-        let Fitted::Posterior(gaussian, _) = latents else { return Ok(None) };
-        let latents = Latents::Gaussian(gaussian.try_clone()?);
+        let Some(gaussian) = self.fitter.gaussian(latents)? else { return Ok(None) };
+        let latents = Latents::Gaussian(gaussian);
         let protocol = Protocol::Elbo { samples };
         let [b, t] = batch.shape();
         let mut problem = self.fitter.programs.get(b, t)?.problem(&self.fitter.weights, batch)?;

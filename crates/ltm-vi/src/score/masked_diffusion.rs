@@ -41,12 +41,12 @@ pub fn mask_batch(
     targets: &[i32],
     t: usize,
 ) -> Result<Masked> {
-    let first = InferKey { sequences: Sequences::From(0), ..key };
-    let shift = first.generator(0, Purpose::MaskCount, 0)?.uniform(0);
     let share = |row: usize| {
+        let (seed, number) = key.seed_and_number(row)?;
+        let first = InferKey { seed, sequences: Sequences::From(0), ..key };
+        let shift = first.generator(0, Purpose::MaskCount, 0)?.uniform(0);
         // Multiples of the golden ratio's inverse fill the unit interval evenly from any start.
-        let sequence = key.sequences.number(row)?;
-        Ok((shift + (sequence % (1 << 32)) as f64 * 0.618_033_988_749_894_9).fract())
+        Ok((shift + (number % (1 << 32)) as f64 * 0.618_033_988_749_894_9).fract())
     };
     mask_rows(model.into(), key, 0, [tokens, targets], t, share)
 }

@@ -38,13 +38,19 @@ pub(crate) fn fwd_bf16(c: &mut [f32], a: &[f32], b: &[bf16], write: Write, dims:
 
 fn one<T: Float>(c: &mut [T], a: &[T], b: &[T], write: Write, dims: MatmulDims, threads: Threads) {
     let MatmulDims { m, n, k, .. } = dims;
-    let a = match dims.a {
-        Layout::Normal => Mat::rows(a, k),
-        Layout::Transposed => Mat::rows(a, m).t(),
-    };
     let b = match dims.b {
         Layout::Normal => Mat::rows(b, n),
         Layout::Transposed => Mat::rows(b, k).t(),
+    };
+    // `gemm` would take the sums of so few in an order of its own: a row is to have the same bits among any number of others,
+    // and so a sequence in any batch. A larger matrix is read as fast as it can be instead.
+    let is_few = m == 1 || m * n <= simd::SMALL;
+    if is_few && n > 1 && dims.a == Layout::Normal && k <= simd::DEPTH && n * k <= ROW_WORK {
+        return simd::rows(c, a, b, write, [m, n, k]);
+    }
+    let a = match dims.a {
+        Layout::Normal => Mat::rows(a, k),
+        Layout::Transposed => Mat::rows(a, m).t(),
     };
     match (m, n) {
         (1, _) => row(c, a, b, write, k, threads),

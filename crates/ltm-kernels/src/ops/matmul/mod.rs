@@ -206,6 +206,26 @@ mod tests {
         }
     }
 
+    /// A row is what it is among any number of others, for matrices that are not too large to be read more than once.
+    #[test]
+    fn a_row_does_not_depend_on_the_others() {
+        for [n, k] in [[2, 9], [33, 64], [100, 3], [129, 70], [256, 256], [600, 64]] {
+            for b in LAYOUTS {
+                for write in WRITES {
+                    let of = |m| run::<f32>(write, MatmulDims { b, ..MatmulDims::new(m, n, k) });
+                    let all = of(300);
+                    for m in [1, 2, 3, 7, 50, 129] {
+                        let some = of(m);
+                        assert!(
+                            some == all[..m * n],
+                            "{m} of 300 rows, n {n}, k {k}, {b:?}, {write:?}"
+                        );
+                    }
+                }
+            }
+        }
+    }
+
     #[test]
     fn refuses_what_does_not_fit() {
         let dims = MatmulDims::new(2, 3, 4);
