@@ -97,6 +97,26 @@ fn gradients_are_those_of_the_whole_bound() {
     }
 }
 
+/// A text's posterior is the same where its row ends with it and where the row goes on without text.
+#[test]
+fn a_text_ends_alike_in_any_row() {
+    let of = |t: usize| {
+        let mut case = case(SlowGradient::None);
+        let (mut tokens, mut targets) = (vec![0; t], vec![-1; t]);
+        tokens[..4].copy_from_slice(&TOKENS[..4]);
+        targets[..4].copy_from_slice(&TARGETS[..4]);
+        case.program =
+            Program::new(&config(), 1, t, &Device::Cpu, Precision::F64, SlowGradient::None)
+                .unwrap();
+        case.batch = Batch::new(&config(), 1, &tokens, &targets).unwrap();
+        case.posterior()
+    };
+    let (whole, longer) = (of(4), of(5));
+    for (a, b) in whole.mu.iter().zip(&longer.mu).chain(whole.log_var.iter().zip(&longer.log_var)) {
+        assert!((a - b).abs() <= 1e-6 * (1.0 + a.abs()), "{a} is not {b}");
+    }
+}
+
 /// With fast steps the decoder learns at the fitted sample, and the encoder by its own bound, for which the decoder is
 /// a constant.
 #[test]

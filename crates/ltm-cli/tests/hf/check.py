@@ -126,7 +126,7 @@ def run(path):
         ids = tokenizer(case["prompt"], return_tensors="pt").input_ids
         with torch.no_grad():
             text = ids[:, 1:]
-            q = model.inference.encode(model.weights, text, row=text.shape[1])
+            q = model.inference.encode(model.weights, text)
         agree(f"{name}: encoder's means", q.mu[0], tensors["mu"])
         agree(f"{name}: encoder's log-variances", q.log_var[0], tensors["log_var"])
     ids = tokenizer(case["prompt"], return_tensors="pt").input_ids

@@ -160,7 +160,7 @@ class LtmForCausalLM(PreTrainedModel, GenerationMixin):
                 found.append(inference.prior_sample(self.weights, noise.numbers))
                 continue
             tokens, targets = self.split(ids)
-            q = inference.fit(self.weights, tokens, targets, key, row=tokens.shape[1])
+            q = inference.fit(self.weights, tokens, targets, key)
             rank = 0 if q.columns is None else q.columns.shape[2]
             found.append(q.sample(inference.noise(key, "score", 0, rank)))
         return torch.cat(found)

@@ -128,7 +128,7 @@ class Inference:
 
     def __init__(self, config, device):
         self.model, self.infer = config["model"], config["infer"]
-        self.seed, self.row = config["run"]["seed"], config["train"]["seq_len"]
+        self.seed = config["run"]["seed"]
         self.device = device
         self.decoder = Decoder(self.model, self.model["max_seq_len"]).to(device)
         model = self.model
@@ -231,15 +231,15 @@ class Inference:
 
     # The start
 
-    def encode(self, weights, text, row=None):
-        """What the encoder predicts of a text `(B,T)`, the beginning of a row of `row` positions."""
+    def encode(self, weights, text):
+        """What the encoder predicts of a text `(B,T)`."""
         own = part(weights, "encoder.")
         b, t = text.shape
         table = own["tok_embeddings.weight"]
         embedded = F.embedding(text, table)
         nothing = table.new_zeros(b, 1, table.shape[1])
-        # After the text a row has positions without text; beyond its end there is nothing.
-        after = table[-1].expand(b, 1, -1) if t < (self.row if row is None else row) else nothing
+        # The last entry of the table stands for a position without text, such as the one after the text.
+        after = table[-1].expand(b, 1, -1)
         before = torch.cat((nothing, embedded), 1)[:, :t]
         after = torch.cat((embedded, after), 1)[:, 1:]
         features = torch.cat((before, embedded, after), -1)
@@ -252,12 +252,12 @@ class Inference:
         log_var = F.linear(mixed, own["log_var.weight"], own["log_var.bias"])
         return Posterior(mu.reshape(b, *self.shape), log_var.reshape(b, *self.shape))
 
-    def start(self, weights, text, key, row=None, kind=None):
+    def start(self, weights, text, key, kind=None):
         """The posterior that a fit begins with."""
         infer, b = self.infer, len(key.numbers)
         kind = kind or self.start_kind
         if kind == "encoder":
-            return self.encode(weights, text, row)
+            return self.encode(weights, text)
         if kind == "drawn":
             mu = key.normal(self.shape, "init_mu", 0, 0.0, infer["init_mu_std"])
             spread = infer["init_log_var_mean"], infer["init_log_var_std"]
@@ -281,15 +281,13 @@ class Inference:
                 last = rate * infer["final_ratio"]
                 yield last + (rate - last) * (1 + math.cos(math.pi * step / infer["steps"])) / 2
 
-    def fit(self, weights, tokens, targets, key, row=None):
-        """The posterior of texts `(B,T)` after all fast steps, fitted to `targets`, the tokens to predict; a row has `row`
-        positions, `train.seq_len` by default.
-        """
+    def fit(self, weights, tokens, targets, key):
+        """The posterior of texts `(B,T)` after all fast steps, fitted to `targets`, the tokens to predict."""
         # Also where the caller takes no gradients.
         with torch.inference_mode(False), torch.enable_grad():
             weights = {name: weight.detach() for name, weight in weights.items()}
             tokens, targets = tokens.clone(), targets.clone()
-            q = self.start(weights, targets, key, row)
+            q = self.start(weights, targets, key)
             return self.steps(weights, tokens, targets, key, q)
 
     def steps(self, weights, tokens, targets, key, q):
