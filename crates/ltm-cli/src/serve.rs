@@ -74,8 +74,8 @@ pub fn run(args: Args) -> anyhow::Result<ExitCode> {
     };
     let server = Server::start(models, options)?;
     let runtime = tokio::runtime::Builder::new_multi_thread()
-        // The engine computes; these threads only wait for clients.
-        .worker_threads(2)
+        // The engine computes; this thread only waits for clients.
+        .worker_threads(1)
         .enable_all()
         .build()
         .context("cannot start the server's threads")?;

@@ -22,8 +22,8 @@ const REQUESTS: usize = 24;
 const MAX_TOKENS: usize = 48;
 /// How much more memory the server may have at the end than after a quarter of the time.
 const GROWTH: f64 = 1.1;
-/// How many times as many tokens per second must arrive together as one by one. Where clients, server and other programs share
-/// two cores, less than the goal of 2.5 is measured at times.
+/// How many times as many tokens per second must arrive together as one by one. The goal is 2.5, which is reached where nothing
+/// but server and clients computes.
 const LEAST_GAIN: f64 = 2.0;
 
 const PROMPTS: [&str; 6] = [

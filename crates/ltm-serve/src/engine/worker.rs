@@ -27,7 +27,7 @@ use crate::models::SAMPLES;
 /// How long a round works for jobs that wait, before texts get their next token.
 const ADMITTING: Duration = Duration::from_millis(20);
 /// How long a prompt waits at most for others to be fitted with it, while texts are written.
-const GATHERING: Duration = Duration::from_millis(20);
+const GATHERING: Duration = Duration::from_millis(30);
 /// The most prompts that are fitted together; more would hardly be faster.
 const TOGETHER: usize = 16;
 /// How often an idle engine looks whether it is to end.
@@ -199,10 +199,10 @@ impl Worker {
     }
 
     /// The first prompts of one model and length, if it is time to fit them: several in hardly more time than one. So while
-    /// texts are written prompts wait a little, for as many as an eighth of these.
+    /// texts are written prompts wait a little, for as many as a quarter of these.
     fn alike(&mut self) -> Option<Vec<WriteJob>> {
         let (first, _) = self.prompts.first()?;
-        let few = 8 * self.prompts.len() < self.writing();
+        let few = 4 * self.prompts.len() < self.writing();
         if few && first.arrived.elapsed() < GATHERING {
             return None;
         }
