@@ -11,10 +11,12 @@ use ltm_eval::ltm_model::DeviceWeights;
 use ltm_eval::ltm_train::Config;
 use ltm_eval::ltm_train::data::SharedTokenizer;
 use ltm_eval::ltm_vi::FastStep;
+use ltm_eval::ltm_vi::fit::Observer;
 use serde_json::json;
 use tokio::sync::oneshot;
 
 use crate::error::{ApiError, Error, Result};
+use crate::metrics::Metrics;
 use crate::models::Model;
 
 /// Where the page posts texts; latents to decode go to `/decode` under it.
@@ -68,7 +70,11 @@ impl Explorers {
     ///
     /// # Errors
     /// [`Error::Field`] when the system has no thread.
-    pub(crate) fn start(models: &[Model], weights: Vec<DeviceWeights>) -> Result<Self> {
+    pub(crate) fn start(
+        models: &[Model],
+        weights: Vec<DeviceWeights>,
+        metrics: Arc<Metrics>,
+    ) -> Result<Self> {
         let of = |(model, weights): (&Model, DeviceWeights)| Explored {
             id: model.id.clone(),
             config: model.config.clone(),
@@ -83,7 +89,14 @@ impl Explorers {
             while let Ok(Ask { model, what, answer }) = waiting.recv() {
                 // A client that has gone away needs no answer.
                 if !answer.is_closed() {
-                    let found = explored[model].answer(what, &|| answer.is_closed());
+                    let mut on_step = |_: &FastStep| match answer.is_closed() {
+                        true => Err(ltm_eval::ltm_vi::Error::Stopped),
+                        false => {
+                            metrics.fast_steps.inc();
+                            Ok(())
+                        }
+                    };
+                    let found = explored[model].answer(what, &mut on_step);
                     let _ = answer.send(found);
                 }
             }
@@ -116,13 +129,13 @@ impl Explorers {
 }
 
 impl Explored {
-    /// What is asked; a panic harms no later one. A fit ends where `is_gone`.
+    /// What is asked; a panic harms no later one. The steps of a fit are reported to `on_step`.
     fn answer(
         &mut self,
         what: What,
-        is_gone: &dyn Fn() -> bool,
+        on_step: &mut Observer<'_>,
     ) -> std::result::Result<Answer, ApiError> {
-        let done = catch_unwind(AssertUnwindSafe(|| self.compute(what, is_gone)));
+        let done = catch_unwind(AssertUnwindSafe(|| self.compute(what, on_step)));
         done.unwrap_or_else(|_| {
             self.explorer = None;
             Err(ApiError::internal())
@@ -132,7 +145,7 @@ impl Explored {
     fn compute(
         &mut self,
         what: What,
-        is_gone: &dyn Fn() -> bool,
+        on_step: &mut Observer<'_>,
     ) -> std::result::Result<Answer, ApiError> {
         let mut explorer = match self.explorer.take() {
             Some(explorer) => explorer,
@@ -144,11 +157,7 @@ impl Explored {
         let answer = match what {
             What::Page => self.page(&mut explorer).map(Answer::Page),
             What::Fit { text, seed } => {
-                let mut on_step = |_: &FastStep| match is_gone() {
-                    true => Err(ltm_eval::ltm_vi::Error::Stopped),
-                    false => Ok(()),
-                };
-                let found = explorer.explore(&text, seed, &mut on_step);
+                let found = explorer.explore(&text, seed, on_step);
                 found.map_err(ApiError::from).map(|found| Answer::Json(json!(found)))
             }
             What::Decode { z, text } => Self::decode(&mut explorer, &z, text.as_deref()),

@@ -91,7 +91,7 @@ impl Server {
         let metrics = Arc::new(Metrics::new());
         let (queue, engine, weights) =
             engine::start(checkpoints, options.queue, options.texts, metrics.clone())?;
-        let explorers = Explorers::start(&models, weights)?;
+        let explorers = Explorers::start(&models, weights, metrics.clone())?;
         let Options { hosts, api_key, reading, drain, .. } = options;
         let is_draining = AtomicBool::new(false);
         let inner = Inner { models, queue, explorers, metrics, hosts, api_key, is_draining };

@@ -12,7 +12,7 @@ use serde_json::Value;
 use tower::ServiceExt as _;
 
 /// Valid requests, from which the others are made.
-const VALID: [(&str, &str); 8] = [
+const VALID: [(&str, &str); 10] = [
     ("/v1/completions", r#"{"model":"latents","prompt":"a dog","max_tokens":2,"seed":1,"n":2}"#),
     (
         "/v1/completions",
@@ -34,6 +34,8 @@ const VALID: [(&str, &str); 8] = [
         "/v1/thoughts",
         r#"{"model":"latents","text":"a cat","steps":1,"seed":3,"interventions":[{"latent":1,"scale":0.5}]}"#,
     ),
+    ("/v1/explorations", r#"{"model":"latents","text":"a cat","seed":2}"#),
+    ("/v1/explorations/decode", r#"{"model":"latents","z":[0.5,-1,2e3],"text":"a"}"#),
     ("/tokenize", r#"{"model":"latents","prompt":"a<|endoftext|>b","add_special_tokens":true}"#),
     ("/detokenize", r#"{"model":"plain","tokens":[97,256]}"#),
 ];
