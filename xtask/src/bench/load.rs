@@ -98,7 +98,7 @@ pub fn run(load: &Load) -> Result<()> {
 /// first token.
 fn one_by_one(server: &Server, load: &Load) -> Result<(f64, Vec<f64>)> {
     let (begun, mut tokens, mut first) = (Instant::now(), 0, Vec::new());
-    while begun.elapsed() < Duration::from_secs(load.seconds as u64) / 10 {
+    while begun.elapsed() < Duration::from_secs(load.seconds) / 10 {
         for number in 0..REQUESTS {
             let text = server.text(number)?;
             tokens += text.tokens;
