@@ -28,8 +28,9 @@ use crate::models::SAMPLES;
 const ADMITTING: Duration = Duration::from_millis(20);
 /// How long a prompt waits at most for others to be fitted with it, while texts are written.
 const GATHERING: Duration = Duration::from_millis(30);
-/// The most prompts that are fitted together; more would hardly be faster.
+/// The most prompts that are fitted together, and the most tokens of several: more would hardly be faster, and take memory.
 const TOGETHER: usize = 16;
+const TOKENS_TOGETHER: usize = 1024;
 /// How often an idle engine looks whether it is to end.
 const IDLE: Duration = Duration::from_millis(200);
 /// How long a busy engine keeps one of the device's threads, before others may have it.
@@ -184,7 +185,8 @@ impl Worker {
     /// Works for what waits, but not for long. Its places in the queue are free from then on.
     fn admit(&mut self) {
         let begun = Instant::now();
-        while let Some((job, _)) = self.reading.pop_front() {
+        while let Some((job, place)) = self.reading.pop_front() {
+            drop(place);
             self.read(&job);
             if begun.elapsed() > ADMITTING {
                 break;
@@ -208,7 +210,8 @@ impl Worker {
         }
         let kind = (first.model, first.prompt.len());
         let is_alike = |(job, _): &mut (WriteJob, Place)| (job.model, job.prompt.len()) == kind;
-        let jobs = self.prompts.extract_if(.., is_alike).take(TOGETHER);
+        let most = (TOKENS_TOGETHER / kind.1.max(1)).clamp(1, TOGETHER);
+        let jobs = self.prompts.extract_if(.., is_alike).take(most);
         Some(jobs.map(|(job, _)| job).collect())
     }
 
