@@ -344,13 +344,13 @@ function explorer(doc, root) {
 
   // Asks the server; of answers that overtake each other the last question's counts.
   // A server that wants a key is asked again with the one that is typed, which is kept as long as the page is open.
-  let key = null;
+  let password = null;
   async function post(path, body) {
-    const headers = { "content-type": "application/json", ...(key && { authorization: "Bearer " + key }) };
+    const headers = { "content-type": "application/json", ...(password && { authorization: "Bearer " + password }) };
     const answer = await fetch(live + path, { method: "POST", headers, body: JSON.stringify({ model: doc.about.name, ...body }) });
     if (answer.status !== 401) return answer;
-    key = window.prompt("The server's key:");
-    return key ? post(path, body) : answer;
+    password = window.prompt("The server's key:");
+    return password ? post(path, body) : answer;
   }
 
   async function ask(path, body) {
