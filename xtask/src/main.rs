@@ -15,6 +15,7 @@ mod folder;
 mod gpu;
 mod hf;
 mod kernels;
+mod mpi;
 mod nvrtc;
 #[path = "../../crates/ltm-ptxsim/src/device/occupancy.rs"]
 #[expect(dead_code, reason = "the report has the share alone")]

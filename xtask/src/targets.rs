@@ -14,6 +14,7 @@ const LIBRARIES: &[&str] = &[
     "ltm-autodiff",
     "ltm-model",
     "ltm-vi",
+    "ltm-collective",
     "ltm-data",
     "ltm-train",
     "ltm-eval",

@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 use anyhow::{Context, Result, ensure};
 
 use crate::flags::Load;
-use crate::{bench, browser, cargo, exec, hf, package, ptx, serve, sim, targets, tidy};
+use crate::{bench, browser, cargo, exec, hf, mpi, package, ptx, serve, sim, targets, tidy};
 
 struct Stage {
     name: &'static str,
@@ -24,7 +24,7 @@ const STAGES: &[Stage] = &[
         },
     },
     Stage { name: "ptx", run: || ptx::run(None) },
-    Stage { name: "test", run: || exec_counting_skips(&mut cargo(["test", "--workspace"])) },
+    Stage { name: "test", run: tests },
     Stage { name: "sim", run: sim::run },
     Stage {
         name: "doc",
@@ -68,6 +68,16 @@ fn run_stages(stages: &[&Stage]) -> Result<()> {
     }
     note!("\n{}\n  {:<17}{:>9}", summary.join("\n"), "total", seconds(start.elapsed()));
     outcome
+}
+
+/// All tests, those of several processes too where there is an MPI or one can be installed.
+fn tests() -> Result<()> {
+    let mut command = cargo(["test", "--workspace"]);
+    match mpi::mpiexec() {
+        Ok(mpiexec) => drop(command.env(mpi::VARIABLE, mpiexec)),
+        Err(error) => note!("the tests of several processes are skipped: {error:#}"),
+    }
+    exec_counting_skips(&mut command)
 }
 
 /// Runs tests with their output passed through, and counts those that were skipped because there is no device.

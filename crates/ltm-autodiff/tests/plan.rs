@@ -71,7 +71,19 @@ fn shared_memory_changes_no_output() {
                     store.write_f32(*x, &data).unwrap();
                 }
             }
-            plan.run(&store).unwrap();
+            let mut handed = Vec::new();
+            let mut hand = |value, output: &Buffer| -> Result<(), Error> {
+                handed.push((value, output.to_f64().unwrap()));
+                Ok(())
+            };
+            plan.run_handing(&store, &mut hand).unwrap();
+            let order: Vec<_> = plan.finish_order().collect();
+            assert_eq!(handed.iter().map(|(value, _)| *value).collect::<Vec<_>>(), order);
+            for (value, then) in &handed {
+                let last = plan.output(*value).unwrap().to_f64().unwrap();
+                assert_eq!(then, &last, "case {case}: an output was handed over too early");
+            }
+            assert!(outputs.iter().all(|value| order.contains(value)), "case {case}");
             apart.run(&store).unwrap();
             for value in &outputs {
                 let (found, expected) = (plan.output(*value), apart.output(*value));

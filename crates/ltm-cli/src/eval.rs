@@ -1,14 +1,16 @@
 //! `ltm eval`: scores of a corpus, or of files, by named protocols.
 
+use std::ops::ControlFlow;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
 use clap::ValueEnum;
+use indicatif::ProgressBar;
 use ltm_eval::corpus::{default_protocols, sampled_part};
 use ltm_eval::suites::Suite;
 use ltm_train::data::{Corpus, Format, Order, Split, load};
-use ltm_train::eval::{LatentNumbers, scores};
-use ltm_train::{Checkpoint, Config, Evaluation, evaluate, run_data};
+use ltm_train::eval::{LatentNumbers, evaluate_in, scores};
+use ltm_train::{Checkpoint, Config, Evaluation, run_data};
 use ltm_vi::{Noise, Protocol};
 use serde_json::{Value, json};
 
@@ -192,6 +194,12 @@ pub fn run(args: Args) -> anyhow::Result<ExitCode> {
     let tokenizer = &checkpoint.tokenizer;
     let subject = Subject::of(&args, &config)?;
     check_arguments(&args, &subject)?;
+    if !subject.has_protocols() {
+        crate::group::alone("the evaluation of LAMBADA and GSM8K")?;
+    } else if args.convergence {
+        crate::group::alone("eval --convergence")?;
+    }
+    let group = crate::group::join(&mut config.run.device)?;
     let (path, corpus, skipped) = match subject {
         Subject::Corpus(dir) => {
             let split = match args.split {
@@ -242,14 +250,25 @@ pub fn run(args: Args) -> anyhow::Result<ExitCode> {
         }
     }
     let weights = config.on_device(&checkpoint.weights)?;
-    let bar = crate::progress_bar(0, "scored {pos}/{len} batches, ETA {eta}");
+    let bar = match group.is_first() {
+        true => crate::progress_bar(0, "scored {pos}/{len} batches, ETA {eta}"),
+        false => ProgressBar::hidden(),
+    };
+    let mut progress = |done, all| {
+        bar.set_length(all);
+        bar.set_position(done);
+        ControlFlow::Continue(())
+    };
+    let sequences = args.sequences;
     let evaluation =
-        evaluate(&config, &weights, &batches, &protocols, args.sequences, &mut |done, all| {
-            bar.set_length(all);
-            bar.set_position(done);
-        });
+        evaluate_in(&group, &config, &weights, &batches, &protocols, sequences, &mut progress);
     bar.finish_and_clear();
-    let evaluation = evaluation?;
+    let evaluation = evaluation?.expect("nothing stops it");
+    let is_first = group.is_first();
+    group.leave()?;
+    if !is_first {
+        return Ok(ExitCode::SUCCESS);
+    }
     let fits = match args.convergence {
         true => convergence::fits(&config, &weights, &batches, args.sequences)?,
         false => Vec::new(),

@@ -9,6 +9,7 @@ use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
 use anyhow::Context as _;
+use indicatif::ProgressBar;
 use ltm_eval::samples::{SAMPLE, Text, Written, continue_prompt};
 use ltm_eval::suites::stories::{self, Story, StoryMetrics};
 use ltm_eval::text::encode;
@@ -118,7 +119,8 @@ pub fn run(args: Args) -> anyhow::Result<ExitCode> {
     let sample =
         SampleConfig { temperature: args.temperature, top_k: args.top_k, top_p: args.top_p };
     check_sample(&sample)?;
-    let checkpoint = args.model.load()?;
+    let mut checkpoint = args.model.load()?;
+    let group = crate::group::join(&mut checkpoint.config.run.device)?;
     let (_, precision) = checkpoint.config.run.compute_evaluation()?;
     let (config, tokenizer) = (&checkpoint.config, &*checkpoint.tokenizer);
     let given = read_prompt(&args)?;
@@ -154,7 +156,10 @@ pub fn run(args: Args) -> anyhow::Result<ExitCode> {
     let (mut texts, mut whole) = (Vec::new(), Vec::new());
     let mut rounds = rethink.map(|rethink| Rounds::new(&rethink));
     let (mut ended_by_length, mut longest) = (0, 0);
-    let bar = crate::progress_bar(args.count, "text {pos}/{len}{msg}, {elapsed} elapsed");
+    let bar = match group.is_first() {
+        true => crate::progress_bar(args.count, "text {pos}/{len}{msg}, {elapsed} elapsed"),
+        false => ProgressBar::hidden(),
+    };
     let mut on_written = |written| -> anyhow::Result<()> {
         let Text { draw, text, tokens, stopped, round, rounds: all } = match written {
             Written::Text(text) => text,
@@ -195,7 +200,29 @@ pub fn run(args: Args) -> anyhow::Result<ExitCode> {
         bar.inc(1);
         Ok(())
     };
-    continue_prompt(config, &weights, tokenizer, &given, &options, args.count, &mut on_written)?;
+    let own = group.share(usize::try_from(args.count)?);
+    let own = own.start as u64..own.end as u64;
+    if group.size() == 1 {
+        continue_prompt(config, &weights, tokenizer, &given, &options, own, &mut on_written)?;
+    } else {
+        let mut texts = Vec::new();
+        let mut keep = |written| -> anyhow::Result<()> {
+            if let Written::Text(text) = written {
+                texts.push(text);
+            }
+            Ok(())
+        };
+        continue_prompt(config, &weights, tokenizer, &given, &options, own, &mut keep)?;
+        let all = group.gather_patiently(texts, "the texts of other processes")?;
+        if group.is_first() {
+            all.into_iter().flatten().try_for_each(|text| on_written(Written::Text(text)))?;
+        }
+    }
+    let is_first = group.is_first();
+    group.leave()?;
+    if !is_first {
+        return Ok(ExitCode::SUCCESS);
+    }
     bar.finish_and_clear();
     if ended_by_length > 0 && !args.no_stop {
         let (count, most) = (args.count, args.max_tokens);

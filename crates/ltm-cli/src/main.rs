@@ -13,6 +13,7 @@ mod explore;
 mod export;
 mod files;
 mod generate;
+mod group;
 mod gsm8k;
 mod manual;
 mod parity;

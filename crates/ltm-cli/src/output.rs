@@ -12,6 +12,7 @@ mod progress;
 use std::fmt;
 use std::io::{self, Write as _};
 use std::process::ExitCode;
+use std::sync::OnceLock;
 
 pub use self::progress::{progress_bar, progress_bars};
 pub use self::stream::{OutputError, write_line, write_note};
@@ -44,6 +45,19 @@ pub fn as_option(error: ltm_eval::Error) -> anyhow::Error {
     }
 }
 
+/// This process and the number of processes, where a launcher started several.
+static RANK: OnceLock<(usize, usize)> = OnceLock::new();
+
+/// Says which of how many processes this is: its errors name it, and only the first says what all do.
+pub fn set_rank(rank: usize, size: usize) {
+    let _ = RANK.set((rank, size));
+}
+
+/// Whether this process speaks for all.
+pub fn is_first() -> bool {
+    RANK.get().is_none_or(|(rank, _)| *rank == 0)
+}
+
 /// A number for people: `n/a` for NaN, and an exponent where digits would not end.
 pub fn number(value: f64, decimals: usize) -> String {
     if value.is_nan() {
@@ -71,7 +85,10 @@ pub fn finish(result: anyhow::Result<ExitCode>) -> ExitCode {
         Err(error) if reader_left(&error) => return ExitCode::SUCCESS,
         Err(error) => error,
     };
-    note!("error: {error:#}");
+    match RANK.get() {
+        Some((rank, 2..)) => note!("rank {rank}: error: {error:#}"),
+        _ => note!("error: {error:#}"),
+    }
     let is_usage = error.chain().any(|cause| {
         use ltm_eval::Error as OfEval;
         use ltm_train::{Error as OfRun, data::Error as OfData};

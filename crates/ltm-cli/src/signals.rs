@@ -79,7 +79,9 @@ mod system {
                     let name = name.map_or("signal", |(_, name)| name);
                     let again =
                         if signal == SIGINT { "press Ctrl-C again" } else { "send it again" };
-                    note!("\n{name}: {NOTE}; {again} to quit immediately");
+                    if crate::output::is_first() {
+                        note!("\n{name}: {NOTE}; {again} to quit immediately");
+                    }
                 }
             });
             Ok(signals)

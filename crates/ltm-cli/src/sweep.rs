@@ -76,7 +76,18 @@ pub fn run(args: Args) -> anyhow::Result<ExitCode> {
         return list(&sweep);
     }
     let signals = Signals::listen()?;
-    if args.rescore || args.retry {
+    // The device of a process is that of all its points.
+    let mut device =
+        sweep.points.first().map_or("cpu".into(), |point| point.placed.run.device.clone());
+    let group = crate::group::join(&mut device)?;
+    if group.size() > 1 {
+        for Point { placed, .. } in &mut sweep.points {
+            if placed.run.device == "cuda" {
+                placed.run.device.clone_from(&device);
+            }
+        }
+    }
+    if (args.rescore || args.retry) && group.is_first() {
         sweep.forget(args.retry)?;
     }
     let bars = crate::output::progress_bars();
@@ -84,10 +95,15 @@ pub fn run(args: Args) -> anyhow::Result<ExitCode> {
     let points = bars.add(crate::progress_bar(all, "point {pos}/{len} {msg}"));
     let inner = bars.add(crate::progress_bar(0, "{pos}/{len} {msg}"));
     let mut observer = Progress { points, inner, pace: Pace::default(), signals: &signals };
-    let summary = sweep.run(&mut observer);
+    let summary = sweep.run_in(&group, &mut observer);
     observer.inner.finish_and_clear();
     observer.points.finish_and_clear();
     let summary = summary.map_err(with_hint)?;
+    let is_first = group.is_first();
+    group.leave()?;
+    if !is_first {
+        return Ok(if summary.finished { ExitCode::SUCCESS } else { signals.exit_code() });
+    }
     if !summary.finished {
         // The exit status is that of the signal, also when standard output is closed.
         let _ = report_results(&sweep, &summary.results, args.json);

@@ -12,7 +12,8 @@ use ltm_model::Attention;
 use ltm_train::data::{Split, storyworld};
 use ltm_train::resume::Changes;
 use ltm_train::{
-    Checkpoint, Config, Error, Evaluation, Next, Observer, Run, Start, StepReport, Summary, chain,
+    Checkpoint, Config, Error, Evaluation, Group, Next, Observer, Run, Start, StepReport, Summary,
+    chain,
 };
 
 use crate::Pace;
@@ -63,13 +64,17 @@ pub fn run(args: Args) -> anyhow::Result<ExitCode> {
         Baseline::check(&config).map_err(|error| usage(format!("--compare: {error}")))?;
     }
     let signals = Signals::listen()?;
+    let group = crate::group::join(&mut config.run.device)?;
     let start = match (args.resume, args.accept_changed_data) {
         (false, _) => Start::Fresh,
         (true, false) => Start::Resume,
         (true, true) => Start::ResumeOnChangedData,
     };
-    let mut run = Run::new(config, start).map_err(with_hint)?;
+    let mut run = Run::in_group(config, start, group.clone()).map_err(with_hint)?;
     let config = run.config().clone();
+    if !group.is_first() {
+        return follow(run, &args, &group, &signals);
+    }
     note!(
         "{} parameters, {} latent vectors of {}; {}",
         config.model.param_count(),
@@ -90,13 +95,17 @@ pub fn run(args: Args) -> anyhow::Result<ExitCode> {
     if !summary.finished {
         // The exit status is that of the signal, also when standard output is closed.
         let _ = report_stop(&summary, &args);
+        group.leave()?;
         return Ok(signals.exit_code());
     }
     report(&config, &summary, &plots, &args)?;
     if !args.compare {
+        group.leave()?;
         return Ok(ExitCode::SUCCESS);
     }
-    match compare(&config, &signals)? {
+    let compared = compare(&config, &group, &signals)?;
+    group.leave()?;
+    match compared {
         true => Ok(ExitCode::SUCCESS),
         false => {
             let _ = outln!("to go on: {}", command(&args));
@@ -105,10 +114,53 @@ pub fn run(args: Args) -> anyhow::Result<ExitCode> {
     }
 }
 
+/// Trains as one of the other processes, which print nothing.
+fn follow(mut run: Run, args: &Args, group: &Group, signals: &Signals) -> anyhow::Result<ExitCode> {
+    let config = run.config().clone();
+    let mut finished = run.run(&mut Follower { signals })?.finished;
+    drop(run);
+    if finished && args.compare {
+        for baseline in Baseline::ALL {
+            let config = baseline.config(&config);
+            let mut run = Run::in_group(config, Start::FreshOrResume, group.clone())?;
+            finished = run.run(&mut Follower { signals })?.finished;
+            if !finished {
+                break;
+            }
+        }
+    }
+    group.clone().leave()?;
+    Ok(if finished { ExitCode::SUCCESS } else { signals.exit_code() })
+}
+
+/// The observer of a process that prints nothing: only signals matter.
+struct Follower<'a> {
+    signals: &'a Signals,
+}
+
+impl Observer for Follower<'_> {
+    fn started(&mut self, _done: u64, _steps: u64) -> Next {
+        self.signals.next()
+    }
+
+    fn stepped(&mut self, _report: &StepReport, _seconds: f64) -> Next {
+        self.signals.next()
+    }
+
+    fn evaluating(&mut self, _done: u64, _all: u64) -> Next {
+        self.signals.next()
+    }
+
+    fn evaluated(&mut self, _step: u64, _evaluation: &Evaluation) -> Next {
+        self.signals.next()
+    }
+}
+
 /// Trains the baselines that are not trained yet, and prints how the model stands beside them; false after a stop.
-fn compare(config: &Config, signals: &Signals) -> anyhow::Result<bool> {
+fn compare(config: &Config, group: &Group, signals: &Signals) -> anyhow::Result<bool> {
     for baseline in Baseline::ALL {
-        let mut run = Run::new(baseline.config(config), Start::FreshOrResume)?;
+        let baseline_config = baseline.config(config);
+        let mut run = Run::in_group(baseline_config, Start::FreshOrResume, group.clone())?;
         let bar = crate::progress_bar(0, "{prefix} step {pos}/{len} {msg}");
         bar.set_prefix(baseline.label());
         let mut observer = Progress { bar, pace: Pace::default(), signals, asked: false };

@@ -1,11 +1,14 @@
 //! Texts that a model writes: many from one prompt, and a few that show what it has learned. Measures nothing.
 
+use std::ops::Range;
+
 use ltm_model::{DeviceWeights, SampleConfig};
 use ltm_train::Config;
 use ltm_train::data::{Batches, Tokenizer};
 use ltm_vi::{
     FastStep, GenerateOptions, Generation, Generator, Inference, LatentSource, RoundScore, generate,
 };
+use serde::{Deserialize, Serialize};
 
 use crate::text::{decode, encode};
 use crate::{Error, Result};
@@ -20,7 +23,7 @@ const MAX_TOKENS: usize = 160;
 const TOGETHER: u64 = 64;
 
 /// One of several texts that begin with the same prompt.
-#[derive(Clone, Debug, PartialEq)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Text {
     /// Its number, from 0.
     pub draw: u64,
@@ -37,7 +40,7 @@ pub struct Text {
 }
 
 /// A text as a round of rethinking left it.
-#[derive(Clone, Debug, PartialEq)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Round {
     /// Prompt and continuation.
     pub text: String,
@@ -56,10 +59,10 @@ pub enum Written {
     Text(Text),
 }
 
-/// Writes `count` texts that begin with `prompt`, and calls `on_written` with each in order, and after each round of
+/// Writes the texts of these numbers that begin with `prompt`, and calls `on_written` with each in order, and after each round of
 /// [`GenerateOptions::rethink`] but the last. The latents are fitted once, to
 /// the last tokens of the prompt that the context holds, or drawn from the prior where the prompt is empty:
-/// `options.latents` is not read. Every text has a draw of latents and tokens of its own.
+/// `options.latents` is not read. Every text has a draw of latents and tokens of its own, by its number.
 ///
 /// # Errors
 /// Those of the tokenizer, of [`Generator`] and of `on_written`.
@@ -69,7 +72,7 @@ pub fn continue_prompt<E: From<Error>>(
     tokenizer: &dyn Tokenizer,
     prompt: &str,
     options: &GenerateOptions,
-    count: u64,
+    draws: Range<u64>,
     on_written: &mut dyn FnMut(Written) -> std::result::Result<(), E>,
 ) -> std::result::Result<(), E> {
     let whole = encode(tokenizer, prompt)?;
@@ -81,8 +84,8 @@ pub fn continue_prompt<E: From<Error>>(
     let mut generator =
         Generator::new(&config.model, weights, &inference, &[read], &options, observer)
             .map_err(Error::from)?;
-    for first in (0..count).step_by(TOGETHER as usize) {
-        let draws = first..count.min(first.saturating_add(TOGETHER));
+    for first in draws.clone().step_by(TOGETHER as usize) {
+        let draws = first..draws.end.min(first.saturating_add(TOGETHER));
         generator.begin(draws.clone()).map_err(Error::from)?;
         for round in 0.. {
             while generator.next(observer).map_err(Error::from)?.is_some() {}
@@ -210,7 +213,7 @@ mod tests {
                 Ok(())
             };
             let weights = weights(&config);
-            continue_prompt(&config, &weights, &Bytes, prompt, options, count, &mut on_written)?;
+            continue_prompt(&config, &weights, &Bytes, prompt, options, 0..count, &mut on_written)?;
             Ok(texts)
         };
         // More than are decoded together, and a prompt longer than the context.

@@ -409,6 +409,16 @@ impl Buffer {
         }
     }
 
+    /// The address of the elements in a device's memory, for a library that works on a
+    /// [`SideStream`](crate::cuda::SideStream); `None` on the CPU and without elements.
+    #[cfg(feature = "cuda")]
+    pub fn address(&self) -> Option<u64> {
+        match &self.storage {
+            Storage::Cuda(buffer) => Some(buffer.address()).filter(|address| *address != 0),
+            _ => None,
+        }
+    }
+
     /// The address of the elements, checked to be of type `dtype` and on `context`'s device, as an
     /// argument of a kernel that reads them.
     pub(crate) fn arg(&self, context: &Context, dtype: DType) -> Result<Arg> {

@@ -64,6 +64,15 @@ pub enum Error {
     Infer(ltm_vi::Error),
     /// An invalid model configuration or checkpoint.
     Model(ltm_model::Error),
+    /// Another process of the group failed or does not answer.
+    Group(ltm_collective::Error),
+    /// Two processes of a group do not have the same weights.
+    Diverged {
+        /// The process whose weights differ from those of rank 0.
+        rank: usize,
+        /// Steps taken.
+        step: u64,
+    },
 }
 
 impl Error {
@@ -142,6 +151,12 @@ impl std::fmt::Display for Error {
                 f.write_str("; a lower train.lr, infer.lr or train.clip may help")
             }
             Self::Infer(_) => f.write_str("inference or scoring failed"),
+            Self::Group(error) => error.fmt(f),
+            Self::Diverged { rank, step } => write!(
+                f,
+                "step {step}: the weights of rank {rank} are not those of rank 0; processes must run the same program on \
+                 processors of the same kind"
+            ),
             Self::Model(_) => f.write_str("invalid model configuration or checkpoint"),
         }
     }
@@ -164,6 +179,7 @@ impl std::error::Error for Error {
             Self::Device(source) => Some(source),
             Self::Infer(source) => Some(source),
             Self::Model(source) => Some(source),
+            Self::Group(error) => error.source(),
             _ => None,
         }
     }
@@ -196,6 +212,12 @@ impl From<ltm_vi::Error> for Error {
 impl From<ltm_model::Error> for Error {
     fn from(source: ltm_model::Error) -> Self {
         Self::Model(source)
+    }
+}
+
+impl From<ltm_collective::Error> for Error {
+    fn from(error: ltm_collective::Error) -> Self {
+        Self::Group(error)
     }
 }
 

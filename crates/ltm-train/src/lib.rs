@@ -31,6 +31,7 @@ pub use trained::Trained;
 pub use trainer::Trainer;
 
 // What the signatures above take and return.
+pub use ltm_collective::{self, Group};
 pub use ltm_data as data;
 pub use ltm_files::{self, FolderLock};
 pub use {ltm_autodiff, ltm_kernels, ltm_model, ltm_vi};

@@ -6,11 +6,12 @@ use std::sync::Arc;
 
 use ltm_kernels::Buffer;
 use ltm_vi::{Gaussian, InferKey, Problem, Start};
+use serde::{Deserialize, Serialize};
 
 use crate::{Error, Result};
 
 /// The posterior of one row's latents, in single precision.
-#[derive(Clone, Debug, PartialEq)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct RowPosterior {
     /// Means, `(L·Z,C)`.
     pub mu: Box<[f32]>,
@@ -21,7 +22,7 @@ pub struct RowPosterior {
 /// Posteriors by the number of their row in the corpus, on the host: `2·L·Z·C·4` bytes per row that was visited.
 ///
 /// The moments of a fit's AdamW are not among them: each fit begins with new ones, and with new noise.
-#[derive(Clone, Debug, Default, PartialEq)]
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 pub struct Posteriors {
     /// One posterior per row that was visited, by the row's [number](crate::data::Batch::numbers).
     pub rows: BTreeMap<u64, RowPosterior>,

@@ -47,7 +47,8 @@ pub struct Summary {
 /// A run that is ready to go. It holds its folder's lock until it is dropped.
 pub struct Run {
     trainer: Trainer,
-    folder: Folder,
+    /// What the first process of a group writes.
+    folder: Option<Folder>,
     changes: Changes,
     ignored: Vec<Error>,
 }
@@ -85,22 +86,32 @@ impl Run {
         let Self { trainer, folder, .. } = self;
         let config = trainer.config().clone();
         let dir = &config.run.dir;
-        if folder.events.is_none() && !trainer.is_finished() {
-            folder.events = Some(EventWriter::create(dir, trainer.steps_taken())?);
-        }
-        let found = trainer.record(folder, observer);
-        let mut evaluation = found.map_err(|error| folder.with_last_good(error))?;
+        let found = match folder {
+            Some(folder) => folder.follow(trainer, observer),
+            None => trainer.record(&mut (), observer),
+        };
+        let folder = folder.as_ref();
+        let with_last_good = |error| match folder {
+            Some(folder) => folder.with_last_good(error),
+            None => error,
+        };
+        let mut evaluation = found.map_err(with_last_good)?;
         let mut finished = trainer.is_finished();
         if finished && evaluation.is_none() && trainer.val_batches().is_some() {
             // Resumed at its end: metrics.jsonl has the numbers, but not in full.
             let found = trainer.evaluate(observer);
-            evaluation = found.map_err(|error| folder.with_last_good(error))?;
+            evaluation = found.map_err(with_last_good)?;
             finished = evaluation.is_some();
         }
+        let checkpoint = match folder {
+            Some(folder) => folder.checkpoint.clone(),
+            None => checkpoint::newest(dir)?.newest,
+        };
+        let checkpoint = checkpoint.ok_or_else(|| Error::NothingToResume { dir: dir.clone() })?;
         Ok(Summary {
             step: trainer.steps_taken(),
             finished,
-            checkpoint: folder.checkpoint.clone().expect("a run that ends has saved its last step"),
+            checkpoint,
             evaluation,
             corpus: corpus_dir(&config),
             corpus_tokens: trainer.train_batches().corpus().len(),
@@ -179,13 +190,13 @@ impl Recorder for Folder {
         trainer: &Trainer,
         next: Next,
         observer: &mut dyn Observer,
-    ) -> Result<()> {
+    ) -> Result<bool> {
         let step = trainer.steps_taken();
         let train = &trainer.config().train;
         let due = step > 0 && step.is_multiple_of(train.checkpoint_every);
         let wanted = due || next > Next::Continue || step >= train.steps;
         if !wanted || self.saved == Some(step) {
-            return Ok(());
+            return Ok(false);
         }
         let dir = self.save(trainer)?;
         if self.evaluated == Some(step) {
@@ -193,11 +204,23 @@ impl Recorder for Folder {
         }
         self.prune()?;
         observer.saved(&dir);
-        Ok(())
+        Ok(true)
     }
 }
 
 impl Folder {
+    /// Trains, and keeps what comes of it.
+    fn follow(
+        &mut self,
+        trainer: &mut Trainer,
+        observer: &mut dyn Observer,
+    ) -> Result<Option<Evaluation>> {
+        if self.events.is_none() && !trainer.is_finished() {
+            self.events = Some(EventWriter::create(&self.dir, trainer.steps_taken())?);
+        }
+        trainer.record(self, observer)
+    }
+
     fn save(&mut self, trainer: &Trainer) -> Result<PathBuf> {
         let (config, step) = (trainer.config(), trainer.steps_taken());
         let weights = trainer.weights()?;

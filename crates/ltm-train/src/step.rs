@@ -1,22 +1,27 @@
 //! One dual-rate step: fit the latents of a batch, then update the weights once. Knows no corpus and no
 //! files.
 
+mod micro_batch;
+mod sums;
+
 use std::sync::Arc;
 
 use ltm_autodiff::AdamWState;
+use ltm_collective::{Group, tree};
 use ltm_kernels::ops::adamw::AdamW;
-use ltm_kernels::ops::{elementwise, reduce};
+use ltm_kernels::ops::reduce;
 use ltm_kernels::{Buffer, Device};
 use ltm_model::{DeviceWeights, ParamSpec, Weights};
-use ltm_vi::{
-    Cut, InferKey, Inference, Latents, Likelihood, Prior, Program, Sequences, StartKind, Task,
-    mask_batch, prior_of, suits,
-};
+use ltm_vi::{Cut, Inference, Likelihood, Prior, Program, Task, prior_of, suits};
+use serde::{Deserialize, Serialize};
+
+use self::micro_batch::{Found, Learning, Shared, key_of};
+use self::sums::{Exchange, GradientSums, Gradients, in_tree};
 
 use crate::config::{Config, unsuitable};
 use crate::data::Batch;
-use crate::posteriors::{Posteriors, ended};
-use crate::{Error, Result};
+use crate::posteriors::Posteriors;
+use crate::{Error, Result, chain};
 
 /// The constant that AdamW adds to the root of the squared gradient's mean.
 const ADAMW_EPS: f64 = 1e-8;
@@ -55,7 +60,10 @@ pub struct SlowLearner {
     weights: DeviceWeights,
     moments: Vec<AdamWState>,
     /// The gradient, summed over micro-batches.
-    sums: Vec<Buffer>,
+    sums: GradientSums,
+    /// The weights, in the order in which their gradients are computed and exchanged.
+    order: Vec<usize>,
+    group: Group,
     kl_balance: f32,
     /// Where the rows' next fits begin, if `infer.start` asks for it.
     posteriors: Posteriors,
@@ -94,17 +102,29 @@ impl SlowLearner {
         suits(likelihood.extents(), &config.fast_loop(), task).map_err(unsuitable)?;
         let (device, precision) = config.run.compute()?;
         let shape = [config.train.batch, config.train.seq_len];
-        let program = Program::of(likelihood, prior, shape, &device, precision, training)?;
+        let mut program = Program::of(likelihood, prior, shape, &device, precision, training)?;
         let weights = DeviceWeights::of(program.params(), weights, &device, precision)
             .map_err(ltm_vi::Error::from)?;
         let mut moments = Vec::with_capacity(program.params().len());
-        let mut sums = Vec::with_capacity(program.params().len());
         for spec in program.params() {
             moments.push(AdamWState::new(&device, precision.float, spec.len())?);
-            sums.push(Buffer::zeros(&device, precision.float, spec.len())?);
         }
-        let posteriors = Posteriors::default();
-        Ok(Self { device, program, weights, moments, sums, kl_balance: 1.0, posteriors })
+        let lengths = program.params().iter().map(ParamSpec::len).collect();
+        let sums = GradientSums::new(device, precision.float, lengths);
+        let order = program.gradient_order()?;
+        let (group, posteriors, kl_balance) = (Group::alone(), Posteriors::default(), 1.0);
+        Ok(Self { device, program, weights, moments, sums, order, group, kl_balance, posteriors })
+    }
+
+    /// The same learner as one of a group of processes, which all have the same weights and state and take the same steps,
+    /// each on its [share](Group::share) of the micro-batches.
+    pub fn in_group(self, group: Group) -> Self {
+        Self { group, ..self }
+    }
+
+    /// The processes that take steps together.
+    pub fn group(&self) -> &Group {
+        &self.group
     }
 
     /// The weights on their device, to be shared with programs and decoders.
@@ -190,6 +210,10 @@ impl SlowLearner {
     /// gradients of the mean cross-entropy over the tokens of all of them, clips, and updates the weights.
     /// With an encoder the gradients are those of the bound; a masked diffusion model is not fitted.
     ///
+    /// In a [group](Self::in_group) `batches` are this process's share of the step's micro-batches, and the gradients those of
+    /// all; with a power of two of processes weights and report are those of one process, to the bit. Every process must
+    /// have the same number of micro-batches.
+    ///
     /// Under `infer.start = "given"` the fit of a row begins at the posterior that was kept before this step, and the one
     /// that it ends with is kept after the step; of a row that comes twice, the last.
     ///
@@ -197,89 +221,81 @@ impl SlowLearner {
     ///
     /// # Errors
     /// [`Error::Field`] when the micro-batches have no scored token or a row no number, [`Error::NonFinite`] when loss,
-    /// gradient or a posterior to keep is not finite, [`Error::Infer`] for a token outside the vocabulary: weights,
-    /// optimiser and posteriors are then unchanged.
+    /// gradient or a posterior to keep is not finite, [`Error::Infer`] for a token outside the vocabulary,
+    /// [`Error::Group`] when another process failed or does not answer: weights, optimiser and posteriors are then
+    /// unchanged.
     pub fn step(&mut self, config: &Config, batches: &[Batch], step: u64) -> Result<StepReport> {
-        if batches.iter().all(|batch| batch.scored == 0) {
-            let expected = "micro-batches with at least one scored token";
-            return Err(Error::field("batches", expected, format!("{} without", batches.len())));
-        }
-        if let Some(batch) = batches.iter().find(|batch| batch.numbers.len() < batch.rows) {
-            let expected = format!("a number for each of {} rows", batch.rows);
-            return Err(Error::field("batches", expected, batch.numbers.len()));
-        }
-        let device = self.device;
-        device.run(|| self.take_step(config, batches, step))
+        self.step_of(config, Ok(batches), step)
     }
 
-    fn take_step(&mut self, config: &Config, batches: &[Batch], step: u64) -> Result<StepReport> {
+    /// As [`step`](Self::step), or tells the other processes that there are no batches here.
+    pub(crate) fn step_if(
+        &mut self,
+        config: &Config,
+        batches: Result<Vec<Batch>>,
+        step: u64,
+    ) -> Result<StepReport> {
+        match batches {
+            Ok(batches) => self.step_of(config, Ok(&batches), step),
+            Err(error) => self.step_of(config, Err(error), step),
+        }
+    }
+
+    fn step_of(
+        &mut self,
+        config: &Config,
+        batches: Result<&[Batch]>,
+        step: u64,
+    ) -> Result<StepReport> {
+        let own = batches.and_then(|batches| {
+            let cuts = self.cuts(config, batches, step)?;
+            Ok((batches, cuts))
+        });
+        let counts = own.as_ref().map(|(batches, cuts)| Counts::of(batches, cuts));
+        let all = self.group.agree(counts.as_ref().map_err(|error| chain(*error)), "a step");
+        let (batches, cuts) = own?;
+        let counts = Counts::sum(&all?);
+        if counts.micro_batches != batches.len() * self.group.size() {
+            let expected = format!("the same number in each of {} processes", self.group.size());
+            return Err(Error::field("batches", expected, batches.len()));
+        }
+        if counts.tokens == 0 {
+            let expected = "micro-batches with at least one scored token";
+            let found = format!("{} without", counts.micro_batches);
+            return Err(Error::field("batches", expected, found));
+        }
+        let device = self.device;
+        device.run(|| self.take_step(config, batches, &cuts, &counts, step))
+    }
+
+    fn take_step(
+        &mut self,
+        config: &Config,
+        batches: &[Batch],
+        cuts: &[Cut],
+        counts: &Counts,
+        step: u64,
+    ) -> Result<StepReport> {
         let device = self.device;
         let train = &config.train;
         let progress = train.progress(step);
-        let tokens: usize = batches.iter().map(|batch| batch.scored).sum();
-        let share = 1.0 / tokens as f64;
-        let token_weight = vec![share as f32; train.batch * train.seq_len];
-        for sum in &mut self.sums {
-            elementwise::fill(&device, sum, 0.0)?;
-        }
+        let share = 1.0 / counts.tokens as f64;
         let kl_weight = config.infer.kl_weight_at(progress) * f64::from(self.kl_balance);
-        let inference = Inference::weighted(&config.fast_loop(), progress, kl_weight)?;
-        let keeps = config.infer.start == StartKind::Given;
-        let mut kept = Posteriors::default();
-        let (mut nll, mut kl) = (0.0, Some(0.0));
-        for (idx, batch) in batches.iter().enumerate() {
-            let key = key_of(config, step, idx);
-            let extents = self.program.extents();
-            if extents.mask_id.is_some() {
-                nll += self.unmask(config, batch, key, share)?;
-                continue;
-            }
-            let numbers = &batch.numbers[..batch.rows];
-            let batch = ltm_vi::Batch::new(extents, train.batch, &batch.tokens, &batch.targets)?;
-            let mut problem = self.program.problem(&self.weights, &batch)?;
-            let start = match keeps {
-                true => self.posteriors.start(&mut problem, inference.start(), key, numbers)?,
-                false => inference.start().clone(),
-            };
-            let latents = inference.from(start).infer(&mut problem, key, &mut |_| Ok(()))?;
-            if let (true, Some(q)) = (keeps, latents.gaussian()) {
-                kept.rows.extend(ended(q, extents.latent_len(), numbers, step)?.rows);
-            }
-            let samples = train.samples_at(progress);
-            let (found_nll, found_kl) = match &latents {
-                Latents::Gaussian(q) if samples > 1 => {
-                    let sums = &mut self.sums;
-                    let weighted = problem.add_importance_gradients(
-                        q,
-                        samples,
-                        key,
-                        &token_weight,
-                        kl_weight,
-                        sums,
-                    )?;
-                    (weighted.nll, Some(weighted.kl))
-                }
-                latents => {
-                    let slow = problem.weight_gradients(latents, &token_weight, kl_weight)?;
-                    slow.add_to(&mut self.sums)?;
-                    (slow.nll, slow.kl)
-                }
-            };
-            nll += found_nll.iter().sum::<f64>();
-            kl = match (&latents, found_kl) {
-                (Latents::Sample(_), _) => None,
-                (_, None) => kl,
-                (_, Some(found)) => kl.map(|kl| kl + found.iter().take(numbers.len()).sum::<f64>()),
-            };
-            for (sum, gradient) in self.sums.iter_mut().zip(self.program.trajectory_gradients()) {
-                elementwise::add_assign(&device, sum, gradient)?;
-            }
-        }
-        if train.prefix_weight > 0.0 && progress >= train.prefix_from {
-            self.read_on(config, batches, step, kl_weight)?;
-        }
-        let loss = nll * share;
-        let kl = kl.map(|kl| kl * share);
+        let shared = Shared {
+            config,
+            step,
+            inference: Inference::weighted(&config.fast_loop(), progress, kl_weight)?,
+            kl_weight,
+            share,
+            prefix_share: train.prefix_weight / counts.cut_tokens.max(1) as f64,
+        };
+        let own = self.sum_gradients(&shared, batches, cuts);
+        let all = self.group.agree(own.as_ref().map_err(|error| chain(error)), "a step");
+        own?;
+        let all = all?;
+        let loss = in_tree(all.iter().map(|part| part.nll)) * share;
+        let kl = all.iter().map(|part| part.kl).collect::<Option<Vec<_>>>();
+        let kl = kl.map(|kl| in_tree(kl.into_iter()) * share);
         let fail = |tensor: &str| {
             Err(Error::NonFinite { step: step + 1, tensor: tensor.into(), last_good: None })
         };
@@ -289,9 +305,10 @@ impl SlowLearner {
         if !kl.is_none_or(f64::is_finite) {
             return fail("the KL of the posterior");
         }
-        let grad_norm = global_norm(&self.sums)?;
+        let sums = self.sums.whole();
+        let grad_norm = global_norm(sums)?;
         if !grad_norm.is_finite() {
-            for (spec, sum) in self.program.params().iter().zip(&self.sums) {
+            for (spec, sum) in self.program.params().iter().zip(sums) {
                 if reduce::first_non_finite(&device, sum)?.is_some() {
                     return fail(&format!("the gradient of `{}`", spec.name));
                 }
@@ -299,8 +316,8 @@ impl SlowLearner {
             return fail("the gradient's norm");
         }
         if let (Some(target), Some(kl)) = (config.infer.kl_target, kl) {
-            let rows = batches.iter().map(|batch| batch.rows).sum::<usize>().max(1);
-            self.balance(kl * tokens as f64 / rows as f64 / target);
+            let rows = counts.rows.max(1);
+            self.balance(kl * counts.tokens as f64 / rows as f64 / target);
         }
         let lr = train.lr_at(step);
         let [beta1, beta2] = train.betas;
@@ -309,11 +326,45 @@ impl SlowLearner {
             let options = AdamW { lr, beta1, beta2, eps: ADAMW_EPS, weight_decay };
             let weight = self.weights.param_mut(i).map_err(ltm_vi::Error::from)?;
             let scale = clip_scale(grad_norm, train.clip);
-            self.moments[i].update(&device, weight, &self.sums[i], scale, options)?;
+            self.moments[i].update(&device, weight, &self.sums.whole()[i], scale, options)?;
         }
-        self.posteriors.rows.extend(kept.rows);
+        self.posteriors.rows.extend(all.into_iter().flat_map(|part| part.kept.rows));
         let fast_lr = config.fast_loop().lr_at(0, progress);
+        let tokens = counts.tokens;
         Ok(StepReport { step: step + 1, loss, kl, grad_norm, lr, fast_lr, tokens })
+    }
+
+    /// Fits the micro-batches of this process, at least one, and sums their gradients, over all processes too.
+    fn sum_gradients(
+        &mut self,
+        shared: &Shared<'_>,
+        batches: &[Batch],
+        cuts: &[Cut],
+    ) -> Result<Found> {
+        let Self { program, weights, sums, order, group, posteriors, .. } = self;
+        let mut learning = Learning { program, weights, posteriors, shared };
+        let n = batches.len();
+        let first = group.rank() * n;
+        let mut found = Vec::with_capacity(n);
+        let mut add = |at: usize, to: &mut dyn Gradients| -> Result<()> {
+            let cut = cuts.get(at);
+            found.push(learning.add_gradients(first + at, &batches[at], cut, to)?);
+            Ok(())
+        };
+        sums.clear();
+        let mut added = (0..n - 1).try_for_each(|at| {
+            sums.begin()?;
+            add(at, sums)?;
+            Ok(sums.merge(tree::additions_after(at, n))?)
+        });
+        added = added.and_then(|()| Ok(sums.begin()?));
+        // From here on every process exchanges, whatever happens in it: the others wait for it.
+        let mut exchange = Exchange::new(group, sums, order);
+        added = added.and_then(|()| add(n - 1, &mut exchange));
+        let exchanged = exchange.finish();
+        added?;
+        exchanged?;
+        Ok(Found::sum(found))
     }
 
     /// Moves the weight of the KL, which was this multiple of its target.
@@ -324,59 +375,56 @@ impl SlowLearner {
         self.kl_balance = moved.clamp(LEAST_BALANCE, 1.0) as f32;
     }
 
-    /// Adds the gradients of a bound on a random prefix of each text with what follows it, whose posterior has read the
-    /// prefix alone, times `train.prefix_weight`.
-    fn read_on(
-        &mut self,
-        config: &Config,
-        batches: &[Batch],
-        step: u64,
-        kl_weight: f64,
-    ) -> Result<()> {
-        let train = &config.train;
-        let extents = self.program.extents();
-        let cuts = batches.iter().enumerate().map(|(idx, batch)| {
-            let batch = ltm_vi::Batch::new(extents, train.batch, &batch.tokens, &batch.targets)?;
-            Ok(Cut::new(batch, key_of(config, step, idx), train.prefix_block)?)
-        });
-        let cuts = cuts.collect::<Result<Vec<_>>>()?;
-        let tokens = cuts.iter().flat_map(|cut| &cut.counted).filter(|counts| **counts).count();
-        let share = (train.prefix_weight / tokens.max(1) as f64) as f32;
-        let inference = Inference::weighted(&config.fast_loop(), train.progress(step), kl_weight)?;
-        for (idx, Cut { known, rest, counted }) in cuts.iter().enumerate() {
-            let token_weight: Vec<f32> =
-                counted.iter().map(|counts| if *counts { share } else { 0.0 }).collect();
-            let mut problem = self.program.problem(&self.weights, known)?;
-            let latents =
-                inference.infer(&mut problem, key_of(config, step, idx), &mut |_| Ok(()))?;
-            let mut problem = problem.with_batch(rest)?;
-            let slow = problem.weight_gradients(&latents, &token_weight, kl_weight)?;
-            slow.add_to(&mut self.sums)?;
+    /// The texts cut after prefixes, where the step learns from such; refuses batches that cannot be learned from.
+    fn cuts(&self, config: &Config, batches: &[Batch], step: u64) -> Result<Vec<Cut>> {
+        if let Some(batch) = batches.iter().find(|batch| batch.numbers.len() < batch.rows) {
+            let expected = format!("a number for each of {} rows", batch.rows);
+            return Err(Error::field("batches", expected, batch.numbers.len()));
         }
-        Ok(())
-    }
-
-    /// Adds the gradient of a batch's masked-diffusion bound, times `share`, under masks drawn for this
-    /// step, and returns the bound in nats.
-    fn unmask(&mut self, config: &Config, batch: &Batch, key: InferKey, share: f64) -> Result<f64> {
-        let t = config.train.seq_len;
-        let extents = self.program.extents();
-        let masked = mask_batch(extents, key, &batch.tokens, &batch.targets, t)?;
-        let batch =
-            ltm_vi::Batch::new(extents, config.train.batch, &masked.tokens, &masked.targets)?;
-        let weight: Vec<f32> = masked.weight.iter().map(|w| w * share as f32).collect();
-        let mut problem = self.program.problem(&self.weights, &batch)?;
-        let slow = problem.weight_gradients(&Latents::None, &weight, 1.0)?;
-        slow.add_to(&mut self.sums)?;
-        let nll = slow.nll.iter().zip(&masked.weight);
-        Ok(nll.map(|(nll, w)| nll * f64::from(*w)).sum())
+        let train = &config.train;
+        if !(train.prefix_weight > 0.0 && train.progress(step) >= train.prefix_from) {
+            return Ok(Vec::new());
+        }
+        let first = self.group.rank() * batches.len();
+        let cut = |(at, batch): (usize, &Batch)| {
+            let extents = self.program.extents();
+            let batch = ltm_vi::Batch::new(extents, train.batch, &batch.tokens, &batch.targets)?;
+            Ok(Cut::new(batch, key_of(config, step, first + at), train.prefix_block)?)
+        };
+        batches.iter().enumerate().map(cut).collect()
     }
 }
 
-/// What the random numbers of a step's micro-batch are a function of.
-fn key_of(config: &Config, step: u64, micro_batch: usize) -> InferKey<'static> {
-    let first = (micro_batch * config.train.batch) as u64;
-    InferKey { seed: config.run.seed, step, sequences: Sequences::From(first) }
+/// What is counted before a step, in one process or in all.
+#[derive(Clone, Copy, Debug, Default, Serialize, Deserialize)]
+struct Counts {
+    micro_batches: usize,
+    rows: usize,
+    /// Scored tokens.
+    tokens: usize,
+    /// Tokens that are scored after a prefix.
+    cut_tokens: usize,
+}
+
+impl Counts {
+    fn of(batches: &[Batch], cuts: &[Cut]) -> Self {
+        let counted = cuts.iter().flat_map(|cut| &cut.counted);
+        Self {
+            micro_batches: batches.len(),
+            rows: batches.iter().map(|batch| batch.rows).sum(),
+            tokens: batches.iter().map(|batch| batch.scored).sum(),
+            cut_tokens: counted.filter(|counts| **counts).count(),
+        }
+    }
+
+    fn sum(all: &[Self]) -> Self {
+        all.iter().fold(Self::default(), |sum, one| Self {
+            micro_batches: sum.micro_batches + one.micro_batches,
+            rows: sum.rows + one.rows,
+            tokens: sum.tokens + one.tokens,
+            cut_tokens: sum.cut_tokens + one.cut_tokens,
+        })
+    }
 }
 
 /// Euclidean norm of all gradients together.

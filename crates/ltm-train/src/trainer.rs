@@ -4,15 +4,18 @@
 use std::ops::ControlFlow;
 use std::time::Instant;
 
+use ltm_collective::Group;
 use ltm_model::Weights;
 use ltm_vi::{Program, SlowGradient, StartKind};
+use serde::Serialize;
+use serde::de::DeserializeOwned;
 
 use crate::config::Config;
 use crate::data::{Batch, BatchOptions, Batches, Order, Rows, Tokenizer};
-use crate::eval::{Evaluation, evaluate_until, protocols};
+use crate::eval::{Evaluation, evaluate_in, protocols};
 use crate::observer::{Next, Observer};
 use crate::step::{SlowLearner, StepReport};
-use crate::{Error, Result};
+use crate::{Error, Result, chain};
 
 /// A model in training: a learner, the batches that it learns from, those that it is scored on, and its step.
 ///
@@ -37,9 +40,14 @@ pub(crate) trait Recorder {
     fn stepped(&mut self, report: &StepReport, seconds: f64) -> Result<()>;
     /// The validation split was scored.
     fn evaluated(&mut self, step: u64, evaluation: &Evaluation) -> Result<()>;
-    /// Nothing is left to do for the present step; `next` is what was asked for meanwhile.
-    fn settled(&mut self, trainer: &Trainer, next: Next, observer: &mut dyn Observer)
-    -> Result<()>;
+    /// Nothing is left to do for the present step; `next` is what was asked for meanwhile. Returns whether the trainer's
+    /// state was saved.
+    fn settled(
+        &mut self,
+        trainer: &Trainer,
+        next: Next,
+        observer: &mut dyn Observer,
+    ) -> Result<bool>;
 }
 
 /// Keeps nothing.
@@ -50,8 +58,8 @@ impl Recorder for () {
     fn evaluated(&mut self, _step: u64, _evaluation: &Evaluation) -> Result<()> {
         Ok(())
     }
-    fn settled(&mut self, _: &Trainer, _: Next, _: &mut dyn Observer) -> Result<()> {
-        Ok(())
+    fn settled(&mut self, _: &Trainer, _: Next, _: &mut dyn Observer) -> Result<bool> {
+        Ok(false)
     }
 }
 
@@ -63,10 +71,25 @@ impl Trainer {
     /// # Errors
     /// Those of [`from_learner`](Self::from_learner), [`initial_weights`] and [`SlowLearner::new`].
     pub fn new(config: Config, train: Batches, val: Option<Batches>) -> Result<Self> {
+        Self::in_group(config, Group::alone(), train, val)
+    }
+
+    /// As [`new`](Self::new), as one of the processes of a group. All of them have the same configuration and corpora; each
+    /// reads its share of a step's micro-batches and of an evaluation's batches, and all know the results. With a power of
+    /// two of processes these are those of one process, to the bit.
+    ///
+    /// # Errors
+    /// Those of [`new`](Self::new).
+    pub fn in_group(
+        config: Config,
+        group: Group,
+        train: Batches,
+        val: Option<Batches>,
+    ) -> Result<Self> {
         config.validate()?;
         check_batches(&config, &train, val.as_ref())?;
         let weights = initial_weights(&config, &train)?;
-        let learner = SlowLearner::new(&config, &weights)?;
+        let learner = SlowLearner::new(&config, &weights)?.in_group(group);
         Self::from_learner(config, learner, 0, train, val)
     }
 
@@ -77,8 +100,8 @@ impl Trainer {
     ///
     /// # Errors
     /// [`Error::Field`] for a configuration that [`Config::validate`] refuses, and for batches of another shape or
-    /// vocabulary than the configured ones, windows whose posteriors are to be kept, or validation batches that are not
-    /// sequential.
+    /// vocabulary than the configured ones, windows whose posteriors are to be kept, validation batches that are not
+    /// sequential, or micro-batches that the learner's group cannot share equally.
     pub fn from_learner(
         config: Config,
         learner: SlowLearner,
@@ -88,6 +111,7 @@ impl Trainer {
     ) -> Result<Self> {
         config.validate()?;
         check_batches(&config, &train, val.as_ref())?;
+        check_shared(&config, learner.group())?;
         Ok(Self { config, learner, train, val, step, scored: None })
     }
 
@@ -139,11 +163,12 @@ impl Trainer {
     /// # Errors
     /// Those of [`Batches::batch`] and [`SlowLearner::step`]; the trainer is then unchanged.
     pub fn step(&mut self) -> Result<StepReport> {
-        let micro_batches = self.config.train.micro_batches as u64;
-        let batches = (0..micro_batches)
-            .map(|index| self.train.batch(self.step * micro_batches + index))
-            .collect::<crate::data::Result<Vec<Batch>>>()?;
-        let report = self.learner.step(&self.config, &batches, self.step)?;
+        let micro_batches = self.config.train.micro_batches;
+        let first = self.step * micro_batches as u64;
+        let own = self.learner.group().share(micro_batches);
+        let batches = own.map(|index| self.train.batch(first + index as u64));
+        let batches = batches.collect::<crate::data::Result<Vec<Batch>>>().map_err(Error::from);
+        let report = self.learner.step_if(&self.config, batches, self.step)?;
         self.step = report.step;
         Ok(report)
     }
@@ -168,8 +193,9 @@ impl Trainer {
         };
         let weights = self.learner.device_weights();
         let sequences = self.config.train.eval_sequences;
+        let group = self.learner.group();
         let evaluation =
-            evaluate_until(&self.config, weights, val, &protocols, sequences, &mut progress);
+            evaluate_in(group, &self.config, weights, val, &protocols, sequences, &mut progress);
         let evaluation = evaluation.map_err(|error| match error {
             Error::NonFinite { step: 0, tensor, last_good } => {
                 Error::NonFinite { step: self.step, tensor, last_good }
@@ -207,20 +233,27 @@ impl Trainer {
         observer: &mut dyn Observer,
     ) -> Result<Option<Evaluation>> {
         let steps = self.config.train.steps;
-        let mut next = observer.started(self.step.min(steps), steps);
+        let asked = observer.started(self.step.min(steps), steps);
+        let mut next = self.together(Ok(asked))?;
         let (mut evaluation, mut is_recorded) = (None, true);
         loop {
             if next < Next::Stop && self.is_evaluation_due() {
                 let (found, asked) = self.score(observer)?;
                 next = next.max(asked);
                 if let Some(found) = &found {
-                    recorder.evaluated(self.step, found)?;
                     self.scored = Some(self.step);
+                    let kept = recorder.evaluated(self.step, found);
                     next = next.max(observer.evaluated(self.step, found));
+                    next = self.together(kept.map(|()| next))?;
+                } else {
+                    next = self.together(Ok(next))?;
                 }
                 evaluation = found;
             }
-            recorder.settled(self, next, observer)?;
+            let saved = recorder.settled(self, next, observer);
+            if self.together(saved)? {
+                self.verify()?;
+            }
             if next == Next::Stop || self.step >= steps {
                 return Ok(evaluation.filter(|_| self.step >= steps));
             }
@@ -228,12 +261,43 @@ impl Trainer {
             let started = Instant::now();
             let report = self.step()?;
             let seconds = started.elapsed().as_secs_f64();
-            recorder.stepped(&report, seconds)?;
-            next = observer.stepped(&report, seconds);
+            let kept = recorder.stepped(&report, seconds);
+            let asked = observer.stepped(&report, seconds);
+            next = self.together(kept.map(|()| asked))?;
             if is_recorded && let Some(error) = self.learner.recording_failure() {
                 is_recorded = false;
                 observer.not_recorded(error);
             }
+        }
+    }
+
+    /// The most that any process of the group says, if none has failed.
+    fn together<T: Serialize + DeserializeOwned + Clone + Ord>(&self, own: Result<T>) -> Result<T> {
+        let all = self.learner.group().agree(own.as_ref().map_err(|error| chain(error)), "a step");
+        let (own, all) = (own?, all?);
+        Ok(all.into_iter().fold(own, T::max))
+    }
+
+    /// Makes sure that all processes of the group have the same weights.
+    ///
+    /// # Errors
+    /// [`Error::Diverged`], and those of [`weights`](Self::weights).
+    pub(crate) fn verify(&self) -> Result<()> {
+        let group = self.learner.group();
+        if group.size() == 1 {
+            return Ok(());
+        }
+        let sum = self.weights().map(|weights| {
+            let bytes =
+                weights.params.iter().flatten().flat_map(|weight| weight.to_bits().to_le_bytes());
+            crc32c::crc32c(&bytes.collect::<Vec<u8>>())
+        });
+        let all = group.agree(sum.as_ref().map_err(|error| chain(error)), "a checkpoint");
+        sum?;
+        let all = all?;
+        match all.iter().position(|other| *other != all[0]) {
+            None => Ok(()),
+            Some(rank) => Err(Error::Diverged { rank, step: self.step }),
         }
     }
 }
@@ -261,6 +325,16 @@ pub fn initial_weights(config: &Config, train: &Batches) -> Result<Weights> {
     let batches = batches.collect::<Result<Vec<_>>>()?;
     let mut program = Program::new(&config.model, b, t, &device, precision, SlowGradient::None)?;
     Ok(program.calibrated(&weights, &batches)?)
+}
+
+/// Refuses micro-batches that the processes of a group cannot share equally.
+pub(crate) fn check_shared(config: &Config, group: &Group) -> Result<()> {
+    let (micro_batches, processes) = (config.train.micro_batches, group.size());
+    if micro_batches.is_multiple_of(processes) {
+        return Ok(());
+    }
+    let expected = format!("a multiple of {processes}, the number of processes");
+    Err(Error::field("train.micro_batches", expected, micro_batches))
 }
 
 /// Refuses batches that are not of the configured shape, or not of one vocabulary with the model.

@@ -1,9 +1,8 @@
 //! The slow step of the importance-weighted bound. Knows no weight optimiser.
 
-use ltm_kernels::Buffer;
-
 use crate::error::argument;
 use crate::key::SampleOf;
+use crate::weight_grad::TakeGradient;
 use crate::{Error, Gaussian, InferKey, Problem, Result};
 
 /// What an importance-weighted slow step measured.
@@ -16,7 +15,7 @@ pub struct Weighted {
 }
 
 impl Problem<'_> {
-    /// Adds to `sums` the gradients of the importance-weighted bound of Burda et al. (2016) with `samples` fresh samples of
+    /// Hands over, sample by sample, what adds up to the gradients of the importance-weighted bound of Burda et al. (2016) with `samples` fresh samples of
     /// `q`, `sum_b w_b · -log mean_k (p(z_k)/q(z_k))^kl_weight p(x|z_k)`, where `w_b` is the weight of the sequence's
     /// tokens: `token_weight (B·T)` as in [`weight_gradients`](Self::weight_gradients).
     ///
@@ -28,15 +27,15 @@ impl Problem<'_> {
     /// # Errors
     /// [`Error::NoSlowGradient`] for a program without weight gradients or not made for
     /// [importance](crate::Training::importance), [`Error::Argument`] when a length differs or `samples` is 0,
-    /// [`Error::Autodiff`] when a kernel fails; sums are then undefined.
-    pub fn add_importance_gradients(
+    /// [`Error::Autodiff`] when a kernel fails, and those of `take`.
+    pub fn each_importance_gradient(
         &mut self,
         q: &Gaussian,
         samples: usize,
         key: InferKey,
         token_weight: &[f32],
         kl_weight: f64,
-        sums: &mut [Buffer],
+        take: &mut TakeGradient<'_>,
     ) -> Result<Weighted> {
         let [b, t] = self.batch.shape();
         if !self.program.training.importance {
@@ -74,9 +73,9 @@ impl Problem<'_> {
             let of_row: Vec<f32> = weights.iter().map(|row| row[sample] as f32).collect();
             let of_token = token_weight.iter().enumerate().map(|(at, w)| w * of_row[at / t]);
             let of_token: Vec<f32> = of_token.collect();
-            let slow = self.gradients_at_stored(&of_token, &plain, Some(&of_row), kl_weight)?;
-            slow.add_to(sums)?;
-            kl = slow.kl.unwrap_or_default();
+            let found =
+                self.each_gradient_at_stored(&of_token, &plain, Some(&of_row), kl_weight, take)?;
+            kl = found.kl.unwrap_or_default();
         }
         Ok(Weighted { nll, kl })
     }

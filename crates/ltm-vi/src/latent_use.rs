@@ -2,6 +2,7 @@
 //! means another fit of the same sequences reproduces.
 
 use ltm_model::ModelConfig;
+use serde::{Deserialize, Serialize};
 
 use crate::error::argument;
 use crate::key::Purpose;
@@ -32,20 +33,20 @@ pub struct LatentUse {
     moments: Vec<Moments>,
 }
 
-/// What is measured of a batch's posterior besides its rows.
-struct Measured<'a> {
-    /// Its means, `(B,L·Z,C)`.
-    mu: &'a [f32],
-    /// The means of a second fit.
-    second: Option<&'a [f32]>,
+/// What was measured of one batch, to be [added](LatentUse::add) to that of a corpus, here or in another process.
+#[derive(Clone, Debug, Default, Serialize, Deserialize)]
+pub struct BatchUse {
+    /// The means of the fit, `(B,L·Z,C)`, and those of a second one, if there was one.
+    fits: Option<[Vec<f32>; 2]>,
     /// KL of each layer of a sequence, `(B·L)`.
-    kl_per_layer: &'a [f64],
+    kl_per_layer: Vec<f64>,
     /// KL of each latent vector, `(B·L·Z)`, in closed form.
-    kl_per_latent: Option<&'a [f64]>,
+    kl_per_latent: Option<Vec<f64>>,
+    rows: Vec<Row>,
 }
 
 /// What is measured of one row besides its posterior.
-#[derive(Clone, Copy, Debug, Default)]
+#[derive(Clone, Copy, Debug, Default, Serialize, Deserialize)]
 struct Row {
     tokens: usize,
     gain: f64,
@@ -109,8 +110,7 @@ impl LatentUse {
     /// The first [`REFITTED`](Self::REFITTED) rows are fitted under a second key too.
     ///
     /// # Errors
-    /// Those of [`Inference::infer`] and [`Problem::token_nll_at`];
-    /// [`Error::Unsuitable`](crate::Error::Unsuitable) for latents without a density.
+    /// Those of [`measure`](Self::measure).
     pub fn fit(
         &mut self,
         problem: &mut Problem<'_>,
@@ -118,7 +118,25 @@ impl LatentUse {
         key: InferKey,
         documents: &[Option<u64>],
     ) -> Result<Gaussian> {
-        let second = if self.refitted < Self::REFITTED {
+        let twice = self.refitted < Self::REFITTED;
+        let (q, measured) = Self::measure(problem, inference, key, documents, twice)?;
+        self.add(&measured)?;
+        Ok(q)
+    }
+
+    /// Fits a problem's batch under `key`, or `twice` under a second key too, and measures it; returns the fit.
+    ///
+    /// # Errors
+    /// Those of [`Inference::infer`] and [`Problem::token_nll_at`];
+    /// [`Error::Unsuitable`](crate::Error::Unsuitable) for latents without a density.
+    pub fn measure(
+        problem: &mut Problem<'_>,
+        inference: &Inference,
+        key: InferKey,
+        documents: &[Option<u64>],
+        twice: bool,
+    ) -> Result<(Gaussian, BatchUse)> {
+        let second = if twice {
             let key = InferKey { step: key.step ^ Self::SECOND_FIT, ..key };
             Some(inference.infer(problem, key, &mut |_| Ok(()))?.center()?)
         } else {
@@ -131,7 +149,8 @@ impl LatentUse {
         let sample = posterior.fresh_sample(problem.extents(), key, 0)?;
         // By the same noise, which makes their difference more certain.
         let [b, t] = problem.batch().shape();
-        let (prior, len) = (problem.prior()?, problem.extents().latent_len());
+        let extents = problem.extents();
+        let (prior, len) = (problem.prior()?, extents.latent_len());
         let noise = key.normal([b, len], Purpose::ScoreNoise, 0, [0.0, 1.0])?;
         let prior_sample: Vec<f32> =
             noise.chunks(len).flat_map(|noise| prior.sample_f32(noise)).collect();
@@ -144,8 +163,9 @@ impl LatentUse {
         let at_prior_sample = nats_at(&prior_sample)?;
         let scored = problem.batch().scored_tokens();
         let kl_per_layer = problem.kl(&q, key)?;
-        let kl_per_latent = problem.exact_kl(&posterior, b * self.n_latents)?;
-        let kl: Vec<f64> = kl_per_layer.chunks(self.n_layers).map(|row| row.iter().sum()).collect();
+        let kl_per_latent = problem.exact_kl(&posterior, b * extents.n_latents)?;
+        let kl: Vec<f64> =
+            kl_per_layer.chunks(extents.n_layers).map(|row| row.iter().sum()).collect();
         let row = |b: usize| Row {
             tokens: scored[b],
             gain: at_prior[b] - at_posterior[b],
@@ -153,37 +173,38 @@ impl LatentUse {
             document: documents.get(b).copied().flatten(),
         };
         let rows: Vec<Row> = (0..scored.len()).map(row).collect();
-        let measured = Measured {
-            mu: &posterior.mu,
-            second: second.as_deref(),
-            kl_per_layer: &kl_per_layer,
-            kl_per_latent: kl_per_latent.as_deref(),
-        };
-        self.add(measured, &rows)?;
-        Ok(q)
+        let fits = second.map(|second| [posterior.mu, second]);
+        Ok((q, BatchUse { fits, kl_per_layer, kl_per_latent, rows }))
     }
 
-    /// Adds what was measured of a batch, and of its rows.
-    fn add(&mut self, measured: Measured<'_>, rows: &[Row]) -> Result<()> {
-        let Measured { mu, second, kl_per_layer, kl_per_latent } = measured;
-        let n = mu.len() / rows.len().max(1);
-        for len in [second.map_or(mu.len(), <[f32]>::len), n * rows.len()] {
-            if len != mu.len() {
-                return Err(argument("posterior", format!("{} dimensions", mu.len()), len));
+    /// Adds what was measured of a batch, except of rows without a scored token. Batches are added in their order in the
+    /// corpus.
+    ///
+    /// # Errors
+    /// [`Error::Argument`](crate::Error::Argument) for a batch of another model.
+    pub fn add(&mut self, batch: &BatchUse) -> Result<()> {
+        let BatchUse { fits, kl_per_layer, kl_per_latent, rows } = batch;
+        let n = match fits {
+            Some([mu, _]) => mu.len() / rows.len().max(1),
+            None => self.moments.len(),
+        };
+        for len in fits.iter().flatten().map(Vec::len) {
+            if len != n * rows.len() {
+                let expected = format!("{} dimensions", n * rows.len());
+                return Err(argument("posterior", expected, len));
             }
         }
         self.kl_per_layer.resize(self.n_layers, 0.0);
-        self.kl_per_latent.resize(kl_per_latent.map_or(0, |_| self.n_latents), 0.0);
+        self.kl_per_latent.resize(kl_per_latent.as_ref().map_or(0, |_| self.n_latents), 0.0);
         self.moments.resize(n, Moments::default());
         for (b, measured) in rows.iter().enumerate().filter(|(_, row)| row.tokens > 0) {
-            let row = b * n..(b + 1) * n;
             let of_row = |sums: &mut [f64], kl: &[f64]| {
                 let n = sums.len();
                 let of_row = kl.iter().skip(b * n);
                 sums.iter_mut().zip(of_row).for_each(|(sum, kl)| *sum += kl);
             };
             of_row(&mut self.kl_per_layer, kl_per_layer);
-            of_row(&mut self.kl_per_latent, kl_per_latent.unwrap_or_default());
+            of_row(&mut self.kl_per_latent, kl_per_latent.as_deref().unwrap_or_default());
             let Row { tokens, gain, excess, document } = *measured;
             if document.is_none() || document != self.document {
                 for all in [&mut self.gains, &mut self.excess, &mut self.tokens] {
@@ -195,9 +216,10 @@ impl LatentUse {
             self.gains[at] += gain;
             self.excess[at] += excess;
             self.tokens[at] += tokens as f64;
-            let Some(second) = second else { continue };
+            let Some([first, second]) = fits else { continue };
             self.refitted += 1;
-            let both = mu[row.clone()].iter().zip(&second[row]);
+            let row = b * n..(b + 1) * n;
+            let both = first[row.clone()].iter().zip(&second[row]);
             for (sums, (x, y)) in self.moments.iter_mut().zip(both) {
                 let (x, y) = (f64::from(*x), f64::from(*y));
                 sums.x += x;
@@ -281,16 +303,16 @@ mod tests {
         let mu = [1.0, 0.0, 0.5, 0.5, -1.0, 0.0, -0.5, 0.5, 9.0, 9.0, 9.0, 9.0];
         let kl_per_latent = [0.5, 0.0, 2.0, 2.0, 0.5, 0.0, 2.0, 4.0, 9.0, 9.0, 9.0, 9.0];
         let kl_per_layer = [0.5, 4.0, 0.5, 6.0, 18.0, 18.0];
-        let measured = |second| Measured {
-            mu: &mu,
-            second,
-            kl_per_layer: &kl_per_layer,
-            kl_per_latent: Some(&kl_per_latent),
+        let measured = |second: Option<&[f32]>, rows: &[Row]| BatchUse {
+            fits: second.map(|second| [mu.to_vec(), second.to_vec()]),
+            kl_per_layer: kl_per_layer.to_vec(),
+            kl_per_latent: Some(kl_per_latent.to_vec()),
+            rows: rows.to_vec(),
         };
         let second = [1.0, 0.0, -0.5, 0.5, -1.0, 0.0, 0.5, 0.5, 9.0, 9.0, 9.0, 9.0];
         let row = |(gain, tokens)| Row { tokens, gain, excess: -2.0 * gain, document: None };
         let rows = [(3.0, 3), (-1.0, 1), (99.0, 0)].map(row);
-        used.add(measured(Some(&second)), &rows).unwrap();
+        used.add(&measured(Some(&second), &rows)).unwrap();
         assert_eq!((used.sequences(), used.refitted()), (2, 2));
         assert_eq!(used.kl_per_layer(), [0.5, 5.0]);
         assert_eq!(used.kl_per_latent(), [0.5, 0.0, 2.0, 3.0]);
@@ -305,15 +327,15 @@ mod tests {
         assert_eq!(variance.share(), 0.6);
         // Later sequences without a second fit change all but that.
         let later = [(0.0, 4), (0.0, 4), (0.0, 0)].map(row);
-        used.add(measured(None), &later).unwrap();
+        used.add(&measured(None, &later)).unwrap();
         assert_eq!((used.sequences(), used.refitted()), (4, 2));
         assert_eq!(used.mean_variance(), variance);
-        assert!(used.add(measured(Some(&second[1..])), &later).is_err());
+        assert!(used.add(&measured(Some(&second[1..]), &later)).is_err());
         // Rows of one document are one sequence, in one batch or in two.
         let of = |document| Row { tokens: 2, excess: 1.0, document, ..Row::default() };
         let mut used = LatentUse::new(&config);
-        used.add(measured(None), &[of(Some(1)), of(Some(1)), of(Some(2))]).unwrap();
-        used.add(measured(None), &[of(Some(2)), of(None), of(None)]).unwrap();
+        used.add(&measured(None, &[of(Some(1)), of(Some(1)), of(Some(2))])).unwrap();
+        used.add(&measured(None, &[of(Some(2)), of(None), of(None)])).unwrap();
         assert_eq!((used.tokens.as_slice(), used.sequences()), (&[4.0, 4.0, 2.0, 2.0][..], 4));
         assert_eq!(used.above_prior(), (0.5, 0.0));
         assert!(used.is_worse_than_prior());

@@ -52,7 +52,7 @@ pub use generate::{
 };
 pub use importance::Weighted;
 pub use key::{InferKey, Sequences};
-pub use latent_use::{LatentUse, MeanVariance};
+pub use latent_use::{BatchUse, LatentUse, MeanVariance};
 pub use latents::{Gaussian, Latents};
 pub use likelihood::{Extents, Likelihood};
 pub use low_rank::TracedFactor;
@@ -65,7 +65,7 @@ pub use protocol::Protocol;
 pub use score::{Estimate, Masked, Predictor, Scores, mask_batch, score};
 pub use start::Start;
 pub use suits::{Task, suits};
-pub use weight_grad::WeightGradients;
+pub use weight_grad::{SlowLoss, TakeGradient, WeightGradients};
 
 // What the signatures above take and return.
 pub use ltm_autodiff::{self, NodeCount, Precision};

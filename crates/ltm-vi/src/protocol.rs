@@ -1,6 +1,8 @@
 //! Evaluation protocols: how a number of nats per token is defined, and which models it applies to. Scores
 //! nothing.
 
+use serde::{Deserialize, Serialize};
+
 use crate::error::argument;
 use crate::{Error, Result};
 
@@ -9,7 +11,8 @@ use crate::{Error, Result};
 ///
 /// Every protocol gives nats, divided by the scored tokens of the corpus, with a standard error over
 /// sequences and, where latents are sampled, the part of it that is due to sampling.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(into = "String", try_from = "String")]
 pub enum Protocol {
     /// `-log p(x|z)` at the last sample of the fit, which has seen `x`. Not a bound, because the KL is not
     /// counted: one term of a bound, and a measure of what the latents encode.
@@ -177,6 +180,20 @@ impl std::fmt::Display for Protocol {
             | Self::PrequentialOverlap { stride, samples } => write!(f, ":{stride}:{samples}"),
             Self::AutoregressiveOverlap { stride } => write!(f, ":{stride}"),
         }
+    }
+}
+
+impl From<Protocol> for String {
+    fn from(protocol: Protocol) -> Self {
+        protocol.to_string()
+    }
+}
+
+impl TryFrom<String> for Protocol {
+    type Error = Error;
+
+    fn try_from(text: String) -> Result<Self> {
+        text.parse()
     }
 }
 

@@ -1,5 +1,6 @@
 //! Weight gradients at given latents: what a slow step sums over its micro-batches. Knows no weight optimiser.
 
+use ltm_autodiff::Plan;
 use ltm_kernels::Buffer;
 use ltm_kernels::ops::elementwise;
 use ltm_model::ParamSpec;
@@ -19,6 +20,18 @@ pub struct WeightGradients<'a> {
     pub kl: Option<Vec<f64>>,
 }
 
+/// The loss of a slow step on one batch.
+#[derive(Clone, Debug, PartialEq)]
+pub struct SlowLoss {
+    /// Negative log-likelihood of each target, `(B·T)`, in nats.
+    pub nll: Vec<f64>,
+    /// KL of each sequence's posterior from the prior, `(B)`, in nats; `None` for latents without a density, or none.
+    pub kl: Option<Vec<f64>>,
+}
+
+/// Takes the gradient of the weight of this number.
+pub type TakeGradient<'a> = dyn FnMut(usize, &Buffer) -> Result<()> + Send + 'a;
+
 impl Problem<'_> {
     /// Gradients of `sum(token_weight · nll)` for each weight at the sample of `latents`. With `token_weight (B·T)` of
     /// one over the number of scored tokens they are those of the mean.
@@ -37,6 +50,24 @@ impl Problem<'_> {
         token_weight: &[f32],
         kl_weight: f64,
     ) -> Result<WeightGradients<'_>> {
+        let SlowLoss { nll, kl } =
+            self.each_weight_gradient(latents, token_weight, kl_weight, &mut |_, _| Ok(()))?;
+        let gradients = self.computed_gradients()?;
+        Ok(WeightGradients { params: &self.program.params, gradients, nll, kl })
+    }
+
+    /// As [`weight_gradients`](Self::weight_gradients), and hands over each gradient as soon as it is computed, while others
+    /// still are: in the order of [`Program::gradient_order`].
+    ///
+    /// # Errors
+    /// Those of [`weight_gradients`](Self::weight_gradients), and of `take`, which ends the computation.
+    pub fn each_weight_gradient(
+        &mut self,
+        latents: &Latents,
+        token_weight: &[f32],
+        kl_weight: f64,
+        take: &mut TakeGradient<'_>,
+    ) -> Result<SlowLoss> {
         let [b, t] = self.batch.shape();
         if self.program.nodes.slow.is_none() {
             return Err(Error::NoSlowGradient);
@@ -46,43 +77,49 @@ impl Problem<'_> {
             return Err(argument("token_weight", expected, token_weight.len()));
         }
         self.load(latents)?;
-        let mut gradients =
-            self.gradients_at_stored(token_weight, token_weight, None, kl_weight)?;
-        if !matches!(latents, Latents::Gaussian(_)) {
-            gradients.kl = None;
-        }
-        Ok(gradients)
+        let found =
+            self.each_gradient_at_stored(token_weight, token_weight, None, kl_weight, take)?;
+        let kl = found.kl.filter(|_| matches!(latents, Latents::Gaussian(_)));
+        Ok(SlowLoss { kl, ..found })
     }
 
     /// The same at the latents in the store. `encoder_weight` is the `token_weight` of the bound of an encoder beside a
     /// fit, and `sample_weight` the importance of each sequence's sample, 1 without.
-    pub(crate) fn gradients_at_stored(
+    pub(crate) fn each_gradient_at_stored(
         &mut self,
         token_weight: &[f32],
         encoder_weight: &[f32],
         sample_weight: Option<&[f32]>,
         kl_weight: f64,
-    ) -> Result<WeightGradients<'_>> {
+        take: &mut TakeGradient<'_>,
+    ) -> Result<SlowLoss> {
         let [b, _] = self.batch.shape();
         self.load_batch()?;
         self.load_token_weight(token_weight, encoder_weight, kl_weight as f32)?;
         let n_layers = self.program.extents.n_layers;
-        let Program { graph, device, precision, nodes, plans, store, params, .. } =
-            &mut *self.program;
+        self.program.slow_plan()?;
+        let Program { nodes, plans, store, .. } = &mut *self.program;
         let slow = nodes.slow.as_ref().ok_or(Error::NoSlowGradient)?;
+        let plan = plans.slow.as_mut().ok_or(Error::NoSlowGradient)?;
         if let Some(input) = slow.sample_weight {
             store.write_f32(input, sample_weight.unwrap_or(&vec![1.0; b]))?;
         }
-        let outputs = || nodes.slow_outputs();
-        let plan = Program::plan(&mut plans.slow, graph, device, *precision, outputs)?;
-        plan.run(store.with(self.weights.parameters()))?;
+        let mut hand = |value, gradient: &Buffer| {
+            let mut of_value = slow.gradients.iter().enumerate().filter(|(_, own)| **own == value);
+            of_value.try_for_each(|(param, _)| take(param, gradient))
+        };
+        plan.run_handing(store.with(self.weights.parameters()), &mut hand)?;
         let kl = slow.kl.map(|kl| plan.output(kl)?.to_f64().map_err(Error::from)).transpose()?;
         let by_row = |kl: Vec<f64>| kl.chunks(n_layers).map(|kl| kl.iter().sum()).collect();
-        let kl = kl.map(by_row);
         let nll = plan.output(slow.nll)?.to_f64()?;
-        let gradients = slow.gradients.iter().map(|value| Ok(plan.output(*value)?));
-        let gradients = gradients.collect::<Result<_>>()?;
-        Ok(WeightGradients { params, gradients, nll, kl })
+        Ok(SlowLoss { nll, kl: kl.map(by_row) })
+    }
+
+    /// The gradients that the slow plan has left.
+    fn computed_gradients(&self) -> Result<Vec<&Buffer>> {
+        let slow = self.program.nodes.slow.as_ref().ok_or(Error::NoSlowGradient)?;
+        let plan = self.program.plans.slow.as_ref().ok_or(Error::NoSlowGradient)?;
+        slow.gradients.iter().map(|value| Ok(plan.output(*value)?)).collect()
     }
 
     /// Brings the weights of tokens and, for an encoder, of each sequence's KL into the store, unless they are there.
@@ -137,6 +174,30 @@ fn kl_weights(batch: &Batch, token_weight: &[f32], kl_weight: f32, n_layers: usi
         weights.extend(std::iter::repeat_n(kl_weight * mean, n_layers));
     }
     weights
+}
+
+impl Program {
+    /// The plan of weight gradients, made on first use.
+    fn slow_plan(&mut self) -> Result<&mut Plan> {
+        let Self { graph, device, precision, nodes, plans, .. } = self;
+        Self::plan(&mut plans.slow, graph, device, *precision, || nodes.slow_outputs())
+    }
+
+    /// The numbers of the weights, in the order in which their gradients are computed: those of the last layers first.
+    ///
+    /// # Errors
+    /// [`Error::NoSlowGradient`] for a program without weight gradients, [`Error::Autodiff`] when memory runs out.
+    pub fn gradient_order(&mut self) -> Result<Vec<usize>> {
+        let gradients = match &self.nodes.slow {
+            Some(slow) => slow.gradients.clone(),
+            None => return Err(Error::NoSlowGradient),
+        };
+        let mut order = Vec::with_capacity(gradients.len());
+        for value in self.slow_plan()?.finish_order() {
+            order.extend((0..gradients.len()).filter(|param| gradients[*param] == value));
+        }
+        Ok(order)
+    }
 }
 
 impl WeightGradients<'_> {

@@ -5,6 +5,7 @@ mod tiny;
 use std::sync::Arc;
 
 use ltm_autodiff::Precision;
+use ltm_kernels::ops::elementwise;
 use ltm_kernels::ops::philox::{self, PhiloxKey};
 use ltm_kernels::{Buffer, DType, Device};
 use ltm_model::{DeviceWeights, ModelConfig, Part, Weights, param_table};
@@ -104,9 +105,15 @@ impl Case {
             param_table(&config()).iter().map(|spec| zeros(spec.len())).collect();
         let mut problem = self.program.problem(&self.weights, &self.batch).unwrap();
         let weight = [TOKEN_WEIGHT; 10];
+        let mut handed = 0;
+        let mut take = |param: usize, gradient: &Buffer| {
+            handed += 1;
+            Ok(elementwise::add_assign(&Device::Cpu, &mut sums[param], gradient)?)
+        };
         let found = problem
-            .add_importance_gradients(q, SAMPLES, KEY, &weight, KL_WEIGHT, &mut sums)
+            .each_importance_gradient(q, SAMPLES, KEY, &weight, KL_WEIGHT, &mut take)
             .unwrap();
+        assert_eq!(handed, SAMPLES * sums.len(), "every weight's gradient, sample by sample");
         (found, sums.iter().map(|sum| sum.to_f64().unwrap()).collect())
     }
 
@@ -246,16 +253,23 @@ fn what_it_is_not_made_for_is_refused() {
     let q = case.encoded();
     let mut problem = case.program.problem(&case.weights, &case.batch).unwrap();
     let mut add = |samples, weight: &[f32]| {
-        problem.add_importance_gradients(&q, samples, KEY, weight, 1.0, &mut []).unwrap_err()
+        problem
+            .each_importance_gradient(&q, samples, KEY, weight, 1.0, &mut |_, _| Ok(()))
+            .unwrap_err()
     };
     assert!(matches!(add(0, &[0.1; 10]), Error::Argument { arg: "samples", .. }));
     assert!(matches!(add(2, &[0.1; 9]), Error::Argument { arg: "token_weight", .. }));
-    assert!(matches!(add(2, &[0.1; 10]), Error::Argument { arg: "sums", .. }));
+    let refuse = &mut |_: usize, _: &Buffer| -> Result<(), Error> {
+        let (expected, found) = (String::new(), String::new());
+        Err(Error::Argument { arg: "take", expected, found })
+    };
+    let refused = problem.each_importance_gradient(&q, 2, KEY, &[0.1; 10], 1.0, refuse);
+    assert!(matches!(refused, Err(Error::Argument { arg: "take", .. })), "the caller's own error");
     let (cpu, f64) = (Device::Cpu, Precision::F64);
     case.program = Program::new(&config(), 2, 5, &cpu, f64, SlowGradient::Joint).unwrap();
     let posterior: Posterior = q.to_host().unwrap();
     let q = Gaussian::new(&posterior, &cpu, DType::F64).unwrap();
     let mut problem = case.program.problem(&case.weights, &case.batch).unwrap();
-    let refused = problem.add_importance_gradients(&q, 2, KEY, &[0.1; 10], 1.0, &mut []);
+    let refused = problem.each_importance_gradient(&q, 2, KEY, &[0.1; 10], 1.0, &mut |_, _| Ok(()));
     assert!(matches!(refused, Err(Error::NoSlowGradient)));
 }

@@ -30,6 +30,8 @@ pub struct Plan {
     slots: Vec<Buffer>,
     scratch: HashMap<usize, Buffer>,
     outputs: HashMap<Value, Place>,
+    /// The outputs that are final once a step has run, by step.
+    finished: Vec<Vec<Value>>,
     /// The inputs read, with their update rate and the version last seen.
     seen: Vec<(usize, UpdateRate, u64)>,
     /// Whether every slot holds what its last run left: false before a first and after a failed run.
@@ -69,6 +71,16 @@ impl Plan {
             .map(|&node| (node, g.nodes[node].update_rate, 0))
             .collect();
         let place = |v: &Value| (*v, places[&origin(g, precision, *v)]);
+        let mut finished = vec![Vec::new(); steps.len()];
+        for (value, place) in outputs.iter().map(place) {
+            let Place::Slot(slot) = place else { continue };
+            let writes = |step: &Step| step.outputs.contains(&Some(slot));
+            if let Some(last) = steps.iter().rposition(writes)
+                && !finished[last].contains(&value)
+            {
+                finished[last].push(value);
+            }
+        }
         let outputs = outputs.iter().map(place).collect();
         Ok(Self {
             device: *device,
@@ -77,6 +89,7 @@ impl Plan {
             slots,
             scratch,
             outputs,
+            finished,
             seen,
             complete: false,
         })
@@ -89,6 +102,19 @@ impl Plan {
     /// [`Error::Unwritten`] when an input was never written, [`Error::Kernel`] when an op refuses
     /// its input (say, a token past the vocabulary), [`Error::OtherGraph`] for another graph's store.
     pub fn run<'a>(&mut self, inputs: impl Into<Inputs<'a>>) -> Result<()> {
+        self.run_handing(inputs, &mut |_, _| Ok(()))
+    }
+
+    /// As [`run`](Self::run), and hands each output over as soon as it is final, while the others are still to be computed:
+    /// always in the order of [`finish_order`](Self::finish_order).
+    ///
+    /// # Errors
+    /// Those of [`run`](Self::run), and of `hand`, which ends the run.
+    pub fn run_handing<'a, E: From<Error> + Send>(
+        &mut self,
+        inputs: impl Into<Inputs<'a>>,
+        hand: &mut (dyn FnMut(Value, &Buffer) -> std::result::Result<(), E> + Send),
+    ) -> std::result::Result<(), E> {
         let inputs = inputs.into();
         self.check(inputs)?;
         let mut stale = if self.complete { None } else { Some(UpdateRate::Constant) };
@@ -97,15 +123,32 @@ impl Plan {
                 stale = Some(stale.map_or(*update_rate, |s| s.min(*update_rate)));
             }
         }
-        let Some(stale) = stale else { return Ok(()) };
-        self.complete = false;
-        let first = self.steps.partition_point(|step| step.update_rate < stale);
-        self.run_range(first..self.steps.len(), inputs)?;
+        let first = match stale {
+            Some(stale) => self.steps.partition_point(|step| step.update_rate < stale),
+            None => self.steps.len(),
+        };
+        self.complete = self.complete && stale.is_none();
+        let Self { steps, finished, device, slots, scratch, outputs, .. } = self;
+        let mut each = |at: usize, step: &mut Step| {
+            if at >= first {
+                step.run(device, inputs, slots, scratch)?;
+            }
+            finished[at].iter().try_for_each(|value| match outputs[value] {
+                Place::Slot(slot) => hand(*value, &slots[slot]),
+                Place::Input(_) => Ok(()),
+            })
+        };
+        device.run(|| steps.iter_mut().enumerate().try_for_each(|(at, step)| each(at, step)))?;
         for (node, _, version) in &mut self.seen {
             *version = inputs.version(*node)?;
         }
         self.complete = true;
         Ok(())
+    }
+
+    /// The outputs that the plan computes, in the order in which a run finishes them.
+    pub fn finish_order(&self) -> impl Iterator<Item = Value> + '_ {
+        self.finished.iter().flatten().copied()
     }
 
     /// Brings up to date everything that precedes the fast loop: every stale node but those of

@@ -11,7 +11,7 @@ use ltm_train::data::{Split, storyworld};
 use ltm_train::eval::{Evaluation, evaluate_until};
 use ltm_train::json::null_as_nan;
 use ltm_train::run_data::open;
-use ltm_train::{Next, Observer, Run, Start, StepReport};
+use ltm_train::{Group, Next, Observer, Run, Start, StepReport};
 use serde::{Deserialize, Serialize};
 
 use super::record::{check_folder, check_line, settings};
@@ -84,21 +84,32 @@ impl Sweep {
     /// [`Error::File`] when another process works on the sweep or a file cannot be written, [`Error::SweepChanged`] when a
     /// recorded point was run with other settings.
     pub fn run(&self, observer: &mut dyn SweepObserver) -> Result<SweepSummary> {
-        let _lock = FolderLock::acquire(&self.dir)?;
+        self.run_in(&Group::alone(), observer)
+    }
+
+    /// As [`run`](Self::run), as one of the processes of a group: each trains and scores every so many of the points that
+    /// have no line, alone, and adds their lines to the same file. The summary is complete in each.
+    ///
+    /// # Errors
+    /// Those of [`run`](Self::run), and [`Error::Train`] when another process could not begin.
+    pub fn run_in(&self, group: &Group, observer: &mut dyn SweepObserver) -> Result<SweepSummary> {
+        let begun = match group.is_first() {
+            true => self.begin().map(Some),
+            false => Ok(None),
+        };
+        let said = begun.as_ref().map(|_| &()).map_err(|error| chain(error));
+        let all = group.agree(said, "the start of the sweep");
+        let _lock = begun?;
+        all.map_err(ltm_train::Error::from)?;
         let mut results = read_results(&self.dir)?;
-        for point in &self.points {
-            match results.iter().find(|result| result.point.name == point.name) {
-                Some(result) => check_line(self, point, &result.point)?,
-                None => check_folder(point)?,
-            }
-        }
-        // A last line that was cut off would garble the next one.
-        write_results(&self.dir, &results)?;
+        let has_none = |point: &Point, results: &[PointResult]| {
+            !results.iter().any(|result| result.point.name == point.name)
+        };
+        let without = self.points.iter().enumerate();
+        let without = without.filter(|(_, point)| has_none(point, &results));
+        let own: Vec<_> = without.skip(group.rank()).step_by(group.size()).collect();
         let mut entropy = None;
-        for (idx, point) in self.points.iter().enumerate() {
-            if results.iter().any(|result| result.point.name == point.name) {
-                continue;
-            }
+        for (idx, point) in own {
             if observer.point_started(point, idx, self.points.len()) == Next::Stop {
                 break;
             }
@@ -115,10 +126,45 @@ impl Sweep {
             observer.point_finished(&result);
             results.push(result);
         }
+        if group.size() > 1 {
+            group
+                .gather_patiently((), "the points of other processes")
+                .map_err(ltm_train::Error::from)?;
+            results = read_results(&self.dir)?;
+        }
         let of =
             |point: &Point| results.iter().find(|result| result.point.name == point.name).cloned();
         let results: Vec<PointResult> = self.points.iter().filter_map(of).collect();
         Ok(SweepSummary { finished: results.len() == self.points.len(), results })
+    }
+
+    /// Takes the lock of the sweep's folder, and makes sure that what is there is this sweep's.
+    fn begin(&self) -> Result<FolderLock> {
+        let lock = FolderLock::acquire(&self.dir)?;
+        let results = read_results(&self.dir)?;
+        for point in &self.points {
+            match results.iter().find(|result| result.point.name == point.name) {
+                Some(result) => check_line(self, point, &result.point)?,
+                None => check_folder(point)?,
+            }
+        }
+        // A last line that was cut off would garble the next one.
+        write_results(&self.dir, &results)?;
+        if results.len() < self.points.len() {
+            self.points.iter().try_for_each(|point| self.ensure_stories(point))?;
+        }
+        Ok(lock)
+    }
+
+    /// Generates the stories that the points share, unless they are there.
+    fn ensure_stories(&self, point: &Point) -> Result<()> {
+        let config = &point.placed;
+        if let (true, Some(dir)) = (generated(&point.config), &config.data.path) {
+            let seed = self.corpus_seed;
+            let (documents, val_documents) = (config.data.documents, config.data.val_documents);
+            storyworld::ensure(dir, &storyworld::Parameters { seed, documents, val_documents })?;
+        }
+        Ok(())
     }
 
     fn append(&self, result: &PointResult) -> Result<()> {
@@ -127,6 +173,8 @@ impl Sweep {
             .append(true)
             .open(&path)
             .map_err(Error::io(&path, "open"))?;
+        // Another process of the group may write its line.
+        file.lock().map_err(Error::io(&path, "lock"))?;
         let text = format!("{}\n", result.json());
         std::io::Write::write_all(&mut file, text.as_bytes())
             .and_then(|()| file.sync_data())
@@ -141,11 +189,6 @@ impl Sweep {
         entropy: &mut Option<TrueEntropy>,
     ) -> Result<Option<Measured>> {
         let config = &point.placed;
-        if let (true, Some(dir)) = (generated(&point.config), &config.data.path) {
-            let seed = self.corpus_seed;
-            let (documents, val_documents) = (config.data.documents, config.data.val_documents);
-            storyworld::ensure(dir, &storyworld::Parameters { seed, documents, val_documents })?;
-        }
         let mut run = Run::new(config.clone(), Start::FreshOrResume)?;
         let tokenizer = run.tokenizer().clone();
         let mut timed = Timed::new(observer, &config.run.dir);

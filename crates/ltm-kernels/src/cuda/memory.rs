@@ -49,7 +49,7 @@ impl DeviceBuffer {
 
     /// The address of the elements, for work that is about to be queued. A recording in progress
     /// keeps the memory alive for as long as it exists.
-    fn address(&self) -> u64 {
+    pub fn address(&self) -> u64 {
         let Some(memory) = &self.memory else { return 0 };
         self.context.keep_while_recorded(memory);
         memory.address()

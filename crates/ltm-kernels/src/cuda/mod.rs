@@ -29,6 +29,8 @@ mod nvrtc;
 #[cfg(feature = "cuda")]
 mod pool;
 #[cfg(feature = "cuda")]
+mod side;
+#[cfg(feature = "cuda")]
 mod signature;
 #[cfg(feature = "cuda")]
 mod text;
@@ -54,6 +56,8 @@ pub use launch::Geometry;
 pub(crate) use launch::{Arg, MAX_ARGUMENTS};
 #[cfg(feature = "cuda")]
 pub(crate) use memory::DeviceBuffer;
+#[cfg(feature = "cuda")]
+pub use side::SideStream;
 
 /// One rung of an op's ladder, and its `needs`: the lines of the kernel's contract, each with
 /// whether the call at hand meets it.

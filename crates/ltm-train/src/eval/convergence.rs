@@ -2,11 +2,9 @@
 //! each start. Trains nothing.
 
 use ltm_model::DeviceWeights;
-use ltm_vi::{
-    Estimate, InferConfig, InferKey, Inference, Problem, Protocol, StartKind, Task, suits,
-};
+use ltm_vi::{Estimate, InferConfig, Inference, Protocol, StartKind, Task, suits};
 
-use super::{Pass, estimate, program};
+use super::{Measure, Pass, estimate, program, sequence};
 use crate::Result;
 use crate::config::Config;
 use crate::data::Batches;
@@ -63,17 +61,18 @@ pub fn convergence(
     let mut scores = Vec::with_capacity(fits.len());
     for (start, steps) in fits {
         let inference = Inference::finished(&InferConfig { start, steps, ..config.infer })?;
-        let mut fit = |problem: &mut Problem<'_>, key: InferKey<'_>, _: &[Option<u64>]| {
-            Ok(inference.infer(problem, key, &mut |_| Ok(()))?)
-        };
         let mut scored = || {
             done += 1;
             progress(done, all);
             true
         };
         let mut found = Vec::new();
-        let with = (&mut program, weights, &inference);
-        pass.run(config, with, &mut fit, &mut found, &mut scored)?;
+        for index in 0..pass.batches.per_epoch() {
+            let with = (&mut program, weights, &inference);
+            let scored = pass.score(config, with, index, Measure::Nothing, &mut scored)?;
+            let rows = pass.rows(index, scored.expect("nothing breaks off"))?;
+            rows.into_iter().for_each(|row| sequence::add(&mut found, row));
+        }
         let [elbo, iwae] = protocols.map(|protocol| estimate(&found, protocol));
         scores.push(FitScore { start, steps, elbo: elbo?, iwae: iwae? });
     }

@@ -2,8 +2,10 @@
 
 use std::path::Path;
 
+use ltm_collective::Group;
 use ltm_files::{FolderLock, remove_aside, write_whole};
 use ltm_vi::StartKind;
+use serde::{Deserialize, Serialize};
 
 use super::{Folder, Run};
 use crate::checkpoint::{self, CONFIG_FILE, Checkpoint, Found};
@@ -13,8 +15,8 @@ use crate::metrics::{self, JsonlWriter, Line, METRICS_FILE};
 use crate::posteriors::Posteriors;
 use crate::resume::{self, Changes};
 use crate::step::SlowLearner;
-use crate::trainer::{Trainer, check_vocabulary};
-use crate::{Error, Result, run_data, run_record};
+use crate::trainer::{Trainer, check_shared, check_vocabulary};
+use crate::{Error, Result, chain, run_data, run_record};
 
 /// Whether a run may find an earlier one in its folder.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -39,6 +41,81 @@ impl Run {
     /// [`Error::RunExists`], [`Error::NothingToResume`], [`Error::DataChanged`], [`Error::Device`], [`Error::Field`] and those
     /// of [`Checkpoint::load`].
     pub fn new(config: Config, start: Start) -> Result<Self> {
+        Self::in_group(config, start, Group::alone())
+    }
+
+    /// As [`new`](Self::new), as one of the processes of a group: the first does all this, and writes the run; the others
+    /// read its folder and the data, which they must see under the same paths. A run may be resumed by any number of
+    /// processes.
+    ///
+    /// # Errors
+    /// Those of [`new`](Self::new), [`Error::Group`] when another process failed, [`Error::Diverged`] when the weights are
+    /// not the same everywhere, and [`Error::Field`] for micro-batches that cannot be shared equally.
+    pub fn in_group(config: Config, start: Start, group: Group) -> Result<Self> {
+        // Before anything is written. Every process comes to the same result.
+        check_shared(&config, &group)?;
+        let of_config = fingerprint(&config);
+        let first = group.is_first().then(|| Self::begin(config.clone(), start, &group));
+        let said = match &first {
+            Some(Ok((_, begun))) => Ok(Some((of_config, *begun))),
+            Some(Err(error)) => Err(chain(error)),
+            None => Ok(None),
+        };
+        let heard = group.agree(said.as_ref().map_err(String::clone), "the start of the run");
+        let run = match first {
+            Some(first) => first.map(|(run, _)| run),
+            None => match heard?[0] {
+                Some((known, begun)) if known == of_config => Self::join(config, begun, &group),
+                _ => Err(Error::field("config", "the configuration of rank 0", "another one")),
+            },
+        };
+        let joined = group
+            .agree(run.as_ref().map(|_| &()).map_err(|error| chain(error)), "the start of the run");
+        let run = run?;
+        joined?;
+        run.trainer.verify()?;
+        Ok(run)
+    }
+
+    /// Joins the run that the first process has begun.
+    fn join(config: Config, begun: Begun, group: &Group) -> Result<Self> {
+        config.run.compute()?;
+        let train = run_data::open(&config, Split::Train)?;
+        let tokenizer = train.corpus().tokenizer();
+        let val = run_data::open_val(&config, Some(tokenizer))?;
+        let Begun { step, drops_posteriors, skips_evaluation } = begun;
+        let mut trainer = match step {
+            None => Trainer::in_group(config, group.clone(), train, val)?,
+            Some(step) => {
+                let dir = &config.run.dir;
+                let nothing = || Error::NothingToResume { dir: dir.clone() };
+                let newest = checkpoint::newest(dir)?.newest.ok_or_else(nothing)?;
+                let checkpoint = Checkpoint::load(&newest)?;
+                if checkpoint.state.step != step {
+                    let expected =
+                        format!("{step}, as in rank 0: all processes must see one folder");
+                    return Err(Error::content(
+                        &newest,
+                        "step",
+                        expected,
+                        checkpoint.state.step.to_string(),
+                    ));
+                }
+                let mut learner = learner_of(&config, &checkpoint)?.in_group(group.clone());
+                if drops_posteriors {
+                    learner.set_posteriors(Posteriors::default())?;
+                }
+                Trainer::from_learner(config, learner, step, train, val)?
+            }
+        };
+        if skips_evaluation {
+            trainer.skip_evaluation();
+        }
+        Ok(Self { trainer, folder: None, changes: Changes::default(), ignored: Vec::new() })
+    }
+
+    /// Begins a run as its first process.
+    fn begin(config: Config, start: Start, group: &Group) -> Result<(Self, Begun)> {
         config.run.compute()?;
         let dir = config.run.dir.clone();
         // Twice: a mistyped folder is not to be created, and before the lock another process may start a run.
@@ -78,8 +155,16 @@ impl Run {
             let accept_data = start == Start::ResumeOnChangedData;
             changes = resume::changes(checkpoint, &config, &data, accept_data)?;
         }
+        let mut begun = Begun {
+            step: resumed.as_ref().map(|checkpoint| checkpoint.state.step),
+            drops_posteriors: !changes.data.is_empty(),
+            skips_evaluation: false,
+        };
         let (trainer, metrics) = match &resumed {
-            None => (Trainer::new(config, train, val)?, JsonlWriter::replace(&metrics_path)?),
+            None => {
+                let trainer = Trainer::in_group(config, group.clone(), train, val)?;
+                (trainer, JsonlWriter::replace(&metrics_path)?)
+            }
             Some(checkpoint) => {
                 let (mut learner, step) = (learner_of(&config, checkpoint)?, checkpoint.state.step);
                 if !changes.data.is_empty() {
@@ -87,9 +172,11 @@ impl Run {
                     changes.dropped_posteriors = learner.posteriors().rows.len();
                     learner.set_posteriors(Posteriors::default())?;
                 }
+                let learner = learner.in_group(group.clone());
                 let mut trainer = Trainer::from_learner(config, learner, step, train, val)?;
                 let metrics = JsonlWriter::resume(&metrics_path, step)?;
                 if !was_stopped_in_evaluation(checkpoint, &metrics_path)? {
+                    begun.skips_evaluation = true;
                     trainer.skip_evaluation();
                 }
                 (trainer, metrics)
@@ -113,8 +200,24 @@ impl Run {
             events: None,
             _lock: lock,
         };
-        Ok(Self { trainer, folder, changes, ignored })
+        Ok((Self { trainer, folder: Some(folder), changes, ignored }, begun))
     }
+}
+
+/// What the other processes of a group must know of how the first began.
+#[derive(Clone, Copy, Debug, Serialize, Deserialize)]
+struct Begun {
+    /// The step that is resumed.
+    step: Option<u64>,
+    drops_posteriors: bool,
+    skips_evaluation: bool,
+}
+
+/// A checksum of a configuration but for its device, which each process has for itself.
+fn fingerprint(config: &Config) -> u32 {
+    let mut config = config.clone();
+    config.run.device = String::new();
+    crc32c::crc32c(config.to_toml().as_bytes())
 }
 
 /// The learner that a checkpoint holds.

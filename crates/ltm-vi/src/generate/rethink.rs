@@ -1,5 +1,7 @@
 //! What rethinking is: how many rounds, which of them is kept, and what a round leaves. Writes nothing.
 
+use serde::{Deserialize, Serialize};
+
 use crate::error::argument;
 use crate::{Extents, Protocol, Result, Task, suits};
 
@@ -51,7 +53,7 @@ pub struct Round {
 ///
 /// In expectation over its samples it is above `-log p` of prompt and continuation per token. It ranks continuations of
 /// one prompt: it is no measure of what a text means, and the lowest of several is no bound for the text that it chose.
-#[derive(Clone, Copy, Debug, PartialEq)]
+#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
 pub struct RoundScore {
     /// [`Protocol::Elbo`] with the samples of [`Rethink::samples`].
     pub protocol: Protocol,
